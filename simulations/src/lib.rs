@@ -1,0 +1,1 @@
+//! Worlds in virtual time, run through the real assignment and policy code.

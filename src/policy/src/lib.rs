@@ -1,0 +1,1 @@
+//! Tallies to posterior to probability best to growth: the pure statistics of Inroad.

@@ -1,0 +1,1 @@
+//! The Inroad client for Rust: local evaluation, background exposures.

@@ -1,0 +1,1 @@
+//! The Inroad server: gRPC services, ingest, the fold and the reallocator.

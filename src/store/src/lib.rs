@@ -1,0 +1,1 @@
+//! What Inroad remembers: the trait, and SQLite behind it.

@@ -1,0 +1,1 @@
+//! The protobuf contract and its conversions to and from the domain.
