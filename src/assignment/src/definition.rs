@@ -1,0 +1,576 @@
+//! What people declare of an experiment, checked whole: a [`Definition`] can only be had from a [`DefinitionDoc`] that
+//! has no fault in it, and a document with faults is answered with all of them at once, each at its field.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::allocation::Arm;
+use crate::audience::Audience;
+use crate::context::TARGETING_KEY;
+use crate::document::{ClockDoc, DefinitionDoc, MetricDoc, OverrideDoc, PolicyDoc};
+use crate::key::{ExperimentKey, Salt, UnitKey, VariationKey};
+use crate::line::Width;
+use crate::time::Timestamp;
+
+/// The most bytes of a payload written as JSON.
+pub const MAX_PAYLOAD_BYTES: usize = 16 * 1024;
+/// The most metrics of an experiment.
+pub const MAX_METRICS: usize = 32;
+/// The most overrides of an experiment, and unit keys in all of them together.
+pub const MAX_OVERRIDES: usize = 64;
+/// The most unit keys that overrides may name.
+pub const MAX_OVERRIDE_UNITS: usize = 10_000;
+/// The most bytes of a description, an owner or a tag.
+pub const MAX_TEXT_BYTES: usize = 4096;
+/// The most tags of an experiment.
+pub const MAX_TAGS: usize = 32;
+
+/// What a caller gets to act on, beside the variation's key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Payload {
+    /// A switch.
+    Boolean(bool),
+    /// A double.
+    Number(f64),
+    /// Text.
+    String(String),
+    /// A JSON object.
+    Object(serde_json::Map<String, serde_json::Value>),
+}
+
+impl Payload {
+    /// The word for its type.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Boolean(_) => "boolean",
+            Self::Number(_) => "number",
+            Self::String(_) => "string",
+            Self::Object(_) => "object",
+        }
+    }
+}
+
+/// One of the things a unit can be served.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variation {
+    /// Its name, unique in the experiment.
+    pub key: VariationKey,
+    /// What callers act on.
+    pub payload: Payload,
+    /// For people.
+    pub description: String,
+    /// The width it starts with; never used for control.
+    pub foothold: Width,
+}
+
+/// Who is pinned to a variation whatever the line says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Pinned {
+    /// These unit keys.
+    Units(BTreeSet<String>),
+    /// Whoever the expression holds for.
+    Audience(Audience),
+}
+
+/// Pins units to a variation; such units record no exposure.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Override {
+    /// Who.
+    pub who: Pinned,
+    /// To what.
+    pub arm: Arm,
+}
+
+/// How a metric is made out of a unit's outcomes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MetricKind {
+    /// Whether the event happened to the unit.
+    Conversion,
+    /// How often it happened.
+    Count,
+    /// The sum of its values per unit, held at `cap` (winsorised) where there is one.
+    Mean {
+        /// The most that one unit may count for.
+        cap: Option<f64>,
+    },
+    /// The sum of its values over the sum of another event's values.
+    Ratio {
+        /// The event whose values are divided by.
+        denominator: String,
+    },
+}
+
+/// Whether more is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// More is better.
+    Up,
+    /// Less is better.
+    Down,
+}
+
+/// What is measured of each unit after its first exposure.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metric {
+    /// Its name, unique in the experiment.
+    pub key: VariationKey,
+    /// The outcome's event name.
+    pub event: String,
+    /// How outcomes make a number.
+    pub kind: MetricKind,
+    /// How long after its first exposure a unit is followed.
+    pub window: Duration,
+    /// Whether more is better.
+    pub direction: Direction,
+}
+
+/// The settings of Thompson sampling with growth C9 (STATISTICS: growth policy, defaults).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ThompsonSettings {
+    /// How often growth is decided; also the calendar tick within which arms are compared.
+    #[serde(with = "humantime_text")]
+    pub tick: Duration,
+    /// No growth before the generation is this old.
+    #[serde(with = "humantime_text")]
+    pub burn_in: Duration,
+    /// No growth before every live arm has so many units.
+    pub burn_in_units: u64,
+    /// No growth before every live arm has so many conversions.
+    pub burn_in_conversions: u64,
+    /// The share of the line that control always keeps, 0 to 1.
+    pub floor: f64,
+    /// The most of the line that may change hands in a day, 0 to 1.
+    pub daily_cap: f64,
+    /// The same once the experiment has a clear winner.
+    pub daily_cap_conclude: f64,
+    /// A step smaller than this share of the line is not taken.
+    pub min_step: f64,
+    /// The prior standard deviation of a log-lift.
+    pub tau: f64,
+    /// A variation is killed when it is worse than control with more than this probability.
+    pub kill_probability: f64,
+    /// The experiment is put before a person when P(best) reaches this.
+    pub conclude_probability: f64,
+    /// And the leader's expected loss, relative, is at most this.
+    pub conclude_loss: f64,
+    /// Draws from the posterior, as a power of two.
+    pub draws_log2: u32,
+}
+
+impl Default for ThompsonSettings {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(86_400);
+        Self {
+            tick: DAY,
+            burn_in: DAY,
+            burn_in_units: 100,
+            burn_in_conversions: 25,
+            floor: 0.05,
+            daily_cap: 0.10,
+            daily_cap_conclude: 0.50,
+            min_step: 0.005,
+            tau: 0.25,
+            kill_probability: 0.99,
+            conclude_probability: 0.95,
+            conclude_loss: 0.01,
+            draws_log2: 14,
+        }
+    }
+}
+
+/// Durations as people write them: "24h", "7days".
+pub(crate) mod humantime_text {
+    use super::Duration;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(*duration))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map_err(|e| de::Error::custom(format!("{text:?} is not a duration ({e}): write it like 36h or 7d")))
+    }
+}
+
+/// Who moves the boundaries.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Policy {
+    /// People do.
+    Manual {
+        /// The width that control always keeps.
+        floor: Width,
+        /// The calendar tick by which results are cut.
+        tick: Duration,
+    },
+    /// Thompson sampling does; people may too.
+    Thompson(ThompsonSettings),
+}
+
+impl Policy {
+    /// The width of control that nothing can eat.
+    pub fn floor(&self) -> Width {
+        match self {
+            Self::Manual { floor, .. } => *floor,
+            Self::Thompson(settings) => Width::from_share(settings.floor).unwrap_or(Width::LINE),
+        }
+    }
+
+    /// The calendar tick within which arms are compared.
+    pub fn tick(&self) -> Duration {
+        match self {
+            Self::Manual { tick, .. } => *tick,
+            Self::Thompson(settings) => settings.tick,
+        }
+    }
+}
+
+/// Whose time an experiment lives by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClockKind {
+    /// The wall's.
+    Wall,
+    /// One that its caller advances, from the given instant, or the instant of creation.
+    Manual(Option<Timestamp>),
+}
+
+/// How long a flag is meant to live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lifetime {
+    /// To be removed from the code when it is decided.
+    #[default]
+    Temporary,
+    /// Here to stay.
+    Permanent,
+}
+
+/// A whole experiment as declared, with nothing wrong in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "DefinitionDoc", into = "DefinitionDoc")]
+pub struct Definition {
+    pub(crate) key: ExperimentKey,
+    pub(crate) description: String,
+    pub(crate) owner: String,
+    pub(crate) tags: Vec<String>,
+    pub(crate) lifetime: Lifetime,
+    pub(crate) unit: String,
+    pub(crate) audience: Option<Audience>,
+    pub(crate) variations: Vec<Variation>,
+    pub(crate) overrides: Vec<Override>,
+    pub(crate) metrics: Vec<Metric>,
+    pub(crate) decision_metric: Option<usize>,
+    pub(crate) policy: Policy,
+    pub(crate) salt: Option<Salt>,
+    pub(crate) clock: ClockKind,
+}
+
+/// One thing wrong with a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Where, as a path into the document: `variations[1].key`.
+    pub field: String,
+    /// What, and what to do.
+    pub message: String,
+}
+
+/// Everything that is wrong with a document.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("the experiment is not well formed: {}", .violations.iter().map(|v| format!("{}: {}", v.field, v.message)).collect::<Vec<_>>().join("; "))]
+pub struct DefinitionError {
+    /// At least one.
+    pub violations: Vec<Violation>,
+}
+
+/// Collects what is wrong, so that a person sees all of it at once.
+#[derive(Default)]
+struct Faults(Vec<Violation>);
+
+impl Faults {
+    fn add(&mut self, field: impl Into<String>, message: impl std::fmt::Display) {
+        self.0.push(Violation { field: field.into(), message: message.to_string() });
+    }
+
+    fn check(&mut self, holds: bool, field: &str, message: impl std::fmt::Display) {
+        if !holds {
+            self.add(field, message);
+        }
+    }
+
+    fn keep<T, E: std::fmt::Display>(&mut self, field: impl Into<String>, result: Result<T, E>) -> Option<T> {
+        result.map_err(|e| self.add(field, e)).ok()
+    }
+}
+
+impl TryFrom<DefinitionDoc> for Definition {
+    type Error = DefinitionError;
+
+    fn try_from(doc: DefinitionDoc) -> Result<Self, DefinitionError> {
+        let mut faults = Faults::default();
+        let key = faults.keep("key", ExperimentKey::parse(&doc.key));
+        for (field, text) in [("description", &doc.description), ("owner", &doc.owner)] {
+            faults.check(text.len() <= MAX_TEXT_BYTES, field, format!("over {MAX_TEXT_BYTES} bytes: shorten it"));
+        }
+        faults.check(doc.tags.len() <= MAX_TAGS, "tags", format!("over {MAX_TAGS} tags: use fewer"));
+        faults.check(doc.tags.iter().all(|t| !t.is_empty() && t.len() <= 128), "tags", "a tag has 1 to 128 bytes");
+        let unit = doc.unit.unwrap_or_else(|| TARGETING_KEY.to_owned());
+        faults.check((1..=128).contains(&unit.len()), "unit", "name a context attribute, 1 to 128 bytes");
+        let audience = doc.audience.as_deref().and_then(|text| faults.keep("audience", Audience::parse(text)));
+        let salt = doc.salt.as_deref().and_then(|text| faults.keep("salt", Salt::parse(text)));
+        let policy = parse_policy(doc.policy, &mut faults);
+        let variations = parse_variations(&doc.variations, &policy, &mut faults);
+        let overrides = parse_overrides(doc.overrides, &variations, &mut faults);
+        let (metrics, decision_metric) = parse_metrics(doc.metrics, &mut faults);
+        if matches!(policy, Policy::Thompson(_)) {
+            let conversion = decision_metric.is_some_and(|i| metrics[i].kind == MetricKind::Conversion);
+            let message = "policy thompson needs one decision metric of kind conversion: mark one with decision = true, or use policy manual";
+            faults.check(conversion, "metrics", message);
+        }
+        let clock = match doc.clock {
+            ClockDoc::Wall => ClockKind::Wall,
+            ClockDoc::Manual { start } => ClockKind::Manual(start),
+        };
+        match key {
+            Some(key) if faults.0.is_empty() => Ok(Self {
+                key,
+                description: doc.description,
+                owner: doc.owner,
+                tags: doc.tags,
+                lifetime: doc.lifetime,
+                unit,
+                audience,
+                variations,
+                overrides,
+                metrics,
+                decision_metric,
+                policy,
+                salt,
+                clock,
+            }),
+            _ => Err(DefinitionError { violations: faults.0 }),
+        }
+    }
+}
+
+fn parse_policy(doc: PolicyDoc, faults: &mut Faults) -> Policy {
+    let minute = Duration::from_secs(60);
+    match doc {
+        PolicyDoc::Manual { floor, tick } => {
+            let width = Width::from_share(floor);
+            faults.check(width.is_some(), "policy.floor", "a share is within 0 to 1");
+            faults.check(tick >= minute, "policy.tick", "a tick lasts a minute or more");
+            Policy::Manual { floor: width.unwrap_or_default(), tick }
+        }
+        PolicyDoc::Thompson(s) => {
+            let share = |x: f64| (0.0..=1.0).contains(&x);
+            for (field, value) in [
+                ("floor", s.floor),
+                ("daily_cap", s.daily_cap),
+                ("daily_cap_conclude", s.daily_cap_conclude),
+                ("min_step", s.min_step),
+                ("conclude_loss", s.conclude_loss),
+            ] {
+                faults.check(share(value), &format!("policy.{field}"), "a share is within 0 to 1");
+            }
+            for (field, value) in [("kill_probability", s.kill_probability), ("conclude_probability", s.conclude_probability)] {
+                faults.check((0.5..=1.0).contains(&value), &format!("policy.{field}"), "choose a probability within 0.5 to 1");
+            }
+            faults.check(s.tick >= minute, "policy.tick", "a tick lasts a minute or more");
+            faults.check(s.tau > 0.0 && s.tau <= 10.0, "policy.tau", "tau is above 0 and at most 10");
+            faults.check((6..=16).contains(&s.draws_log2), "policy.draws_log2", "draw 2^6 to 2^16 times");
+            Policy::Thompson(s)
+        }
+    }
+}
+
+fn parse_variations(docs: &[crate::document::VariationDoc], policy: &Policy, faults: &mut Faults) -> Vec<Variation> {
+    let treated = docs.len().saturating_sub(1);
+    faults.check(treated >= 1, "variations", "give control first and at least one variation after it");
+    faults.check(treated <= Arm::MAX_TREATED, "variations", format!("at most {} beside control", Arm::MAX_TREATED));
+    // A bandit starts each variation on an even part of 20% (STATISTICS: sweeps); a flag starts with nobody.
+    let default = match policy {
+        Policy::Manual { .. } => Width::ZERO,
+        Policy::Thompson(_) => Width::from_share(0.2).unwrap_or_default().divided_by(treated.max(1) as u32),
+    };
+    let mut seen = BTreeSet::new();
+    let mut variations = Vec::with_capacity(docs.len());
+    for (i, doc) in docs.iter().enumerate() {
+        let at = |field: &str| format!("variations[{i}].{field}");
+        let Some(key) = faults.keep(at("key"), VariationKey::parse(&doc.key)) else { continue };
+        faults.check(seen.insert(key.clone()), &at("key"), format!("{key} is there twice: name each once"));
+        let bytes = serde_json::to_string(&doc.payload).map_or(usize::MAX, |json| json.len());
+        faults.check(bytes <= MAX_PAYLOAD_BYTES, &at("payload"), format!("over {MAX_PAYLOAD_BYTES} bytes of JSON: refer to large content by an id"));
+        let same = docs.first().is_none_or(|first| first.payload.kind() == doc.payload.kind());
+        faults.check(same, &at("payload"), "all payloads of an experiment have one type, that of control's");
+        faults.check(doc.description.len() <= MAX_TEXT_BYTES, &at("description"), "shorten it");
+        faults.check(i > 0 || doc.share.is_none(), &at("share"), "control has what is left: give shares to the others");
+        let foothold = match doc.share {
+            None => default,
+            Some(share) => Width::from_share(share).unwrap_or_else(|| {
+                faults.add(at("share"), "a share is within 0 to 1");
+                Width::ZERO
+            }),
+        };
+        variations.push(Variation { key, payload: doc.payload.clone(), description: doc.description.clone(), foothold });
+    }
+    let taken: u128 = variations.iter().skip(1).map(|v| v.foothold.get()).sum();
+    let free = Width::LINE.saturating_sub(policy.floor());
+    let message = format!(
+        "the shares add up to {:.4}, and control's floor leaves {:.4}: make them smaller",
+        taken as f64 / Width::LINE.get() as f64,
+        free.share()
+    );
+    faults.check(taken <= free.get(), "variations", message);
+    variations
+}
+
+fn parse_overrides(docs: Vec<OverrideDoc>, variations: &[Variation], faults: &mut Faults) -> Vec<Override> {
+    faults.check(docs.len() <= MAX_OVERRIDES, "overrides", format!("at most {MAX_OVERRIDES}"));
+    let units: usize = docs.iter().map(|doc| doc.units.len()).sum();
+    faults.check(units <= MAX_OVERRIDE_UNITS, "overrides", format!("at most {MAX_OVERRIDE_UNITS} unit keys: use an expression"));
+    let mut overrides = Vec::with_capacity(docs.len());
+    for (i, doc) in docs.into_iter().enumerate() {
+        let at = |field: &str| format!("overrides[{i}].{field}");
+        let arm = variations.iter().position(|v| v.key.as_str() == doc.variation).and_then(Arm::new);
+        faults.check(arm.is_some(), &at("variation"), format!("{:?} is not a variation of this experiment", doc.variation));
+        let who = match (doc.units.is_empty(), doc.when) {
+            (false, None) => {
+                for unit in &doc.units {
+                    faults.keep(at("units"), UnitKey::parse(unit));
+                }
+                Some(Pinned::Units(doc.units.into_iter().collect()))
+            }
+            (true, Some(text)) => faults.keep(at("when"), Audience::parse(&text)).map(Pinned::Audience),
+            _ => {
+                faults.add(at("units"), "give either units or when");
+                None
+            }
+        };
+        if let (Some(arm), Some(who)) = (arm, who) {
+            overrides.push(Override { who, arm });
+        }
+    }
+    overrides
+}
+
+fn parse_metrics(docs: Vec<MetricDoc>, faults: &mut Faults) -> (Vec<Metric>, Option<usize>) {
+    faults.check(docs.len() <= MAX_METRICS, "metrics", format!("at most {MAX_METRICS}"));
+    let decisions: Vec<usize> = docs.iter().enumerate().filter(|(_, m)| m.decision).map(|(i, _)| i).collect();
+    faults.check(decisions.len() <= 1, "metrics", "only one metric can be the decision metric");
+    let mut seen = BTreeSet::new();
+    let mut metrics = Vec::with_capacity(docs.len());
+    for (i, doc) in docs.iter().enumerate() {
+        let at = |field: &str| format!("metrics[{i}].{field}");
+        let Some(key) = faults.keep(at("key"), VariationKey::parse(&doc.key)) else { continue };
+        faults.check(seen.insert(key.clone()), &at("key"), format!("{key} is there twice: name each once"));
+        faults.check((1..=128).contains(&doc.event.len()), &at("event"), "an event name has 1 to 128 bytes");
+        faults.check(!doc.window.is_zero(), &at("window"), "a window lasts longer than nothing");
+        let year = Duration::from_secs(366 * 86_400);
+        faults.check(doc.window <= year, &at("window"), "a window lasts a year at the most");
+        match &doc.kind {
+            MetricKind::Mean { cap: Some(cap) } => {
+                faults.check(cap.is_finite() && *cap > 0.0, &at("cap"), "a cap is a number above 0");
+            }
+            MetricKind::Ratio { denominator } => {
+                faults.check((1..=128).contains(&denominator.len()), &at("denominator"), "name the event to divide by");
+            }
+            _ => {}
+        }
+        metrics.push(Metric {
+            key,
+            event: doc.event.clone(),
+            kind: doc.kind.clone(),
+            window: doc.window,
+            direction: doc.direction,
+        });
+    }
+    let decision = decisions.first().copied().filter(|i| *i < metrics.len());
+    (metrics, decision)
+}
+
+impl Definition {
+    /// The experiment's key.
+    pub fn key(&self) -> &ExperimentKey {
+        &self.key
+    }
+
+    /// The context attribute that names the unit; also the unit's type in outcomes.
+    pub fn unit(&self) -> &str {
+        &self.unit
+    }
+
+    /// Who takes part; everybody if there is none.
+    pub fn audience(&self) -> Option<&Audience> {
+        self.audience.as_ref()
+    }
+
+    /// Control first, then the others; an [`Arm`] is an index into this.
+    pub fn variations(&self) -> &[Variation] {
+        &self.variations
+    }
+
+    /// The arm of a variation's key.
+    pub fn arm(&self, key: &str) -> Option<Arm> {
+        self.variations.iter().position(|v| v.key.as_str() == key).and_then(Arm::new)
+    }
+
+    /// The variation of an arm.
+    pub fn variation(&self, arm: Arm) -> Option<&Variation> {
+        self.variations.get(arm.index())
+    }
+
+    /// In the order in which they are tried.
+    pub fn overrides(&self) -> &[Override] {
+        &self.overrides
+    }
+
+    /// What is measured.
+    pub fn metrics(&self) -> &[Metric] {
+        &self.metrics
+    }
+
+    /// The metric that decides, as an index into [`Self::metrics`].
+    pub fn decision_metric(&self) -> Option<usize> {
+        self.decision_metric
+    }
+
+    /// Who moves the boundaries.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Whose time it lives by.
+    pub fn clock(&self) -> ClockKind {
+        self.clock
+    }
+
+    /// The first generation's salt, where it was declared.
+    pub fn salt(&self) -> Option<&Salt> {
+        self.salt.as_ref()
+    }
+
+    /// Who answers for it.
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// For people.
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// For finding it.
+    pub fn tags(&self) -> &[String] {
+        &self.tags
+    }
+
+    /// How long it is meant to live.
+    pub fn lifetime(&self) -> Lifetime {
+        self.lifetime
+    }
+}

@@ -1,0 +1,406 @@
+//! An experiment as people and files write it: TOML, YAML and JSON read into these, and nothing here is checked yet.
+//! [`crate::definition::Definition`] is what comes out when it is.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::definition::{
+    ClockKind, Definition, Direction, Lifetime, MetricKind, Payload, Pinned, Policy, ThompsonSettings, humantime_text,
+};
+use crate::time::Timestamp;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A whole experiment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DefinitionDoc {
+    /// `[a-z0-9][a-z0-9._-]{0,127}`.
+    pub key: String,
+    /// For people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// Who answers for it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub owner: String,
+    /// For finding it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Temporary or permanent.
+    #[serde(default)]
+    pub lifetime: Lifetime,
+    /// The context attribute that names the unit; `targetingKey` if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// CEL over the context; everybody if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<String>,
+    /// The first generation's salt; drawn if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub salt: Option<String>,
+    /// The wall's clock or a manual one.
+    #[serde(default)]
+    pub clock: ClockDoc,
+    /// Who moves the boundaries.
+    #[serde(default)]
+    pub policy: PolicyDoc,
+    /// Control first.
+    #[serde(default)]
+    pub variations: Vec<VariationDoc>,
+    /// Tried in order; the first that fits wins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<OverrideDoc>,
+    /// What is measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<MetricDoc>,
+}
+
+/// A variation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VariationDoc {
+    /// Unique in the experiment.
+    pub key: String,
+    /// A boolean, a number, text or an object.
+    pub payload: Payload,
+    /// For people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// The share it starts with, 0 to 1. Left out: an even part of 20% under thompson, nothing under manual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+}
+
+/// An override: either units or an expression.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OverrideDoc {
+    /// Unit keys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub units: Vec<String>,
+    /// CEL over the context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// The variation they get.
+    pub variation: String,
+}
+
+/// A metric.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "MetricForm", into = "MetricForm")]
+pub struct MetricDoc {
+    /// Unique in the experiment.
+    pub key: String,
+    /// The outcome's event name.
+    pub event: String,
+    /// How outcomes make a number.
+    pub kind: MetricKind,
+    /// How long each unit is followed.
+    pub window: Duration,
+    /// Whether more is better.
+    pub direction: Direction,
+    /// Whether it drives the policy.
+    pub decision: bool,
+}
+
+/// A metric laid out flat, as a file has it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MetricForm {
+    key: String,
+    event: String,
+    #[serde(default)]
+    kind: KindWord,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cap: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    denominator: Option<String>,
+    #[serde(default = "week", with = "humantime_text")]
+    window: Duration,
+    #[serde(default = "up")]
+    direction: Direction,
+    #[serde(default)]
+    decision: bool,
+}
+
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum KindWord {
+    #[default]
+    Conversion,
+    Count,
+    Mean,
+    Ratio,
+}
+
+fn week() -> Duration {
+    7 * DAY
+}
+
+fn day() -> Duration {
+    DAY
+}
+
+fn up() -> Direction {
+    Direction::Up
+}
+
+impl From<MetricForm> for MetricDoc {
+    fn from(form: MetricForm) -> Self {
+        let kind = match form.kind {
+            KindWord::Conversion => MetricKind::Conversion,
+            KindWord::Count => MetricKind::Count,
+            KindWord::Mean => MetricKind::Mean { cap: form.cap },
+            KindWord::Ratio => MetricKind::Ratio { denominator: form.denominator.unwrap_or_default() },
+        };
+        let MetricForm { key, event, window, direction, decision, .. } = form;
+        Self { key, event, kind, window, direction, decision }
+    }
+}
+
+impl From<MetricDoc> for MetricForm {
+    fn from(doc: MetricDoc) -> Self {
+        let (kind, cap, denominator) = match doc.kind {
+            MetricKind::Conversion => (KindWord::Conversion, None, None),
+            MetricKind::Count => (KindWord::Count, None, None),
+            MetricKind::Mean { cap } => (KindWord::Mean, cap, None),
+            MetricKind::Ratio { denominator } => (KindWord::Ratio, None, Some(denominator)),
+        };
+        let MetricDoc { key, event, window, direction, decision, .. } = doc;
+        Self { key, event, kind, cap, denominator, window, direction, decision }
+    }
+}
+
+/// Who moves the boundaries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "PolicyForm", into = "PolicyForm")]
+pub enum PolicyDoc {
+    /// People.
+    Manual {
+        /// The share that control always keeps.
+        floor: f64,
+        /// The calendar tick by which results are cut.
+        tick: Duration,
+    },
+    /// Thompson sampling.
+    Thompson(ThompsonSettings),
+}
+
+impl Default for PolicyDoc {
+    fn default() -> Self {
+        Self::Manual { floor: 0.0, tick: DAY }
+    }
+}
+
+/// A policy laid out flat, every setting optional.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+enum PolicyForm {
+    Manual {
+        #[serde(default)]
+        floor: f64,
+        #[serde(default = "day", with = "humantime_text")]
+        tick: Duration,
+    },
+    Thompson {
+        #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_text")]
+        tick: Option<Duration>,
+        #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_text")]
+        burn_in: Option<Duration>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        burn_in_units: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        burn_in_conversions: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        floor: Option<f64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        daily_cap: Option<f64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        daily_cap_conclude: Option<f64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        min_step: Option<f64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tau: Option<f64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kill_probability: Option<f64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        conclude_probability: Option<f64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        conclude_loss: Option<f64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        draws_log2: Option<u32>,
+    },
+}
+
+mod optional_text {
+    use super::{Duration, humantime_text};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => humantime_text::serialize(duration, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        humantime_text::deserialize(deserializer).map(Some)
+    }
+}
+
+impl From<PolicyForm> for PolicyDoc {
+    fn from(form: PolicyForm) -> Self {
+        match form {
+            PolicyForm::Manual { floor, tick } => Self::Manual { floor, tick },
+            PolicyForm::Thompson {
+                tick,
+                burn_in,
+                burn_in_units,
+                burn_in_conversions,
+                floor,
+                daily_cap,
+                daily_cap_conclude,
+                min_step,
+                tau,
+                kill_probability,
+                conclude_probability,
+                conclude_loss,
+                draws_log2,
+            } => {
+                let d = ThompsonSettings::default();
+                Self::Thompson(ThompsonSettings {
+                    tick: tick.unwrap_or(d.tick),
+                    burn_in: burn_in.unwrap_or(d.burn_in),
+                    burn_in_units: burn_in_units.unwrap_or(d.burn_in_units),
+                    burn_in_conversions: burn_in_conversions.unwrap_or(d.burn_in_conversions),
+                    floor: floor.unwrap_or(d.floor),
+                    daily_cap: daily_cap.unwrap_or(d.daily_cap),
+                    daily_cap_conclude: daily_cap_conclude.unwrap_or(d.daily_cap_conclude),
+                    min_step: min_step.unwrap_or(d.min_step),
+                    tau: tau.unwrap_or(d.tau),
+                    kill_probability: kill_probability.unwrap_or(d.kill_probability),
+                    conclude_probability: conclude_probability.unwrap_or(d.conclude_probability),
+                    conclude_loss: conclude_loss.unwrap_or(d.conclude_loss),
+                    draws_log2: draws_log2.unwrap_or(d.draws_log2),
+                })
+            }
+        }
+    }
+}
+
+impl From<PolicyDoc> for PolicyForm {
+    fn from(doc: PolicyDoc) -> Self {
+        match doc {
+            PolicyDoc::Manual { floor, tick } => Self::Manual { floor, tick },
+            PolicyDoc::Thompson(s) => Self::Thompson {
+                tick: Some(s.tick),
+                burn_in: Some(s.burn_in),
+                burn_in_units: Some(s.burn_in_units),
+                burn_in_conversions: Some(s.burn_in_conversions),
+                floor: Some(s.floor),
+                daily_cap: Some(s.daily_cap),
+                daily_cap_conclude: Some(s.daily_cap_conclude),
+                min_step: Some(s.min_step),
+                tau: Some(s.tau),
+                kill_probability: Some(s.kill_probability),
+                conclude_probability: Some(s.conclude_probability),
+                conclude_loss: Some(s.conclude_loss),
+                draws_log2: Some(s.draws_log2),
+            },
+        }
+    }
+}
+
+/// Whose time an experiment lives by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum ClockDoc {
+    /// The wall's.
+    #[default]
+    Wall,
+    /// One that its caller advances.
+    Manual {
+        /// Where it starts, as RFC 3339; the instant of creation if left out.
+        #[serde(default, skip_serializing_if = "Option::is_none", with = "rfc3339")]
+        start: Option<Timestamp>,
+    },
+}
+
+mod rfc3339 {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::Timestamp;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+        match at {
+            Some(at) => {
+                let since = Duration::from_micros(u64::try_from(at.as_micros()).unwrap_or(0));
+                serializer.collect_str(&humantime::format_rfc3339_micros(UNIX_EPOCH + since))
+            }
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        let parsed = humantime::parse_rfc3339(&text).ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let micros = parsed.and_then(|since| i64::try_from(since.as_micros()).ok());
+        let at = micros.ok_or_else(|| {
+            de::Error::custom(format!("{text:?} is not an instant since 1970: write it like 2026-01-31T09:00:00Z"))
+        })?;
+        Ok(Some(Timestamp::from_micros(at)))
+    }
+}
+
+impl From<Definition> for DefinitionDoc {
+    fn from(d: Definition) -> Self {
+        let name = |arm: crate::allocation::Arm| {
+            d.variations.get(arm.index()).map(|v| v.key.to_string()).unwrap_or_default()
+        };
+        let overrides = d.overrides.iter().map(|o| match &o.who {
+            Pinned::Units(units) => {
+                OverrideDoc { units: units.iter().cloned().collect(), when: None, variation: name(o.arm) }
+            }
+            Pinned::Audience(a) => {
+                OverrideDoc { units: Vec::new(), when: Some(a.source().to_owned()), variation: name(o.arm) }
+            }
+        });
+        let metrics = d.metrics.iter().enumerate().map(|(i, m)| MetricDoc {
+            key: m.key.to_string(),
+            event: m.event.clone(),
+            kind: m.kind.clone(),
+            window: m.window,
+            direction: m.direction,
+            decision: d.decision_metric == Some(i),
+        });
+        let variations = d.variations.iter().enumerate().map(|(i, v)| VariationDoc {
+            key: v.key.to_string(),
+            payload: v.payload.clone(),
+            description: v.description.clone(),
+            share: (i > 0).then(|| v.foothold.share()),
+        });
+        Self {
+            overrides: overrides.collect(),
+            metrics: metrics.collect(),
+            variations: variations.collect(),
+            key: d.key.to_string(),
+            description: d.description,
+            owner: d.owner,
+            tags: d.tags,
+            lifetime: d.lifetime,
+            unit: Some(d.unit),
+            audience: d.audience.map(|a| a.source().to_owned()),
+            salt: d.salt.map(|s| s.to_string()),
+            clock: match d.clock {
+                ClockKind::Wall => ClockDoc::Wall,
+                ClockKind::Manual(start) => ClockDoc::Manual { start },
+            },
+            policy: match d.policy {
+                Policy::Manual { floor, tick } => PolicyDoc::Manual { floor: floor.share(), tick },
+                Policy::Thompson(settings) => PolicyDoc::Thompson(settings),
+            },
+        }
+    }
+}

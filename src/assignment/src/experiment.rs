@@ -1,0 +1,543 @@
+//! An experiment's whole life: its definition, its generations with their revisions, and every change that people or
+//! the policy may make to it. Each change is a function from one experiment to the next, given the instant; whoever
+//! stores them can lose nothing by comparing versions first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::allocation::{Allocation, AllocationError, Arm};
+use crate::definition::{ClockKind, Definition, Lifetime};
+use crate::key::Salt;
+use crate::line::{Point, Width};
+use crate::time::Timestamp;
+
+/// Where an experiment is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "state")]
+pub enum Status {
+    /// Not started: control for everybody but overrides.
+    Draft,
+    /// Serving, recording, reallocating.
+    Running,
+    /// Serving what it served; no exposure is recorded and no boundary moves.
+    Paused,
+    /// Decided: everybody gets one variation.
+    Concluded {
+        /// The variation that was shipped; control if it was rolled back.
+        shipped: Arm,
+    },
+    /// Decided and put away.
+    Archived {
+        /// The variation that was shipped; control if it was rolled back.
+        shipped: Arm,
+    },
+}
+
+impl Status {
+    /// The word for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Draft => "draft",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Concluded { .. } => "concluded",
+            Self::Archived { .. } => "archived",
+        }
+    }
+}
+
+/// What a kill or a restore is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// The whole experiment.
+    Everything,
+    /// One variation, never control.
+    Variation(Arm),
+}
+
+/// Which variations serve control for now. Their points are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Kills {
+    /// The whole experiment is killed.
+    pub everything: bool,
+    /// The killed arms, a bit each.
+    arms: u128,
+}
+
+impl Kills {
+    /// Whether this arm was killed by itself.
+    #[inline]
+    pub fn arm(&self, arm: Arm) -> bool {
+        self.arms >> arm.index() & 1 == 1
+    }
+
+    /// What a point's owner serves: itself, or control while it is killed.
+    #[inline]
+    pub fn served(&self, owner: Arm) -> Arm {
+        if self.everything || self.arm(owner) { Arm::CONTROL } else { owner }
+    }
+
+    /// These kills after one more switch was thrown.
+    #[must_use]
+    pub fn with(mut self, target: Target, killed: bool) -> Self {
+        match target {
+            Target::Everything => self.everything = killed,
+            Target::Variation(arm) if killed => self.arms |= 1 << arm.index(),
+            Target::Variation(arm) => self.arms &= !(1 << arm.index()),
+        }
+        self
+    }
+
+    fn has(&self, target: Target) -> bool {
+        match target {
+            Target::Everything => self.everything,
+            Target::Variation(arm) => self.arm(arm),
+        }
+    }
+}
+
+/// A kill (or restore), with its instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switch {
+    /// When it took effect.
+    pub at: Timestamp,
+    /// Of what.
+    pub target: Target,
+    /// Killed, or restored.
+    pub killed: bool,
+}
+
+/// Why a revision was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The first of its generation.
+    Start,
+    /// Somebody grew a variation by hand.
+    Grown,
+    /// The policy did.
+    Policy,
+    /// A variation was added and took its foothold.
+    Added,
+}
+
+/// An immutable, numbered allocation of one generation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Revision {
+    /// From 1, without a gap.
+    pub number: u32,
+    /// When it was made and published.
+    pub created_at: Timestamp,
+    /// When it takes effect: never before it was published, never before the revision before it (I4).
+    pub effective_at: Timestamp,
+    /// Why.
+    pub cause: Cause,
+    /// Who owns what.
+    pub allocation: Arc<Allocation>,
+}
+
+/// One run of an experiment under one salt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Generation {
+    /// From 1.
+    pub number: u32,
+    /// What sets its line apart.
+    pub salt: Salt,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// At least one; by number.
+    pub revisions: Vec<Revision>,
+    /// Every kill and restore, in order.
+    pub switches: Vec<Switch>,
+}
+
+impl Generation {
+    /// The newest revision, in effect or not.
+    pub fn latest(&self) -> Option<&Revision> {
+        self.revisions.last()
+    }
+
+    /// The revision in effect at an instant: the first one before any has taken effect.
+    pub fn in_effect(&self, at: Timestamp) -> Option<&Revision> {
+        let after = self.revisions.partition_point(|r| r.effective_at <= at);
+        self.revisions.get(after.saturating_sub(1))
+    }
+
+    /// The revision with a number.
+    pub fn revision(&self, number: u32) -> Option<&Revision> {
+        self.revisions.get((number as usize).checked_sub(1)?)
+    }
+
+    /// What is killed at an instant.
+    pub fn kills(&self, at: Timestamp) -> Kills {
+        let past = self.switches.iter().take_while(|s| s.at <= at);
+        past.fold(Kills::default(), |kills, s| kills.with(s.target, s.killed))
+    }
+
+    /// Whether an arm, or everything, was ever killed in this generation.
+    pub fn was_ever_killed(&self, arm: Arm) -> bool {
+        let about = |s: &Switch| s.killed && (s.target == Target::Everything || s.target == Target::Variation(arm));
+        self.switches.iter().any(about)
+    }
+
+    /// What a point is served at an instant by a client that is up to date.
+    pub fn served(&self, point: Point, at: Timestamp) -> Arm {
+        let owner = self.in_effect(at).map_or(Arm::CONTROL, |r| r.allocation.owner(point));
+        self.kills(at).served(owner)
+    }
+
+    /// Whether whoever lives at `point` would be served `arm`, and nothing else, from `from` up to, not including,
+    /// `until` (STATISTICS: data rule). What lies in the future counts as far as it has been published.
+    pub fn serves_throughout(&self, point: Point, arm: Arm, from: Timestamp, until: Timestamp) -> bool {
+        let within = |at: &Timestamp| *at > from && *at < until;
+        let flips = self.revisions.iter().map(|r| r.effective_at).chain(self.switches.iter().map(|s| s.at));
+        self.served(point, from) == arm && flips.filter(within).all(|at| self.served(point, at) == arm)
+    }
+}
+
+/// Why a change was refused. Nothing has changed.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum ChangeError {
+    /// Not in this state.
+    #[error("cannot {action} a {state} experiment: {remedy}")]
+    WrongState {
+        /// What was asked.
+        action: &'static str,
+        /// The state that it is in.
+        state: &'static str,
+        /// What can be done instead.
+        remedy: &'static str,
+    },
+    /// The allocation does not allow it.
+    #[error(transparent)]
+    Allocation(#[from] AllocationError),
+    /// No such variation.
+    #[error("the experiment has no variation {0:?}: list them with get")]
+    UnknownVariation(String),
+    /// Control cannot be killed, grown or given a foothold.
+    #[error("control cannot be killed: it is what a kill falls back to")]
+    ControlCannotBeKilled,
+    /// A killed variation does not grow.
+    #[error("variation {0:?} is killed: restore it before growing it")]
+    Killed(String),
+    /// The update would change what cannot change while units live on the line.
+    #[error("{field} cannot change after the experiment has started: {remedy}")]
+    Fixed {
+        /// Which field.
+        field: &'static str,
+        /// What can be done instead.
+        remedy: &'static str,
+    },
+    /// A manual clock only goes forward.
+    #[error("the experiment's clock cannot go back: it stands at {now} µs and {asked} µs was asked for")]
+    ClockBackwards {
+        /// Where it stands, microseconds since the epoch.
+        now: i64,
+        /// What was asked for.
+        asked: i64,
+    },
+    /// The wall's clock is not ours to advance.
+    #[error("the experiment lives by the wall's clock: only an experiment declared with a manual clock can be advanced")]
+    WallClock,
+}
+
+/// An experiment with all that has happened to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Experiment {
+    /// What was declared, as it stands now.
+    pub definition: Definition,
+    /// Where it is in its life.
+    pub status: Status,
+    /// What is killed now.
+    pub kills: Kills,
+    /// None before it has started.
+    pub generations: Vec<Generation>,
+    /// A manual clock's reading; `None` for the wall's.
+    pub manual_now: Option<Timestamp>,
+    /// When it was created, by the wall's clock.
+    pub created_at: Timestamp,
+    /// When the policy last had its chance to grow, by the experiment's clock.
+    pub last_growth_at: Option<Timestamp>,
+}
+
+impl Experiment {
+    /// A draft, created at `wall_now`.
+    pub fn create(definition: Definition, wall_now: Timestamp) -> Self {
+        let manual_now = match definition.clock {
+            ClockKind::Wall => None,
+            ClockKind::Manual(start) => Some(start.unwrap_or(wall_now)),
+        };
+        Self {
+            definition,
+            status: Status::Draft,
+            kills: Kills::default(),
+            generations: Vec::new(),
+            manual_now,
+            created_at: wall_now,
+            last_growth_at: None,
+        }
+    }
+
+    /// What time it is for this experiment when the wall's clock says `wall_now`.
+    pub fn now(&self, wall_now: Timestamp) -> Timestamp {
+        self.manual_now.unwrap_or(wall_now)
+    }
+
+    /// The generation that runs, or ran last.
+    pub fn generation(&self) -> Option<&Generation> {
+        self.generations.last()
+    }
+
+    /// The generation with a number.
+    pub fn generation_numbered(&self, number: u32) -> Option<&Generation> {
+        self.generations.get((number as usize).checked_sub(1)?)
+    }
+
+    /// The newest allocation, in effect or not; all control before the start.
+    pub fn latest_allocation(&self) -> Arc<Allocation> {
+        let latest = self.generation().and_then(Generation::latest);
+        latest.map_or_else(|| Arc::new(Allocation::all_control()), |r| Arc::clone(&r.allocation))
+    }
+
+    /// The arm with a key.
+    pub fn arm(&self, key: &str) -> Result<Arm, ChangeError> {
+        self.definition.arm(key).ok_or_else(|| ChangeError::UnknownVariation(key.chars().take(160).collect()))
+    }
+
+    fn name_of(&self, arm: Arm) -> String {
+        self.definition.variation(arm).map(|v| v.key.to_string()).unwrap_or_default()
+    }
+
+    fn wrong_state<T>(&self, action: &'static str, remedy: &'static str) -> Result<T, ChangeError> {
+        Err(ChangeError::WrongState { action, state: self.status.name(), remedy })
+    }
+
+    /// Starts a draft: the first generation, under `salt`, with every variation on its foothold.
+    pub fn start(&mut self, now: Timestamp, salt: Salt) -> Result<(), ChangeError> {
+        match self.status {
+            Status::Draft => self.begin_generation(now, salt),
+            Status::Paused => self.wrong_state("start", "resume it"),
+            Status::Running => self.wrong_state("start", "it is running already"),
+            _ => self.wrong_state("start", "restart it"),
+        }
+    }
+
+    /// Starts again under a new salt: a new generation, which forgets who has seen what. Kills are kept: what was
+    /// harmful under one salt is under another.
+    pub fn restart(&mut self, now: Timestamp, salt: Salt) -> Result<(), ChangeError> {
+        match self.status {
+            Status::Draft => self.wrong_state("restart", "start it"),
+            Status::Archived { .. } => self.wrong_state("restart", "create a new experiment"),
+            _ => self.begin_generation(now, salt),
+        }
+    }
+
+    fn begin_generation(&mut self, now: Timestamp, salt: Salt) -> Result<(), ChangeError> {
+        let footholds: Vec<Width> = self.definition.variations.iter().skip(1).map(|v| v.foothold).collect();
+        let allocation = Allocation::with_footholds(&footholds, self.definition.policy.floor())?;
+        let first = Revision {
+            number: 1,
+            created_at: now,
+            effective_at: now,
+            cause: Cause::Start,
+            allocation: Arc::new(allocation),
+        };
+        let killed = (0..self.definition.variations.len()).filter_map(Arm::new).filter(|arm| self.kills.arm(*arm));
+        let targets = killed.map(Target::Variation).chain(self.kills.everything.then_some(Target::Everything));
+        let switches = targets.map(|target| Switch { at: now, target, killed: true }).collect();
+        let number = self.generations.len() as u32 + 1;
+        self.generations.push(Generation { number, salt, started_at: now, revisions: vec![first], switches });
+        self.status = Status::Running;
+        self.last_growth_at = Some(now);
+        Ok(())
+    }
+
+    /// Stops recording and growing. Whoever has seen a variation keeps it: to take a variation away, kill it.
+    pub fn pause(&mut self) -> Result<(), ChangeError> {
+        match self.status {
+            Status::Running => {
+                self.status = Status::Paused;
+                Ok(())
+            }
+            _ => self.wrong_state("pause", "only a running experiment can be paused"),
+        }
+    }
+
+    /// Records and grows again.
+    pub fn resume(&mut self, now: Timestamp) -> Result<(), ChangeError> {
+        match self.status {
+            Status::Paused => {
+                self.status = Status::Running;
+                // The pause earned nobody any growth.
+                self.last_growth_at = Some(now);
+                Ok(())
+            }
+            _ => self.wrong_state("resume", "only a paused experiment can be resumed"),
+        }
+    }
+
+    /// Grows variations into control by the widths given: the one path by which boundaries move, for people and
+    /// policy alike. The revision is published now and takes effect `lead` later, so that all clients flip together.
+    pub fn grow(
+        &mut self,
+        requests: &[(Arm, Width)],
+        cause: Cause,
+        now: Timestamp,
+        effective_at: Timestamp,
+    ) -> Result<u32, ChangeError> {
+        if !matches!(self.status, Status::Running | Status::Paused) {
+            return self.wrong_state("grow", "start it first, or restart it");
+        }
+        if let Some((arm, _)) = requests.iter().find(|(arm, _)| self.kills.arm(*arm)) {
+            return Err(ChangeError::Killed(self.name_of(*arm)));
+        }
+        let allocation = self.latest_allocation().grow(requests, self.definition.policy.floor())?;
+        self.push_revision(allocation, cause, now, effective_at)
+    }
+
+    fn push_revision(
+        &mut self,
+        allocation: Allocation,
+        cause: Cause,
+        now: Timestamp,
+        effective_at: Timestamp,
+    ) -> Result<u32, ChangeError> {
+        let Some(generation) = self.generations.last_mut() else {
+            return self.wrong_state("grow", "start it first");
+        };
+        let (number, earliest) = generation.latest().map_or((1, now), |r| (r.number + 1, r.effective_at.max(now)));
+        let effective_at = effective_at.max(earliest);
+        let allocation = Arc::new(allocation);
+        generation.revisions.push(Revision { number, created_at: now, effective_at, cause, allocation });
+        Ok(number)
+    }
+
+    /// Kills or restores, at once (I8). Points are kept either way. Doing it twice is doing it once.
+    pub fn switch(&mut self, target: Target, killed: bool, now: Timestamp) -> Result<(), ChangeError> {
+        if target == Target::Variation(Arm::CONTROL) {
+            return Err(ChangeError::ControlCannotBeKilled);
+        }
+        if matches!(self.status, Status::Archived { .. }) {
+            return self.wrong_state(if killed { "kill" } else { "restore" }, "it is put away for good");
+        }
+        if self.kills.has(target) == killed {
+            return Ok(());
+        }
+        self.kills = self.kills.with(target, killed);
+        if let Some(generation) = self.generations.last_mut() {
+            let at = generation.switches.last().map_or(now, |s| s.at.max(now));
+            generation.switches.push(Switch { at, target, killed });
+        }
+        Ok(())
+    }
+
+    /// Ends the experiment: everybody gets `shipped` (control: rolled back) until it is restarted.
+    pub fn conclude(&mut self, shipped: Arm) -> Result<(), ChangeError> {
+        match self.status {
+            Status::Running | Status::Paused if self.kills.served(shipped) != shipped => {
+                Err(ChangeError::Killed(self.name_of(shipped)))
+            }
+            Status::Running | Status::Paused => {
+                self.status = Status::Concluded { shipped };
+                Ok(())
+            }
+            _ => self.wrong_state("conclude", "only a running or paused experiment can be concluded"),
+        }
+    }
+
+    /// Puts a concluded experiment, or a draft, away. It goes on serving what was shipped.
+    pub fn archive(&mut self) -> Result<(), ChangeError> {
+        match self.status {
+            Status::Concluded { shipped } => {
+                self.status = Status::Archived { shipped };
+                Ok(())
+            }
+            Status::Draft => {
+                self.status = Status::Archived { shipped: Arm::CONTROL };
+                Ok(())
+            }
+            _ => self.wrong_state("archive", "conclude it first"),
+        }
+    }
+
+    /// Moves a manual clock forward; standing still is no error, so that a caller may repeat itself.
+    pub fn advance_clock(&mut self, to: Timestamp) -> Result<(), ChangeError> {
+        match self.manual_now {
+            None => Err(ChangeError::WallClock),
+            Some(now) if to < now => {
+                Err(ChangeError::ClockBackwards { now: now.as_micros(), asked: to.as_micros() })
+            }
+            Some(_) => {
+                self.manual_now = Some(to);
+                Ok(())
+            }
+        }
+    }
+
+    /// Declares the experiment anew. A draft may change in any way but its key and clock. Once started, what the line
+    /// rests on stays: unit, salt, the variations there are with their order; variations may be added at the end, and
+    /// take their foothold from control.
+    pub fn update(
+        &mut self,
+        definition: Definition,
+        now: Timestamp,
+        effective_at: Timestamp,
+    ) -> Result<(), ChangeError> {
+        let fixed = |field, remedy| Err(ChangeError::Fixed { field, remedy });
+        let old = &self.definition;
+        if definition.key != old.key {
+            return fixed("key", "create another experiment");
+        }
+        if std::mem::discriminant(&definition.clock) != std::mem::discriminant(&old.clock) {
+            return fixed("clock", "create another experiment");
+        }
+        if self.status == Status::Draft {
+            if let (ClockKind::Manual(Some(start)), Some(_)) = (definition.clock, self.manual_now) {
+                self.manual_now = Some(start);
+            }
+            self.definition = definition;
+            return Ok(());
+        }
+        if matches!(self.status, Status::Archived { .. }) {
+            return self.wrong_state("update", "it is put away for good");
+        }
+        if definition.unit != old.unit {
+            return fixed("unit", "create another experiment: every unit would be drawn anew");
+        }
+        if definition.policy.tick() != old.policy.tick() {
+            return fixed("policy.tick", "create another experiment: its results are cut by that tick");
+        }
+        let (before, after) = (old.variations.len(), definition.variations.len());
+        let keys = |d: &Definition| d.variations.iter().take(before).map(|v| v.key.clone()).collect::<Vec<_>>();
+        if after < before || keys(old) != keys(&definition) {
+            return fixed("variations", "keep those there are, in their order, and add new ones at the end; kill one to take it out");
+        }
+        let metrics = |d: &Definition| d.metrics.iter().map(|m| (m.key.clone(), m.event.clone(), m.kind.clone(), m.window)).collect::<Vec<_>>();
+        if !metrics(&definition).starts_with(&metrics(old)) {
+            return fixed("metrics", "keep those there are, in their order, and add new ones at the end");
+        }
+        if let (true, Some(_)) = (after > before, self.generation()) {
+            let added = (before..after).filter_map(Arm::new);
+            let requests: Vec<_> = added.map(|arm| (arm, definition.variations[arm.index()].foothold)).collect();
+            let allocation = self.latest_allocation().grow(&requests, definition.policy.floor())?;
+            self.push_revision(allocation, Cause::Added, now, effective_at)?;
+        }
+        self.definition = definition;
+        Ok(())
+    }
+
+    /// Whether it is meant to be taken out of the code some day.
+    pub fn is_temporary(&self) -> bool {
+        self.definition.lifetime == Lifetime::Temporary
+    }
+
+    /// The instant at which the policy next has its chance, after `now`, by the experiment's clock.
+    pub fn next_tick_after(&self, now: Timestamp) -> Timestamp {
+        let length: Duration = self.definition.policy.tick();
+        Timestamp::start_of_tick(now.tick(length).saturating_add(1), length)
+    }
+}

@@ -1,0 +1,151 @@
+//! The line on which units live: points, and how wide a stretch of them is. Integers only, so that nothing is ever
+//! lost to rounding (I1).
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A place on the line: the first 8 bytes, big-endian, of a unit's digest.
+///
+/// Written as 16 lowercase hex digits, which sort as text exactly as the numbers do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Point(u64);
+
+impl Point {
+    /// The first point of the line.
+    pub const FIRST: Self = Self(0);
+    /// The last point of the line.
+    pub const LAST: Self = Self(u64::MAX);
+
+    /// The point with this number.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The point's number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// Reads exactly 16 lowercase hex digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let canonical = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if canonical { u64::from_str_radix(text, 16).ok().map(Self) } else { None }
+    }
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Point {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Point {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| de::Error::custom("a point is 16 lowercase hex digits"))
+    }
+}
+
+/// How many points a stretch of the line holds: 0 to 2^64.
+///
+/// Written as 17 lowercase hex digits, since the whole line needs one bit more than a point does.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Width(u128);
+
+impl Width {
+    /// No points at all.
+    pub const ZERO: Self = Self(0);
+    /// The whole line: 2^64 points.
+    pub const LINE: Self = Self(1 << 64);
+
+    /// A width of `points`; `None` if that is more than the line has.
+    pub const fn new(points: u128) -> Option<Self> {
+        if points <= Self::LINE.0 { Some(Self(points)) } else { None }
+    }
+
+    /// How many points.
+    pub const fn get(self) -> u128 {
+        self.0
+    }
+
+    /// The width of a share of the line, rounded down to a whole point; `None` unless the share is within 0 to 1.
+    /// Exact: 2^64 is a power of two, so the product is not rounded before it is cut.
+    pub fn from_share(share: f64) -> Option<Self> {
+        // The cast cuts towards zero; both bounds are checked first.
+        if (0.0..=1.0).contains(&share) { Some(Self((share * 18_446_744_073_709_551_616.0) as u128)) } else { None }
+    }
+
+    /// This width as a share of the line, 0 to 1.
+    pub fn share(self) -> f64 {
+        self.0 as f64 / 18_446_744_073_709_551_616.0
+    }
+
+    /// Both together, held at the whole line.
+    #[must_use]
+    pub fn saturating_add(self, other: Self) -> Self {
+        Self((self.0 + other.0).min(Self::LINE.0))
+    }
+
+    /// Both together; `None` if that is more than the line has.
+    pub fn checked_add(self, other: Self) -> Option<Self> {
+        Self::new(self.0 + other.0)
+    }
+
+    /// What is left of this without `other`; nothing if `other` is the wider.
+    #[must_use]
+    pub fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
+    /// This width in `parts` parts, rounded down.
+    #[must_use]
+    pub fn divided_by(self, parts: u32) -> Self {
+        Self(self.0 / u128::from(parts.max(1)))
+    }
+
+    /// From a point up to, not including, a later place on the line (2^64 is the line's end).
+    pub(crate) fn between(start: u128, end: u128) -> Self {
+        Self(end.saturating_sub(start))
+    }
+}
+
+impl fmt::Display for Width {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:017x}", self.0)
+    }
+}
+
+impl fmt::Debug for Width {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Width {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Width {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        u128::from_str_radix(&text, 16)
+            .ok()
+            .and_then(Self::new)
+            .ok_or_else(|| de::Error::custom("a width is 17 hex digits, at most 10000000000000000"))
+    }
+}
