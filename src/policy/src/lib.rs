@@ -1,1 +1,46 @@
-//! Tallies to posterior to probability best to growth: the pure statistics of Inroad.
+//! Tallies → posterior → probability best → growth: the statistics of Inroad, and nothing else.
+//!
+//! The crate is pure: values in, values out. It knows no clock, no store, no thread and no network; the time and the
+//! seed are arguments, and transcendental functions come from `libm`, so that the same input gives the same bits on
+//! every platform (I7). Nor does it know units or events: it sees only counts that are themselves a pure function of
+//! the set of accepted events (I5).
+//!
+//! Read it downwards:
+//!
+//! 1. [`EpochTally`]: who was exposed and who converted, by calendar tick and arm.
+//! 2. [`Estimator`]: the epoch-conditional log-lift of every arm over control (E3), as a [`Posterior`].
+//! 3. [`NormalPoints`] and [`compare`]: seeded draws of that posterior, P(best) and expected loss.
+//! 4. [`check_sample_ratio`]: may the counts be believed at all?
+//! 5. [`decide`]: what a tick does about it — freeze, kill, grow, conclude — as a [`Decision`] that can be replayed.
+//! 6. [`summarise`] and [`guardrail`]: what people are shown, and what stops an arm that does harm.
+//!
+//! Arm 0 is control, everywhere; arm `k` is the experiment's variation `k`.
+
+mod best;
+mod decide;
+mod dense;
+mod draws;
+mod e3;
+mod error;
+mod gamma;
+mod growth;
+mod guardrail;
+mod normal;
+mod record;
+mod srm;
+mod summary;
+mod tallies;
+
+pub use best::{Comparison, compare};
+pub use decide::{Decider, decide};
+pub use draws::{MAX_LOG2_DRAWS, NormalPoints, PointsCache};
+pub use e3::{Estimator, Posterior, Prior, estimate};
+pub use error::PolicyError;
+pub use guardrail::{GuardrailEvidence, guardrail};
+pub use normal::{normal_cdf, normal_quantile};
+pub use record::{
+    ArmDecision, ArmState, BurnIn, BurnInGap, Conclude, Decision, Freeze, HoldReason, MAX_ARMS, TickInput,
+};
+pub use srm::{SampleRatio, SrmAlarm, check_sample_ratio};
+pub use summary::{ANYTIME_RHO, ArmSummary, Interval, anytime_half_width, summarise};
+pub use tallies::{ArmTally, EpochKey, EpochTally};

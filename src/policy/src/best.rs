@@ -1,0 +1,193 @@
+//! Who is best: P(best) and expected loss of the live arms, from draws of their joint posterior. It knows neither
+//! shares nor settings. This is where a tick spends its time, so the draws are worked through in lanes that a compiler
+//! turns into vector instructions; the order of every sum is fixed, so the answer is the same without them.
+
+use crate::{NormalPoints, PolicyError, Posterior, dense, normal_cdf};
+
+/// Draws worked on together: their columns fit the first-level cache.
+const BLOCK: usize = 64;
+/// Partial sums, fixed in number so that they add up in the same order on every machine.
+const LANES: usize = 8;
+
+/// The arms against each other and against control.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Comparison {
+    /// w_k, the probability that the arm is the best of the live ones; 0 for killed arms.
+    pub p_best: Vec<f64>,
+    /// P(b_k > 0); ½ for control, which equals itself.
+    pub p_above_control: Vec<f64>,
+    /// P(b_k < 0); ½ for control.
+    pub p_below_control: Vec<f64>,
+    /// L_k = E[max_j b_j] − E[b_k], on the log scale, at least 0; none for killed arms.
+    pub expected_loss: Vec<Option<f64>>,
+}
+
+impl Comparison {
+    /// The share of its conversions that choosing arm k forgoes, 1 − e^(−L_k). By Jensen's inequality at least the
+    /// expected relative loss E[1 − e^−(max_j b_j − b_k)], so a threshold on it errs on the side of waiting.
+    #[must_use]
+    pub fn relative_loss(&self, arm: usize) -> Option<f64> {
+        self.expected_loss[arm].map(|loss| -libm::expm1(-loss))
+    }
+
+    /// The live arm with the largest P(best); the first of equals.
+    #[must_use]
+    pub fn leader(&self) -> usize {
+        (1..self.p_best.len()).fold(0, |best, arm| if self.p_best[arm] > self.p_best[best] { arm } else { best })
+    }
+}
+
+/// Compare the live arms, control (log-lift 0) among them. Killed arms take part in no comparison but that with control.
+///
+/// P(b_k > 0) and P(b_k < 0) are the posterior's marginals in closed form, Φ(±b̂_k/σ_k): what the draws would estimate,
+/// without their noise at the kill threshold. `points` needs a dimension per live treated arm.
+pub fn compare(posterior: &Posterior, live: &[bool], points: &NormalPoints) -> Result<Comparison, PolicyError> {
+    let arms = posterior.mean.len();
+    if live.len() != arms {
+        return Err(PolicyError::ArmCount { expected: arms, found: live.len() });
+    }
+    let treated: Vec<usize> = (1..arms).filter(|&arm| live[arm]).collect();
+    if points.dimensions() < treated.len() {
+        return Err(PolicyError::ArmCount { expected: treated.len() + 1, found: points.dimensions() + 1 });
+    }
+    let mean: Vec<f64> = treated.iter().map(|&arm| posterior.mean[arm]).collect();
+    let mut factor: Vec<f64> =
+        treated.iter().flat_map(|&row| treated.iter().map(move |&column| posterior.covariance[row][column])).collect();
+    if !dense::factor(&mut factor, treated.len()) {
+        return Err(PolicyError::NotPositiveDefinite);
+    }
+    let Count { wins, control_wins, max_sum } = count(points, &mean, &factor);
+
+    // Ties between arms happen only when rounding makes them; counting both and dividing by the sum splits them.
+    let total = (wins.iter().sum::<u64>() + control_wins) as f64;
+    let expected_max = max_sum / points.draws() as f64;
+    let mut comparison = Comparison {
+        p_best: vec![0.0; arms],
+        p_above_control: (0..arms).map(|arm| sign_probability(posterior, arm, 1.0)).collect(),
+        p_below_control: (0..arms).map(|arm| sign_probability(posterior, arm, -1.0)).collect(),
+        expected_loss: vec![None; arms],
+    };
+    comparison.p_best[0] = control_wins as f64 / total;
+    comparison.expected_loss[0] = Some(expected_max.max(0.0));
+    for (i, &arm) in treated.iter().enumerate() {
+        // The draws' own mean, so that the leader's loss is a mean of differences that are never negative.
+        let drawn: f64 = mean[i] + (0..=i).map(|j| factor[i * treated.len() + j] * points.mean(j)).sum::<f64>();
+        comparison.p_best[arm] = wins[i] as f64 / total;
+        comparison.expected_loss[arm] = Some((expected_max - drawn).max(0.0));
+    }
+    Ok(comparison)
+}
+
+fn sign_probability(posterior: &Posterior, arm: usize, sign: f64) -> f64 {
+    if arm == 0 { 0.5 } else { normal_cdf(sign * posterior.mean[arm] / posterior.sd(arm)) }
+}
+
+/// What the draws add up to: how often each treated arm and control were the largest, and the sum of the largest.
+struct Count {
+    wins: Vec<u64>,
+    control_wins: u64,
+    max_sum: f64,
+}
+
+fn count(points: &NormalPoints, mean: &[f64], factor: &[f64]) -> Count {
+    // Up to eight arms the whole step is unrolled for their number and stays in registers.
+    match mean.len() {
+        1 => count_fixed::<1>(points, mean, factor),
+        2 => count_fixed::<2>(points, mean, factor),
+        3 => count_fixed::<3>(points, mean, factor),
+        4 => count_fixed::<4>(points, mean, factor),
+        5 => count_fixed::<5>(points, mean, factor),
+        6 => count_fixed::<6>(points, mean, factor),
+        7 => count_fixed::<7>(points, mean, factor),
+        8 => count_fixed::<8>(points, mean, factor),
+        _ => count_any(points, mean, factor),
+    }
+}
+
+fn count_fixed<const D: usize>(points: &NormalPoints, mean: &[f64], factor: &[f64]) -> Count {
+    let columns: [&[f64]; D] = core::array::from_fn(|j| points.column(j));
+    let mean: [f64; D] = core::array::from_fn(|i| mean[i]);
+    let factor: [[f64; D]; D] = core::array::from_fn(|i| core::array::from_fn(|j| factor[i * D + j]));
+    let mut wins = [0_u64; D];
+    let mut control_wins = 0_u64;
+    let mut sums = [0.0; LANES];
+    for start in (0..points.draws()).step_by(LANES) {
+        let mut z = [[0.0; LANES]; D];
+        for j in 0..D {
+            z[j].copy_from_slice(&columns[j][start..start + LANES]);
+        }
+        let mut largest = [0.0; LANES];
+        let mut theta = [[0.0; LANES]; D];
+        for i in 0..D {
+            let mut row = [mean[i]; LANES];
+            for j in 0..=i {
+                for lane in 0..LANES {
+                    row[lane] += factor[i][j] * z[j][lane];
+                }
+            }
+            for lane in 0..LANES {
+                largest[lane] = if row[lane] > largest[lane] { row[lane] } else { largest[lane] };
+            }
+            theta[i] = row;
+        }
+        for i in 0..D {
+            for lane in 0..LANES {
+                wins[i] += u64::from(theta[i][lane] == largest[lane]);
+            }
+        }
+        for lane in 0..LANES {
+            control_wins += u64::from(largest[lane] == 0.0);
+            sums[lane] += largest[lane];
+        }
+    }
+    Count { wins: wins.to_vec(), control_wins, max_sum: sums.iter().sum() }
+}
+
+fn count_any(points: &NormalPoints, mean: &[f64], factor: &[f64]) -> Count {
+    let dimensions = mean.len();
+    let mut theta = vec![[0.0; BLOCK]; dimensions];
+    let mut wins = vec![0_u64; dimensions];
+    let mut control_wins = 0_u64;
+    let mut sums = [0.0; LANES];
+    for start in (0..points.draws()).step_by(BLOCK) {
+        let mut largest = [0.0; BLOCK];
+        for (i, row) in theta.iter_mut().enumerate() {
+            row.fill(mean[i]);
+            for (j, weight) in factor[i * dimensions..=i * dimensions + i].iter().enumerate() {
+                for (value, z) in row.iter_mut().zip(&points.column(j)[start..start + BLOCK]) {
+                    *value += weight * z;
+                }
+            }
+            for (max, value) in largest.iter_mut().zip(row.iter()) {
+                *max = if *value > *max { *value } else { *max };
+            }
+        }
+        for (won, row) in wins.iter_mut().zip(&theta) {
+            *won += row.iter().zip(&largest).map(|(value, max)| u64::from(value == max)).sum::<u64>();
+        }
+        control_wins += largest.iter().map(|max| u64::from(*max == 0.0)).sum::<u64>();
+        for lanes in largest.chunks_exact(LANES) {
+            for (sum, max) in sums.iter_mut().zip(lanes) {
+                *sum += max;
+            }
+        }
+    }
+    Count { wins, control_wins, max_sum: sums.iter().sum() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unrolled_and_the_general_count_agree_to_the_bit() {
+        let points = NormalPoints::new(5, 8, 10).unwrap();
+        for dimensions in 1..=8 {
+            let mean: Vec<f64> = (0..dimensions).map(|i| 0.1 * i as f64 - 0.2).collect();
+            let factor: Vec<f64> = (0..dimensions * dimensions).map(|i| 0.01 * (1 + i % 7) as f64).collect();
+            let (fixed, any) = (count(&points, &mean, &factor), count_any(&points, &mean, &factor));
+            assert_eq!((fixed.wins, fixed.control_wins), (any.wins, any.control_wins));
+            assert_eq!(fixed.max_sum.to_bits(), any.max_sum.to_bits());
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! How far each arm grows: policy C9, in whole points of the line. It knows widths and probabilities; where on the line
+//! the points are taken is the allocation's business. Probabilities enter as floats once, per arm; everything after is
+//! integer arithmetic, so that control's floor holds to the last point.
+//!
+//! Target of a live arm that is likely better than control: foothold + S·P(best)², with S what floor and footholds leave
+//! of the line. Wanting more than the allowance (daily cap × time) or than control's headroom scales all wants down
+//! together.
+
+use core::time::Duration;
+
+use inroad_assignment::Width;
+
+use crate::HoldReason;
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// Fractional bits of a probability in fixed point: a double has no more.
+const PROBABILITY_BITS: u32 = 53;
+
+/// What growth depends on, one entry per arm, control first.
+pub(crate) struct Wants<'a> {
+    pub(crate) owned: &'a [Width],
+    pub(crate) foothold: &'a [Width],
+    pub(crate) floor: Width,
+    pub(crate) p_best: &'a [f64],
+    /// Live, and more likely above control than not.
+    pub(crate) eligible: &'a [bool],
+}
+
+impl Wants<'_> {
+    /// Points that each arm should own in the end; never fewer than it does.
+    pub(crate) fn targets(&self) -> Vec<u128> {
+        let line = Width::LINE.get();
+        let mut spare = line.saturating_sub(self.floor.get());
+        for foothold in &self.foothold[1..] {
+            spare = spare.saturating_sub(foothold.get());
+        }
+        let mut targets: Vec<u128> = (0..self.owned.len())
+            .map(|arm| {
+                let owned = self.owned[arm].get();
+                if arm == 0 || !self.eligible[arm] {
+                    return owned;
+                }
+                // spare ≤ 2^64 and the square ≤ 2^53: the product fits.
+                let square = fixed(self.p_best[arm] * self.p_best[arm]);
+                owned.max(self.foothold[arm].get() + ((spare * square) >> PROBABILITY_BITS))
+            })
+            .collect();
+        let others: u128 = targets[1..].iter().sum();
+        targets[0] = line.saturating_sub(others).max(self.floor.get());
+        targets
+    }
+}
+
+/// A number in 0..=1 in fixed point, rounded down.
+fn fixed(probability: f64) -> u128 {
+    (probability.clamp(0.0, 1.0) * (1_u64 << PROBABILITY_BITS) as f64) as u128
+}
+
+/// The points that may change hands: `daily_cap` (0..=1) of the line per day, over `elapsed`, but never more than one
+/// day's worth, or one tick's if ticks are longer: an allowance nobody used must not add up to a landslide.
+pub(crate) fn allowance(daily_cap: f64, elapsed: Duration, tick: Duration) -> u128 {
+    let days = elapsed.min(tick.max(DAY)).as_secs_f64() / DAY.as_secs_f64();
+    Width::from_share((daily_cap * days).clamp(0.0, 1.0)).map_or(0, Width::get)
+}
+
+/// Points to give to each arm: what it lacks, scaled to the allowance and to control's headroom, rounded down.
+pub(crate) fn steps(
+    owned: &[Width],
+    targets: &[u128],
+    floor: Width,
+    allowance: u128,
+    min_step: f64,
+) -> Result<Vec<Width>, HoldReason> {
+    let lacking: Vec<u128> =
+        (0..owned.len()).map(|arm| if arm == 0 { 0 } else { targets[arm].saturating_sub(owned[arm].get()) }).collect();
+    let total: u128 = lacking.iter().sum();
+    let headroom = owned[0].get().saturating_sub(floor.get());
+    if total == 0 {
+        return Err(HoldReason::NobodyDeserves);
+    }
+    if headroom == 0 {
+        return Err(HoldReason::NoHeadroom);
+    }
+    let given = total.min(allowance).min(headroom);
+    if given == 0 || given < Width::from_share(min_step).unwrap_or(Width::LINE).get() {
+        let cramped = headroom == given && headroom < total.min(allowance);
+        return Err(if cramped { HoldReason::NoHeadroom } else { HoldReason::BelowMinStep });
+    }
+    let scaled = |want: u128| {
+        if given == total { want } else { mul_div(want, given, total) }
+    };
+    let steps: Vec<Width> = lacking.iter().map(|&want| Width::new(scaled(want)).unwrap_or(Width::ZERO)).collect();
+    Ok(steps)
+}
+
+/// ⌊a·b/c⌋ for b < c. Wants of many arms may together exceed the line, so the product need not fit in 128 bits; the low
+/// bits of both then go, which rounds further down.
+fn mul_div(a: u128, b: u128, c: u128) -> u128 {
+    match a.checked_mul(b) {
+        Some(product) => product / c,
+        None => ((a >> 8) * (b >> 8) / c) << 16,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(value: f64) -> Width {
+        Width::from_share(value).unwrap()
+    }
+
+    #[test]
+    fn an_unused_allowance_does_not_add_up() {
+        let line = Width::LINE.get();
+        let tenth = share(0.1).get();
+        assert_eq!(allowance(0.1, DAY, DAY), tenth);
+        assert_eq!(allowance(0.1, DAY * 9, DAY / 4), tenth);
+        assert_eq!(allowance(0.1, DAY * 9, DAY * 7), share(0.1 * 7.0).get());
+        assert_eq!(allowance(1.0, DAY * 9, DAY * 7), line);
+        assert!(allowance(0.1, DAY / 4, DAY).abs_diff(tenth / 4) < 1 << 16);
+        assert_eq!(allowance(0.1, Duration::ZERO, DAY), 0);
+    }
+
+    #[test]
+    fn a_certain_winner_is_owed_all_but_the_floor_and_the_other_footholds() {
+        let owned = [share(0.8), share(0.1), share(0.1)];
+        let wants = Wants {
+            owned: &owned,
+            foothold: &owned,
+            floor: share(0.05),
+            p_best: &[0.0, 1.0, 0.0],
+            eligible: &[true, true, true],
+        };
+        let targets = wants.targets();
+        assert_eq!(targets[1], Width::LINE.get() - share(0.05).get() - share(0.1).get());
+        assert_eq!(targets[2], share(0.1).get());
+        assert_eq!(targets.iter().sum::<u128>(), Width::LINE.get());
+        assert_eq!(targets[0], share(0.05).get());
+    }
+
+    #[test]
+    fn the_reason_for_a_hold_is_the_one_that_binds() {
+        let owned = [share(0.06), share(0.94)];
+        let line = Width::LINE.get();
+        let hold = |target, floor, allowance, min| steps(&owned, &[0, target], share(floor), allowance, min).err();
+        assert_eq!(hold(0, 0.05, line, 0.0), Some(HoldReason::NobodyDeserves));
+        assert_eq!(hold(line, 0.06, line, 0.0), Some(HoldReason::NoHeadroom));
+        assert_eq!(hold(line, 0.059, line, 0.005), Some(HoldReason::NoHeadroom));
+        assert_eq!(hold(line, 0.05, line / 1000, 0.005), Some(HoldReason::BelowMinStep));
+        assert_eq!(hold(line, 0.05, 0, 0.0), Some(HoldReason::BelowMinStep));
+        assert_eq!(hold(line, 0.05, line, 0.005), None);
+    }
+
+    #[test]
+    fn products_beyond_128_bits_round_down() {
+        let big = (1_u128 << 64) + 12_345;
+        assert!(mul_div(big, big, big + 1) <= big);
+        assert!(mul_div(big, big, big + 1) > big - (1 << 24));
+    }
+}

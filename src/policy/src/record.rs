@@ -1,0 +1,195 @@
+//! What goes into a tick and what comes out of it, as stored beside a revision: enough to make the same decision again
+//! (I7). Plain data; it knows neither the store it is kept in nor the allocation that a growth step is carried out on.
+
+use inroad_assignment::{ThompsonSettings, Timestamp, Width};
+use serde::{Deserialize, Serialize};
+
+use crate::{EpochTally, PolicyError, Posterior};
+
+/// The most arms an experiment may have, control included.
+pub const MAX_ARMS: usize = 65;
+
+/// One arm as it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArmState {
+    /// Points that the arm owns.
+    pub owned: Width,
+    /// Points that it was given to begin with; control's does not matter.
+    pub foothold: Width,
+    /// Whether the arm serves control at present.
+    pub killed: bool,
+}
+
+/// Everything that a decision is made from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TickInput {
+    /// The instant of the decision.
+    pub now: Timestamp,
+    /// When the generation began.
+    pub generation_started_at: Timestamp,
+    /// When boundaries last moved, or when they were first free to: the growth allowance accrues from here.
+    pub last_growth_at: Timestamp,
+    /// Seed of the draws. Experiments that tick together should share it: they then share the points.
+    pub seed: u64,
+    /// The policy's settings.
+    pub settings: ThompsonSettings,
+    /// One per arm, control first; together they own the whole line.
+    pub arms: Vec<ArmState>,
+    /// Points of control's that nothing can eat. It is this that is kept, not `settings.floor`.
+    pub floor: Width,
+    /// Whether events are known to be missing.
+    pub data_late: bool,
+    /// The generation's tallies, in any order.
+    pub epochs: Vec<EpochTally>,
+}
+
+impl TickInput {
+    /// Refuse an input that no experiment can be in.
+    pub(crate) fn check(&self) -> Result<(), PolicyError> {
+        let arms = self.arms.len();
+        if !(2..=MAX_ARMS).contains(&arms) {
+            return Err(PolicyError::ArmCount { expected: arms.clamp(2, MAX_ARMS), found: arms });
+        }
+        if self.arms[0].killed {
+            return Err(PolicyError::ControlKilled);
+        }
+        let owned = self.arms.iter().map(|arm| arm.owned.get()).sum();
+        if owned != Width::LINE.get() {
+            return Err(PolicyError::NotAPartition { owned });
+        }
+        let settings = &self.settings;
+        let unit = 0.0..=1.0;
+        let share = |name, value: f64| if unit.contains(&value) { Ok(()) } else { Err(PolicyError::Setting { name }) };
+        share("daily_cap", settings.daily_cap)?;
+        share("daily_cap_conclude", settings.daily_cap_conclude)?;
+        share("min_step", settings.min_step)?;
+        share("kill_probability", settings.kill_probability)?;
+        share("conclude_probability", settings.conclude_probability)?;
+        share("conclude_loss", settings.conclude_loss)
+    }
+}
+
+/// What a tick decided, and the numbers it was decided by.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Why nothing may move, whatever the numbers say.
+    pub frozen: Option<Freeze>,
+    /// Log-lifts over control.
+    pub posterior: Posterior,
+    /// One per arm, control first.
+    pub arms: Vec<ArmDecision>,
+    /// Arms to kill: credibly worse than control.
+    pub kill: Vec<usize>,
+    /// Whether the burn-in is over.
+    pub burn_in: BurnIn,
+    /// The arm to put before a person, if one is clearly best.
+    pub conclude: Option<Conclude>,
+    /// Why nothing grows; none when something does.
+    pub hold: Option<HoldReason>,
+}
+
+impl Decision {
+    /// Whether any arm grows.
+    #[must_use]
+    pub fn grows(&self) -> bool {
+        self.arms.iter().any(|arm| arm.grow_by > Width::ZERO)
+    }
+
+    /// Whether `input` leads to this very decision, to the last bit (I7).
+    pub fn replays(&self, input: &TickInput) -> Result<bool, PolicyError> {
+        let again = crate::decide(input, &mut crate::PointsCache::default())?;
+        Ok(again == *self)
+    }
+}
+
+/// One arm in a decision.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArmDecision {
+    /// Probability that it is the best live arm, 0..=1; 0 for killed arms.
+    pub p_best: f64,
+    /// Probability that it is better than control; ½ for control.
+    pub p_above_control: f64,
+    /// What choosing it is expected to forgo, log scale, ≥ 0; none for killed arms.
+    pub expected_loss: Option<f64>,
+    /// Where the policy would have its share in the end, 0..=1; never below what it owns. Control's is what the others
+    /// leave.
+    pub target_share: f64,
+    /// Points to take from control now.
+    pub grow_by: Width,
+}
+
+/// Why a tick does nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Freeze {
+    /// Events are missing; those at hand may be a biased part.
+    DataLate,
+    /// Exposures do not fall as the shares say.
+    SampleRatioMismatch {
+        /// Peak ln M of the continuous check.
+        log_evidence: f64,
+        /// χ² p-value over all epochs.
+        p_value: f64,
+    },
+}
+
+/// The state of the burn-in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BurnIn {
+    /// Whether every condition is met.
+    pub met: bool,
+    /// The first condition that is missing.
+    pub missing: Option<BurnInGap>,
+}
+
+/// A burn-in condition that is not met yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum BurnInGap {
+    /// The generation is too young.
+    Age {
+        /// Its age, in microseconds.
+        age_us: i64,
+    },
+    /// A live arm has too few records.
+    Units {
+        /// The arm with the fewest.
+        arm: usize,
+        /// How many it has.
+        found: u64,
+    },
+    /// A live arm has too few conversions.
+    Conversions {
+        /// The arm with the fewest.
+        arm: usize,
+        /// How many it has.
+        found: u64,
+    },
+}
+
+/// An arm that is clearly best.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Conclude {
+    /// Which; control can be it.
+    pub arm: usize,
+    /// Its probability of being best.
+    pub p_best: f64,
+    /// The share of conversions that choosing it is expected to forgo, 0..=1.
+    pub loss: f64,
+}
+
+/// Why nothing grew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldReason {
+    /// See [`Decision::frozen`].
+    Frozen,
+    /// See [`Decision::burn_in`].
+    BurnIn,
+    /// No live arm that is likely better than control owns less than it deserves.
+    NobodyDeserves,
+    /// Control is at its floor.
+    NoHeadroom,
+    /// The step would be smaller than a revision is worth.
+    BelowMinStep,
+}

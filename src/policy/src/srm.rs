@@ -1,0 +1,176 @@
+//! Sample ratio mismatch: do the first exposures fall on the arms as the served shares say? If not, units are being
+//! lost or misrouted, and no estimate made from the rest may move traffic. It knows counts and shares, not outcomes.
+//!
+//! Shares change, so expectations are summed over epochs, never taken from the shares of the day. Arms that were served
+//! nothing in an epoch (killed ones) take no part in it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::gamma::chi_squared_tail;
+use crate::{EpochKey, EpochTally, PolicyError, dense};
+
+/// Pseudo-count that the plug-in shares are shrunk towards the served ones with.
+const SHRINKAGE: f64 = 2000.0;
+/// Cells that expect fewer exposures make χ² a poor approximation; they are dropped, and their degree of freedom.
+const EXPECTED_MIN: f64 = 5.0;
+/// M at which a person is told.
+const ALARM: f64 = 100.0;
+/// M at which growth freezes by itself.
+const FREEZE: f64 = 1000.0;
+
+/// How loudly the continuous check speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SrmAlarm {
+    /// M < 100.
+    Quiet,
+    /// M ≥ 100 once: at most one experiment in a hundred says so wrongly, however often it is looked at.
+    Alarm,
+    /// M ≥ 1000 once: growth freezes.
+    Freeze,
+}
+
+/// The sample ratio of one generation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SampleRatio {
+    /// χ² = dᵀΣ⁻d with d = O − Σ_e N_e·q_e and Σ = Σ_e N_e·(diag q_e − q_e·q_eᵀ).
+    pub chi_squared: f64,
+    /// Arms that expect at least five exposures, minus one.
+    pub degrees_of_freedom: usize,
+    /// Of `chi_squared`, for one look. For looking every tick there is `log_evidence`.
+    pub p_value: f64,
+    /// The smallest per-epoch Pearson p-value, after Holm: has a single epoch gone wrong?
+    pub epoch_p_value: f64,
+    /// The epoch it belongs to.
+    pub worst_epoch: Option<EpochKey>,
+    /// ln M, the plug-in e-process at the last epoch.
+    pub log_evidence: f64,
+    /// The largest ln M so far. Ville's inequality covers it, and what has been seen stays seen.
+    pub peak_log_evidence: f64,
+    /// What the peak amounts to.
+    pub alarm: SrmAlarm,
+}
+
+/// Check the first exposures of a generation against its served shares. Epochs without shares are passed over.
+///
+/// The continuous alarm is a predictable plug-in e-process in the manner of Lindon & Malek (*Anytime-valid inference for
+/// multinomial count data*, NeurIPS 2022), for shares that change: with r_k = (O_k + c)/(E_k + c) from earlier epochs
+/// only and q̃ ∝ q_e·r, log M grows by Σ_k n_ke·ln(q̃_k/q_ke); c = 2000.
+pub fn check_sample_ratio(arms: usize, epochs: &[EpochTally]) -> Result<SampleRatio, PolicyError> {
+    let mut known = Vec::with_capacity(epochs.len());
+    for epoch in epochs {
+        epoch.check(arms)?;
+        if !epoch.shares.is_empty() {
+            known.push(epoch);
+        }
+    }
+    // The e-process looks back only, so the epochs must come in their own order, not in the caller's.
+    known.sort_by_key(|epoch| epoch.epoch);
+
+    let (chi_squared, degrees_of_freedom) = collapsed(arms, &known);
+    let (epoch_p_value, worst_epoch) = worst(&known);
+    let (log_evidence, peak_log_evidence) = evidence(arms, &known);
+    let alarm = if peak_log_evidence >= libm::log(FREEZE) {
+        SrmAlarm::Freeze
+    } else if peak_log_evidence >= libm::log(ALARM) {
+        SrmAlarm::Alarm
+    } else {
+        SrmAlarm::Quiet
+    };
+    Ok(SampleRatio {
+        chi_squared,
+        degrees_of_freedom,
+        p_value: chi_squared_tail(chi_squared, degrees_of_freedom),
+        epoch_p_value,
+        worst_epoch,
+        log_evidence,
+        peak_log_evidence,
+        alarm,
+    })
+}
+
+/// Exposures (count, share) of the arms that were served anything, and their total.
+fn served(epoch: &EpochTally) -> (impl Iterator<Item = (usize, f64, f64)> + '_, f64) {
+    let cells = || {
+        let arms = epoch.arms.iter().zip(&epoch.shares).enumerate();
+        arms.filter(|(_, (_, share))| **share > 0.0).map(|(k, (arm, share))| (k, arm.first as f64, *share))
+    };
+    (cells(), cells().map(|(_, count, _)| count).sum())
+}
+
+/// χ² over all epochs together, and its degrees of freedom.
+fn collapsed(arms: usize, epochs: &[&EpochTally]) -> (f64, usize) {
+    let mut expected = vec![0.0; arms];
+    let mut difference = vec![0.0; arms];
+    let mut sigma = vec![0.0; arms * arms];
+    for epoch in epochs {
+        let (cells, total) = served(epoch);
+        for (k, count, share) in cells {
+            expected[k] += total * share;
+            difference[k] += count - total * share;
+            sigma[k * arms + k] += total * share;
+            for j in 0..arms {
+                sigma[k * arms + j] -= total * share * epoch.shares[j];
+            }
+        }
+    }
+    // Differences add up to nothing, so one arm is redundant: the largest, for the best-conditioned rest.
+    let reference = (1..arms).fold(0, |best, arm| if expected[arm] > expected[best] { arm } else { best });
+    let kept: Vec<usize> = (0..arms).filter(|&arm| arm != reference && expected[arm] >= EXPECTED_MIN).collect();
+    let mut factor: Vec<f64> = kept
+        .iter()
+        .flat_map(|&row| kept.iter().map(move |&column| (row, column)))
+        .map(|(r, c)| sigma[r * arms + c])
+        .collect();
+    if kept.is_empty() || !dense::factor(&mut factor, kept.len()) {
+        return (0.0, 0);
+    }
+    let d: Vec<f64> = kept.iter().map(|&arm| difference[arm]).collect();
+    let mut x = d.clone();
+    dense::solve(&factor, kept.len(), &mut x);
+    (d.iter().zip(&x).map(|(d, x)| d * x).sum::<f64>().max(0.0), kept.len())
+}
+
+/// Holm's first step over the epochs: the smallest p-value times their number.
+fn worst(epochs: &[&EpochTally]) -> (f64, Option<EpochKey>) {
+    let mut tested = 0;
+    let (mut smallest, mut at) = (1.0, None);
+    for epoch in epochs {
+        let (cells, total) = served(epoch);
+        let (mut chi_squared, mut kept) = (0.0, 0);
+        for (_, count, share) in cells.filter(|(_, _, share)| total * share >= EXPECTED_MIN) {
+            chi_squared += (count - total * share) * (count - total * share) / (total * share);
+            kept += 1;
+        }
+        if kept < 2 {
+            continue;
+        }
+        tested += 1;
+        let p_value = chi_squared_tail(chi_squared, kept - 1);
+        if p_value < smallest || at.is_none() {
+            (smallest, at) = (p_value, Some(epoch.epoch));
+        }
+    }
+    ((smallest * f64::from(tested.max(1))).min(1.0), at)
+}
+
+/// ln M after the last epoch, and its peak.
+fn evidence(arms: usize, epochs: &[&EpochTally]) -> (f64, f64) {
+    let mut observed = vec![SHRINKAGE; arms];
+    let mut expected = vec![SHRINKAGE; arms];
+    let (mut log_m, mut peak) = (0.0_f64, 0.0_f64);
+    for epoch in epochs {
+        let (cells, total) = served(epoch);
+        let cells: Vec<(usize, f64, f64)> = cells.collect();
+        let norm: f64 = cells.iter().map(|&(k, _, share)| share * observed[k] / expected[k]).sum();
+        for &(k, count, _) in &cells {
+            log_m += count * libm::log(observed[k] / expected[k] / norm);
+        }
+        peak = peak.max(log_m);
+        for &(k, count, share) in &cells {
+            observed[k] += count;
+            expected[k] += total * share;
+        }
+    }
+    (log_m, peak)
+}
