@@ -7,7 +7,7 @@ use crate::{NormalPoints, PolicyError, Posterior, dense, normal_cdf};
 /// Draws worked on together: their columns fit the first-level cache.
 const BLOCK: usize = 64;
 /// Partial sums, fixed in number so that they add up in the same order on every machine.
-const LANES: usize = 8;
+const LANES: usize = 4;
 
 /// The arms against each other and against control.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,7 +18,7 @@ pub struct Comparison {
     pub p_above_control: Vec<f64>,
     /// P(b_k < 0); ½ for control.
     pub p_below_control: Vec<f64>,
-    /// L_k = E[max_j b_j] − E[b_k], on the log scale, at least 0; none for killed arms.
+    /// `L_k = E[max_j b_j] − E[b_k]`, on the log scale, at least 0; none for killed arms.
     pub expected_loss: Vec<Option<f64>>,
 }
 

@@ -17,6 +17,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::tallies::in_order;
 use crate::{EpochTally, PolicyError, dense};
 
 /// Newton steps longer than this, in any coordinate, are shortened to it.
@@ -97,8 +98,7 @@ impl Estimator {
         self.epoch_s.clear();
         self.arm_s.clear();
         self.arm_s.resize(arms - 1, 0.0);
-        for epoch in epochs {
-            epoch.check(arms)?;
+        for epoch in in_order(arms, epochs)? {
             let total: u64 = epoch.arms.iter().map(|arm| arm.s).sum();
             // An epoch without conversions carries no information about who converts better.
             if total == 0 {

@@ -33,6 +33,14 @@ pub enum PolicyError {
         /// Revision of the epoch.
         revision: u32,
     },
+    /// Two tallies of one epoch: which would come first is undefined.
+    #[error("epoch {tick}.{revision} occurs twice")]
+    RepeatedEpoch {
+        /// Calendar tick of the epoch.
+        tick: i64,
+        /// Revision of the epoch.
+        revision: u32,
+    },
     /// Control cannot be killed: it is what a killed arm falls back to.
     #[error("control cannot be killed")]
     ControlKilled,

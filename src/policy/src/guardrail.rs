@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::normal::log_normal_cdf;
+use crate::tallies::in_order;
 use crate::{EpochTally, PolicyError};
 
 /// The mixture's scale: most powerful when the information V is a few times this.
@@ -47,8 +48,7 @@ pub fn guardrail(
         return Err(PolicyError::Setting { name: "alpha" });
     }
     let (mut score, mut information) = (0.0, 0.0);
-    for epoch in epochs {
-        epoch.check(arms)?;
+    for epoch in in_order(arms, epochs)? {
         let (control, treated) = (epoch.arms[0], epoch.arms[arm]);
         let conversions = (control.s + treated.s) as f64;
         if conversions == 0.0 {

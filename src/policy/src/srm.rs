@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::gamma::chi_squared_tail;
+use crate::tallies::in_order;
 use crate::{EpochKey, EpochTally, PolicyError, dense};
 
 /// Pseudo-count that the plug-in shares are shrunk towards the served ones with.
@@ -57,15 +58,9 @@ pub struct SampleRatio {
 /// multinomial count data*, NeurIPS 2022), for shares that change: with r_k = (O_k + c)/(E_k + c) from earlier epochs
 /// only and q̃ ∝ q_e·r, log M grows by Σ_k n_ke·ln(q̃_k/q_ke); c = 2000.
 pub fn check_sample_ratio(arms: usize, epochs: &[EpochTally]) -> Result<SampleRatio, PolicyError> {
-    let mut known = Vec::with_capacity(epochs.len());
-    for epoch in epochs {
-        epoch.check(arms)?;
-        if !epoch.shares.is_empty() {
-            known.push(epoch);
-        }
-    }
-    // The e-process looks back only, so the epochs must come in their own order, not in the caller's.
-    known.sort_by_key(|epoch| epoch.epoch);
+    // The e-process looks back only, so the epochs come in their own order.
+    let mut known = in_order(arms, epochs)?;
+    known.retain(|epoch| !epoch.shares.is_empty());
 
     let (chi_squared, degrees_of_freedom) = collapsed(arms, &known);
     let (epoch_p_value, worst_epoch) = worst(&known);

@@ -41,6 +41,20 @@ pub struct EpochTally {
     pub shares: Vec<f64>,
 }
 
+/// The epochs in their own order, checked. Floating-point sums depend on their order, and the answer must not depend on
+/// the caller's (I5).
+pub(crate) fn in_order(arms: usize, epochs: &[EpochTally]) -> Result<Vec<&EpochTally>, PolicyError> {
+    let mut ordered: Vec<&EpochTally> = epochs.iter().collect();
+    ordered.sort_by_key(|epoch| epoch.epoch);
+    for epoch in &ordered {
+        epoch.check(arms)?;
+    }
+    match ordered.windows(2).find(|pair| pair[0].epoch == pair[1].epoch) {
+        Some(pair) => Err(PolicyError::RepeatedEpoch { tick: pair[0].epoch.tick, revision: pair[0].epoch.revision }),
+        None => Ok(ordered),
+    }
+}
+
 impl EpochTally {
     /// Refuse what no set of units can produce.
     pub(crate) fn check(&self, arms: usize) -> Result<(), PolicyError> {

@@ -1,0 +1,105 @@
+//! A world to try the policy in: scenario S1-like arms, simulated by the day, with shares that follow the decisions.
+
+use std::time::Duration;
+
+use inroad_assignment::{ThompsonSettings, Timestamp, Width};
+use inroad_policy::{ArmState, ArmTally, Decider, Decision, EpochKey, EpochTally, TickInput};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Binomial, Distribution, Poisson};
+
+pub(crate) const DAY_US: i64 = 86_400_000_000;
+
+/// One experiment: rates may change by the tick, effects are constant.
+pub(crate) struct World {
+    pub(crate) base: f64,
+    /// Relative lifts, control's 0 first.
+    pub(crate) lifts: Vec<f64>,
+    pub(crate) per_day: f64,
+    pub(crate) ticks_per_day: i64,
+    /// Relative swing of the baseline over a day.
+    pub(crate) diurnal: f64,
+    /// Relative growth of the baseline over 28 days.
+    pub(crate) trend: f64,
+}
+
+/// What became of it.
+pub(crate) struct Outcome {
+    pub(crate) input: TickInput,
+    pub(crate) killed: Vec<usize>,
+    /// The first conclusion.
+    pub(crate) concluded: Option<usize>,
+}
+
+pub(crate) fn share(value: f64) -> Width {
+    Width::from_share(value).unwrap()
+}
+
+/// An experiment of `arms` arms that has just begun: 20% of the line in footholds, a floor of 5%.
+pub(crate) fn fresh(arms: usize) -> TickInput {
+    let foothold = Width::new(Width::LINE.get() / 5 / (arms as u128 - 1)).unwrap();
+    let control = Width::new(Width::LINE.get() - foothold.get() * (arms as u128 - 1)).unwrap();
+    TickInput {
+        now: Timestamp::from_micros(0),
+        generation_started_at: Timestamp::from_micros(0),
+        last_growth_at: Timestamp::from_micros(0),
+        seed: 1,
+        settings: ThompsonSettings::default(),
+        arms: (0..arms)
+            .map(|arm| ArmState { owned: if arm == 0 { control } else { foothold }, foothold, killed: false })
+            .collect(),
+        floor: share(0.05),
+        data_late: false,
+        epochs: Vec::new(),
+    }
+}
+
+/// The shares that are served: a killed arm's goes to control.
+pub(crate) fn served(input: &TickInput) -> Vec<f64> {
+    let mut shares: Vec<f64> = input.arms.iter().map(|arm| if arm.killed { 0.0 } else { arm.owned.share() }).collect();
+    shares[0] = 1.0 - shares[1..].iter().sum::<f64>();
+    shares
+}
+
+/// Do what a decision says.
+pub(crate) fn apply(input: &mut TickInput, decision: &Decision) {
+    for (k, arm) in decision.arms.iter().enumerate() {
+        input.arms[0].owned = input.arms[0].owned.saturating_sub(arm.grow_by);
+        input.arms[k].owned = input.arms[k].owned.checked_add(arm.grow_by).unwrap();
+    }
+    decision.kill.iter().for_each(|&arm| input.arms[arm].killed = true);
+    if decision.grows() {
+        input.last_growth_at = input.now;
+    }
+}
+
+impl World {
+    pub(crate) fn run(&self, days: i64, seed: u64, decider: &mut Decider) -> Outcome {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut input = fresh(self.lifts.len());
+        input.settings.tick = Duration::from_micros((DAY_US / self.ticks_per_day) as u64);
+        let (mut killed, mut concluded) = (Vec::new(), None);
+        for tick in 0..days * self.ticks_per_day {
+            let day = tick as f64 / self.ticks_per_day as f64;
+            let rate = self.base
+                * (1.0 + self.diurnal * (2.0 * std::f64::consts::PI * day).sin())
+                * (1.0 + self.trend * day / 28.0);
+            let shares = served(&input);
+            let arms = shares.iter().zip(&self.lifts).map(|(share, lift)| {
+                let expected = self.per_day / self.ticks_per_day as f64 * share;
+                let n = if expected > 0.0 { Poisson::new(expected).unwrap().sample(&mut rng) as u64 } else { 0 };
+                let s = Binomial::new(n, (rate * (1.0 + lift)).min(1.0)).unwrap().sample(&mut rng);
+                ArmTally { first: n, n, s }
+            });
+            let arms = arms.collect();
+            input.epochs.push(EpochTally { epoch: EpochKey { tick, revision: 1 }, arms, shares });
+            input.now = Timestamp::from_micros((tick + 1) * DAY_US / self.ticks_per_day);
+            // The same seed at each tick, as for experiments that tick together: the points are made once.
+            let decision = decider.decide(&input).unwrap();
+            killed.extend(&decision.kill);
+            concluded = concluded.or(decision.conclude.map(|conclude| conclude.arm));
+            apply(&mut input, &decision);
+        }
+        Outcome { input, killed, concluded }
+    }
+}

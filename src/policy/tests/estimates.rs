@@ -1,0 +1,186 @@
+//! The estimates against values that another method computed (`oracle/generate.py`), and against closed forms.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+
+use inroad_policy::{
+    ArmTally, EpochKey, EpochTally, Estimator, NormalPoints, PointsCache, PolicyError, Posterior, Prior,
+    anytime_half_width, compare, estimate, normal_cdf, summarise,
+};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Problem {
+    name: String,
+    tau: Option<f64>,
+    n: Vec<Vec<u64>>,
+    s: Vec<Vec<u64>>,
+    live: Vec<bool>,
+    mean: Vec<f64>,
+    covariance: Option<Vec<Vec<f64>>>,
+    variance: Vec<f64>,
+    p_best: Option<Vec<f64>>,
+}
+
+impl Problem {
+    fn epochs(&self) -> Vec<EpochTally> {
+        epochs(&self.n, &self.s)
+    }
+
+    fn prior(&self) -> Prior {
+        self.tau.map_or(Prior::Flat, Prior::Normal)
+    }
+}
+
+fn epochs(n: &[Vec<u64>], s: &[Vec<u64>]) -> Vec<EpochTally> {
+    let epoch = |(tick, (n, s)): (usize, (&Vec<u64>, &Vec<u64>))| EpochTally {
+        epoch: EpochKey { tick: tick as i64, revision: 1 },
+        arms: n.iter().zip(s).map(|(&n, &s)| ArmTally { first: n, n, s }).collect(),
+        shares: Vec::new(),
+    };
+    n.iter().zip(s).enumerate().map(epoch).collect()
+}
+
+fn problems() -> Vec<Problem> {
+    serde_json::from_str(include_str!("oracle/expected.json")).unwrap()
+}
+
+#[test]
+fn e3_agrees_with_a_poisson_regression_with_epoch_effects() {
+    let problems = problems();
+    assert!(problems.len() >= 10);
+    // One estimator for all, so that nothing of one problem may be left in the buffers of the next.
+    let mut estimator = Estimator::default();
+    for problem in &problems {
+        let arms = problem.n[0].len();
+        let found = estimator.fit(arms, &problem.epochs(), problem.prior()).unwrap();
+        assert_eq!((found.mean[0], found.sd(0)), (0.0, 0.0));
+        for k in 1..arms {
+            let sd = problem.variance[k - 1].sqrt();
+            let off = (found.mean[k] - problem.mean[k - 1]).abs();
+            assert!(off < 1e-6 * sd, "{}, arm {k}: {} {}", problem.name, found.mean[k], problem.mean[k - 1]);
+            assert!((found.sd(k) / sd - 1.0).abs() < 1e-6, "{}, arm {k}: {} {sd}", problem.name, found.sd(k));
+        }
+        for (i, row) in problem.covariance.iter().flatten().enumerate() {
+            for (j, wanted) in row.iter().enumerate() {
+                let scale = found.sd(i + 1) * found.sd(j + 1);
+                assert!((found.covariance[i + 1][j + 1] - wanted).abs() < 1e-6 * scale, "{} {i} {j}", problem.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn p_best_agrees_with_the_multivariate_normal_distribution_function() {
+    for problem in problems().iter().filter(|problem| problem.p_best.is_some()) {
+        let posterior = estimate(problem.n[0].len(), &problem.epochs(), problem.prior()).unwrap();
+        let points = NormalPoints::new(99, posterior.mean.len() - 1, 14).unwrap();
+        let found = compare(&posterior, &problem.live, &points).unwrap();
+        for (k, &wanted) in problem.p_best.as_deref().unwrap().iter().enumerate() {
+            // Three standard errors of as many independent draws; scrambled Sobol points do better.
+            let error = 3.0 * (wanted * (1.0 - wanted) / points.draws() as f64).sqrt() + 2e-5;
+            assert!(
+                (found.p_best[k] - wanted).abs() < error,
+                "{}, arm {k}: {} {wanted}",
+                problem.name,
+                found.p_best[k]
+            );
+        }
+    }
+}
+
+#[test]
+fn two_arms_agree_with_closed_forms() {
+    let mut points = PointsCache::default();
+    for (i, (mean, sd)) in [(0.0, 0.1), (0.02, 0.1), (-0.3, 0.2), (0.05, 0.01), (1.0, 0.3)].into_iter().enumerate() {
+        let posterior = Posterior { mean: vec![0.0, mean], covariance: vec![vec![0.0; 2], vec![0.0, sd * sd]] };
+        let found = compare(&posterior, &[true, true], points.get(i as u64, 1, 14).unwrap()).unwrap();
+        let p = normal_cdf(mean / sd);
+        assert!((found.p_best[1] - p).abs() <= 2.0 / 16384.0, "{mean} {sd}: {} {p}", found.p_best[1]);
+        assert!((found.p_best.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+        assert_eq!(found.p_above_control[1], p);
+        // E[max(0, b)] = μ·Φ(μ/σ) + σ·φ(μ/σ).
+        let density = (-0.5 * (mean / sd) * (mean / sd)).exp() / (2.0 * core::f64::consts::PI).sqrt();
+        let best = mean * p + sd * density;
+        assert!((found.expected_loss[0].unwrap() - best).abs() < 1e-3 * sd);
+        assert!((found.expected_loss[1].unwrap() - (best - mean)).abs() < 1e-3 * sd);
+    }
+}
+
+#[test]
+fn killed_arms_take_part_in_no_comparison() {
+    let problem = &problems()[4];
+    let posterior = estimate(5, &problem.epochs(), problem.prior()).unwrap();
+    let points = NormalPoints::new(1, 4, 14).unwrap();
+    // Arm 3 is the best of all; without it, the others share what it had.
+    let found = compare(&posterior, &[true, true, true, false, true], &points).unwrap();
+    assert_eq!((found.p_best[3], found.expected_loss[3]), (0.0, None));
+    assert!((found.p_best.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+    let only_control = compare(&posterior, &[true, false, false, false, false], &points).unwrap();
+    assert_eq!((only_control.p_best[0], only_control.expected_loss[0]), (1.0, Some(0.0)));
+}
+
+#[test]
+fn the_whole_range_of_arms_is_compared() {
+    for arms in [2, 9, 10, 33, 65] {
+        let n = vec![vec![1000; arms]; 5];
+        let s = vec![vec![50; arms]; 5];
+        let posterior = estimate(arms, &epochs(&n, &s), Prior::Normal(0.25)).unwrap();
+        let live = vec![true; arms];
+        let found = compare(&posterior, &live, &NormalPoints::new(3, arms - 1, 14).unwrap()).unwrap();
+        assert!(posterior.mean.iter().all(|mean| mean.abs() < 1e-9));
+        // Exchangeable arms are best equally often; control is one of them but for the prior, which favours nobody much.
+        for p in &found.p_best[1..] {
+            assert!((p * arms as f64 - 1.0).abs() < 0.25, "{arms}: {p}");
+        }
+    }
+    assert!(estimate(66, &[], Prior::Normal(0.25)).is_err());
+    assert!(estimate(1, &[], Prior::Normal(0.25)).is_err());
+}
+
+#[test]
+fn a_baseline_that_drifts_while_shares_change_leaves_no_bias() {
+    // Equal arms; the variation grows from 10% to 90% while the rate falls by three quarters. Pooling would call it bad.
+    let n: Vec<Vec<u64>> = (0..9).map(|e| vec![90_000 - e * 10_000, 10_000 + e * 10_000]).collect();
+    let s: Vec<Vec<u64>> =
+        n.iter().enumerate().map(|(e, n)| n.iter().map(|n| n * (400 - 37 * e as u64) / 10_000).collect()).collect();
+    let posterior = estimate(2, &epochs(&n, &s), Prior::Normal(0.25)).unwrap();
+    assert!(posterior.mean[1].abs() < 1e-3, "{}", posterior.mean[1]);
+}
+
+#[test]
+fn the_summary_shows_what_is_known_and_nothing_else() {
+    let mut points = PointsCache::default();
+    let n = vec![vec![1000, 500, 500, 0]; 10];
+    let s = vec![vec![100, 60, 0, 0]; 10];
+    let live = [true, true, true, false];
+    let summary = summarise(&epochs(&n, &s), &live, 0.25, 5, 12, &mut points).unwrap();
+    assert_eq!((summary[0].n, summary[0].s, summary[0].rate), (10_000, 1_000, Some(0.1)));
+    assert!(summary[0].lift.is_none() && summary[0].anytime.is_none());
+    let (lift, anytime) = (summary[1].lift.unwrap(), summary[1].anytime.unwrap());
+    assert!((anytime.estimate - 0.2).abs() < 1e-6, "without prior the lift is the plain ratio");
+    assert!(anytime.low < lift.low && lift.high < anytime.high);
+    assert!(summary[2].anytime.is_none(), "no conversion, no estimate without prior");
+    assert!(summary[2].lift.unwrap().high < -0.5);
+    assert_eq!((summary[3].rate, summary[3].expected_loss, summary[3].p_best), (None, None, 0.0));
+}
+
+#[test]
+fn the_anytime_interval_matches_its_published_tuning() {
+    // confseq's 12.60056 is ρ for V_opt = 100 at α = 0.05; the half width is then smallest, relative to √V, near V_opt.
+    let rho = |v: f64, alpha: f64| v / (2.0 * (1.0 / alpha).ln() + (1.0 + 2.0 * (1.0 / alpha).ln()).ln());
+    assert!((rho(100.0, 0.05) - 12.60056).abs() < 1e-4 || (rho(100.0, 0.025) - 12.60056).abs() < 1.0);
+    let relative = |v: f64| anytime_half_width(v, rho(300.0, 0.05), 0.05) * v.sqrt();
+    assert!(relative(300.0) < relative(100.0) && relative(300.0) < relative(900.0));
+}
+
+#[test]
+fn impossible_tallies_are_refused() {
+    let impossible = epochs(&[vec![10, 10]], &[vec![1, 11]]);
+    assert!(estimate(2, &impossible, Prior::Normal(0.25)).is_err());
+    assert!(estimate(3, &epochs(&[vec![10, 10]], &[vec![1, 1]]), Prior::Normal(0.25)).is_err());
+    let mut repeated = epochs(&[vec![10, 10], vec![10, 10]], &[vec![1, 1], vec![2, 2]]);
+    repeated[1].epoch = repeated[0].epoch;
+    assert!(matches!(estimate(2, &repeated, Prior::Flat), Err(PolicyError::RepeatedEpoch { .. })));
+    assert!(estimate(2, &[], Prior::Normal(0.0)).is_err());
+    assert!(estimate(2, &[], Prior::Normal(f64::NAN)).is_err());
+}
