@@ -2,7 +2,8 @@
 
 Vectorised as far as it goes: Newton runs on all experiments at once, the Cholesky factors too; draws are one matrix
 product, one maximum and one count per experiment. Measured twice: with Sobol points of its own for each experiment (what
-one experiment costs by itself), and with one set of points shared by all (what the crate does).
+one experiment costs by itself), and with one set of points shared by all (what the crate does). Unlike the crate it checks
+no sample ratio, no burn-in, and grows nothing. CPU time of the process, one thread, the best of three rounds.
 
     pip install numpy scipy && python benches/numpy/reallocate.py
 """
@@ -60,32 +61,34 @@ def estimate(n, s):
 
 
 def normals(seed):
+    """One row per dimension, so that everything after runs along memory."""
     sobol = qmc.Sobol(ARMS - 1, scramble=True, seed=seed).random_base2(LOG2_DRAWS)
-    return ndtri(np.clip(sobol, 2.0**-33, 1 - 2.0**-33))
+    return ndtri(np.clip(np.ascontiguousarray(sobol.T), 2.0**-33, 1 - 2.0**-33))
 
 
 def compare(z, mean, factor, theta):
-    """P(best), P(above control) and expected loss from draws with control = 0; theta is a buffer to reuse."""
-    np.matmul(z, factor.T, out=theta[:, 1:])
-    theta[:, 1:] += mean
-    winner = theta.argmax(axis=1)
-    p_best = np.bincount(winner, minlength=ARMS) / len(theta)
-    largest = theta.max(axis=1)
-    return p_best, largest.mean() - theta.mean(axis=0)
+    """P(best) and expected loss from draws with control = 0; theta (arms, draws) is a buffer to reuse.
+
+    A maximum and a count of who equals it: argmax over so short an axis takes NumPy several times as long.
+    """
+    np.matmul(factor, z, out=theta[1:])
+    theta[1:] += mean[:, None]
+    largest = theta.max(axis=0)
+    p_best = np.array([np.count_nonzero(row == largest) for row in theta]) / theta.shape[1]
+    return p_best, largest.mean() - theta.mean(axis=1)
 
 
 def run(n, s, shared):
     start = time.process_time()
     mean, covariance = estimate(n, s)
     factors = np.linalg.cholesky(covariance)
-    above = ndtr(mean / np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)))
-    theta = np.zeros((2**LOG2_DRAWS, ARMS))
+    ndtr(mean / np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)))  # P(above control)
+    theta = np.zeros((ARMS, 2**LOG2_DRAWS))
     z = normals(20240607) if shared else None
     checksum = 0.0
     for x in range(len(n)):
         p_best, _loss = compare(z if shared else normals(x), mean[x], factors[x], theta)
         checksum += p_best @ np.arange(1, ARMS + 1)
-    assert above.shape == mean.shape
     return time.process_time() - start, checksum
 
 
