@@ -168,7 +168,7 @@ fn the_summary_shows_what_is_known_and_nothing_else() {
 fn the_anytime_interval_matches_its_published_tuning() {
     // confseq's 12.60056 is ρ for V_opt = 100 at α = 0.05; the half width is then smallest, relative to √V, near V_opt.
     let rho = |v: f64, alpha: f64| v / (2.0 * (1.0 / alpha).ln() + (1.0 + 2.0 * (1.0 / alpha).ln()).ln());
-    assert!((rho(100.0, 0.05) - 12.60056).abs() < 1e-4 || (rho(100.0, 0.025) - 12.60056).abs() < 1.0);
+    assert!((rho(100.0, 0.05) - 12.60056).abs() < 1e-4);
     let relative = |v: f64| anytime_half_width(v, rho(300.0, 0.05), 0.05) * v.sqrt();
     assert!(relative(300.0) < relative(100.0) && relative(300.0) < relative(900.0));
 }
