@@ -280,12 +280,12 @@ impl ServedExperiment {
 
     /// The revision in effect.
     #[inline]
-    fn revision(&self, wall_now: Timestamp) -> Option<&ServedRevision> {
+    fn revision(&self, wall_now: impl FnOnce() -> Timestamp) -> Option<&ServedRevision> {
         let revisions = &self.parts.revisions;
         if let [only] = revisions.as_slice() {
             return Some(only);
         }
-        let now = self.parts.manual_now.unwrap_or(wall_now);
+        let now = self.parts.manual_now.unwrap_or_else(wall_now);
         revisions.iter().rev().find(|r| r.effective_at <= now).or(revisions.first())
     }
 
@@ -293,6 +293,13 @@ impl ServedExperiment {
     /// override by expression or a numeric unit key.
     #[inline]
     pub fn assign(&self, context: &Context, wall_now: Timestamp) -> Assignment<'_> {
+        self.assign_at(context, || wall_now)
+    }
+
+    /// As [`Self::assign`], for whom reading a clock costs as much as the rest: the time is asked for only while
+    /// another revision is published for later.
+    #[inline]
+    pub fn assign_at(&self, context: &Context, wall_now: impl FnOnce() -> Timestamp) -> Assignment<'_> {
         let parts = &self.parts;
         if let Status::Concluded { .. } | Status::Archived { .. } = parts.status {
             return self.concluded();
