@@ -1,1 +1,222 @@
-//! The Inroad server: gRPC services, ingest, the fold and the reallocator.
+//! The Inroad server: everything that has a clock, a socket or a task.
+//!
+//! A request goes one way: [`services`] parse it, the [`catalogue`] answers or changes, the store keeps. An event goes
+//! one way: [`ingest`] checks it, the log keeps it, the [`fold`] counts it. A revision goes one way: the [`reallocator`]
+//! wakes, a [`tick`] decides, the catalogue stores and publishes, watchers hear.
+
+pub mod catalogue;
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod explain;
+pub mod exposures;
+pub mod fold;
+pub mod http;
+pub mod ingest;
+pub mod metrics;
+pub mod reallocator;
+pub mod services;
+pub mod tick;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use inroad_assignment::Timestamp;
+use inroad_store::{SqliteOptions, SqliteStore, Store};
+use inroad_wire::v1::assignment_service_server::AssignmentServiceServer;
+use inroad_wire::v1::event_service_server::EventServiceServer;
+use inroad_wire::v1::experiment_service_server::ExperimentServiceServer;
+use inroad_wire::v1::result_service_server::ResultServiceServer;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic::service::Routes;
+
+pub use config::ServerConfig;
+pub use error::ServerError;
+
+use crate::catalogue::Catalogue;
+use crate::clock::WallClock;
+use crate::config::{MAX_MESSAGE_BYTES, MAX_SNAPSHOT_BYTES};
+use crate::exposures::Exposures;
+use crate::fold::Fold;
+use crate::metrics::Metrics;
+use crate::reallocator::Reallocator;
+use crate::services::Shared;
+use crate::tick::Ticker;
+
+/// How a server is started.
+pub struct Server;
+
+impl Server {
+    /// Opens the store, takes the port and serves. Returns when calls are answered.
+    pub async fn start(config: ServerConfig) -> Result<RunningServer, ServerError> {
+        // The port first: whoever finds it taken has not touched the store.
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(|e| ServerError::Listen { address: config.listen, detail: e.to_string() })?;
+        let address =
+            listener.local_addr().map_err(|e| ServerError::Listen { address: config.listen, detail: e.to_string() })?;
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.folder, SqliteOptions::default())?);
+        Self::serve(config, listener, address, store).await
+    }
+
+    async fn serve(
+        config: ServerConfig,
+        listener: TcpListener,
+        address: SocketAddr,
+        store: Arc<dyn Store>,
+    ) -> Result<RunningServer, ServerError> {
+        let (_, stored) = store.load().await?;
+        let clock = Arc::new(WallClock::starting_at(newest_instant(&stored)));
+        drop(stored);
+        let metrics = Arc::new(Metrics::new());
+        let catalogue = Arc::new(Catalogue::load(Arc::clone(&store), Arc::clone(&clock)).await?);
+        let (stop, stopping) = watch::channel(false);
+        let (stop_fold, fold_stopping) = watch::channel(false);
+        let (fold, fold_task) =
+            Fold::start(Arc::clone(&store), Arc::clone(&catalogue), Arc::clone(&metrics), fold_stopping);
+        let ticker = Ticker::new(Arc::clone(&store), Arc::clone(&catalogue), fold.clone());
+        let reallocator = Arc::new(Reallocator::new(
+            Arc::clone(&catalogue),
+            Arc::clone(&clock),
+            ticker,
+            Arc::clone(&metrics),
+            config.lead,
+        ));
+        let ticking = tokio::spawn(Arc::clone(&reallocator).run(stopping.clone()));
+        let (exposures, draining) =
+            Exposures::start(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&metrics), config.exposure_queue);
+        let drain_timeout = config.drain_timeout;
+        let shared = Arc::new(Shared {
+            clock,
+            catalogue,
+            store: Arc::clone(&store),
+            fold,
+            metrics,
+            reallocator,
+            exposures,
+            stopping: stopping.clone(),
+            config,
+        });
+        let serving = tokio::spawn(listen(Arc::clone(&shared), listener, stopping)?);
+        tracing::info!(%address, folder = %shared.config.folder.display(), "serving");
+        drop(shared);
+        let tasks = Tasks { serving, ticking, draining, folding: fold_task };
+        Ok(RunningServer { address, stop, stop_fold, store, tasks, drain_timeout })
+    }
+}
+
+/// The newest instant by the wall's clock that the store knows of: time does not go back behind it.
+fn newest_instant(stored: &[inroad_store::Stored]) -> Timestamp {
+    let on_the_wall = stored.iter().filter(|s| s.experiment.manual_now.is_none());
+    let generations = on_the_wall.flat_map(|s| &s.experiment.generations);
+    let made = generations.flat_map(|g| g.revisions.iter().map(|r| r.created_at).chain(g.switches.iter().map(|s| s.at)));
+    made.chain(stored.iter().map(|s| s.experiment.created_at)).max().unwrap_or(Timestamp::MIN)
+}
+
+fn listen(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    mut stopping: watch::Receiver<bool>,
+) -> Result<impl Future<Output = Result<(), tonic::transport::Error>>, ServerError> {
+    let reflection = |v1: bool| {
+        let builder = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(inroad_wire::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+        (builder, v1)
+    };
+    let fault = |e: tonic_reflection::server::Error| ServerError::Transport(e.to_string());
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let mut routes = Routes::from(http::routes(Arc::clone(&shared)));
+    routes = routes
+        .add_service(health)
+        .add_service(reflection(true).0.build_v1().map_err(fault)?)
+        .add_service(reflection(false).0.build_v1alpha().map_err(fault)?)
+        .add_service(
+            AssignmentServiceServer::new(services::assignment::Assignments::new(Arc::clone(&shared)))
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_SNAPSHOT_BYTES),
+        )
+        .add_service(
+            EventServiceServer::new(services::event::Events::new(Arc::clone(&shared)))
+                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+        )
+        .add_service(
+            ExperimentServiceServer::new(services::experiment::Experiments::new(Arc::clone(&shared)))
+                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+        )
+        .add_service(
+            ResultServiceServer::new(services::result::Results::new(Arc::clone(&shared)))
+                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+        );
+    let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+    let server = tonic::transport::Server::builder()
+        .accept_http1(true)
+        .timeout(shared.config.request_timeout)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .max_concurrent_streams(Some(1024))
+        .add_routes(routes.prepare());
+    Ok(async move {
+        let stop = async move {
+            let _ = stopping.wait_for(|stop| *stop).await;
+            reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        };
+        server.serve_with_incoming_shutdown(incoming, stop).await
+    })
+}
+
+struct Tasks {
+    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    ticking: JoinHandle<()>,
+    draining: JoinHandle<()>,
+    folding: JoinHandle<()>,
+}
+
+/// A server that answers.
+pub struct RunningServer {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    stop_fold: watch::Sender<bool>,
+    store: Arc<dyn Store>,
+    tasks: Tasks,
+    drain_timeout: Duration,
+}
+
+impl RunningServer {
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until the transport ends, which it only does when it fails.
+    pub async fn wait(&mut self) -> Result<(), ServerError> {
+        match (&mut self.tasks.serving).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(ServerError::Transport(error.to_string())),
+            Err(error) => Err(ServerError::Transport(error.to_string())),
+        }
+    }
+
+    /// Takes no new calls, lets those under way finish, puts what is queued on disk, and closes the store.
+    pub async fn shutdown(mut self) -> Result<(), ServerError> {
+        let _ = self.stop.send(true);
+        if !self.tasks.serving.is_finished()
+            && tokio::time::timeout(self.drain_timeout, &mut self.tasks.serving).await.is_err()
+        {
+            tracing::warn!("calls were still under way after the drain timeout");
+            self.tasks.serving.abort();
+            let _ = (&mut self.tasks.serving).await;
+        }
+        let _ = self.tasks.ticking.await;
+        // The services are gone, and with them the queue's last sender.
+        let _ = tokio::time::timeout(self.drain_timeout, self.tasks.draining).await;
+        let _ = self.stop_fold.send(true);
+        let _ = self.tasks.folding.await;
+        self.store.close().await?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}

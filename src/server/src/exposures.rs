@@ -1,0 +1,119 @@
+//! Exposures that Assign records by itself, in the background: a bounded queue into the log, and a memory of what was
+//! recorded lately, so that a unit that asks a thousand times is logged once.
+
+use std::sync::{Arc, Mutex};
+
+use foldhash::fast::FixedState;
+use hashbrown::HashSet;
+use inroad_assignment::{Arm, Digest};
+use inroad_store::{Event, ExposureEvent, Store};
+use tokio::sync::mpsc;
+
+use crate::clock::WallClock;
+use crate::metrics::Metrics;
+
+/// How many exposures go to the log in one group.
+const GROUP: usize = 2_000;
+/// How many exposures each half of the memory holds, per shard.
+const REMEMBERED: usize = 8_192;
+/// Shards of the memory, so that callers seldom meet.
+const SHARDS: usize = 64;
+
+/// What was recorded lately: two sets that take turns, so that the oldest half is forgotten at once and cheaply.
+#[derive(Default)]
+struct Recent {
+    new: HashSet<(Digest, Arm), FixedState>,
+    old: HashSet<(Digest, Arm), FixedState>,
+}
+
+impl Recent {
+    fn insert(&mut self, key: (Digest, Arm)) -> bool {
+        if self.new.contains(&key) || self.old.contains(&key) {
+            return false;
+        }
+        if self.new.len() >= REMEMBERED {
+            std::mem::swap(&mut self.new, &mut self.old);
+            self.new.clear();
+        }
+        self.new.insert(key)
+    }
+
+    fn forget(&mut self, key: &(Digest, Arm)) {
+        self.new.remove(key);
+        self.old.remove(key);
+    }
+}
+
+/// The way into the log for exposures that nobody waits for.
+pub struct Exposures {
+    queue: mpsc::Sender<ExposureEvent>,
+    recent: Vec<Mutex<Recent>>,
+}
+
+impl Exposures {
+    /// The queue, and the task that empties it until all senders are gone.
+    pub fn start(
+        store: Arc<dyn Store>,
+        clock: Arc<WallClock>,
+        metrics: Arc<Metrics>,
+        capacity: usize,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
+        let (queue, waiting) = mpsc::channel(capacity.max(1));
+        let task = tokio::spawn(drain(store, clock, metrics, waiting));
+        (Self { queue, recent: (0..SHARDS).map(|_| Mutex::default()).collect() }, task)
+    }
+
+    /// Whether this exposure was recorded lately; if not, it is remembered from now on. The digest carries experiment
+    /// and salt, so that no two generations are confused.
+    pub fn is_known(&self, digest: Digest, arm: Arm) -> bool {
+        !self.shard(digest).is_some_and(|mut recent| recent.insert((digest, arm)))
+    }
+
+    /// Queues an exposure; false if there is no room, and then it is not remembered either.
+    pub fn queue(&self, digest: Digest, event: ExposureEvent) -> bool {
+        let arm = event.arm;
+        let queued = self.queue.try_send(event).is_ok();
+        if !queued {
+            self.forget(digest, arm);
+        }
+        queued
+    }
+
+    /// Forgets an exposure that did not reach the log after all.
+    pub fn forget(&self, digest: Digest, arm: Arm) {
+        if let Some(mut recent) = self.shard(digest) {
+            recent.forget(&(digest, arm));
+        }
+    }
+
+    fn shard(&self, digest: Digest) -> Option<std::sync::MutexGuard<'_, Recent>> {
+        let byte = usize::from(digest.as_bytes()[15]);
+        self.recent.get(byte % SHARDS).map(|shard| shard.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+async fn drain(
+    store: Arc<dyn Store>,
+    clock: Arc<WallClock>,
+    metrics: Arc<Metrics>,
+    mut waiting: mpsc::Receiver<ExposureEvent>,
+) {
+    let mut group = Vec::with_capacity(GROUP);
+    while waiting.recv_many(&mut group, GROUP).await > 0 {
+        let events: Vec<Event> = group.drain(..).map(Event::Exposure).collect();
+        let count = events.len() as u64;
+        // What was queued is kept until the log has it: a full disk or queue stops this task, and then the queue's
+        // bound makes Assign answer that it could not record.
+        let mut pause = std::time::Duration::from_millis(20);
+        while let Err(error) = store.append(clock.now(), events.clone()).await {
+            if matches!(error, inroad_store::StoreError::Closed) {
+                tracing::error!(lost = count, "the store closed with exposures still queued");
+                return;
+            }
+            tracing::warn!(%error, "exposures wait for the log");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(std::time::Duration::from_secs(2));
+        }
+        metrics.accepted_exposures.inc_by(count);
+    }
+}

@@ -1,0 +1,41 @@
+//! Plain HTTP on the same port: is it alive, is it ready, what does it measure.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+
+use crate::services::Shared;
+
+/// The routes.
+pub fn routes(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(shared)
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    if *shared.stopping.borrow() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".to_owned());
+    }
+    let (backlog, limit) = (shared.fold.backlog(), shared.config.max_backlog);
+    if backlog >= limit {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{backlog} events wait to be counted\n"));
+    }
+    (StatusCode::OK, "ready\n".to_owned())
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    let metrics = &shared.metrics;
+    metrics.backlog.set(shared.fold.backlog() as i64);
+    metrics.log_head.set(shared.store.head() as i64);
+    metrics.version.set(shared.catalogue.peek().version as i64);
+    metrics.clock_behind_seconds.set(shared.clock.behind().as_secs() as i64);
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], metrics.render())
+}

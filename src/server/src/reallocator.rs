@@ -1,0 +1,172 @@
+//! The clock that drives the policy: it wakes shortly before each calendar tick of each running experiment that lives
+//! by the wall's clock, so that what is decided is published before the tick begins and takes effect as it begins (I4).
+//! Experiments with a manual clock tick when their caller advances it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use inroad_assignment::{Experiment, Policy, Status, Timestamp};
+use tokio::sync::watch;
+
+use crate::catalogue::{By, Catalogue, Entry};
+use crate::clock::WallClock;
+use crate::error::ServerError;
+use crate::metrics::Metrics;
+use crate::tick::{TickTime, Ticked, Ticker};
+
+/// How much earlier than the lead the reallocator wakes, to have time to decide.
+const GRACE: Duration = Duration::from_secs(1);
+/// The longest sleep, so that a clock that was set is noticed.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// The most ticks that one call may advance a manual clock over.
+const MAX_TICKS_PER_ADVANCE: usize = 1_000;
+
+/// Who the audit log says did what the policy did.
+pub const POLICY_ACTOR: &str = "inroad-policy";
+
+/// Decides when to tick.
+pub struct Reallocator {
+    catalogue: Arc<Catalogue>,
+    clock: Arc<WallClock>,
+    ticker: Ticker,
+    metrics: Arc<Metrics>,
+    lead: Duration,
+}
+
+impl Reallocator {
+    /// A reallocator; nothing runs yet.
+    pub fn new(
+        catalogue: Arc<Catalogue>,
+        clock: Arc<WallClock>,
+        ticker: Ticker,
+        metrics: Arc<Metrics>,
+        lead: Duration,
+    ) -> Self {
+        Self { catalogue, clock, ticker, metrics, lead }
+    }
+
+    /// How long before it takes effect a revision is published.
+    pub fn lead(&self) -> Duration {
+        self.lead
+    }
+
+    /// Ticks by the wall's clock until `stop` turns true.
+    pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let mut changes = self.catalogue.subscribe();
+        while !*stop.borrow() {
+            let state = changes.borrow_and_update().clone();
+            let now = self.clock.now();
+            let mut next = now.plus(LONGEST_SLEEP);
+            for (key, entry) in &state.entries {
+                let Some(wake_at) = self.wake_at(&entry.experiment, now) else { continue };
+                if wake_at > now {
+                    next = next.min(wake_at);
+                    continue;
+                }
+                if *stop.borrow() {
+                    return;
+                }
+                let at = self.due_tick(&entry.experiment, now);
+                if let Err(error) = self.wall_tick(key.as_str(), POLICY_ACTOR, at).await {
+                    // A conflict means that somebody changed the experiment meanwhile; the next round sees that.
+                    self.metrics.failed_ticks.inc();
+                    tracing::error!(experiment = %key, %error, "a tick failed, and will be tried again");
+                    next = next.min(now.plus(Duration::from_secs(5)));
+                }
+            }
+            let pause = next.since(self.clock.now()).max(Duration::from_millis(10));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                heard = changes.changed() => if heard.is_err() { return },
+                _ = stop.changed() => return,
+            }
+        }
+    }
+
+    /// The newest tick that there is time to decide before it begins.
+    fn due_tick(&self, experiment: &Experiment, now: Timestamp) -> Timestamp {
+        let length = experiment.definition.policy().tick();
+        Timestamp::start_of_tick(now.plus(self.lead + GRACE).tick(length), length)
+    }
+
+    /// When to wake for this experiment; `None` if it does not tick by the wall's clock.
+    fn wake_at(&self, experiment: &Experiment, now: Timestamp) -> Option<Timestamp> {
+        let ticks = matches!(experiment.definition.policy(), Policy::Thompson(_));
+        if !ticks || experiment.status != Status::Running || experiment.manual_now.is_some() {
+            return None;
+        }
+        let last = experiment.last_growth_at?;
+        if self.due_tick(experiment, now) > last {
+            return Some(now);
+        }
+        Some(experiment.next_tick_after(last.max(now)).minus(self.lead + GRACE))
+    }
+
+    async fn wall_tick(&self, key: &str, actor: &str, at: Timestamp) -> Result<(Entry, Ticked), ServerError> {
+        let effective_at = at.max(self.clock.now().plus(self.lead));
+        let ticked = self.ticker.tick(key, actor, TickTime { at, effective_at, advance_to: None }).await?;
+        self.told(key, &ticked.1);
+        Ok(ticked)
+    }
+
+    /// Lets the policy decide now.
+    pub async fn reallocate_now(&self, key: &str, actor: &str) -> Result<(Entry, Ticked), ServerError> {
+        let now = self.catalogue.state().get(key)?.experiment.now(self.clock.now());
+        let time = TickTime { at: now, effective_at: now.plus(self.lead), advance_to: None };
+        let ticked = self.ticker.tick(key, actor, time).await?;
+        self.told(key, &ticked.1);
+        Ok(ticked)
+    }
+
+    /// Moves a manual clock to `to`, ticking on the way: at each boundary the decision is published a lead before it,
+    /// and the boundary itself flips it. Whoever repeats the call after a crash goes on where it stopped.
+    pub async fn advance(&self, key: &str, to: Timestamp, actor: &str) -> Result<(Entry, Vec<Ticked>), ServerError> {
+        let mut told = Vec::new();
+        loop {
+            let state = self.catalogue.state();
+            let experiment = &state.get(key)?.experiment;
+            let step = match experiment.manual_now {
+                Some(now) if to > now => self.next_step(experiment, now, to),
+                _ => None,
+            };
+            let Some(boundary) = step else {
+                let by = By { actor, action: "advance", expected_version: None };
+                let (entry, ()) = self.catalogue.change(key, by, |e, _| Ok((e.advance_clock(to)?, None))).await?;
+                return Ok((entry, told));
+            };
+            if told.len() >= MAX_TICKS_PER_ADVANCE {
+                let message = format!("over {MAX_TICKS_PER_ADVANCE} ticks lie on the way: advance in smaller steps");
+                return Err(ServerError::Invalid { field: "to", message });
+            }
+            let now = experiment.manual_now.unwrap_or(boundary);
+            if experiment.last_growth_at < Some(boundary) {
+                let advance_to = Some(boundary.minus(self.lead).max(now));
+                let time = TickTime { at: boundary, effective_at: boundary, advance_to };
+                let (_, ticked) = self.ticker.tick(key, POLICY_ACTOR, time).await?;
+                self.told(key, &ticked);
+                told.push(ticked);
+            }
+            let by = By { actor, action: "advance", expected_version: None };
+            self.catalogue.change(key, by, |e, _| Ok((e.advance_clock(boundary)?, None))).await?;
+        }
+    }
+
+    /// The next boundary on the way at which the policy has its chance.
+    fn next_step(&self, experiment: &Experiment, now: Timestamp, to: Timestamp) -> Option<Timestamp> {
+        let ticks = matches!(experiment.definition.policy(), Policy::Thompson(_));
+        let boundary = experiment.next_tick_after(now);
+        (ticks && experiment.status == Status::Running && boundary <= to).then_some(boundary)
+    }
+
+    fn told(&self, key: &str, ticked: &Ticked) {
+        self.metrics.ticks.inc();
+        tracing::info!(
+            experiment = key,
+            generation = ticked.generation,
+            revision = ticked.revision,
+            killed = ?ticked.decision.kill,
+            hold = crate::tick::hold_reason(&ticked.decision),
+            "ticked"
+        );
+    }
+}

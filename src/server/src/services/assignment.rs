@@ -1,0 +1,243 @@
+//! `AssignmentService`: answers from the snapshot in memory, and the stream of that snapshot.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::Stream;
+use inroad_assignment::{Context, ServedExperiment, Timestamp};
+use inroad_store::Event;
+use inroad_wire::assignment::assignment_to_wire;
+use inroad_wire::context::{context_from_struct, context_to_json};
+use inroad_wire::snapshot::served_to_wire;
+use inroad_wire::time::timestamp_to_wire;
+use inroad_wire::v1::assignment_service_server::AssignmentService;
+use inroad_wire::v1::{
+    AssignRequest, AssignResponse, BatchAssignRequest, BatchAssignResponse, ExposureMode, WatchSnapshotsRequest,
+    WatchSnapshotsResponse,
+};
+use tonic::{Request, Response, Status};
+
+use super::Shared;
+use crate::catalogue::State;
+use crate::config::{HEARTBEAT, MAX_BATCH_ASSIGN, MAX_EXPOSURE_CONTEXT_BYTES, MAX_NAME_BYTES};
+use crate::error::ServerError;
+use crate::ingest::own_exposure;
+
+/// See the module.
+pub struct Assignments {
+    shared: Arc<Shared>,
+    streams: Arc<AtomicUsize>,
+}
+
+/// An answer, and the exposure that it asks for on disk before it is given.
+struct Answer {
+    response: AssignResponse,
+    durable: Option<(inroad_assignment::Digest, inroad_store::ExposureEvent)>,
+}
+
+impl Assignments {
+    /// The service.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, streams: Arc::default() }
+    }
+
+    #[allow(clippy::result_large_err)]
+    fn answer(&self, state: &State, request: AssignRequest, now: Timestamp) -> Result<Answer, Status> {
+        let context = context_from_struct(request.context).map_err(ServerError::from)?;
+        let assignment = state.snapshot.assign(&request.experiment, &context, now);
+        let mut response = assignment_to_wire(&assignment);
+        self.shared.metrics.assignments.inc();
+        let mode = ExposureMode::try_from(request.exposure).unwrap_or(ExposureMode::Unspecified);
+        let served = state.snapshot.get(&request.experiment);
+        let (true, Some(digest), Some(served)) = (assignment.records_exposure, assignment.digest, served) else {
+            return Ok(Answer { response, durable: None });
+        };
+        if mode == ExposureMode::None {
+            return Ok(Answer { response, durable: None });
+        }
+        if self.shared.exposures.is_known(digest, assignment.arm) {
+            response.exposure_recorded = true;
+            return Ok(Answer { response, durable: None });
+        }
+        let Some(event) = exposure(served, &context, &assignment, now) else {
+            return Ok(Answer { response, durable: None });
+        };
+        if mode == ExposureMode::Durable {
+            return Ok(Answer { response, durable: Some((digest, event)) });
+        }
+        response.exposure_recorded = self.shared.exposures.queue(digest, event);
+        if !response.exposure_recorded {
+            self.shared.metrics.unqueued_exposures.inc();
+        }
+        Ok(Answer { response, durable: None })
+    }
+
+    /// Puts the exposures that were asked for on disk, all in one group, and only then lets the answers go.
+    async fn settle(&self, mut answers: Vec<Answer>, now: Timestamp) -> Result<Vec<AssignResponse>, Status> {
+        let durable: Vec<_> = answers.iter_mut().filter_map(|answer| answer.durable.take().map(|d| (d, answer))).collect();
+        if durable.is_empty() {
+            return Ok(answers.into_iter().map(|answer| answer.response).collect());
+        }
+        let known: Vec<_> = durable.iter().map(|((digest, event), _)| (*digest, event.arm)).collect();
+        let mut events = Vec::with_capacity(durable.len());
+        for ((_, event), answer) in durable {
+            events.push(Event::Exposure(event));
+            answer.response.exposure_recorded = true;
+        }
+        let count = events.len() as u64;
+        if let Err(error) = self.shared.store.append(now, events).await {
+            known.into_iter().for_each(|(digest, arm)| self.shared.exposures.forget(digest, arm));
+            return Err(ServerError::from(error).into());
+        }
+        self.shared.metrics.accepted_exposures.inc_by(count);
+        self.shared.fold.wake();
+        Ok(answers.into_iter().map(|answer| answer.response).collect())
+    }
+}
+
+/// The exposure of an answer that the line gave.
+fn exposure(
+    served: &ServedExperiment,
+    context: &Context,
+    assignment: &inroad_assignment::Assignment<'_>,
+    wall_now: Timestamp,
+) -> Option<inroad_store::ExposureEvent> {
+    let unit = served.unit_of(context)?;
+    let now = served.parts().manual_now.unwrap_or(wall_now);
+    let kept = context_to_json(context, MAX_EXPOSURE_CONTEXT_BYTES);
+    Some(own_exposure(&served.parts().key, &unit, assignment, now, kept))
+}
+
+#[tonic::async_trait]
+impl AssignmentService for Assignments {
+    async fn assign(&self, request: Request<AssignRequest>) -> Result<Response<AssignResponse>, Status> {
+        let now = self.shared.clock.now();
+        let answer = {
+            let state = self.shared.catalogue.peek();
+            self.answer(&state, request.into_inner(), now)?
+        };
+        if answer.durable.is_none() {
+            return Ok(Response::new(answer.response));
+        }
+        let mut responses = self.settle(vec![answer], now).await?;
+        Ok(Response::new(responses.pop().unwrap_or_default()))
+    }
+
+    async fn batch_assign(
+        &self,
+        request: Request<BatchAssignRequest>,
+    ) -> Result<Response<BatchAssignResponse>, Status> {
+        let requests = request.into_inner().requests;
+        if requests.len() > MAX_BATCH_ASSIGN {
+            let message = format!("{} requests are over the limit of {MAX_BATCH_ASSIGN}: split the batch", requests.len());
+            return Err(ServerError::Invalid { field: "requests", message }.into());
+        }
+        let now = self.shared.clock.now();
+        let answers = {
+            let state = self.shared.catalogue.peek();
+            requests.into_iter().map(|request| self.answer(&state, request, now)).collect::<Result<Vec<_>, _>>()?
+        };
+        Ok(Response::new(BatchAssignResponse { responses: self.settle(answers, now).await? }))
+    }
+
+    type WatchSnapshotsStream =
+        std::pin::Pin<Box<dyn Stream<Item = Result<WatchSnapshotsResponse, Status>> + Send + 'static>>;
+
+    async fn watch_snapshots(
+        &self,
+        request: Request<WatchSnapshotsRequest>,
+    ) -> Result<Response<Self::WatchSnapshotsStream>, Status> {
+        let request = request.into_inner();
+        if request.client_name.len() > MAX_NAME_BYTES {
+            let message = format!("use at most {MAX_NAME_BYTES} bytes");
+            return Err(ServerError::Invalid { field: "client_name", message }.into());
+        }
+        let guard = StreamGuard::open(&self.shared, &self.streams)?;
+        tracing::debug!(client = request.client_name, resume = request.resume_version, "a client watches");
+        let known = if request.store_id == self.shared.store.store_id() { request.resume_version } else { 0 };
+        let watcher = Watcher {
+            changes: self.shared.catalogue.subscribe(),
+            stopping: self.shared.stopping.clone(),
+            shared: Arc::clone(&self.shared),
+            known,
+            first: true,
+            _guard: guard,
+        };
+        let stream = futures::stream::unfold(watcher, |mut watcher| async move {
+            let message = watcher.next().await?;
+            Some((Ok(message), watcher))
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+/// One client's place in the stream of versions. It holds no queue: a client that reads slowly is sent, when it is
+/// ready, all that has changed since what it was sent last.
+struct Watcher {
+    changes: tokio::sync::watch::Receiver<Arc<State>>,
+    stopping: tokio::sync::watch::Receiver<bool>,
+    shared: Arc<Shared>,
+    known: u64,
+    first: bool,
+    _guard: StreamGuard,
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Option<WatchSnapshotsResponse> {
+        if *self.stopping.borrow() {
+            return None;
+        }
+        if !self.first {
+            tokio::select! {
+                heard = self.changes.changed() => heard.ok()?,
+                () = tokio::time::sleep(HEARTBEAT) => {}
+                _ = self.stopping.wait_for(|stop| *stop) => return None,
+            }
+        }
+        self.first = false;
+        let state = self.changes.borrow_and_update().clone();
+        // A version from the future of this store: a copy was restored. Everything is sent.
+        let since = if self.known > state.version { 0 } else { self.known };
+        let message = WatchSnapshotsResponse {
+            version: state.version,
+            store_id: self.shared.store.store_id().to_owned(),
+            full: since == 0,
+            experiments: state.changed_since(since),
+            removed: Vec::new(),
+            server_time: Some(timestamp_to_wire(self.shared.clock.now())),
+        };
+        self.known = state.version;
+        Some(message)
+    }
+}
+
+impl State {
+    /// The experiments that changed after `version`, as clients get them.
+    fn changed_since(&self, version: u64) -> Vec<inroad_wire::v1::ExperimentSnapshot> {
+        let changed = self.snapshot.experiments().filter(|served| version == 0 || served.parts().version > version);
+        changed.map(|served| served_to_wire(served)).collect()
+    }
+}
+
+/// Counts one stream while it is open.
+struct StreamGuard {
+    streams: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+}
+
+impl StreamGuard {
+    fn open(shared: &Arc<Shared>, streams: &Arc<AtomicUsize>) -> Result<Self, ServerError> {
+        let limit = shared.config.max_streams;
+        let open = streams.fetch_add(1, Ordering::Relaxed);
+        let guard = Self { streams: Arc::clone(streams), shared: Arc::clone(shared) };
+        shared.metrics.watchers.inc();
+        if open >= limit { Err(ServerError::TooManyStreams { limit }) } else { Ok(guard) }
+    }
+}
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        self.streams.fetch_sub(1, Ordering::Relaxed);
+        self.shared.metrics.watchers.dec();
+    }
+}

@@ -1,0 +1,351 @@
+//! `ExperimentService`: each call is one change of the catalogue, or one look at it.
+
+use std::sync::Arc;
+
+use inroad_assignment::experiment::{Cause, ChangeError};
+use inroad_assignment::{Arm, Definition, Experiment, ExperimentKey, Salt, Target, Timestamp, Width};
+use inroad_policy::{Decision, PointsCache, TickInput};
+use inroad_store::{DecisionRecord, Page};
+use inroad_wire::definition::{definition_from_wire, experiment_to_wire};
+use inroad_wire::revision::revision_to_wire;
+use inroad_wire::time::{timestamp_from_wire, timestamp_to_wire};
+use inroad_wire::v1;
+use inroad_wire::v1::experiment_service_server::ExperimentService;
+use inroad_wire::v1::grow_variation_request::Amount;
+use rand::distr::{Alphanumeric, SampleString};
+use tonic::{Request, Response, Status};
+
+use super::{Shared, actor};
+use crate::catalogue::{By, Entry};
+use crate::config::MAX_PAGE;
+use crate::error::ServerError;
+use crate::explain::decision_to_wire;
+use crate::tick::growth;
+
+/// See the module.
+pub struct Experiments {
+    shared: Arc<Shared>,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// The version that an etag names.
+fn version(etag: &str) -> Result<Option<u64>, ServerError> {
+    if etag.is_empty() {
+        return Ok(None);
+    }
+    let message = || "give the etag that a read returned, or leave it out".to_owned();
+    etag.parse().map(Some).map_err(|_| ServerError::Invalid { field: "etag", message: message() })
+}
+
+fn draw_salt() -> Result<Salt, ServerError> {
+    Ok(Salt::parse(&Alphanumeric.sample_string(&mut rand::rng(), 12))?)
+}
+
+fn share(field: &'static str, value: f64) -> Result<Width, ServerError> {
+    Width::from_share(value).ok_or_else(|| ServerError::Invalid { field, message: "a share is within 0 to 1".to_owned() })
+}
+
+impl Experiments {
+    /// The service.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    fn shown(&self, entry: &Entry) -> v1::Experiment {
+        experiment_to_wire(&entry.experiment, entry.version, self.shared.clock.now())
+    }
+
+    async fn change(
+        &self,
+        key: &str,
+        etag: &str,
+        actor: &str,
+        action: &str,
+        change: impl FnOnce(&mut Experiment, Timestamp) -> Result<(), ServerError> + Send,
+    ) -> Answer<v1::Experiment> {
+        let by = By { actor, action, expected_version: version(etag)? };
+        let (entry, ()) = self.shared.catalogue.change(key, by, |e, now| change(e, now).map(|()| ((), None))).await?;
+        tracing::info!(experiment = key, actor, action, version = entry.version, "changed");
+        Ok(Response::new(self.shown(&entry)))
+    }
+
+    /// The generation asked for, 0 being the running one.
+    fn generation(&self, key: &str, number: u32) -> Result<(Entry, u32), ServerError> {
+        let entry = self.shared.catalogue.state().get(key)?.clone();
+        let number = if number == 0 { entry.experiment.generations.len() as u32 } else { number };
+        if number != 0 && entry.experiment.generation_numbered(number).is_none() {
+            return Err(ServerError::NoSuchNumber { experiment: key.to_owned(), what: "generation", number });
+        }
+        Ok((entry, number))
+    }
+
+    async fn explain(&self, request: v1::ExplainRevisionRequest) -> Result<v1::ExplainRevisionResponse, ServerError> {
+        let (entry, number) = self.generation(&request.key, request.generation)?;
+        let missing = || ServerError::NoSuchNumber {
+            experiment: request.key.clone(),
+            what: "revision",
+            number: request.revision,
+        };
+        let generation = entry.experiment.generation_numbered(number).ok_or_else(missing)?;
+        let revision = generation.revision(request.revision).ok_or_else(missing)?;
+        let records = self.shared.store.decisions(entry.experiment.definition.key(), number).await?;
+        let record = records.into_iter().find(|record| record.revision == Some(request.revision));
+        let mut response = v1::ExplainRevisionResponse {
+            revision: Some(revision_to_wire(revision, record.is_some())),
+            ..v1::ExplainRevisionResponse::default()
+        };
+        let Some(DecisionRecord { input, output, .. }) = record else { return Ok(response) };
+        let input: TickInput = serde_json::from_str(&input)?;
+        let stored: Decision = serde_json::from_str(&output)?;
+        let again = inroad_policy::decide(&input, &mut PointsCache::default())?;
+        let before = generation.revision(request.revision.saturating_sub(1)).ok_or_else(missing)?;
+        // I7: the record leads to the same decision, and the decision to the same boundaries.
+        let grown = before.allocation.grow(&growth(&again), input.floor).map_err(ChangeError::from)?;
+        response.reproduced = again == stored && grown == *revision.allocation;
+        response.decision = Some(decision_to_wire(&entry.experiment, number, Some(request.revision), &input, &stored));
+        response.record_json =
+            serde_json::to_string(&serde_json::json!({ "input": input, "decision": stored }))?;
+        Ok(response)
+    }
+}
+
+/// By how much a variation is to grow.
+fn growth_width(experiment: &Experiment, arm: Arm, amount: Option<Amount>) -> Result<Width, ServerError> {
+    let owned = experiment.latest_allocation().width_of(arm);
+    let shrink = || ServerError::Invalid {
+        field: "amount",
+        message: format!("the variation has {:.6} of the line already, and only grows: kill it to take it away", owned.share()),
+    };
+    let target = match amount {
+        Some(Amount::ByShare(by)) => return share("by_share", by),
+        Some(Amount::ToShare(to)) => share("to_share", to)?,
+        Some(Amount::Times(times)) => {
+            let target = owned.share() * times;
+            Width::from_share(target).ok_or_else(|| ServerError::Invalid {
+                field: "times",
+                message: format!("{times} times {:.6} is not a share of the line", owned.share()),
+            })?
+        }
+        None => {
+            let message = "say by how much: to_share, by_share or times".to_owned();
+            return Err(ServerError::Invalid { field: "amount", message });
+        }
+    };
+    if target < owned { Err(shrink()) } else { Ok(target.saturating_sub(owned)) }
+}
+
+#[tonic::async_trait]
+impl ExperimentService for Experiments {
+    async fn create_experiment(&self, request: Request<v1::CreateExperimentRequest>) -> Answer<v1::Experiment> {
+        let actor = actor(&request)?;
+        let v1::CreateExperimentRequest { experiment, validate_only } = request.into_inner();
+        let doc = definition_from_wire(experiment.unwrap_or_default()).map_err(ServerError::from)?;
+        let definition = Definition::try_from(doc).map_err(ServerError::from)?;
+        let now = self.shared.clock.now();
+        let experiment = Experiment::create(definition, now);
+        if validate_only {
+            let taken = self.shared.catalogue.state().entries.contains_key(experiment.definition.key());
+            if taken {
+                let key = experiment.definition.key().to_string();
+                return Err(ServerError::Store(inroad_store::StoreError::Exists(key)).into());
+            }
+            return Ok(Response::new(experiment_to_wire(&experiment, 0, now)));
+        }
+        let entry = self.shared.catalogue.create(experiment, &actor).await?;
+        Ok(Response::new(self.shown(&entry)))
+    }
+
+    async fn get_experiment(&self, request: Request<v1::GetExperimentRequest>) -> Answer<v1::Experiment> {
+        let state = self.shared.catalogue.state();
+        Ok(Response::new(self.shown(state.get(&request.into_inner().key)?)))
+    }
+
+    async fn list_experiments(
+        &self,
+        request: Request<v1::ListExperimentsRequest>,
+    ) -> Answer<v1::ListExperimentsResponse> {
+        let request = request.into_inner();
+        let size = page_size(request.page_size)?;
+        let state = self.shared.catalogue.state();
+        let after = |key: &ExperimentKey| request.page_token.is_empty() || key.as_str() > request.page_token.as_str();
+        let fits = |key: &ExperimentKey| key.as_str().starts_with(&request.prefix) && after(key);
+        let mut found = state.entries.iter().filter(|(key, _)| fits(key));
+        let experiments: Vec<_> = found.by_ref().take(size).map(|(_, entry)| self.shown(entry)).collect();
+        let more = found.next().is_some();
+        let next_page_token = experiments.last().filter(|_| more).map(|e| e.key.clone()).unwrap_or_default();
+        Ok(Response::new(v1::ListExperimentsResponse { experiments, next_page_token }))
+    }
+
+    async fn update_experiment(&self, request: Request<v1::UpdateExperimentRequest>) -> Answer<v1::Experiment> {
+        let actor = actor(&request)?;
+        let v1::UpdateExperimentRequest { experiment, etag, validate_only } = request.into_inner();
+        let doc = definition_from_wire(experiment.unwrap_or_default()).map_err(ServerError::from)?;
+        let definition = Definition::try_from(doc).map_err(ServerError::from)?;
+        let (key, lead) = (definition.key().clone(), self.shared.config.lead);
+        if validate_only {
+            let state = self.shared.catalogue.state();
+            let entry = state.get(key.as_str())?;
+            let now = entry.experiment.now(self.shared.clock.now());
+            let mut copy = Experiment::clone(&entry.experiment);
+            copy.update(definition, now, now.plus(lead)).map_err(ServerError::from)?;
+            return Ok(Response::new(experiment_to_wire(&copy, entry.version, self.shared.clock.now())));
+        }
+        self.change(key.as_str(), &etag, &actor, "update", |e, now| Ok(e.update(definition, now, now.plus(lead))?)).await
+    }
+
+    async fn start_experiment(&self, request: Request<v1::StartExperimentRequest>) -> Answer<v1::Experiment> {
+        let actor = actor(&request)?;
+        let v1::StartExperimentRequest { key, etag } = request.into_inner();
+        let drawn = draw_salt()?;
+        let start = |e: &mut Experiment, now| {
+            let salt = e.definition.salt().cloned().unwrap_or(drawn);
+            Ok(e.start(now, salt)?)
+        };
+        self.change(&key, &etag, &actor, "start", start).await
+    }
+
+    async fn pause_experiment(&self, request: Request<v1::PauseExperimentRequest>) -> Answer<v1::Experiment> {
+        let actor = actor(&request)?;
+        let v1::PauseExperimentRequest { key, etag } = request.into_inner();
+        self.change(&key, &etag, &actor, "pause", |e, _| Ok(e.pause()?)).await
+    }
+
+    async fn resume_experiment(&self, request: Request<v1::ResumeExperimentRequest>) -> Answer<v1::Experiment> {
+        let actor = actor(&request)?;
+        let v1::ResumeExperimentRequest { key, etag } = request.into_inner();
+        self.change(&key, &etag, &actor, "resume", |e, now| Ok(e.resume(now)?)).await
+    }
+
+    async fn grow_variation(&self, request: Request<v1::GrowVariationRequest>) -> Answer<v1::Experiment> {
+        let actor = actor(&request)?;
+        let v1::GrowVariationRequest { key, variation, amount, etag } = request.into_inner();
+        let lead = self.shared.config.lead;
+        let grow = |e: &mut Experiment, now: Timestamp| {
+            let arm = e.arm(&variation)?;
+            let width = growth_width(e, arm, amount)?;
+            // Growing to what it has already is no change, so that a caller may repeat itself.
+            if width > Width::ZERO {
+                e.grow(&[(arm, width)], Cause::Grown, now, now.plus(lead))?;
+            }
+            Ok(())
+        };
+        self.change(&key, &etag, &actor, "grow", grow).await
+    }
+
+    async fn kill(&self, request: Request<v1::KillRequest>) -> Answer<v1::Experiment> {
+        let actor = actor(&request)?;
+        let v1::KillRequest { key, variation } = request.into_inner();
+        self.change(&key, "", &actor, "kill", |e, now| Ok(e.switch(target(e, &variation)?, true, now)?)).await
+    }
+
+    async fn restore(&self, request: Request<v1::RestoreRequest>) -> Answer<v1::Experiment> {
+        let actor = actor(&request)?;
+        let v1::RestoreRequest { key, variation } = request.into_inner();
+        self.change(&key, "", &actor, "restore", |e, now| Ok(e.switch(target(e, &variation)?, false, now)?)).await
+    }
+
+    async fn restart_experiment(&self, request: Request<v1::RestartExperimentRequest>) -> Answer<v1::Experiment> {
+        let actor = actor(&request)?;
+        let v1::RestartExperimentRequest { key, etag } = request.into_inner();
+        let salt = draw_salt()?;
+        self.change(&key, &etag, &actor, "restart", |e, now| Ok(e.restart(now, salt)?)).await
+    }
+
+    async fn conclude_experiment(&self, request: Request<v1::ConcludeExperimentRequest>) -> Answer<v1::Experiment> {
+        let actor = actor(&request)?;
+        let v1::ConcludeExperimentRequest { key, ship, etag } = request.into_inner();
+        let conclude = |e: &mut Experiment, _| {
+            let arm = if ship.is_empty() { Arm::CONTROL } else { e.arm(&ship)? };
+            Ok(e.conclude(arm)?)
+        };
+        self.change(&key, &etag, &actor, "conclude", conclude).await
+    }
+
+    async fn archive_experiment(&self, request: Request<v1::ArchiveExperimentRequest>) -> Answer<v1::Experiment> {
+        let actor = actor(&request)?;
+        let v1::ArchiveExperimentRequest { key, etag } = request.into_inner();
+        self.change(&key, &etag, &actor, "archive", |e, _| Ok(e.archive()?)).await
+    }
+
+    async fn reallocate(&self, request: Request<v1::ReallocateRequest>) -> Answer<v1::ReallocateResponse> {
+        let actor = actor(&request)?;
+        let (entry, t) = self.shared.reallocator.reallocate_now(&request.into_inner().key, &actor).await?;
+        let decision = decision_to_wire(&entry.experiment, t.generation, t.revision, &t.input, &t.decision);
+        Ok(Response::new(v1::ReallocateResponse { decision: Some(decision), experiment: Some(self.shown(&entry)) }))
+    }
+
+    async fn advance_clock(&self, request: Request<v1::AdvanceClockRequest>) -> Answer<v1::AdvanceClockResponse> {
+        let actor = actor(&request)?;
+        let v1::AdvanceClockRequest { key, to } = request.into_inner();
+        let missing = || ServerError::Invalid { field: "to", message: "say when to advance the clock to".to_owned() };
+        let to = timestamp_from_wire(&to.ok_or_else(missing)?).map_err(ServerError::from)?;
+        let (entry, ticked) = self.shared.reallocator.advance(&key, to, &actor).await?;
+        let decisions = ticked
+            .iter()
+            .map(|t| decision_to_wire(&entry.experiment, t.generation, t.revision, &t.input, &t.decision));
+        let decisions = decisions.collect();
+        Ok(Response::new(v1::AdvanceClockResponse { decisions, experiment: Some(self.shown(&entry)) }))
+    }
+
+    async fn list_revisions(&self, request: Request<v1::ListRevisionsRequest>) -> Answer<v1::ListRevisionsResponse> {
+        let request = request.into_inner();
+        let (entry, number) = self.generation(&request.key, request.generation)?;
+        let decided = self.shared.store.decisions(entry.experiment.definition.key(), number).await;
+        let decided: Vec<u32> = decided.map_err(ServerError::from)?.iter().filter_map(|d| d.revision).collect();
+        let revisions = entry.experiment.generation_numbered(number).map_or(&[][..], |g| &g.revisions);
+        let revisions = revisions.iter().map(|r| revision_to_wire(r, decided.contains(&r.number))).collect();
+        Ok(Response::new(v1::ListRevisionsResponse { revisions }))
+    }
+
+    async fn explain_revision(
+        &self,
+        request: Request<v1::ExplainRevisionRequest>,
+    ) -> Answer<v1::ExplainRevisionResponse> {
+        Ok(Response::new(self.explain(request.into_inner()).await?))
+    }
+
+    async fn list_audit_entries(
+        &self,
+        request: Request<v1::ListAuditEntriesRequest>,
+    ) -> Answer<v1::ListAuditEntriesResponse> {
+        let v1::ListAuditEntriesRequest { key, page_size: size, page_token } = request.into_inner();
+        let limit = page_size(size)?;
+        let token = || ServerError::Invalid { field: "page_token", message: "give the token that a page returned".to_owned() };
+        let before = if page_token.is_empty() { u64::MAX } else { page_token.parse().map_err(|_| token())? };
+        let state = self.shared.catalogue.state();
+        let key = if key.is_empty() { None } else { Some(state.get(&key)?.experiment.definition.key().clone()) };
+        let page = Page { before, limit };
+        let entries = self.shared.store.audit(key.as_ref(), page).await.map_err(ServerError::from)?;
+        let full = entries.len() == limit;
+        let next_page_token = entries.last().filter(|_| full).map(|e| e.id.to_string()).unwrap_or_default();
+        let entries = entries.into_iter().map(|e| v1::AuditEntry {
+            id: e.id,
+            at: Some(timestamp_to_wire(e.at)),
+            actor: e.actor,
+            action: e.action,
+            experiment: e.experiment.to_string(),
+            from_json: e.from,
+            to_json: e.to,
+        });
+        Ok(Response::new(v1::ListAuditEntriesResponse { entries: entries.collect(), next_page_token }))
+    }
+}
+
+fn target(experiment: &Experiment, variation: &str) -> Result<Target, ServerError> {
+    match variation {
+        "" => Ok(Target::Everything),
+        key => Ok(Target::Variation(experiment.arm(key)?)),
+    }
+}
+
+fn page_size(asked: u32) -> Result<usize, ServerError> {
+    match asked {
+        0 => Ok(100),
+        size if size <= MAX_PAGE => Ok(size as usize),
+        size => {
+            let message = format!("{size} is over the limit of {MAX_PAGE}: ask for smaller pages");
+            Err(ServerError::Invalid { field: "page_size", message })
+        }
+    }
+}
