@@ -1,0 +1,69 @@
+//! Revisions and their buckets.
+
+use inroad_assignment::experiment::Cause;
+use inroad_assignment::{Allocation, Arm, Bucket, Point, Revision};
+
+use crate::error::WireError;
+use crate::time::timestamp_to_wire;
+use crate::v1;
+
+/// An allocation as it is sent: its buckets in the order of the line.
+pub fn allocation_to_wire(allocation: &Allocation) -> Vec<v1::Bucket> {
+    let send = |b: Bucket| v1::Bucket { start: b.start.get(), owner: wire_arm(b.owner) };
+    allocation.buckets().map(send).collect()
+}
+
+/// An allocation that was sent.
+///
+/// # Errors
+/// The buckets do not give every point exactly one owner (I1), or name an owner beyond 64.
+pub fn allocation_from_wire(buckets: &[v1::Bucket]) -> Result<Allocation, WireError> {
+    if buckets.len() > Allocation::MAX_BUCKETS {
+        return Err(WireError::TooMuch {
+            field: "buckets".to_owned(),
+            what: "has too many",
+            max: Allocation::MAX_BUCKETS,
+            remedy: "conclude or restart the experiment",
+        });
+    }
+    let read = |(i, b): (usize, &v1::Bucket)| {
+        let owner = arm_from_wire(b.owner, || format!("buckets[{i}].owner"))?;
+        Ok(Bucket { start: Point::new(b.start), owner })
+    };
+    let buckets = buckets.iter().enumerate().map(read).collect::<Result<Vec<_>, WireError>>()?;
+    Allocation::new(buckets).map_err(|e| WireError::field("buckets", e))
+}
+
+/// An arm as it is sent.
+pub(crate) fn wire_arm(arm: Arm) -> u32 {
+    u32::try_from(arm.index()).unwrap_or(u32::MAX)
+}
+
+/// An arm that was sent.
+pub(crate) fn arm_from_wire(index: u32, field: impl FnOnce() -> String) -> Result<Arm, WireError> {
+    usize::try_from(index).ok().and_then(Arm::new).ok_or_else(|| {
+        WireError::field(field(), format!("there is no variation {index}: control is 0, the others are 1 to 64"))
+    })
+}
+
+/// The word for a cause.
+pub fn cause_name(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Start => "start",
+        Cause::Grown => "grown",
+        Cause::Policy => "policy",
+        Cause::Added => "added",
+    }
+}
+
+/// A revision as it is listed and explained.
+pub fn revision_to_wire(revision: &Revision, has_decision: bool) -> v1::Revision {
+    v1::Revision {
+        number: revision.number,
+        effective_at: Some(timestamp_to_wire(revision.effective_at)),
+        buckets: allocation_to_wire(&revision.allocation),
+        created_at: Some(timestamp_to_wire(revision.created_at)),
+        cause: cause_name(revision.cause).to_owned(),
+        has_decision,
+    }
+}
