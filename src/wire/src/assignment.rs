@@ -6,8 +6,8 @@ use crate::payload::payload_to_wire;
 use crate::reason::reason_to_wire;
 use crate::v1;
 
-/// An answer as it is sent; `exposure_recorded` tells what became of its exposure.
-pub fn assignment_to_wire(assignment: &Assignment<'_>, exposure_recorded: bool) -> v1::AssignResponse {
+/// An answer as it is sent. `exposure_recorded` is false: whoever records the exposure sets it.
+pub fn assignment_to_wire(assignment: &Assignment<'_>) -> v1::AssignResponse {
     v1::AssignResponse {
         variation: assignment.variation.map(|v| v.key.as_str().to_owned()).unwrap_or_default(),
         payload: assignment.variation.map(|v| payload_to_wire(&v.payload)),
@@ -15,6 +15,6 @@ pub fn assignment_to_wire(assignment: &Assignment<'_>, exposure_recorded: bool) 
         generation: assignment.generation,
         revision: assignment.revision,
         point: assignment.point().map(|p| p.get()),
-        exposure_recorded,
+        exposure_recorded: false,
     }
 }

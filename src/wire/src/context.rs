@@ -8,7 +8,7 @@ use prost_types::{ListValue, Struct};
 use serde_json::{Map, Value as Json};
 
 use crate::error::WireError;
-use crate::payload::{json_to_struct, too_deep};
+use crate::payload::{json_to_struct, number, too_deep};
 
 /// The most values in a context, counting objects and lists and what is in them.
 pub const MAX_VALUES: usize = 512;
@@ -68,6 +68,38 @@ pub fn context_from_struct(sent: Option<Struct>) -> Result<Context, WireError> {
 /// As [`context_from_struct`].
 pub fn context_from_json(fields: &Map<String, Json>) -> Result<Context, WireError> {
     context_from_struct(Some(json_to_struct(fields)))
+}
+
+/// A part of a context as JSON text, to be kept beside an event. A number that JSON cannot write, and whatever lies
+/// deeper than any context may, is `null`.
+pub fn struct_to_json(sent: Struct) -> String {
+    let fields = sent.fields.into_iter().map(|(name, value)| (name, json_of_wire(value, 1)));
+    Json::Object(fields.collect()).to_string()
+}
+
+fn json_of_wire(value: prost_types::Value, depth: usize) -> Json {
+    match value.kind {
+        _ if depth > MAX_DEPTH => Json::Null,
+        None | Some(Kind::NullValue(_)) => Json::Null,
+        Some(Kind::BoolValue(value)) => Json::Bool(value),
+        Some(Kind::NumberValue(value)) => number(value).map_or(Json::Null, Json::Number),
+        Some(Kind::StringValue(text)) => Json::String(text),
+        Some(Kind::ListValue(list)) => list.values.into_iter().map(|value| json_of_wire(value, depth + 1)).collect(),
+        Some(Kind::StructValue(object)) => {
+            let fields = object.fields.into_iter().map(|(name, value)| (name, json_of_wire(value, depth + 1)));
+            Json::Object(fields.collect())
+        }
+    }
+}
+
+/// A context as JSON text, to be kept beside an event; empty if there is nothing in it or it has over `max` bytes.
+pub fn context_to_json(context: &Context, max: usize) -> String {
+    let sent = context_to_struct(context);
+    if sent.fields.is_empty() {
+        return String::new();
+    }
+    let json = struct_to_json(sent);
+    if json.len() <= max { json } else { String::new() }
 }
 
 fn value_from_wire(value: prost_types::Value, depth: usize, budget: &mut Budget) -> Result<Value, WireError> {

@@ -10,7 +10,7 @@ use inroad_assignment::{
 
 use crate::error::WireError;
 use crate::payload::{payload_from_wire, payload_to_wire};
-use crate::reason::state_of;
+use crate::reason::status_to_wire;
 use crate::time::{duration_from_wire, duration_to_wire, optional, timestamp_to_wire};
 use crate::v1;
 
@@ -248,7 +248,7 @@ pub fn experiment_to_wire(experiment: &Experiment, version: u64, wall_now: Times
         Status::Draft | Status::Running | Status::Paused => None,
     };
     v1::Experiment {
-        state: state_of(experiment.status).into(),
+        state: status_to_wire(experiment.status).into(),
         killed: experiment.kills.everything,
         generation: generation.map_or(0, |g| g.number),
         revision: newest.map_or(0, |r| r.number),

@@ -1,6 +1,5 @@
 //! Why a message was refused.
 
-use inroad_assignment::definition::DefinitionError;
 use inroad_assignment::served::ServedError;
 use thiserror::Error;
 
@@ -30,9 +29,6 @@ pub enum WireError {
     /// The fields are well formed, and together they are no experiment that can be served.
     #[error(transparent)]
     Served(#[from] ServedError),
-    /// The fields are well formed, and together they are no definition.
-    #[error(transparent)]
-    Definition(#[from] DefinitionError),
 }
 
 impl WireError {

@@ -15,11 +15,11 @@ pub mod status;
 pub mod time;
 
 pub use assignment::assignment_to_wire;
-pub use context::{context_from_json, context_from_struct, context_to_struct};
+pub use context::{context_from_json, context_from_struct, context_to_json, context_to_struct, struct_to_json};
 pub use definition::{definition_from_wire, definition_to_wire, experiment_to_wire};
 pub use error::WireError;
 pub use payload::{json_from_struct, json_to_struct, payload_from_wire, payload_to_wire};
-pub use reason::{reason_from_wire, reason_to_wire, state_of, status_from_wire};
+pub use reason::{reason_from_wire, reason_to_wire, status_from_wire, status_to_wire};
 pub use revision::{allocation_from_wire, allocation_to_wire, revision_to_wire};
 pub use snapshot::{served_from_wire, served_to_wire};
 pub use status::{describe, retry_delay};

@@ -98,7 +98,8 @@ fn value_from_wire(value: Value, depth: usize) -> Result<Json, WireError> {
     })
 }
 
-fn number(value: f64) -> Result<Number, WireError> {
+/// A double as JSON writes it.
+pub(crate) fn number(value: f64) -> Result<Number, WireError> {
     let whole = value.fract() == 0.0 && value.abs() <= MAX_WHOLE && !(value == 0.0 && value.is_sign_negative());
     if whole {
         return Ok(Number::from(value as i64));

@@ -42,7 +42,7 @@ pub fn reason_from_wire(reason: i32) -> Option<Reason> {
 }
 
 /// A status as it is sent; what was shipped goes beside it.
-pub fn state_of(status: Status) -> v1::State {
+pub fn status_to_wire(status: Status) -> v1::State {
     match status {
         Status::Draft => v1::State::Draft,
         Status::Running => v1::State::Running,

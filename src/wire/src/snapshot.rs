@@ -11,7 +11,7 @@ use inroad_assignment::{Arm, ExperimentKey, Kills, Salt, ServedExperiment, Statu
 
 use crate::error::WireError;
 use crate::payload::{payload_from_wire, payload_to_wire};
-use crate::reason::{state_of, status_from_wire};
+use crate::reason::{status_from_wire, status_to_wire};
 use crate::revision::{allocation_from_wire, allocation_to_wire, arm_from_wire, wire_arm};
 use crate::time::{self, timestamp_to_wire};
 use crate::v1;
@@ -31,7 +31,7 @@ pub fn served_to_wire(experiment: &ServedExperiment) -> v1::ExperimentSnapshot {
     v1::ExperimentSnapshot {
         key: parts.key.to_string(),
         version: parts.version,
-        state: state_of(parts.status).into(),
+        state: status_to_wire(parts.status).into(),
         generation: parts.generation,
         salt: parts.salt.as_ref().map(Salt::to_string).unwrap_or_default(),
         unit: parts.unit.clone(),

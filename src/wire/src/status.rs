@@ -34,23 +34,24 @@ pub fn invalid<F: Into<String>, M: AsRef<str>>(
     with_details(Code::InvalidArgument, reason, message.as_ref(), details)
 }
 
+/// INVALID_ARGUMENT for fields that are not what they have to be; the message tells the first of them.
+pub fn invalid_fields<F: Into<String>, M: Into<String>>(faults: impl IntoIterator<Item = (F, M)>) -> Status {
+    let faults: Vec<(String, String)> = faults.into_iter().map(|(f, m)| (f.into(), m.into())).collect();
+    let message = match faults.as_slice() {
+        [] => "the request is not well formed".to_owned(),
+        [(field, message)] => format!("{field}: {message}"),
+        [(field, message), ..] => format!("{} faults; the first is {field}: {message}", faults.len()),
+    };
+    invalid("INVALID_FIELD", message, faults)
+}
+
 /// INVALID_ARGUMENT for a definition, with every fault at its field.
 pub fn invalid_definition(error: &DefinitionError) -> Status {
-    let message = match error.violations.as_slice() {
-        [first, _, ..] => format!(
-            "the experiment is not well formed, {} faults; the first is {}: {}",
-            error.violations.len(),
-            first.field,
-            first.message
-        ),
-        _ => error.to_string(),
-    };
-    let violations = error.violations.iter().map(|v| (v.field.as_str(), v.message.as_str()));
-    invalid("INVALID_EXPERIMENT", message, violations)
+    invalid_fields(error.violations.iter().map(|v| (v.field.as_str(), v.message.as_str())))
 }
 
 /// RESOURCE_EXHAUSTED, with how long to wait before trying again.
-pub fn exhausted(reason: &'static str, message: impl AsRef<str>, retry_after: Duration) -> Status {
+pub fn busy(reason: &'static str, message: impl AsRef<str>, retry_after: Duration) -> Status {
     let mut details = ErrorDetails::new();
     details.set_retry_info(Some(retry_after));
     with_details(Code::ResourceExhausted, reason, message.as_ref(), details)
@@ -92,8 +93,7 @@ impl From<WireError> for Status {
     fn from(error: WireError) -> Self {
         let message = error.to_string();
         match error {
-            WireError::Definition(error) => invalid_definition(&error),
-            WireError::Field { field, message: fault } => invalid("INVALID_FIELD", message, [(field, fault)]),
+            WireError::Field { field, message } => invalid_fields([(field, message)]),
             WireError::TooMuch { field, .. } => invalid("TOO_MUCH", &message, [(field, &message)]),
             WireError::Served(_) => status(Code::InvalidArgument, "INVALID_SNAPSHOT", message),
         }
