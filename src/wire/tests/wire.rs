@@ -131,12 +131,13 @@ fn what_is_not_set_has_its_default() {
 
 #[test]
 fn a_definition_that_cannot_be_read_is_refused_at_its_field() {
-    let refused = |change: fn(&mut v1::Experiment)| {
+    type Change = fn(&mut v1::Experiment);
+    let refused = |change: Change| {
         let mut wire = definition_to_wire(&doc());
         change(&mut wire);
         message(definition_from_wire(wire))
     };
-    let cases: [(fn(&mut v1::Experiment), &str); 8] = [
+    let cases: [(Change, &str); 8] = [
         (|e| e.variations[1].payload = None, "variations[1].payload: "),
         (|e| e.variations[1].payload = Some(v1::Payload { value: None }), "variations[1].payload: "),
         (|e| e.metrics[0].kind = 99, "metrics[0].kind: "),
