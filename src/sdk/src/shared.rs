@@ -1,0 +1,212 @@
+//! What callers and background tasks share.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arc_swap::ArcSwap;
+use inroad_assignment::{Context, Timestamp, Value};
+use inroad_wire::{context_to_struct, timestamp_to_wire, v1};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::builder::Options;
+use crate::clock::Clock;
+use crate::decision::Decision;
+use crate::dedupe::{Dedupe, Seen};
+use crate::error::Error;
+use crate::outcome::Outcome;
+use crate::queue::{Event, Queue};
+use crate::report::{Report, Source, Status};
+use crate::state::State;
+use crate::transport::Transport;
+
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) state: ArcSwap<State>,
+    pub(crate) clock: Clock,
+    /// The version in use; written after the state is.
+    pub(crate) changes: watch::Sender<u64>,
+    pub(crate) source: watch::Sender<Source>,
+    pub(crate) queue: Queue,
+    pub(crate) dedupe: Dedupe,
+    pub(crate) report: Report,
+    pub(crate) transport: Transport,
+    /// Set once the client is to end: until when what is queued may still be sent.
+    pub(crate) end: watch::Sender<Option<Instant>>,
+}
+
+impl Shared {
+    /// Takes what the server, or a bootstrap file, says. Only ever called by one task at a time.
+    pub(crate) fn take(&self, sent: v1::WatchSnapshotsResponse, source: Source) -> Result<(), Error> {
+        let old = self.state.load_full();
+        let step = old.next(sent)?;
+        if step.other_store && old.ready {
+            tracing::warn!(store = %step.state.store_id, "another store answers: everything is replaced by what it has");
+            self.dedupe.clear();
+        }
+        self.report.stale.fetch_add(step.stale, Ordering::Relaxed);
+        step.accepted.iter().for_each(|experiment| self.report.accept(experiment));
+        step.refused.into_iter().for_each(|refusal| self.report.refuse(refusal));
+        self.source.send_replace(source);
+        if step.changed {
+            let version = step.state.version;
+            self.state.store(Arc::new(step.state));
+            self.changes.send_replace(version);
+        }
+        Ok(())
+    }
+
+    /// Queues the exposure that a decision is, unless the same one was queued lately.
+    pub(crate) fn expose(&self, decision: &Decision, context: &Context) {
+        let (Some(digest), Some(experiment)) = (decision.digest(), decision.experiment()) else { return };
+        let seen = Seen { digest, generation: decision.generation(), arm: decision.arm() };
+        self.dedupe.once(seen, || {
+            self.queue.offer(|| {
+                let parts = experiment.parts();
+                let kept = || context_to_struct(&part_worth_keeping(context, &parts.unit));
+                Event::Exposure(v1::Exposure {
+                    experiment: parts.key.to_string(),
+                    generation: decision.generation(),
+                    unit: experiment.unit_of(context).unwrap_or_default().into_owned(),
+                    variation: decision.variation().unwrap_or_default().to_owned(),
+                    revision: decision.revision(),
+                    occurred_at: Some(timestamp_to_wire(parts.manual_now.unwrap_or_else(|| self.clock.now()))),
+                    context: self.options.exposure_context.then(kept).filter(|kept| !kept.fields.is_empty()),
+                })
+            })
+        });
+    }
+
+    /// An outcome as it is sent, stamped now if nobody has said when it happened.
+    pub(crate) fn stamp(&self, outcome: Outcome) -> v1::Outcome {
+        let manual = outcome.manual_clock().map(|key| {
+            let state = self.state.load();
+            state.get(key).and_then(|experiment| experiment.parts().manual_now)
+        });
+        outcome.into_wire(|| manual.unwrap_or_else(|| Some(self.clock.now())))
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let state = self.state.load();
+        Status {
+            connected: self.report.connected.load(Ordering::Relaxed),
+            connections: self.report.connections.load(Ordering::Relaxed),
+            source: *self.source.borrow(),
+            version: state.version,
+            store_id: state.store_id.clone(),
+            experiments: state.experiments().len(),
+            refused: self.report.refused(),
+            refusals: self.report.refusals.load(Ordering::Relaxed),
+            stale: self.report.stale.load(Ordering::Relaxed),
+            queue_depth: self.queue.depth(),
+            dropped: self.queue.dropped(),
+            sent: self.report.sent.load(Ordering::Relaxed),
+            duplicates: self.dedupe.duplicates(),
+            rejected: self.report.rejected(),
+            retries: self.report.retries.load(Ordering::Relaxed),
+            last_error: self.report.last_error(),
+            clock_offset_micros: self.clock.offset_micros(),
+            snapshot_age: self.report.age(),
+        }
+    }
+
+    /// Resolves once the client is to end.
+    pub(crate) async fn ending(&self) -> Instant {
+        let mut end = self.end.subscribe();
+        let ended = end.wait_for(Option::is_some).await.ok().and_then(|end| *end);
+        ended.unwrap_or_else(Instant::now)
+    }
+
+    /// Ends the client, letting what is queued be sent until `by`. The first call decides.
+    pub(crate) fn end(&self, by: Instant) {
+        self.end.send_if_modified(|end| {
+            let first = end.is_none();
+            end.get_or_insert(by);
+            first
+        });
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+/// The most of a context that goes with an exposure, in bytes of JSON.
+const KEPT_CONTEXT: usize = 2048;
+
+/// The attributes that go with an exposure: those that fit, in order of their names, without the unit's own key, which
+/// the exposure already has (and which a store should keep in one place only).
+fn part_worth_keeping(context: &Context, unit: &str) -> Context {
+    let mut kept = Context::default();
+    let mut left = KEPT_CONTEXT.saturating_sub(2);
+    for (name, value) in context.attributes().iter().filter(|(name, _)| *name != unit) {
+        let bytes = json_bytes_of_text(name) + 2 + json_bytes(value, left);
+        if let Some(rest) = left.checked_sub(bytes) {
+            left = rest;
+            kept.insert(name.clone(), value.clone());
+        }
+    }
+    kept
+}
+
+/// No fewer bytes than a value takes up as JSON, counted up to a little over `enough`.
+fn json_bytes(value: &Value, enough: usize) -> usize {
+    let mut bytes = 2;
+    match value {
+        Value::Null | Value::Bool(_) => bytes = 5,
+        // The longest that a double is printed as.
+        Value::Number(_) => bytes = 24,
+        Value::String(text) => bytes = json_bytes_of_text(text),
+        Value::List(items) => {
+            for item in items {
+                bytes += 1 + if bytes > enough { return bytes } else { json_bytes(item, enough - bytes) };
+            }
+        }
+        Value::Object(fields) => {
+            for (name, item) in fields {
+                bytes += json_bytes_of_text(name) + 2;
+                bytes += if bytes > enough { return bytes } else { json_bytes(item, enough - bytes) };
+            }
+        }
+    }
+    bytes
+}
+
+fn json_bytes_of_text(text: &str) -> usize {
+    let escaped = |c: &u8| match c {
+        b'"' | b'\\' => 1,
+        0..0x20 => 5,
+        _ => 0,
+    };
+    text.len() + 2 + text.bytes().map(|c| escaped(&c)).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_that_is_too_large_is_kept_in_part_and_without_the_units_key() {
+        let context = Context::new("user-1")
+            .with("account", "acme")
+            .with("bulk", "x".repeat(5000))
+            .with("country", "fr")
+            .with("quoted", "\"\n")
+            .with("plan", 3.0);
+        let kept = part_worth_keeping(&context, "account");
+        assert_eq!(kept, Context::default().with("country", "fr").with("quoted", "\"\n").with("plan", 3.0));
+        assert_eq!(part_worth_keeping(&context, "targetingKey").attributes().len(), 4);
+    }
+
+    #[test]
+    fn many_small_attributes_stay_within_two_kibibytes_of_json() {
+        let mut context = Context::default();
+        for n in 0..500 {
+            context.insert(format!("attribute-{n:03}"), Value::List(vec![Value::Number(0.1), Value::from("a\u{1}b")]));
+        }
+        let kept = part_worth_keeping(&context, "user");
+        let json: serde_json::Map<_, _> = inroad_wire::json_from_struct(context_to_struct(&kept)).unwrap();
+        let bytes = serde_json::to_string(&json).unwrap().len();
+        assert!(bytes <= KEPT_CONTEXT && kept.attributes().len() > 20, "{bytes} bytes, {}", kept.attributes().len());
+    }
+}

@@ -1,0 +1,137 @@
+//! The snapshot in use, laid out for looking up, and how the next one is made of it and what the server sent.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use inroad_assignment::served::ServedError;
+use inroad_assignment::{Assignment, Context, Reason, ServedExperiment, Timestamp};
+use inroad_wire::{served_from_wire, v1};
+
+use crate::error::Error;
+use crate::report::Refusal;
+
+/// Every experiment at one version. Never changed: the next one takes its place whole.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct State {
+    /// Whether anything was heard yet.
+    pub(crate) ready: bool,
+    pub(crate) version: u64,
+    pub(crate) store_id: String,
+    /// Found by key once; after that an answer refers to its experiment by its place.
+    places: HashMap<Box<str>, u32, FixedState>,
+    experiments: Vec<Arc<ServedExperiment>>,
+}
+
+/// A step from one state to the next.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) state: State,
+    /// Whether any experiment came, changed or went, or this is the first state or another version.
+    pub(crate) changed: bool,
+    /// Whether the store is another one than before.
+    pub(crate) other_store: bool,
+    pub(crate) refused: Vec<Refusal>,
+    /// Whose good state has come, or who is gone.
+    pub(crate) accepted: Vec<String>,
+    /// How many were older than what is here.
+    pub(crate) stale: u64,
+}
+
+impl State {
+    /// What a unit gets of one experiment, and the experiment's place.
+    #[inline]
+    pub(crate) fn evaluate(
+        &self,
+        key: &str,
+        context: &Context,
+        now: impl FnOnce() -> Timestamp,
+    ) -> (u32, Assignment<'_>) {
+        if let Some(place) = self.places.get(key)
+            && let Some(experiment) = self.at(*place)
+        {
+            return (*place, experiment.assign_at(context, now));
+        }
+        let reason = if self.ready { Reason::UnknownExperiment } else { Reason::NotReady };
+        (u32::MAX, Assignment::unknown(reason))
+    }
+
+    /// The experiment at a place.
+    #[inline]
+    pub(crate) fn at(&self, place: u32) -> Option<&ServedExperiment> {
+        self.experiments.get(place as usize).map(|experiment| &**experiment)
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&Arc<ServedExperiment>> {
+        self.places.get(key).and_then(|place| self.experiments.get(*place as usize))
+    }
+
+    pub(crate) fn experiments(&self) -> &[Arc<ServedExperiment>] {
+        &self.experiments
+    }
+
+    /// The next state: what was sent, checked against what is here. What does not pass is left out, and its older
+    /// self stays.
+    ///
+    /// # Errors
+    /// [`Error::ForeignChanges`] when these are changes to a store that this is not a state of.
+    pub(crate) fn next(&self, sent: v1::WatchSnapshotsResponse) -> Result<Step, Error> {
+        let other_store = self.store_id != sent.store_id;
+        if other_store && !sent.full {
+            return Err(Error::ForeignChanges);
+        }
+        // A replica that lags knows less than this client; what it does not know is not gone.
+        let behind = !other_store && sent.version < self.version;
+        let (mut refused, mut accepted, mut stale) = (Vec::new(), Vec::new(), 0);
+        let mut held: HashMap<Box<str>, Arc<ServedExperiment>> = HashMap::new();
+        if !other_store {
+            held.extend(self.experiments.iter().map(|e| (e.parts().key.as_str().into(), Arc::clone(e))));
+        }
+        let before = held.len();
+        if !behind {
+            let named: std::collections::HashSet<&str> = sent.experiments.iter().map(|e| e.key.as_str()).collect();
+            held.retain(|key, _| {
+                let gone = sent.full && !named.contains(&**key) || sent.removed.iter().any(|r| **r == **key);
+                if gone {
+                    accepted.push(key.to_string());
+                }
+                !gone
+            });
+        }
+        let version = if behind { self.version } else { sent.version };
+        let mut changed = held.len() != before || other_store || !self.ready || version != self.version;
+        for sent in sent.experiments {
+            let key = sent.key.clone();
+            let old = held.get(key.as_str());
+            if old.is_some_and(|old| old.parts().version == sent.version) {
+                accepted.push(key);
+                continue;
+            }
+            let checked = served_from_wire(sent).map_err(|error| error.to_string()).and_then(|new| {
+                match old.map_or(Ok(()), |old| new.check_follows(old)) {
+                    Ok(()) => Ok(Some(new)),
+                    Err(ServedError::Backwards(_)) => Ok(None),
+                    Err(error) => Err(error.to_string()),
+                }
+            });
+            match checked {
+                Ok(Some(new)) => {
+                    held.insert(key.as_str().into(), Arc::new(new));
+                    accepted.push(key);
+                    changed = true;
+                }
+                Ok(None) => stale += 1,
+                Err(reason) => refused.push(Refusal { experiment: key, reason }),
+            }
+        }
+        let state = Self::of(version, sent.store_id, held.into_values());
+        Ok(Step { state, changed, other_store, refused, accepted, stale })
+    }
+
+    fn of(version: u64, store_id: String, held: impl Iterator<Item = Arc<ServedExperiment>>) -> Self {
+        let mut experiments: Vec<_> = held.collect();
+        experiments.sort_unstable_by(|a, b| a.parts().key.cmp(&b.parts().key));
+        let places = experiments.iter().zip(0..).map(|(e, place)| (e.parts().key.as_str().into(), place)).collect();
+        Self { ready: true, version, store_id, places, experiments }
+    }
+}
