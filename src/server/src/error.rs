@@ -101,7 +101,8 @@ impl From<ServerError> for Status {
             ServerError::NotFound(_) => plain(Code::NotFound, "UNKNOWN_EXPERIMENT"),
             ServerError::NoSuchNumber { .. } => plain(Code::NotFound, "UNKNOWN_REVISION"),
             ServerError::Invalid { field, message } => invalid_fields([(field.to_owned(), message)]),
-            ServerError::Wire(_) | ServerError::Key(_) => plain(Code::InvalidArgument, "MALFORMED"),
+            ServerError::Wire(error) => error.into(),
+            ServerError::Key(_) => plain(Code::InvalidArgument, "MALFORMED"),
             ServerError::Definition(e) => invalid_fields(e.violations.into_iter().map(|v| (v.field, v.message))),
             ServerError::Change(e) => match e {
                 ChangeError::Allocation(AllocationError::PastTheFloor { .. }) => plain(Code::OutOfRange, "PAST_THE_FLOOR"),
