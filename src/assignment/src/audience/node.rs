@@ -1,0 +1,197 @@
+//! The typed tree that an audience is run as, and what it is made of.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use cel::common::ast::operators;
+
+use crate::context::Value;
+
+/// The functions there are.
+pub(super) const FUNCTIONS: &str = "`has`, `size`, `contains`, `startsWith`, `endsWith`, `int`, `double`, `string`, \
+                                    `all`, `exists`, `exists_one`, `map`, `filter`";
+
+/// A checked expression.
+#[derive(Debug)]
+pub(super) enum Node {
+    Literal(Value),
+    /// A top-level attribute, or a path from one: `whole` is the path as it was written.
+    Attribute {
+        whole: Box<str>,
+        path: Box<[Box<str>]>,
+    },
+    /// The variable of a loop, counted from the innermost.
+    Variable(usize),
+    Field(Box<Node>, Box<str>),
+    Index(Box<[Node; 2]>),
+    Has(Box<Node>),
+    Not(Box<Node>),
+    Negate(Box<Node>),
+    /// `&&`, or `||` if `any`.
+    Logic {
+        any: bool,
+        sides: Box<[Node; 2]>,
+    },
+    Conditional(Box<[Node; 3]>),
+    Binary(Operator, Box<[Node; 2]>),
+    Call(Function, Box<[Node]>),
+    List(Box<[Node]>),
+    Map(Box<[(Node, Node)]>),
+    Loop(Box<Loop>),
+}
+
+#[derive(Debug)]
+pub(super) struct Loop {
+    pub(super) kind: LoopKind,
+    pub(super) over: Node,
+    pub(super) body: Node,
+    /// The condition of a `map` that has one.
+    pub(super) only: Option<Node>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum LoopKind {
+    All,
+    Exists,
+    ExistsOne,
+    Map,
+    Filter,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Operator {
+    Equal,
+    Unequal,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    In,
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Remainder,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Function {
+    Size,
+    Contains,
+    StartsWith,
+    EndsWith,
+    Int,
+    Double,
+    Text,
+}
+
+/// What is known of an expression's value before there is a context.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Kind {
+    Any,
+    Null,
+    Bool,
+    Number,
+    Text,
+    List(Box<Kind>),
+    Map,
+}
+
+impl Kind {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Any => "anything",
+            Self::Null => "null",
+            Self::Bool => "true or false",
+            Self::Number => "a number",
+            Self::Text => "text",
+            Self::List(_) => "a list",
+            Self::Map => "an object",
+        }
+    }
+
+    /// Whether a value could be of both kinds.
+    pub(super) fn meets(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Any, _) | (_, Self::Any) => true,
+            (Self::List(a), Self::List(b)) => a.meets(b),
+            _ => self == other,
+        }
+    }
+
+    /// The kind of a value that is of either.
+    pub(super) fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::List(a), Self::List(b)) => Self::List(Box::new(a.or(*b))),
+            (a, b) if a == b => a,
+            _ => Self::Any,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+pub(super) fn usage(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "has" => "`has(attribute)` or `has(object.field)`",
+        "size" => "`size(list)`",
+        "contains" => "`text.contains(text)`; for a list, `item in list`",
+        "startsWith" => "`text.startsWith(text)`",
+        "endsWith" => "`text.endsWith(text)`",
+        "int" => "`int(value)`",
+        "double" => "`double(value)`",
+        "string" => "`string(value)`",
+        "all" => "`list.all(item, condition)`",
+        "exists" => "`list.exists(item, condition)`",
+        "exists_one" | "existsOne" => "`list.exists_one(item, condition)`",
+        "map" => "`list.map(item, value)`",
+        "filter" => "`list.filter(item, condition)`",
+        _ => return None,
+    })
+}
+
+pub(super) fn operator(name: &str) -> Option<Operator> {
+    Some(match name {
+        operators::EQUALS => Operator::Equal,
+        operators::NOT_EQUALS => Operator::Unequal,
+        operators::LESS => Operator::Less,
+        operators::LESS_EQUALS => Operator::LessOrEqual,
+        operators::GREATER => Operator::Greater,
+        operators::GREATER_EQUALS => Operator::GreaterOrEqual,
+        operators::IN => Operator::In,
+        operators::ADD => Operator::Add,
+        operators::SUBSTRACT => Operator::Subtract,
+        operators::MULTIPLY => Operator::Multiply,
+        operators::DIVIDE => Operator::Divide,
+        operators::MODULO => Operator::Remainder,
+        _ => return None,
+    })
+}
+
+/// A list, as a literal if all its items are: it is then borrowed, not built, at every evaluation.
+pub(super) fn fold_list(nodes: Vec<Node>) -> Node {
+    if !nodes.iter().all(|node| matches!(node, Node::Literal(_))) {
+        return Node::List(nodes.into());
+    }
+    let literals = nodes.into_iter().filter_map(|node| match node {
+        Node::Literal(value) => Some(value),
+        _ => None,
+    });
+    Node::Literal(Value::List(literals.collect()))
+}
+
+/// The same for an object. A key that is there twice is left for the evaluation to refuse.
+pub(super) fn fold_map(entries: Vec<(Node, Node)>) -> Node {
+    let mut object = BTreeMap::new();
+    for entry in &entries {
+        let (Node::Literal(Value::String(key)), Node::Literal(value)) = entry else { return Node::Map(entries.into()) };
+        if object.insert(key.clone(), value.clone()).is_some() {
+            return Node::Map(entries.into());
+        }
+    }
+    Node::Literal(Value::Object(object))
+}
