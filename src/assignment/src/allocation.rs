@@ -9,7 +9,7 @@ use crate::line::{Point, Width};
 
 /// Which variation of its experiment, in the order of the definition; 0 is always control.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "u8", into = "u8")]
 pub struct Arm(u8);
 
 impl Arm {
@@ -31,6 +31,19 @@ impl Arm {
     /// Whether this is the baseline.
     pub const fn is_control(self) -> bool {
         self.0 == 0
+    }
+}
+
+impl TryFrom<u8> for Arm {
+    type Error = &'static str;
+    fn try_from(index: u8) -> Result<Self, &'static str> {
+        Self::new(usize::from(index)).ok_or("an arm is 0 for control, or 1 to 64")
+    }
+}
+
+impl From<Arm> for u8 {
+    fn from(arm: Arm) -> Self {
+        arm.0
     }
 }
 
@@ -56,7 +69,9 @@ pub enum AllocationError {
     #[error("an allocation may have at most {max} buckets, not {0}: conclude or restart the experiment", max = Allocation::MAX_BUCKETS)]
     TooManyBuckets(usize),
     /// More was asked of control than it can give.
-    #[error("control can give up {available:.6} of the line before its floor, and {requested:.6} was asked for: ask for less, or restart the experiment")]
+    #[error(
+        "control can give up {available:.6} of the line before its floor, and {requested:.6} was asked for: ask for less, or restart the experiment"
+    )]
     PastTheFloor {
         /// What was asked for, as a share of the line.
         requested: f64,
@@ -222,34 +237,30 @@ impl Allocation {
 
     /// Whether `later` could have grown out of this: every point that a variation owns here it owns there too (I2).
     pub fn may_become(&self, later: &Self) -> bool {
-        let mut ours = self.to_stretches().into_iter();
-        let mut theirs = later.to_stretches().into_iter();
-        let (mut a, mut b) = (ours.next(), theirs.next());
-        while let (Some(x), Some(y)) = (a, b) {
-            if !x.owner.is_control() && x.owner != y.owner {
-                return false;
-            }
-            if x.end <= y.end {
-                a = ours.next();
-            }
-            if y.end <= x.end {
-                b = theirs.next();
-            }
-        }
-        true
+        self.beside(later).all(|(_, mine, theirs)| mine.is_control() || mine == theirs)
     }
 
     /// The slices that changed hands between this and `later`: first point, last point, new owner, in line order.
     pub fn slices_taken_by(&self, later: &Self) -> Vec<(Point, Point, Arm)> {
-        let (ours, theirs) = (self.to_stretches(), later.to_stretches());
-        let mut taken = Vec::new();
-        for y in &theirs {
-            for x in ours.iter().filter(|x| x.owner != y.owner && x.start < y.end && y.start < x.end) {
-                let (start, end) = (x.start.max(y.start), x.end.min(y.end) - 1);
-                taken.push((Point::new(start as u64), Point::new(end as u64), y.owner));
+        let changed = self.beside(later).filter(|(_, mine, theirs)| mine != theirs);
+        changed.map(|((first, last), _, owner)| (first, last, owner)).collect()
+    }
+
+    /// The line cut wherever either of two allocations cuts it: first and last point, owner here, owner there.
+    fn beside(&self, other: &Self) -> impl Iterator<Item = ((Point, Point), Arm, Arm)> {
+        let (mut ours, mut theirs) = (self.to_stretches().into_iter(), other.to_stretches().into_iter());
+        let (mut a, mut b) = (ours.next(), theirs.next());
+        std::iter::from_fn(move || {
+            let (x, y) = (a?, b?);
+            let (start, end) = (x.start.max(y.start), x.end.min(y.end));
+            if x.end == end {
+                a = ours.next();
             }
-        }
-        taken
+            if y.end == end {
+                b = theirs.next();
+            }
+            Some(((Point::new(start as u64), Point::new((end - 1) as u64)), x.owner, y.owner))
+        })
     }
 
     fn to_stretches(&self) -> Vec<Stretch> {

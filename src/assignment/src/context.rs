@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::key::{KeyError, UnitKey};
-
 /// The attribute that names the unit where an experiment does not choose another.
 pub const TARGETING_KEY: &str = "targetingKey";
 
@@ -72,11 +70,17 @@ impl Context {
         self
     }
 
-    /// Sets an attribute; `targetingKey`, given as text, sets the targeting key.
+    /// Sets an attribute; `targetingKey`, given as text, sets the targeting key. The last of two values holds.
     pub fn insert(&mut self, name: String, value: Value) {
         match value {
-            Value::String(key) if name == TARGETING_KEY => self.targeting_key = Some(key),
+            Value::String(key) if name == TARGETING_KEY => {
+                self.attributes.remove(TARGETING_KEY);
+                self.targeting_key = Some(key);
+            }
             value => {
+                if name == TARGETING_KEY {
+                    self.targeting_key = None;
+                }
                 self.attributes.insert(name, value);
             }
         }
@@ -95,8 +99,10 @@ impl Context {
     /// The unit key that an experiment's unit attribute names: the targeting key, or text or a whole number found by
     /// a dotted path through objects. `None` if the context does not have it.
     pub fn unit(&self, attribute: &str) -> Option<Cow<'_, str>> {
-        if attribute == TARGETING_KEY {
-            return self.targeting_key.as_deref().map(Cow::Borrowed);
+        if attribute == TARGETING_KEY
+            && let Some(key) = &self.targeting_key
+        {
+            return Some(Cow::Borrowed(key));
         }
         let value = self.attributes.get(attribute).or_else(|| {
             let mut path = attribute.split('.');
@@ -108,16 +114,11 @@ impl Context {
         });
         match value? {
             Value::String(text) => Some(Cow::Borrowed(text)),
-            // Within ±2^53 a double is a whole number exactly, and every language prints it alike.
-            Value::Number(n) if n.fract() == 0.0 && n.abs() <= 9_007_199_254_740_992.0 => {
+            // Below 2^53 no two whole numbers share a double, and every language prints them alike.
+            Value::Number(n) if n.fract() == 0.0 && n.abs() < 9_007_199_254_740_992.0 => {
                 Some(Cow::Owned((*n as i64).to_string()))
             }
             _ => None,
         }
     }
-}
-
-/// A unit key as a context holds it.
-pub(crate) fn parse_unit<'a>(text: &'a Cow<'_, str>) -> Result<UnitKey<'a>, KeyError> {
-    UnitKey::parse(text)
 }

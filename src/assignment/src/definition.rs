@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::allocation::Arm;
 use crate::audience::Audience;
 use crate::context::TARGETING_KEY;
-use crate::document::{ClockDoc, DefinitionDoc, MetricDoc, OverrideDoc, PolicyDoc};
+use crate::document::{ClockDoc, DefinitionDoc, MetricDoc, OverrideDoc, PolicyDoc, VariationDoc, can_be_written};
 use crate::key::{ExperimentKey, Salt, UnitKey, VariationKey};
 use crate::line::Width;
 use crate::time::Timestamp;
@@ -19,14 +19,22 @@ use crate::time::Timestamp;
 pub const MAX_PAYLOAD_BYTES: usize = 16 * 1024;
 /// The most metrics of an experiment.
 pub const MAX_METRICS: usize = 32;
-/// The most overrides of an experiment, and unit keys in all of them together.
+/// The most overrides of an experiment.
 pub const MAX_OVERRIDES: usize = 64;
-/// The most unit keys that overrides may name.
+/// The most unit keys that all overrides together may name.
 pub const MAX_OVERRIDE_UNITS: usize = 10_000;
 /// The most bytes of a description, an owner or a tag.
 pub const MAX_TEXT_BYTES: usize = 4096;
+/// The most faults that one answer names.
+const MAX_VIOLATIONS: usize = 32;
 /// The most tags of an experiment.
 pub const MAX_TAGS: usize = 32;
+
+/// How many points too many shares may come to before they are too much: 0.1 is no double, and ten times the double
+/// next to it is over 1. Far below a millionth of a millionth of the line, and taken off the widest.
+const ROUNDING: u128 = 1 << 16;
+/// A multiple of the last binary digit of every double up to the whole line: what is left after taking it off is one.
+const DOUBLE_STEP: u128 = 1 << 12;
 
 /// What a caller gets to act on, beside the variation's key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -193,8 +201,9 @@ pub(crate) mod humantime_text {
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        humantime::parse_duration(&text).map_err(|e| de::Error::custom(format!("{text:?} is not a duration ({e}): write it like 36h or 7d")))
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text)
+            .map_err(|e| de::Error::custom(format!("{text:?} is not a duration ({e}): write it like 36h or 7d")))
     }
 }
 
@@ -293,7 +302,10 @@ struct Faults(Vec<Violation>);
 
 impl Faults {
     fn add(&mut self, field: impl Into<String>, message: impl std::fmt::Display) {
-        self.0.push(Violation { field: field.into(), message: message.to_string() });
+        // A person mends no more at once, and an answer has to fit into the headers of a response.
+        if self.0.len() < MAX_VIOLATIONS {
+            self.0.push(Violation { field: field.into(), message: message.to_string() });
+        }
     }
 
     fn check(&mut self, holds: bool, field: &str, message: impl std::fmt::Display) {
@@ -319,17 +331,22 @@ impl TryFrom<DefinitionDoc> for Definition {
         faults.check(doc.tags.len() <= MAX_TAGS, "tags", format!("over {MAX_TAGS} tags: use fewer"));
         faults.check(doc.tags.iter().all(|t| !t.is_empty() && t.len() <= 128), "tags", "a tag has 1 to 128 bytes");
         let unit = doc.unit.unwrap_or_else(|| TARGETING_KEY.to_owned());
-        faults.check((1..=128).contains(&unit.len()), "unit", "name a context attribute, 1 to 128 bytes");
+        let printable = !unit.chars().any(char::is_control);
+        faults.check((1..=128).contains(&unit.len()) && printable, "unit", "name a context attribute, 1 to 128 bytes");
         let audience = doc.audience.as_deref().and_then(|text| faults.keep("audience", Audience::parse(text)));
         let salt = doc.salt.as_deref().and_then(|text| faults.keep("salt", Salt::parse(text)));
         let policy = parse_policy(doc.policy, &mut faults);
         let variations = parse_variations(&doc.variations, &policy, &mut faults);
-        let overrides = parse_overrides(doc.overrides, &variations, &mut faults);
-        let (metrics, decision_metric) = parse_metrics(doc.metrics, &mut faults);
+        let overrides = parse_overrides(doc.overrides, &doc.variations, &mut faults);
         if matches!(policy, Policy::Thompson(_)) {
-            let conversion = decision_metric.is_some_and(|i| metrics[i].kind == MetricKind::Conversion);
+            let decisive = doc.metrics.iter().find(|m| m.decision);
+            let conversion = decisive.is_some_and(|m| m.kind == MetricKind::Conversion);
             let message = "policy thompson needs one decision metric of kind conversion: mark one with decision = true, or use policy manual";
             faults.check(conversion, "metrics", message);
+        }
+        let (metrics, decision_metric) = parse_metrics(&doc.metrics, &mut faults);
+        if let ClockDoc::Manual { start: Some(start) } = doc.clock {
+            faults.check(can_be_written(start), "clock.start", "a clock starts within the years 1970 to 9999");
         }
         let clock = match doc.clock {
             ClockDoc::Wall => ClockKind::Wall,
@@ -377,8 +394,14 @@ fn parse_policy(doc: PolicyDoc, faults: &mut Faults) -> Policy {
             ] {
                 faults.check(share(value), &format!("policy.{field}"), "a share is within 0 to 1");
             }
-            for (field, value) in [("kill_probability", s.kill_probability), ("conclude_probability", s.conclude_probability)] {
-                faults.check((0.5..=1.0).contains(&value), &format!("policy.{field}"), "choose a probability within 0.5 to 1");
+            for (field, value) in
+                [("kill_probability", s.kill_probability), ("conclude_probability", s.conclude_probability)]
+            {
+                faults.check(
+                    (0.5..=1.0).contains(&value),
+                    &format!("policy.{field}"),
+                    "choose a probability within 0.5 to 1",
+                );
             }
             faults.check(s.tick >= minute, "policy.tick", "a tick lasts a minute or more");
             faults.check(s.tau > 0.0 && s.tau <= 10.0, "policy.tau", "tau is above 0 and at most 10");
@@ -388,56 +411,87 @@ fn parse_policy(doc: PolicyDoc, faults: &mut Faults) -> Policy {
     }
 }
 
-fn parse_variations(docs: &[crate::document::VariationDoc], policy: &Policy, faults: &mut Faults) -> Vec<Variation> {
+fn parse_variations(docs: &[VariationDoc], policy: &Policy, faults: &mut Faults) -> Vec<Variation> {
     let treated = docs.len().saturating_sub(1);
     faults.check(treated >= 1, "variations", "give control first and at least one variation after it");
     faults.check(treated <= Arm::MAX_TREATED, "variations", format!("at most {} beside control", Arm::MAX_TREATED));
-    // A bandit starts each variation on an even part of 20% (STATISTICS: sweeps); a flag starts with nobody.
-    let default = match policy {
-        Policy::Manual { .. } => Width::ZERO,
-        Policy::Thompson(_) => Width::from_share(0.2).unwrap_or_default().divided_by(treated.max(1) as u32),
-    };
+    let footholds = parse_footholds(docs, policy, faults);
     let mut seen = BTreeSet::new();
     let mut variations = Vec::with_capacity(docs.len());
-    for (i, doc) in docs.iter().enumerate() {
+    for (i, (doc, foothold)) in docs.iter().zip(footholds).enumerate() {
         let at = |field: &str| format!("variations[{i}].{field}");
-        let Some(key) = faults.keep(at("key"), VariationKey::parse(&doc.key)) else { continue };
-        faults.check(seen.insert(key.clone()), &at("key"), format!("{key} is there twice: name each once"));
+        let key = faults.keep(at("key"), VariationKey::parse(&doc.key));
+        faults.check(seen.insert(doc.key.as_str()), &at("key"), "it is there twice: name each once");
         let bytes = serde_json::to_string(&doc.payload).map_or(usize::MAX, |json| json.len());
-        faults.check(bytes <= MAX_PAYLOAD_BYTES, &at("payload"), format!("over {MAX_PAYLOAD_BYTES} bytes of JSON: refer to large content by an id"));
+        faults.check(
+            bytes <= MAX_PAYLOAD_BYTES,
+            &at("payload"),
+            format!("over {MAX_PAYLOAD_BYTES} bytes of JSON: refer to large content by an id"),
+        );
+        let finite = !matches!(doc.payload, Payload::Number(number) if !number.is_finite());
+        faults.check(finite, &at("payload"), "a number is finite: JSON has no other");
         let same = docs.first().is_none_or(|first| first.payload.kind() == doc.payload.kind());
         faults.check(same, &at("payload"), "all payloads of an experiment have one type, that of control's");
-        faults.check(doc.description.len() <= MAX_TEXT_BYTES, &at("description"), "shorten it");
-        faults.check(i > 0 || doc.share.is_none(), &at("share"), "control has what is left: give shares to the others");
-        let foothold = match doc.share {
-            None => default,
-            Some(share) => Width::from_share(share).unwrap_or_else(|| {
-                faults.add(at("share"), "a share is within 0 to 1");
-                Width::ZERO
-            }),
-        };
-        variations.push(Variation { key, payload: doc.payload.clone(), description: doc.description.clone(), foothold });
+        faults.check(
+            doc.description.len() <= MAX_TEXT_BYTES,
+            &at("description"),
+            format!("over {MAX_TEXT_BYTES} bytes: shorten it"),
+        );
+        let (payload, description) = (doc.payload.clone(), doc.description.clone());
+        variations.extend(key.map(|key| Variation { key, payload, description, foothold }));
     }
-    let taken: u128 = variations.iter().skip(1).map(|v| v.foothold.get()).sum();
-    let free = Width::LINE.saturating_sub(policy.floor());
-    let message = format!(
-        "the shares add up to {:.4}, and control's floor leaves {:.4}: make them smaller",
-        taken as f64 / Width::LINE.get() as f64,
-        free.share()
-    );
-    faults.check(taken <= free.get(), "variations", message);
     variations
 }
 
-fn parse_overrides(docs: Vec<OverrideDoc>, variations: &[Variation], faults: &mut Faults) -> Vec<Override> {
+/// The width that each variation starts with, control's place included. Each is a share that a double holds exactly,
+/// so that it is written and read back as the very same width.
+fn parse_footholds(docs: &[VariationDoc], policy: &Policy, faults: &mut Faults) -> Vec<Width> {
+    // A bandit starts each variation on an even part of 20% (STATISTICS: sweeps); a flag starts with nobody.
+    let default = match policy {
+        Policy::Manual { .. } => Width::ZERO,
+        Policy::Thompson(_) => Width::from_share(0.2 / docs.len().saturating_sub(1).max(1) as f64).unwrap_or_default(),
+    };
+    let mut footholds = Vec::with_capacity(docs.len());
+    for (i, doc) in docs.iter().enumerate() {
+        let field = format!("variations[{i}].share");
+        faults.check(i > 0 || doc.share.is_none(), &field, "control has what is left: give shares to the others");
+        let width = doc.share.map_or(Some(default), Width::from_share);
+        faults.check(width.is_some(), &field, "a share is within 0 to 1");
+        footholds.push(if i > 0 { width.unwrap_or_default() } else { Width::ZERO });
+    }
+    let taken: u128 = footholds.iter().map(|w| w.get()).sum();
+    let free = Width::LINE.saturating_sub(policy.floor());
+    let over = taken.saturating_sub(free.get()).next_multiple_of(DOUBLE_STEP);
+    if let Some(widest) = footholds.iter_mut().max().filter(|w| (1..=ROUNDING.min(w.get())).contains(&over)) {
+        *widest = widest.saturating_sub(Width::new(over).unwrap_or_default());
+    } else {
+        let message = format!(
+            "the shares add up to {:.4}, and control's floor leaves {:.4}: make them smaller",
+            taken as f64 / Width::LINE.get() as f64,
+            free.share()
+        );
+        faults.check(over == 0, "variations", message);
+    }
+    footholds
+}
+
+fn parse_overrides(docs: Vec<OverrideDoc>, variations: &[VariationDoc], faults: &mut Faults) -> Vec<Override> {
     faults.check(docs.len() <= MAX_OVERRIDES, "overrides", format!("at most {MAX_OVERRIDES}"));
     let units: usize = docs.iter().map(|doc| doc.units.len()).sum();
-    faults.check(units <= MAX_OVERRIDE_UNITS, "overrides", format!("at most {MAX_OVERRIDE_UNITS} unit keys: use an expression"));
+    faults.check(
+        units <= MAX_OVERRIDE_UNITS,
+        "overrides",
+        format!("at most {MAX_OVERRIDE_UNITS} unit keys: use an expression"),
+    );
     let mut overrides = Vec::with_capacity(docs.len());
     for (i, doc) in docs.into_iter().enumerate() {
         let at = |field: &str| format!("overrides[{i}].{field}");
-        let arm = variations.iter().position(|v| v.key.as_str() == doc.variation).and_then(Arm::new);
-        faults.check(arm.is_some(), &at("variation"), format!("{:?} is not a variation of this experiment", doc.variation));
+        let arm = variations.iter().position(|v| v.key == doc.variation).and_then(Arm::new);
+        faults.check(
+            arm.is_some(),
+            &at("variation"),
+            format!("{:?} is not a variation of this experiment", doc.variation),
+        );
         let who = match (doc.units.is_empty(), doc.when) {
             (false, None) => {
                 for unit in &doc.units {
@@ -458,7 +512,7 @@ fn parse_overrides(docs: Vec<OverrideDoc>, variations: &[Variation], faults: &mu
     overrides
 }
 
-fn parse_metrics(docs: Vec<MetricDoc>, faults: &mut Faults) -> (Vec<Metric>, Option<usize>) {
+fn parse_metrics(docs: &[MetricDoc], faults: &mut Faults) -> (Vec<Metric>, Option<usize>) {
     faults.check(docs.len() <= MAX_METRICS, "metrics", format!("at most {MAX_METRICS}"));
     let decisions: Vec<usize> = docs.iter().enumerate().filter(|(_, m)| m.decision).map(|(i, _)| i).collect();
     faults.check(decisions.len() <= 1, "metrics", "only one metric can be the decision metric");
@@ -466,8 +520,8 @@ fn parse_metrics(docs: Vec<MetricDoc>, faults: &mut Faults) -> (Vec<Metric>, Opt
     let mut metrics = Vec::with_capacity(docs.len());
     for (i, doc) in docs.iter().enumerate() {
         let at = |field: &str| format!("metrics[{i}].{field}");
-        let Some(key) = faults.keep(at("key"), VariationKey::parse(&doc.key)) else { continue };
-        faults.check(seen.insert(key.clone()), &at("key"), format!("{key} is there twice: name each once"));
+        let key = faults.keep(at("key"), VariationKey::parse(&doc.key));
+        faults.check(seen.insert(doc.key.as_str()), &at("key"), "it is there twice: name each once");
         faults.check((1..=128).contains(&doc.event.len()), &at("event"), "an event name has 1 to 128 bytes");
         faults.check(!doc.window.is_zero(), &at("window"), "a window lasts longer than nothing");
         let year = Duration::from_secs(366 * 86_400);
@@ -481,16 +535,15 @@ fn parse_metrics(docs: Vec<MetricDoc>, faults: &mut Faults) -> (Vec<Metric>, Opt
             }
             _ => {}
         }
-        metrics.push(Metric {
+        metrics.extend(key.map(|key| Metric {
             key,
             event: doc.event.clone(),
             kind: doc.kind.clone(),
             window: doc.window,
             direction: doc.direction,
-        });
+        }));
     }
-    let decision = decisions.first().copied().filter(|i| *i < metrics.len());
-    (metrics, decision)
+    (metrics, decisions.first().copied())
 }
 
 impl Definition {

@@ -88,7 +88,7 @@ pub struct OverrideDoc {
 
 /// A metric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(from = "MetricForm", into = "MetricForm")]
+#[serde(try_from = "MetricForm", into = "MetricForm")]
 pub struct MetricDoc {
     /// Unique in the experiment.
     pub key: String,
@@ -146,8 +146,16 @@ fn up() -> Direction {
     Direction::Up
 }
 
-impl From<MetricForm> for MetricDoc {
-    fn from(form: MetricForm) -> Self {
+impl TryFrom<MetricForm> for MetricDoc {
+    type Error = &'static str;
+
+    fn try_from(form: MetricForm) -> Result<Self, &'static str> {
+        if form.cap.is_some() && !matches!(form.kind, KindWord::Mean) {
+            return Err("cap is for metrics of kind mean: leave it out");
+        }
+        if form.denominator.is_some() && !matches!(form.kind, KindWord::Ratio) {
+            return Err("denominator is for metrics of kind ratio: leave it out");
+        }
         let kind = match form.kind {
             KindWord::Conversion => MetricKind::Conversion,
             KindWord::Count => MetricKind::Count,
@@ -155,7 +163,7 @@ impl From<MetricForm> for MetricDoc {
             KindWord::Ratio => MetricKind::Ratio { denominator: form.denominator.unwrap_or_default() },
         };
         let MetricForm { key, event, window, direction, decision, .. } = form;
-        Self { key, event, kind, window, direction, decision }
+        Ok(Self { key, event, kind, window, direction, decision })
     }
 }
 
@@ -314,7 +322,7 @@ impl From<PolicyDoc> for PolicyForm {
 
 /// Whose time an experiment lives by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+#[serde(from = "ClockForm", into = "ClockForm")]
 pub enum ClockDoc {
     /// The wall's.
     #[default]
@@ -322,29 +330,65 @@ pub enum ClockDoc {
     /// One that its caller advances.
     Manual {
         /// Where it starts, as RFC 3339; the instant of creation if left out.
+        start: Option<Timestamp>,
+    },
+}
+
+/// A clock laid out flat. `Wall {}`, not `Wall`: serde lets a tagged unit variant have any fields beside its tag.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+enum ClockForm {
+    Wall {},
+    Manual {
         #[serde(default, skip_serializing_if = "Option::is_none", with = "rfc3339")]
         start: Option<Timestamp>,
     },
 }
 
+impl From<ClockForm> for ClockDoc {
+    fn from(form: ClockForm) -> Self {
+        match form {
+            ClockForm::Wall {} => Self::Wall,
+            ClockForm::Manual { start } => Self::Manual { start },
+        }
+    }
+}
+
+impl From<ClockDoc> for ClockForm {
+    fn from(doc: ClockDoc) -> Self {
+        match doc {
+            ClockDoc::Wall => Self::Wall {},
+            ClockDoc::Manual { start } => Self::Manual { start },
+        }
+    }
+}
+
+/// Whether an instant lies within the years that a document can name, 1970 to 9999.
+pub(crate) fn can_be_written(at: Timestamp) -> bool {
+    (0..253_402_300_800_000_000).contains(&at.as_micros())
+}
+
 mod rfc3339 {
     use std::time::{Duration, UNIX_EPOCH};
 
-    use super::Timestamp;
-    use serde::{Deserialize, Deserializer, Serializer, de};
+    use super::{Timestamp, can_be_written};
+    use serde::{Deserialize, Deserializer, Serializer, de, ser};
 
     pub(super) fn serialize<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
         match at {
-            Some(at) => {
-                let since = Duration::from_micros(u64::try_from(at.as_micros()).unwrap_or(0));
-                serializer.collect_str(&humantime::format_rfc3339_micros(UNIX_EPOCH + since))
-            }
+            Some(at) => match u64::try_from(at.as_micros()) {
+                Ok(micros) if can_be_written(*at) => {
+                    let at = UNIX_EPOCH + Duration::from_micros(micros);
+                    serializer.collect_str(&humantime::format_rfc3339_micros(at))
+                }
+                _ => Err(ser::Error::custom("an instant before 1970 or after 9999 cannot be written")),
+            },
             None => serializer.serialize_none(),
         }
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        let text = String::deserialize(deserializer)?;
         let parsed = humantime::parse_rfc3339(&text).ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         let micros = parsed.and_then(|since| i64::try_from(since.as_micros()).ok());
         let at = micros.ok_or_else(|| {
@@ -356,9 +400,8 @@ mod rfc3339 {
 
 impl From<Definition> for DefinitionDoc {
     fn from(d: Definition) -> Self {
-        let name = |arm: crate::allocation::Arm| {
-            d.variations.get(arm.index()).map(|v| v.key.to_string()).unwrap_or_default()
-        };
+        let name =
+            |arm: crate::allocation::Arm| d.variations.get(arm.index()).map(|v| v.key.to_string()).unwrap_or_default();
         let overrides = d.overrides.iter().map(|o| match &o.who {
             Pinned::Units(units) => {
                 OverrideDoc { units: units.iter().cloned().collect(), when: None, variation: name(o.arm) }

@@ -64,8 +64,24 @@ pub enum Target {
 pub struct Kills {
     /// The whole experiment is killed.
     pub everything: bool,
-    /// The killed arms, a bit each.
+    /// The killed arms, a bit each; never control's.
+    #[serde(with = "arm_list")]
     arms: u128,
+}
+
+/// A list of arms, where a number of 65 bits would be beyond most readers of JSON.
+mod arm_list {
+    use super::Arm;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(arms: &u128, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq((1..=Arm::MAX_TREATED).filter(|i| arms >> i & 1 == 1).filter_map(Arm::new))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
+        let arms = Vec::<Arm>::deserialize(deserializer)?;
+        Ok(arms.iter().filter(|arm| !arm.is_control()).fold(0, |bits, arm| bits | 1 << arm.index()))
+    }
 }
 
 impl Kills {
@@ -81,11 +97,12 @@ impl Kills {
         if self.everything || self.arm(owner) { Arm::CONTROL } else { owner }
     }
 
-    /// These kills after one more switch was thrown.
+    /// These kills after one more switch was thrown. Control cannot be killed: such a switch does nothing.
     #[must_use]
     pub fn with(mut self, target: Target, killed: bool) -> Self {
         match target {
             Target::Everything => self.everything = killed,
+            Target::Variation(Arm::CONTROL) => {}
             Target::Variation(arm) if killed => self.arms |= 1 << arm.index(),
             Target::Variation(arm) => self.arms &= !(1 << arm.index()),
         }
@@ -218,7 +235,7 @@ pub enum ChangeError {
     /// No such variation.
     #[error("the experiment has no variation {0:?}: list them with get")]
     UnknownVariation(String),
-    /// Control cannot be killed, grown or given a foothold.
+    /// Control cannot be killed.
     #[error("control cannot be killed: it is what a kill falls back to")]
     ControlCannotBeKilled,
     /// A killed variation does not grow.
@@ -241,7 +258,9 @@ pub enum ChangeError {
         asked: i64,
     },
     /// The wall's clock is not ours to advance.
-    #[error("the experiment lives by the wall's clock: only an experiment declared with a manual clock can be advanced")]
+    #[error(
+        "the experiment lives by the wall's clock: only an experiment declared with a manual clock can be advanced"
+    )]
     WallClock,
 }
 
@@ -306,6 +325,12 @@ impl Experiment {
     /// The arm with a key.
     pub fn arm(&self, key: &str) -> Result<Arm, ChangeError> {
         self.definition.arm(key).ok_or_else(|| ChangeError::UnknownVariation(key.chars().take(160).collect()))
+    }
+
+    /// An owner that is no variation would make the experiment one that cannot be served.
+    fn check_known(&self, arm: Arm) -> Result<(), ChangeError> {
+        let known = self.definition.variation(arm).is_some();
+        if known { Ok(()) } else { Err(ChangeError::UnknownVariation(arm.index().to_string())) }
     }
 
     fn name_of(&self, arm: Arm) -> String {
@@ -381,7 +406,8 @@ impl Experiment {
     }
 
     /// Grows variations into control by the widths given: the one path by which boundaries move, for people and
-    /// policy alike. The revision is published now and takes effect `lead` later, so that all clients flip together.
+    /// policy alike. The revision is published `now` and takes effect at `effective_at`, so that all clients flip
+    /// together; later than that where an earlier revision is still to take effect then (I4).
     pub fn grow(
         &mut self,
         requests: &[(Arm, Width)],
@@ -392,8 +418,11 @@ impl Experiment {
         if !matches!(self.status, Status::Running | Status::Paused) {
             return self.wrong_state("grow", "start it first, or restart it");
         }
-        if let Some((arm, _)) = requests.iter().find(|(arm, _)| self.kills.arm(*arm)) {
-            return Err(ChangeError::Killed(self.name_of(*arm)));
+        for (arm, width) in requests {
+            self.check_known(*arm)?;
+            if self.kills.arm(*arm) && *width > Width::ZERO {
+                return Err(ChangeError::Killed(self.name_of(*arm)));
+            }
         }
         let allocation = self.latest_allocation().grow(requests, self.definition.policy.floor())?;
         self.push_revision(allocation, cause, now, effective_at)
@@ -421,6 +450,9 @@ impl Experiment {
         if target == Target::Variation(Arm::CONTROL) {
             return Err(ChangeError::ControlCannotBeKilled);
         }
+        if let Target::Variation(arm) = target {
+            self.check_known(arm)?;
+        }
         if matches!(self.status, Status::Archived { .. }) {
             return self.wrong_state(if killed { "kill" } else { "restore" }, "it is put away for good");
         }
@@ -437,6 +469,7 @@ impl Experiment {
 
     /// Ends the experiment: everybody gets `shipped` (control: rolled back) until it is restarted.
     pub fn conclude(&mut self, shipped: Arm) -> Result<(), ChangeError> {
+        self.check_known(shipped)?;
         match self.status {
             Status::Running | Status::Paused if self.kills.served(shipped) != shipped => {
                 Err(ChangeError::Killed(self.name_of(shipped)))
@@ -468,9 +501,7 @@ impl Experiment {
     pub fn advance_clock(&mut self, to: Timestamp) -> Result<(), ChangeError> {
         match self.manual_now {
             None => Err(ChangeError::WallClock),
-            Some(now) if to < now => {
-                Err(ChangeError::ClockBackwards { now: now.as_micros(), asked: to.as_micros() })
-            }
+            Some(now) if to < now => Err(ChangeError::ClockBackwards { now: now.as_micros(), asked: to.as_micros() }),
             Some(_) => {
                 self.manual_now = Some(to);
                 Ok(())
@@ -496,9 +527,17 @@ impl Experiment {
             return fixed("clock", "create another experiment");
         }
         if self.status == Status::Draft {
-            if let (ClockKind::Manual(Some(start)), Some(_)) = (definition.clock, self.manual_now) {
+            // Declaring the same start once more does not take the clock back to it.
+            if let ClockKind::Manual(Some(start)) = definition.clock
+                && definition.clock != old.clock
+            {
                 self.manual_now = Some(start);
             }
+            // Kills are of variations, wherever the new definition places them.
+            let keyed = old.variations.iter().enumerate().filter(|(i, _)| Arm::new(*i).is_some_and(|arm| self.kills.arm(arm)));
+            let placed = keyed.filter_map(|(_, v)| definition.arm(v.key.as_str()));
+            let kept = Kills { arms: 0, ..self.kills };
+            self.kills = placed.fold(kept, |kills, arm| kills.with(Target::Variation(arm), true));
             self.definition = definition;
             return Ok(());
         }
@@ -508,15 +547,24 @@ impl Experiment {
         if definition.unit != old.unit {
             return fixed("unit", "create another experiment: every unit would be drawn anew");
         }
+        let drawn = self.generations.first().map(|g| &g.salt);
+        if definition.salt.is_some() && definition.salt != old.salt && definition.salt.as_ref() != drawn {
+            return fixed("salt", "leave it as it was: only a restart sets units on another line");
+        }
         if definition.policy.tick() != old.policy.tick() {
             return fixed("policy.tick", "create another experiment: its results are cut by that tick");
         }
         let (before, after) = (old.variations.len(), definition.variations.len());
         let keys = |d: &Definition| d.variations.iter().take(before).map(|v| v.key.clone()).collect::<Vec<_>>();
         if after < before || keys(old) != keys(&definition) {
-            return fixed("variations", "keep those there are, in their order, and add new ones at the end; kill one to take it out");
+            return fixed(
+                "variations",
+                "keep those there are, in their order, and add new ones at the end; kill one to take it out",
+            );
         }
-        let metrics = |d: &Definition| d.metrics.iter().map(|m| (m.key.clone(), m.event.clone(), m.kind.clone(), m.window)).collect::<Vec<_>>();
+        let metrics = |d: &Definition| {
+            d.metrics.iter().map(|m| (m.key.clone(), m.event.clone(), m.kind.clone(), m.window)).collect::<Vec<_>>()
+        };
         if !metrics(&definition).starts_with(&metrics(old)) {
             return fixed("metrics", "keep those there are, in their order, and add new ones at the end");
         }

@@ -10,7 +10,9 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum KeyError {
     /// Not `[a-z0-9][a-z0-9._-]{0,127}`.
-    #[error("key {0:?} is not well formed: use 1 to 128 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit")]
+    #[error(
+        "key {0:?} is not well formed: use 1 to 128 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit"
+    )]
     Slug(String),
     /// Not `[A-Za-z0-9]{1,32}`.
     #[error("salt {0:?} is not well formed: use 1 to 32 letters and digits")]

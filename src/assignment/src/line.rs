@@ -29,7 +29,7 @@ impl Point {
 
     /// Reads exactly 16 lowercase hex digits.
     pub fn parse(text: &str) -> Option<Self> {
-        let canonical = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let canonical = text.len() == 16 && is_lowercase_hex(text);
         if canonical { u64::from_str_radix(text, 16).ok().map(Self) } else { None }
     }
 }
@@ -54,9 +54,13 @@ impl Serialize for Point {
 
 impl<'de> Deserialize<'de> for Point {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        let text = String::deserialize(deserializer)?;
         Self::parse(&text).ok_or_else(|| de::Error::custom("a point is 16 lowercase hex digits"))
     }
+}
+
+fn is_lowercase_hex(text: &str) -> bool {
+    text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// How many points a stretch of the line holds: 0 to 2^64.
@@ -142,10 +146,11 @@ impl Serialize for Width {
 
 impl<'de> Deserialize<'de> for Width {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        u128::from_str_radix(&text, 16)
-            .ok()
+        let text = String::deserialize(deserializer)?;
+        let canonical = text.len() == 17 && is_lowercase_hex(&text);
+        let points = if canonical { u128::from_str_radix(&text, 16).ok() } else { None };
+        points
             .and_then(Self::new)
-            .ok_or_else(|| de::Error::custom("a width is 17 hex digits, at most 10000000000000000"))
+            .ok_or_else(|| de::Error::custom("a width is 17 lowercase hex digits, at most 10000000000000000"))
     }
 }

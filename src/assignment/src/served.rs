@@ -120,7 +120,9 @@ pub enum ServedError {
     #[error("experiment {0} is not whole: {1}")]
     NotWhole(ExperimentKey, &'static str),
     /// I2: within a generation, a later revision takes from a variation.
-    #[error("experiment {experiment}: revision {later} takes points from a variation that owned them at revision {earlier} of generation {generation}")]
+    #[error(
+        "experiment {experiment}: revision {later} takes points from a variation that owned them at revision {earlier} of generation {generation}"
+    )]
     NotMonotone {
         /// Which experiment.
         experiment: ExperimentKey,
@@ -134,8 +136,8 @@ pub enum ServedError {
     /// The generation, or the revision within it, is an older one.
     #[error("experiment {0}: an older generation or revision was sent after a newer one")]
     Backwards(ExperimentKey),
-    /// The same generation under another salt, or with other variations in the old places.
-    #[error("experiment {0}: salt or variations changed within a generation")]
+    /// The same generation under another key, salt or unit, or with other variations in the old places.
+    #[error("experiment {0}: key, salt, unit or variations changed within a generation")]
     Changed(ExperimentKey),
 }
 
@@ -204,8 +206,8 @@ impl ServedExperiment {
         {
             return fault("it ships a variation that is not there");
         }
-        if parts.salt.is_none() != parts.revisions.is_empty() {
-            return fault("a salt and a revision come together");
+        if parts.salt.is_none() != parts.revisions.is_empty() || parts.salt.is_none() != (parts.generation == 0) {
+            return fault("a generation, a salt and a revision come together");
         }
         for pair in parts.revisions.windows(2) {
             check_succession(&parts.key, parts.generation, &pair[0], &pair[1])?;
@@ -229,7 +231,8 @@ impl ServedExperiment {
             };
             live.map(serve).collect()
         });
-        let serve = |v: &crate::definition::Variation| ServedVariation { key: v.key.clone(), payload: v.payload.clone() };
+        let serve =
+            |v: &crate::definition::Variation| ServedVariation { key: v.key.clone(), payload: v.payload.clone() };
         Self::new(ServedParts {
             key: d.key.clone(),
             version,
@@ -263,7 +266,7 @@ impl ServedExperiment {
         }
         let same_places = new.variations.len() >= old.variations.len()
             && new.variations.iter().zip(&old.variations).all(|(a, b)| a.key == b.key);
-        if new.salt != old.salt || !same_places {
+        if new.key != old.key || new.salt != old.salt || new.unit != old.unit || !same_places {
             return Err(ServedError::Changed(key()));
         }
         if new.revisions.last().map(|r| r.number) < old.revisions.last().map(|r| r.number) {
@@ -301,8 +304,10 @@ impl ServedExperiment {
     #[inline]
     pub fn assign_at(&self, context: &Context, wall_now: impl FnOnce() -> Timestamp) -> Assignment<'_> {
         let parts = &self.parts;
-        if let Status::Concluded { .. } | Status::Archived { .. } = parts.status {
-            return self.concluded();
+        match parts.status {
+            Status::Concluded { shipped } => return self.decided(shipped, Reason::Concluded),
+            Status::Archived { shipped } => return self.decided(shipped, Reason::Archived),
+            Status::Draft | Status::Running | Status::Paused => {}
         }
         if parts.kills.everything {
             return self.answer(Arm::CONTROL, Reason::Killed);
@@ -351,15 +356,12 @@ impl ServedExperiment {
         context.unit(&self.parts.unit).filter(|unit| UnitKey::parse(unit).is_ok())
     }
 
+    /// What was shipped, unless it is killed.
     #[cold]
-    fn concluded(&self) -> Assignment<'_> {
-        match self.parts.status {
-            Status::Concluded { shipped } => match self.parts.kills.served(shipped) == shipped {
-                true => self.answer(shipped, Reason::Concluded),
-                false => self.answer(Arm::CONTROL, Reason::Killed),
-            },
-            Status::Archived { shipped } => self.answer(self.parts.kills.served(shipped), Reason::Archived),
-            _ => self.answer(Arm::CONTROL, Reason::NotStarted),
+    fn decided(&self, shipped: Arm, reason: Reason) -> Assignment<'_> {
+        match self.parts.kills.served(shipped) {
+            served if served == shipped => self.answer(shipped, reason),
+            control => self.answer(control, Reason::Killed),
         }
     }
 
@@ -396,12 +398,7 @@ fn check_succession(
     if ordered && earlier.allocation.may_become(&later.allocation) {
         return Ok(());
     }
-    Err(ServedError::NotMonotone {
-        experiment: key.clone(),
-        generation,
-        earlier: earlier.number,
-        later: later.number,
-    })
+    Err(ServedError::NotMonotone { experiment: key.clone(), generation, earlier: earlier.number, later: later.number })
 }
 
 /// Every experiment that is served, at one version of the whole.
