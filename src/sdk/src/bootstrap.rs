@@ -31,13 +31,10 @@ pub(crate) async fn load(shared: &Shared) {
         // There is no file yet, or the runtime is going away.
         Ok(Ok(None)) | Err(_) => return,
     };
-    match taken {
-        Ok(()) => tracing::warn!("the server was not reached; serving the bootstrap file's snapshot until it is"),
-        Err(error) => {
-            tracing::error!(%error, "the bootstrap file is passed over");
-            shared.report.failed(error.to_string());
-        }
+    if taken.is_ok() {
+        tracing::warn!("the server was not reached; serving the bootstrap file's snapshot until it is");
     }
+    shared.report.bootstrap(taken);
 }
 
 /// Writes the file whenever the snapshot has changed, until the client ends.
@@ -70,10 +67,9 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
 
 async fn save(shared: &Arc<Shared>, path: PathBuf) {
     let bytes = encode(&shared.state.load(), shared);
-    let written = spawn_blocking(move || write(&path, &bytes)).await;
-    if let Ok(Err(error)) = written {
-        tracing::error!(%error, "the bootstrap file was not written");
-        shared.report.failed(error.to_string());
+    // An error of the task is the runtime going away.
+    if let Ok(written) = spawn_blocking(move || write(&path, &bytes)).await {
+        shared.report.bootstrap(written);
     }
 }
 

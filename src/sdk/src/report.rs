@@ -63,6 +63,8 @@ pub struct Status {
     pub retries: u64,
     /// What went wrong last, of any kind.
     pub last_error: Option<String>,
+    /// What is wrong with the bootstrap file, if something is.
+    pub bootstrap_error: Option<String>,
     /// How far the server's clock is ahead of this machine's, in microseconds.
     pub clock_offset_micros: i64,
     /// How long ago the server was last heard of; `None` if never.
@@ -82,6 +84,7 @@ pub(crate) struct Report {
     refused: Mutex<BTreeMap<String, String>>,
     rejected: Mutex<BTreeMap<String, u64>>,
     last_error: Mutex<Option<String>>,
+    bootstrap_error: Mutex<Option<String>>,
 }
 
 impl Report {
@@ -95,6 +98,16 @@ impl Report {
 
     pub(crate) fn failed(&self, what: impl Into<String>) {
         *lock(&self.last_error) = Some(what.into());
+    }
+
+    /// How reading or writing the bootstrap file went. Kept apart: a server that is not there soon has the last word.
+    pub(crate) fn bootstrap(&self, result: Result<(), crate::Error>) {
+        let error = result.err().map(|error| error.to_string());
+        if let Some(error) = &error {
+            tracing::error!(%error, "the bootstrap file is of no use");
+            self.failed(error.clone());
+        }
+        *lock(&self.bootstrap_error) = error;
     }
 
     pub(crate) fn refuse(&self, refusal: Refusal) {
@@ -136,6 +149,10 @@ impl Report {
 
     pub(crate) fn last_error(&self) -> Option<String> {
         lock(&self.last_error).clone()
+    }
+
+    pub(crate) fn bootstrap_error(&self) -> Option<String> {
+        lock(&self.bootstrap_error).clone()
     }
 
     pub(crate) fn age(&self) -> Option<Duration> {

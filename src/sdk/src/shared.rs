@@ -105,6 +105,7 @@ impl Shared {
             rejected: self.report.rejected(),
             retries: self.report.retries.load(Ordering::Relaxed),
             last_error: self.report.last_error(),
+            bootstrap_error: self.report.bootstrap_error(),
             clock_offset_micros: self.clock.offset_micros(),
             snapshot_age: self.report.age(),
         }
