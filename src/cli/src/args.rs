@@ -1,0 +1,116 @@
+//! The command line: what may be typed, and who is called for it.
+
+use clap::{Parser, Subcommand};
+
+use crate::connect::ServerArgs;
+use crate::experiment::ExperimentCommand;
+use crate::output::Output;
+use crate::{apply, assign, demo, experiment, record, replay, results, serve, watch};
+
+/// Multi-armed-bandit allocation that never moves a unit between variations.
+#[derive(Debug, Parser)]
+#[command(name = "inroad", version, about, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Say everything as JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Serve(serve::ServeArgs),
+    /// Watch four weeks of a bandit go by in seconds, then try it out
+    Demo(demo::DemoArgs),
+    /// Make experiments what a file declares
+    Apply(apply::ApplyArgs),
+    /// List, start, grow, kill and conclude experiments
+    #[command(subcommand)]
+    Experiment(ExperimentCommand),
+    /// Show what a unit gets, and why
+    Assign(assign::AssignArgs),
+    /// Record exposures and outcomes
+    Record(record::RecordArgs),
+    /// Show how each variation does
+    Results(results::ResultsArgs),
+    /// Tell every change as it happens
+    Watch(watch::WatchArgs),
+    /// Replay the log of a randomised trial through a running server
+    Replay(Box<replay::ReplayArgs>),
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let (server, out) = (&self.server, Output { json: self.json });
+        match self.command {
+            Command::Serve(args) => serve::run(args, out).await,
+            Command::Demo(args) => demo::run(args, server, out).await,
+            Command::Apply(args) => apply::run(args, server, out).await,
+            Command::Experiment(command) => experiment::run(command, server, out).await,
+            Command::Assign(args) => assign::run(args, server, out).await,
+            Command::Record(args) => record::run(args, server, out).await,
+            Command::Results(args) => results::run(args, server, out).await,
+            Command::Watch(args) => watch::run(args, server, out).await,
+            Command::Replay(args) => replay::run(*args, server, out).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    fn accepts(line: &str) -> bool {
+        Cli::try_parse_from(line.split_whitespace()).is_ok()
+    }
+
+    #[test]
+    fn what_people_type_is_understood() {
+        for line in [
+            "inroad serve --listen 127.0.0.1:0 --store sqlite:/tmp/x --lead 500ms --log-format json",
+            "inroad demo --no-keep --days 3 --json",
+            "inroad apply -f a.toml --dry-run --start",
+            "inroad experiment grow k on --to 30%",
+            "inroad experiment kill k on --server localhost:7071",
+            "inroad experiment conclude k --roll-back --yes",
+            "inroad experiment advance k --by 24h",
+            "inroad --json assign k alice --attr account.tier=internal --local",
+            "inroad record -f events.jsonl",
+            "inroad record outcome --unit user=alice --event visit --value -3",
+            "inroad results k --wait",
+            "inroad watch",
+            "inroad replay log.csv --experiment k --outcome visit,spend --floor 5%",
+        ] {
+            assert!(accepts(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for line in [
+            "inroad",
+            "inroad experiment grow k on",
+            "inroad experiment grow k on --to 30% --times 2",
+            "inroad experiment grow k on --to 30",
+            "inroad experiment conclude k",
+            "inroad experiment conclude k --ship a --roll-back",
+            "inroad experiment advance k --by yesterday",
+            "inroad record",
+            "inroad serve --store postgres://x",
+            "inroad assign k alice --local --durable",
+        ] {
+            assert!(!accepts(line), "{line}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What people type, parsed at the edge: shares, instants, attributes and units become types that hold only what is
+//! right, so that nothing further in has to ask again.
+
+use std::time::Duration;
+
+use inroad_assignment::{Point, TARGETING_KEY, Timestamp, UnitKey};
+use serde_json::{Map, Value};
+
+/// A share of the line: `30%`, or `0.3`.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    let (number, scale) = match text.strip_suffix('%') {
+        Some(percent) => (percent.trim_end(), 100.0),
+        None => (text, 1.0),
+    };
+    let value = number.parse::<f64>().map_err(|_| format!("{text:?} is not a share: write it like 30% or 0.3"))?;
+    if (0.0..=scale).contains(&value) {
+        return Ok(value / scale);
+    }
+    let hint = if scale == 1.0 && (1.0..=100.0).contains(&value) {
+        format!(": did you mean {value}%?")
+    } else {
+        String::new()
+    };
+    Err(format!("{text:?} is not within 0% to 100%{hint}"))
+}
+
+/// How many times as much: `2` or `1.5x`.
+pub(crate) fn times(text: &str) -> Result<f64, String> {
+    match text.strip_suffix('x').unwrap_or(text).parse::<f64>() {
+        Ok(times) if times > 1.0 && times.is_finite() => Ok(times),
+        Ok(_) => Err(format!("{text:?} is not more than 1: variations only grow; to take one away, kill it")),
+        Err(_) => Err(format!("{text:?} is not a number: write it like 2 or 1.5")),
+    }
+}
+
+/// A length of time: `90s`, `36h`, `7d`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|e| format!("{text:?} is not a duration ({e}): write it like 90s, 36h or 7d"))
+}
+
+/// An instant as RFC 3339, or a date for its first instant in UTC.
+pub(crate) fn instant(text: &str) -> Result<Timestamp, String> {
+    let date = || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|z| z.timestamp());
+    let read = text.parse::<jiff::Timestamp>().ok().or_else(date);
+    read.map(|at| Timestamp::from_micros(at.as_microsecond()))
+        .ok_or_else(|| format!("{text:?} is not an instant: write it like 2026-01-31T09:00:00Z or 2026-01-31"))
+}
+
+/// A server's address; `http://` may be left out.
+pub(crate) fn server(text: &str) -> Result<String, String> {
+    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let uri = url.parse::<tonic::transport::Uri>().map_err(|e| format!("{text:?} is not an address ({e})"))?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("http"), Some(_)) => Ok(url),
+        (Some("https"), _) => Err("https is not supported yet: use http:// on a network you trust".to_owned()),
+        _ => Err(format!("{text:?} is not an address: write it like http://127.0.0.1:7070")),
+    }
+}
+
+/// A unit with its type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UnitRef {
+    /// The context attribute that names it.
+    pub(crate) kind: String,
+    /// Its key.
+    pub(crate) key: String,
+}
+
+/// `user=alice`, or `alice` for the targeting key. What stands before the first `=` is the type; write
+/// `targetingKey=…` for a key that has a `=` of its own.
+pub(crate) fn unit(text: &str) -> Result<UnitRef, String> {
+    let (kind, key) = text.split_once('=').unwrap_or((TARGETING_KEY, text));
+    if kind.is_empty() {
+        return Err(format!("{text:?} has no type before the '=': write it like user=alice"));
+    }
+    UnitKey::parse(key).map_err(|e| e.to_string())?;
+    Ok(UnitRef { kind: kind.to_owned(), key: key.to_owned() })
+}
+
+/// A unit key as it stands.
+pub(crate) fn unit_key(text: &str) -> Result<String, String> {
+    UnitKey::parse(text).map(|unit| unit.as_str().to_owned()).map_err(|e| e.to_string())
+}
+
+/// An attribute of the context: a dotted path and a value.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Attribute {
+    /// From the outermost name in; at least one.
+    path: Vec<String>,
+    value: Value,
+}
+
+/// `account.tier=internal`, `seats=25`, `beta=true`, `tags=["a","b"]`. Quote a number to make it text: `id="7"`.
+pub(crate) fn attribute(text: &str) -> Result<Attribute, String> {
+    let fault = || format!("{text:?} is not an attribute: write it like account.tier=internal");
+    let (path, value) = text.split_once('=').ok_or_else(fault)?;
+    let path: Vec<String> = path.split('.').map(str::to_owned).collect();
+    if path.iter().any(String::is_empty) {
+        return Err(fault());
+    }
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+    Ok(Attribute { path, value })
+}
+
+/// A JSON object.
+pub(crate) fn object(text: &str) -> Result<Map<String, Value>, String> {
+    serde_json::from_str(text)
+        .map_err(|e| format!("not a JSON object ({e}): write it like '{{\"targetingKey\": \"alice\"}}'"))
+}
+
+impl Attribute {
+    /// An attribute at a dotted path.
+    pub(crate) fn text(path: &str, value: &str) -> Self {
+        Self { path: path.split('.').map(str::to_owned).collect(), value: Value::String(value.to_owned()) }
+    }
+
+    /// Puts it into a context, making the objects on the way; what is in the way and no object is replaced.
+    pub(crate) fn insert_into(&self, context: &mut Map<String, Value>) {
+        let Some((last, way)) = self.path.split_last() else { return };
+        let mut at = context;
+        for name in way {
+            let next = at.entry(name.clone()).or_insert_with(|| Value::Object(Map::new()));
+            if !next.is_object() {
+                *next = Value::Object(Map::new());
+            }
+            let Value::Object(fields) = next else { return };
+            at = fields;
+        }
+        at.insert(last.clone(), self.value.clone());
+    }
+}
+
+/// A label made into a key: lower case, whatever else made into single dashes. Empty if nothing is left.
+pub(crate) fn slug(label: &str) -> String {
+    let mut slug = String::with_capacity(label.len());
+    for c in label.chars().flat_map(char::to_lowercase) {
+        match c {
+            'a'..='z' | '0'..='9' => slug.push(c),
+            '.' | '_' if !slug.is_empty() => slug.push(c),
+            _ if !slug.is_empty() && !slug.ends_with('-') => slug.push('-'),
+            _ => {}
+        }
+    }
+    slug.truncate(128);
+    slug.trim_end_matches('-').to_owned()
+}
+
+/// A point as it is written everywhere outside the wire.
+pub(crate) fn point(number: u64) -> String {
+    Point::new(number).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_share_is_a_percentage_or_a_fraction() {
+        assert_eq!(share("30%"), Ok(0.3));
+        assert_eq!(share("0.3"), Ok(0.3));
+        assert_eq!(share("12.5 %"), Ok(0.125));
+        assert_eq!(share("1"), Ok(1.0));
+        assert!(share("30").is_err_and(|e| e.contains("did you mean 30%?")));
+        for wrong in ["", "%", "-1%", "101%", "NaN", "inf", "half"] {
+            assert!(share(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn growing_by_a_factor_needs_more_than_one() {
+        assert_eq!(times("2"), Ok(2.0));
+        assert_eq!(times("1.5x"), Ok(1.5));
+        for wrong in ["1", "0.5", "-2", "inf", "twice"] {
+            assert!(times(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn durations_and_instants_say_how_to_write_them() {
+        assert_eq!(duration("36h"), Ok(Duration::from_secs(36 * 3600)));
+        assert!(duration("a day").is_err_and(|e| e.contains("36h")));
+        assert_eq!(instant("1970-01-02"), Ok(Timestamp::from_micros(86_400_000_000)));
+        assert_eq!(instant("1970-01-01T00:00:01.5Z"), Ok(Timestamp::from_micros(1_500_000)));
+        assert_eq!(instant("1970-01-01T01:00:00+01:00"), Ok(Timestamp::from_micros(0)));
+        assert!(instant("yesterday").is_err_and(|e| e.contains("2026-01-31")));
+    }
+
+    #[test]
+    fn a_server_may_leave_out_its_scheme() {
+        assert_eq!(server("localhost:7071"), Ok("http://localhost:7071".to_owned()));
+        assert_eq!(server("http://[::1]:7070"), Ok("http://[::1]:7070".to_owned()));
+        for wrong in ["", "http://", "ftp://x", "https://x", "a b"] {
+            assert!(server(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_unit_may_name_its_type() {
+        let of = |kind: &str, key: &str| Ok(UnitRef { kind: kind.to_owned(), key: key.to_owned() });
+        assert_eq!(unit("alice"), of("targetingKey", "alice"));
+        assert_eq!(unit("user=alice"), of("user", "alice"));
+        assert_eq!(unit("targetingKey=a=b"), of("targetingKey", "a=b"));
+        for wrong in ["", "=alice", "user="] {
+            assert!(unit(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn attributes_make_nested_contexts() {
+        let mut context = object(r#"{"targetingKey": "alice", "account": "flat"}"#).unwrap();
+        for text in ["account.tier=internal", "account.seats=25", "beta=true", "id=\"7\"", "note=a=b", "empty="] {
+            attribute(text).unwrap().insert_into(&mut context);
+        }
+        let expected = json!({
+            "targetingKey": "alice", "account": {"tier": "internal", "seats": 25}, "beta": true, "id": "7",
+            "note": "a=b", "empty": "",
+        });
+        assert_eq!(Value::Object(context), expected);
+        for wrong in ["", "tier", "=x", "a..b=x", ".a=x"] {
+            assert!(attribute(wrong).is_err(), "{wrong}");
+        }
+        assert!(object("[]").is_err());
+    }
+
+    #[test]
+    fn labels_become_slugs() {
+        assert_eq!(slug("Mens E-Mail"), "mens-e-mail");
+        assert_eq!(slug("No E-Mail"), "no-e-mail");
+        assert_eq!(slug("  Größe / XL!! "), "gr-e-xl");
+        assert_eq!(slug("v1.2_b"), "v1.2_b");
+        assert_eq!(slug("._x"), "x");
+        assert_eq!(slug("…"), "");
+        assert_eq!(slug(&"x".repeat(200)).len(), 128);
+    }
+}

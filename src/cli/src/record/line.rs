@@ -1,0 +1,132 @@
+//! One line of a file of events: a JSON object that is an exposure if it names a variation, and an outcome if it names
+//! an event. Pure.
+
+use std::collections::BTreeMap;
+
+use inroad_wire::v1::{Exposure, Outcome};
+use inroad_wire::{json_to_struct, timestamp_to_wire};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::parse;
+
+/// An event, ready to send.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Event {
+    /// A unit saw a variation.
+    Exposure(Exposure),
+    /// A unit did something.
+    Outcome(Outcome),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExposureLine {
+    experiment: String,
+    generation: u32,
+    unit: String,
+    variation: String,
+    revision: u32,
+    occurred_at: Option<String>,
+    context: Option<Map<String, Value>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutcomeLine {
+    /// `user=alice`, or a bare targeting key.
+    unit: Option<String>,
+    #[serde(default)]
+    units: BTreeMap<String, String>,
+    event: String,
+    #[serde(default)]
+    value: f64,
+    occurred_at: Option<String>,
+    event_id: Option<String>,
+    #[serde(default)]
+    clock: String,
+}
+
+/// Reads a line. An outcome without an id gets `default_id`, which must be the same whenever the file is read.
+pub(crate) fn parse_line(text: &str, default_id: impl FnOnce() -> String) -> Result<Event, String> {
+    let fields: Map<String, Value> = serde_json::from_str(text).map_err(|e| format!("not a JSON object: {e}"))?;
+    let outcome = match (fields.contains_key("event"), fields.contains_key("variation")) {
+        (true, false) => true,
+        (false, true) => false,
+        _ => {
+            return Err(
+                "neither exposure nor outcome: an exposure has a \"variation\", an outcome an \"event\"".to_owned()
+            );
+        }
+    };
+    let fields = Value::Object(fields);
+    let at = |text: Option<String>| text.map(|text| parse::instant(&text).map(timestamp_to_wire)).transpose();
+    if outcome {
+        let line: OutcomeLine = serde_json::from_value(fields).map_err(|e| e.to_string())?;
+        let mut units = line.units;
+        if let Some(unit) = line.unit {
+            let unit = parse::unit(&unit)?;
+            units.insert(unit.kind, unit.key);
+        }
+        return Ok(Event::Outcome(Outcome {
+            units,
+            event: line.event,
+            value: line.value,
+            occurred_at: at(line.occurred_at)?,
+            event_id: line.event_id.unwrap_or_else(default_id),
+            clock: line.clock,
+        }));
+    }
+    let line: ExposureLine = serde_json::from_value(fields).map_err(|e| e.to_string())?;
+    Ok(Event::Exposure(Exposure {
+        experiment: line.experiment,
+        generation: line.generation,
+        unit: line.unit,
+        variation: line.variation,
+        revision: line.revision,
+        occurred_at: at(line.occurred_at)?,
+        context: line.context.map(|context| json_to_struct(&context)),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Event, String> {
+        parse_line(text, || "file:7".to_owned())
+    }
+
+    #[test]
+    fn an_outcome_names_an_event() {
+        let text = r#"{"unit": "user=alice", "units": {"account": "adobe"}, "event": "bought", "value": 9.5, "occurred_at": "1970-01-01T00:00:01Z"}"#;
+        let Ok(Event::Outcome(outcome)) = read(text) else { panic!("an outcome") };
+        let units: Vec<(&str, &str)> = outcome.units.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(units, [("account", "adobe"), ("user", "alice")]);
+        assert_eq!((outcome.value, outcome.event_id.as_str()), (9.5, "file:7"));
+        assert_eq!(outcome.occurred_at.map(|t| t.seconds), Some(1));
+    }
+
+    #[test]
+    fn an_exposure_names_a_variation() {
+        let text = r#"{"experiment": "k", "generation": 1, "unit": "alice", "variation": "on", "revision": 3}"#;
+        let Ok(Event::Exposure(exposure)) = read(text) else { panic!("an exposure") };
+        assert_eq!((exposure.variation.as_str(), exposure.revision, exposure.occurred_at), ("on", 3, None));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, part) in [
+            ("", "not a JSON object"),
+            ("[]", "not a JSON object"),
+            ("{}", "neither"),
+            (r#"{"event": "e", "variation": "v"}"#, "neither"),
+            (r#"{"event": "e", "when": 1}"#, "when"),
+            (r#"{"event": "e", "unit": "a", "occurred_at": "now"}"#, "instant"),
+            (r#"{"variation": "v", "experiment": "k", "unit": "u", "revision": 1}"#, "generation"),
+        ] {
+            let fault = read(text).unwrap_err();
+            assert!(fault.contains(part), "{text}: {fault}");
+        }
+    }
+}

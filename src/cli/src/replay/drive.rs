@@ -1,0 +1,145 @@
+//! Drives a log through a server, tick by tick. Every call may be repeated: assignments are pure, events carry ids made
+//! of their rows, and the clock stands still when it is moved to where it is.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+use inroad_assignment::Timestamp;
+use inroad_wire::v1::{
+    AdvanceClockRequest, AssignRequest, AssignResponse, BatchAssignRequest, ExposureMode, GetResultsRequest,
+    GetResultsResponse,
+};
+use inroad_wire::{json_to_struct, timestamp_to_wire};
+use serde_json::Map;
+
+use super::log::{Log, Row, Tally};
+use super::matching::{Target, matched};
+use super::plan::Tick;
+use crate::connect::{Connection, Patience, retrying};
+use crate::output::{instant, percent};
+use crate::parse::Attribute;
+use crate::record::send;
+use crate::views;
+
+/// The most rows in a batch.
+const BATCH: usize = 1_000;
+/// The most ticks that the clock is moved over in one call.
+const TICKS_PER_CALL: u32 = 500;
+
+/// What this run of a replay has seen.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    /// Rows that counted, by arm.
+    pub(crate) used: Vec<Tally>,
+    /// Rows that were passed over.
+    pub(crate) skipped: u64,
+    /// Events that were refused, by reason.
+    pub(crate) refused: BTreeMap<String, u64>,
+}
+
+impl Seen {
+    /// Nothing yet.
+    pub(crate) fn new(arms: usize) -> Self {
+        Self { used: vec![Tally::default(); arms], ..Self::default() }
+    }
+}
+
+/// A replay under way.
+pub(crate) struct Drive<'a> {
+    pub(crate) connection: &'a Connection,
+    pub(crate) patience: Patience<'a>,
+    pub(crate) target: Target,
+    pub(crate) log: &'a Log,
+    pub(crate) times: &'a [Timestamp],
+    pub(crate) tick: Duration,
+    /// Where the clock stands.
+    pub(crate) now: Timestamp,
+    pub(crate) bar: &'a ProgressBar,
+    pub(crate) seen: Seen,
+}
+
+impl Drive<'_> {
+    /// Replays these ticks, and decides the one after them.
+    pub(crate) async fn run(&mut self, ticks: &[Tick]) -> anyhow::Result<()> {
+        for tick in ticks {
+            self.advance(tick.last).await?;
+            for first in tick.rows.clone().step_by(BATCH) {
+                let rows = first..(first + BATCH).min(tick.rows.end);
+                let batch: Vec<(&Row, Timestamp)> = rows.clone().map(|i| (&self.log.rows[i], self.times[i])).collect();
+                self.replay(&batch).await?;
+                self.bar.set_position(rows.end as u64);
+            }
+        }
+        match ticks.last() {
+            Some(tick) => self.advance(tick.last.plus(Duration::from_micros(1))).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn replay(&mut self, batch: &[(&Row, Timestamp)]) -> anyhow::Result<()> {
+        let answers = self.assign(batch).await?;
+        let matched = matched(self.log, &self.target, batch, &answers)?;
+        self.seen.skipped += (batch.len() - matched.used.len()) as u64;
+        if matched.used.is_empty() {
+            return Ok(());
+        }
+        let response = send(self.connection, &matched.request, &self.patience).await?;
+        for rejection in response.rejections {
+            *self.seen.refused.entry(rejection.reason).or_default() += 1;
+        }
+        for i in matched.used {
+            let row = batch[i].0;
+            self.seen.used[row.arm].add(row);
+        }
+        Ok(())
+    }
+
+    async fn assign(&self, batch: &[(&Row, Timestamp)]) -> anyhow::Result<Vec<AssignResponse>> {
+        let question = |(row, _): &(&Row, Timestamp)| {
+            let mut context = Map::new();
+            Attribute::text(&self.target.unit, &row.unit_key()).insert_into(&mut context);
+            AssignRequest {
+                experiment: self.target.experiment.clone(),
+                context: Some(json_to_struct(&context)),
+                // Only the rows that match were really exposed; they are recorded by themselves.
+                exposure: ExposureMode::None.into(),
+            }
+        };
+        let request = BatchAssignRequest { requests: batch.iter().map(question).collect() };
+        let answer = retrying(&self.patience, || {
+            let (mut client, request) = (self.connection.assignments(), request.clone());
+            async move { client.batch_assign(request).await }
+        });
+        Ok(answer.await?.responses)
+    }
+
+    async fn advance(&mut self, to: Timestamp) -> anyhow::Result<()> {
+        loop {
+            let step = to.min(self.now.plus(self.tick * TICKS_PER_CALL));
+            let request =
+                AdvanceClockRequest { key: self.target.experiment.clone(), to: Some(timestamp_to_wire(step)) };
+            let advanced = retrying(&self.patience, || {
+                let (mut client, request) = (self.connection.experiments(), request.clone());
+                async move { client.advance_clock(request).await }
+            });
+            let experiment = advanced.await?.experiment.unwrap_or_default();
+            self.now = views::time(experiment.now.as_ref()).unwrap_or(step).max(step);
+            let shares = experiment.variations.iter().map(|v| format!("{} {}", v.key, percent(v.share)));
+            self.bar.set_message(format!("{} {}", instant(self.now), shares.collect::<Vec<_>>().join(" ")));
+            if step >= to {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The server's results, once it has counted everything.
+    pub(crate) async fn results(&self) -> anyhow::Result<GetResultsResponse> {
+        let request = GetResultsRequest { key: self.target.experiment.clone(), generation: 0, wait: true };
+        let results = retrying(&self.patience, || {
+            let (mut client, request) = (self.connection.results(), request.clone());
+            async move { client.get_results(request).await }
+        });
+        Ok(results.await?)
+    }
+}

@@ -1,0 +1,245 @@
+//! The log of a randomised trial, read from CSV: who got what, and what came of it. Knows nothing of servers.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use inroad_assignment::{Timestamp, UnitKey};
+
+use crate::failure::usage;
+use crate::parse::{instant, slug};
+
+/// Which columns mean what.
+#[derive(Debug, Clone)]
+pub(crate) struct Columns<'a> {
+    /// What the customer got.
+    pub(crate) arm: &'a str,
+    /// The label of the control.
+    pub(crate) control: Option<&'a str>,
+    /// What came of it; the first decides.
+    pub(crate) outcomes: &'a [String],
+    /// Who; the number of the row if there is none.
+    pub(crate) unit: Option<&'a str>,
+    /// When; rows are spread evenly if there is none.
+    pub(crate) time: Option<&'a str>,
+}
+
+/// One of the things that customers got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Arm {
+    /// As the file has it.
+    pub(crate) label: String,
+    /// As a variation's key.
+    pub(crate) key: String,
+}
+
+/// A row of the file.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Row {
+    /// From 1, the header not counted.
+    pub(crate) number: u64,
+    /// Who; the row's number if the file does not say.
+    pub(crate) unit: Option<Box<str>>,
+    /// What the customer got, as an index into the log's arms.
+    pub(crate) arm: usize,
+    /// When, if the file says.
+    pub(crate) at: Option<Timestamp>,
+    /// What came of it, in the order of the outcome columns.
+    pub(crate) values: Box<[f64]>,
+}
+
+impl Row {
+    /// The unit's key.
+    pub(crate) fn unit_key(&self) -> String {
+        self.unit.as_ref().map_or_else(|| self.number.to_string(), |unit| unit.to_string())
+    }
+}
+
+/// A whole log.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Log {
+    /// Control first, the others by key.
+    pub(crate) arms: Vec<Arm>,
+    /// The outcome columns.
+    pub(crate) outcomes: Vec<String>,
+    /// Which of them hold nothing but 0 and 1.
+    pub(crate) binary: Vec<bool>,
+    /// In the order of time.
+    pub(crate) rows: Vec<Row>,
+}
+
+/// How a log went for one arm, over the whole file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Rows.
+    pub(crate) rows: u64,
+    /// Of them, those where the first outcome happened.
+    pub(crate) converted: u64,
+}
+
+impl Tally {
+    /// One row more.
+    pub(crate) fn add(&mut self, row: &Row) {
+        self.rows += 1;
+        self.converted += u64::from(row.values.first().is_some_and(|v| *v > 0.0));
+    }
+}
+
+impl Log {
+    /// Reads a file whole.
+    pub(crate) fn read(path: &Path, columns: &Columns<'_>) -> anyhow::Result<Self> {
+        let file = std::fs::File::open(path).map_err(|e| usage(format!("cannot read {}: {e}", path.display())))?;
+        Self::parse(std::io::BufReader::new(file), columns).with_context(|| path.display().to_string())
+    }
+
+    fn parse(text: impl std::io::Read, columns: &Columns<'_>) -> anyhow::Result<Self> {
+        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text);
+        let head = reader.headers().context("the first line must name the columns")?.clone();
+        let find = |name: &str| {
+            head.iter().position(|column| column == name).ok_or_else(|| {
+                let names: Vec<&str> = head.iter().collect();
+                usage(format!("there is no column {name:?}: the file has {}", names.join(", ")))
+            })
+        };
+        let arm_column = find(columns.arm)?;
+        let unit_column = columns.unit.map(find).transpose()?;
+        let time_column = columns.time.map(find).transpose()?;
+        let outcome_columns = columns.outcomes.iter().map(|name| find(name)).collect::<Result<Vec<_>, _>>()?;
+        let mut labels: BTreeMap<String, usize> = BTreeMap::new();
+        let mut rows = Vec::new();
+        for (i, record) in reader.records().enumerate() {
+            let number = i as u64 + 1;
+            let record = record.with_context(|| format!("row {number}"))?;
+            let cell = |column: usize| record.get(column).unwrap_or_default();
+            let next = labels.len();
+            let arm = *labels.entry(cell(arm_column).to_owned()).or_insert(next);
+            let unit = unit_column.map(cell);
+            if let Some(unit) = unit {
+                UnitKey::parse(unit).with_context(|| format!("row {number}"))?;
+            }
+            let at = time_column.map(|column| instant(cell(column)));
+            let at = at.transpose().map_err(|e| anyhow::anyhow!("row {number}: {e}"))?;
+            let value = |column: &usize| match cell(*column) {
+                "" => Ok(0.0),
+                text => text.parse::<f64>().ok().filter(|v| v.is_finite()).with_context(|| {
+                    let name = head.get(*column).unwrap_or_default();
+                    format!("row {number}: {name} is {text:?}, which is not a number")
+                }),
+            };
+            let values = outcome_columns.iter().map(value).collect::<Result<Box<[f64]>, _>>()?;
+            rows.push(Row { number, unit: unit.map(Into::into), arm, at, values });
+        }
+        if time_column.is_some() {
+            rows.sort_by_key(|row| row.at);
+        }
+        let (arms, order) = order_arms(&labels, columns.control)?;
+        for row in &mut rows {
+            row.arm = order[row.arm];
+        }
+        let is_binary = |i: usize| rows.iter().all(|row| row.values[i] == 0.0 || row.values[i] == 1.0);
+        let binary: Vec<bool> = (0..columns.outcomes.len()).map(is_binary).collect();
+        if binary.first() == Some(&false) {
+            let name = columns.outcomes.first().map_or("", String::as_str);
+            return Err(usage(format!(
+                "column {name:?} holds other numbers than 0 and 1: name a 0/1 column first, it decides"
+            )));
+        }
+        Ok(Self { arms, outcomes: columns.outcomes.to_vec(), binary, rows })
+    }
+
+    /// How the whole file went, arm by arm.
+    pub(crate) fn tallies(&self) -> Vec<Tally> {
+        let mut tallies = vec![Tally::default(); self.arms.len()];
+        self.rows.iter().for_each(|row| tallies[row.arm].add(row));
+        tallies
+    }
+}
+
+/// The arms with control first and the others by key, and where each label, by order of appearance, went.
+fn order_arms(labels: &BTreeMap<String, usize>, control: Option<&str>) -> anyhow::Result<(Vec<Arm>, Vec<usize>)> {
+    let names = || labels.keys().map(|label| format!("{label:?}")).collect::<Vec<_>>().join(", ");
+    if labels.len() < 2 {
+        bail!(
+            "there is nothing to compare: the arm column holds {}",
+            if labels.is_empty() { "no rows".to_owned() } else { names() }
+        );
+    }
+    let is_control = |label: &str| control.map_or_else(|| slug(label) == "control", |name| name == label);
+    if !labels.keys().any(|label| is_control(label)) {
+        return Err(usage(format!("say which arm is the control with --control; the file has {}", names())));
+    }
+    let mut sorted: Vec<(bool, String, &String, usize)> =
+        labels.iter().map(|(label, seen)| (!is_control(label), slug(label), label, *seen)).collect();
+    sorted.sort();
+    let mut order = vec![0; sorted.len()];
+    let mut arms: Vec<Arm> = Vec::with_capacity(sorted.len());
+    for (i, (_, key, label, seen)) in sorted.into_iter().enumerate() {
+        if key.is_empty() {
+            bail!("the arm {label:?} has no letter or digit to make a variation's key of: rename it in the file");
+        }
+        if let Some(twin) = arms.iter().find(|arm| arm.key == key) {
+            bail!("the arms {:?} and {label:?} would both be variation {key}: rename one in the file", twin.label);
+        }
+        order[seen] = i;
+        arms.push(Arm { label: label.clone(), key });
+    }
+    Ok((arms, order))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRIAL: &str = "id,when,segment,visit,spend\n\
+        a,2026-01-02,Mens E-Mail,1,9.5\n\
+        b,2026-01-01,No E-Mail,0,0\n\
+        c,2026-01-03,Womens E-Mail,0,\n";
+
+    fn columns<'a>(outcomes: &'a [String], control: Option<&'a str>) -> Columns<'a> {
+        Columns { arm: "segment", control, outcomes, unit: None, time: None }
+    }
+
+    fn names(list: &[&str]) -> Vec<String> {
+        list.iter().map(|s| (*s).to_owned()).collect()
+    }
+
+    #[test]
+    fn control_comes_first_and_the_others_by_key() {
+        let outcomes = names(&["visit", "spend"]);
+        let log = Log::parse(TRIAL.as_bytes(), &columns(&outcomes, Some("No E-Mail"))).unwrap();
+        let keys: Vec<&str> = log.arms.iter().map(|arm| arm.key.as_str()).collect();
+        assert_eq!(keys, ["no-e-mail", "mens-e-mail", "womens-e-mail"]);
+        assert_eq!(log.rows.iter().map(|row| row.arm).collect::<Vec<_>>(), [1, 0, 2]);
+        assert_eq!(log.binary, [true, false]);
+        assert_eq!(*log.rows[0].values, [1.0, 9.5]);
+        assert_eq!(log.rows[2].unit_key(), "3");
+        assert_eq!(log.tallies()[1], Tally { rows: 1, converted: 1 });
+    }
+
+    #[test]
+    fn a_time_column_sets_the_order() {
+        let outcomes = names(&["visit"]);
+        let with = Columns { time: Some("when"), unit: Some("id"), ..columns(&outcomes, Some("No E-Mail")) };
+        let log = Log::parse(TRIAL.as_bytes(), &with).unwrap();
+        assert_eq!(log.rows.iter().map(Row::unit_key).collect::<Vec<_>>(), ["b", "a", "c"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_what_there_is() {
+        let visit = names(&["visit"]);
+        let fault = |columns: &Columns<'_>| format!("{:#}", Log::parse(TRIAL.as_bytes(), columns).unwrap_err());
+        assert!(fault(&columns(&visit, None)).contains("--control; the file has \"Mens E-Mail\""));
+        assert!(fault(&columns(&visit, Some("no e-mail"))).contains("--control"));
+        assert!(fault(&columns(&names(&["visits"]), Some("No E-Mail"))).contains("the file has id, when, segment"));
+        assert!(fault(&columns(&names(&["spend"]), Some("No E-Mail"))).contains("0/1"));
+        assert!(fault(&columns(&names(&["when"]), Some("No E-Mail"))).contains("row 1: when is \"2026-01-02\""));
+    }
+
+    #[test]
+    fn labels_that_would_become_one_key_are_refused() {
+        let visit = names(&["visit"]);
+        let text = "segment,visit\nControl,0\nA b,1\na-b,0\n";
+        let fault = format!("{:#}", Log::parse(text.as_bytes(), &columns(&visit, None)).unwrap_err());
+        assert!(fault.contains("would both be variation a-b"), "{fault}");
+    }
+}
