@@ -81,7 +81,9 @@ pub enum ServerError {
     #[error("the server is shutting down: try another, or try again")]
     ShuttingDown,
     /// The port is taken.
-    #[error("cannot listen on {address}: {detail}. If another server runs there, stop it, or choose another port with --listen")]
+    #[error(
+        "cannot listen on {address}: {detail}. If another server runs there, stop it, or choose another port with --listen"
+    )]
     Listen {
         /// Where.
         address: SocketAddr,
@@ -105,7 +107,9 @@ impl From<ServerError> for Status {
             ServerError::Key(_) => plain(Code::InvalidArgument, "MALFORMED"),
             ServerError::Definition(e) => invalid_fields(e.violations.into_iter().map(|v| (v.field, v.message))),
             ServerError::Change(e) => match e {
-                ChangeError::Allocation(AllocationError::PastTheFloor { .. }) => plain(Code::OutOfRange, "PAST_THE_FLOOR"),
+                ChangeError::Allocation(AllocationError::PastTheFloor { .. }) => {
+                    plain(Code::OutOfRange, "PAST_THE_FLOOR")
+                }
                 ChangeError::UnknownVariation(_) => plain(Code::NotFound, "UNKNOWN_VARIATION"),
                 ChangeError::ControlCannotBeKilled | ChangeError::Allocation(_) => {
                     plain(Code::InvalidArgument, "NOT_POSSIBLE")

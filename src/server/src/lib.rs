@@ -112,7 +112,8 @@ impl Server {
 fn newest_instant(stored: &[inroad_store::Stored]) -> Timestamp {
     let on_the_wall = stored.iter().filter(|s| s.experiment.manual_now.is_none());
     let generations = on_the_wall.flat_map(|s| &s.experiment.generations);
-    let made = generations.flat_map(|g| g.revisions.iter().map(|r| r.created_at).chain(g.switches.iter().map(|s| s.at)));
+    let made =
+        generations.flat_map(|g| g.revisions.iter().map(|r| r.created_at).chain(g.switches.iter().map(|s| s.at)));
     made.chain(stored.iter().map(|s| s.experiment.created_at)).max().unwrap_or(Timestamp::MIN)
 }
 

@@ -74,7 +74,8 @@ impl Assignments {
 
     /// Puts the exposures that were asked for on disk, all in one group, and only then lets the answers go.
     async fn settle(&self, mut answers: Vec<Answer>, now: Timestamp) -> Result<Vec<AssignResponse>, Status> {
-        let durable: Vec<_> = answers.iter_mut().filter_map(|answer| answer.durable.take().map(|d| (d, answer))).collect();
+        let durable: Vec<_> =
+            answers.iter_mut().filter_map(|answer| answer.durable.take().map(|d| (d, answer))).collect();
         if durable.is_empty() {
             return Ok(answers.into_iter().map(|answer| answer.response).collect());
         }
@@ -129,7 +130,8 @@ impl AssignmentService for Assignments {
     ) -> Result<Response<BatchAssignResponse>, Status> {
         let requests = request.into_inner().requests;
         if requests.len() > MAX_BATCH_ASSIGN {
-            let message = format!("{} requests are over the limit of {MAX_BATCH_ASSIGN}: split the batch", requests.len());
+            let message =
+                format!("{} requests are over the limit of {MAX_BATCH_ASSIGN}: split the batch", requests.len());
             return Err(ServerError::Invalid { field: "requests", message }.into());
         }
         let now = self.shared.clock.now();

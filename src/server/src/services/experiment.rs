@@ -43,7 +43,8 @@ fn draw_salt() -> Result<Salt, ServerError> {
 }
 
 fn share(field: &'static str, value: f64) -> Result<Width, ServerError> {
-    Width::from_share(value).ok_or_else(|| ServerError::Invalid { field, message: "a share is within 0 to 1".to_owned() })
+    Width::from_share(value)
+        .ok_or_else(|| ServerError::Invalid { field, message: "a share is within 0 to 1".to_owned() })
 }
 
 impl Experiments {
@@ -104,8 +105,7 @@ impl Experiments {
         let grown = before.allocation.grow(&growth(&again), input.floor).map_err(ChangeError::from)?;
         response.reproduced = again == stored && grown == *revision.allocation;
         response.decision = Some(decision_to_wire(&entry.experiment, number, Some(request.revision), &input, &stored));
-        response.record_json =
-            serde_json::to_string(&serde_json::json!({ "input": input, "decision": stored }))?;
+        response.record_json = serde_json::to_string(&serde_json::json!({ "input": input, "decision": stored }))?;
         Ok(response)
     }
 }
@@ -115,7 +115,10 @@ fn growth_width(experiment: &Experiment, arm: Arm, amount: Option<Amount>) -> Re
     let owned = experiment.latest_allocation().width_of(arm);
     let shrink = || ServerError::Invalid {
         field: "amount",
-        message: format!("the variation has {:.6} of the line already, and only grows: kill it to take it away", owned.share()),
+        message: format!(
+            "the variation has {:.6} of the line already, and only grows: kill it to take it away",
+            owned.share()
+        ),
     };
     let target = match amount {
         Some(Amount::ByShare(by)) => return share("by_share", by),
@@ -191,7 +194,8 @@ impl ExperimentService for Experiments {
             copy.update(definition, now, now.plus(lead)).map_err(ServerError::from)?;
             return Ok(Response::new(experiment_to_wire(&copy, entry.version, self.shared.clock.now())));
         }
-        self.change(key.as_str(), &etag, &actor, "update", |e, now| Ok(e.update(definition, now, now.plus(lead))?)).await
+        self.change(key.as_str(), &etag, &actor, "update", |e, now| Ok(e.update(definition, now, now.plus(lead))?))
+            .await
     }
 
     async fn start_experiment(&self, request: Request<v1::StartExperimentRequest>) -> Answer<v1::Experiment> {
@@ -281,9 +285,8 @@ impl ExperimentService for Experiments {
         let missing = || ServerError::Invalid { field: "to", message: "say when to advance the clock to".to_owned() };
         let to = timestamp_from_wire(&to.ok_or_else(missing)?).map_err(ServerError::from)?;
         let (entry, ticked) = self.shared.reallocator.advance(&key, to, &actor).await?;
-        let decisions = ticked
-            .iter()
-            .map(|t| decision_to_wire(&entry.experiment, t.generation, t.revision, &t.input, &t.decision));
+        let decisions =
+            ticked.iter().map(|t| decision_to_wire(&entry.experiment, t.generation, t.revision, &t.input, &t.decision));
         let decisions = decisions.collect();
         Ok(Response::new(v1::AdvanceClockResponse { decisions, experiment: Some(self.shown(&entry)) }))
     }
@@ -311,7 +314,8 @@ impl ExperimentService for Experiments {
     ) -> Answer<v1::ListAuditEntriesResponse> {
         let v1::ListAuditEntriesRequest { key, page_size: size, page_token } = request.into_inner();
         let limit = page_size(size)?;
-        let token = || ServerError::Invalid { field: "page_token", message: "give the token that a page returned".to_owned() };
+        let token =
+            || ServerError::Invalid { field: "page_token", message: "give the token that a page returned".to_owned() };
         let before = if page_token.is_empty() { u64::MAX } else { page_token.parse().map_err(|_| token())? };
         let state = self.shared.catalogue.state();
         let key = if key.is_empty() { None } else { Some(state.get(&key)?.experiment.definition.key().clone()) };

@@ -9,9 +9,7 @@ use inroad_store::Counts;
 use inroad_wire::reason::status_to_wire;
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1::result_service_server::ResultService;
-use inroad_wire::v1::{
-    ArmResult, GetResultsRequest, GetResultsResponse, Interval, MetricResult, SampleRatio,
-};
+use inroad_wire::v1::{ArmResult, GetResultsRequest, GetResultsResponse, Interval, MetricResult, SampleRatio};
 use tonic::{Request, Response, Status};
 
 use super::Shared;
@@ -94,7 +92,8 @@ fn fill(
     response.stale_exposures = counts.stale_exposures;
     let decision = definition.decision_metric();
     response.decision_metric = decision.map(|i| definition.metrics()[i].key.to_string()).unwrap_or_default();
-    let of_decision = counts.cells.iter().filter(|(key, _)| key.metric.map(usize::from) == decision && decision.is_some());
+    let of_decision =
+        counts.cells.iter().filter(|(key, _)| key.metric.map(usize::from) == decision && decision.is_some());
     response.dropped_records = of_decision.map(|(_, cell)| cell.dropped).sum();
     response.headroom = allocation.as_ref().map_or(0.0, |a| a.headroom(definition.policy().floor()).share());
     response.sample_ratio = Some(SampleRatio {
@@ -154,7 +153,8 @@ fn verdict(experiment: &Experiment, settings: &ThompsonSettings, arms: &[ArmSumm
     let leader = (0..arms.len()).max_by(|a, b| arms[*a].p_best.total_cmp(&arms[*b].p_best)).unwrap_or(0);
     let (best, loss) = (arms[leader].p_best, arms[leader].expected_loss.unwrap_or(1.0));
     let clear = best >= settings.conclude_probability && loss <= settings.conclude_loss;
-    let lift = arms[leader].lift.as_ref().map(|l| format!(", {:+.1}% over control", 100.0 * l.estimate)).unwrap_or_default();
+    let lift =
+        arms[leader].lift.as_ref().map(|l| format!(", {:+.1}% over control", 100.0 * l.estimate)).unwrap_or_default();
     let head = format!("{} leads: {:.1}% likely best{lift}; {moved} units moved", name(leader), 100.0 * best);
     match (clear, leader) {
         (true, 0) => format!("{head}; conclude and roll back?"),
@@ -165,10 +165,7 @@ fn verdict(experiment: &Experiment, settings: &ThompsonSettings, arms: &[ArmSumm
 
 #[tonic::async_trait]
 impl ResultService for Results {
-    async fn get_results(
-        &self,
-        request: Request<GetResultsRequest>,
-    ) -> Result<Response<GetResultsResponse>, Status> {
+    async fn get_results(&self, request: Request<GetResultsRequest>) -> Result<Response<GetResultsResponse>, Status> {
         Ok(Response::new(self.results(request.into_inner()).await?))
     }
 }

@@ -1,0 +1,82 @@
+//! The floor: tonic with the server's settings and messages, and nothing behind them. What Inroad costs beyond this is
+//! Inroad's own doing.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::Stream;
+use inroad_server::ServerConfig;
+use inroad_server::config::{MAX_MESSAGE_BYTES, MAX_SNAPSHOT_BYTES};
+use inroad_wire::v1::assignment_service_server::{AssignmentService, AssignmentServiceServer};
+use inroad_wire::v1::{
+    AssignRequest, AssignResponse, BatchAssignRequest, BatchAssignResponse, WatchSnapshotsRequest,
+    WatchSnapshotsResponse,
+};
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::BroadcastStream;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+
+use super::Fallible;
+
+/// Answers what it was told to answer, whatever it is asked.
+struct NoOp {
+    answer: AssignResponse,
+    answers: BatchAssignResponse,
+    news: broadcast::Sender<WatchSnapshotsResponse>,
+}
+
+#[tonic::async_trait]
+impl AssignmentService for NoOp {
+    async fn assign(&self, _: Request<AssignRequest>) -> Result<Response<AssignResponse>, Status> {
+        Ok(Response::new(self.answer.clone()))
+    }
+
+    async fn batch_assign(&self, _: Request<BatchAssignRequest>) -> Result<Response<BatchAssignResponse>, Status> {
+        Ok(Response::new(self.answers.clone()))
+    }
+
+    type WatchSnapshotsStream = Pin<Box<dyn Stream<Item = Result<WatchSnapshotsResponse, Status>> + Send>>;
+
+    async fn watch_snapshots(
+        &self,
+        _: Request<WatchSnapshotsRequest>,
+    ) -> Result<Response<Self::WatchSnapshotsStream>, Status> {
+        let news = BroadcastStream::new(self.news.subscribe());
+        Ok(Response::new(Box::pin(news.map(|item| item.map_err(|e| Status::internal(e.to_string()))))))
+    }
+}
+
+/// A floor that serves.
+pub struct Floor {
+    /// Where.
+    pub address: String,
+    /// Sends a message to every open stream.
+    pub news: broadcast::Sender<WatchSnapshotsResponse>,
+}
+
+impl Floor {
+    /// Serves from now on, until the process ends.
+    pub async fn start(answer: AssignResponse, answers: BatchAssignResponse) -> Fallible<Self> {
+        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        let address = format!("http://{}", listener.local_addr()?);
+        let (news, _) = broadcast::channel(16);
+        let service = AssignmentServiceServer::new(NoOp { answer, answers, news: news.clone() })
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_SNAPSHOT_BYTES);
+        // As in `inroad_server::Server`.
+        let server = tonic::transport::Server::builder()
+            .accept_http1(true)
+            .timeout(ServerConfig::default().request_timeout)
+            .http2_keepalive_interval(Some(Duration::from_secs(30)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+            .max_concurrent_streams(Some(1024))
+            .add_routes(Routes::new(service).prepare());
+        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true))));
+        Ok(Self { address, news })
+    }
+}

@@ -1,0 +1,109 @@
+//! A real server in a folder of its own, with experiments that run.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use inroad_server::{RunningServer, Server, ServerConfig};
+use inroad_wire::v1::experiment_service_client::ExperimentServiceClient;
+use inroad_wire::v1::payload::Value;
+use inroad_wire::v1::{
+    AssignRequest, CreateExperimentRequest, Experiment, ExposureMode, ManualPolicy, Metric, Payload, Policy,
+    StartExperimentRequest, Variation, policy,
+};
+use prost_types::value::Kind;
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+use super::Fallible;
+
+/// A server that is measured.
+pub struct World {
+    /// Where it listens.
+    pub address: String,
+    /// To change experiments by.
+    pub experiments: ExperimentServiceClient<Channel>,
+    server: RunningServer,
+    folder: TempDir,
+}
+
+impl World {
+    /// A server with so many experiments that run: `exp-000`, `exp-001`, ….
+    pub async fn start(experiments: usize) -> Fallible<Self> {
+        // Under target/, on a real disk: /tmp may be memory, where a commit costs nothing.
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+        let config = ServerConfig {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            folder: folder.path().join("data"),
+            ..ServerConfig::default()
+        };
+        let server = Server::start(config).await?;
+        let address = format!("http://{}", server.local_addr());
+        let channel = connect(&address).await?;
+        let mut world = Self { address, experiments: ExperimentServiceClient::new(channel), server, folder };
+        for n in 0..experiments {
+            let experiment = Some(declared(n));
+            world.experiments.create_experiment(CreateExperimentRequest { experiment, validate_only: false }).await?;
+            let start = StartExperimentRequest { key: key(n), etag: String::new() };
+            world.experiments.start_experiment(start).await?;
+        }
+        Ok(world)
+    }
+
+    /// The folder for whatever else is to lie on the same disk.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// Ends it in an orderly way.
+    pub async fn shutdown(self) -> Fallible<()> {
+        Ok(self.server.shutdown().await?)
+    }
+}
+
+/// A connection of one's own.
+pub async fn connect(address: &str) -> Fallible<Channel> {
+    Ok(Endpoint::from_shared(address.to_owned())?.tcp_nodelay(true).connect().await?)
+}
+
+/// The key of the n-th experiment.
+pub fn key(n: usize) -> String {
+    format!("exp-{n:03}")
+}
+
+/// Control and two variations with a tenth of the line each, one conversion metric, boundaries moved by people.
+fn declared(n: usize) -> Experiment {
+    let variation = |key: &str, colour: &str| Variation {
+        key: key.to_owned(),
+        payload: Some(Payload { value: Some(Value::StringValue(colour.to_owned())) }),
+        initial_share: (key != "control").then_some(0.1),
+        ..Variation::default()
+    };
+    Experiment {
+        key: key(n),
+        description: "The colour of a button".to_owned(),
+        variations: vec![variation("control", "#1a7f37"), variation("blue", "#0969da"), variation("red", "#d1242f")],
+        metrics: vec![Metric {
+            key: "purchase".to_owned(),
+            event: "purchase".to_owned(),
+            decision: true,
+            ..Metric::default()
+        }],
+        policy: Some(Policy { kind: Some(policy::Kind::Manual(ManualPolicy { floor: 0.05, tick: None })) }),
+        ..Experiment::default()
+    }
+}
+
+/// What a visitor's question looks like: a unit key and four attributes.
+pub fn question(experiment: usize, unit: usize, exposure: ExposureMode) -> AssignRequest {
+    let text = |text: String| prost_types::Value { kind: Some(Kind::StringValue(text)) };
+    let number = |number: f64| prost_types::Value { kind: Some(Kind::NumberValue(number)) };
+    let fields = BTreeMap::from([
+        ("targetingKey".to_owned(), text(format!("user-{unit:07}"))),
+        ("country".to_owned(), text("fr".to_owned())),
+        ("plan".to_owned(), text("premium".to_owned())),
+        ("platform".to_owned(), text("ios".to_owned())),
+        ("version".to_owned(), number(42.0)),
+    ]);
+    let context = Some(prost_types::Struct { fields });
+    AssignRequest { experiment: key(experiment), context, exposure: exposure.into() }
+}
