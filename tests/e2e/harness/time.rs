@@ -1,0 +1,23 @@
+//! Instants, as numbers that can be compared.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prost_types::Timestamp;
+
+/// Microseconds since the epoch, of an instant that was sent.
+#[track_caller]
+pub(crate) fn micros(at: &Option<Timestamp>) -> i64 {
+    let at = at.as_ref().expect("an instant");
+    at.seconds * 1_000_000 + i64::from(at.nanos) / 1_000
+}
+
+/// Microseconds since the epoch, by this machine, which the server runs on too.
+pub(crate) fn now_micros() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    i64::try_from(since.as_micros()).expect("a while to go")
+}
+
+/// The instant at a second of the epoch.
+pub(crate) fn at_second(seconds: i64) -> Timestamp {
+    Timestamp { seconds, nanos: 0 }
+}

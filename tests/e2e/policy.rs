@@ -1,0 +1,143 @@
+//! The policy on the wall's clock: reallocating now, ticking by itself, and publishing before taking effect.
+
+use std::time::Duration;
+
+use inroad_wire::v1;
+
+use crate::harness::{
+    Api, Server, Setup, conversions, eventually_within, exposure_of, flag, metric, micros, outcome, thompson,
+};
+
+const KEY: &str = "bandit";
+
+fn experiment(tick_seconds: i64) -> v1::Experiment {
+    thompson(conversions(flag(KEY, &[("a", 0.2), ("b", 0.2)])), tick_seconds)
+}
+
+/// Everybody is exposed; one in ten buys, but of `a` one in two.
+async fn visit(api: &Api, units: usize) {
+    let units: Vec<String> = (0..units).map(|i| format!("u{i}")).collect();
+    let answers = api.assign_all(KEY, &units).await;
+    let (mut exposures, mut outcomes) = (Vec::new(), Vec::new());
+    for (i, (unit, answer)) in units.iter().zip(&answers).enumerate() {
+        exposures.push(exposure_of(KEY, unit, answer));
+        if i % (if answer.variation == "a" { 2 } else { 10 }) == 0 {
+            outcomes.push(outcome(unit, 1.0, "order-1"));
+        }
+    }
+    for chunk in exposures.chunks(5_000) {
+        api.record(chunk.to_vec(), vec![]).await;
+    }
+    for chunk in outcomes.chunks(5_000) {
+        api.record(vec![], chunk.to_vec()).await;
+    }
+}
+
+async fn reallocate(api: &Api) -> v1::ReallocateResponse {
+    let request = v1::ReallocateRequest { key: KEY.to_owned() };
+    api.experiments().reallocate(request).await.expect("a decision").into_inner()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reallocating_now_grows_the_better_variation_within_its_cap_and_can_be_recomputed() {
+    let server = Server::with(Setup::lead("300ms")).await;
+    let api = server.api();
+    let started = api.launch(experiment(86_400)).await;
+    visit(&api, 3_000).await;
+    let response = reallocate(&api).await;
+    let decision = response.decision.expect("a decision");
+    let now = response.experiment.expect("the experiment");
+    assert_eq!((decision.hold.as_str(), decision.revision), ("", 2), "{decision:?}");
+    let arm = |key: &str| decision.arms.iter().find(|arm| arm.variation == key).expect("an arm").clone();
+    assert!(arm("a").p_best > 0.99 && arm("a").share_after > arm("a").share_before, "{decision:?}");
+    assert!(arm("b").share_after == arm("b").share_before && arm("control").share_after < arm("control").share_before);
+    let passed = (micros(&decision.at) - micros(&started.start_time)) as f64 / 86_400e6;
+    let grown: f64 = decision.arms.iter().skip(1).map(|arm| arm.share_after - arm.share_before).sum();
+    assert!(grown > 0.0 && grown <= passed + 1e-9, "the whole line a day: {grown} in {passed} days");
+    assert!(micros(&now.effective_at) >= micros(&decision.at) + 300_000, "I4: a lead later");
+    let explained = api.explain(KEY, 2).await;
+    assert!(explained.reproduced, "I7: {explained:?}");
+    assert_eq!(explained.decision.as_ref(), Some(&decision));
+
+    let again = reallocate(&api).await.decision.expect("a decision");
+    assert!(again.revision == 3 || !again.hold.is_empty(), "{again:?}");
+    assert_eq!(api.results(KEY).await.units_moved, 0);
+    let audit = api.audit(KEY).await;
+    assert_eq!(audit[0].action, "tick");
+    assert_ne!(audit[0].actor, "inroad-policy", "a person asked for it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_data_reallocating_now_changes_nothing_and_says_why() {
+    let server = Server::start().await;
+    let api = server.api();
+    api.launch(experiment(86_400)).await;
+    let decision = reallocate(&api).await.decision.expect("a decision");
+    assert_eq!((decision.revision, decision.hold.as_str()), (0, "BURN_IN"));
+    assert!(decision.summary.contains("burn-in"), "{}", decision.summary);
+    assert_eq!(api.revisions(KEY).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variation_that_is_credibly_worse_is_killed_by_the_policy() {
+    let server = Server::start().await;
+    let api = server.api();
+    api.launch(experiment(86_400)).await;
+    let units: Vec<String> = (0..3_000).map(|i| format!("u{i}")).collect();
+    let answers = api.assign_all(KEY, &units).await;
+    let exposures = units.iter().zip(&answers).map(|(unit, answer)| exposure_of(KEY, unit, answer)).collect();
+    let bought = |(i, (unit, answer)): (usize, (&String, &v1::AssignResponse))| {
+        let buys = i % (if answer.variation == "b" { 40 } else { 4 }) == 0;
+        buys.then(|| outcome(unit, 1.0, "order-1"))
+    };
+    let outcomes = units.iter().zip(&answers).enumerate().filter_map(bought).collect();
+    api.record(exposures, outcomes).await;
+    let response = reallocate(&api).await;
+    let decision = response.decision.expect("a decision");
+    assert_eq!(decision.killed, ["b"], "{decision:?}");
+    let killed = response.experiment.expect("the experiment").variations.into_iter().find(|v| v.key == "b");
+    assert!(killed.is_some_and(|b| b.killed && b.share > 0.19), "its points are kept");
+    let after = api.assign_all(KEY, &units).await;
+    for (before, after) in answers.iter().zip(&after) {
+        let expected = if before.variation == "b" { "control" } else { before.variation.as_str() };
+        assert!(after.variation == expected || before.variation == "control", "{before:?} {after:?}");
+    }
+    assert_eq!(metric(&api.results(KEY).await, "b", "bought").metric, "bought");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_experiment_on_the_walls_clock_ticks_by_itself_a_lead_before_the_tick_begins() {
+    let server = Server::with(Setup::lead("1s")).await;
+    let api = server.api();
+    api.launch(experiment(60)).await;
+    visit(&api, 3_000).await;
+    // The ticks are of the calendar, a minute long: the next one is never further away than that.
+    let tick = eventually_within(Duration::from_secs(75), "the policy ticks", async || {
+        api.audit(KEY).await.into_iter().find(|entry| entry.actor == "inroad-policy")
+    })
+    .await;
+    assert_eq!(tick.action, "tick");
+    let revisions = api.revisions(KEY).await;
+    let Some(made) = revisions.iter().find(|revision| revision.cause == "policy") else {
+        panic!("the tick moved nothing: {tick:?}")
+    };
+    let (published, effective) = (micros(&tick.at), micros(&made.effective_at));
+    assert!(published + 500_000 <= effective, "I4: published at {published}, in effect at {effective}");
+    assert!(effective % 60_000_000 == 0 || effective >= published + 1_000_000, "as the tick begins: {effective}");
+    assert!(api.explain(KEY, made.number).await.reproduced);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revision_is_published_a_lead_before_it_takes_effect_however_late_the_counts_are() {
+    let server = Server::with(Setup::lead("200ms")).await;
+    let api = server.api();
+    api.launch(experiment(86_400)).await;
+    // Enough to be counted that counting takes longer than the lead.
+    visit(&api, 60_000).await;
+    let response = reallocate(&api).await;
+    let decision = response.decision.expect("a decision");
+    assert_eq!(decision.revision, 2, "{decision:?}");
+    let published = micros(&api.audit(KEY).await[0].at);
+    let effective = micros(&response.experiment.expect("the experiment").effective_at);
+    assert!(published + 150_000 <= effective, "I4: published at {published}, in effect at {effective}");
+}
