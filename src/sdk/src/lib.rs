@@ -23,7 +23,7 @@
 //! # }
 //!
 //! client.track(Outcome::new("purchase").by("user-123").value(12.5));
-//! let flushed = client.shutdown(Duration::from_secs(1)).await;
+//! let flushed = client.shutdown(Duration::from_millis(200)).await;
 //! println!("{} events were not acknowledged", flushed.left);
 //! # Ok(())
 //! # }

@@ -39,6 +39,10 @@ impl Shared {
     /// Takes what the server, or a bootstrap file, says. Only ever called by one task at a time.
     pub(crate) fn take(&self, sent: v1::WatchSnapshotsResponse, source: Source) -> Result<(), Error> {
         let old = self.state.load_full();
+        if old.is_heartbeat(&sent) {
+            self.source.send_replace(source);
+            return Ok(());
+        }
         let step = old.next(sent)?;
         if step.other_store && old.ready {
             tracing::warn!(store = %step.state.store_id, "another store answers: everything is replaced by what it has");

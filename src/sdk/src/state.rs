@@ -1,10 +1,10 @@
 //! The snapshot in use, laid out for looking up, and how the next one is made of it and what the server sent.
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use inroad_assignment::served::ServedError;
 use inroad_assignment::{Assignment, Context, Reason, ServedExperiment, Timestamp};
 use inroad_wire::{served_from_wire, v1};
 
@@ -70,6 +70,12 @@ impl State {
         &self.experiments
     }
 
+    /// Whether a message says nothing but that the server is there.
+    pub(crate) fn is_heartbeat(&self, sent: &v1::WatchSnapshotsResponse) -> bool {
+        let nothing = !sent.full && sent.experiments.is_empty() && sent.removed.is_empty();
+        nothing && self.ready && sent.version == self.version && sent.store_id == self.store_id
+    }
+
     /// The next state: what was sent, checked against what is here. What does not pass is left out, and its older
     /// self stays.
     ///
@@ -89,7 +95,7 @@ impl State {
         }
         let before = held.len();
         if !behind {
-            let named: std::collections::HashSet<&str> = sent.experiments.iter().map(|e| e.key.as_str()).collect();
+            let named: HashSet<&str> = sent.experiments.iter().map(|e| e.key.as_str()).collect();
             held.retain(|key, _| {
                 let gone = sent.full && !named.contains(&**key) || sent.removed.iter().any(|r| **r == **key);
                 if gone {
@@ -103,24 +109,28 @@ impl State {
         for sent in sent.experiments {
             let key = sent.key.clone();
             let old = held.get(key.as_str());
-            if old.is_some_and(|old| old.parts().version == sent.version) {
-                accepted.push(key);
-                continue;
+            match old.map(|old| sent.version.cmp(&old.parts().version)) {
+                // Only older, as from a replica that lags: nothing is wrong with it, and nothing to be done with it.
+                Some(Ordering::Less) => {
+                    stale += 1;
+                    continue;
+                }
+                Some(Ordering::Equal) => {
+                    accepted.push(key);
+                    continue;
+                }
+                Some(Ordering::Greater) | None => {}
             }
             let checked = served_from_wire(sent).map_err(|error| error.to_string()).and_then(|new| {
-                match old.map_or(Ok(()), |old| new.check_follows(old)) {
-                    Ok(()) => Ok(Some(new)),
-                    Err(ServedError::Backwards(_)) => Ok(None),
-                    Err(error) => Err(error.to_string()),
-                }
+                let follows = old.map_or(Ok(()), |old| new.check_follows(old));
+                follows.map(|()| new).map_err(|error| error.to_string())
             });
             match checked {
-                Ok(Some(new)) => {
+                Ok(new) => {
                     held.insert(key.as_str().into(), Arc::new(new));
                     accepted.push(key);
                     changed = true;
                 }
-                Ok(None) => stale += 1,
                 Err(reason) => refused.push(Refusal { experiment: key, reason }),
             }
         }

@@ -115,6 +115,36 @@ async fn a_replica_that_lags_takes_nothing_away() {
 }
 
 #[tokio::test]
+async fn a_newer_snapshot_of_an_older_generation_is_refused_and_told() {
+    let second = Made { generation: 2, ..Made::everybody("colour", 5) };
+    let server = Scripted::with(full(5, &[second.wire()])).await;
+    let client = server.client().await;
+    server.send(change(6, &[Made::new("colour", 6).wire()]));
+    version(&client, 6).await;
+    assert_eq!(client.evaluate("colour", &user()).generation(), 2);
+    let status = client.status();
+    assert_eq!((status.stale, status.refusals), (0, 1));
+    assert!(status.refused[0].reason.contains("older"), "{:?}", status.refused);
+}
+
+#[tokio::test]
+async fn a_message_that_changes_nothing_keeps_the_connection_and_tells_nobody() {
+    let server = Scripted::with(full(1, &[Made::new("colour", 1).wire()])).await;
+    let client = server.builder().silence_timeout(Duration::from_millis(200)).build().unwrap();
+    assert!(client.ready(SOON).await);
+    let mut changes = client.subscribe();
+    changes.mark_unchanged();
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(500) {
+        server.send(change(1, &[]));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!changes.has_changed().unwrap());
+    assert_eq!(server.watched(1).await.len(), 1);
+    assert!(client.status().snapshot_age.is_some_and(|age| age < Duration::from_millis(200)));
+}
+
+#[tokio::test]
 async fn another_store_replaces_everything() {
     let server = Scripted::with(full(9, &[Made::everybody("colour", 9).wire(), Made::new("size", 9).wire()])).await;
     let client = server.client().await;
