@@ -9,7 +9,7 @@ use crate::{apply, assign, demo, experiment, record, replay, results, serve, wat
 
 /// Multi-armed-bandit allocation that never moves a unit between variations.
 #[derive(Debug, Parser)]
-#[command(name = "inroad", version, about, propagate_version = true)]
+#[command(name = "inroad", version, propagate_version = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     server: ServerArgs,
@@ -106,7 +106,6 @@ mod tests {
             "inroad experiment conclude k",
             "inroad experiment conclude k --ship a --roll-back",
             "inroad experiment advance k --by yesterday",
-            "inroad record",
             "inroad serve --store postgres://x",
             "inroad assign k alice --local --durable",
         ] {

@@ -202,6 +202,30 @@ mod tests {
         assert_eq!((result, calls), (Err(Code::Unavailable), 2));
     }
 
+    /// A server that reads so many bytes of each connection and then drops it, as a killed one does.
+    async fn dying(after: usize) -> Connection {
+        use tokio::io::AsyncReadExt;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut bytes = vec![0; after];
+                let _ = stream.read_exact(&mut bytes).await;
+            }
+        });
+        Connection::lazy(&ServerArgs { server, actor: Some("test".to_owned()) }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_is_no_answer() {
+        // Before anything was read, within the greeting, and within the request.
+        for after in [0, 30, 120] {
+            let mut client = dying(after).await.experiments();
+            let status = client.get_experiment(inroad_wire::v1::GetExperimentRequest::default()).await.unwrap_err();
+            assert!(may_pass(&status), "after {after} bytes: {status:?}");
+        }
+    }
+
     #[tokio::test]
     async fn the_pause_that_the_server_asks_for_is_kept() {
         let busy = inroad_wire::status::busy("FULL", "full", Duration::from_millis(200));

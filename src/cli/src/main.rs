@@ -11,6 +11,8 @@ mod diff;
 mod document;
 mod experiment;
 mod failure;
+#[cfg(test)]
+mod fake;
 mod local;
 mod output;
 mod parse;

@@ -21,10 +21,10 @@ use crate::parse::{self, Attribute, UnitRef};
 
 /// What to record.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct RecordArgs {
     /// A file of events, one JSON object a line; - for standard input
-    #[arg(long, short, value_name = "FILE", required = true)]
+    #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
     /// How long to go on trying while the server is busy or away
     #[arg(long, default_value = "60s", value_parser = parse::duration, value_name = "DURATION")]

@@ -60,8 +60,8 @@ pub(crate) struct Drive<'a> {
 }
 
 impl Drive<'_> {
-    /// Replays these ticks, and decides the one after them.
-    pub(crate) async fn run(&mut self, ticks: &[Tick]) -> anyhow::Result<()> {
+    /// Replays these ticks; if the last of them is whole, the clock goes past it and the policy decides once more.
+    pub(crate) async fn run(&mut self, ticks: &[Tick], whole: bool) -> anyhow::Result<()> {
         for tick in ticks {
             self.advance(tick.last).await?;
             for first in tick.rows.clone().step_by(BATCH) {
@@ -71,7 +71,7 @@ impl Drive<'_> {
                 self.bar.set_position(rows.end as u64);
             }
         }
-        match ticks.last() {
+        match ticks.last().filter(|_| whole) {
             Some(tick) => self.advance(tick.last.plus(Duration::from_micros(1))).await,
             None => Ok(()),
         }

@@ -7,12 +7,15 @@ mod matching;
 mod plan;
 mod report;
 mod setup;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use inroad_assignment::Timestamp;
+use inroad_wire::v1::GetResultsResponse;
 
 use crate::connect::{Connection, Patience, ServerArgs};
 use crate::failure::usage;
@@ -99,9 +102,29 @@ struct PolicyArgs {
     kill_probability: Option<f64>,
 }
 
-/// Replays.
+/// Replays, and tells how it went.
 pub(crate) async fn run(args: ReplayArgs, server: &ServerArgs, out: Output) -> anyhow::Result<()> {
-    let key = key_of(&args)?;
+    let replayed = replay(&args, server, out).await?;
+    let report = report::Report(&replayed);
+    out.value(&report.json())?;
+    out.line(report.text())?;
+    report.check()
+}
+
+/// A replay that has come to its end.
+#[derive(Debug)]
+struct Replayed {
+    log: log::Log,
+    /// The whole file, by arm, also where a limit left some of it out.
+    whole: Vec<log::Tally>,
+    seen: drive::Seen,
+    results: GetResultsResponse,
+    /// Rows that another run had replayed before.
+    earlier: u64,
+}
+
+async fn replay(args: &ReplayArgs, server: &ServerArgs, out: Output) -> anyhow::Result<Replayed> {
+    let key = key_of(args)?;
     let columns = log::Columns {
         arm: &args.arm_column,
         control: args.control.as_deref(),
@@ -109,10 +132,10 @@ pub(crate) async fn run(args: ReplayArgs, server: &ServerArgs, out: Output) -> a
         unit: args.unit_column.as_deref(),
         time: args.time_column.as_deref(),
     };
-    let mut log = log::Log::read(&args.file, &columns)?;
+    let log = log::Log::read(&args.file, &columns)?;
     let whole = log.tallies();
     let rows_per_day = args.rows_per_day.map_or(log.rows.len() as f64 / DAYS, |n| n as f64);
-    log.rows.truncate(args.limit.unwrap_or(usize::MAX));
+    let limit = args.limit.map_or(log.rows.len(), |limit| limit.min(log.rows.len()));
     for arm in &log.arms {
         out.line(format!("{:?} is variation {}", arm.label, arm.key))?;
     }
@@ -125,8 +148,8 @@ pub(crate) async fn run(args: ReplayArgs, server: &ServerArgs, out: Output) -> a
         }
         None => args.start,
     };
-    let doc = setup::definition(&key, &log, &args, start);
-    let (experiment, made) = setup::running(&connection, &doc, &args).await?;
+    let doc = setup::definition(&key, &log, args, start);
+    let (experiment, made) = setup::running(&connection, &doc, args).await?;
     let started = views::time(experiment.start_time.as_ref()).unwrap_or(start);
     let pace = match args.time_column {
         Some(_) => plan::Pace::Told,
@@ -139,10 +162,10 @@ pub(crate) async fn run(args: ReplayArgs, server: &ServerArgs, out: Output) -> a
         )));
     }
     let tick = setup::tick(&experiment)?;
-    let ticks = plan::ticks(&times, tick);
+    let (ticks, whole_ticks) = plan::cut(plan::ticks(&times, tick), limit);
     let now = views::time(experiment.now.as_ref()).unwrap_or(started);
     let done = plan::done(&ticks, now);
-    let earlier = ticks.get(done).map_or(log.rows.len(), |tick| tick.rows.start);
+    let earlier = ticks.get(done).map_or(limit, |tick| tick.rows.start);
     out.line(format!("experiment {key} {}", if made { "is made and runs" } else { "was there, and goes on" }))?;
     if earlier > 0 {
         out.line(format!(
@@ -152,7 +175,7 @@ pub(crate) async fn run(args: ReplayArgs, server: &ServerArgs, out: Output) -> a
         ))?;
     }
 
-    let bar = progress::bar(log.rows.len() as u64, Of::Rows, out);
+    let bar = progress::bar(limit as u64, Of::Rows, out);
     bar.set_position(earlier as u64);
     let pausing = |status: &tonic::Status| bar.set_message(format!("waiting: {}", status.message()));
     let mut drive = drive::Drive {
@@ -166,17 +189,14 @@ pub(crate) async fn run(args: ReplayArgs, server: &ServerArgs, out: Output) -> a
         bar: &bar,
         seen: drive::Seen::new(log.arms.len()),
     };
-    let driven = drive.run(&ticks[done..]).await;
+    let driven = drive.run(&ticks[done..], whole_ticks).await;
     bar.finish_and_clear();
     driven.map_err(|e| {
         e.context("the replay broke off; run the same command again, it goes on where the clock stands")
     })?;
     let results = drive.results().await?;
-    let report =
-        report::Report { log: &log, whole: &whole, seen: &drive.seen, results: &results, earlier: earlier as u64 };
-    out.value(&report.json())?;
-    out.line(report.text())?;
-    report.check()
+    let seen = drive.seen;
+    Ok(Replayed { log, whole, seen, results, earlier: earlier as u64 })
 }
 
 /// The experiment's key: as given, or made of the file's name.

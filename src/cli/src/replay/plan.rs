@@ -64,6 +64,15 @@ fn last_of_tick(at: Timestamp, length: Duration) -> Timestamp {
     Timestamp::start_of_tick(at.tick(length).saturating_add(1), length).minus(Duration::from_micros(1))
 }
 
+/// The ticks of the first `limit` rows, and whether the last of them is whole: only then may the clock go past it.
+pub(crate) fn cut(mut ticks: Vec<Tick>, limit: usize) -> (Vec<Tick>, bool) {
+    ticks.retain(|tick| tick.rows.start < limit);
+    let Some(last) = ticks.last_mut() else { return (ticks, false) };
+    let whole = last.rows.end <= limit;
+    last.rows.end = last.rows.end.min(limit);
+    (ticks, whole)
+}
+
 /// How many ticks a clock that stands at `now` has behind it: those rows were replayed. A tick whose last instant it
 /// stands on may have been broken off, and is done again.
 pub(crate) fn done(ticks: &[Tick], now: Timestamp) -> usize {
@@ -106,6 +115,19 @@ mod tests {
                 Tick { rows: 3..4, last: last(96) },
             ]
         );
+    }
+
+    #[test]
+    fn a_limit_within_a_tick_leaves_it_open() {
+        let all = || ticks(&[at(1), at(2), at(25), at(26)], 24 * HOUR);
+        let rows = |limit| {
+            let (ticks, whole) = cut(all(), limit);
+            (ticks.into_iter().map(|tick| (tick.rows.start, tick.rows.end)).collect::<Vec<_>>(), whole)
+        };
+        assert_eq!(rows(9), (vec![(0, 2), (2, 4)], true));
+        assert_eq!(rows(3), (vec![(0, 2), (2, 3)], false));
+        assert_eq!(rows(2), (vec![(0, 2)], true));
+        assert_eq!(rows(0), (vec![], false));
     }
 
     #[test]

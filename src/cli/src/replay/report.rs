@@ -1,24 +1,16 @@
 //! What a replay showed: the policy's rows beside the server's numbers beside the whole file. Pure.
 
-use inroad_wire::v1::{ArmResult, GetResultsResponse};
+use inroad_wire::v1::ArmResult;
 use serde_json::{Value, json};
 
-use super::drive::Seen;
-use super::log::{Log, Tally};
+use super::Replayed;
+use super::log::Tally;
 use crate::output::{count, fields, percent, plural, rate, table};
 use crate::results::decision_metric;
 use crate::views;
 
 /// All that there is to tell.
-pub(super) struct Report<'a> {
-    pub(super) log: &'a Log,
-    /// The whole file, by arm.
-    pub(super) whole: &'a [Tally],
-    pub(super) seen: &'a Seen,
-    pub(super) results: &'a GetResultsResponse,
-    /// Rows that another run had replayed before.
-    pub(super) earlier: u64,
-}
+pub(super) struct Report<'a>(pub(super) &'a Replayed);
 
 /// One arm's line.
 struct Line<'a> {
@@ -45,15 +37,15 @@ fn number(x: f64) -> Value {
 
 impl Report<'_> {
     fn lines(&self) -> impl Iterator<Item = Line<'_>> {
-        self.log.arms.iter().enumerate().map(|(i, arm)| {
-            let result = self.results.arms.iter().find(|a| a.variation == arm.key);
-            let metric = result.and_then(|a| decision_metric(self.results, a));
+        self.0.log.arms.iter().enumerate().map(|(i, arm)| {
+            let result = self.0.results.arms.iter().find(|a| a.variation == arm.key);
+            let metric = result.and_then(|a| decision_metric(&self.0.results, a));
             Line {
                 variation: &arm.key,
                 label: &arm.label,
                 result,
-                used: self.seen.used[i],
-                whole: self.whole[i],
+                used: self.0.seen.used[i],
+                whole: self.0.whole[i],
                 server: metric.map_or((0, 0), |m| (m.converted, m.units)),
             }
         })
@@ -64,7 +56,7 @@ impl Report<'_> {
     }
 
     pub(super) fn text(&self) -> String {
-        let r = self.results;
+        let r = &self.0.results;
         let row = |line: Line<'_>| {
             let killed = line.result.is_some_and(|a| a.killed);
             vec![
@@ -79,9 +71,9 @@ impl Report<'_> {
             ]
         };
         let head = ["variation", "share", "rows used", "rate in them", "rate by server", "rate in file", "P(best)", ""];
-        let (used, whole) = (all(&self.seen.used), all(self.whole));
+        let (used, whole) = (all(&self.0.seen.used), all(&self.0.whole));
         let mut facts = vec![
-            ("rows used", format!("{}, {} skipped", count(used.rows), count(self.seen.skipped))),
+            ("rows used", format!("{}, {} skipped", count(used.rows), count(self.0.seen.skipped))),
             ("rate in rows used", format!("{} (whole file {})", percent(of(used)), percent(of(whole)))),
             (
                 "units moved",
@@ -96,21 +88,21 @@ impl Report<'_> {
             ("clock", format!("{}, revision {}", views::time_text(r.now.as_ref()), r.revision)),
             ("verdict", r.verdict.clone()),
         ];
-        if self.earlier > 0 {
+        if self.0.earlier > 0 {
             let told = format!(
                 "{} by an earlier run: in the server's numbers, not in the rows above",
-                plural(self.earlier, "row")
+                plural(self.0.earlier, "row")
             );
             facts.push(("replayed before", told));
         }
-        for (reason, refused) in &self.seen.refused {
+        for (reason, refused) in &self.0.seen.refused {
             facts.push(("refused", format!("{} ({reason})", plural(*refused, "event"))));
         }
         format!("\n{}\n\n{}", table(&head, self.lines().map(row).collect()), fields(&facts))
     }
 
     pub(super) fn json(&self) -> Value {
-        let r = self.results;
+        let r = &self.0.results;
         let arm = |line: Line<'_>| {
             json!({
                 "variation": line.variation, "label": line.label,
@@ -122,21 +114,21 @@ impl Report<'_> {
                 "rows_file": line.whole.rows, "converted_file": line.whole.converted, "rate_file": number(of(line.whole)),
             })
         };
-        let (used, whole) = (all(&self.seen.used), all(self.whole));
+        let (used, whole) = (all(&self.0.seen.used), all(&self.0.whole));
         json!({
             "experiment": r.key, "arms": self.lines().map(arm).collect::<Vec<_>>(),
-            "rows_used": used.rows, "rows_skipped": self.seen.skipped, "rows_earlier": self.earlier,
+            "rows_used": used.rows, "rows_skipped": self.0.seen.skipped, "rows_earlier": self.0.earlier,
             "rate_used": number(of(used)), "rate_file": number(of(whole)),
             "units_moved": r.units_moved, "crossovers": r.crossovers, "dropped_records": r.dropped_records,
             "stale_exposures": r.stale_exposures, "control_share": number(self.control_share()), "floor": r.floor,
-            "revision": r.revision, "now": views::time_text(r.now.as_ref()), "refused": self.seen.refused,
+            "revision": r.revision, "now": views::time_text(r.now.as_ref()), "refused": self.0.seen.refused,
             "verdict": r.verdict,
         })
     }
 
     /// A replay of which events were refused is not to be trusted.
     pub(super) fn check(&self) -> anyhow::Result<()> {
-        match self.seen.refused.values().sum::<u64>() {
+        match self.0.seen.refused.values().sum::<u64>() {
             0 => Ok(()),
             n => anyhow::bail!("{} refused by the server: these numbers are not whole", plural(n, "event")),
         }

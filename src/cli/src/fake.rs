@@ -1,0 +1,245 @@
+//! A server for tests: the real lifecycle and the real line over real gRPC, with no store and a policy that grows the
+//! last variation by a twentieth each tick. It can be told to break, before or after it has done what it was asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use inroad_assignment::experiment::Cause;
+use inroad_assignment::{Arm, Definition, Experiment, Salt, ServedExperiment, Timestamp, Width};
+use inroad_wire::v1::assignment_service_server::{AssignmentService, AssignmentServiceServer};
+use inroad_wire::v1::event_service_server::{EventService, EventServiceServer};
+use inroad_wire::v1::experiment_service_server::{ExperimentService, ExperimentServiceServer};
+use inroad_wire::v1::result_service_server::{ResultService, ResultServiceServer};
+use inroad_wire::v1::{self, MetricResult};
+use inroad_wire::{
+    assignment_to_wire, context_from_struct, definition_from_wire, experiment_to_wire, timestamp_from_wire,
+};
+use tonic::{Request, Response, Status};
+
+use crate::connect::ServerArgs;
+
+/// What the fake knows.
+#[derive(Default)]
+pub(crate) struct Inner {
+    pub(crate) experiments: BTreeMap<String, Experiment>,
+    /// Who was exposed to what, with the first instant.
+    pub(crate) exposures: BTreeMap<(String, String), Timestamp>,
+    /// Unit and event id.
+    pub(crate) outcomes: BTreeSet<(String, String)>,
+    /// Every so many calls one breaks.
+    pub(crate) break_every: u64,
+    /// After so many calls all of them do.
+    pub(crate) dead_after: Option<u64>,
+    pub(crate) calls: u64,
+    /// How many events came.
+    pub(crate) events: u64,
+}
+
+/// A fake, to be looked into.
+#[derive(Clone, Default)]
+pub(crate) struct Fake(Arc<Mutex<Inner>>);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl Fake {
+    /// Starts to serve.
+    pub(crate) async fn start(&self) -> ServerArgs {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        let router = tonic::transport::Server::builder()
+            .add_service(AssignmentServiceServer::new(self.clone()))
+            .add_service(EventServiceServer::new(self.clone()))
+            .add_service(ExperimentServiceServer::new(self.clone()))
+            .add_service(ResultServiceServer::new(self.clone()));
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        tokio::spawn(router.serve_with_incoming(incoming));
+        ServerArgs { server, actor: Some("test".to_owned()) }
+    }
+
+    pub(crate) fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers a call, or breaks: every other time after the work was done.
+    fn answer<T>(&self, work: impl FnOnce(&mut Inner) -> Result<T, Status>) -> Answer<T> {
+        let mut inner = self.inner();
+        inner.calls += 1;
+        let calls = inner.calls;
+        let breaks = inner.break_every > 0 && calls.is_multiple_of(inner.break_every);
+        let dead = inner.dead_after.is_some_and(|after| calls > after);
+        let away = || Err(Status::unavailable("the fake is away"));
+        if dead || breaks && (calls / inner.break_every).is_multiple_of(2) {
+            return away();
+        }
+        let told = work(&mut inner)?;
+        if breaks { away() } else { Ok(Response::new(told)) }
+    }
+}
+
+impl Inner {
+    fn get(&self, key: &str) -> Result<&Experiment, Status> {
+        self.experiments.get(key).ok_or_else(|| Status::not_found("no such experiment"))
+    }
+
+    fn shown(&self, key: &str) -> Result<v1::Experiment, Status> {
+        Ok(experiment_to_wire(self.get(key)?, 1, Timestamp::default()))
+    }
+
+    fn advance(&mut self, key: &str, to: Timestamp) -> Result<(), Status> {
+        let experiment = self.experiments.get_mut(key).ok_or_else(|| Status::not_found("no such experiment"))?;
+        let arm = Arm::new(experiment.definition.variations().len() - 1).unwrap();
+        while let Some(now) = experiment.manual_now.filter(|now| *now < to) {
+            let boundary = experiment.next_tick_after(now);
+            if boundary > to {
+                break;
+            }
+            let step = Width::from_share(0.05).unwrap();
+            let _ = experiment.grow(&[(arm, step)], Cause::Policy, now, boundary);
+            experiment.advance_clock(boundary).unwrap();
+        }
+        experiment.advance_clock(to).map_err(|e| Status::failed_precondition(e.to_string()))
+    }
+}
+
+#[tonic::async_trait]
+impl AssignmentService for Fake {
+    async fn assign(&self, _: Request<v1::AssignRequest>) -> Answer<v1::AssignResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn batch_assign(&self, request: Request<v1::BatchAssignRequest>) -> Answer<v1::BatchAssignResponse> {
+        self.answer(|inner| {
+            let mut responses = Vec::new();
+            for question in request.into_inner().requests {
+                let served = ServedExperiment::of(inner.get(&question.experiment)?, 1, Timestamp::default()).unwrap();
+                let context = context_from_struct(question.context).unwrap();
+                responses.push(assignment_to_wire(&served.assign(&context, Timestamp::default())));
+            }
+            Ok(v1::BatchAssignResponse { responses })
+        })
+    }
+
+    type WatchSnapshotsStream = tokio_stream::Empty<Result<v1::WatchSnapshotsResponse, Status>>;
+
+    async fn watch_snapshots(&self, _: Request<v1::WatchSnapshotsRequest>) -> Answer<Self::WatchSnapshotsStream> {
+        Ok(Response::new(tokio_stream::empty()))
+    }
+}
+
+#[tonic::async_trait]
+impl EventService for Fake {
+    async fn record(&self, request: Request<v1::RecordRequest>) -> Answer<v1::RecordResponse> {
+        let request = request.into_inner();
+        self.answer(|inner| {
+            let accepted = (request.exposures.len() + request.outcomes.len()) as u32;
+            inner.events += u64::from(accepted);
+            for exposure in request.exposures {
+                let at = timestamp_from_wire(&exposure.occurred_at.unwrap()).unwrap();
+                let experiment = inner.get(&exposure.experiment)?;
+                let generation = experiment.generation().unwrap();
+                assert!(at <= experiment.manual_now.unwrap(), "an exposure of the future");
+                assert_eq!(generation.in_effect(at).unwrap().number, exposure.revision, "not the revision of the time");
+                let seen = inner.exposures.entry((exposure.unit, exposure.variation)).or_insert(at);
+                *seen = at.min(*seen);
+            }
+            for outcome in request.outcomes {
+                let unit = outcome.units.into_values().next().unwrap();
+                inner.outcomes.insert((unit, outcome.event_id));
+            }
+            Ok(v1::RecordResponse { accepted, ..Default::default() })
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl ResultService for Fake {
+    async fn get_results(&self, request: Request<v1::GetResultsRequest>) -> Answer<v1::GetResultsResponse> {
+        self.answer(|inner| {
+            let key = request.into_inner().key;
+            let experiment = inner.shown(&key)?;
+            let arm = |v: &v1::Variation| {
+                let units: Vec<&String> =
+                    inner.exposures.keys().filter(|(_, arm)| *arm == v.key).map(|(unit, _)| unit).collect();
+                let converted =
+                    inner.outcomes.iter().filter(|(u, id)| id.ends_with(":0") && units.contains(&u)).count();
+                let metric =
+                    MetricResult { units: units.len() as u64, converted: converted as u64, ..Default::default() };
+                v1::ArmResult {
+                    variation: v.key.clone(),
+                    share: v.share,
+                    units: units.len() as u64,
+                    metrics: vec![metric],
+                    ..Default::default()
+                }
+            };
+            let arms = experiment.variations.iter().map(arm).collect();
+            Ok(v1::GetResultsResponse { key, arms, now: experiment.now, ..Default::default() })
+        })
+    }
+}
+
+macro_rules! not_faked {
+    ($($name:ident: $request:ty => $response:ty),* $(,)?) => {
+        $(fn $name<'s, 'f>(&'s self, _: Request<$request>)
+            -> std::pin::Pin<Box<dyn Future<Output = Answer<$response>> + Send + 'f>>
+        where 's: 'f, Self: 'f {
+            Box::pin(async { Err(Status::unimplemented("not faked")) })
+        })*
+    };
+}
+
+#[tonic::async_trait]
+impl ExperimentService for Fake {
+    async fn create_experiment(&self, request: Request<v1::CreateExperimentRequest>) -> Answer<v1::Experiment> {
+        let doc = definition_from_wire(request.into_inner().experiment.unwrap_or_default()).unwrap();
+        let key = doc.key.clone();
+        self.answer(|inner| {
+            if inner.experiments.contains_key(&key) {
+                return Err(Status::already_exists("it is there"));
+            }
+            let definition = Definition::try_from(doc).map_err(|e| Status::invalid_argument(e.to_string()))?;
+            inner.experiments.insert(key.clone(), Experiment::create(definition, Timestamp::default()));
+            inner.shown(&key)
+        })
+    }
+
+    async fn get_experiment(&self, request: Request<v1::GetExperimentRequest>) -> Answer<v1::Experiment> {
+        self.answer(|inner| inner.shown(&request.into_inner().key))
+    }
+
+    async fn start_experiment(&self, request: Request<v1::StartExperimentRequest>) -> Answer<v1::Experiment> {
+        let key = request.into_inner().key;
+        self.answer(|inner| {
+            let experiment = inner.experiments.get_mut(&key).ok_or_else(|| Status::not_found("no such experiment"))?;
+            let salt = experiment.definition.salt().cloned().unwrap_or_else(|| Salt::parse("drawn").unwrap());
+            let now = experiment.now(Timestamp::default());
+            experiment.start(now, salt).map_err(|e| Status::failed_precondition(e.to_string()))?;
+            inner.shown(&key)
+        })
+    }
+
+    async fn advance_clock(&self, request: Request<v1::AdvanceClockRequest>) -> Answer<v1::AdvanceClockResponse> {
+        let request = request.into_inner();
+        self.answer(|inner| {
+            inner.advance(&request.key, timestamp_from_wire(&request.to.unwrap()).unwrap())?;
+            Ok(v1::AdvanceClockResponse { decisions: Vec::new(), experiment: Some(inner.shown(&request.key)?) })
+        })
+    }
+
+    not_faked! {
+        list_experiments: v1::ListExperimentsRequest => v1::ListExperimentsResponse,
+        update_experiment: v1::UpdateExperimentRequest => v1::Experiment,
+        pause_experiment: v1::PauseExperimentRequest => v1::Experiment,
+        resume_experiment: v1::ResumeExperimentRequest => v1::Experiment,
+        grow_variation: v1::GrowVariationRequest => v1::Experiment,
+        kill: v1::KillRequest => v1::Experiment,
+        restore: v1::RestoreRequest => v1::Experiment,
+        restart_experiment: v1::RestartExperimentRequest => v1::Experiment,
+        conclude_experiment: v1::ConcludeExperimentRequest => v1::Experiment,
+        archive_experiment: v1::ArchiveExperimentRequest => v1::Experiment,
+        reallocate: v1::ReallocateRequest => v1::ReallocateResponse,
+        list_revisions: v1::ListRevisionsRequest => v1::ListRevisionsResponse,
+        explain_revision: v1::ExplainRevisionRequest => v1::ExplainRevisionResponse,
+        list_audit_entries: v1::ListAuditEntriesRequest => v1::ListAuditEntriesResponse,
+    }
+}
