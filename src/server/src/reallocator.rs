@@ -103,8 +103,7 @@ impl Reallocator {
     }
 
     async fn wall_tick(&self, key: &str, actor: &str, at: Timestamp) -> Result<(Entry, Ticked), ServerError> {
-        let effective_at = at.max(self.clock.now().plus(self.lead));
-        let ticked = self.ticker.tick(key, actor, TickTime { at, effective_at, advance_to: None }).await?;
+        let ticked = self.ticker.tick(key, actor, TickTime { at, lead: self.lead, advance_to: None }).await?;
         self.told(key, &ticked.1);
         Ok(ticked)
     }
@@ -112,7 +111,7 @@ impl Reallocator {
     /// Lets the policy decide now.
     pub async fn reallocate_now(&self, key: &str, actor: &str) -> Result<(Entry, Ticked), ServerError> {
         let now = self.catalogue.state().get(key)?.experiment.now(self.clock.now());
-        let time = TickTime { at: now, effective_at: now.plus(self.lead), advance_to: None };
+        let time = TickTime { at: now, lead: self.lead, advance_to: None };
         let ticked = self.ticker.tick(key, actor, time).await?;
         self.told(key, &ticked.1);
         Ok(ticked)
@@ -141,7 +140,7 @@ impl Reallocator {
             let now = experiment.manual_now.unwrap_or(boundary);
             if experiment.last_growth_at < Some(boundary) {
                 let advance_to = Some(boundary.minus(self.lead).max(now));
-                let time = TickTime { at: boundary, effective_at: boundary, advance_to };
+                let time = TickTime { at: boundary, lead: self.lead, advance_to };
                 let (_, ticked) = self.ticker.tick(key, POLICY_ACTOR, time).await?;
                 self.told(key, &ticked);
                 told.push(ticked);

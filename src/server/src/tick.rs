@@ -99,14 +99,15 @@ fn not_running(experiment: &Experiment) -> ServerError {
     })
 }
 
-/// When a tick is, and when what it decides takes effect.
+/// When a tick is.
 #[derive(Debug, Clone, Copy)]
 pub struct TickTime {
-    /// The instant that the decision is about, by the experiment's clock.
+    /// The instant that the decision is about, by the experiment's clock. Its revision holds from then on, or from a
+    /// lead after it is published if that is later.
     pub at: Timestamp,
-    /// From when on its revision holds.
-    pub effective_at: Timestamp,
-    /// What a manual clock is moved to first.
+    /// How long before it takes effect a revision is published.
+    pub lead: Duration,
+    /// What a manual clock is moved to first: a revision is published there, and holds from `at` on.
     pub advance_to: Option<Timestamp>,
 }
 
@@ -148,7 +149,7 @@ impl Ticker {
         let counts = self.store.counts(entry.experiment.definition.key(), generation).await?;
         let by = By { actor, action: "tick", expected_version: Some(entry.version) };
         self.catalogue
-            .change(key, by, |experiment, _| {
+            .change(key, by, |experiment, now| {
                 if let Some(to) = time.advance_to {
                     experiment.advance_clock(to)?;
                 }
@@ -166,8 +167,12 @@ impl Ticker {
                     let mut decider = self.decider.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     decider.decide(&input)?
                 };
-                let now = time.advance_to.unwrap_or(time.at.min(time.effective_at));
-                let revision = apply(experiment, &decision, now, time.effective_at)?;
+                // Counted from here and not from when the tick was asked for: the counts may have been waited for (I4).
+                let (now, effective_at) = match time.advance_to {
+                    Some(moved_to) => (moved_to, time.at),
+                    None => (now.max(time.at), time.at.max(now.plus(time.lead))),
+                };
+                let revision = apply(experiment, &decision, now, effective_at)?;
                 experiment.last_growth_at = Some(time.at);
                 let record = DecisionRecord {
                     generation,
