@@ -7,7 +7,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 use inroad_assignment::{Arm, Digest};
 use inroad_store::{Event, ExposureEvent, Store};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::clock::WallClock;
 use crate::metrics::Metrics;
@@ -27,8 +27,12 @@ struct Recent {
 }
 
 impl Recent {
+    fn contains(&self, key: &(Digest, Arm)) -> bool {
+        self.new.contains(key) || self.old.contains(key)
+    }
+
     fn insert(&mut self, key: (Digest, Arm)) -> bool {
-        if self.new.contains(&key) || self.old.contains(&key) {
+        if self.contains(&key) {
             return false;
         }
         if self.new.len() >= REMEMBERED {
@@ -47,48 +51,71 @@ impl Recent {
 /// The way into the log for exposures that nobody waits for.
 pub struct Exposures {
     queue: mpsc::Sender<ExposureEvent>,
-    recent: Vec<Mutex<Recent>>,
+    /// Those that were queued or are on disk.
+    queued: Memory,
+    /// Those that are on disk for sure: what is only queued may yet be lost (I6).
+    on_disk: Memory,
+}
+
+/// What was recorded lately, in shards.
+struct Memory(Vec<Mutex<Recent>>);
+
+impl Memory {
+    fn new() -> Self {
+        Self((0..SHARDS).map(|_| Mutex::default()).collect())
+    }
+
+    fn shard(&self, digest: Digest) -> Option<std::sync::MutexGuard<'_, Recent>> {
+        let byte = usize::from(digest.as_bytes()[15]);
+        self.0.get(byte % SHARDS).map(|shard| shard.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Whether it is new; if so, it is remembered from now on.
+    fn insert(&self, digest: Digest, arm: Arm) -> bool {
+        self.shard(digest).is_some_and(|mut recent| recent.insert((digest, arm)))
+    }
 }
 
 impl Exposures {
-    /// The queue, and the task that empties it until all senders are gone.
+    /// The queue, and the task that empties it. When `closing` turns true, nothing more gets in, and the task ends with
+    /// what is queued: connections that outlive the server do not hold it up.
     pub fn start(
         store: Arc<dyn Store>,
         clock: Arc<WallClock>,
         metrics: Arc<Metrics>,
         capacity: usize,
+        closing: watch::Receiver<bool>,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(capacity.max(1));
-        let task = tokio::spawn(drain(store, clock, metrics, waiting));
-        (Self { queue, recent: (0..SHARDS).map(|_| Mutex::default()).collect() }, task)
+        let task = tokio::spawn(drain(store, clock, metrics, waiting, closing));
+        (Self { queue, queued: Memory::new(), on_disk: Memory::new() }, task)
     }
 
-    /// Whether this exposure was recorded lately; if not, it is remembered from now on. The digest carries experiment
-    /// and salt, so that no two generations are confused.
+    /// Whether this exposure was queued or recorded lately; if not, it is remembered from now on. The digest carries
+    /// experiment and salt, so that no two generations are confused.
     pub fn is_known(&self, digest: Digest, arm: Arm) -> bool {
-        !self.shard(digest).is_some_and(|mut recent| recent.insert((digest, arm)))
+        !self.queued.insert(digest, arm)
+    }
+
+    /// Whether this exposure was put on disk lately.
+    pub fn is_on_disk(&self, digest: Digest, arm: Arm) -> bool {
+        self.on_disk.shard(digest).is_some_and(|recent| recent.contains(&(digest, arm)))
+    }
+
+    /// Remembers that this exposure is on disk.
+    pub fn settled(&self, digest: Digest, arm: Arm) {
+        self.queued.insert(digest, arm);
+        self.on_disk.insert(digest, arm);
     }
 
     /// Queues an exposure; false if there is no room, and then it is not remembered either.
     pub fn queue(&self, digest: Digest, event: ExposureEvent) -> bool {
         let arm = event.arm;
         let queued = self.queue.try_send(event).is_ok();
-        if !queued {
-            self.forget(digest, arm);
-        }
-        queued
-    }
-
-    /// Forgets an exposure that did not reach the log after all.
-    pub fn forget(&self, digest: Digest, arm: Arm) {
-        if let Some(mut recent) = self.shard(digest) {
+        if !queued && let Some(mut recent) = self.queued.shard(digest) {
             recent.forget(&(digest, arm));
         }
-    }
-
-    fn shard(&self, digest: Digest) -> Option<std::sync::MutexGuard<'_, Recent>> {
-        let byte = usize::from(digest.as_bytes()[15]);
-        self.recent.get(byte % SHARDS).map(|shard| shard.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        queued
     }
 }
 
@@ -97,9 +124,22 @@ async fn drain(
     clock: Arc<WallClock>,
     metrics: Arc<Metrics>,
     mut waiting: mpsc::Receiver<ExposureEvent>,
+    mut closing: watch::Receiver<bool>,
 ) {
     let mut group = Vec::with_capacity(GROUP);
-    while waiting.recv_many(&mut group, GROUP).await > 0 {
+    let mut closed = false;
+    loop {
+        let taken = tokio::select! {
+            taken = waiting.recv_many(&mut group, GROUP) => taken,
+            _ = closing.wait_for(|closing| *closing), if !closed => {
+                closed = true;
+                waiting.close();
+                continue;
+            }
+        };
+        if taken == 0 {
+            return;
+        }
         let events: Vec<Event> = group.drain(..).map(Event::Exposure).collect();
         let count = events.len() as u64;
         // What was queued is kept until the log has it: a full disk or queue stops this task, and then the queue's

@@ -75,6 +75,7 @@ impl Server {
         let catalogue = Arc::new(Catalogue::load(Arc::clone(&store), Arc::clone(&clock)).await?);
         let (stop, stopping) = watch::channel(false);
         let (stop_fold, fold_stopping) = watch::channel(false);
+        let (close_queue, queue_closing) = watch::channel(false);
         let (fold, fold_task) =
             Fold::start(Arc::clone(&store), Arc::clone(&catalogue), Arc::clone(&metrics), fold_stopping);
         let ticker = Ticker::new(Arc::clone(&store), Arc::clone(&catalogue), fold.clone());
@@ -86,8 +87,13 @@ impl Server {
             config.lead,
         ));
         let ticking = tokio::spawn(Arc::clone(&reallocator).run(stopping.clone()));
-        let (exposures, draining) =
-            Exposures::start(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&metrics), config.exposure_queue);
+        let (exposures, draining) = Exposures::start(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+            config.exposure_queue,
+            queue_closing,
+        );
         let drain_timeout = config.drain_timeout;
         let shared = Arc::new(Shared {
             clock,
@@ -104,7 +110,7 @@ impl Server {
         tracing::info!(%address, folder = %shared.config.folder.display(), "serving");
         drop(shared);
         let tasks = Tasks { serving, ticking, draining, folding: fold_task };
-        Ok(RunningServer { address, stop, stop_fold, store, tasks, drain_timeout })
+        Ok(RunningServer { address, stop, close_queue, stop_fold, store, tasks, drain_timeout })
     }
 }
 
@@ -129,7 +135,7 @@ fn listen(
         (builder, v1)
     };
     let fault = |e: tonic_reflection::server::Error| ServerError::Transport(e.to_string());
-    let (reporter, health) = tonic_health::server::health_reporter();
+    let (mut reporter, health) = tonic_health::server::health_reporter();
     let mut routes = Routes::from(http::routes(Arc::clone(&shared)));
     routes = routes
         .add_service(health)
@@ -164,6 +170,8 @@ fn listen(
         let stop = async move {
             let _ = stopping.wait_for(|stop| *stop).await;
             reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+            // Whoever watches has been told; this ends their streams, which would hold up the stop.
+            reporter.clear_service_status("").await;
         };
         server.serve_with_incoming_shutdown(incoming, stop).await
     })
@@ -180,6 +188,7 @@ struct Tasks {
 pub struct RunningServer {
     address: SocketAddr,
     stop: watch::Sender<bool>,
+    close_queue: watch::Sender<bool>,
     stop_fold: watch::Sender<bool>,
     store: Arc<dyn Store>,
     tasks: Tasks,
@@ -212,7 +221,8 @@ impl RunningServer {
             let _ = (&mut self.tasks.serving).await;
         }
         let _ = self.tasks.ticking.await;
-        // The services are gone, and with them the queue's last sender.
+        // Nobody is answered any more, so nothing more is queued.
+        let _ = self.close_queue.send(true);
         let _ = tokio::time::timeout(self.drain_timeout, self.tasks.draining).await;
         let _ = self.stop_fold.send(true);
         let _ = self.tasks.folding.await;

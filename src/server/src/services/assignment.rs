@@ -55,7 +55,11 @@ impl Assignments {
         if mode == ExposureMode::None {
             return Ok(Answer { response, durable: None });
         }
-        if self.shared.exposures.is_known(digest, assignment.arm) {
+        let known = match mode {
+            ExposureMode::Durable => self.shared.exposures.is_on_disk(digest, assignment.arm),
+            _ => self.shared.exposures.is_known(digest, assignment.arm),
+        };
+        if known {
             response.exposure_recorded = true;
             return Ok(Answer { response, durable: None });
         }
@@ -79,7 +83,7 @@ impl Assignments {
         if durable.is_empty() {
             return Ok(answers.into_iter().map(|answer| answer.response).collect());
         }
-        let known: Vec<_> = durable.iter().map(|((digest, event), _)| (*digest, event.arm)).collect();
+        let settled: Vec<_> = durable.iter().map(|((digest, event), _)| (*digest, event.arm)).collect();
         let mut events = Vec::with_capacity(durable.len());
         for ((_, event), answer) in durable {
             events.push(Event::Exposure(event));
@@ -87,9 +91,9 @@ impl Assignments {
         }
         let count = events.len() as u64;
         if let Err(error) = self.shared.store.append(now, events).await {
-            known.into_iter().for_each(|(digest, arm)| self.shared.exposures.forget(digest, arm));
             return Err(ServerError::from(error).into());
         }
+        settled.into_iter().for_each(|(digest, arm)| self.shared.exposures.settled(digest, arm));
         self.shared.metrics.accepted_exposures.inc_by(count);
         self.shared.fold.wake();
         Ok(answers.into_iter().map(|answer| answer.response).collect())
