@@ -27,7 +27,7 @@ const START: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
 /// The most assignments, or events, in a call.
 const BATCH: usize = 1_000;
 /// How many cells the line is drawn in.
-const CELLS: usize = 60;
+const CELLS: usize = 48;
 /// How long a call is tried again.
 const PATIENCE: Duration = Duration::from_secs(30);
 

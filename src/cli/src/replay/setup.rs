@@ -70,7 +70,7 @@ pub(super) fn definition(key: &str, log: &Log, args: &ReplayArgs, start: Timesta
     };
     DefinitionDoc {
         key: key.to_owned(),
-        description: format!("replay of {}", args.file.display()),
+        description: format!("replay of {}", args.file.file_name().unwrap_or_default().to_string_lossy()),
         owner: String::new(),
         tags: vec!["replay".to_owned()],
         lifetime: Lifetime::Temporary,
