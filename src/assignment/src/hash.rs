@@ -3,9 +3,9 @@
 
 use std::fmt;
 
-use md5::block_api::compress;
 use md5::{Digest as _, Md5};
 
+use crate::compress::Begun;
 use crate::key::{ExperimentKey, Salt, UnitKey};
 use crate::line::Point;
 
@@ -38,50 +38,32 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// MD5's initial state (RFC 1321, 3.3).
-const INITIAL: [u32; 4] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476];
-/// What fits in one 64-byte block beside the padding byte and the 8-byte length.
-const ONE_BLOCK: usize = 55;
-
-/// One experiment and salt, made ready to hash unit keys: whatever of the message they fix is laid out beforehand.
+/// One experiment and salt, made ready to hash unit keys: whatever of the work they fix is done beforehand.
 #[derive(Clone)]
 pub struct UnitHasher {
     prefix: Box<[u8]>,
-    /// The prefix at the start of an otherwise empty block, where it leaves room for a unit key.
-    block: [u8; 64],
+    /// The prefix as the beginning of a block, where it leaves room in one.
+    begun: Option<Begun>,
 }
 
 impl UnitHasher {
     /// Lays out `experiment ":" salt ":"`.
     pub fn new(experiment: &ExperimentKey, salt: &Salt) -> Self {
         let prefix = format!("{experiment}:{salt}:").into_bytes().into_boxed_slice();
-        let mut block = [0; 64];
-        let held = prefix.len().min(block.len());
-        block[..held].copy_from_slice(&prefix[..held]);
-        Self { prefix, block }
+        Self { begun: Begun::new(&prefix), prefix }
     }
 
     /// The digest of one unit. Allocates nothing.
     #[inline]
     pub fn digest(&self, unit: UnitKey<'_>) -> Digest {
         let unit = unit.as_str().as_bytes();
-        let length = self.prefix.len() + unit.len();
-        if length > ONE_BLOCK {
-            return self.digest_of_several_blocks(unit);
+        match self.begun.as_ref().and_then(|begun| begun.finish(unit)) {
+            Some(digest) => Digest(digest),
+            None => self.digest_of_several_blocks(unit),
         }
-        let mut block = self.block;
-        block[self.prefix.len()..length].copy_from_slice(unit);
-        block[length] = 0x80;
-        block[56..].copy_from_slice(&(8 * length as u64).to_le_bytes());
-        let mut state = INITIAL;
-        compress(&mut state, &[block]);
-        let mut bytes = [0; 16];
-        for (out, word) in bytes.chunks_exact_mut(4).zip(state) {
-            out.copy_from_slice(&word.to_le_bytes());
-        }
-        Digest(bytes)
     }
 
+    #[inline(never)]
     fn digest_of_several_blocks(&self, unit: &[u8]) -> Digest {
         Digest(Md5::new().chain_update(&self.prefix).chain_update(unit).finalize().into())
     }

@@ -7,6 +7,7 @@
 
 pub mod allocation;
 pub mod audience;
+mod compress;
 pub mod context;
 pub mod definition;
 pub mod document;
