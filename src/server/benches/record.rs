@@ -40,7 +40,9 @@ async fn served(address: &str) -> Fallible<Vec<ServedExperiment>> {
     let mut client = AssignmentServiceClient::new(connect(address).await?);
     let mut messages = client.watch_snapshots(WatchSnapshotsRequest::default()).await?.into_inner();
     let snapshot = messages.message().await?.ok_or("no snapshot came")?;
-    Ok(snapshot.experiments.into_iter().map(served_from_wire).collect::<Result<_, _>>()?)
+    let mut served = snapshot.experiments.into_iter().map(served_from_wire).collect::<Result<Vec<_>, _>>()?;
+    served.sort_by(|a, b| a.parts().key.cmp(&b.parts().key));
+    Ok(served)
 }
 
 /// An exposure of a unit, as true as any.

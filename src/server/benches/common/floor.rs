@@ -52,16 +52,16 @@ impl AssignmentService for NoOp {
 }
 
 /// A floor that serves.
-pub struct Floor {
+pub(crate) struct Floor {
     /// Where.
-    pub address: String,
+    pub(crate) address: String,
     /// Sends a message to every open stream.
-    pub news: broadcast::Sender<WatchSnapshotsResponse>,
+    pub(crate) news: broadcast::Sender<WatchSnapshotsResponse>,
 }
 
 impl Floor {
     /// Serves from now on, until the process ends.
-    pub async fn start(answer: AssignResponse, answers: BatchAssignResponse) -> Fallible<Self> {
+    pub(crate) async fn start(answer: AssignResponse, answers: BatchAssignResponse) -> Fallible<Self> {
         let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
         let address = format!("http://{}", listener.local_addr()?);
         let (news, _) = broadcast::channel(16);

@@ -2,52 +2,52 @@
 
 #![allow(dead_code, clippy::print_stdout)]
 
-pub mod floor;
-pub mod world;
+pub(crate) mod floor;
+pub(crate) mod world;
 
 use std::error::Error;
 
 use serde_json::{Value, json};
 
 /// What a bench ends with when something is not as it must be.
-pub type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
+pub(crate) type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// How a bench was called.
 #[derive(Debug, Clone)]
-pub struct Flags {
+pub(crate) struct Flags {
     words: Vec<String>,
 }
 
 impl Flags {
     /// As the process was.
-    pub fn read() -> Self {
+    pub(crate) fn read() -> Self {
         Self { words: std::env::args().skip(1).collect() }
     }
 
     /// Whether a word was given.
-    pub fn has(&self, word: &str) -> bool {
+    pub(crate) fn has(&self, word: &str) -> bool {
         self.words.iter().any(|w| w == word)
     }
 
     /// Fewer and shorter rounds: to see that it runs, not to quote.
-    pub fn quick(&self) -> bool {
+    pub(crate) fn quick(&self) -> bool {
         self.has("--quick")
     }
 
     /// The number after a word.
-    pub fn number(&self, word: &str, default: usize) -> usize {
+    pub(crate) fn number(&self, word: &str, default: usize) -> usize {
         let at = self.words.iter().position(|w| w == word);
         at.and_then(|at| self.words.get(at + 1)).and_then(|n| n.parse().ok()).unwrap_or(default)
     }
 }
 
 /// The value in the middle.
-pub fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
 /// The value with a share `q` of the others below it, halfway between two where it falls between.
-pub fn quantile(values: &[f64], q: f64) -> f64 {
+pub(crate) fn quantile(values: &[f64], q: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let place = q * (sorted.len().max(1) - 1) as f64;
@@ -58,7 +58,7 @@ pub fn quantile(values: &[f64], q: f64) -> f64 {
 
 /// Which way, and how far, a ratio must go.
 #[derive(Debug, Clone, Copy)]
-pub enum Target {
+pub(crate) enum Target {
     /// This much of the floor, or more.
     AtLeast(f64),
     /// This many times the floor, or less.
@@ -83,21 +83,21 @@ impl Target {
 
 /// One figure of both sides, round by round.
 #[derive(Debug, Default, Clone)]
-pub struct Pairs {
+pub(crate) struct Pairs {
     ours: Vec<f64>,
     floor: Vec<f64>,
 }
 
 impl Pairs {
     /// One more round.
-    pub fn push(&mut self, ours: f64, floor: f64) {
+    pub(crate) fn push(&mut self, ours: f64, floor: f64) {
         self.ours.push(ours);
         self.floor.push(floor);
     }
 }
 
 /// What a bench found.
-pub struct Report {
+pub(crate) struct Report {
     bench: &'static str,
     flags: Flags,
     rows: Vec<Value>,
@@ -106,12 +106,12 @@ pub struct Report {
 
 impl Report {
     /// An empty one.
-    pub fn new(bench: &'static str, flags: &Flags) -> Self {
+    pub(crate) fn new(bench: &'static str, flags: &Flags) -> Self {
         Self { bench, flags: flags.clone(), rows: Vec::new(), notes: Vec::new() }
     }
 
     /// The medians of both sides, and the median of the rounds' ratios with its quartiles.
-    pub fn compare(&mut self, what: &str, unit: &str, pairs: &Pairs, target: Option<Target>) {
+    pub(crate) fn compare(&mut self, what: &str, unit: &str, pairs: &Pairs, target: Option<Target>) {
         let ratios: Vec<f64> = pairs.ours.iter().zip(&pairs.floor).map(|(ours, floor)| ours / floor).collect();
         let ratio = median(&ratios);
         self.rows.push(json!({
@@ -129,12 +129,12 @@ impl Report {
     }
 
     /// Something worth knowing beside the figures.
-    pub fn note(&mut self, note: impl Into<String>) {
+    pub(crate) fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
     }
 
     /// As a table, or with `--json` as one line.
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         if self.flags.has("--json") {
             let quick = self.flags.quick();
             println!("{}", json!({ "bench": self.bench, "quick": quick, "rows": self.rows, "notes": self.notes }));
@@ -177,7 +177,7 @@ fn shown(value: f64) -> String {
 }
 
 /// The processor time that this process has used so far, in seconds: what others on the machine do does not count.
-pub fn cpu_seconds() -> f64 {
+pub(crate) fn cpu_seconds() -> f64 {
     // Clock ticks of 10 ms, after the name in brackets, which may hold blanks.
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
@@ -185,6 +185,6 @@ pub fn cpu_seconds() -> f64 {
 }
 
 /// The runtime that everything of a bench runs in, client, server and floor alike.
-pub fn runtime() -> Fallible<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> Fallible<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }

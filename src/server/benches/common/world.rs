@@ -17,18 +17,18 @@ use tonic::transport::{Channel, Endpoint};
 use super::Fallible;
 
 /// A server that is measured.
-pub struct World {
+pub(crate) struct World {
     /// Where it listens.
-    pub address: String,
+    pub(crate) address: String,
     /// To change experiments by.
-    pub experiments: ExperimentServiceClient<Channel>,
+    pub(crate) experiments: ExperimentServiceClient<Channel>,
     server: RunningServer,
     folder: TempDir,
 }
 
 impl World {
     /// A server with so many experiments that run: `exp-000`, `exp-001`, ….
-    pub async fn start(experiments: usize) -> Fallible<Self> {
+    pub(crate) async fn start(experiments: usize) -> Fallible<Self> {
         // Under target/, on a real disk: /tmp may be memory, where a commit costs nothing.
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         let config = ServerConfig {
@@ -50,23 +50,23 @@ impl World {
     }
 
     /// The folder for whatever else is to lie on the same disk.
-    pub fn folder(&self) -> &std::path::Path {
+    pub(crate) fn folder(&self) -> &std::path::Path {
         self.folder.path()
     }
 
     /// Ends it in an orderly way.
-    pub async fn shutdown(self) -> Fallible<()> {
+    pub(crate) async fn shutdown(self) -> Fallible<()> {
         Ok(self.server.shutdown().await?)
     }
 }
 
 /// A connection of one's own.
-pub async fn connect(address: &str) -> Fallible<Channel> {
+pub(crate) async fn connect(address: &str) -> Fallible<Channel> {
     Ok(Endpoint::from_shared(address.to_owned())?.tcp_nodelay(true).connect().await?)
 }
 
 /// The key of the n-th experiment.
-pub fn key(n: usize) -> String {
+pub(crate) fn key(n: usize) -> String {
     format!("exp-{n:03}")
 }
 
@@ -94,7 +94,7 @@ fn declared(n: usize) -> Experiment {
 }
 
 /// What a visitor's question looks like: a unit key and four attributes.
-pub fn question(experiment: usize, unit: usize, exposure: ExposureMode) -> AssignRequest {
+pub(crate) fn question(experiment: usize, unit: usize, exposure: ExposureMode) -> AssignRequest {
     let text = |text: String| prost_types::Value { kind: Some(Kind::StringValue(text)) };
     let number = |number: f64| prost_types::Value { kind: Some(Kind::NumberValue(number)) };
     let fields = BTreeMap::from([
