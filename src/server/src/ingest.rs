@@ -43,21 +43,36 @@ pub struct Taken {
 /// variation under that revision; or control, where the owner has been killed.
 pub fn check_exposure(state: &State, exposure: v1::Exposure, wall_now: Timestamp) -> Result<Taken, Refusal> {
     let Ok(entry) = state.get(&exposure.experiment) else {
-        return refuse("UNKNOWN_EXPERIMENT", format!("there is no experiment {}", shown(&exposure.experiment)));
+        return refuse(
+            "UNKNOWN_EXPERIMENT",
+            format!("there is no experiment {}: check the key, or create it", shown(&exposure.experiment)),
+        );
     };
     let experiment = &entry.experiment;
     let (Some(generation), Some(hasher)) = (
         experiment.generation_numbered(exposure.generation),
         (exposure.generation as usize).checked_sub(1).and_then(|i| entry.hashers.get(i)),
     ) else {
-        return refuse("UNKNOWN_GENERATION", format!("it has no generation {}", exposure.generation));
+        return refuse(
+            "UNKNOWN_GENERATION",
+            format!(
+                "the experiment has no generation {}: send the one that the assignment came with",
+                exposure.generation
+            ),
+        );
     };
     let Some(revision) = generation.revision(exposure.revision) else {
-        let message = format!("generation {} has no revision {}", exposure.generation, exposure.revision);
+        let message = format!(
+            "generation {} has no revision {}: send the one that the assignment came with",
+            exposure.generation, exposure.revision
+        );
         return refuse("UNKNOWN_REVISION", message);
     };
     let Some(arm) = experiment.definition.arm(&exposure.variation) else {
-        return refuse("UNKNOWN_VARIATION", format!("it has no variation {}", shown(&exposure.variation)));
+        return refuse(
+            "UNKNOWN_VARIATION",
+            format!("the experiment has no variation {}: send the one that was served", shown(&exposure.variation)),
+        );
     };
     let unit = UnitKey::parse(&exposure.unit).or_else(|e| refuse("INVALID_UNIT", e.to_string()))?;
     let owner = revision.allocation.owner(hasher.digest(unit).point());
@@ -115,7 +130,12 @@ pub fn check_outcome(state: &State, outcome: v1::Outcome, wall_now: Timestamp) -
         "" => wall_now,
         key => match state.get(key).ok().and_then(|entry: &Entry| entry.experiment.manual_now) {
             Some(now) => now,
-            None => return refuse("UNKNOWN_CLOCK", format!("no experiment {} has a manual clock", shown(key))),
+            None => {
+                return refuse(
+                    "UNKNOWN_CLOCK",
+                    format!("no experiment {} has a manual clock: leave `clock` empty for the wall's", shown(key)),
+                );
+            }
         },
     };
     Ok(Event::Outcome(OutcomeEvent {
