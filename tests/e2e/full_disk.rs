@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use inroad_wire::v1;
+use inroad_wire::v1::{self, ExposureMode};
 use tempfile::TempDir;
 
-use crate::harness::{Api, Refused, Server, Setup, conversions, eventually, exposure_of, flag, outcome};
+use crate::harness::{Api, Refused, Server, Setup, context, conversions, eventually, exposure_of, flag, outcome};
 
 const KEY: &str = "checkout";
 
@@ -100,6 +100,15 @@ async fn when_the_disk_is_full_events_are_refused_and_after_room_is_made_the_ser
     let (acknowledged, refused) = fill(&api, 0).await;
     check_refusal(&refused);
     assert!(acknowledged > 0, "some fitted");
+    // An exposure that is only queued is no durable one, also for whoever asks for the same unit again.
+    let queued = api.assign(KEY, context("bob"), ExposureMode::Background).await;
+    assert!(queued.exposure_recorded, "there is room in the queue");
+    let again = v1::AssignRequest {
+        experiment: KEY.to_owned(),
+        context: Some(context("bob")),
+        exposure: ExposureMode::Durable.into(),
+    };
+    check_refusal(&Refused::by(api.assignments().assign(again).await));
     // Reading and deciding go on; a change of an experiment may be refused, and is then not half made.
     let answers = api.assign_all(KEY, &["alice".to_owned()]).await;
     assert!(answers[0].point.is_some());
@@ -119,7 +128,9 @@ async fn when_the_disk_is_full_events_are_refused_and_after_room_is_made_the_ser
         api.events().record(lost.clone()).await.ok().map(|_| ())
     })
     .await;
-    let expected = 200 * (acknowledged as u64 + 1);
+    // And bob.
+    let expected = 200 * (acknowledged as u64 + 1) + 1;
+    eventually("what was queued is in the log", async || (seen(&api).await >= expected).then_some(())).await;
     assert_eq!(seen(&api).await, expected, "all that was acknowledged, and nothing twice");
 
     server.kill();

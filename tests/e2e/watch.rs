@@ -107,6 +107,7 @@ async fn a_kill_reaches_a_watcher_at_once_and_a_growth_before_it_takes_effect() 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_stream_is_told_that_the_server_is_alive() {
     let server = Server::start().await;
+    server.api().launch(flag("one", &[("a", 0.1)])).await;
     let mut stream = open(&server.api(), 0, "").await;
     let first = next(&mut stream).await;
     let heartbeat = tokio::time::timeout(Duration::from_secs(15), next(&mut stream)).await.expect("a heartbeat");

@@ -66,7 +66,7 @@ async fn a_call_that_cannot_be_meant_is_refused_with_what_to_do_and_changes_noth
     let stale = api.get("button").await.etag;
     api.kill("button", "dead").await;
     api.create(flag("draft", &[("a", 0.1)])).await;
-    api.launch(manual_clock(thompson(flag("clock", &[("a", 0.1)]), 86_400), START)).await;
+    api.launch(manual_clock(thompson(conversions(flag("clock", &[("a", 0.1)])), 86_400), START)).await;
     let mut t = Table { server: &server, api: &api, rows: Vec::new() };
     let none = String::new;
     let mut e = api.experiments();
@@ -188,7 +188,7 @@ async fn a_call_that_cannot_be_meant_is_refused_with_what_to_do_and_changes_noth
         "a tick under a minute",
         "CreateExperiment",
         "INVALID_ARGUMENT",
-        e.create_experiment(create(thompson(flag("new", &[("a", 0.1)]), 1)))
+        e.create_experiment(create(thompson(conversions(flag("new", &[("a", 0.1)])), 1)))
     );
     let mut wrong = flag("new", &[("a", 0.1)]);
     (wrong.audience, wrong.salt) = ("((".to_owned(), "!".to_owned());
