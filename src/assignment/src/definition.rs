@@ -460,7 +460,12 @@ fn parse_footholds(docs: &[VariationDoc], policy: &Policy, faults: &mut Faults) 
         footholds.push(if i > 0 { width.unwrap_or_default() } else { Width::ZERO });
     }
     let taken: u128 = footholds.iter().map(|w| w.get()).sum();
-    let free = Width::LINE.saturating_sub(policy.floor());
+    // A floor that is no share has been found fault with already.
+    let floor = match policy {
+        Policy::Manual { floor, .. } => *floor,
+        Policy::Thompson(settings) => Width::from_share(settings.floor).unwrap_or_default(),
+    };
+    let free = Width::LINE.saturating_sub(floor);
     let over = taken.saturating_sub(free.get()).next_multiple_of(DOUBLE_STEP);
     if let Some(widest) = footholds.iter_mut().max().filter(|w| (1..=ROUNDING.min(w.get())).contains(&over)) {
         *widest = widest.saturating_sub(Width::new(over).unwrap_or_default());

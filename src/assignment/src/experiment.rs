@@ -534,7 +534,8 @@ impl Experiment {
                 self.manual_now = Some(start);
             }
             // Kills are of variations, wherever the new definition places them.
-            let keyed = old.variations.iter().enumerate().filter(|(i, _)| Arm::new(*i).is_some_and(|arm| self.kills.arm(arm)));
+            let keyed =
+                old.variations.iter().enumerate().filter(|(i, _)| Arm::new(*i).is_some_and(|arm| self.kills.arm(arm)));
             let placed = keyed.filter_map(|(_, v)| definition.arm(v.key.as_str()));
             let kept = Kills { arms: 0, ..self.kills };
             self.kills = placed.fold(kept, |kills, arm| kills.with(Target::Variation(arm), true));

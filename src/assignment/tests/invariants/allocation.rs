@@ -3,9 +3,7 @@
 use inroad_assignment::{Allocation, AllocationError, Arm, Bucket, Point, Width};
 use proptest::prelude::*;
 
-use crate::common::{
-    any_allocation, arm, edge_points, footholds, naive_owner, naive_width, requests, steps, width,
-};
+use crate::common::{any_allocation, arm, edge_points, footholds, naive_owner, naive_width, requests, steps, width};
 
 /// I1 as it can be seen from outside.
 fn check_partition(allocation: &Allocation, arms: usize) {
@@ -206,7 +204,9 @@ fn a_list_that_is_no_partition_is_refused() {
 
 #[test]
 fn widths_and_points_have_one_written_form_each() {
-    for (points, text) in [(0, "\"00000000000000000\""), (255, "\"000000000000000ff\""), (1 << 64, "\"10000000000000000\"")] {
+    for (points, text) in
+        [(0, "\"00000000000000000\""), (255, "\"000000000000000ff\""), (1 << 64, "\"10000000000000000\"")]
+    {
         assert_eq!(serde_json::to_string(&width(points)).unwrap(), text);
         assert_eq!(serde_json::from_str::<Width>(text).unwrap(), width(points));
     }

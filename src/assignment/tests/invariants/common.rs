@@ -1,6 +1,6 @@
 //! What the tests share: strategies for allocations and growth, and the naive owner of a point.
 
-use inroad_assignment::{Allocation, Arm, Bucket, Point, Width};
+use inroad_assignment::{Allocation, Arm, Bucket, Definition, Point, Salt, Timestamp, Width};
 use proptest::prelude::*;
 
 pub(crate) fn arm(index: usize) -> Arm {
@@ -24,7 +24,7 @@ impl Ask {
         let there = available.get();
         width(match self {
             Self::Points(points) => there.min(u128::from(points)),
-            Self::Part(part) => there * u128::from(part) >> 32,
+            Self::Part(part) => (there * u128::from(part)) >> 32,
             Self::AllBut(points) => there.saturating_sub(u128::from(points)),
         })
     }
@@ -77,7 +77,8 @@ pub(crate) fn requests(
 
 /// Any allocation at all, grown or not, with few edges that often fall together with another's.
 pub(crate) fn any_allocation(arms: usize) -> impl Strategy<Value = Allocation> {
-    let place = prop_oneof![(0u64..6).prop_map(|i| i << 61), any::<u64>(), 0u64..4, (0u64..4).prop_map(|i| u64::MAX - i)];
+    let place =
+        prop_oneof![(0u64..6).prop_map(|i| i << 61), any::<u64>(), 0u64..4, (0u64..4).prop_map(|i| u64::MAX - i)];
     (0..=arms, prop::collection::btree_map(place, 0..=arms, 0..12)).prop_map(|(first, rest)| {
         let rest = rest.into_iter().filter(|(start, _)| *start > 0);
         let buckets = std::iter::once((0, first)).chain(rest);
@@ -110,4 +111,27 @@ pub(crate) fn edge_points<'a>(allocations: impl IntoIterator<Item = &'a Allocati
 pub(crate) fn naive_width(allocation: &Allocation, arm: Arm) -> u128 {
     let starts: Vec<u128> = allocation.buckets().map(|b| u128::from(b.start.get())).chain([1 << 64]).collect();
     allocation.buckets().zip(starts.windows(2)).filter(|(b, _)| b.owner == arm).map(|(_, w)| w[1] - w[0]).sum()
+}
+
+pub(crate) fn at(micros: i64) -> Timestamp {
+    Timestamp::from_micros(micros)
+}
+
+pub(crate) fn salt(text: &str) -> Salt {
+    Salt::parse(text).unwrap()
+}
+
+/// A manual experiment `e`: control and `treated` variations `v1`, `v2`, … on 2% each, with a floor of 5%.
+pub(crate) fn definition(treated: usize, manual_clock: bool) -> Definition {
+    let variation = |i: usize| serde_json::json!({"key": format!("v{i}"), "payload": false, "share": 0.02});
+    let control = serde_json::json!({"key": "control", "payload": false});
+    let variations: Vec<_> = std::iter::once(control).chain((1..=treated).map(variation)).collect();
+    serde_json::from_value(serde_json::json!({
+        "key": "e",
+        "clock": {"kind": if manual_clock { "manual" } else { "wall" }},
+        "policy": {"kind": "manual", "floor": 0.05, "tick": "1h"},
+        "variations": variations,
+        "metrics": [{"key": "bought", "event": "order"}],
+    }))
+    .unwrap()
 }

@@ -1,7 +1,8 @@
 //! I3: the hash contract, for ever.
 
 use inroad_assignment::{
-    Allocation, Arm, Bucket, Digest, ExperimentKey, KeyError, Point, Salt, UnitHasher, UnitKey, VariationKey, unit_digest,
+    Allocation, Arm, Bucket, Digest, ExperimentKey, KeyError, Point, Salt, UnitHasher, UnitKey, VariationKey,
+    unit_digest,
 };
 use md5::{Digest as _, Md5};
 use proptest::prelude::*;

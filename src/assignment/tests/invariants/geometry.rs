@@ -8,7 +8,8 @@ use crate::common::{Ask, arm, ask, footholds, requests, steps, width};
 /// A line in sixteen letters: `.` is control, `a` the first variation.
 fn line(letters: &str) -> Allocation {
     let owner = |c: char| if c == '.' { Arm::CONTROL } else { arm(1 + (c as usize - 'a' as usize)) };
-    let buckets = letters.chars().enumerate().map(|(i, c)| Bucket { start: Point::new((i as u64) << 60), owner: owner(c) });
+    let buckets =
+        letters.chars().enumerate().map(|(i, c)| Bucket { start: Point::new((i as u64) << 60), owner: owner(c) });
     Allocation::new(buckets).unwrap()
 }
 

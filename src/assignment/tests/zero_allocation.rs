@@ -1,0 +1,77 @@
+//! Answering by the line touches the heap never: no unit, however long, costs an allocation.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+
+use std::sync::Arc;
+
+use inroad_assignment::experiment::Cause;
+use inroad_assignment::{
+    Arm, Context, Definition, Experiment, Reason, Salt, ServedExperiment, Snapshot, Target, Timestamp, Width,
+};
+
+fn at(micros: i64) -> Timestamp {
+    Timestamp::from_micros(micros)
+}
+
+fn definition(overrides: serde_json::Value) -> Definition {
+    serde_json::from_value(serde_json::json!({
+        "key": "checkout.button",
+        "unit": "account.id",
+        "policy": {"kind": "manual"},
+        "variations": [
+            {"key": "control", "payload": {"color": "grey"}},
+            {"key": "red", "payload": {"color": "red"}, "share": 0.3},
+            {"key": "blue", "payload": {"color": "blue"}, "share": 0.3},
+        ],
+        "overrides": overrides,
+    }))
+    .unwrap()
+}
+
+/// What a thread allocates while it asks for every context, times over.
+fn allocations(snapshot: &Snapshot, contexts: &[Context], reason: Reason) -> u64 {
+    let measured = allocation_counter::measure(|| {
+        for now in 0..100 {
+            for context in contexts {
+                let got = snapshot.assign("checkout.button", context, at(now));
+                assert!(got.variation.is_some());
+                assert_eq!(got.reason, reason);
+            }
+        }
+    });
+    measured.count_total
+}
+
+#[test]
+fn an_answer_by_the_line_allocates_nothing() {
+    let account = |id: String| {
+        let account = std::collections::BTreeMap::from([("id".to_owned(), id.into())]);
+        Context::new("user").with("account", inroad_assignment::Value::Object(account))
+    };
+    let contexts: Vec<Context> = (1..=1024).step_by(7).map(|n| account("x".repeat(n))).collect();
+    assert!(allocation_counter::measure(|| drop(contexts.clone())).count_total > 0, "the counter counts");
+
+    let overrides = serde_json::json!([{"units": ["qa-1", "qa-2"], "variation": "red"}]);
+    let mut experiment = Experiment::create(definition(overrides), at(0));
+    let snapshot = |experiment: &Experiment| {
+        let mut snapshot = Snapshot::default();
+        snapshot.insert(Arc::new(ServedExperiment::of(experiment, 1, at(0)).unwrap()));
+        snapshot
+    };
+    assert_eq!(allocations(&snapshot(&experiment), &contexts, Reason::NotStarted), 0);
+    experiment.start(at(0), Salt::parse("s1").unwrap()).unwrap();
+    assert_eq!(allocations(&snapshot(&experiment), &contexts, Reason::Split), 0);
+    // While a revision is on its way, with many buckets, paused and killed: still nothing.
+    for i in 0..40 {
+        let step = Width::from_share(0.009).unwrap();
+        experiment.grow(&[(Arm::new(1 + i % 2).unwrap(), step)], Cause::Policy, at(0), at(50)).unwrap();
+    }
+    assert_eq!(allocations(&snapshot(&experiment), &contexts, Reason::Split), 0);
+    experiment.pause().unwrap();
+    assert_eq!(allocations(&snapshot(&experiment), &contexts, Reason::Paused), 0);
+    experiment.switch(Target::Everything, true, at(1)).unwrap();
+    assert_eq!(allocations(&snapshot(&experiment), &contexts, Reason::Killed), 0);
+    experiment.switch(Target::Everything, false, at(1)).unwrap();
+    experiment.conclude(Arm::new(1).unwrap()).unwrap();
+    assert_eq!(allocations(&snapshot(&experiment), &contexts, Reason::Concluded), 0);
+}
