@@ -16,6 +16,7 @@
 //!
 //! Arm 0 is control, everywhere; arm `k` is the experiment's variation `k`.
 
+pub mod attribution;
 mod best;
 mod decide;
 mod dense;
