@@ -19,6 +19,12 @@ impl Digest {
         Self(bytes)
     }
 
+    /// The digest whose first and last 8 bytes are these numbers, little-endian as MD5 has them.
+    #[inline]
+    fn from_halves((first, last): (u64, u64)) -> Self {
+        Self((u128::from(first) | u128::from(last) << 64).to_le_bytes())
+    }
+
     /// Its bytes, in the order that MD5 gives them.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
@@ -57,9 +63,9 @@ impl UnitHasher {
     #[inline]
     pub fn digest(&self, unit: UnitKey<'_>) -> Digest {
         let unit = unit.as_str().as_bytes();
-        match self.begun.as_ref().and_then(|begun| begun.finish(unit)) {
-            Some(digest) => Digest(digest),
-            None => self.digest_of_several_blocks(unit),
+        match &self.begun {
+            Some(begun) if begun.has_room_for(unit) => Digest::from_halves(begun.finish(unit)),
+            _ => self.digest_of_several_blocks(unit),
         }
     }
 

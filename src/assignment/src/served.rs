@@ -1,13 +1,14 @@
 //! What is needed of an experiment to answer "which variation?", laid out for answering: the same type, and the same
 //! [`Snapshot::assign`], stand in the server and in every client that decides locally.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::allocation::{Allocation, Arm};
 use crate::audience::Audience;
-use crate::context::Context;
+use crate::context::{Context, TARGETING_KEY};
 use crate::definition::{Override, Payload, Pinned};
 use crate::experiment::{Experiment, Kills, Status};
 use crate::hash::{Digest, UnitHasher};
@@ -146,6 +147,8 @@ pub enum ServedError {
 pub struct ServedExperiment {
     parts: ServedParts,
     hasher: Option<UnitHasher>,
+    /// Whether the unit is the context's targeting key, as it mostly is: asked here once and not at every answer.
+    by_targeting_key: bool,
 }
 
 /// What a unit gets, and why.
@@ -213,7 +216,8 @@ impl ServedExperiment {
             check_succession(&parts.key, parts.generation, &pair[0], &pair[1])?;
         }
         let hasher = parts.salt.as_ref().map(|salt| UnitHasher::new(&parts.key, salt));
-        Ok(Self { parts, hasher })
+        let by_targeting_key = parts.unit == TARGETING_KEY;
+        Ok(Self { parts, hasher, by_targeting_key })
     }
 
     /// What is served of an experiment at version `version`, from `wall_now` on.
@@ -312,7 +316,10 @@ impl ServedExperiment {
         if parts.kills.everything {
             return self.answer(Arm::CONTROL, Reason::Killed);
         }
-        let unit = context.unit(&parts.unit);
+        let unit = match self.by_targeting_key {
+            true => context.targeting_key().map(Cow::Borrowed),
+            false => context.unit(&parts.unit),
+        };
         let Some(unit) = unit else { return self.answer(Arm::CONTROL, Reason::NoUnit) };
         let Ok(unit) = UnitKey::parse(&unit) else { return self.answer(Arm::CONTROL, Reason::InvalidUnit) };
         if !parts.overrides.is_empty()
@@ -352,7 +359,7 @@ impl ServedExperiment {
     }
 
     /// The unit key that `context` holds for this experiment, where it is a good one.
-    pub fn unit_of<'c>(&self, context: &'c Context) -> Option<std::borrow::Cow<'c, str>> {
+    pub fn unit_of<'c>(&self, context: &'c Context) -> Option<Cow<'c, str>> {
         context.unit(&self.parts.unit).filter(|unit| UnitKey::parse(unit).is_ok())
     }
 
