@@ -11,7 +11,7 @@ async fn main() -> Result<(), Error> {
     let mut args = std::env::args().skip(1);
     let experiment = args.next().unwrap_or_else(|| "checkout-button".to_owned());
     let user = args.next().unwrap_or_else(|| "user-123".to_owned());
-    let address = std::env::var("INROAD_ADDRESS").unwrap_or_else(|_| "http://127.0.0.1:7070".to_owned());
+    let address = std::env::var("INROAD_SERVER").unwrap_or_else(|_| "http://127.0.0.1:7070".to_owned());
 
     let client = Client::builder(address).client_name("quickstart").build()?;
     if !client.ready(Duration::from_secs(5)).await {
