@@ -1,2 +1,215 @@
-//! Being written.
-fn main() {}
+//! What the store can take: appends, against bare SQLite writing the same rows in the same groups; and the fold, beside
+//! millions of units that it knows already.
+//!
+//! `cargo bench -p inroad-store --bench events -- [--units N] [--rounds N] [--folder PATH] [--json]`
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark may stop at the first surprise")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use inroad_assignment::{Arm, Experiment, ExperimentKey, Salt, Timestamp};
+use inroad_store::{Change, Event, ExposureEvent, SqliteOptions, SqliteStore, Store};
+use rusqlite::types::Null;
+use rusqlite::{Connection, params};
+
+const GROUP: usize = 1_000;
+const GROUPS: usize = 50;
+
+struct Args {
+    units: usize,
+    rounds: usize,
+    folder: Option<PathBuf>,
+    json: bool,
+}
+
+fn args() -> Args {
+    let mut args = Args { units: 1_000_000, rounds: 9, folder: None, json: false };
+    let mut given = std::env::args().skip(1);
+    while let Some(arg) = given.next() {
+        match arg.as_str() {
+            "--units" => args.units = given.next().unwrap().parse().unwrap(),
+            "--rounds" => args.rounds = given.next().unwrap().parse().unwrap(),
+            "--folder" => args.folder = Some(given.next().unwrap().into()),
+            "--json" => args.json = true,
+            // Cargo adds this by itself.
+            "--bench" => {}
+            other => panic!("{other}: known are --units, --rounds, --folder, --json"),
+        }
+    }
+    args
+}
+
+fn at(micros: i64) -> Timestamp {
+    Timestamp::from_micros(1_760_000_000_000_000 + micros)
+}
+
+fn exposure(key: &ExperimentKey, unit: usize, when: usize) -> Event {
+    Event::Exposure(ExposureEvent {
+        experiment: key.clone(),
+        generation: 1,
+        unit: format!("user-{unit:012}"),
+        arm: Arm::CONTROL,
+        revision: 1,
+        occurred_at: at(when as i64),
+        context: String::new(),
+    })
+}
+
+/// Units in no order that the line or the table knows.
+fn some_unit(n: usize, of: usize) -> usize {
+    (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7) % of
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_unstable_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+fn bare(folder: &Path) -> Connection {
+    let connection = Connection::open(folder.join("bare.db")).unwrap();
+    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;").unwrap();
+    let table = "CREATE TABLE log (
+        seq INTEGER PRIMARY KEY, received_at INTEGER NOT NULL, occurred_at INTEGER NOT NULL,
+        experiment TEXT, generation INTEGER, unit TEXT, arm INTEGER, revision INTEGER, context TEXT,
+        units TEXT, event TEXT, value_micros INTEGER, event_id TEXT, clock TEXT) STRICT";
+    connection.execute_batch(table).unwrap();
+    connection
+}
+
+fn append_bare(connection: &mut Connection, seq: &mut i64, groups: &[Vec<Event>]) {
+    for group in groups {
+        let transaction = connection.transaction().unwrap();
+        let sql = "INSERT INTO log VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+        let mut insert = transaction.prepare_cached(sql).unwrap();
+        for event in group {
+            let Event::Exposure(e) = event else { continue };
+            *seq += 1;
+            let (received, occurred) = (at(0).as_micros(), e.occurred_at.as_micros());
+            let (key, arm) = (e.experiment.as_str(), e.arm.index() as i64);
+            let row = params![
+                *seq,
+                received,
+                occurred,
+                key,
+                e.generation,
+                e.unit,
+                arm,
+                e.revision,
+                Null,
+                Null,
+                Null,
+                Null,
+                Null,
+                Null
+            ];
+            insert.execute(row).unwrap();
+        }
+        drop(insert);
+        transaction.commit().unwrap();
+    }
+}
+
+async fn append(store: &dyn Store, events: Vec<Event>) {
+    for group in events.chunks(20_000) {
+        store.append(at(0), group.to_vec()).await.unwrap();
+    }
+}
+
+/// Folds all there is; events a second.
+async fn fold(store: &dyn Store, experiments: &Arc<Vec<Arc<Experiment>>>) -> f64 {
+    let (begun, mut events) = (Instant::now(), 0);
+    loop {
+        let step = store.fold(Arc::clone(experiments), usize::MAX).await.unwrap();
+        if step.events == 0 {
+            return events as f64 / begun.elapsed().as_secs_f64();
+        }
+        events += step.events;
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let args = args();
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = args.folder.clone().unwrap_or_else(|| temporary.path().to_path_buf());
+    let key = ExperimentKey::parse("checkout").unwrap();
+    let mut figures: Vec<(&str, f64)> = Vec::new();
+
+    let (mut bare, mut seq) = (bare(temporary.path()), 0);
+    let store = SqliteStore::open(&temporary.path().join("append"), SqliteOptions::default()).unwrap();
+    let (mut ours, mut theirs, mut ratios) = (vec![], vec![], vec![]);
+    for round in 0..=args.rounds {
+        let groups: Vec<Vec<Event>> =
+            (0..GROUPS).map(|g| (0..GROUP).map(|i| exposure(&key, g * GROUP + i, round)).collect()).collect();
+        let begun = Instant::now();
+        append_bare(&mut bare, &mut seq, &groups);
+        let bare_rate = (GROUP * GROUPS) as f64 / begun.elapsed().as_secs_f64();
+        let begun = Instant::now();
+        for group in groups {
+            store.append(at(0), group).await.unwrap();
+        }
+        let rate = (GROUP * GROUPS) as f64 / begun.elapsed().as_secs_f64();
+        // The first round warms up.
+        if round > 0 {
+            ours.push(rate);
+            theirs.push(bare_rate);
+            ratios.push(rate / bare_rate);
+        }
+    }
+    store.close().await.unwrap();
+    figures.push(("append_rows_per_s", median(ours)));
+    figures.push(("bare_rusqlite_rows_per_s", median(theirs)));
+    figures.push(("append_over_bare", median(ratios)));
+
+    let document = serde_json::json!({
+        "key": "checkout", "policy": {"kind": "thompson", "tick": "1h"},
+        "variations": [{"key": "control", "payload": false}, {"key": "new", "payload": true}],
+        "metrics": [{"key": "signup", "event": "signup", "decision": true}],
+    });
+    let mut experiment = Experiment::create(serde_json::from_value(document).unwrap(), at(0));
+    experiment.start(at(0), Salt::parse("bench").unwrap()).unwrap();
+    let experiments = Arc::new(vec![Arc::new(experiment)]);
+    let state = folder.join(format!("units-{}", args.units));
+    let filled = SqliteOptions { fold_step: 1_000_000, remembered: 0, ..SqliteOptions::default() };
+    let store = SqliteStore::open(&state, filled).unwrap();
+    if store.head() == 0 {
+        let change = Change {
+            expected_version: None,
+            experiment: Arc::clone(&experiments[0]),
+            actor: "bench".to_owned(),
+            action: "create".to_owned(),
+            at: at(0),
+            decision: None,
+        };
+        store.commit(change).await.unwrap();
+        for first in (0..args.units).step_by(1_000_000) {
+            let last = args.units.min(first + 1_000_000);
+            append(&store, (first..last).map(|unit| exposure(&key, unit, unit)).collect()).await;
+            eprintln!("{last} units: {:.0} a second", fold(&store, &experiments).await);
+        }
+    }
+    store.close().await.unwrap();
+    drop(store);
+
+    let store = SqliteStore::open(&state, SqliteOptions::default()).unwrap();
+    let new = 400_000;
+    // A folder may be measured more than once.
+    let first = args.units + store.head() as usize;
+    append(&store, (first..first + new).map(|unit| exposure(&key, unit, unit)).collect()).await;
+    figures.push(("new_units_per_s", fold(&store, &experiments).await));
+    append(&store, (0..500_000).map(|n| exposure(&key, first + some_unit(n, new), usize::MAX >> 16)).collect()).await;
+    figures.push(("recent_repeats_per_s", fold(&store, &experiments).await));
+    append(&store, (0..500_000).map(|n| exposure(&key, some_unit(n, args.units), usize::MAX >> 16)).collect()).await;
+    figures.push(("old_repeats_per_s", fold(&store, &experiments).await));
+    store.close().await.unwrap();
+
+    if args.json {
+        let figures: serde_json::Map<_, _> = figures.iter().map(|(n, f)| ((*n).to_owned(), (*f).into())).collect();
+        println!("{}", serde_json::json!({"units": args.units, "figures": figures}));
+    } else {
+        println!("beside {} units", args.units);
+        figures.iter().for_each(|(name, figure)| println!("{name:>28} {figure:>14.2}"));
+    }
+}

@@ -10,9 +10,10 @@ pub mod catalogue;
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod counts;
-pub mod embedded;
 pub mod error;
 pub mod event;
+mod record;
+pub mod sqlite;
 
 use std::sync::Arc;
 
@@ -21,9 +22,9 @@ use inroad_assignment::{Experiment, ExperimentKey, Timestamp};
 
 pub use catalogue::{AuditEntry, Change, DecisionRecord, Page, Stored};
 pub use counts::{Counts, FoldStep};
-pub use embedded::{SqliteOptions, SqliteStore};
 pub use error::StoreError;
 pub use event::{Event, ExposureEvent, LoggedEvent, OutcomeEvent, Seq};
+pub use sqlite::{SqliteOptions, SqliteStore};
 
 /// A place where all of it is kept. Every replica of a server holds one; they may share what is behind it.
 #[async_trait]
@@ -81,6 +82,10 @@ pub trait Store: Send + Sync + 'static {
     /// Deletes the log's events that were received before `before` and that the fold and every named consumer have
     /// read; gives how many. What was counted of them stays.
     async fn prune_log(&self, before: Timestamp) -> Result<u64, StoreError>;
+
+    /// Blanks the raw key of one unit wherever the log still has it, once the fold and every named consumer have read
+    /// that far; gives how many events were changed. Digests stay, and so does what was counted.
+    async fn forget_unit(&self, unit_type: &str, unit: &str) -> Result<u64, StoreError>;
 
     /// A consistent copy of everything, while serving, into a new folder.
     async fn backup(&self, folder: &std::path::Path) -> Result<(), StoreError>;

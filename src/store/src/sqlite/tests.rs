@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use inroad_assignment::{Arm, Definition, DefinitionDoc, Experiment, ExperimentKey, Salt, Timestamp};
 
-use super::{SqliteOptions, SqliteStore, database};
+use super::{SqliteOptions, SqliteStore};
 use crate::catalogue::Change;
 use crate::error::StoreError;
 use crate::event::{Event, ExposureEvent};
@@ -26,7 +26,7 @@ fn a_second_process_is_told_that_the_folder_is_in_use() {
 #[test]
 fn a_file_that_is_no_database_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join(database::STATE_FILE);
+    let file = folder.path().join("inroad.db");
     let text = "this is not a database, but somebody's letters".repeat(100);
     std::fs::write(&file, &text).expect("write");
     assert!(matches!(opened(folder.path()), Err(StoreError::Corrupt { .. })));
@@ -37,7 +37,7 @@ fn a_file_that_is_no_database_is_refused_and_left_alone() {
 fn a_damaged_file_is_told_apart_from_an_empty_one() {
     let folder = tempfile::tempdir().expect("a folder");
     drop(opened(folder.path()).expect("open"));
-    let file = folder.path().join(database::STATE_FILE);
+    let file = folder.path().join("inroad.db");
     let mut bytes = std::fs::read(&file).expect("read");
     bytes.iter_mut().skip(100).for_each(|byte| *byte = 0x5a);
     std::fs::write(&file, bytes).expect("write");
@@ -47,7 +47,7 @@ fn a_damaged_file_is_told_apart_from_an_empty_one() {
 #[test]
 fn another_programs_database_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join(database::LOG_FILE);
+    let file = folder.path().join("log.db");
     rusqlite::Connection::open(file).expect("open").execute_batch("CREATE TABLE theirs (x)").expect("create");
     assert!(matches!(opened(folder.path()), Err(StoreError::Corrupt { .. })));
 }
@@ -56,7 +56,7 @@ fn another_programs_database_is_refused() {
 fn a_newer_database_is_refused_with_both_versions() {
     let folder = tempfile::tempdir().expect("a folder");
     drop(opened(folder.path()).expect("open"));
-    let file = folder.path().join(database::STATE_FILE);
+    let file = folder.path().join("inroad.db");
     rusqlite::Connection::open(file).expect("open").execute_batch("PRAGMA user_version = 99").expect("set");
     assert!(matches!(opened(folder.path()), Err(StoreError::Newer { found: 99, known: 1, .. })));
 }
@@ -64,7 +64,7 @@ fn a_newer_database_is_refused_with_both_versions() {
 #[tokio::test]
 async fn a_full_queue_takes_nothing_and_names_a_delay() {
     let folder = tempfile::tempdir().expect("a folder");
-    let options = SqliteOptions { queue_events: 10, ..SqliteOptions::default() };
+    let options = SqliteOptions { queue: 10, ..SqliteOptions::default() };
     let store = Arc::new(SqliteStore::open(folder.path(), options).expect("open"));
     let event = |i: usize| {
         Event::Exposure(ExposureEvent {

@@ -1,0 +1,291 @@
+//! The catalogue's tables: compare-and-set, and rows that are only ever added for what only ever grows.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use inroad_assignment::experiment::Kills;
+use inroad_assignment::{Definition, Experiment, ExperimentKey, Generation, Revision, Salt, Status, Switch, Timestamp};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use serde::{Deserialize, Serialize};
+
+use super::rows::{bound, damaged};
+use crate::catalogue::{AuditEntry, Change, DecisionRecord, Page, Stored};
+use crate::error::StoreError;
+
+/// What of an experiment is written anew with each change of it.
+#[derive(Serialize)]
+struct BodyOut<'a> {
+    definition: &'a Definition,
+    status: Status,
+    kills: Kills,
+    manual_now: Option<Timestamp>,
+    created_at: Timestamp,
+    last_growth_at: Option<Timestamp>,
+}
+
+/// The same, read.
+#[derive(Deserialize)]
+struct Body {
+    definition: Definition,
+    status: Status,
+    kills: Kills,
+    manual_now: Option<Timestamp>,
+    created_at: Timestamp,
+    last_growth_at: Option<Timestamp>,
+}
+
+/// What the audit log shows of an experiment.
+#[derive(Serialize, Deserialize)]
+struct Audited {
+    definition: serde_json::Value,
+    status: serde_json::Value,
+    kills: Kills,
+}
+
+fn to_json(value: &impl Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Database(format!("cannot write JSON: {error}")))
+}
+
+fn from_json<'a, T: Deserialize<'a>>(what: &str, json: &'a str) -> Result<T, StoreError> {
+    serde_json::from_str(json).map_err(|error| damaged(what, error))
+}
+
+fn audited(body: &str) -> Result<String, StoreError> {
+    to_json(&from_json::<Audited>("experiment.body", body)?)
+}
+
+/// One change, on disk when this returns.
+pub(crate) fn commit(connection: &mut Connection, change: &Change) -> Result<u64, StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let experiment = &change.experiment;
+    let key = experiment.definition.key();
+    let sql = "SELECT id, version, body FROM experiment WHERE key = ?1";
+    let stored: Option<(i64, i64, String)> =
+        transaction.query_row(sql, [key.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+    match (&stored, change.expected_version) {
+        (Some(_), None) => return Err(StoreError::Exists(key.to_string())),
+        (None, Some(_)) => return Err(StoreError::Conflict),
+        (Some((_, version, _)), Some(expected)) if *version as u64 != expected => return Err(StoreError::Conflict),
+        _ => {}
+    }
+    let sql = "UPDATE meta SET value = value + 1 WHERE key = 'version' RETURNING value";
+    let version: i64 = transaction.query_row(sql, [], |row| row.get(0))?;
+    let body = to_json(&BodyOut {
+        definition: &experiment.definition,
+        status: experiment.status,
+        kills: experiment.kills,
+        manual_now: experiment.manual_now,
+        created_at: experiment.created_at,
+        last_growth_at: experiment.last_growth_at,
+    })?;
+    let (id, before) = match stored {
+        Some((id, _, before)) => {
+            transaction
+                .prepare_cached("UPDATE experiment SET version = ?2, body = ?3 WHERE id = ?1")?
+                .execute(params![id, version, body])?;
+            (id, audited(&before)?)
+        }
+        None => {
+            transaction
+                .prepare_cached("INSERT INTO experiment (key, version, body) VALUES (?1, ?2, ?3)")?
+                .execute(params![key.as_str(), version, body])?;
+            (transaction.last_insert_rowid(), String::new())
+        }
+    };
+    add_history(&transaction, id, experiment)?;
+    let sql = "INSERT INTO audit (at, actor, action, experiment, before, after) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let after = audited(&body)?;
+    let row = params![change.at.as_micros(), change.actor, change.action, key.as_str(), before, after];
+    transaction.prepare_cached(sql)?.execute(row)?;
+    if let Some(d) = &change.decision {
+        let sql = "INSERT INTO decision (experiment_id, generation, at, revision, input, output)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let row = params![id, d.generation, d.at.as_micros(), d.revision, d.input, d.output];
+        transaction.prepare_cached(sql)?.execute(row)?;
+    }
+    transaction.commit()?;
+    Ok(version as u64)
+}
+
+/// Adds the generations, revisions and switches that are not on disk yet, and refuses what I2 forbids.
+fn add_history(transaction: &Transaction<'_>, id: i64, experiment: &Experiment) -> Result<(), StoreError> {
+    let count = |sql: &str, number: u32| -> rusqlite::Result<usize> {
+        let mut statement = transaction.prepare_cached(sql)?;
+        Ok(statement.query_row(params![id, number], |row| row.get::<_, i64>(0))? as usize)
+    };
+    let key = experiment.definition.key();
+    let stored = count("SELECT count(*) FROM generation WHERE experiment_id = ?1 AND number > ?2", 0)?;
+    let shortened = || StoreError::Database(format!("{key}: what has happened to an experiment is never taken back"));
+    if stored > experiment.generations.len() {
+        return Err(shortened());
+    }
+    // Kills are thrown in the newest generation only, and so are revisions made: none before it can have grown.
+    for (number, generation) in (1u32..).zip(&experiment.generations).skip(stored.saturating_sub(1)) {
+        if generation.number != number {
+            return Err(shortened());
+        }
+        let (mut revisions, mut switches) = (0, 0);
+        if number as usize > stored {
+            let row = params![id, number, generation.salt.as_str(), generation.started_at.as_micros()];
+            transaction.prepare_cached("INSERT INTO generation VALUES (?1, ?2, ?3, ?4)")?.execute(row)?;
+        } else {
+            let of = "WHERE experiment_id = ?1 AND generation = ?2";
+            revisions = count(&format!("SELECT count(*) FROM revision {of}"), number)?;
+            switches = count(&format!("SELECT count(*) FROM switch {of}"), number)?;
+        }
+        if revisions > generation.revisions.len() || switches > generation.switches.len() {
+            return Err(shortened());
+        }
+        add_revisions(transaction, id, key, generation, revisions)?;
+        let mut insert = transaction.prepare_cached("INSERT INTO switch VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+        for (at, switch) in (1i64..).zip(&generation.switches).skip(switches) {
+            let target = to_json(&switch.target)?;
+            insert.execute(params![id, number, at, switch.at.as_micros(), target, switch.killed])?;
+        }
+    }
+    Ok(())
+}
+
+fn add_revisions(
+    transaction: &Transaction<'_>,
+    id: i64,
+    key: &ExperimentKey,
+    generation: &Generation,
+    stored: usize,
+) -> Result<(), StoreError> {
+    let mut insert = transaction.prepare_cached("INSERT INTO revision VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
+    for (index, revision) in generation.revisions.iter().enumerate().skip(stored) {
+        let number = index as u32 + 1;
+        if revision.number != number {
+            return Err(StoreError::Database(format!("{key}: revision {} where {number} is next", revision.number)));
+        }
+        if let Some(before) = index.checked_sub(1).and_then(|at| generation.revisions.get(at)) {
+            if !before.allocation.may_become(&revision.allocation) {
+                return Err(StoreError::NotMonotone { experiment: key.to_string(), revision: number });
+            }
+            if revision.effective_at < before.effective_at {
+                let fault = format!("{key}: revision {number} takes effect before the one before it");
+                return Err(StoreError::Database(fault));
+            }
+        }
+        let (created, effective) = (revision.created_at.as_micros(), revision.effective_at.as_micros());
+        let (cause, allocation) = (to_json(&revision.cause)?, to_json(&revision.allocation)?);
+        insert.execute(params![id, generation.number, number, created, effective, cause, allocation])?;
+    }
+    Ok(())
+}
+
+/// Everything, at one moment.
+pub(crate) fn load(connection: &mut Connection) -> Result<(u64, Vec<Stored>), StoreError> {
+    let transaction = connection.transaction()?;
+    let version: i64 = transaction.query_row("SELECT value FROM meta WHERE key = 'version'", [], |row| row.get(0))?;
+    let mut generations = generations(&transaction)?;
+    let mut statement = transaction.prepare("SELECT id, version, body FROM experiment ORDER BY key")?;
+    let mut rows = statement.query([])?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        let body: Body = from_json("experiment.body", &row.get::<_, String>(2)?)?;
+        let experiment = Arc::new(Experiment {
+            definition: body.definition,
+            status: body.status,
+            kills: body.kills,
+            generations: generations.remove(&row.get(0)?).unwrap_or_default(),
+            manual_now: body.manual_now,
+            created_at: body.created_at,
+            last_growth_at: body.last_growth_at,
+        });
+        all.push(Stored { version: row.get::<_, i64>(1)? as u64, experiment });
+    }
+    Ok((version as u64, all))
+}
+
+fn generations(connection: &Connection) -> Result<HashMap<i64, Vec<Generation>>, StoreError> {
+    let sql = "SELECT experiment_id, generation, number, created_at, effective_at, cause, allocation
+               FROM revision ORDER BY 1, 2, 3";
+    let mut revisions = grouped(connection, sql, |row| {
+        Ok(Revision {
+            number: row.get(2)?,
+            created_at: Timestamp::from_micros(row.get(3)?),
+            effective_at: Timestamp::from_micros(row.get(4)?),
+            cause: from_json("revision.cause", &row.get::<_, String>(5)?)?,
+            allocation: Arc::new(from_json("revision.allocation", &row.get::<_, String>(6)?)?),
+        })
+    })?;
+    let sql = "SELECT experiment_id, generation, at, target, killed FROM switch ORDER BY 1, 2, number";
+    let mut switches = grouped(connection, sql, |row| {
+        let target = from_json("switch.target", &row.get::<_, String>(3)?)?;
+        Ok(Switch { at: Timestamp::from_micros(row.get(2)?), target, killed: row.get(4)? })
+    })?;
+    let mut generations: HashMap<i64, Vec<Generation>> = HashMap::new();
+    let sql = "SELECT experiment_id, number, salt, started_at FROM generation ORDER BY 1, 2";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (id, number): (i64, u32) = (row.get(0)?, row.get(1)?);
+        let salt = Salt::parse(&row.get::<_, String>(2)?).map_err(|error| damaged("generation.salt", error))?;
+        generations.entry(id).or_default().push(Generation {
+            number,
+            salt,
+            started_at: Timestamp::from_micros(row.get(3)?),
+            revisions: revisions.remove(&(id, number)).unwrap_or_default(),
+            switches: switches.remove(&(id, number)).unwrap_or_default(),
+        });
+    }
+    Ok(generations)
+}
+
+/// Rows by experiment and generation.
+fn grouped<T>(
+    connection: &Connection,
+    sql: &str,
+    read: impl Fn(&rusqlite::Row<'_>) -> Result<T, StoreError>,
+) -> Result<HashMap<(i64, u32), Vec<T>>, StoreError> {
+    let mut groups: HashMap<(i64, u32), Vec<T>> = HashMap::new();
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        groups.entry((row.get(0)?, row.get(1)?)).or_default().push(read(row)?);
+    }
+    Ok(groups)
+}
+
+/// The number that other tables know an experiment by.
+pub(crate) fn id_of(connection: &Connection, key: &str) -> Result<Option<i64>, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT id FROM experiment WHERE key = ?1")?;
+    Ok(statement.query_row([key], |row| row.get(0)).optional()?)
+}
+
+/// Audit entries, newest first.
+pub(crate) fn audit(connection: &Connection, key: Option<&str>, page: Page) -> Result<Vec<AuditEntry>, StoreError> {
+    let which = if key.is_some() { "experiment = ?3" } else { "?3 IS NULL" };
+    let columns = "id, at, actor, action, experiment, before, after";
+    let sql = format!("SELECT {columns} FROM audit WHERE id < ?1 AND {which} ORDER BY id DESC LIMIT ?2");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params![bound(page.before), bound(page.limit as u64), key])?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        entries.push(AuditEntry {
+            id: row.get::<_, i64>(0)? as u64,
+            at: Timestamp::from_micros(row.get(1)?),
+            actor: row.get(2)?,
+            action: row.get(3)?,
+            experiment: ExperimentKey::parse(&row.get::<_, String>(4)?).map_err(|e| damaged("audit.experiment", e))?,
+            from: row.get(5)?,
+            to: row.get(6)?,
+        });
+    }
+    Ok(entries)
+}
+
+/// Decisions on one generation, oldest first.
+pub(crate) fn decisions(connection: &Connection, key: &str, number: u32) -> Result<Vec<DecisionRecord>, StoreError> {
+    let Some(id) = id_of(connection, key)? else { return Ok(Vec::new()) };
+    let mut statement = connection.prepare_cached(
+        "SELECT at, revision, input, output FROM decision WHERE experiment_id = ?1 AND generation = ?2 ORDER BY id",
+    )?;
+    let rows = statement.query_map(params![id, number], |row| {
+        let at = Timestamp::from_micros(row.get(0)?);
+        Ok(DecisionRecord { generation: number, at, revision: row.get(1)?, input: row.get(2)?, output: row.get(3)? })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,163 @@
+//! Opening one database file, telling what is wrong with it, and a few connections to read it by.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode};
+
+use super::schema::{Found, Schema};
+use crate::error::StoreError;
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        let path = String::new();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::DiskFull { path },
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Corrupt { path, detail: error.to_string() }
+            }
+            Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+                Self::Open { path, detail: error.to_string() }
+            }
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::InUse { path },
+            _ => Self::Database(error.to_string()),
+        }
+    }
+}
+
+impl StoreError {
+    /// The same, with the file or folder it is about where the database could not say.
+    pub(crate) fn located(mut self, at: &Path) -> Self {
+        match &mut self {
+            Self::DiskFull { path }
+            | Self::Corrupt { path, .. }
+            | Self::Open { path, .. }
+            | Self::InUse { path }
+            | Self::Newer { path, .. }
+                if path.is_empty() =>
+            {
+                *path = at.display().to_string();
+            }
+            _ => {}
+        }
+        self
+    }
+}
+
+/// How a connection is set up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tuning {
+    /// Page cache, in KiB.
+    pub(crate) cache_kib: i64,
+    /// Pages in the write-ahead log after which a commit also checkpoints; 0 for never.
+    pub(crate) checkpoint_pages: i64,
+    /// The most pages that the file may have; the disk is the limit if there is none.
+    pub(crate) max_pages: Option<u32>,
+}
+
+impl Tuning {
+    /// For connections that only read.
+    const READER: Self = Self { cache_kib: 8 * 1024, checkpoint_pages: 0, max_pages: None };
+}
+
+/// Opens a file, made if need be and brought up to date.
+pub(crate) fn open(folder: &Path, schema: Schema, tuning: Tuning) -> Result<Connection, StoreError> {
+    let path = folder.join(schema.file);
+    prepare(&path, schema, tuning).map_err(|error| error.located(&path))
+}
+
+fn prepare(path: &Path, schema: Schema, tuning: Tuning) -> Result<Connection, StoreError> {
+    check_header(path)?;
+    let mut connection = Connection::open(path)?;
+    set_up(&connection, tuning)?;
+    match schema.migrate(&mut connection)? {
+        Found::Ready => Ok(connection),
+        Found::Newer { found, known } => Err(StoreError::Newer { path: String::new(), found, known }),
+        Found::Foreign => {
+            Err(StoreError::Corrupt { path: String::new(), detail: "another program's database".to_owned() })
+        }
+    }
+}
+
+fn set_up(connection: &Connection, tuning: Tuning) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "cache_size", -tuning.cache_kib)?;
+    connection.pragma_update(None, "wal_autocheckpoint", tuning.checkpoint_pages)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    if let Some(pages) = tuning.max_pages {
+        connection.pragma_update(None, "max_page_count", pages)?;
+    }
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
+
+/// SQLite takes a file of a few bytes for a new database: one that was cut off must not pass so.
+fn check_header(path: &Path) -> Result<(), StoreError> {
+    let refuse = |error: std::io::Error| StoreError::Open { path: String::new(), detail: error.to_string() };
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(refuse(error)),
+    };
+    let mut header = Vec::with_capacity(16);
+    file.by_ref().take(16).read_to_end(&mut header).map_err(refuse)?;
+    // A file without a byte in it is what a crash leaves at the very first start.
+    if header.is_empty() || header == b"SQLite format 3\0" {
+        return Ok(());
+    }
+    Err(StoreError::Corrupt { path: String::new(), detail: "the file's header is not a database's".to_owned() })
+}
+
+/// Connections that only read.
+#[derive(Debug)]
+pub(crate) struct Readers {
+    path: PathBuf,
+    /// `None` once closed.
+    idle: Mutex<Option<Vec<Connection>>>,
+}
+
+impl Readers {
+    /// How many connections are kept open while nobody reads.
+    const KEPT: usize = 4;
+
+    /// Readers of one file, which must exist.
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path, idle: Mutex::new(Some(Vec::new())) }
+    }
+
+    /// Reads.
+    pub(crate) fn with<T>(&self, read: impl FnOnce(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let kept = match self.idle.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            Some(idle) => idle.pop(),
+            None => return Err(StoreError::Closed),
+        };
+        let read_with = |mut connection: Connection| {
+            let found = read(&mut connection)?;
+            if let Some(idle) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
+                && idle.len() < Self::KEPT
+            {
+                idle.push(connection);
+            }
+            Ok(found)
+        };
+        kept.map_or_else(|| self.open(), Ok).and_then(read_with).map_err(|error| error.located(&self.path))
+    }
+
+    /// One more connection, for somebody to keep.
+    pub(crate) fn open(&self) -> Result<Connection, StoreError> {
+        let connection = Connection::open(&self.path)?;
+        set_up(&connection, Tuning::READER)?;
+        connection.pragma_update(None, "query_only", true)?;
+        Ok(connection)
+    }
+
+    /// Lets go of the file.
+    pub(crate) fn close(&self) {
+        drop(self.idle.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}

@@ -1,0 +1,141 @@
+//! The two databases' tables, as numbered steps. A step that was released is never edited: what changes the schema is
+//! one more step. `user_version` says how many were taken, `application_id` that the file is ours at all.
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+
+/// One of the two files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Schema {
+    /// Its name in the folder.
+    pub(crate) file: &'static str,
+    /// Marks the file as ours, in its header.
+    application_id: i32,
+    steps: &'static [&'static str],
+}
+
+/// Catalogue and counts. "InrS".
+pub(crate) const STATE: Schema = Schema { file: "inroad.db", application_id: 0x496e_7253, steps: &[STATE_1] };
+/// The log. "InrL".
+pub(crate) const LOG: Schema = Schema { file: "log.db", application_id: 0x496e_724c, steps: &[LOG_1] };
+
+/// `experiment.body` is JSON: definition, status, kills, clock. Generations, revisions and switches have rows of their
+/// own because they only ever grow: a long life is not rewritten whole at each change of it.
+///
+/// `unit` is keyed so that a slice of an experiment's line is one key range, and has no other unique key and no foreign
+/// key, so that it can be sharded by digest elsewhere. Sums are decimal text: they need more than 64 bits.
+const STATE_1: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO meta VALUES ('version', 0), ('folded', 0), ('store_id', lower(hex(randomblob(16))));
+CREATE TABLE experiment (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, version INTEGER NOT NULL, body TEXT NOT NULL
+) STRICT;
+CREATE TABLE generation (
+    experiment_id INTEGER NOT NULL, number INTEGER NOT NULL, salt TEXT NOT NULL, started_at INTEGER NOT NULL,
+    PRIMARY KEY (experiment_id, number)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE revision (
+    experiment_id INTEGER NOT NULL, generation INTEGER NOT NULL, number INTEGER NOT NULL,
+    created_at INTEGER NOT NULL, effective_at INTEGER NOT NULL, cause TEXT NOT NULL, allocation TEXT NOT NULL,
+    PRIMARY KEY (experiment_id, generation, number)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE switch (
+    experiment_id INTEGER NOT NULL, generation INTEGER NOT NULL, number INTEGER NOT NULL,
+    at INTEGER NOT NULL, target TEXT NOT NULL, killed INTEGER NOT NULL,
+    PRIMARY KEY (experiment_id, generation, number)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE decision (
+    id INTEGER PRIMARY KEY, experiment_id INTEGER NOT NULL, generation INTEGER NOT NULL,
+    at INTEGER NOT NULL, revision INTEGER, input TEXT NOT NULL, output TEXT NOT NULL
+) STRICT;
+CREATE INDEX decision_by_generation ON decision (experiment_id, generation);
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY, at INTEGER NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL,
+    experiment TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL
+) STRICT;
+CREATE INDEX audit_by_experiment ON audit (experiment, id);
+CREATE TABLE consumer (name TEXT PRIMARY KEY, seq INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE outcome (
+    unit_digest BLOB NOT NULL, event_id TEXT NOT NULL, event TEXT NOT NULL,
+    occurred_at INTEGER NOT NULL, value_micros INTEGER NOT NULL,
+    PRIMARY KEY (unit_digest, event_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE unit (
+    experiment_id INTEGER NOT NULL, generation INTEGER NOT NULL, digest BLOB NOT NULL,
+    unit_digest BLOB NOT NULL, record BLOB NOT NULL,
+    PRIMARY KEY (experiment_id, generation, digest)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE counted (
+    experiment_id INTEGER NOT NULL, generation INTEGER NOT NULL,
+    revisions INTEGER NOT NULL, switches INTEGER NOT NULL, metrics INTEGER NOT NULL, latest_exposure INTEGER NOT NULL,
+    units_moved INTEGER NOT NULL, crossovers INTEGER NOT NULL, stale_exposures INTEGER NOT NULL,
+    PRIMARY KEY (experiment_id, generation)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE tally (
+    experiment_id INTEGER NOT NULL, generation INTEGER NOT NULL,
+    metric INTEGER NOT NULL, tick INTEGER NOT NULL, revision INTEGER NOT NULL, arm INTEGER NOT NULL,
+    first INTEGER NOT NULL, n INTEGER NOT NULL, s INTEGER NOT NULL, dropped INTEGER NOT NULL,
+    x TEXT NOT NULL, xx TEXT NOT NULL, y TEXT NOT NULL, yy TEXT NOT NULL, xy TEXT NOT NULL,
+    units INTEGER NOT NULL, outcomes INTEGER NOT NULL, outcome_units INTEGER NOT NULL, outcome_sum TEXT NOT NULL,
+    PRIMARY KEY (experiment_id, generation, metric, tick, revision, arm)
+) STRICT, WITHOUT ROWID;
+";
+
+/// One row an event. An exposure has `experiment` to `context`, an outcome `units` to `clock`; the rest is NULL.
+/// `meta.head` keeps places from being given twice after the newest rows were pruned.
+const LOG_1: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO meta VALUES ('head', 0);
+CREATE TABLE log (
+    seq INTEGER PRIMARY KEY, received_at INTEGER NOT NULL, occurred_at INTEGER NOT NULL,
+    experiment TEXT, generation INTEGER, unit TEXT, arm INTEGER, revision INTEGER, context TEXT,
+    units TEXT, event TEXT, value_micros INTEGER, event_id TEXT, clock TEXT
+) STRICT;
+";
+
+/// What was found in a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Ours, and up to date now.
+    Ready,
+    /// Written by a newer program.
+    Newer {
+        /// Its version.
+        found: u32,
+        /// The last version known here.
+        known: u32,
+    },
+    /// A database, and not one of ours.
+    Foreign,
+}
+
+impl Schema {
+    /// The last step known here.
+    pub(crate) fn known(&self) -> u32 {
+        self.steps.len() as u32
+    }
+
+    /// Brings a file up to date, each step in a transaction.
+    pub(crate) fn migrate(&self, connection: &mut Connection) -> rusqlite::Result<Found> {
+        let pragma = |c: &Connection, name: &str| c.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+        let version = pragma(connection, "user_version")?.unsigned_abs();
+        let application_id = pragma(connection, "application_id")?;
+        let any_table = connection
+            .query_row("SELECT name FROM sqlite_schema LIMIT 1", [], |row| row.get::<_, String>(0))
+            .optional()?;
+        let empty = version == 0 && application_id == 0 && any_table.is_none();
+        if !empty && application_id != self.application_id {
+            return Ok(Found::Foreign);
+        }
+        if version > self.known() {
+            return Ok(Found::Newer { found: version, known: self.known() });
+        }
+        for (at, step) in (1i32..).zip(self.steps).skip(version as usize) {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            transaction.execute_batch(step)?;
+            transaction.pragma_update(None, "application_id", self.application_id)?;
+            transaction.pragma_update(None, "user_version", at)?;
+            transaction.commit()?;
+        }
+        Ok(Found::Ready)
+    }
+}

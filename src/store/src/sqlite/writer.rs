@@ -1,0 +1,36 @@
+//! The one connection that writes catalogue and counts. Callers take turns in the order in which they came: SQLite's
+//! own waiting is a lottery, and a kill must not lose it to the fold.
+
+use std::path::PathBuf;
+
+use rusqlite::Connection;
+use tokio::sync::Mutex;
+
+use crate::error::StoreError;
+
+/// The connection, until it is closed.
+pub(crate) struct Writer {
+    connection: Mutex<Option<Connection>>,
+    path: PathBuf,
+}
+
+impl Writer {
+    /// Guards a connection to `path`.
+    pub(crate) fn new(connection: Connection, path: PathBuf) -> Self {
+        Self { connection: Mutex::new(Some(connection)), path }
+    }
+
+    /// Waits for its turn, then works. Blocks: never from within a task.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut connection = self.connection.blocking_lock();
+        let connection = connection.as_mut().ok_or(StoreError::Closed)?;
+        work(connection).map_err(|error| error.located(&self.path))
+    }
+
+    /// Checkpoints and closes.
+    pub(crate) fn close(&self) -> Result<(), StoreError> {
+        let Some(connection) = self.connection.blocking_lock().take() else { return Ok(()) };
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        connection.close().map_err(|(_, error)| StoreError::from(error).located(&self.path))
+    }
+}
