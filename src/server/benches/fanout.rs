@@ -10,6 +10,8 @@
 //! of the same content is handed to a broadcast channel in the process, until a listener has decoded it; tonic with the
 //! same settings, as many connections. All of it runs in one process and one runtime. Each side in turn, now the one
 //! first, now the other; every round has a fresh experiment, so that messages have one size.
+//!
+//! With `--bare`, the real server's watchers are plain listeners too: what is left is what the server itself costs.
 
 #![allow(clippy::print_stdout)]
 
@@ -81,24 +83,14 @@ struct Ours {
 }
 
 impl Ours {
-    async fn start(clients: usize, experiments: usize) -> Fallible<Self> {
+    async fn start(clients: usize, experiments: usize, bare: bool) -> Fallible<Self> {
         let world = World::start(experiments).await?;
         let arrivals = Arrivals::new(clients);
-        let mut built = Vec::new();
-        for _ in 0..clients {
-            let client = Client::builder(&world.address).connect_timeout(LIMIT).build()?;
-            built.push(client);
-            // A machine seldom starts a thousand clients at one instant.
-            if built.len() % 50 == 0 {
-                for client in &built[built.len() - 50..] {
-                    client.ready(LIMIT).await;
-                }
-            }
+        if bare {
+            listen(&world.address, &arrivals).await?;
         }
+        let built = if bare { Vec::new() } else { connect_clients(&world.address, clients).await? };
         for (n, client) in built.iter().enumerate() {
-            if !client.ready(LIMIT).await || !client.status().connected {
-                return Err(format!("client {n} did not connect: {:?}", client.status()).into());
-            }
             let (mut changes, arrivals) = (client.subscribe(), Arc::clone(&arrivals));
             changes.mark_unchanged();
             tokio::spawn(async move {
@@ -147,6 +139,42 @@ impl Ours {
     }
 }
 
+/// Clients that have a snapshot each.
+async fn connect_clients(address: &str, clients: usize) -> Fallible<Vec<Client>> {
+    let mut built: Vec<Client> = Vec::new();
+    while built.len() < clients {
+        // A machine seldom starts a thousand clients at one instant.
+        let first = built.len();
+        for _ in first..clients.min(first + 50) {
+            built.push(Client::builder(address).connect_timeout(LIMIT).build()?);
+        }
+        for client in &built[first..] {
+            if !client.ready(LIMIT).await {
+                return Err(format!("a client did not connect: {:?}", client.status()).into());
+            }
+        }
+    }
+    Ok(built)
+}
+
+/// Opens a stream for every place in `arrivals`, and tells of each message that changes an experiment.
+async fn listen(address: &str, arrivals: &Arc<Arrivals>) -> Fallible<()> {
+    for n in 0..arrivals.at.len() {
+        let mut client = AssignmentServiceClient::new(connect(address).await?);
+        let mut messages = client.watch_snapshots(WatchSnapshotsRequest::default()).await?.into_inner();
+        let arrivals = Arc::clone(arrivals);
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = messages.message().await {
+                // The whole snapshot comes first from a real server, and now and then a heartbeat.
+                if !message.full && !message.experiments.is_empty() {
+                    arrivals.hear(n);
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
 /// The side that it is held against.
 struct Bare {
     floor: Floor,
@@ -157,16 +185,7 @@ impl Bare {
     async fn start(listeners: usize) -> Fallible<Self> {
         let floor = Floor::start(AssignResponse::default(), BatchAssignResponse::default()).await?;
         let arrivals = Arrivals::new(listeners);
-        for n in 0..listeners {
-            let mut client = AssignmentServiceClient::new(connect(&floor.address).await?);
-            let mut messages = client.watch_snapshots(WatchSnapshotsRequest::default()).await?.into_inner();
-            let arrivals = Arc::clone(&arrivals);
-            tokio::spawn(async move {
-                while let Ok(Some(_)) = messages.message().await {
-                    arrivals.hear(n);
-                }
-            });
-        }
+        listen(&floor.address, &arrivals).await?;
         Ok(Self { floor, arrivals })
     }
 
@@ -198,7 +217,7 @@ async fn run(flags: Flags) -> Fallible<()> {
     let clients = flags.number("--clients", if flags.quick() { 200 } else { 1_000 });
     let experiments = flags.number("--experiments", 50).max(rounds + WARM_UP);
     check_open_files(4 * clients + 200)?;
-    let mut ours = Ours::start(clients, experiments).await?;
+    let mut ours = Ours::start(clients, experiments, flags.has("--bare")).await?;
     let bare = Bare::start(clients).await?;
     let mut figures = [Figures::default(), Figures::default()];
     let mut ready: [Option<WatchSnapshotsResponse>; 2] = [None, None];
@@ -213,7 +232,7 @@ async fn run(flags: Flags) -> Fallible<()> {
                 if turn == round % 2 {
                     measured = Some(ours.change(change, round).await?);
                     cpu = cpu_seconds() - before;
-                    ready[kind] = Some(ours.message().await?);
+                    ready[kind] = Some(WatchSnapshotsResponse { full: false, ..ours.message().await? });
                 } else {
                     floor = Some(bare.send(ready[kind].clone().unwrap_or_default()).await?);
                     floor_cpu = cpu_seconds() - before;

@@ -63,6 +63,12 @@ fn exposure(experiments: &[ServedExperiment], unit: usize) -> Exposure {
     }
 }
 
+/// The n-th batch: each has units of its own.
+fn batch_of(experiments: &[ServedExperiment], batch: usize) -> RecordRequest {
+    let units = batch * BATCH..(batch + 1) * BATCH;
+    RecordRequest { exposures: units.map(|unit| exposure(experiments, unit)).collect(), outcomes: Vec::new() }
+}
+
 /// Sends all batches from all callers at once; events a second, until the last is acknowledged.
 async fn record(clients: &[EventServiceClient<Channel>], batches: Vec<RecordRequest>) -> Fallible<f64> {
     let events = batches.len() * BATCH;
@@ -88,6 +94,14 @@ async fn record(clients: &[EventServiceClient<Channel>], batches: Vec<RecordRequ
     Ok(events as f64 / begun.elapsed().as_secs_f64())
 }
 
+/// A column of the schema.
+fn names(connection: &Connection, column: &str, only: &str) -> Fallible<Vec<String>> {
+    let query =
+        format!("SELECT {column} FROM sqlite_master WHERE {only} AND sql IS NOT NULL AND name NOT LIKE 'sqlite_%'");
+    let mut statement = connection.prepare(&query)?;
+    Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+}
+
 /// The log of a server, read from beside it.
 struct Log {
     connection: Connection,
@@ -96,9 +110,15 @@ struct Log {
 }
 
 impl Log {
+    /// Once there is something in it: the table with the most rows is that of the events.
     fn open(data: &Path) -> Fallible<Self> {
         let connection = Connection::open_with_flags(data.join("log.db"), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        Ok(Self { connection, table: "log".to_owned(), read: 0 })
+        let mut table = (0, String::new());
+        for name in names(&connection, "name", "type = 'table'")? {
+            let rows = connection.query_row(&format!("SELECT count(*) FROM {name}"), [], |row| row.get::<_, i64>(0))?;
+            table = table.max((rows, name));
+        }
+        Ok(Self { connection, table: table.1, read: 0 })
     }
 
     /// The rows that are new since the last call.
@@ -127,10 +147,8 @@ impl Bare {
         let connection = Connection::open(path)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        let query = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'";
-        let mut statement = like.connection.prepare(query)?;
-        for sql in statement.query_map([], |row| row.get::<_, String>(0))? {
-            connection.execute_batch(&sql?)?;
+        for sql in names(&like.connection, "sql", "true")? {
+            connection.execute_batch(&sql)?;
         }
         let columns = like.connection.prepare(&format!("SELECT * FROM {}", like.table))?.column_count();
         let places = vec!["?"; columns].join(", ");
@@ -164,7 +182,11 @@ async fn run(flags: Flags) -> Fallible<()> {
     for _ in 0..CALLERS {
         clients.push(EventServiceClient::new(connect(&world.address).await?));
     }
+    // With the first batches the log has its tables, whatever they are.
+    let first: Vec<_> = (0..CALLERS).map(|batch| batch_of(&experiments, batch)).collect();
+    record(&clients, first).await?;
     let mut log = Log::open(&world.folder().join("data"))?;
+    log.rows()?;
     let mut bare = Bare::create(&world.folder().join("bare-1000.db"), &log)?;
     let mut grouped = Bare::create(&world.folder().join("bare-4000.db"), &log)?;
 
@@ -172,12 +194,8 @@ async fn run(flags: Flags) -> Fallible<()> {
     let (mut cpu, mut backlogs, mut folded) = (Vec::new(), Vec::new(), Vec::new());
     let mut bytes = 0;
     for round in 0..=rounds {
-        let of = |batch: usize| {
-            let first = (round * batches + batch) * BATCH;
-            let exposures = (first..first + BATCH).map(|unit| exposure(&experiments, unit)).collect();
-            RecordRequest { exposures, outcomes: Vec::new() }
-        };
-        let sent: Vec<_> = (0..batches).map(of).collect();
+        let first = CALLERS + round * batches;
+        let sent: Vec<_> = (first..first + batches).map(|batch| batch_of(&experiments, batch)).collect();
         bytes = sent[0].encoded_len();
         let (begun, before) = (Instant::now(), cpu_seconds());
         let ours = record(&clients, sent).await?;
