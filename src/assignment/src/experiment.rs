@@ -239,7 +239,7 @@ pub enum ChangeError {
     #[error("control cannot be killed: it is what a kill falls back to")]
     ControlCannotBeKilled,
     /// A killed variation does not grow.
-    #[error("variation {0:?} is killed: restore it before growing it")]
+    #[error("variation {0:?} is killed: restore it first")]
     Killed(String),
     /// The update would change what cannot change while units live on the line.
     #[error("{field} cannot change after the experiment has started: {remedy}")]
@@ -250,7 +250,9 @@ pub enum ChangeError {
         remedy: &'static str,
     },
     /// A manual clock only goes forward.
-    #[error("the experiment's clock cannot go back: it stands at {now} µs and {asked} µs was asked for")]
+    #[error(
+        "the experiment's clock cannot go back: it stands at {now} and {asked} (microseconds since 1970) was asked for; read it with get and advance from there"
+    )]
     ClockBackwards {
         /// Where it stands, microseconds since the epoch.
         now: i64,

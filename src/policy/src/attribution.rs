@@ -249,12 +249,7 @@ pub fn contribution<'a>(
 
 /// The part of a contribution that the record alone can tell, without the outcomes: everything but the watched
 /// `outcomes` and `outcome_sum`. Each part of a cell is handed to `put`; the same cell may come more than once.
-pub fn settled(
-    record: &UnitRecord,
-    point: Point,
-    history: History<'_>,
-    mut put: impl FnMut(CellKey, Cell),
-) -> Flags {
+pub fn settled(record: &UnitRecord, point: Point, history: History<'_>, mut put: impl FnMut(CellKey, Cell)) -> Flags {
     let Some(first) = record.first() else { return Flags::default() };
     let epoch = (first.at.tick(history.tick), history.revision_at(first.at));
     let key = |metric| CellKey { metric, tick: epoch.0, revision: epoch.1, arm: first.arm };

@@ -11,7 +11,7 @@ pub enum StoreError {
     #[error("the experiment was changed meanwhile: read it again and repeat the change")]
     Conflict,
     /// There is an experiment with this key already.
-    #[error("experiment {0:?} exists already")]
+    #[error("experiment {0:?} exists already: update it, or choose another key")]
     Exists(String),
     /// I2 would be broken. This is a fault in Inroad, not in the request.
     #[error("refused to store revision {revision} of {experiment:?}: it takes points from a variation")]
@@ -62,7 +62,7 @@ pub enum StoreError {
         path: String,
     },
     /// The folder or a file in it cannot be opened or written.
-    #[error("cannot open {path}: {detail}")]
+    #[error("cannot open {path}: {detail}; choose a folder that can be written with --data")]
     Open {
         /// The file or folder.
         path: String,

@@ -1,1 +1,1 @@
-
+//! Attribution against a recount of the whole set of events.

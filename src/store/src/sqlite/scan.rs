@@ -106,7 +106,7 @@ pub(crate) fn scan(
         scan.last = row.get::<_, i64>(0)? as Seq;
     }
     // In the order of the tables, so that pages are visited once; of one outcome told twice, the least comes first.
-    scan.exposures.sort_unstable_by(|a, b| (a.slot, a.digest, a.exposure).cmp(&(b.slot, b.digest, b.exposure)));
+    scan.exposures.sort_unstable_by_key(|e| (e.slot, e.digest, e.exposure));
     scan.outcomes.sort_unstable_by(|a, b| {
         (a.unit, &a.outcome.event_id, &a.outcome.said).cmp(&(b.unit, &b.outcome.event_id, &b.outcome.said))
     });

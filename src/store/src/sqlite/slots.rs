@@ -75,10 +75,10 @@ impl Slots {
         for experiment in experiments.iter() {
             let key = experiment.definition.key();
             let known = self.of.get(key).map(Vec::as_slice).unwrap_or_default();
-            if let Some(old) = known.first().and_then(|slot| self.all.get(*slot as usize)) {
-                if Arc::ptr_eq(&old.experiment, experiment) || is_behind(experiment, &old.experiment) {
-                    continue;
-                }
+            if let Some(old) = known.first().and_then(|slot| self.all.get(*slot as usize))
+                && (Arc::ptr_eq(&old.experiment, experiment) || is_behind(experiment, &old.experiment))
+            {
+                continue;
             }
             for slot in known {
                 if let Some(slot) = self.all.get_mut(*slot as usize) {
