@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use inroad_assignment::{Experiment, ExperimentKey, ServedExperiment, Snapshot, Timestamp, UnitHasher};
 use inroad_store::{Change, DecisionRecord, Store, StoreError, Stored};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use crate::clock::WallClock;
 use crate::error::ServerError;
@@ -88,7 +88,7 @@ pub struct Catalogue {
     state: ArcSwap<State>,
     published: watch::Sender<Arc<State>>,
     /// One change at a time in this process; other processes are kept apart by the store's compare-and-set.
-    changing: Mutex<()>,
+    changing: Arc<Mutex<()>>,
 }
 
 impl Catalogue {
@@ -101,7 +101,7 @@ impl Catalogue {
             clock,
             state: ArcSwap::new(Arc::clone(&state)),
             published: watch::Sender::new(state),
-            changing: Mutex::new(()),
+            changing: Arc::default(),
         })
     }
 
@@ -121,24 +121,24 @@ impl Catalogue {
     }
 
     /// Stores a new experiment.
-    pub async fn create(&self, experiment: Experiment, actor: &str) -> Result<Entry, ServerError> {
-        let _one_at_a_time = self.changing.lock().await;
+    pub async fn create(self: &Arc<Self>, experiment: Experiment, actor: &str) -> Result<Entry, ServerError> {
+        let turn = Arc::clone(&self.changing).lock_owned().await;
         let key = experiment.definition.key().clone();
         if self.state.load().entries.contains_key(&key) {
             return Err(ServerError::Store(StoreError::Exists(key.to_string())));
         }
-        self.commit(None, experiment, actor, "create", None).await
+        self.commit(turn, None, experiment, By { actor, action: "create", expected_version: None }, None).await
     }
 
     /// Changes one experiment: `change` is given a copy and the time by its clock, and returns what else the caller
     /// wants to know and the decision behind the change, if there is one. Nothing is seen or stored if it fails.
     pub async fn change<T>(
-        &self,
+        self: &Arc<Self>,
         key: &str,
         by: By<'_>,
         change: impl FnOnce(&mut Experiment, Timestamp) -> Result<(T, Option<DecisionRecord>), ServerError> + Send,
     ) -> Result<(Entry, T), ServerError> {
-        let _one_at_a_time = self.changing.lock().await;
+        let turn = Arc::clone(&self.changing).lock_owned().await;
         let entry = self.state.load().get(key)?.clone();
         if by.expected_version.is_some_and(|version| version != entry.version) {
             return Err(ServerError::Store(StoreError::Conflict));
@@ -149,31 +149,43 @@ impl Catalogue {
         if decision.is_none() && experiment == *entry.experiment {
             return Ok((entry, told));
         }
-        let entry = self.commit(Some(entry.version), experiment, by.actor, by.action, decision).await?;
+        let entry = self.commit(turn, Some(entry.version), experiment, by, decision).await?;
         Ok((entry, told))
     }
 
+    /// Stores and shows a change. In a task of its own: a caller that goes away in the middle (its connection broke,
+    /// its deadline passed) must not leave memory behind the disk, or every later change would be refused as stale.
     async fn commit(
-        &self,
+        self: &Arc<Self>,
+        turn: OwnedMutexGuard<()>,
         expected_version: Option<u64>,
         experiment: Experiment,
-        actor: &str,
-        action: &str,
+        by: By<'_>,
         decision: Option<DecisionRecord>,
     ) -> Result<Entry, ServerError> {
-        let experiment = Arc::new(experiment);
-        let key = experiment.definition.key().clone();
         let change = Change {
             expected_version,
-            experiment: Arc::clone(&experiment),
-            actor: actor.to_owned(),
-            action: action.to_owned(),
+            experiment: Arc::new(experiment),
+            actor: by.actor.to_owned(),
+            action: by.action.to_owned(),
             at: self.clock.now(),
             decision,
         };
+        let this = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let done = this.store_and_show(change).await;
+            drop(turn);
+            done
+        });
+        task.await.map_err(|_| ServerError::ShuttingDown)?
+    }
+
+    async fn store_and_show(&self, change: Change) -> Result<Entry, ServerError> {
+        let experiment = Arc::clone(&change.experiment);
         let version = self.store.commit(change).await?;
-        let stored = vec![Stored { version, experiment }];
-        let next = Arc::new(self.state.load().with(version, stored, self.clock.now())?);
+        let key = experiment.definition.key().clone();
+        let next = self.state.load().with(version, vec![Stored { version, experiment }], self.clock.now())?;
+        let next = Arc::new(next);
         self.state.store(Arc::clone(&next));
         self.published.send_replace(Arc::clone(&next));
         Ok(next.get(key.as_str())?.clone())

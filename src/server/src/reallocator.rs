@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inroad_assignment::{Experiment, Policy, Status, Timestamp};
+use inroad_store::StoreError;
 use tokio::sync::watch;
 
 use crate::catalogue::{By, Catalogue, Entry};
@@ -31,7 +32,12 @@ pub struct Reallocator {
     ticker: Ticker,
     metrics: Arc<Metrics>,
     lead: Duration,
+    /// One manual clock is moved at a time: a caller that broke off and its successor must not race each other.
+    advancing: tokio::sync::Mutex<()>,
 }
+
+/// How often a decision is made anew because somebody changed the experiment while it was made.
+const ATTEMPTS: usize = 8;
 
 impl Reallocator {
     /// A reallocator; nothing runs yet.
@@ -42,7 +48,7 @@ impl Reallocator {
         metrics: Arc<Metrics>,
         lead: Duration,
     ) -> Self {
-        Self { catalogue, clock, ticker, metrics, lead }
+        Self { catalogue, clock, ticker, metrics, lead, advancing: tokio::sync::Mutex::default() }
     }
 
     /// How long before it takes effect a revision is published.
@@ -112,15 +118,20 @@ impl Reallocator {
     pub async fn reallocate_now(&self, key: &str, actor: &str) -> Result<(Entry, Ticked), ServerError> {
         let now = self.catalogue.state().get(key)?.experiment.now(self.clock.now());
         let time = TickTime { at: now, lead: self.lead, advance_to: None };
-        let ticked = self.ticker.tick(key, actor, time).await?;
-        self.told(key, &ticked.1);
-        Ok(ticked)
+        for _ in 1..ATTEMPTS {
+            match self.ticker.tick(key, actor, time).await {
+                Err(ServerError::Store(StoreError::Conflict)) => {}
+                done => return done.inspect(|(_, ticked)| self.told(key, ticked)),
+            }
+        }
+        Err(ServerError::Store(StoreError::Conflict))
     }
 
     /// Moves a manual clock to `to`, ticking on the way: at each boundary the decision is published a lead before it,
     /// and the boundary itself flips it. Whoever repeats the call after a crash goes on where it stopped.
     pub async fn advance(&self, key: &str, to: Timestamp, actor: &str) -> Result<(Entry, Vec<Ticked>), ServerError> {
-        let mut told = Vec::new();
+        let _one_at_a_time = self.advancing.lock().await;
+        let (mut told, mut conflicts) = (Vec::new(), 0);
         loop {
             let state = self.catalogue.state();
             let experiment = &state.get(key)?.experiment;
@@ -141,9 +152,18 @@ impl Reallocator {
             if experiment.last_growth_at < Some(boundary) {
                 let advance_to = Some(boundary.minus(self.lead).max(now));
                 let time = TickTime { at: boundary, lead: self.lead, advance_to };
-                let (_, ticked) = self.ticker.tick(key, POLICY_ACTOR, time).await?;
-                self.told(key, &ticked);
-                told.push(ticked);
+                match self.ticker.tick(key, POLICY_ACTOR, time).await {
+                    Ok((_, ticked)) => {
+                        self.told(key, &ticked);
+                        told.push(ticked);
+                    }
+                    // Somebody changed the experiment while the policy thought: it is asked again.
+                    Err(ServerError::Store(StoreError::Conflict)) if conflicts < ATTEMPTS => {
+                        conflicts += 1;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             let by = By { actor, action: "advance", expected_version: None };
             self.catalogue.change(key, by, |e, _| Ok((e.advance_clock(boundary)?, None))).await?;

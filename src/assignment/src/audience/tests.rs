@@ -1,3 +1,5 @@
+//! Audiences: what is refused when saved, what is in and out, and that nothing makes them panic or run away.
+
 use std::time::{Duration, Instant};
 
 mod hostile;
