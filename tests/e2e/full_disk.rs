@@ -100,6 +100,21 @@ async fn when_the_disk_is_full_events_are_refused_and_after_room_is_made_the_ser
     let (acknowledged, refused) = fill(&api, 0).await;
     check_refusal(&refused);
     assert!(acknowledged > 0, "some fitted");
+    // Where 400 events do not fit, a few still may: the rest of the disk is used up one by one.
+    std::fs::write(disk.path("rest"), vec![1; 1 << 20]).expect_err("the disk is full");
+    let mut single = 0;
+    loop {
+        let durable = v1::AssignRequest {
+            experiment: KEY.to_owned(),
+            context: Some(context(&format!("single-{single}"))),
+            exposure: ExposureMode::Durable.into(),
+        };
+        match api.assignments().assign(durable).await {
+            Ok(_) => single += 1,
+            Err(status) => break check_refusal(&Refused::by::<()>(Err(status))),
+        }
+        assert!(single < 20_000, "the disk never fills up");
+    }
     // An exposure that is only queued is no durable one, also for whoever asks for the same unit again.
     let queued = api.assign(KEY, context("bob"), ExposureMode::Background).await;
     assert!(queued.exposure_recorded, "there is room in the queue");
@@ -123,13 +138,15 @@ async fn when_the_disk_is_full_events_are_refused_and_after_room_is_made_the_ser
     }
 
     std::fs::remove_file(disk.path("ballast")).expect("room");
+    std::fs::remove_file(disk.path("rest")).expect("room");
     let lost = batch(&api, acknowledged).await;
     eventually("the server takes events again by itself", async || {
         api.events().record(lost.clone()).await.ok().map(|_| ())
     })
     .await;
     // And bob.
-    let expected = 200 * (acknowledged as u64 + 1) + 1;
+    // And of the single units those that were acknowledged.
+    let expected = 200 * (acknowledged as u64 + 1) + 1 + single;
     eventually("what was queued is in the log", async || (seen(&api).await >= expected).then_some(())).await;
     assert_eq!(seen(&api).await, expected, "all that was acknowledged, and nothing twice");
 
