@@ -150,6 +150,9 @@ fn verdict(experiment: &Experiment, settings: &ThompsonSettings, arms: &[ArmSumm
     if experiment.definition.decision_metric().is_none() {
         return "no decision metric: nothing is compared".to_owned();
     }
+    if arms.iter().all(|arm| arm.n == 0) {
+        return format!("nothing is measured yet; {moved} units moved; keep going");
+    }
     let leader = (0..arms.len()).max_by(|a, b| arms[*a].p_best.total_cmp(&arms[*b].p_best)).unwrap_or(0);
     let (best, loss) = (arms[leader].p_best, arms[leader].expected_loss.unwrap_or(1.0));
     let clear = best >= settings.conclude_probability && loss <= settings.conclude_loss;

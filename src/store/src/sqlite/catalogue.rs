@@ -21,6 +21,30 @@ struct BodyOut<'a> {
     manual_now: Option<Timestamp>,
     created_at: Timestamp,
     last_growth_at: Option<Timestamp>,
+    /// For the audit log only: the rows of the history have it too, but not as it was.
+    line: Line,
+}
+
+/// Where the boundaries stand, as the audit log tells it.
+#[derive(Serialize, Deserialize, Default)]
+struct Line {
+    generation: u32,
+    revision: u32,
+    /// By variation, in the definition's order, 0 to 1.
+    shares: Vec<f64>,
+}
+
+impl Line {
+    fn of(experiment: &Experiment) -> Self {
+        let Some(generation) = experiment.generation() else { return Self::default() };
+        let allocation = experiment.latest_allocation();
+        let arms = (0..experiment.definition.variations().len()).filter_map(inroad_assignment::Arm::new);
+        Self {
+            generation: generation.number,
+            revision: generation.latest().map_or(0, |r| r.number),
+            shares: arms.map(|arm| allocation.width_of(arm).share()).collect(),
+        }
+    }
 }
 
 /// The same, read.
@@ -40,6 +64,8 @@ struct Audited {
     definition: serde_json::Value,
     status: serde_json::Value,
     kills: Kills,
+    manual_now: Option<Timestamp>,
+    line: Line,
 }
 
 fn to_json(value: &impl Serialize) -> Result<String, StoreError> {
@@ -77,6 +103,7 @@ pub(crate) fn commit(connection: &mut Connection, change: &Change) -> Result<u64
         manual_now: experiment.manual_now,
         created_at: experiment.created_at,
         last_growth_at: experiment.last_growth_at,
+        line: Line::of(experiment),
     })?;
     let (id, before) = match stored {
         Some((id, _, before)) => {
