@@ -7,8 +7,6 @@
 //! set of events whatever crashes on the way (I5).
 
 pub mod catalogue;
-#[cfg(test)]
-pub(crate) mod contract;
 pub mod counts;
 pub mod error;
 pub mod event;

@@ -58,7 +58,7 @@ pub struct SqliteOptions {
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { queue: 200_000, cache_mib: 256, fold_step: 50_000, remembered: 1_000_000, max_pages: None }
+        Self { queue: 200_000, cache_mib: 512, fold_step: 50_000, remembered: 1_000_000, max_pages: None }
     }
 }
 
@@ -304,6 +304,3 @@ impl crate::Store for SqliteStore {
         .await
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -158,7 +158,7 @@ impl Fold {
         let mut anew = Vec::new();
         let mut touched = touched.into_iter().peekable();
         while touched.peek().is_some() {
-            shared.writer.with(|connection| {
+            shared.writer.read(|connection| {
                 for ((index, digest), touched) in touched.by_ref().take(BREATH) {
                     let before = unit(connection, self.slots.get(index)?, &digest)?;
                     self.compare(index, digest, touched, before, &mut changes, &mut anew, known)?;
@@ -222,7 +222,7 @@ impl Fold {
         wanted.dedup();
         let mut stored: HashMap<Digest, Vec<StoredOutcome>> = HashMap::new();
         for part in wanted.chunks(BREATH) {
-            shared.writer.with(|connection| {
+            shared.writer.read(|connection| {
                 for digest in part {
                     let outcomes = outcomes_of(connection, digest)?;
                     if !outcomes.is_empty() {
@@ -318,7 +318,7 @@ fn news(shared: Shared<'_>, heard: Vec<Heard>) -> Result<Vec<News>, StoreError> 
     let mut news = Vec::with_capacity(heard.len());
     let mut heard = heard.into_iter().peekable();
     while heard.peek().is_some() {
-        shared.writer.with(|connection| {
+        shared.writer.read(|connection| {
             for heard in heard.by_ref().take(BREATH) {
                 let before = said(connection, &heard.unit, &heard.outcome.event_id)?;
                 if before.as_ref().is_none_or(|before| heard.outcome.said < *before) {

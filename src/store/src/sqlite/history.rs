@@ -48,7 +48,7 @@ impl Fold {
         let (mut rows, mut delta) = (Vec::new(), Delta::default());
         for (mut from, to) in stretches {
             loop {
-                let units = shared.writer.with(|connection| {
+                let units = shared.writer.read(|connection| {
                     let units = stretch(connection, slot, (from, to), BREATH)?;
                     let outcomes = |unit: &UnitRow| {
                         if added { outcomes_of(connection, &unit.unit) } else { Ok(Vec::new()) }

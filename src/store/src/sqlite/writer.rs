@@ -27,6 +27,12 @@ impl Writer {
         work(connection).map_err(|error| error.located(&self.path))
     }
 
+    /// Waits for its turn, then reads, all of it at one moment: without a transaction around them SQLite takes and
+    /// gives back its file locks for every row that is looked up.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.with(|connection| read(&*connection.transaction()?))
+    }
+
     /// Checkpoints and closes.
     pub(crate) fn close(&self) -> Result<(), StoreError> {
         let Some(connection) = self.connection.blocking_lock().take() else { return Ok(()) };

@@ -1,0 +1,215 @@
+//! The log: what was acknowledged is there, in order, until everybody has read it and the operator lets it go.
+
+use std::sync::Arc;
+
+use inroad_assignment::Arm;
+use inroad_store::{Event, ExposureEvent, OutcomeEvent, StoreError};
+
+use super::Place;
+use super::world::{all_metrics, arm, at, change, exposure, key, outcome, started};
+
+fn odd_events() -> Vec<Event> {
+    vec![
+        Event::Exposure(ExposureEvent {
+            experiment: key("a.b-c_1"),
+            generation: u32::MAX,
+            unit: "\u{0}ünit \"'\u{1f600}".to_owned(),
+            arm: arm(64),
+            revision: 7,
+            occurred_at: inroad_assignment::Timestamp::MIN,
+            context: "{\"plan\":\"pro\"}".to_owned(),
+        }),
+        Event::Outcome(OutcomeEvent {
+            units: vec![("account".to_owned(), "a\"b".to_owned()), ("user".to_owned(), "ü".to_owned())],
+            event: "order placed".to_owned(),
+            value_micros: i64::MIN,
+            occurred_at: inroad_assignment::Timestamp::MAX,
+            event_id: String::new(),
+            clock: "a.b-c_1".to_owned(),
+        }),
+        exposure("x", 1, "u", Arm::CONTROL, 1, at(3)),
+    ]
+}
+
+fn some_events(from: usize, count: usize) -> Vec<Event> {
+    (from..from + count).map(|i| exposure("x", 1, &format!("u{i}"), Arm::CONTROL, 1, at(i as i64))).collect()
+}
+
+pub async fn events_are_read_as_they_were_appended(place: Place) {
+    let store = place.open();
+    assert_eq!((store.head(), store.append(at(1), vec![]).await.unwrap()), (0, 0));
+    assert_eq!(store.append(at(1), odd_events()).await.unwrap(), 3);
+    assert_eq!(store.append(at(2), some_events(0, 5)).await.unwrap(), 8);
+    assert_eq!(store.head(), 8);
+    let read = store.read_log(0, 100).await.unwrap();
+    let events: Vec<_> = read.iter().map(|logged| logged.event.clone()).collect();
+    assert_eq!(events, [odd_events(), some_events(0, 5)].concat());
+    assert_eq!(read.iter().map(|logged| logged.seq).collect::<Vec<_>>(), (1..=8).collect::<Vec<_>>());
+    assert_eq!((read[2].received_at, read[3].received_at), (at(1), at(2)));
+    assert_eq!(store.read_log(3, 2).await.unwrap(), read[3..5]);
+    assert_eq!(store.read_log(8, 2).await.unwrap(), []);
+}
+
+pub async fn acknowledged_events_outlive_the_process(place: Place) {
+    for round in 0..3 {
+        // Dropped without being closed, as a process is that is killed.
+        let store = place.open();
+        assert_eq!(store.head(), 10 * round);
+        store.append(at(1), some_events(10 * round as usize, 10)).await.unwrap();
+    }
+    let store = place.open();
+    store.close().await.unwrap();
+    let store = place.open();
+    let events: Vec<_> = store.read_log(0, 100).await.unwrap().into_iter().map(|logged| logged.event).collect();
+    assert_eq!(events, some_events(0, 30));
+}
+
+pub async fn concurrent_appends_get_places_of_their_own(place: Place) {
+    let store = place.open();
+    let tasks: Vec<_> = (0..20usize)
+        .map(|i| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { (i, store.append(at(1), some_events(100 * i, 1 + i)).await.unwrap()) })
+        })
+        .collect();
+    let mut ends = Vec::new();
+    for task in tasks {
+        ends.push(task.await.unwrap());
+    }
+    assert_eq!(store.head(), (1..=20).sum::<u64>());
+    for (i, last) in ends {
+        let first = last - i as u64;
+        let read = store.read_log(first - 1, 1 + i).await.unwrap();
+        let events: Vec<_> = read.into_iter().map(|logged| logged.event).collect();
+        assert_eq!(events, some_events(100 * i, 1 + i), "a group stays together and in order");
+    }
+}
+
+pub async fn a_full_queue_refuses_and_takes_nothing(place: Place) {
+    let store = place.open();
+    let tasks: Vec<_> = (0..64usize)
+        .map(|i| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.append(at(1), some_events(10_000 * i, 10_000)).await })
+        })
+        .collect();
+    let (mut taken, mut refused) = (0, 0);
+    for task in tasks {
+        match task.await.unwrap() {
+            Ok(_) => taken += 10_000,
+            Err(StoreError::Busy { retry_after }) => {
+                assert!(!retry_after.is_zero());
+                refused += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(refused > 0, "640,000 events do not fit a queue of 200,000");
+    assert_eq!(store.head(), taken);
+    store.append(at(1), some_events(0, 1)).await.unwrap();
+}
+
+pub async fn consumers_keep_offsets(place: Place) {
+    let store = place.open();
+    assert_eq!(store.offset("sink").await.unwrap(), 0);
+    store.set_offset("sink", 7).await.unwrap();
+    store.set_offset("other", 9).await.unwrap();
+    store.set_offset("sink", 8).await.unwrap();
+    drop(store);
+    let store = place.open();
+    assert_eq!((store.offset("sink").await.unwrap(), store.offset("other").await.unwrap()), (8, 9));
+}
+
+pub async fn pruning_leaves_what_somebody_has_to_read(place: Place) {
+    let store = place.open();
+    store.append(at(10), some_events(0, 10)).await.unwrap();
+    store.append(at(20), some_events(10, 10)).await.unwrap();
+    assert_eq!(store.prune_log(at(100)).await.unwrap(), 0, "nothing was folded");
+    while store.fold(Arc::default(), 7).await.unwrap().events > 0 {}
+    store.set_offset("sink", 4).await.unwrap();
+    assert_eq!(store.prune_log(at(100)).await.unwrap(), 4);
+    assert_eq!(store.read_log(0, 100).await.unwrap().len(), 16);
+    store.set_offset("sink", 20).await.unwrap();
+    assert_eq!(store.prune_log(at(20)).await.unwrap(), 6, "the others are too young");
+    assert_eq!(store.read_log(0, 100).await.unwrap()[0].seq, 11);
+}
+
+pub async fn places_are_not_given_twice_after_pruning(place: Place) {
+    let store = place.open();
+    store.append(at(10), some_events(0, 10)).await.unwrap();
+    store.fold(Arc::default(), 100).await.unwrap();
+    assert_eq!(store.prune_log(at(100)).await.unwrap(), 10);
+    assert_eq!(store.head(), 10);
+    drop(store);
+    let store = place.open();
+    assert_eq!(store.head(), 10);
+    assert_eq!(store.append(at(11), some_events(0, 1)).await.unwrap(), 11);
+    assert_eq!(store.fold(Arc::default(), 100).await.unwrap().events, 1);
+}
+
+pub async fn a_forgotten_unit_is_in_no_event(place: Place) {
+    let store = place.open();
+    let experiments = [started("a", false, &all_metrics(), 1)];
+    store.commit(change(&experiments[0], None, "create")).await.unwrap();
+    let shared = Arc::new(experiments.map(Arc::new).to_vec());
+    let events = vec![
+        exposure("a", 1, "ann", arm(1), 1, at(1)),
+        exposure("a", 1, "bob", arm(1), 1, at(1)),
+        outcome("ann", "signup", 1, at(2), "1", ""),
+        outcome("bob", "signup", 1, at(2), "2", ""),
+    ];
+    store.append(at(1), events).await.unwrap();
+    assert_eq!(store.forget_unit("user", "ann").await.unwrap(), 0, "they still have to be counted");
+    store.fold(Arc::clone(&shared), 100).await.unwrap();
+    let before = store.counts(&key("a"), 1).await.unwrap();
+    assert_eq!(store.forget_unit("user", "ann").await.unwrap(), 2);
+    assert_eq!(store.forget_unit("user", "ann").await.unwrap(), 0);
+    assert_eq!(store.forget_unit("account", "bob").await.unwrap(), 0, "bob is no account");
+    let left = format!("{:?}", store.read_log(0, 100).await.unwrap());
+    assert!(!left.contains("ann") && left.contains("bob"));
+    assert_eq!(store.counts(&key("a"), 1).await.unwrap(), before);
+}
+
+pub async fn a_backup_is_a_store(place: Place) {
+    let store = place.open();
+    let experiment = started("a", false, &all_metrics(), 1);
+    store.commit(change(&experiment, None, "create")).await.unwrap();
+    let shared = Arc::new(vec![Arc::new(experiment.clone())]);
+    let unit = |i: usize| exposure("a", 1, &format!("u{i}"), arm(1), 1, at(1));
+    store.append(at(1), (0..50).map(unit).collect()).await.unwrap();
+    while store.folded() < 30 {
+        store.fold(Arc::clone(&shared), 30).await.unwrap();
+    }
+    let copy = Place { folder: tempfile::tempdir().unwrap(), open: place.open };
+    // While serving: the copy is of one moment all the same.
+    let (copied, _) = tokio::join!(store.backup(copy.path()), async {
+        for i in 50..100 {
+            store.append(at(1), vec![unit(i)]).await.unwrap();
+            store.fold(Arc::clone(&shared), 10).await.unwrap();
+        }
+    });
+    copied.unwrap();
+    assert!(store.backup(copy.path()).await.is_err(), "a backup is never written over");
+    let (id, want) = (store.store_id().to_owned(), store.counts(&key("a"), 1).await.unwrap().cells);
+    drop(store);
+    let restored = copy.open();
+    assert_eq!(restored.store_id(), id);
+    assert_eq!(*restored.load().await.unwrap().1[0].experiment, experiment);
+    assert!(restored.head() >= 50 && restored.folded() >= 30 && restored.head() >= restored.folded());
+    // What the copy does not have of the log, a sender would send again.
+    restored.append(at(1), (0..100).map(unit).collect()).await.unwrap();
+    while restored.fold(Arc::clone(&shared), 1_000).await.unwrap().events > 0 {}
+    assert_eq!(restored.counts(&key("a"), 1).await.unwrap().cells, want);
+}
+
+pub async fn a_closed_store_says_so(place: Place) {
+    let store = place.open();
+    store.append(at(1), some_events(0, 3)).await.unwrap();
+    store.close().await.unwrap();
+    store.close().await.unwrap();
+    assert!(matches!(store.append(at(1), some_events(0, 1)).await, Err(StoreError::Closed)));
+    assert!(matches!(store.load().await, Err(StoreError::Closed)));
+    assert!(matches!(store.fold(Arc::default(), 1).await, Err(StoreError::Closed)));
+    // The place is free, though somebody still holds the store.
+    assert_eq!(place.open().head(), 3);
+}

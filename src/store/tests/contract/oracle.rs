@@ -1,0 +1,137 @@
+//! The counts by brute force: from the whole set of events and the history as it is in the end, with nothing kept
+//! from one question to the next. Slow, plain, and written without the code it judges.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use inroad_assignment::{Arm, Experiment, Generation, MetricKind, Point, Timestamp, UnitHasher, UnitKey};
+use inroad_policy::attribution::{Cell, CellKey};
+use inroad_store::{Counts, Event};
+
+/// (event, time, value)
+type Told = (Timestamp, String, i64);
+/// (time, revision, arm)
+type Shown = (Timestamp, u32, Arm);
+
+pub fn counts(experiment: &Experiment, generation: &Generation, events: &[Event]) -> Counts {
+    let definition = &experiment.definition;
+    let clock = if experiment.manual_now.is_some() { definition.key().as_str() } else { "" };
+    let mut shown: BTreeMap<String, BTreeMap<Arm, (Timestamp, u32)>> = BTreeMap::new();
+    let mut told: BTreeMap<(String, String), Told> = BTreeMap::new();
+    for event in events {
+        match event {
+            Event::Exposure(e) if e.experiment == *definition.key() && e.generation == generation.number => {
+                let arms = shown.entry(e.unit.clone()).or_default();
+                let this = (e.occurred_at, e.revision);
+                arms.entry(e.arm).and_modify(|first| *first = this.min(*first)).or_insert(this);
+            }
+            Event::Outcome(o) if o.clock == clock => {
+                for (_, unit) in o.units.iter().filter(|(kind, _)| kind == definition.unit()) {
+                    let this = (o.occurred_at, o.event.clone(), o.value_micros);
+                    let kept = told.entry((unit.clone(), o.event_id.clone())).or_insert_with(|| this.clone());
+                    *kept = this.min(kept.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+    let hasher = UnitHasher::new(definition.key(), &generation.salt);
+    let mut counts = Counts::default();
+    for (unit, arms) in shown {
+        let mut shown: Vec<Shown> = arms.into_iter().map(|(arm, (at, revision))| (at, revision, arm)).collect();
+        shown.sort();
+        let told: Vec<&Told> = told.iter().filter(|((u, _), _)| *u == unit).map(|(_, told)| told).collect();
+        let point = hasher.digest(UnitKey::parse(&unit).unwrap()).point();
+        count_unit(experiment, generation, point, &shown, &told, &mut counts);
+    }
+    counts.cells.retain(|_, cell| *cell != Cell::default());
+    counts
+}
+
+fn count_unit(
+    experiment: &Experiment,
+    generation: &Generation,
+    point: Point,
+    shown: &[Shown],
+    told: &[&Told],
+    counts: &mut Counts,
+) {
+    let length = experiment.definition.policy().tick();
+    let (t0, _, arm0) = shown[0];
+    let epoch = |metric| CellKey { metric, tick: t0.tick(length), revision: in_effect(generation, t0), arm: arm0 };
+    let watch = |metric, at: Timestamp, arm| CellKey { metric, tick: at.tick(length), revision: 0, arm };
+    counts.cells.entry(epoch(None)).or_default().first += 1;
+    for (at, _, arm) in shown {
+        counts.cells.entry(watch(None, *at, *arm)).or_default().units += 1;
+    }
+    for (i, metric) in experiment.definition.metrics().iter().enumerate() {
+        let index = Some(i as u16);
+        let end = t0.plus(metric.window);
+        let within = |event: &str| {
+            told.iter()
+                .filter(|(at, name, _)| name == event && *at >= t0 && *at < end)
+                .map(|t| i128::from(t.2))
+                .collect::<Vec<_>>()
+        };
+        let ours = within(&metric.event);
+        let cell = counts.cells.entry(epoch(index)).or_default();
+        let instants =
+            generation.revisions.iter().map(|r| r.effective_at).chain(generation.switches.iter().map(|s| s.at));
+        let mut instants = instants.filter(|at| *at >= t0 && *at < end).chain([t0]);
+        if instants.all(|at| served(generation, point, at) == arm0) {
+            let sum: i128 = ours.iter().sum();
+            let (x, y) = match &metric.kind {
+                MetricKind::Conversion => (if ours.is_empty() { 0 } else { 1_000_000 }, 0),
+                MetricKind::Count => (1_000_000 * ours.len() as i128, 0),
+                MetricKind::Mean { cap: None } => (sum, 0),
+                MetricKind::Mean { cap: Some(cap) } => (sum.min((cap * 1e6).round() as i128), 0),
+                MetricKind::Ratio { denominator } => (sum, within(denominator).iter().sum()),
+            };
+            cell.n += 1;
+            cell.s += u64::from(!ours.is_empty());
+            cell.x += x;
+            cell.xx += x * x;
+            cell.y += y;
+            cell.yy += y * y;
+            cell.xy += x * y;
+        } else {
+            cell.dropped += 1;
+        }
+        let mut credited: BTreeMap<Arm, Timestamp> = BTreeMap::new();
+        for (at, _, value) in told.iter().filter(|(_, name, _)| *name == metric.event) {
+            let Some((_, _, arm)) = shown.iter().rfind(|(seen, _, _)| seen <= at) else { continue };
+            let cell = counts.cells.entry(watch(index, *at, *arm)).or_default();
+            cell.outcomes += 1;
+            cell.outcome_sum += i128::from(*value);
+            credited.entry(*arm).and_modify(|first| *first = *at.min(first)).or_insert(*at);
+        }
+        for (arm, at) in credited {
+            counts.cells.entry(watch(index, at, arm)).or_default().outcome_units += 1;
+        }
+    }
+    let treated: BTreeSet<Arm> = shown.iter().map(|s| s.2).filter(|arm| !arm.is_control()).collect();
+    counts.units_moved += u64::from(treated.len() > 1);
+    let control = shown.iter().position(|s| s.2.is_control());
+    counts.crossovers += u64::from(control.is_some_and(|at| at < shown.len() - 1));
+    counts.stale_exposures +=
+        shown.iter().filter(|(at, revision, _)| *revision < in_effect(generation, *at)).count() as u64;
+}
+
+fn in_effect(generation: &Generation, at: Timestamp) -> u32 {
+    generation.revisions.iter().rfind(|r| r.effective_at <= at).map_or(1, |r| r.number)
+}
+
+fn served(generation: &Generation, point: Point, at: Timestamp) -> Arm {
+    let number = in_effect(generation, at);
+    let allocation = &generation.revisions.iter().find(|r| r.number == number).unwrap().allocation;
+    let owner = allocation.buckets().filter(|bucket| bucket.start <= point).last().unwrap().owner;
+    let mut killed = BTreeSet::new();
+    let mut everything = false;
+    for switch in generation.switches.iter().filter(|s| s.at <= at) {
+        match switch.target {
+            inroad_assignment::Target::Everything => everything = switch.killed,
+            inroad_assignment::Target::Variation(arm) if switch.killed => drop(killed.insert(arm)),
+            inroad_assignment::Target::Variation(arm) => drop(killed.remove(&arm)),
+        }
+    }
+    if everything || killed.contains(&owner) { Arm::CONTROL } else { owner }
+}

@@ -1,0 +1,179 @@
+//! Made-up lives: experiments that people and policies change while units see variations and do things, told early,
+//! late, twice and in contradiction. A seed makes the whole of one.
+
+use std::sync::Arc;
+
+use inroad_assignment::experiment::Cause;
+use inroad_assignment::{
+    Arm, Definition, Experiment, ExperimentKey, Salt, Target, Timestamp, UnitHasher, UnitKey, Width,
+};
+use inroad_store::{Change, Event, ExposureEvent, OutcomeEvent};
+use serde_json::{Value, json};
+
+/// SplitMix64: enough chance for a test, and the same everywhere.
+pub struct Chance(pub u64);
+
+impl Chance {
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+
+    pub fn once_in(&mut self, times: u64) -> bool {
+        self.below(times) == 0
+    }
+
+    pub fn shuffle<T>(&mut self, things: &mut [T]) {
+        for last in (1..things.len()).rev() {
+            things.swap(last, self.below(last as u64 + 1) as usize);
+        }
+    }
+}
+
+pub fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_micros(seconds * 1_000_000)
+}
+
+pub fn arm(index: usize) -> Arm {
+    Arm::new(index).unwrap()
+}
+
+pub fn share(share: f64) -> Width {
+    Width::from_share(share).unwrap()
+}
+
+pub fn key(text: &str) -> ExperimentKey {
+    ExperimentKey::parse(text).unwrap()
+}
+
+pub fn definition(key: &str, manual: bool, metrics: &[Value], variations: usize) -> Definition {
+    let clock =
+        if manual { json!({"kind": "manual", "start": "1970-01-01T00:00:00Z"}) } else { json!({"kind": "wall"}) };
+    let variations: Vec<Value> = (0..=variations)
+        .map(|i| match i {
+            0 => json!({"key": "control", "payload": false}),
+            _ => json!({"key": format!("v{i}"), "payload": true, "share": 0.1}),
+        })
+        .collect();
+    let document = json!({
+        "key": key, "unit": "user", "clock": clock, "policy": {"kind": "manual", "tick": "1m"},
+        "variations": variations, "metrics": metrics,
+    });
+    serde_json::from_value(document).unwrap()
+}
+
+/// One of each kind, with windows that differ.
+pub fn all_metrics() -> Vec<Value> {
+    vec![
+        json!({"key": "signup", "event": "signup", "window": "2m", "decision": true}),
+        json!({"key": "views", "event": "view", "kind": "count", "window": "2m"}),
+        json!({"key": "spend", "event": "order", "kind": "mean", "cap": 20.0, "window": "5m"}),
+        json!({"key": "basket", "event": "order", "kind": "ratio", "denominator": "view", "window": "4m"}),
+        json!({"key": "again", "event": "signup", "kind": "mean", "window": "1m"}),
+    ]
+}
+
+pub fn started(key: &str, manual: bool, metrics: &[Value], variations: usize) -> Experiment {
+    let mut experiment = Experiment::create(definition(key, manual, metrics, variations), at(0));
+    experiment.start(at(0), Salt::parse("salt1").unwrap()).unwrap();
+    experiment
+}
+
+pub fn change(experiment: &Experiment, expected_version: Option<u64>, action: &str) -> Change {
+    Change {
+        expected_version,
+        experiment: Arc::new(experiment.clone()),
+        actor: "test".to_owned(),
+        action: action.to_owned(),
+        at: at(1),
+        decision: None,
+    }
+}
+
+pub fn exposure(experiment: &str, generation: u32, unit: &str, arm: Arm, revision: u32, when: Timestamp) -> Event {
+    Event::Exposure(ExposureEvent {
+        experiment: key(experiment),
+        generation,
+        unit: unit.to_owned(),
+        arm,
+        revision,
+        occurred_at: when,
+        context: String::new(),
+    })
+}
+
+pub fn outcome(unit: &str, event: &str, value_micros: i64, when: Timestamp, event_id: &str, clock: &str) -> Event {
+    Event::Outcome(OutcomeEvent {
+        units: vec![("account".to_owned(), "acme".to_owned()), ("user".to_owned(), unit.to_owned())],
+        event: event.to_owned(),
+        value_micros,
+        occurred_at: when,
+        event_id: event_id.to_owned(),
+        clock: clock.to_owned(),
+    })
+}
+
+/// What happens next to one experiment; nothing if that is not possible.
+pub fn mishap(experiment: &mut Experiment, now: i64, chance: &mut Chance) {
+    let arms = experiment.definition.variations().len() as u64;
+    let any = arm(1 + chance.below(arms - 1) as usize);
+    let lead = at(now + chance.below(40) as i64);
+    // What is refused changes nothing, and is as good an outcome here as any.
+    match chance.below(10) {
+        0..4 => {
+            let width = share(0.01 + chance.below(15) as f64 / 100.0);
+            drop(experiment.grow(&[(any, width)], Cause::Grown, at(now), lead));
+        }
+        4 | 5 => drop(experiment.switch(Target::Variation(any), true, at(now))),
+        6 => drop(experiment.switch(Target::Variation(any), false, at(now))),
+        7 => drop(experiment.switch(Target::Everything, chance.once_in(2), at(now))),
+        8 => {
+            let (manual, key) = (experiment.manual_now.is_some(), experiment.definition.key().to_string());
+            let metrics = experiment.definition.metrics().len() + chance.below(2) as usize;
+            let metrics = &all_metrics()[..metrics.min(all_metrics().len())];
+            let variations = experiment.definition.variations().len() - 1 + chance.below(2) as usize;
+            drop(experiment.update(definition(&key, manual, metrics, variations.min(5)), at(now), lead));
+        }
+        _ if chance.once_in(4) => {
+            let salt = Salt::parse(&format!("salt{}", chance.below(100))).unwrap();
+            drop(experiment.restart(at(now), salt));
+        }
+        _ => {}
+    }
+}
+
+/// Something that a unit saw or did around `now`.
+pub fn event(experiments: &[Experiment], now: i64, chance: &mut Chance) -> Event {
+    let unit = format!("unit-{}", chance.below(40));
+    let experiment = &experiments[chance.below(experiments.len() as u64) as usize];
+    // Clocks of clients run late, and sometimes ahead.
+    let when = Timestamp::from_micros(
+        at(now - chance.below(90) as i64 + chance.below(25) as i64).as_micros() + chance.below(3) as i64,
+    );
+    let name = experiment.definition.key().as_str();
+    if chance.once_in(2) {
+        let generation = match chance.once_in(8) {
+            true => &experiment.generations[chance.below(experiment.generations.len() as u64) as usize],
+            false => experiment.generation().unwrap(),
+        };
+        let digest =
+            UnitHasher::new(experiment.definition.key(), &generation.salt).digest(UnitKey::parse(&unit).unwrap());
+        let revision = generation.in_effect(when).unwrap().number;
+        let stale = revision.saturating_sub(chance.below(3) as u32).max(1);
+        let served = match chance.below(6) {
+            0 => arm(chance.below(experiment.definition.variations().len() as u64) as usize),
+            1 => generation.revision(stale).unwrap().allocation.owner(digest.point()),
+            _ => generation.served(digest.point(), when),
+        };
+        return exposure(name, generation.number, &unit, served, stale, when);
+    }
+    let names = ["signup", "view", "order", "nothing"];
+    let about = names[chance.below(4) as usize];
+    let value = chance.below(40_000_000) as i64 - 5_000_000;
+    let clock = if experiment.manual_now.is_some() { name } else { "" };
+    // Few ids, so that many contradict each other.
+    outcome(&unit, about, value, when, &format!("id-{}", chance.below(400)), clock)
+}

@@ -1,0 +1,259 @@
+//! SQLite against the contract of every store, and what it adds: files that are damaged, foreign, older, newer, in use
+//! or on a full disk.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "a test may panic, also in its helpers")]
+
+mod contract;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use contract::block_on;
+use contract::world::{all_metrics, arm, at, change, exposure, key, started};
+use inroad_assignment::Arm;
+use inroad_store::{SqliteOptions, SqliteStore, Store, StoreError};
+use rusqlite::Connection;
+
+store_contract_suite!(|folder| Ok(Arc::new(SqliteStore::open(folder, SqliteOptions::default())?) as Arc<dyn Store>));
+
+/// The same with everything small, so that every path that only long runs take is taken.
+mod cramped {
+    use super::*;
+
+    store_contract_suite!(|folder| {
+        let options = SqliteOptions { fold_step: 17, remembered: 20, cache_mib: 1, ..SqliteOptions::default() };
+        Ok(Arc::new(SqliteStore::open(folder, options)?) as Arc<dyn Store>)
+    });
+}
+
+fn open(folder: &Path) -> Result<SqliteStore, StoreError> {
+    SqliteStore::open(folder, SqliteOptions::default())
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+#[test]
+fn a_folder_belongs_to_one_process() {
+    let folder = folder();
+    let store = open(folder.path()).unwrap();
+    let refused = open(folder.path()).unwrap_err();
+    assert!(matches!(&refused, StoreError::InUse { path } if *path == folder.path().display().to_string()));
+    drop(store);
+    open(folder.path()).unwrap();
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_says_so() {
+    let folder = folder();
+    std::fs::write(folder.path().join("file"), "in the way").unwrap();
+    assert!(matches!(open(&folder.path().join("file").join("store")), Err(StoreError::Open { .. })));
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused_and_left_alone() {
+    for file in ["inroad.db", "log.db"] {
+        for text in ["short", &"this is not a database, but somebody's letters".repeat(100)] {
+            let folder = folder();
+            let file = folder.path().join(file);
+            std::fs::write(&file, text).unwrap();
+            let refused = open(folder.path()).unwrap_err();
+            assert!(
+                matches!(&refused, StoreError::Corrupt { path, .. } if *path == file.display().to_string()),
+                "{refused:?}"
+            );
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+        }
+    }
+}
+
+#[test]
+fn a_damaged_file_is_told_apart_from_an_empty_one() {
+    let folder = folder();
+    drop(open(folder.path()).unwrap());
+    let file = folder.path().join("inroad.db");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes.iter_mut().skip(100).for_each(|byte| *byte = 0x5a);
+    std::fs::write(&file, bytes).unwrap();
+    assert!(matches!(open(folder.path()), Err(StoreError::Corrupt { .. })));
+    std::fs::write(&file, "").unwrap();
+    open(folder.path()).unwrap();
+}
+
+#[test]
+fn damage_met_on_the_way_is_called_by_its_name() {
+    let folder = folder();
+    let store = open(folder.path()).unwrap();
+    block_on(async {
+        store
+            .append(at(1), (0..5_000).map(|i| exposure("x", 1, &format!("u{i}"), Arm::CONTROL, 1, at(1))).collect())
+            .await
+            .unwrap();
+        store.close().await.unwrap();
+    });
+    let file = folder.path().join("log.db");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes.iter_mut().skip(4_096 * 3).for_each(|byte| *byte = 0x5a);
+    std::fs::write(&file, bytes).unwrap();
+    // Whether it is found at the start or when it is read, it has one name.
+    let met = open(folder.path()).and_then(|store| block_on(store.read_log(0, 10_000)).map(drop));
+    assert!(matches!(&met, Err(StoreError::Corrupt { path, .. }) if path.ends_with("log.db")), "{met:?}");
+}
+
+#[test]
+fn another_programs_database_is_refused() {
+    let folder = folder();
+    let theirs = Connection::open(folder.path().join("log.db")).unwrap();
+    theirs.execute_batch("CREATE TABLE theirs (x)").unwrap();
+    assert!(matches!(open(folder.path()), Err(StoreError::Corrupt { .. })));
+}
+
+#[test]
+fn a_newer_database_is_refused_with_both_versions() {
+    for file in ["inroad.db", "log.db"] {
+        let folder = folder();
+        drop(open(folder.path()).unwrap());
+        Connection::open(folder.path().join(file)).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+        assert!(matches!(open(folder.path()), Err(StoreError::Newer { found: 99, known: 1, .. })));
+    }
+}
+
+#[test]
+fn a_log_that_was_lost_is_not_begun_anew_behind_the_counts() {
+    let folder = folder();
+    block_on(async {
+        let store = open(folder.path()).unwrap();
+        store.append(at(1), vec![exposure("x", 1, "u", Arm::CONTROL, 1, at(1))]).await.unwrap();
+        store.fold(Arc::default(), 10).await.unwrap();
+        store.close().await.unwrap();
+    });
+    std::fs::remove_file(folder.path().join("log.db")).unwrap();
+    let refused = open(folder.path()).unwrap_err();
+    assert!(matches!(&refused, StoreError::Corrupt { path, .. } if path.ends_with("log.db")), "{refused:?}");
+}
+
+/// Files as the first release wrote them. Never write these anew: what they hold must stay readable.
+#[test]
+fn version_one_is_opened_and_goes_on() {
+    let folder = folder();
+    let dumps = [("inroad.db", include_str!("fixtures/state-1.sql")), ("log.db", include_str!("fixtures/log-1.sql"))];
+    for (file, dump) in dumps {
+        Connection::open(folder.path().join(file)).unwrap().execute_batch(dump).unwrap();
+    }
+    block_on(async {
+        let store = open(folder.path()).unwrap();
+        assert_eq!(store.store_id(), "00112233445566778899aabbccddeeff");
+        let (version, stored) = store.load().await.unwrap();
+        let experiment = &stored[0].experiment;
+        assert_eq!((version, stored.len(), experiment.generations[0].revisions.len()), (2, 1, 2));
+        assert!(experiment.kills.arm(arm(2)));
+        assert_eq!((store.head(), store.folded()), (6, 6));
+        let events: Vec<_> = store.read_log(0, 10).await.unwrap().into_iter().map(|logged| logged.event).collect();
+        let generation = &experiment.generations[0];
+        let want = contract::oracle::counts(experiment, generation, &events);
+        let got = store.counts(&key("checkout"), 1).await.unwrap();
+        assert_eq!(got, inroad_store::Counts { folded: 6, ..want });
+        assert_eq!(store.offset("sink").await.unwrap(), 3);
+        assert_eq!(store.decisions(&key("checkout"), 1).await.unwrap().len(), 1);
+        // A repeat is known, and a new unit is counted.
+        let next = exposure("checkout", 1, "somebody new", Arm::CONTROL, 1, at(20));
+        store.append(at(1), [events, vec![next]].concat()).await.unwrap();
+        while store.fold(Arc::default(), 100).await.unwrap().events > 0 {}
+        let firsts = |counts: &inroad_store::Counts| counts.cells.values().map(|cell| cell.first).sum::<u64>();
+        assert_eq!(firsts(&store.counts(&key("checkout"), 1).await.unwrap()), firsts(&got) + 1);
+    });
+}
+
+#[test]
+fn a_full_disk_refuses_whole_groups_and_is_survived() {
+    let folder = folder();
+    // SQLite's own limit: it answers SQLITE_FULL where the disk would.
+    let options = SqliteOptions { max_pages: Some(120), ..SqliteOptions::default() };
+    let group = |n: usize| -> Vec<_> {
+        (0..100).map(|i| exposure("x", 1, &format!("unit-{n}-{i}"), Arm::CONTROL, 1, at(1))).collect()
+    };
+    block_on(async {
+        let store = SqliteStore::open(folder.path(), options).unwrap();
+        let mut taken = 0;
+        let refused = loop {
+            match store.append(at(1), group(taken)).await {
+                Ok(_) => taken += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(&refused, StoreError::DiskFull { path } if !path.is_empty()), "{refused:?}");
+        assert!(taken > 10);
+        assert_eq!(store.head(), 100 * taken as u64);
+        // Other work goes on, and so does the log once there is room, without anybody's help.
+        store.commit(change(&started("a", false, &all_metrics(), 1), None, "create")).await.unwrap();
+        while store.fold(Arc::default(), 1_000).await.unwrap().events > 0 {}
+        assert_eq!(store.prune_log(at(2)).await.unwrap(), 100 * taken as u64);
+        store.append(at(1), group(taken)).await.unwrap();
+        assert_eq!(store.head(), 100 * (taken + 1) as u64);
+        drop(store);
+        let store = open(folder.path()).unwrap();
+        let events: Vec<_> = store.read_log(0, 10_000).await.unwrap().into_iter().map(|logged| logged.event).collect();
+        assert_eq!(events, group(taken));
+    });
+}
+
+#[test]
+fn a_fold_that_finds_the_disk_full_counts_nothing_twice() {
+    let folder = folder();
+    let experiment = started("a", false, &all_metrics(), 1);
+    let experiments = Arc::new(vec![Arc::new(experiment.clone())]);
+    let events: Vec<_> = (0..20_000).map(|i| exposure("a", 1, &format!("unit-{i}"), Arm::CONTROL, 1, at(1))).collect();
+    block_on(async {
+        let store = open(folder.path()).unwrap();
+        store.commit(change(&experiment, None, "create")).await.unwrap();
+        store.append(at(1), events.clone()).await.unwrap();
+        store.close().await.unwrap();
+        let options = SqliteOptions { max_pages: Some(120), ..SqliteOptions::default() };
+        // The log is larger than that already, which its limit then is.
+        let store = SqliteStore::open(folder.path(), options).unwrap();
+        let refused = loop {
+            match store.fold(Arc::clone(&experiments), 1_000).await {
+                Ok(step) => assert!(step.events > 0),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(refused, StoreError::DiskFull { .. }), "{refused:?}");
+        let reached = store.folded();
+        let counted = store.counts(&key("a"), 1).await.unwrap();
+        assert_eq!(counted.cells.values().map(|cell| cell.first).sum::<u64>(), reached);
+        drop(store);
+        let store = open(folder.path()).unwrap();
+        assert_eq!((store.folded(), store.counts(&key("a"), 1).await.unwrap()), (reached, counted));
+        while store.fold(Arc::clone(&experiments), 7_000).await.unwrap().events > 0 {}
+        let want = contract::oracle::counts(&experiment, &experiment.generations[0], &events);
+        assert_eq!(store.counts(&key("a"), 1).await.unwrap().cells, want.cells);
+    });
+}
+
+/// A change of the catalogue, such as a kill, waits for the writing half of one step at the most.
+#[test]
+fn a_change_does_not_wait_for_the_whole_fold() {
+    let folder = folder();
+    let experiment = started("a", false, &all_metrics(), 1);
+    let experiments = Arc::new(vec![Arc::new(experiment.clone())]);
+    block_on(async {
+        let options = SqliteOptions { fold_step: 500, ..SqliteOptions::default() };
+        let store = Arc::new(SqliteStore::open(folder.path(), options).unwrap());
+        store.commit(change(&experiment, None, "create")).await.unwrap();
+        let events = (0..20_000).map(|i| exposure("a", 1, &format!("unit-{i}"), Arm::CONTROL, 1, at(1))).collect();
+        store.append(at(1), events).await.unwrap();
+        let folding = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move { while store.fold(Arc::clone(&experiments), 50_000).await.unwrap().events > 0 {} }
+        });
+        for name in ["b", "c", "d"] {
+            let before = store.folded();
+            store.commit(change(&started(name, false, &[], 1), None, "create")).await.unwrap();
+            // In turn: at most the step that was being written, and the one that was waiting already.
+            assert!(store.folded() <= before + 3 * 500, "{} after {before}", store.folded());
+        }
+        folding.await.unwrap();
+        assert_eq!(store.folded(), 20_000);
+    });
+}
