@@ -11,6 +11,9 @@ use inroad_wire::{served_from_wire, v1};
 use crate::error::Error;
 use crate::report::Refusal;
 
+/// Where an experiment stands, by its key.
+type Places = HashMap<Box<str>, u32, FixedState>;
+
 /// Every experiment at one version. Never changed: the next one takes its place whole.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct State {
@@ -19,7 +22,7 @@ pub(crate) struct State {
     pub(crate) version: u64,
     pub(crate) store_id: String,
     /// Found by key once; after that an answer refers to its experiment by its place.
-    places: HashMap<Box<str>, u32, FixedState>,
+    places: Arc<Places>,
     experiments: Vec<Arc<ServedExperiment>>,
 }
 
@@ -89,26 +92,31 @@ impl State {
         // A replica that lags knows less than this client; what it does not know is not gone.
         let behind = !other_store && sent.version < self.version;
         let (mut refused, mut accepted, mut stale) = (Vec::new(), Vec::new(), 0);
-        let mut held: HashMap<Box<str>, Arc<ServedExperiment>> = HashMap::new();
-        if !other_store {
-            held.extend(self.experiments.iter().map(|e| (e.parts().key.as_str().into(), Arc::clone(e))));
-        }
+        // In order of their keys. Most messages change one experiment, and none comes or goes.
+        let mut held = if other_store { Vec::new() } else { self.experiments.clone() };
         let before = held.len();
-        if !behind {
+        if !behind && (sent.full || !sent.removed.is_empty()) {
             let named: HashSet<&str> = sent.experiments.iter().map(|e| e.key.as_str()).collect();
-            held.retain(|key, _| {
-                let gone = sent.full && !named.contains(&**key) || sent.removed.iter().any(|r| **r == **key);
+            held.retain(|old| {
+                let key = old.parts().key.as_str();
+                let gone = sent.full && !named.contains(key) || sent.removed.iter().any(|r| r == key);
                 if gone {
-                    accepted.push(key.to_string());
+                    accepted.push(key.to_owned());
                 }
                 !gone
             });
         }
+        let mut same_keys = !other_store && held.len() == before;
         let version = if behind { self.version } else { sent.version };
-        let mut changed = held.len() != before || other_store || !self.ready || version != self.version;
+        let mut changed = !same_keys || !self.ready || version != self.version;
         for sent in sent.experiments {
             let key = sent.key.clone();
-            let old = held.get(key.as_str());
+            // Places hold as long as no key has come or gone; then a search of what is in order.
+            let place = match self.places.get(key.as_str()).filter(|_| same_keys) {
+                Some(place) => Ok(*place as usize),
+                None => held.binary_search_by(|e| e.parts().key.as_str().cmp(&key)),
+            };
+            let old = place.ok().and_then(|place| held.get(place));
             match old.map(|old| sent.version.cmp(&old.parts().version)) {
                 // Only older, as from a replica that lags: nothing is wrong with it, and nothing to be done with it.
                 Some(Ordering::Less) => {
@@ -127,21 +135,25 @@ impl State {
             });
             match checked {
                 Ok(new) => {
-                    held.insert(key.as_str().into(), Arc::new(new));
+                    match place {
+                        Ok(place) => held[place] = Arc::new(new),
+                        Err(place) => {
+                            held.insert(place, Arc::new(new));
+                            same_keys = false;
+                        }
+                    }
                     accepted.push(key);
                     changed = true;
                 }
                 Err(reason) => refused.push(Refusal { experiment: key, reason }),
             }
         }
-        let state = Self::of(version, sent.store_id, held.into_values());
+        let places = if same_keys { Arc::clone(&self.places) } else { Arc::new(places_of(&held)) };
+        let state = Self { ready: true, version, store_id: sent.store_id, places, experiments: held };
         Ok(Step { state, changed, other_store, refused, accepted, stale })
     }
+}
 
-    fn of(version: u64, store_id: String, held: impl Iterator<Item = Arc<ServedExperiment>>) -> Self {
-        let mut experiments: Vec<_> = held.collect();
-        experiments.sort_unstable_by(|a, b| a.parts().key.cmp(&b.parts().key));
-        let places = experiments.iter().zip(0..).map(|(e, place)| (e.parts().key.as_str().into(), place)).collect();
-        Self { ready: true, version, store_id, places, experiments }
-    }
+fn places_of(experiments: &[Arc<ServedExperiment>]) -> Places {
+    experiments.iter().zip(0..).map(|(e, place)| (e.parts().key.as_str().into(), place)).collect()
 }
