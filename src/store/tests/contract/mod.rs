@@ -73,6 +73,8 @@ macro_rules! store_contract_suite {
                 an_outcome_before_its_exposure_is_credited
                 a_late_earlier_exposure_moves_the_unit
                 a_killed_stretch_counts_as_control
+                an_exposure_from_a_clock_ahead_follows_a_later_revision
+                of_two_exposures_at_one_instant_the_lower_revision_counts
                 an_unknown_generation_is_looked_up
                 an_older_catalogue_changes_nothing
                 nobody_has_counted_nothing

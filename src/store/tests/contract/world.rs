@@ -149,10 +149,10 @@ pub fn mishap(experiment: &mut Experiment, now: i64, chance: &mut Chance) {
 pub fn event(experiments: &[Experiment], now: i64, chance: &mut Chance) -> Event {
     let unit = format!("unit-{}", chance.below(40));
     let experiment = &experiments[chance.below(experiments.len() as u64) as usize];
-    // Clocks of clients run late, and sometimes ahead.
-    let when = Timestamp::from_micros(
-        at(now - chance.below(90) as i64 + chance.below(25) as i64).as_micros() + chance.below(3) as i64,
-    );
+    // Clocks of clients run late, and sometimes far ahead; and several events share an instant.
+    let ahead = if chance.once_in(4) { chance.below(120) } else { 0 };
+    let seconds = now - chance.below(90) as i64 + ahead as i64;
+    let when = Timestamp::from_micros(at(seconds).as_micros() + chance.below(3) as i64);
     let name = experiment.definition.key().as_str();
     if chance.once_in(2) {
         let generation = match chance.once_in(8) {
