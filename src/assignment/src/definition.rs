@@ -343,6 +343,10 @@ impl TryFrom<DefinitionDoc> for Definition {
             let conversion = decisive.is_some_and(|m| m.kind == MetricKind::Conversion);
             let message = "policy thompson needs one decision metric of kind conversion: mark one with decision = true, or use policy manual";
             faults.check(conversion, "metrics", message);
+            // The policy grows what converts more; it has no notion yet of an event that is unwelcome.
+            let up = decisive.is_none_or(|m| m.direction == Direction::Up);
+            let message = "policy thompson grows what converts more: give it a decision metric of direction up, or use policy manual";
+            faults.check(up, "metrics", message);
         }
         let (metrics, decision_metric) = parse_metrics(&doc.metrics, &mut faults);
         if let ClockDoc::Manual { start: Some(start) } = doc.clock {

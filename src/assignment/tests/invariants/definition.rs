@@ -439,7 +439,7 @@ fn document() -> impl Strategy<Value = DefinitionDoc> {
                 event,
                 kind: if i == 0 && decide { MetricKind::Conversion } else { kind },
                 window,
-                direction: match down {
+                direction: match down && !(i == 0 && decide) {
                     true => inroad_assignment::definition::Direction::Down,
                     false => inroad_assignment::definition::Direction::Up,
                 },
@@ -489,4 +489,18 @@ proptest! {
         let footholds: Vec<Width> = definition.variations()[1..].iter().map(|v| v.foothold).collect();
         prop_assert!(Allocation::with_footholds(&footholds, definition.policy().floor()).is_ok());
     }
+}
+
+#[test]
+fn a_bandit_is_not_given_an_unwelcome_event_to_grow() {
+    let doc: DefinitionDoc = serde_json::from_value(serde_json::json!({
+        "key": "e",
+        "policy": {"kind": "thompson"},
+        "variations": [{"key": "a", "payload": true}, {"key": "b", "payload": false}],
+        "metrics": [{"key": "left", "event": "left", "direction": "down", "decision": true}],
+    }))
+    .expect("a document");
+    let fault = Definition::try_from(doc).expect_err("refused");
+    assert_eq!(fault.violations.len(), 1);
+    assert!(fault.violations[0].message.contains("direction up"), "{fault}");
 }
