@@ -1,26 +1,100 @@
-//! Every world under growth and under an equal split: `cargo run --release -p inroad-simulations --example worlds [RUNS]`.
+//! Regret over unconstrained Thompson sampling, scenario by scenario, to tune the policy by:
+//!
+//! ```text
+//! cargo run --release -p inroad-simulations --example worlds -- \
+//!     [--replications 40] [--scenarios s1,s2] [--ship] [--set floor=0.1] [--set kill_probability=0.95] ...
+//! ```
 
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use inroad_assignment::ThompsonSettings;
-use inroad_simulations::{Rule, SimulationError, run, worlds};
+use std::error::Error;
+use std::time::Instant;
 
-fn main() -> Result<(), SimulationError> {
-    let runs: u64 = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(20);
-    println!("{:18} {:>8} {:>8} {:>8} {:>9} {:>9}", "world", "equal", "growth", "ratio", "crossed", "moved");
-    for world in worlds() {
-        let (mut equal, mut growth, mut crossed, mut moved, mut units) = (0.0, 0.0, 0, 0, 0);
-        for seed in 1..=runs {
-            equal += run(&world, &Rule::EqualSplit, seed)?.regret;
-            let outcome = run(&world, &Rule::Growth(ThompsonSettings::default()), seed)?;
-            growth += outcome.regret;
-            crossed += outcome.crossed;
-            moved += outcome.moved_between_variations;
-            units += outcome.units;
-        }
-        let (equal, growth) = (100.0 * equal / runs as f64, 100.0 * growth / runs as f64);
-        let crossed = 100.0 * crossed as f64 / units as f64;
-        println!("{:18} {equal:>7.2}% {growth:>7.2}% {:>8.2} {crossed:>8.1}% {moved:>9}", world.name, growth / equal);
+use inroad_simulations::{Options, PolicyDoc, PolicyKind, Scenario, Summary, builtin, simulate};
+
+struct Arguments {
+    replications: u32,
+    scenarios: Vec<String>,
+    settings: toml::Table,
+    ship: bool,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = parse(std::env::args().skip(1))?;
+    let policies = policies(&arguments);
+    println!(
+        "{:14} {:9} {:>7} {:>6} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6} {:>6} {:>6}  pooled/e3/cs",
+        "scenario", "policy", "regret", "se", "÷ ref", "right", "false", "v→v", "v→v%", "c→v%", "v→c%", "kills"
+    );
+    for name in &arguments.scenarios {
+        let scenario = builtin::scenario(name)?.with_replications(arguments.replications)?;
+        table(&scenario.with_policies(policies.clone())?)?;
     }
     Ok(())
+}
+
+fn policies(arguments: &Arguments) -> Vec<PolicyDoc> {
+    let mut policies = PolicyDoc::usual();
+    policies[0].settings = arguments.settings.clone();
+    if arguments.ship {
+        for kind in [PolicyKind::Growth, PolicyKind::Equal] {
+            let plain = PolicyDoc::plain(kind);
+            let settings = if kind == PolicyKind::Growth { arguments.settings.clone() } else { toml::Table::new() };
+            policies.push(PolicyDoc { name: format!("{}+ship", plain.name), ship: true, settings, ..plain });
+        }
+    }
+    policies
+}
+
+fn table(scenario: &Scenario) -> Result<(), Box<dyn Error>> {
+    let begun = Instant::now();
+    let simulation = simulate(scenario, Options::default())?;
+    let reference = simulation.summaries.iter().find(|summary| summary.policy == "thompson");
+    let reference = reference.map_or(f64::NAN, |summary| summary.regret.mean);
+    for summary in &simulation.summaries {
+        println!("{:14} {}", scenario.doc().name, line(summary, reference));
+    }
+    eprintln!("{:14} took {:.1} s", scenario.doc().name, begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn line(summary: &Summary, reference: f64) -> String {
+    let covered = |name: &str| {
+        let found = summary.estimators.iter().find(|estimator| estimator.estimator == name);
+        let coverage = found.and_then(|estimator| estimator.coverage);
+        coverage.map_or("–".to_owned(), |mean| format!("{:.0}", 100.0 * mean.mean))
+    };
+    format!(
+        "{:9} {:>6.2}% {:>5.2}% {:>6.2} {:>6} {:>6.2} {:>8} {:>6.1} {:>6.1} {:>6.1} {:>6.2}  {}/{}/{}",
+        summary.policy,
+        100.0 * summary.regret.mean,
+        100.0 * summary.regret.se,
+        summary.regret.mean / reference,
+        summary.correct.map_or("–".to_owned(), |mean| format!("{:.2}", mean.mean)),
+        summary.false_winner.mean,
+        summary.moved_between_variations,
+        100.0 * summary.moved_between.mean,
+        100.0 * summary.moved_into.mean,
+        100.0 * summary.moved_back.mean,
+        summary.killed.iter().map(|mean| mean.mean).sum::<f64>(),
+        covered("pooled"),
+        covered("e3"),
+        covered("cs"),
+    )
+}
+
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Arguments, Box<dyn Error>> {
+    let scenarios = (1..=8).map(|i| format!("s{i}")).collect();
+    let mut parsed = Arguments { replications: 40, scenarios, settings: toml::Table::new(), ship: false };
+    while let Some(flag) = arguments.next() {
+        let mut value = || arguments.next().ok_or_else(|| format!("{flag} needs a value"));
+        match flag.as_str() {
+            "--replications" => parsed.replications = value()?.parse()?,
+            "--scenarios" => parsed.scenarios = value()?.split(',').map(str::to_owned).collect(),
+            "--set" => parsed.settings.extend(toml::from_str::<toml::Table>(&value()?)?),
+            "--ship" => parsed.ship = true,
+            _ => return Err(format!("{flag} is no argument").into()),
+        }
+    }
+    Ok(parsed)
 }

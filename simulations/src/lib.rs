@@ -1,10 +1,33 @@
 //! Worlds in virtual time, run unit by unit through the very assignment and policy code that serves.
 //!
-//! A [`World`] says who comes and what they do; [`run`] lets an experiment live in it under a [`Rule`] and tells what it
-//! cost. Everything is a function of the world, the rule and a seed.
+//! A [`Scenario`] says who comes, what they do, which policies to compare and how often; [`simulate`] runs it on all
+//! processors and gives a [`RunResult`] per replication and policy; [`summarise`] puts those together. Everything is a
+//! function of the scenario, to the last digit and on any number of threads. In one replication all policies meet the
+//! very same units.
 
-pub mod run;
+pub mod builtin;
+mod cells;
+mod crowd;
+mod driver;
+mod error;
+pub mod estimates;
+pub mod export;
+mod judge;
+pub mod policies;
+mod replication;
+pub mod results;
+pub mod scenario;
+mod simulate;
+pub mod summary;
+mod visitors;
 pub mod world;
 
-pub use run::{Outcome, Rule, SimulationError, run};
-pub use world::{World, named, worlds};
+pub use cells::Sums;
+pub use crowd::Moves;
+pub use error::SimulationError;
+pub use policies::{PolicyDoc, PolicyKind, PolicySpec};
+pub use results::RunResult;
+pub use scenario::{Scenario, ScenarioDoc};
+pub use simulate::{Options, Simulation, simulate};
+pub use summary::{Summary, summarise};
+pub use world::World;

@@ -1,0 +1,210 @@
+//! The tallies of one run, kept up as it goes: outcomes are added when they become known, and a unit whose served arm
+//! changes within its window is taken out again, numerator and denominator (STATISTICS: data rule). Only units whose
+//! window is still open are kept.
+
+use std::collections::VecDeque;
+
+use inroad_assignment::{Arm, Point};
+use inroad_policy::{ArmTally, EpochKey, EpochTally};
+use serde::Serialize;
+
+/// Sums over a cell's stable records; x is the outcome (a ratio's numerator), y a ratio's denominator.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Sums {
+    /// Σx
+    pub x: f64,
+    /// Σx²
+    pub xx: f64,
+    /// Σy
+    pub y: f64,
+    /// Σy²
+    pub yy: f64,
+    /// Σxy
+    pub xy: f64,
+}
+
+impl Sums {
+    fn add_denominator(&mut self, y: f64, sign: f64) {
+        self.y += sign * y;
+        self.yy += sign * y * y;
+    }
+
+    fn add_outcome(&mut self, x: f64, y: f64, sign: f64) {
+        self.x += sign * x;
+        self.xx += sign * x * x;
+        self.xy += sign * x * y;
+    }
+}
+
+/// A unit whose window is open.
+#[derive(Debug, Clone, Copy)]
+struct Followed {
+    point: Point,
+    arm: Arm,
+    dropped: bool,
+    /// The tick at which its outcome is known.
+    due: u32,
+    x: f64,
+    y: f64,
+}
+
+/// A unit's record as it is made at its first exposure.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Record {
+    pub(crate) point: Point,
+    pub(crate) arm: Arm,
+    /// Whether a client that is up to date would have been served the same.
+    pub(crate) stable: bool,
+    /// What it does, 0 for nothing.
+    pub(crate) x: f64,
+    pub(crate) y: f64,
+    /// Ticks until that is known, at least 1.
+    pub(crate) delay: u32,
+}
+
+struct Cohort {
+    tick: u32,
+    units: Vec<Followed>,
+}
+
+/// The tallies by epoch and arm.
+pub(crate) struct Cells {
+    arms: usize,
+    stride: u32,
+    window: u32,
+    epochs: Vec<EpochTally>,
+    sums: Vec<Sums>,
+    /// By tick, oldest first, no gaps.
+    open: VecDeque<Cohort>,
+    /// Cohort and place of the units whose outcome is known at a tick; tick modulo the ring's length.
+    due: Vec<Vec<(u32, u32)>>,
+    spare: Vec<Vec<Followed>>,
+    dropped: u64,
+}
+
+impl Cells {
+    /// No tallies yet. `window` and `stride` in ticks: how long a unit is followed, and how long an epoch is.
+    pub(crate) fn new(arms: usize, window: u32, stride: u32) -> Self {
+        Self {
+            arms,
+            stride: stride.max(1),
+            window,
+            epochs: Vec::new(),
+            sums: Vec::new(),
+            open: VecDeque::new(),
+            due: vec![Vec::new(); window as usize + 1],
+            spare: Vec::new(),
+            dropped: 0,
+        }
+    }
+
+    /// One tally per epoch, in order.
+    pub(crate) fn epochs(&self) -> &[EpochTally] {
+        &self.epochs
+    }
+
+    /// One entry per epoch and arm, arms within epochs.
+    pub(crate) fn sums(&self) -> &[Sums] {
+        &self.sums
+    }
+
+    /// Records that the data rule has taken out.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Begins a tick: closes windows, makes known what is due, opens an epoch where one begins. `shares` are those that
+    /// will be served.
+    pub(crate) fn deliver(&mut self, tick: u32) {
+        if self.window > 0 {
+            let slot = tick as usize % self.due.len();
+            for (cohort, place) in std::mem::take(&mut self.due[slot]) {
+                let first = self.open.front().map_or(0, |c| c.tick);
+                let unit = self.open.get((cohort - first) as usize).and_then(|c| c.units.get(place as usize));
+                if let Some(unit) = unit.filter(|unit| !unit.dropped).copied() {
+                    self.credit(cohort, &unit, 1.0);
+                }
+            }
+            while self.open.front().is_some_and(|cohort| cohort.tick + self.window <= tick) {
+                self.spare.extend(self.open.pop_front().map(|cohort| cohort.units));
+            }
+        }
+    }
+
+    /// Opens a tick under the shares that it serves.
+    pub(crate) fn open(&mut self, tick: u32, shares: &[f64]) {
+        if tick.is_multiple_of(self.stride) {
+            let epoch = EpochKey { tick: i64::from(tick / self.stride), revision: 1 };
+            self.epochs.push(EpochTally { epoch, arms: vec![ArmTally::default(); self.arms], shares: shares.to_vec() });
+            self.sums.resize(self.sums.len() + self.arms, Sums::default());
+        }
+        if self.window > 0 {
+            let mut units = self.spare.pop().unwrap_or_default();
+            units.clear();
+            self.open.push_back(Cohort { tick, units });
+        }
+    }
+
+    /// Takes in a unit that was first exposed at `tick`.
+    pub(crate) fn admit(&mut self, tick: u32, record: &Record) {
+        let Record { point, arm, stable, x, y, delay } = *record;
+        let (tally, sums) = self.cell(tick, arm);
+        tally.first += 1;
+        if !stable {
+            self.dropped += 1;
+            return;
+        }
+        tally.n += 1;
+        sums.add_denominator(y, 1.0);
+        let due = tick + delay;
+        let unit = Followed { point, arm, dropped: false, due, x, y };
+        if self.window == 0 {
+            self.credit(tick, &unit, 1.0);
+            return;
+        }
+        let slot = due as usize % self.due.len();
+        let Some(cohort) = self.open.back_mut() else { return };
+        if x > 0.0 {
+            self.due[slot].push((tick, cohort.units.len() as u32));
+        }
+        cohort.units.push(unit);
+    }
+
+    /// Takes out whoever is followed and is served something else from `tick` on.
+    pub(crate) fn drop_moved(&mut self, tick: u32, served: impl Fn(Point) -> Arm) {
+        let mut open = std::mem::take(&mut self.open);
+        for cohort in &mut open {
+            for unit in cohort.units.iter_mut().filter(|unit| !unit.dropped) {
+                if served(unit.point) != unit.arm {
+                    unit.dropped = true;
+                    self.take_out(cohort.tick, unit, tick);
+                }
+            }
+        }
+        self.open = open;
+    }
+
+    fn take_out(&mut self, cohort: u32, unit: &Followed, tick: u32) {
+        if unit.due <= tick {
+            self.credit(cohort, unit, -1.0);
+        }
+        let (tally, sums) = self.cell(cohort, unit.arm);
+        tally.n -= 1;
+        sums.add_denominator(unit.y, -1.0);
+        self.dropped += 1;
+    }
+
+    /// Adds or takes away a unit's outcome.
+    fn credit(&mut self, tick: u32, unit: &Followed, sign: f64) {
+        if unit.x > 0.0 {
+            let (tally, sums) = self.cell(tick, unit.arm);
+            tally.s = if sign > 0.0 { tally.s + 1 } else { tally.s - 1 };
+            sums.add_outcome(unit.x, unit.y, sign);
+        }
+    }
+
+    fn cell(&mut self, tick: u32, arm: Arm) -> (&mut ArmTally, &mut Sums) {
+        let epoch = (tick / self.stride) as usize;
+        (&mut self.epochs[epoch].arms[arm.index()], &mut self.sums[epoch * self.arms + arm.index()])
+    }
+}

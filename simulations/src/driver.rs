@@ -1,0 +1,283 @@
+//! Who moves the boundaries of one run. Growth is the production code itself: an [`Experiment`] with its own changes,
+//! and the policy's own decision. The reference, unconstrained Thompson sampling, writes its boundaries anew each tick.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use inroad_assignment::definition::Direction;
+use inroad_assignment::document::{MetricDoc, PolicyDoc, VariationDoc};
+use inroad_assignment::experiment::Cause;
+use inroad_assignment::{
+    Allocation, Arm, Bucket, Definition, DefinitionDoc, Experiment, Kills, MetricKind, Payload, Point, Salt, Target,
+    ThompsonSettings, Timestamp, Width,
+};
+use inroad_policy::{EpochTally, TickInput};
+
+use crate::SimulationError;
+use crate::crowd::Serving;
+use crate::judge::{Belief, Judge, Look, arm_state};
+use crate::policies::{PolicyKind, PolicySpec};
+use crate::scenario::Scenario;
+use crate::visitors::EXPERIMENT;
+
+/// The least share of any arm under unconstrained Thompson sampling.
+const REFERENCE_SHARE_MIN: f64 = 0.01;
+
+/// One run's boundaries and whoever moves them.
+pub(crate) struct Driver {
+    allocation: Arc<Allocation>,
+    kills: Kills,
+    shipped: Option<Arm>,
+    live: Vec<bool>,
+    mind: Mind,
+    spec: PolicySpec,
+    tick: Duration,
+    ticks_per_day: u32,
+    seed: u64,
+}
+
+enum Mind {
+    Growth(Box<Growth>),
+    Still,
+    Reference,
+}
+
+struct Growth {
+    experiment: Experiment,
+    input: TickInput,
+}
+
+/// What a tick brought.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    /// Boundaries or kills are not what they were.
+    pub(crate) flipped: bool,
+    /// Boundaries moved.
+    pub(crate) revised: bool,
+    /// Arms killed.
+    pub(crate) killed: Vec<usize>,
+    /// The arm that was clearly best.
+    pub(crate) winner: Option<usize>,
+    /// What was believed, if it was asked.
+    pub(crate) belief: Option<Belief>,
+}
+
+impl Driver {
+    pub(crate) fn new(scenario: &Scenario, spec: &PolicySpec, salt: &Salt, seed: u64) -> Result<Self, SimulationError> {
+        let arms = scenario.doc().arms.len();
+        let even = vec![1.0 / arms as f64; arms];
+        let (mind, allocation) = match spec.kind {
+            PolicyKind::Growth => {
+                let growth = Growth::start(scenario, spec, salt, seed)?;
+                let allocation = growth.experiment.latest_allocation();
+                (Mind::Growth(Box::new(growth)), allocation)
+            }
+            PolicyKind::Equal => (Mind::Still, Arc::new(side_by_side(&even)?)),
+            PolicyKind::Fixed => (Mind::Still, Arc::new(side_by_side(spec.shares.as_deref().unwrap_or(&even))?)),
+            PolicyKind::Thompson => (Mind::Reference, Arc::new(side_by_side(&even)?)),
+        };
+        Ok(Self {
+            allocation,
+            kills: Kills::default(),
+            shipped: None,
+            live: vec![true; arms],
+            mind,
+            spec: spec.clone(),
+            tick: Duration::from_secs(86_400 / u64::from(scenario.doc().ticks_per_day)),
+            ticks_per_day: scenario.doc().ticks_per_day,
+            seed,
+        })
+    }
+
+    /// Who is served what; of no account once an arm is shipped.
+    pub(crate) fn serving(&self) -> Serving<'_> {
+        Serving { allocation: &self.allocation, kills: self.kills }
+    }
+
+    /// Boundaries and kills, to be looked back at.
+    pub(crate) fn snapshot(&self) -> (Arc<Allocation>, Kills) {
+        (Arc::clone(&self.allocation), self.kills)
+    }
+
+    /// The arm that gets everything.
+    pub(crate) fn shipped(&self) -> Option<Arm> {
+        self.shipped
+    }
+
+    /// Each arm's share of what is served.
+    pub(crate) fn shares(&self) -> Vec<f64> {
+        let mut shares = vec![0.0; self.live.len()];
+        match self.shipped {
+            Some(arm) => shares[arm.index()] = 1.0,
+            None => {
+                for owner in (0..shares.len()).filter_map(Arm::new) {
+                    shares[self.kills.served(owner).index()] += self.allocation.width_of(owner).share();
+                }
+            }
+        }
+        shares
+    }
+
+    /// What is believed of the arms now.
+    pub(crate) fn belief(&self, judge: &mut Judge, epochs: &[EpochTally]) -> Result<Belief, SimulationError> {
+        let ThompsonSettings { tau, draws_log2, .. } = self.spec.settings;
+        judge.belief(epochs, &Look { live: &self.live, tau, draws_log2, seed: self.seed })
+    }
+
+    /// The policy's chance to move boundaries at the beginning of `tick`.
+    pub(crate) fn decide(
+        &mut self,
+        judge: &mut Judge,
+        tick: u32,
+        epochs: &[EpochTally],
+    ) -> Result<Change, SimulationError> {
+        if self.shipped.is_some() || tick == 0 || !tick.is_multiple_of(self.spec.stride) {
+            return Ok(Change::default());
+        }
+        let mut change = match &mut self.mind {
+            Mind::Growth(growth) => {
+                growth.decide(judge, Timestamp::start_of_tick(i64::from(tick), self.tick), epochs)?
+            }
+            Mind::Still | Mind::Reference if tick < self.ticks_per_day => return Ok(Change::default()),
+            Mind::Still | Mind::Reference => {
+                let belief = self.belief(judge, epochs)?;
+                Change { winner: belief.winner(), belief: Some(belief), ..Change::default() }
+            }
+        };
+        self.take(&mut change)?;
+        if let (true, Some(arm)) = (self.spec.ship, change.winner) {
+            self.shipped = Arm::new(arm);
+        }
+        Ok(change)
+    }
+
+    /// Carries over what changed.
+    fn take(&mut self, change: &mut Change) -> Result<(), SimulationError> {
+        match &self.mind {
+            Mind::Growth(growth) => {
+                self.allocation = growth.experiment.latest_allocation();
+                self.kills = growth.experiment.kills;
+                change.killed.iter().for_each(|arm| self.live[*arm] = false);
+            }
+            Mind::Still => {}
+            Mind::Reference => {
+                let belief = change.belief.as_ref();
+                let p_best = belief.map(|belief| belief.p_best.as_slice()).unwrap_or_default();
+                let free = 1.0 - REFERENCE_SHARE_MIN * p_best.len() as f64;
+                let shares: Vec<f64> = p_best.iter().map(|p| REFERENCE_SHARE_MIN + free * p).collect();
+                self.allocation = Arc::new(side_by_side(&shares)?);
+                change.revised = true;
+                change.flipped = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Growth {
+    fn start(scenario: &Scenario, spec: &PolicySpec, salt: &Salt, seed: u64) -> Result<Self, SimulationError> {
+        let definition = Definition::try_from(declaration(scenario, spec))?;
+        let mut experiment = Experiment::create(definition, Timestamp::default());
+        experiment.start(Timestamp::default(), salt.clone())?;
+        let input = TickInput {
+            now: Timestamp::default(),
+            generation_started_at: Timestamp::default(),
+            last_growth_at: Timestamp::default(),
+            seed,
+            settings: spec.settings.clone(),
+            arms: Vec::new(),
+            floor: experiment.definition.policy().floor(),
+            data_late: false,
+            epochs: Vec::new(),
+        };
+        Ok(Self { experiment, input })
+    }
+
+    fn decide(&mut self, judge: &mut Judge, now: Timestamp, epochs: &[EpochTally]) -> Result<Change, SimulationError> {
+        self.look(now, epochs);
+        let decision = judge.decide(&self.input)?;
+        let mut change = Change { belief: Some(Belief::from(&decision)), ..Change::default() };
+        for arm in decision.kill.iter().filter_map(|arm| Arm::new(*arm)) {
+            self.experiment.switch(Target::Variation(arm), true, now)?;
+            change.killed.push(arm.index());
+        }
+        let grows = decision.arms.iter().enumerate().filter_map(|(i, arm)| Some((Arm::new(i)?, arm.grow_by)));
+        let requests: Vec<_> = grows.filter(|(_, width)| *width > Width::ZERO).collect();
+        if !requests.is_empty() {
+            self.experiment.grow(&requests, Cause::Policy, now, now)?;
+            change.revised = true;
+        }
+        self.experiment.last_growth_at = Some(now);
+        change.flipped = change.revised || !change.killed.is_empty();
+        change.winner = decision.conclude.map(|conclude| conclude.arm);
+        Ok(change)
+    }
+
+    /// Brings the input up to the instant of the decision. Its buffers are kept: this happens at every tick.
+    fn look(&mut self, now: Timestamp, epochs: &[EpochTally]) {
+        let (experiment, input) = (&self.experiment, &mut self.input);
+        let allocation = experiment.latest_allocation();
+        input.now = now;
+        input.last_growth_at = experiment.last_growth_at.unwrap_or_default();
+        input.arms.clear();
+        for (i, variation) in experiment.definition.variations().iter().enumerate() {
+            let Some(arm) = Arm::new(i) else { continue };
+            let killed = experiment.kills.arm(arm);
+            input.arms.push(arm_state(allocation.width_of(arm), variation.foothold, killed));
+        }
+        for (kept, epoch) in input.epochs.iter_mut().zip(epochs) {
+            kept.arms.copy_from_slice(&epoch.arms);
+        }
+        let known = input.epochs.len();
+        input.epochs.extend_from_slice(&epochs[known..]);
+    }
+}
+
+/// The scenario as somebody would declare it.
+fn declaration(scenario: &Scenario, spec: &PolicySpec) -> DefinitionDoc {
+    let shares = spec.shares.as_deref();
+    let variation = |arm: usize| VariationDoc {
+        key: if arm == 0 { "control".to_owned() } else { format!("v{arm}") },
+        payload: Payload::Number(arm as f64),
+        description: String::new(),
+        share: if arm == 0 { None } else { shares.and_then(|shares| shares.get(arm - 1).copied()) },
+    };
+    let hours = scenario.doc().delay.map_or(1.0, |delay| delay.window_hours);
+    DefinitionDoc {
+        key: EXPERIMENT.to_owned(),
+        description: String::new(),
+        owner: String::new(),
+        tags: Vec::new(),
+        lifetime: Default::default(),
+        unit: None,
+        audience: None,
+        salt: None,
+        clock: Default::default(),
+        policy: PolicyDoc::Thompson(spec.settings.clone()),
+        variations: (0..scenario.doc().arms.len()).map(variation).collect(),
+        overrides: Vec::new(),
+        metrics: vec![MetricDoc {
+            key: "outcome".to_owned(),
+            event: "outcome".to_owned(),
+            kind: MetricKind::Conversion,
+            window: Duration::from_secs_f64(hours * 3600.0),
+            direction: Direction::Up,
+            decision: true,
+        }],
+    }
+}
+
+/// One stretch per arm, in order.
+fn side_by_side(shares: &[f64]) -> Result<Allocation, SimulationError> {
+    let mut buckets: Vec<Bucket> = Vec::with_capacity(shares.len());
+    let mut before = 0.0;
+    for (owner, share) in shares.iter().enumerate() {
+        let start = Width::from_share(f64::min(before, 1.0)).map_or(0, Width::get);
+        before += share;
+        // An arm of no width has no bucket.
+        if let (true, Ok(start), Some(owner)) = (*share > 0.0, u64::try_from(start), Arm::new(owner)) {
+            buckets.push(Bucket { start: Point::new(start), owner });
+        }
+    }
+    Ok(Allocation::new(buckets)?)
+}
