@@ -208,3 +208,70 @@ impl Cells {
         (&mut self.epochs[epoch].arms[arm.index()], &mut self.sums[epoch * self.arms + arm.index()])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    const TICKS: u32 = 30;
+
+    /// Who is served what at a tick: units go from arm 0 to another, and some come back.
+    fn served(point: u64, tick: u32) -> Arm {
+        let arm = match (point % 7, tick) {
+            (a, t) if t < 4 * a as u32 => 0,
+            (a, t) if a >= 5 && t > 20 => 0,
+            (a, _) => 1 + a as usize % 2,
+        };
+        Arm::new(arm).unwrap()
+    }
+
+    fn brute_force(records: &[(u32, Record)], window: u32, stride: u32, now: u32) -> Vec<(ArmTally, f64, f64)> {
+        let mut cells = vec![(ArmTally::default(), 0.0, 0.0); (TICKS.div_ceil(stride) * 3) as usize];
+        for (tick, record) in records {
+            let cell = &mut cells[(tick / stride) as usize * 3 + record.arm.index()];
+            cell.0.first += 1;
+            let open = (tick + 1)..(tick + window).min(now + 1);
+            if !record.stable || open.into_iter().any(|at| served(record.point.get(), at) != record.arm) {
+                continue;
+            }
+            cell.0.n += 1;
+            cell.2 += record.y;
+            if record.x > 0.0 && (window == 0 || tick + record.delay <= now) {
+                cell.0.s += 1;
+                cell.1 += record.x;
+            }
+        }
+        cells
+    }
+
+    #[test]
+    fn the_tallies_are_at_every_tick_what_a_look_at_every_unit_gives() {
+        for (window, stride) in [(0, 1), (1, 1), (5, 1), (5, 4), (12, 4)] {
+            let mut rng = ChaCha8Rng::seed_from_u64(7);
+            let (mut cells, mut records) = (Cells::new(3, window, stride), Vec::new());
+            for tick in 0..TICKS {
+                cells.deliver(tick);
+                cells.drop_moved(tick, |point| served(point.get(), tick));
+                let found = cells.epochs.iter().flat_map(|e| &e.arms).zip(&cells.sums);
+                let wanted = brute_force(&records, window, stride, tick);
+                for ((tally, sums), wanted) in found.zip(&wanted) {
+                    assert_eq!((*tally, sums.x, sums.y), *wanted, "window {window}, stride {stride}, tick {tick}");
+                }
+                cells.open(tick, &[]);
+                for _ in 0..40 {
+                    let point = rng.random::<u64>();
+                    let (x, y) = (f64::from(rng.random_range(0_u8..3)), f64::from(rng.random_range(1_u8..4)));
+                    let delay = rng.random_range(1..=window.max(1));
+                    let stable = rng.random_range(0_u8..10) > 0;
+                    let record = Record { point: Point::new(point), arm: served(point, tick), stable, x, y, delay };
+                    cells.admit(tick, &record);
+                    records.push((tick, record));
+                }
+            }
+            let dropped = records.len() as u64 - cells.epochs.iter().flat_map(|e| &e.arms).map(|a| a.n).sum::<u64>();
+            assert_eq!(cells.dropped(), dropped);
+        }
+    }
+}

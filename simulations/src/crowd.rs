@@ -168,3 +168,46 @@ impl Mover {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inroad_assignment::{Target, Width};
+
+    #[test]
+    fn moves_are_what_a_look_at_every_unit_gives() {
+        let share = |share: f64| Width::from_share(share).unwrap();
+        let arm = |index| Arm::new(index).unwrap();
+        let mut crowd = Crowd::new();
+        // Points spread evenly, but not in step with the bins.
+        (0..50_000_u64).for_each(|i| crowd.join(Point::new(i.wrapping_mul(0x9e37_79b9_7f4a_7c15))));
+        let first = Allocation::with_footholds(&[share(0.1), share(0.1)], Width::ZERO).unwrap();
+        let grown = first.grow(&[(arm(1), share(0.3001)), (arm(2), share(0.2))], Width::ZERO).unwrap();
+        let swapped = Allocation::with_footholds(&[share(0.05), share(0.6)], Width::ZERO).unwrap();
+        let none = Kills::default();
+        let killed = none.with(Target::Variation(arm(2)), true);
+        for (before, after) in
+            [((&first, none), (&grown, none)), ((&grown, none), (&grown, killed)), ((&first, none), (&swapped, none))]
+        {
+            let serving = |(allocation, kills)| Serving { allocation, kills };
+            let (before, after) = (serving(before), serving(after));
+            let mut mover = Mover::new();
+            mover.meet(&crowd, before);
+            mover.count(&crowd, before, after);
+            let mut wanted = [0_u64; 3];
+            for point in crowd.bins.iter().flatten().map(|point| Point::new(*point)) {
+                match (before.at(point).index(), after.at(point).index()) {
+                    (a, b) if a == b => {}
+                    (0, _) => wanted[1] += 1,
+                    (_, 0) => wanted[2] += 1,
+                    _ => wanted[0] += 1,
+                }
+            }
+            let moves = mover.finish();
+            assert_eq!([moves.between_variations, moves.into_variations, moves.back_to_control], wanted);
+            assert_eq!(moves.followed, 50_000_u64.div_ceil(16));
+            let followed = moves.followed_any as f64 * 16.0;
+            assert!((followed - wanted.iter().sum::<u64>() as f64).abs() < 1000.0, "{moves:?}");
+        }
+    }
+}

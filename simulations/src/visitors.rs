@@ -268,4 +268,29 @@ mod tests {
         assert_eq!(seeds.len(), 1000);
         assert_ne!(replication_seed(1, 1), replication_seed(2, 0));
     }
+
+    #[test]
+    fn outcomes_have_the_mean_that_the_world_says_whatever_units_are_like() {
+        for name in ["s2", "heterogeneous", "revenue", "count", "ratio"] {
+            let scenario = crate::builtin::scenario(name).unwrap();
+            let (world, metric) = (World::new(&scenario), scenario.doc().metric);
+            let mut visitors = Visitors::new(&scenario, &world, 0).unwrap();
+            let (mut batch, mut x, mut xx, mut expected) = (Vec::new(), 0.0, 0.0, 0.0);
+            for tick in 0..world.ticks() {
+                visitors.come(tick, &mut batch).unwrap();
+                let rate = world.rates(tick)[3];
+                for visitor in &batch {
+                    let per = if visitor.denominator > 0.0 { visitor.denominator } else { 1.0 };
+                    let found = outcome(metric, visitor, rate);
+                    x += found;
+                    xx += found * found;
+                    // The mean of a lognormal of mean 40 and σ 1, held at 400: 40·Φ(a − 1) + 400·Φ(−a), a = ln(10) + ½.
+                    let value = if name == "revenue" { 39.584_828_8 } else { 1.0 };
+                    expected += rate * per * value;
+                    assert!((1..=scenario.window_ticks().max(1)).contains(&visitor.delay));
+                }
+            }
+            assert!((x - expected).abs() < 4.0 * f64::sqrt(xx), "{name}: {x} v {expected}");
+        }
+    }
 }
