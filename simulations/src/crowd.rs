@@ -57,7 +57,8 @@ fn bin(point: Point) -> usize {
     (point.get() >> (64 - BINS_LOG2)) as usize
 }
 
-/// Moves of units between arms, by what they were served before and after. All units that had come are counted.
+/// Moves of units between arms, by what they were served before and after. All units that had come are counted. To ship
+/// an arm ends the experiment and is no move.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Moves {
     /// From one variation to another: 0 under every policy that only grows.
@@ -66,7 +67,7 @@ pub struct Moves {
     pub into_variations: u64,
     /// From a variation back to control.
     pub back_to_control: u64,
-    /// Units followed by themselves: one in sixteen.
+    /// Units followed by themselves: one in sixteen of those that came before an arm was shipped, if one was.
     pub followed: u64,
     /// Those that were ever moved from one variation to another.
     pub followed_between: u64,

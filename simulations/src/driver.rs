@@ -104,18 +104,14 @@ impl Driver {
         self.shipped
     }
 
-    /// Each arm's share of what is served.
+    /// Each arm's share of what is served. Added up in whole points: shares rounded one by one may come to more than 1.
     pub(crate) fn shares(&self) -> Vec<f64> {
-        let mut shares = vec![0.0; self.live.len()];
-        match self.shipped {
-            Some(arm) => shares[arm.index()] = 1.0,
-            None => {
-                for owner in (0..shares.len()).filter_map(Arm::new) {
-                    shares[self.kills.served(owner).index()] += self.allocation.width_of(owner).share();
-                }
-            }
+        let mut widths = vec![Width::ZERO; self.live.len()];
+        for owner in (0..widths.len()).filter_map(Arm::new) {
+            let served = &mut widths[self.shipped.unwrap_or_else(|| self.kills.served(owner)).index()];
+            *served = served.saturating_add(self.allocation.width_of(owner));
         }
-        shares
+        widths.into_iter().map(Width::share).collect()
     }
 
     /// What is believed of the arms now.
