@@ -1,5 +1,7 @@
 //! Scenarios as they are written: those that come with the crate say what they should, and what is wrong is named.
 
+#![allow(clippy::expect_used, reason = "a test tells what it found by panicking")]
+
 use inroad_simulations::{PolicyKind, Scenario, World, builtin};
 
 const PLAIN: &str = r#"
