@@ -115,6 +115,7 @@ fn declare(world: &World, rule: &Rule) -> Result<Experiment, SimulationError> {
             window: Duration::from_secs_f64(hours * 3600.0),
             direction: inroad_assignment::definition::Direction::Up,
             decision: true,
+            guardrail: None,
         }],
     };
     Ok(Experiment::create(Definition::try_from(doc)?, Timestamp::default()))
@@ -263,7 +264,7 @@ fn input(
     let state = |(i, v): (usize, &inroad_assignment::definition::Variation)| {
         let arm = Arm::new(i)?;
         let killed = experiment.kills.arm(arm);
-        Some(ArmState { owned: allocation.width_of(arm), foothold: v.foothold, killed })
+        Some(ArmState { owned: allocation.width_of(arm), foothold: v.foothold, killed, spared: false })
     };
     TickInput {
         now,
@@ -274,6 +275,10 @@ fn input(
         arms: experiment.definition.variations().iter().enumerate().filter_map(state).collect(),
         floor: experiment.definition.policy().floor(),
         data_late: false,
+        measure: inroad_policy::Measure::Conversion,
+        better: inroad_policy::Better::More,
+        scope: inroad_policy::Scope::Growth,
+        guardrails: Vec::new(),
         epochs,
     }
 }
