@@ -146,6 +146,8 @@ pub struct EpochTally {
 
 /// Conversions do not get more certain than this, however often everybody converts.
 const DISPERSION_MIN: f64 = 0.02;
+/// Nor do means: units are taken to differ by at least a hundredth of what they have on average.
+const VARIATION_MIN: f64 = 0.01;
 
 /// How much the units of many cells vary within their cells, against what their sums are expected to be.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -184,7 +186,7 @@ impl Spread {
         Some(match measure {
             Measure::Poisson => 1.0,
             Measure::Conversion => seen.clamp(DISPERSION_MIN, 1.0),
-            Measure::Mean | Measure::Ratio => seen.max(f64::MIN_POSITIVE),
+            Measure::Mean | Measure::Ratio => seen.max(VARIATION_MIN * VARIATION_MIN * self.sum / self.units),
         })
     }
 }

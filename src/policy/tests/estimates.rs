@@ -4,8 +4,8 @@
 
 use inroad_assignment::PosteriorKind;
 use inroad_policy::{
-    ArmTally, Better, EpochKey, EpochTally, Estimator, Measure, NormalPoints, PointsCache, PolicyError, Posterior,
-    Prior, SummaryQuestion, anytime_half_width, compare, normal_cdf, summarise,
+    ArmTally, Better, EpochKey, EpochTally, Estimator, Measure, Moments, NormalPoints, PointsCache, PolicyError,
+    Posterior, Prior, SummaryQuestion, anytime_half_width, compare, normal_cdf, summarise,
 };
 use serde::Deserialize;
 
@@ -201,4 +201,19 @@ fn impossible_tallies_are_refused() {
     assert!(matches!(estimate(2, &repeated, Prior::Flat), Err(PolicyError::RepeatedEpoch { .. })));
     assert!(estimate(2, &[], Prior::Normal(0.0)).is_err());
     assert!(estimate(2, &[], Prior::Normal(f64::NAN)).is_err());
+}
+
+#[test]
+fn numbers_without_any_spread_have_an_estimate() {
+    let arm = |n: u64, value: f64| {
+        let (x, xx) = (n as f64 * value, n as f64 * value * value);
+        ArmTally { first: n, n, s: n, moments: Some(Moments { x, xx, ..Moments::default() }), ..ArmTally::default() }
+    };
+    for scale in [1e-6, 1.0, 1e9] {
+        let arms = vec![arm(1_000, scale), arm(200, 1.1 * scale), arm(1, 3.0 * scale)];
+        let epochs = [EpochTally { epoch: EpochKey { tick: 0, revision: 1 }, arms, shares: Vec::new() }];
+        let found = inroad_policy::estimate(Measure::Mean, 3, &epochs, Prior::Normal(0.25)).unwrap();
+        assert!((found.mean[1] - 1.1_f64.ln()).abs() < 1e-3, "{found:?}");
+        compare(&found, &[true; 3], &NormalPoints::new(1, 2, 10).unwrap()).unwrap();
+    }
 }

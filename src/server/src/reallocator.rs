@@ -166,11 +166,13 @@ impl Reallocator {
                 _ => None,
             };
             let Some(boundary) = step else {
-                if is_guarded(experiment) && experiment.manual_now.is_some_and(|now| to > now) {
-                    self.guard(key, to).await;
-                }
+                let guards = is_guarded(experiment) && experiment.manual_now.is_some_and(|now| to > now);
                 let by = By { actor, action: "advance", expected_version: None };
-                let (entry, ()) = self.catalogue.change(key, by, |e, _| Ok((e.advance_clock(to)?, None))).await?;
+                let (mut entry, ()) = self.catalogue.change(key, by, |e, _| Ok((e.advance_clock(to)?, None))).await?;
+                if guards {
+                    self.guard(key, to).await;
+                    entry = self.catalogue.state().get(key)?.clone();
+                }
                 return Ok((entry, told));
             };
             if told.len() >= MAX_TICKS_PER_ADVANCE {
