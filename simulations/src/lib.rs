@@ -22,7 +22,6 @@ pub mod summary;
 mod visitors;
 pub mod world;
 
-pub use cells::Sums;
 pub use crowd::Moves;
 pub use error::SimulationError;
 pub use policies::{PolicyDoc, PolicyKind, PolicySpec};

@@ -12,6 +12,7 @@ mod errors;
 mod flips;
 mod flips_cut;
 mod full_disk;
+mod guardrails;
 mod lifecycle;
 mod policy;
 mod replay;

@@ -240,6 +240,7 @@ impl ExperimentService for Fake {
         reallocate: v1::ReallocateRequest => v1::ReallocateResponse,
         list_revisions: v1::ListRevisionsRequest => v1::ListRevisionsResponse,
         explain_revision: v1::ExplainRevisionRequest => v1::ExplainRevisionResponse,
+        list_decisions: v1::ListDecisionsRequest => v1::ListDecisionsResponse,
         list_audit_entries: v1::ListAuditEntriesRequest => v1::ListAuditEntriesResponse,
     }
 }

@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 
+use inroad_assignment::PosteriorKind;
 use inroad_policy::{
-    ArmTally, EpochKey, EpochTally, Estimator, NormalPoints, PointsCache, PolicyError, Posterior, Prior,
-    anytime_half_width, compare, estimate, normal_cdf, summarise,
+    ArmTally, Better, EpochKey, EpochTally, Estimator, Measure, Moments, NormalPoints, PointsCache, PolicyError,
+    Posterior, Prior, SummaryQuestion, anytime_half_width, compare, normal_cdf, summarise,
 };
 use serde::Deserialize;
 
@@ -34,10 +35,15 @@ impl Problem {
 fn epochs(n: &[Vec<u64>], s: &[Vec<u64>]) -> Vec<EpochTally> {
     let epoch = |(tick, (n, s)): (usize, (&Vec<u64>, &Vec<u64>))| EpochTally {
         epoch: EpochKey { tick: tick as i64, revision: 1 },
-        arms: n.iter().zip(s).map(|(&n, &s)| ArmTally { first: n, n, s }).collect(),
+        arms: n.iter().zip(s).map(|(&n, &s)| ArmTally { first: n, n, s, ..ArmTally::default() }).collect(),
         shares: Vec::new(),
     };
     n.iter().zip(s).enumerate().map(epoch).collect()
+}
+
+/// What the oracle computes: a Poisson regression.
+fn estimate(arms: usize, epochs: &[EpochTally], prior: Prior) -> Result<Posterior, PolicyError> {
+    inroad_policy::estimate(Measure::Poisson, arms, epochs, prior)
 }
 
 fn problems() -> Vec<Problem> {
@@ -52,7 +58,7 @@ fn e3_agrees_with_a_poisson_regression_with_epoch_effects() {
     let mut estimator = Estimator::default();
     for problem in &problems {
         let arms = problem.n[0].len();
-        let found = estimator.fit(arms, &problem.epochs(), problem.prior()).unwrap();
+        let found = estimator.fit(Measure::Poisson, arms, &problem.epochs(), problem.prior()).unwrap();
         assert_eq!((found.mean[0], found.sd(0)), (0.0, 0.0));
         for k in 1..arms {
             let sd = problem.variance[k - 1].sqrt();
@@ -153,15 +159,27 @@ fn the_summary_shows_what_is_known_and_nothing_else() {
     let n = vec![vec![1000, 500, 500, 0]; 10];
     let s = vec![vec![100, 60, 0, 0]; 10];
     let live = [true, true, true, false];
-    let summary = summarise(&epochs(&n, &s), &live, 0.25, 5, 12, &mut points).unwrap();
-    assert_eq!((summary[0].n, summary[0].s, summary[0].rate), (10_000, 1_000, Some(0.1)));
+    let question = SummaryQuestion {
+        epochs: &epochs(&n, &s),
+        measure: Measure::Poisson,
+        better: Better::More,
+        live: &live,
+        tau: 0.25,
+        posterior: PosteriorKind::E3,
+        seed: 5,
+        draws_log2: 12,
+    };
+    let whole = summarise(&question, &mut points).unwrap();
+    assert_eq!(whole.leader, 1);
+    let summary = whole.arms;
+    assert_eq!((summary[0].n, summary[0].s, summary[0].mean), (10_000, 1_000, Some(0.1)));
     assert!(summary[0].lift.is_none() && summary[0].anytime.is_none());
     let (lift, anytime) = (summary[1].lift.unwrap(), summary[1].anytime.unwrap());
     assert!((anytime.estimate - 0.2).abs() < 1e-6, "without prior the lift is the plain ratio");
     assert!(anytime.low < lift.low && lift.high < anytime.high);
     assert!(summary[2].anytime.is_none(), "no conversion, no estimate without prior");
     assert!(summary[2].lift.unwrap().high < -0.5);
-    assert_eq!((summary[3].rate, summary[3].expected_loss, summary[3].p_best), (None, None, 0.0));
+    assert_eq!((summary[3].mean, summary[3].expected_loss, summary[3].p_best), (None, None, 0.0));
 }
 
 #[test]
@@ -183,4 +201,19 @@ fn impossible_tallies_are_refused() {
     assert!(matches!(estimate(2, &repeated, Prior::Flat), Err(PolicyError::RepeatedEpoch { .. })));
     assert!(estimate(2, &[], Prior::Normal(0.0)).is_err());
     assert!(estimate(2, &[], Prior::Normal(f64::NAN)).is_err());
+}
+
+#[test]
+fn numbers_without_any_spread_have_an_estimate() {
+    let arm = |n: u64, value: f64| {
+        let (x, xx) = (n as f64 * value, n as f64 * value * value);
+        ArmTally { first: n, n, s: n, moments: Some(Moments { x, xx, ..Moments::default() }), ..ArmTally::default() }
+    };
+    for scale in [1e-6, 1.0, 1e9] {
+        let arms = vec![arm(1_000, scale), arm(200, 1.1 * scale), arm(1, 3.0 * scale)];
+        let epochs = [EpochTally { epoch: EpochKey { tick: 0, revision: 1 }, arms, shares: Vec::new() }];
+        let found = inroad_policy::estimate(Measure::Mean, 3, &epochs, Prior::Normal(0.25)).unwrap();
+        assert!((found.mean[1] - 1.1_f64.ln()).abs() < 1e-3, "{found:?}");
+        compare(&found, &[true; 3], &NormalPoints::new(1, 2, 10).unwrap()).unwrap();
+    }
 }

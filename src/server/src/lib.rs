@@ -15,7 +15,9 @@ pub mod http;
 pub mod ingest;
 pub mod metrics;
 pub mod reallocator;
+pub mod report;
 pub mod services;
+pub mod tallies;
 pub mod tick;
 
 use std::net::SocketAddr;

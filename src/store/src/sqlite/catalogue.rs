@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use inroad_assignment::experiment::Kills;
+use inroad_assignment::experiment::{Alert, Kills};
 use inroad_assignment::{Definition, Experiment, ExperimentKey, Generation, Revision, Salt, Status, Switch, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,7 @@ struct BodyOut<'a> {
     manual_now: Option<Timestamp>,
     created_at: Timestamp,
     last_growth_at: Option<Timestamp>,
+    alerts: &'a [Alert],
     /// For the audit log only: the rows of the history have it too, but not as it was.
     line: Line,
 }
@@ -56,6 +57,8 @@ struct Body {
     manual_now: Option<Timestamp>,
     created_at: Timestamp,
     last_growth_at: Option<Timestamp>,
+    #[serde(default)]
+    alerts: Vec<Alert>,
 }
 
 /// What the audit log shows of an experiment.
@@ -65,6 +68,8 @@ struct Audited {
     status: serde_json::Value,
     kills: Kills,
     manual_now: Option<Timestamp>,
+    #[serde(default)]
+    alerts: Vec<Alert>,
     line: Line,
 }
 
@@ -103,6 +108,7 @@ pub(crate) fn commit(connection: &mut Connection, change: &Change) -> Result<u64
         manual_now: experiment.manual_now,
         created_at: experiment.created_at,
         last_growth_at: experiment.last_growth_at,
+        alerts: &experiment.alerts,
         line: Line::of(experiment),
     })?;
     let (id, before) = match stored {
@@ -220,6 +226,7 @@ pub(crate) fn load(connection: &mut Connection) -> Result<(u64, Vec<Stored>), St
             manual_now: body.manual_now,
             created_at: body.created_at,
             last_growth_at: body.last_growth_at,
+            alerts: body.alerts,
         });
         all.push(Stored { version: row.get::<_, i64>(1)? as u64, experiment });
     }

@@ -14,7 +14,7 @@ pub(crate) struct Schema {
 }
 
 /// Catalogue and counts. "InrS".
-pub(crate) const STATE: Schema = Schema { file: "inroad.db", application_id: 0x496e_7253, steps: &[STATE_1] };
+pub(crate) const STATE: Schema = Schema { file: "inroad.db", application_id: 0x496e_7253, steps: &[STATE_1, STATE_2] };
 /// The log. "InrL".
 pub(crate) const LOG: Schema = Schema { file: "log.db", application_id: 0x496e_724c, steps: &[LOG_1] };
 
@@ -78,6 +78,12 @@ CREATE TABLE tally (
     units INTEGER NOT NULL, outcomes INTEGER NOT NULL, outcome_units INTEGER NOT NULL, outcome_sum TEXT NOT NULL,
     PRIMARY KEY (experiment_id, generation, metric, tick, revision, arm)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// Early outcomes. `counted.early` tells which counts know them; the others are made anew at the first fold.
+const STATE_2: &str = "
+ALTER TABLE tally ADD COLUMN early INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counted ADD COLUMN early INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// One row an event. An exposure has `experiment` to `context`, an outcome `units` to `clock`; the rest is NULL.
