@@ -1,0 +1,144 @@
+//! What is known of one arm: a Beta posterior, kept as what its draws are made of, and an envelope of its upper tail.
+
+use rand::{Rng, RngExt};
+use rand_distr::{Distribution, StandardNormal};
+
+/// Draws of a Gamma of whole shape from 1 and scale 1, by Marsaglia and Tsang (2000), "A simple method for generating
+/// gamma variables". What depends on the shape alone is kept: a posterior changes in one of its two shapes at a time.
+#[derive(Debug, Clone, Copy)]
+struct Gamma {
+    shape: f64,
+    d: f64,
+    c: f64,
+}
+
+impl Gamma {
+    fn new(shape: f64) -> Self {
+        let d = shape - 1.0 / 3.0;
+        Self { shape, d, c: 1.0 / (9.0 * d).sqrt() }
+    }
+
+    #[inline]
+    fn draw<R: Rng>(&self, rng: &mut R) -> f64 {
+        loop {
+            let x: f64 = StandardNormal.sample(rng);
+            let root = 1.0 + self.c * x;
+            if root <= 0.0 {
+                continue;
+            }
+            let v = root * root * root;
+            let u: f64 = rng.random();
+            let square = x * x;
+            // The first is Marsaglia and Tsang's squeeze: it implies the second, and needs no logarithm.
+            if u < 1.0 - 0.0331 * square * square || u.ln() < 0.5 * square + self.d * (1.0 - v + v.ln()) {
+                return self.d * v;
+            }
+        }
+    }
+}
+
+/// Above `from`, the posterior's density is at most `mass · slope · exp(−slope · (x − from))`: its logarithm is concave, so
+/// a tangent stays above it. `mass` is what that envelope integrates to, at least the probability of the tail.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tail {
+    pub(super) from: f64,
+    pub(super) mass: f64,
+    slope: f64,
+}
+
+/// An arm that has been pulled so far as it has: Beta(1 + paid, 1 + unpaid).
+#[derive(Debug, Clone)]
+pub(super) struct Arm {
+    paid: Gamma,
+    unpaid: Gamma,
+    pub(super) mean: f64,
+    pub(super) tail: Option<Tail>,
+    /// How often the tail, or that there is none, may yet fail to save a draw before another is tried.
+    pub(super) patience: u32,
+}
+
+impl Default for Arm {
+    fn default() -> Self {
+        Self { paid: Gamma::new(1.0), unpaid: Gamma::new(1.0), mean: 0.5, tail: None, patience: 0 }
+    }
+}
+
+impl Arm {
+    /// Counts a pull.
+    #[inline]
+    pub(super) fn learn(&mut self, paid: bool) {
+        let shape = if paid { &mut self.paid } else { &mut self.unpaid };
+        *shape = Gamma::new(shape.shape + 1.0);
+        self.mean = self.paid.shape / (self.paid.shape + self.unpaid.shape);
+        self.tail = None;
+        self.patience = 0;
+    }
+
+    /// Pulls so far.
+    pub(super) fn pulls(&self) -> u64 {
+        (self.paid.shape + self.unpaid.shape - 2.0) as u64
+    }
+
+    /// Paid by pulled; 0 before the first.
+    pub(super) fn sample_mean(&self) -> f64 {
+        (self.paid.shape - 1.0) / (self.paid.shape + self.unpaid.shape - 2.0).max(1.0)
+    }
+
+    /// The posterior's standard deviation.
+    pub(super) fn deviation(&self) -> f64 {
+        (self.mean * (1.0 - self.mean) / (self.paid.shape + self.unpaid.shape + 1.0)).sqrt()
+    }
+
+    /// A draw of the rate: X ÷ (X + Y) of two Gammas.
+    #[inline]
+    pub(super) fn draw<R: Rng>(&self, rng: &mut R) -> f64 {
+        let paid = self.paid.draw(rng);
+        paid / (paid + self.unpaid.draw(rng))
+    }
+
+    /// A draw of the rate given that it is not above `limit`.
+    pub(super) fn draw_up_to<R: Rng>(&self, limit: f64, rng: &mut R) -> f64 {
+        loop {
+            let x = self.draw(rng);
+            if x <= limit {
+                return x;
+            }
+        }
+    }
+
+    /// The exponents of x and 1 − x in the density.
+    pub(super) fn exponents(&self) -> (f64, f64) {
+        (self.paid.shape - 1.0, self.unpaid.shape - 1.0)
+    }
+
+    /// The logarithm of what the density's x^p (1 − x)^q is divided by: of B(p + 1, q + 1).
+    pub(super) fn log_beta(&self) -> f64 {
+        let (a, b) = (self.paid.shape, self.unpaid.shape);
+        libm::lgamma(a) + libm::lgamma(b) - libm::lgamma(a + b)
+    }
+
+    /// The envelope of the tail above `from`, if the density falls there and the envelope weighs less than `most`.
+    pub(super) fn tail(&self, from: f64, most: f64) -> Option<Tail> {
+        let (p, q) = self.exponents();
+        let slope = q / (1.0 - from) - p / from;
+        if !(from > 0.0 && from < 1.0 && slope > 0.0) {
+            return None;
+        }
+        let mass = (p * from.ln() + q * (1.0 - from).ln() - self.log_beta()).exp() / slope;
+        (mass < most).then_some(Tail { from, mass, slope })
+    }
+
+    /// A draw from the tail, or that the draw that was proposed is not the posterior's. Called with probability
+    /// `tail.mass`, it answers with every x above `tail.from` at exactly the posterior's density there.
+    #[cold]
+    pub(super) fn draw_tail<R: Rng>(&self, tail: &Tail, rng: &mut R) -> Option<f64> {
+        let beyond: f64 = -(1.0 - rng.random::<f64>()).ln() / tail.slope;
+        let x = tail.from + beyond;
+        if x >= 1.0 {
+            return None;
+        }
+        let (p, q) = self.exponents();
+        let log = p * (x / tail.from).ln() + q * ((1.0 - x) / (1.0 - tail.from)).ln() + tail.slope * beyond;
+        (rng.random::<f64>() < log.exp()).then_some(x)
+    }
+}
