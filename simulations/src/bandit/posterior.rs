@@ -1,7 +1,7 @@
 //! What is known of one arm: a Beta posterior, kept as what its draws are made of, and an envelope of its upper tail.
 
 use rand::{Rng, RngExt};
-use rand_distr::{Distribution, StandardNormal};
+use rand_distr::{Distribution, Exp1, StandardNormal};
 
 /// Draws of a Gamma of whole shape from 1 and scale 1, by Marsaglia and Tsang (2000), "A simple method for generating
 /// gamma variables". What depends on the shape alone is kept: a posterior changes in one of its two shapes at a time.
@@ -22,15 +22,20 @@ impl Gamma {
     fn draw<R: Rng>(&self, rng: &mut R) -> f64 {
         loop {
             let x: f64 = StandardNormal.sample(rng);
-            let root = 1.0 + self.c * x;
+            let t = self.c * x;
+            let root = 1.0 + t;
             if root <= 0.0 {
                 continue;
             }
             let v = root * root * root;
             let u: f64 = rng.random();
-            let square = x * x;
-            // The first is Marsaglia and Tsang's squeeze: it implies the second, and needs no logarithm.
-            if u < 1.0 - 0.0331 * square * square || u.ln() < 0.5 * square + self.d * (1.0 - v + v.ln()) {
+            // x is taken if ln u < x²/2 + d (1 − v + ln v). As 9dc² = 1, the right side is −3d Σ (−t)ᵏ/k over k ≥ 4, at least
+            // −(3/2) d t⁴ while |t| ≤ 1/2; and ln u < u − 1. So the first condition implies the second and needs no logarithm;
+            // unlike the squeeze of the paper it hardly ever fails where the shape is large.
+            let square = t * t;
+            if (square <= 0.25 && u < 1.0 - 1.5 * self.d * square * square)
+                || u.ln() < 0.5 * x * x + self.d * (1.0 - v + v.ln())
+            {
                 return self.d * v;
             }
         }
@@ -132,7 +137,7 @@ impl Arm {
     /// `tail.mass`, it answers with every x above `tail.from` at exactly the posterior's density there.
     #[cold]
     pub(super) fn draw_tail<R: Rng>(&self, tail: &Tail, rng: &mut R) -> Option<f64> {
-        let beyond: f64 = -(1.0 - rng.random::<f64>()).ln() / tail.slope;
+        let beyond = Distribution::<f64>::sample(&Exp1, rng) / tail.slope;
         let x = tail.from + beyond;
         if x >= 1.0 {
             return None;

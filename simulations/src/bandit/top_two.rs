@@ -115,7 +115,7 @@ impl Challenge {
                     for (other, curve) in self.curves.iter().enumerate() {
                         product *= if other == arm { 1.0 } else { curve.below };
                     }
-                    *weight += product;
+                    *weight += product * h;
                 }
             }
         }
