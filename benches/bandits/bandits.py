@@ -107,7 +107,12 @@ def mab(seed):
     return policy
 
 
-mabwiser = one_by_one(mab, lambda policy: policy.predict(), lambda policy, arm, paid: policy.partial_fit([arm], [paid]))
+# Arrays: from lists it takes a quarter longer.
+mabwiser = one_by_one(
+    mab,
+    lambda policy: policy.predict(),
+    lambda policy, arm, paid: policy.partial_fit(np.array([arm]), np.array([paid])),
+)
 obp = one_by_one(
     lambda seed: BernoulliTS(n_actions=ARMS, random_state=seed),
     lambda policy: int(policy.select_action()[0]),

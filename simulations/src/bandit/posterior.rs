@@ -3,6 +3,11 @@
 use rand::{Rng, RngExt};
 use rand_distr::{Distribution, Exp1, StandardNormal};
 
+/// An envelope that weighs more saves less than it costs.
+const HEAVIEST: f64 = 0.35;
+/// An envelope this light is made afresh when its arm is pulled: what has become 0 would stay 0.
+const LIGHTEST: f64 = 1e-200;
+
 /// Draws of a Gamma of whole shape from 1 and scale 1, by Marsaglia and Tsang (2000), "A simple method for generating
 /// gamma variables". What depends on the shape alone is kept: a posterior changes in one of its two shapes at a time.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +54,29 @@ pub(super) struct Tail {
     pub(super) from: f64,
     pub(super) mass: f64,
     slope: f64,
+    /// By how much one more paid pull lowers the slope, 1 ÷ `from`, and one more unpaid pull raises it, 1 ÷ (1 − `from`).
+    steps: (f64, f64),
+}
+
+impl Tail {
+    /// A draw from the envelope.
+    #[inline]
+    pub(super) fn propose<R: Rng>(&self, rng: &mut R) -> f64 {
+        self.from + Distribution::<f64>::sample(&Exp1, rng) / self.slope
+    }
+
+    /// The same place's tangent after a pull of an arm that had this mean. The density there is multiplied by x ÷ mean, or
+    /// by (1 − x) ÷ (1 − mean): neither a logarithm nor a Gamma function is needed to keep up. None if it weighs too much, or too little to go on
+    /// from.
+    fn after(&self, paid: bool, mean: f64) -> Option<Self> {
+        let (factor, slope) = if paid {
+            (self.from / mean, self.slope - self.steps.0)
+        } else {
+            ((1.0 - self.from) / (1.0 - mean), self.slope + self.steps.1)
+        };
+        let mass = self.mass * self.slope * factor / slope;
+        (slope > 0.0 && mass > LIGHTEST && mass < HEAVIEST).then_some(Self { mass, slope, ..*self })
+    }
 }
 
 /// An arm that has been pulled so far as it has: Beta(1 + paid, 1 + unpaid).
@@ -72,11 +100,10 @@ impl Arm {
     /// Counts a pull.
     #[inline]
     pub(super) fn learn(&mut self, paid: bool) {
+        self.tail = self.tail.and_then(|tail| tail.after(paid, self.mean));
         let shape = if paid { &mut self.paid } else { &mut self.unpaid };
         *shape = Gamma::new(shape.shape + 1.0);
         self.mean = self.paid.shape / (self.paid.shape + self.unpaid.shape);
-        self.tail = None;
-        self.patience = 0;
     }
 
     /// Pulls so far.
@@ -122,28 +149,26 @@ impl Arm {
         libm::lgamma(a) + libm::lgamma(b) - libm::lgamma(a + b)
     }
 
-    /// The envelope of the tail above `from`, if the density falls there and the envelope weighs less than `most`.
-    pub(super) fn tail(&self, from: f64, most: f64) -> Option<Tail> {
+    /// The envelope of the tail above `from`, if the density falls there and the envelope is not too heavy.
+    pub(super) fn tail(&self, from: f64) -> Option<Tail> {
         let (p, q) = self.exponents();
         let slope = q / (1.0 - from) - p / from;
         if !(from > 0.0 && from < 1.0 && slope > 0.0) {
             return None;
         }
         let mass = (p * from.ln() + q * (1.0 - from).ln() - self.log_beta()).exp() / slope;
-        (mass < most).then_some(Tail { from, mass, slope })
+        (mass < HEAVIEST).then_some(Tail { from, mass, slope, steps: (1.0 / from, 1.0 / (1.0 - from)) })
     }
 
-    /// A draw from the tail, or that the draw that was proposed is not the posterior's. Called with probability
-    /// `tail.mass`, it answers with every x above `tail.from` at exactly the posterior's density there.
-    #[cold]
-    pub(super) fn draw_tail<R: Rng>(&self, tail: &Tail, rng: &mut R) -> Option<f64> {
-        let beyond = Distribution::<f64>::sample(&Exp1, rng) / tail.slope;
-        let x = tail.from + beyond;
+    /// Whether `x`, which the tail proposed, is the posterior's draw: with probability density ÷ envelope. Where `propose`
+    /// is called with probability `tail.mass`, every x above `tail.from` then comes at exactly the posterior's density.
+    pub(super) fn accepts<R: Rng>(&self, tail: &Tail, x: f64, rng: &mut R) -> bool {
         if x >= 1.0 {
-            return None;
+            return false;
         }
         let (p, q) = self.exponents();
-        let log = p * (x / tail.from).ln() + q * ((1.0 - x) / (1.0 - tail.from)).ln() + tail.slope * beyond;
-        (rng.random::<f64>() < log.exp()).then_some(x)
+        let log = p * (x / tail.from).ln() + q * ((1.0 - x) / (1.0 - tail.from)).ln() + tail.slope * (x - tail.from);
+        // An Exp(1) is above −log with probability exp(log).
+        Distribution::<f64>::sample(&Exp1, rng) > -log
     }
 }

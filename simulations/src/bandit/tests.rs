@@ -79,15 +79,13 @@ fn tail_and_remainder_make_the_posterior_wherever_they_are_cut() {
         let law = BetaLaw::new(f64::from(paid + 1), f64::from(unpaid + 1)).unwrap();
         let (arm, mut rng) = (arm(paid, unpaid), rng(seed));
         for deviations in [0.8, 1.2, 2.0] {
-            let Some(tail) = arm.tail(arm.mean + deviations * arm.deviation(), 0.9) else { continue };
+            let Some(tail) = arm.tail(arm.mean + deviations * arm.deviation()) else { continue };
             cut += 1;
             assert!(tail.mass >= law.sf(tail.from), "the envelope is below the tail");
             let draws = (0..400_000).map(|_| {
-                let proposed = if rand::RngExt::random::<f64>(&mut rng) < tail.mass {
-                    arm.draw_tail(&tail, &mut rng)
-                } else {
-                    None
-                };
+                let proposes = rand::RngExt::random::<f64>(&mut rng) < tail.mass;
+                let proposed = proposes.then(|| tail.propose(&mut rng));
+                let proposed = proposed.filter(|x| arm.accepts(&tail, *x, &mut rng));
                 proposed.unwrap_or_else(|| arm.draw_up_to(tail.from, &mut rng))
             });
             let p = has_law(draws, &law);
@@ -95,6 +93,23 @@ fn tail_and_remainder_make_the_posterior_wherever_they_are_cut() {
         }
     }
     assert!(cut > 10, "only {cut} were cut");
+}
+
+#[test]
+fn a_tail_that_has_learnt_is_the_tail_of_what_is_known() {
+    let mut learning = arm(40, 200);
+    learning.tail = learning.tail(0.21);
+    for pull in 0..3_000 {
+        learning.learn(pull % 7 == 0);
+    }
+    let (kept, afresh) = (learning.tail.unwrap(), learning.tail(0.21).unwrap());
+    assert!((kept.mass / afresh.mass - 1.0).abs() < 1e-9, "{kept:?} and not {afresh:?}");
+    (0..800).for_each(|_| learning.learn(true));
+    assert!(learning.tail.is_none(), "it weighs too much by now");
+    learning.tail = learning.tail(0.9);
+    assert!(learning.tail.is_some_and(|tail| tail.mass < 1e-300));
+    learning.learn(false);
+    assert!(learning.tail.is_none(), "it weighs too little to go on from");
 }
 
 #[test]

@@ -10,6 +10,8 @@
 //!   above cᵢ, the arm has lost whatever its draw was. If not, it is drawn given that it is at most cᵢ, by refusing others:
 //!   below cᵢ this is the posterior, too.
 //!
+//! An x that is not above the largest draw so far need not be decided upon: taken or not, the arm has lost.
+//!
 //! Hence the pair (who wins, by which draw) has the law that it has when every arm is drawn, for any cᵢ that depends on the
 //! past only, and for any leader. What is left of approximation is the rounding of f64, as in any draw of a Beta.
 //!
@@ -22,9 +24,7 @@ use super::posterior::{Arm, Tail};
 
 /// Of standard deviations: nearer to the leader than this, an arm's envelope would be too heavy.
 const NEAREST: f64 = 0.7;
-/// An envelope that weighs more saves less than it costs.
-const HEAVIEST: f64 = 0.35;
-/// How often in a row of no new pull an arm is drawn before its tail is looked at again: the leader has gone on meanwhile.
+/// How often an arm is drawn before its tail is looked at again: it and the leader have gone on meanwhile.
 const PATIENCE: u32 = 6;
 
 /// Looks for a tail of `arm` that the leader will mostly be above.
@@ -32,7 +32,7 @@ const PATIENCE: u32 = 6;
 fn look(arm: &Arm, leader: &Arm) -> Option<Tail> {
     let own = arm.deviation();
     let distance = (leader.mean - arm.mean) / (leader.deviation() + own);
-    if distance > NEAREST { arm.tail(arm.mean + distance * own, HEAVIEST) } else { None }
+    if distance > NEAREST { arm.tail(arm.mean + distance * own) } else { None }
 }
 
 /// The arm whose draw is the largest.
@@ -55,23 +55,29 @@ pub(super) fn best<R: Rng>(arms: &mut [Arm], rng: &mut R) -> usize {
             (arm.tail, arm.patience) = (found, PATIENCE);
         }
         let arm = &mut arms[index];
-        let draw = match arm.tail {
-            None => {
-                arm.patience -= 1;
-                arm.draw(rng)
+        let Some(tail) = arm.tail else {
+            arm.patience -= 1;
+            let draw = arm.draw(rng);
+            if draw > largest {
+                (largest, winner) = (draw, index);
             }
-            Some(tail) => {
-                let proposed = if rng.random::<f64>() < tail.mass { arm.draw_tail(&tail, rng) } else { None };
-                match proposed {
-                    Some(x) => x,
-                    None if largest >= tail.from => continue,
-                    None => {
-                        arm.patience -= 1;
-                        arm.draw_up_to(tail.from, rng)
-                    }
-                }
-            }
+            continue;
         };
+        if rng.random::<f64>() < tail.mass {
+            let x = tail.propose(rng);
+            if x <= largest {
+                continue;
+            }
+            if arm.accepts(&tail, x, rng) {
+                (largest, winner) = (x, index);
+                continue;
+            }
+        }
+        if largest >= tail.from {
+            continue;
+        }
+        arm.patience -= 1;
+        let draw = arm.draw_up_to(tail.from, rng);
         if draw > largest {
             (largest, winner) = (draw, index);
         }
