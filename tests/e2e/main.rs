@@ -17,4 +17,5 @@ mod lifecycle;
 mod policy;
 mod replay;
 mod shutdown;
+mod upkeep;
 mod watch;

@@ -149,6 +149,10 @@ impl EventService for Fake {
             Ok(v1::RecordResponse { accepted, ..Default::default() })
         })
     }
+
+    async fn forget_unit(&self, _: Request<v1::ForgetUnitRequest>) -> Answer<v1::ForgetUnitResponse> {
+        Err(Status::unimplemented("nobody asks the fake to forget"))
+    }
 }
 
 #[tonic::async_trait]

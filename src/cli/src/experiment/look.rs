@@ -238,7 +238,7 @@ impl Look<'_> {
                 "{at}  {}  {}  {}  {}",
                 entry.actor,
                 entry.action,
-                entry.experiment,
+                if entry.experiment.is_empty() { "–" } else { &entry.experiment },
                 changes(shown)
             ))?;
         }
@@ -249,7 +249,9 @@ impl Look<'_> {
 /// What an audit entry changed, in few words.
 fn changes(entry: &Value) -> String {
     if entry["from"].is_null() {
-        return String::new();
+        // A unit was forgotten: it is in no experiment, and is called by its digest.
+        let unit = entry["to"]["unit_type"].as_str().zip(entry["to"]["digest"].as_str());
+        return unit.map(|(kind, digest)| format!("{kind} {digest}")).unwrap_or_default();
     }
     let changes = diff(Some(&entry["from"]), Some(&entry["to"]));
     let told: Vec<String> = changes.iter().take(TOLD).map(ToString::to_string).map(|text| shortened(&text)).collect();

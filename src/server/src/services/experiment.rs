@@ -348,7 +348,7 @@ impl ExperimentService for Experiments {
             at: Some(timestamp_to_wire(e.at)),
             actor: e.actor,
             action: e.action,
-            experiment: e.experiment.to_string(),
+            experiment: e.experiment.map(String::from).unwrap_or_default(),
             from_json: e.from,
             to_json: e.to,
         });

@@ -120,6 +120,12 @@ impl Schema {
         self.steps.len() as u32
     }
 
+    /// Whether a file is of this kind, whatever program wrote it.
+    pub(crate) fn is_of(&self, connection: &Connection) -> rusqlite::Result<bool> {
+        let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+        Ok(id == self.application_id)
+    }
+
     /// Brings a file up to date, each step in a transaction.
     pub(crate) fn migrate(&self, connection: &mut Connection) -> rusqlite::Result<Found> {
         let pragma = |c: &Connection, name: &str| c.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
