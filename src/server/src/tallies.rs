@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use inroad_assignment::{Arm, Direction, Experiment, Generation, Metric, MetricKind, Timestamp};
+use inroad_assignment::{Arm, Direction, Experiment, Generation, Metric, MetricKind, Timestamp, Width};
 use inroad_policy::attribution::Cell;
 use inroad_policy::{ArmTally, Better, EpochKey, EpochTally, GuardedMetric, Measure, Moments};
 use inroad_store::Counts;
@@ -90,11 +90,45 @@ fn served_shares(experiment: &Experiment, generation: &Generation, epoch: EpochK
         return Vec::new();
     }
     let kills = generation.kills(start);
-    let mut shares = vec![0.0; experiment.definition.variations().len()];
-    for owner in (0..shares.len()).filter_map(Arm::new) {
-        if let Some(share) = shares.get_mut(kills.served(owner).index()) {
-            *share += revision.allocation.width_of(owner).share();
+    // Whole points are added, and made a share once: a sum of shares may come out above 1.
+    let mut widths = vec![Width::ZERO; experiment.definition.variations().len()];
+    for owner in (0..widths.len()).filter_map(Arm::new) {
+        if let Some(width) = widths.get_mut(kills.served(owner).index()) {
+            *width = width.saturating_add(revision.allocation.width_of(owner));
         }
     }
-    shares
+    widths.into_iter().map(Width::share).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+mod tests {
+    use super::*;
+    use inroad_assignment::{DefinitionDoc, Salt, Target};
+    use inroad_policy::check_sample_ratio;
+
+    #[test]
+    fn shares_are_a_distribution_whoever_is_killed() {
+        for arms in 2..=12_usize {
+            let share = 0.95 / arms as f64;
+            let variations: Vec<_> = (0..=arms)
+                .map(|i| match i {
+                    0 => serde_json::json!({"key": "control", "payload": true}),
+                    _ => serde_json::json!({"key": format!("v{i}"), "payload": true, "share": share / i as f64}),
+                })
+                .collect();
+            let doc: DefinitionDoc =
+                serde_json::from_value(serde_json::json!({"key": "e", "variations": variations})).unwrap();
+            let mut experiment = Experiment::create(doc.try_into().unwrap(), Timestamp::default());
+            experiment.start(Timestamp::default(), Salt::parse("s").unwrap()).unwrap();
+            for arm in (1..=arms).filter_map(Arm::new) {
+                experiment.switch(Target::Variation(arm), true, Timestamp::default()).unwrap();
+                let generation = experiment.generation().unwrap();
+                let shares = served_shares(&experiment, generation, EpochKey { tick: 1, revision: 1 });
+                let arms = vec![ArmTally::default(); shares.len()];
+                let epoch = EpochTally { epoch: EpochKey { tick: 1, revision: 1 }, arms, shares };
+                check_sample_ratio(epoch.arms.len(), std::slice::from_ref(&epoch)).unwrap();
+            }
+        }
+    }
 }
