@@ -2,7 +2,7 @@
 //! precision, which was checked against it), P(above control) by a finite sum that is exact.
 
 use inroad_assignment::PosteriorKind;
-use inroad_policy::{PointsCache, SummaryQuestion, summarise};
+use inroad_policy::{ArmTally, Better, EpochKey, EpochTally, Measure, PointsCache, SummaryQuestion, summarise};
 use serde::Deserialize;
 
 use crate::oracle::{Ledger, problems};
@@ -44,4 +44,28 @@ fn pooled_betas_agree_with_exact_values() {
         }
     }
     ledger.close("pooled Betas");
+}
+
+#[test]
+fn ten_thousand_million_units_are_no_more_than_a_normal_limit() {
+    let n = 10_000_000_000;
+    let arm = ArmTally { first: n, n, s: n / 20, ..ArmTally::default() };
+    let epoch = EpochTally { epoch: EpochKey { tick: 0, revision: 1 }, arms: vec![arm; 3], shares: Vec::new() };
+    let question = SummaryQuestion {
+        epochs: &[epoch],
+        measure: Measure::Conversion,
+        better: Better::More,
+        live: &[true; 3],
+        tau: 0.25,
+        posterior: PosteriorKind::Pooled,
+        seed: 1,
+        draws_log2: 8,
+    };
+    let found = summarise(&question, &mut PointsCache::default()).unwrap();
+    // The largest of three standard normals is expected at 3/(2√π).
+    let loss = 1.5 / std::f64::consts::PI.sqrt() * (19.0 / n as f64).sqrt();
+    for arm in &found.arms {
+        assert!((arm.p_best - 1.0 / 3.0).abs() < 1e-9, "{}", arm.p_best);
+        assert!((arm.expected_loss.unwrap() - loss).abs() < 1e-8, "{:?} {loss}", arm.expected_loss);
+    }
 }

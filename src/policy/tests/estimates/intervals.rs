@@ -22,11 +22,12 @@ struct Opinion {
     disagrees: bool,
 }
 
-/// Ends of lifts are compared as ratios, against the interval's width: what they are uncertain by.
+/// Ends of lifts are compared as ratios, against the interval's width: what they are uncertain by. A lift close to −1 has
+/// few digits left of its ratio, here and in the file.
 fn see_lift(ledger: &mut Ledger, what: &str, found: Interval, wanted: [f64; 3]) {
     let width = wanted[2].ln_1p() - wanted[1].ln_1p();
     for (found, wanted) in [found.estimate, found.low, found.high].into_iter().zip(wanted) {
-        ledger.see(what, found.ln_1p(), wanted.ln_1p(), 1e-6 * width);
+        ledger.see(what, found.ln_1p(), wanted.ln_1p(), 1e-6 * width + 2e-11 / (1.0 + wanted));
     }
 }
 

@@ -181,7 +181,7 @@ def beta_best_exact(parameters):
     with mp.workdps(35):
         norms = [log_beta(*p) for p in parameters]
         # Twelve nodes a panel suffice: the panels are quantiles apart.
-        rule = [(mp.mpf(0), mp.mpf(0))] * 0
+        rule = []
         for root in np.polynomial.legendre.leggauss(12)[0]:
             node = mp.findroot(lambda t: mp.legendre(12, t), mp.mpf(root))
             slope = 12 * (node * mp.legendre(12, node) - mp.legendre(11, node)) / (node**2 - 1)

@@ -3,7 +3,7 @@
     python generate.py
 
 writes problems.json (the tallies) and one file of expected values per subject beside itself. It needs numpy, scipy and
-mpmath (written with 2.4, 1.17 and 1.4) and takes about two minutes. Tallies are summed from simulated units; what is
+mpmath (written with 2.4, 1.17 and 1.4) and takes two or three minutes. Tallies are summed from simulated units; what is
 computed of the units' spread is taken from the units, not from the sums that the crate sees.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import mpmath as mp
 import numpy as np
+from scipy.special import ndtri
 
 import best
 import checks
@@ -269,10 +270,8 @@ def special():
     tails = [2.0**-1000, 1e-200, 1e-100, 1e-50, 1e-20, 1e-12, 1e-7, 1e-4, 0.003, 0.02, 0.0749, 0.0751, 0.2, 0.45, 0.5, 0.6, 0.9, 0.9249, 0.9251, 0.99, 0.9999, 1 - 2.0**-30, 1 - 2.0**-50]
     quantile = []
     for p in tails:
-        guess = math.sqrt(2) * 1.0 * float(best.special.ndtri(p)) / math.sqrt(2)
-        root = mp.findroot(lambda x: mp.log(mp.erfc(-x / mp.sqrt(2)) / 2) - mp.log(mp.mpf(p)), mp.mpf(guess))
+        root = mp.findroot(lambda x: mp.log(mp.erfc(-x / mp.sqrt(2)) / 2) - mp.log(mp.mpf(p)), mp.mpf(float(ndtri(p))))
         quantile.append([p, root])
-    # Two epochs of fixed counts whose chi-squared, of df degrees of freedom, is known in closed form.
     chi = [[df, x, mp.gammainc(mp.mpf(df) / 2, mp.mpf(x) / 2, regularized=True)]
            for df in (1, 2, 3, 5, 9, 31, 63, 64) for x in (0.01, 0.5, 1.0, 3.84, 10.0, 30.0, 64.0, 65.9, 66.1, 120.0, 400.0, 1300.0)]
     return {"normal": normal, "quantile": quantile, "chi_squared": chi}
