@@ -80,6 +80,7 @@ impl Ledger {
         }
     }
 
+    #[allow(clippy::print_stdout, reason = "how close it came, for those who run it with --nocapture")]
     pub(crate) fn close(self, subject: &str) {
         println!("{subject}: {} values, worst {:.2e} of its tolerance ({})", self.seen, self.worst, self.worst_at);
         assert!(self.seen > 0 && self.wrong.is_empty(), "{subject}, {}:\n{}", self.wrong.len(), self.wrong.join("\n"));
