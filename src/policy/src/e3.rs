@@ -310,12 +310,10 @@ impl Estimator {
                 meat[i][i] += s * share[i] * self.dispersion[i];
             }
         }
-        for i in 1..arms {
-            meat[i][i] += precision;
-            for j in 1..i {
-                meat[j][i] = meat[i][j];
-            }
+        for (i, row) in meat.iter_mut().enumerate().skip(1) {
+            row[i] += precision;
         }
-        meat
+        // The lower triangle is the upper one's mirror.
+        (0..arms).map(|i| (0..arms).map(|j| meat[i.max(j)][i.min(j)]).collect()).collect()
     }
 }
