@@ -5,7 +5,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import chi2, chi2_contingency, multinomial
 
-from glm import dispersions, fit
+from glm import dispersions, fit_each
 
 Z = float(mp.sqrt(2) * mp.erfinv(mp.mpf("0.95")))
 RHO, ALPHA, GUARD_RHO = 40.0, 0.05, 12
@@ -169,7 +169,7 @@ def novelty(data, measure):
     events = np.cumsum(data.s.sum(axis=1))
     cut = int((events <= events[-1] // 2).sum())
     halves = [data.part(slice(0, cut)), data.part(slice(cut, None))]
-    fits = [fit(measure, h.size, h.total, h.units, h.squares, None) if len(h.units) else None for h in halves]
+    fits = [fit_each(measure, h.size, h.total, h.units, h.squares, None) if len(h.units) else None for h in halves]
     found = [None]
     for k in range(1, data.units.shape[1]):
         if any(f is None or h.s[:, k].sum() < 10 or h.s[:, 0].sum() < 10 for f, h in zip(fits, halves)):

@@ -17,7 +17,7 @@ from scipy.special import ndtri
 
 import best
 import checks
-from glm import fit
+from glm import fit, fit_each
 
 HERE = Path(__file__).parent
 
@@ -209,8 +209,10 @@ def pooled(given, data):
     return {"p_best": share, "loss": loss, "above": above}
 
 
-def intervals(given, data, main):
-    mean, covariance, flat = main
+def intervals(given, data):
+    """Of lifts as they are shown: each arm against control alone."""
+    counted = given["measure"], data.size, data.total, data.units, data.squares
+    (mean, covariance), flat = fit_each(*counted, given["tau"]), fit_each(*counted, None)
     arms = []
     for k in range(1, len(mean) + 1):
         lift = checks.lifted(mean[k - 1], checks.Z * math.sqrt(covariance[k - 1, k - 1]))
@@ -310,7 +312,7 @@ def main():
         fits.append(found)
         compared.append(comparison(question, central))
         betas.append(pooled(question, data) if question["measure"] == "conversion" else None)
-        spans.append(intervals(question, data, central))
+        spans.append(intervals(question, data))
         doubted.append(doubts(question, data))
     write("problems.json", given, 17)
     write("estimates.json", fits)

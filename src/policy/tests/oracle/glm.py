@@ -51,6 +51,19 @@ def fit(measure, size, total, units, squares, tau):
     return mean[1:], full[1:, 1:]
 
 
+def fit_each(measure, size, total, units, squares, tau):
+    """The same with each arm against control alone; covariances between arms are left out. None without control's."""
+    arms = size.shape[1]
+    mean, covariance = np.full(arms - 1, np.nan), np.full((arms - 1, arms - 1), np.nan)
+    for k in range(1, arms):
+        pair = [0, k]
+        found = fit(measure, size[:, pair], total[:, pair], units[:, pair], squares[:, pair], tau)
+        if found is None:
+            return None
+        mean[k - 1], covariance[k - 1, k - 1] = found[0][0], found[1][0, 0]
+    return mean, covariance
+
+
 def regress(n, s, pooled, own, precision):
     epochs, arms = n.shape
     size = epochs + arms - 1
