@@ -63,15 +63,14 @@ pub(super) fn shares(scenario: &Scenario, summary: &Summary) -> String {
     let ticks = summary.shares.len();
     let classes = arm_classes(scenario);
     let below = |tick: usize, arm: usize| summary.shares[tick][..arm].iter().sum::<f64>();
-    let mut inside = String::new();
+    let percents = Ticks::covering(0.0, 100.0, 4);
+    let mut inside = area.axis_y(&Scale::new((0.0, 100.0), (area.bottom, area.top)), &percents, "% of units");
     for (arm, class) in classes.iter().enumerate() {
         let lower = steps(scenario, &x, ticks, |tick| y.at(below(tick, arm)));
         let upper = steps(scenario, &x, ticks, |tick| y.at(below(tick, arm + 1)));
         let outline = path(upper.into_iter().chain(lower.into_iter().rev()));
         inside += &format!("<polygon points=\"{outline}\" class=\"share {class}\"/>");
     }
-    let percents = Ticks::covering(0.0, 100.0, 4);
-    inside += &area.axis_y(&Scale::new((0.0, 100.0), (area.bottom, area.top)), &percents, "% of units");
     inside += &area.axis_x(&x, &Ticks::days(f64::from(scenario.doc().days)), "day", false);
     if let Some(last) = ticks.checked_sub(1) {
         let end = &summary.shares[last];
@@ -163,14 +162,14 @@ pub(super) fn forgone(scenario: &Scenario, policies: &[(usize, &Summary)], unit:
     svg(&format!("{unit} by day, median and middle 80% of runs, under each policy"), 282.0, &inside)
 }
 
-/// Every arm's true rate.
+/// Every arm's true rate, mean of each day: the cycle within days would hide all else.
 pub(super) fn rates(scenario: &Scenario, unit: &str) -> String {
     let world = World::new(scenario);
     let percent = world.highest() <= 1.0;
     let factor = if percent { 100.0 } else { 1.0 };
     let area = Area { left: 40.0, top: 26.0, right: WIDTH - 66.0, bottom: 166.0 };
     let x = Scale::new((0.0, f64::from(scenario.doc().days)), (area.left, area.right));
-    let ticks = Ticks::covering(0.0, factor * world.highest(), 4);
+    let ticks = Ticks::covering(0.0, factor * highest_day(&world, scenario.doc().ticks_per_day), 4);
     let y = Scale::new(ticks.range(), (area.bottom, area.top));
     let unit = if percent { format!("%, {unit}") } else { unit.to_owned() };
     let mut inside = area.axis_y(&y, &ticks, &unit);
@@ -178,7 +177,12 @@ pub(super) fn rates(scenario: &Scenario, unit: &str) -> String {
     let classes = arm_classes(scenario);
     let mut marks = Vec::new();
     for (arm, class) in classes.iter().enumerate() {
-        let at = |tick: usize| y.at(factor * world.rates(tick as u32)[arm]);
+        let per_day = scenario.doc().ticks_per_day;
+        let at = |tick: usize| {
+            let first = tick as u32 / per_day * per_day;
+            let sum: f64 = (first..first + per_day).map(|tick| world.rates(tick)[arm]).sum();
+            y.at(factor * sum / f64::from(per_day))
+        };
         inside += &format!(
             "<polyline points=\"{}\" class=\"line {class}\"/>",
             path(steps(scenario, &x, world.ticks() as usize, at))
@@ -190,4 +194,13 @@ pub(super) fn rates(scenario: &Scenario, unit: &str) -> String {
     marks.truncate(11);
     inside += &names(&area, &marks);
     svg(&format!("True rate of each arm by day: {unit}"), 202.0, &inside)
+}
+
+/// The highest mean of a day of any arm.
+fn highest_day(world: &World, per_day: u32) -> f64 {
+    let mean = |day: u32, arm: usize| {
+        (day * per_day..(day + 1) * per_day).map(|tick| world.rates(tick)[arm]).sum::<f64>() / f64::from(per_day)
+    };
+    let days = (0..world.ticks() / per_day).flat_map(|day| (0..world.arms()).map(move |arm| (day, arm)));
+    days.map(|(day, arm)| mean(day, arm)).fold(0.0, f64::max)
 }

@@ -36,7 +36,7 @@ pub(super) struct Dots {
     pub(super) groups: Vec<Group>,
     /// What the axis must reach at least.
     pub(super) domain: (f64, f64),
-    /// What it must not go beyond.
+    /// What it must not go beyond; an arrow stands for what lies there.
     pub(super) most: (f64, f64),
     pub(super) decimals: usize,
     /// Where things ought to be.
@@ -53,6 +53,13 @@ const DODGE: f64 = 8.0;
 const TOP: f64 = 20.0;
 
 impl Dots {
+    /// With the number of every dot, two decimals, and an axis as long as the dots need.
+    pub(super) fn new(title: &str, unit: &str, groups: Vec<Group>, domain: (f64, f64)) -> Self {
+        let most = (f64::MIN, f64::MAX);
+        let (title, unit) = (title.to_owned(), unit.to_owned());
+        Self { title, unit, groups, domain, most, decimals: 2, band: None, rule: None, dense: false }
+    }
+
     fn ticks(&self) -> Ticks {
         let (mut low, mut high) = self.domain;
         for dot in self.groups.iter().flat_map(|group| &group.dots) {
@@ -124,21 +131,25 @@ impl Dots {
         };
         for dot in &group.dots {
             let said = self.said(dot);
-            let whole = escape(&format!("{} {}: {said}", group.name, dot.name).trim_start().to_owned());
+            let whole = escape(format!("{} {}: {said}", group.name, dot.name).trim_start());
             let mut mark = String::new();
             if !self.dense {
                 mark += &marker(dot.series, 5.0, y, 3.6);
                 mark += &label(14.0, y + 4.0, "row", &shorten(&dot.name, 15));
                 mark += &label(WIDTH, y + 4.0, "row end", &said);
             }
-            for value in dot.faint.iter().filter(|value| value.is_finite()) {
+            for value in dot.faint.iter().filter(|value| scale.has(**value)) {
                 let class = format!("faint p{}", dot.series % super::plot::SERIES);
                 mark += &line((scale.at(*value), y - 4.5), (scale.at(*value), y + 4.5), &class);
             }
             if let Some(mean) = dot.mean {
                 let (from, to) = (scale.at(mean.mean - mean.se), scale.at(mean.mean + mean.se));
                 mark += &line((from, y), (to, y), &format!("whisker p{}", dot.series % super::plot::SERIES));
-                mark += &marker(dot.series, scale.at(mean.mean), y, if self.dense { 3.4 } else { 4.2 });
+                mark += &if scale.has(mean.mean) {
+                    marker(dot.series, scale.at(mean.mean), y, if self.dense { 3.4 } else { 4.2 })
+                } else {
+                    beyond(dot.series, scale.at(mean.mean), y, mean.mean < self.most.0)
+                };
             }
             out += &format!("<g><title>{whole}</title>{mark}</g>");
             y += step;
@@ -146,8 +157,22 @@ impl Dots {
         out
     }
 
+    /// What a text has to add about arrows, if there are any.
+    pub(super) fn told(&self, text: &str) -> String {
+        let beyond = |mean: Mean| mean.mean < self.most.0 || mean.mean > self.most.1;
+        let any = self.groups.iter().flat_map(|group| &group.dots).filter_map(|dot| dot.mean).any(beyond);
+        if any { format!("{text} Arrows lie beyond the axis.") } else { text.to_owned() }
+    }
+
     fn said(&self, dot: &Dot) -> String {
         let number = |mean: Mean| format!("{} ± {}", number(mean.mean, self.decimals), number(mean.se, self.decimals));
         dot.said.clone().or_else(|| dot.mean.map(number)).unwrap_or_else(|| NONE.to_owned())
     }
+}
+
+/// An arrow at the end of the axis, for what lies beyond it.
+fn beyond(series: usize, x: f64, y: f64, below: bool) -> String {
+    let side = if below { 1.0 } else { -1.0 };
+    let points = [(0.0, 0.0), (8.0, -4.5), (8.0, 4.5)].map(|(dx, dy)| format!("{},{}", px(x + side * dx), px(y + dy)));
+    format!("<polygon points=\"{}\" class=\"mark p{}\"/>", points.join(" "), series % super::plot::SERIES)
 }

@@ -163,8 +163,8 @@ fn headline(report: &Report<'_>) -> String {
         "÷ Thompson",
         "Right winner",
         "False winner",
-        "Moved between variations",
-        "% of units",
+        "Moves between variations",
+        "% of units so moved",
         "Into a variation",
         "Back to control",
         "Revisions",
@@ -213,82 +213,88 @@ fn row(report: &Report<'_>, simulation: &Simulation, s: &Summary) -> String {
     format!("<tr><th scope=\"row\">{} {}</th>{cells}</tr>", swatch(series), escape(&s.policy))
 }
 
+/// What a plot of all scenarios is about.
+struct Across {
+    title: &'static str,
+    sub: &'static str,
+    unit: &'static str,
+    domain: (f64, f64),
+    most: (f64, f64),
+    rule: Option<f64>,
+    /// In the unit of the axis.
+    of: fn(&Simulation, &Summary) -> Option<Mean>,
+}
+
+const ACROSS: &[Across] = &[
+    Across {
+        title: "Regret",
+        sub: "Outcomes forgone in the end.",
+        unit: "% of what the best arm would have given",
+        domain: (0.0, 1.0),
+        most: (f64::MIN, 100.0),
+        rule: None,
+        of: |_, s| Some(hundredths(s.regret)),
+    },
+    Across {
+        title: "Regret against Thompson",
+        sub: "1 is what unconstrained Thompson sampling forgoes on the same units. Arrows lie beyond the axis.",
+        unit: "times the regret of unconstrained Thompson",
+        domain: (0.0, 2.0),
+        most: (0.0, 6.0),
+        rule: Some(1.0),
+        of: |simulation, s| over_reference(simulation, &s.policy),
+    },
+    Across {
+        title: "Right winner",
+        sub: "The leader in the end is the best arm.",
+        unit: "% of runs",
+        domain: (0.0, 100.0),
+        most: (0.0, 100.0),
+        rule: None,
+        of: |_, s| s.correct.map(hundredths),
+    },
+    Across {
+        title: "Moved between variations",
+        sub: "Units that were ever moved from one variation to another.",
+        unit: "% of units",
+        domain: (0.0, 1.0),
+        most: (0.0, 100.0),
+        rule: None,
+        of: |_, s| Some(hundredths(s.moved_between)),
+    },
+];
+
 /// All scenarios side by side, where there are several.
 fn overview(report: &Report<'_>) -> String {
     if report.simulations.len() < 2 {
         return String::new();
     }
-    type Number = fn(&Simulation, &Summary) -> Option<Mean>;
-    let plot =
-        |title: &str, sub: &str, unit: &str, (domain, most, rule): (_, (f64, f64), _), of: Number, scale: f64| {
-            let scaled = |mean: Mean| if scale == 100.0 { hundredths(mean) } else { mean };
-            let groups = report.simulations.iter().map(|simulation| {
-                let dot = |s: &Summary| Dot {
-                    series: report.series(&s.policy),
-                    name: s.policy.clone(),
-                    mean: of(simulation, s).map(scaled),
-                    faint: Vec::new(),
-                    said: None,
-                };
-                let dots = simulation.summaries.iter().map(dot).collect();
-                Group { name: simulation.scenario.doc().name.clone(), dots }
-            });
-            let groups: Vec<Group> = groups.collect();
-            let say = |dot: &Dot| {
-                dot.mean.map_or_else(|| NONE.to_owned(), |m| format!("{} ± {}", number(m.mean, 2), number(m.se, 2)))
+    let cards: String = ACROSS.iter().map(|across| across.card(report)).collect();
+    format!("<h3>Across scenarios</h3><div class=\"cards\">{cards}</div>")
+}
+
+impl Across {
+    fn card(&self, report: &Report<'_>) -> String {
+        let group = |simulation: &Simulation| {
+            let dot = |s: &Summary| Dot {
+                series: report.series(&s.policy),
+                name: s.policy.clone(),
+                mean: (self.of)(simulation, s),
+                faint: Vec::new(),
+                said: None,
             };
-            let head: Vec<String> = words(&["scenario", "policy", unit]);
-            let line = |g: &Group| {
-                g.dots.iter().map(|dot| vec![g.name.clone(), dot.name.clone(), say(dot)]).collect::<Vec<_>>()
-            };
-            let rows: Vec<Vec<String>> = groups.iter().flat_map(line).collect();
-            let unit = unit.to_owned();
-            let dots = Dots {
-                title: format!("{title} by scenario and policy"),
-                unit,
-                groups,
-                domain,
-                most,
-                decimals: 2,
-                band: None,
-                rule,
-                dense: true,
-            };
-            card(title, sub, &dots.svg(), &table(title, &head, &rows))
+            let dots = simulation.summaries.iter().map(dot).collect();
+            Group { name: simulation.scenario.doc().name.clone(), dots }
         };
-    let any = (f64::MIN, f64::MAX);
-    let part = (0.0, 100.0);
-    let regret = plot(
-        "Regret",
-        "Outcomes forgone in the end.",
-        "% of what the best arm gives",
-        ((0.0, 1.0), (f64::MIN, 100.0), None),
-        |_, s| Some(s.regret),
-        100.0,
-    );
-    let over = plot(
-        "Regret against Thompson",
-        "1 is what unconstrained Thompson sampling forgoes on the same units.",
-        "times Thompson's regret",
-        ((0.0, 2.0), any, Some(1.0)),
-        |sim, s| over_reference(sim, &s.policy),
-        1.0,
-    );
-    let right = plot(
-        "Right winner",
-        "The leader in the end is the best arm.",
-        "% of runs",
-        (part, part, None),
-        |_, s| s.correct,
-        100.0,
-    );
-    let moved = plot(
-        "Moved between variations",
-        "The one thing that must not happen.",
-        "% of units",
-        ((0.0, 1.0), part, None),
-        |_, s| Some(s.moved_between),
-        100.0,
-    );
-    format!("<h3>Across scenarios</h3><div class=\"cards\">{regret}{over}{right}{moved}</div>")
+        let groups: Vec<Group> = report.simulations.iter().map(group).collect();
+        let head: Vec<String> = words(&["scenario", "policy", self.unit]);
+        let rows = groups
+            .iter()
+            .flat_map(|group| group.dots.iter().map(|dot| vec![group.name.clone(), dot.name.clone(), ratio(dot.mean)]));
+        let table = table(self.title, &head, &rows.collect::<Vec<_>>());
+        let title = format!("{} by scenario and policy", self.title);
+        let plot = Dots::new(&title, self.unit, groups, self.domain);
+        let plot = Dots { most: self.most, rule: self.rule, dense: true, ..plot };
+        card(self.title, self.sub, &plot.svg(), &table)
+    }
 }

@@ -13,7 +13,12 @@ use crate::summary::{EstimatorSummary, Mean, Summary};
 pub(super) fn section(report: &Report<'_>, index: usize, simulation: &Simulation) -> String {
     let section = Section { report, simulation, scenario: &simulation.scenario };
     let doc = section.scenario.doc();
-    let title = if doc.title.is_empty() { &doc.name } else { &doc.title };
+    // A single scenario's title is the page's.
+    let title = match (report.simulations.len(), doc.title.as_str()) {
+        (1, _) => "In detail",
+        (_, "") => &doc.name,
+        (_, title) => title,
+    };
     format!(
         "<section id=\"scenario-{index}\"><h2>{}</h2><p class=\"key\">{}</p>{}<h3>Who is served what</h3>\
          <p class=\"lead\">Mean share of each arm over all runs. Variations of a growing policy take from control only.\
@@ -116,16 +121,20 @@ impl Section<'_> {
     fn regret(&self) -> String {
         let groups = vec![self.group("", |s| Some(s.regret))];
         let plot = Dots {
-            title: "Regret of each policy".to_owned(),
-            unit: "% of what the best arm would have given".to_owned(),
-            groups,
-            domain: (0.0, 0.5),
             most: (f64::MIN, 100.0),
-            decimals: 2,
-            band: None,
-            rule: None,
-            dense: false,
+            ..Dots::new("Regret of each policy", "% of what the best arm would have given", groups, (0.0, 0.5))
         };
+        let over = self.simulation.summaries.iter().filter_map(|s| {
+            let ratio = super::over_reference(self.simulation, &s.policy)?;
+            Some(self.dot(s, Some(ratio)))
+        });
+        let over = Group { name: String::new(), dots: over.collect() };
+        let mut plots = plot.svg();
+        if !over.dots.is_empty() {
+            let unit = "times the regret of unconstrained Thompson";
+            plots +=
+                &Dots { rule: Some(1.0), ..Dots::new("Regret against Thompson", unit, vec![over], (0.0, 2.0)) }.svg();
+        }
         let head = words(&["policy", "regret", "over Thompson"]);
         let row = |s: &Summary| {
             let ratio = super::over_reference(self.simulation, &s.policy);
@@ -134,8 +143,8 @@ impl Section<'_> {
         let rows: Vec<_> = self.simulation.summaries.iter().map(row).collect();
         card(
             "Regret in the end",
-            "Mean over runs; whiskers are ±1 standard error.",
-            &plot.svg(),
+            "Mean over runs; whiskers are ±1 standard error. Both met the same units, so a ratio's error is of pairs.",
+            &plots,
             &table("Regret", &head, &rows),
         )
     }
@@ -146,15 +155,14 @@ impl Section<'_> {
             self.group("False winner: some other was clear", |s| Some(s.false_winner)),
         ];
         let plot = Dots {
-            title: "Share of runs with the right and with a false winner under each policy".to_owned(),
-            unit: "% of runs".to_owned(),
-            groups,
-            domain: (0.0, 100.0),
             most: (0.0, 100.0),
             decimals: 1,
-            band: None,
-            rule: None,
-            dense: false,
+            ..Dots::new(
+                "Share of runs with the right and with a false winner under each policy",
+                "% of runs",
+                groups,
+                (0.0, 100.0),
+            )
         };
         let head = words(&["policy", "right winner", "false winner", "some winner"]);
         let row = |s: &Summary| {
@@ -184,17 +192,8 @@ impl Section<'_> {
             self.group("From control into a variation", |s| Some(s.moved_into)),
             self.group("From a variation back to control", |s| Some(s.moved_back)),
         ];
-        let plot = Dots {
-            title: "Units moved under each policy".to_owned(),
-            unit: "% of units".to_owned(),
-            groups,
-            domain: (0.0, 1.0),
-            most: (0.0, 100.0),
-            decimals: 2,
-            band: None,
-            rule: None,
-            dense: false,
-        };
+        let plot =
+            Dots { most: (0.0, 100.0), ..Dots::new("Units moved under each policy", "% of units", groups, (0.0, 1.0)) };
         let head = words(&["policy", "moves between variations", "between, % of units", "into", "back"]);
         let row = |s: &Summary| {
             vec![
@@ -206,7 +205,7 @@ impl Section<'_> {
             ]
         };
         let rows: Vec<_> = self.simulation.summaries.iter().map(row).collect();
-        let sub = "Part of the units that ever change what they are served, counted unit by unit.";
+        let sub = "Part of the units that ever change what they are served, by every sixteenth unit; “none” is counted over all.";
         card("Units moved", sub, &plot.svg(), &table("Units moved", &head, &rows))
     }
 
@@ -234,21 +233,22 @@ impl Section<'_> {
     fn coverage(&self) -> String {
         let groups = self.estimators(|e| e.coverage, |arm| arm.coverage);
         let plot = Dots {
-            title: "Coverage of 95% intervals by estimator and policy".to_owned(),
-            unit: "% of intervals that hold the true lift".to_owned(),
-            groups,
-            domain: (90.0, 100.0),
-            most: (0.0, 100.0),
+            most: (80.0, 100.0),
             decimals: 1,
             band: Some((93.0, 97.0)),
             rule: Some(95.0),
-            dense: false,
+            ..Dots::new(
+                "Coverage of 95% intervals by estimator and policy",
+                "% of intervals that hold the true lift",
+                groups,
+                (90.0, 100.0),
+            )
         };
         let sub = "Of 95% intervals for the lift over control; they should hold it in 93–97% of runs (shaded). \
                    Ticks are single arms. The confidence sequence must hold at every look at once, so it may cover more.";
         card(
             "Coverage",
-            sub,
+            &plot.told(sub),
             &plot.svg(),
             &self.by_arm("Coverage of 95% intervals", |a| a.coverage.map(|mean| percent_error(mean, 1))),
         )
@@ -257,15 +257,14 @@ impl Section<'_> {
     fn bias(&self) -> String {
         let groups = self.estimators(|e| e.bias, |arm| arm.bias);
         let plot = Dots {
-            title: "Bias of the estimated lift by estimator and policy".to_owned(),
-            unit: "percentage points of lift".to_owned(),
-            groups,
-            domain: (-0.5, 0.5),
-            most: (f64::MIN, f64::MAX),
-            decimals: 2,
-            band: None,
+            most: (-5.0, 5.0),
             rule: Some(0.0),
-            dense: false,
+            ..Dots::new(
+                "Bias of the estimated lift by estimator and policy",
+                "percentage points of lift",
+                groups,
+                (-0.5, 0.5),
+            )
         };
         let sub = "Mean error of the estimated lift over control; 0 is none. Ticks are single arms, whiskers ±1 \
                    standard error.";
@@ -275,7 +274,7 @@ impl Section<'_> {
                 format!("{} ± {} (rmse {})", signed(mean.mean), number(100.0 * mean.se, 2), number(rmse, 2))
             })
         };
-        card("Bias", sub, &plot.svg(), &self.by_arm("Bias in percentage points of lift", say))
+        card("Bias", &plot.told(sub), &plot.svg(), &self.by_arm("Bias in percentage points of lift", say))
     }
 
     fn by_arm(&self, caption: &str, say: impl Fn(&crate::summary::ArmEstimates) -> Option<String>) -> String {

@@ -23,8 +23,8 @@ pub(super) fn world(scenario: &Scenario) -> String {
     let (unit, _) = outcome(scenario.doc().metric);
     format!(
         "<div class=\"cards two\"><article class=\"card\"><h4>The world</h4><dl class=\"facts\">{rows}</dl></article>\
-         <article class=\"card\"><h4>What is true</h4><p class=\"sub\">The rate of each arm over time: {unit}. Policies \
-         do not know it.</p>{plot}{arms}{numbers}</article></div>",
+         <article class=\"card\"><h4>What is true</h4><p class=\"sub\">The rate of each arm over time, mean of each \
+         day. Policies do not know it.</p>{plot}{arms}{numbers}</article></div>",
         plot = courses::rates(scenario, unit),
         arms = arms(scenario),
         numbers = numbers(&daily(scenario)),
