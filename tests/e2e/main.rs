@@ -16,4 +16,5 @@ mod lifecycle;
 mod policy;
 mod replay;
 mod shutdown;
+mod simulate;
 mod watch;
