@@ -1,5 +1,5 @@
-//! What goes on over time: shares as stacked areas, outcomes forgone as lines in their bands, rates as lines. Shares and
-//! rates are constant within a tick and are drawn so.
+//! What goes on over time: shares as stacked areas, outcomes forgone as lines in their bands, rates as lines. Shares
+//! are constant within a tick and are drawn so.
 
 use super::plot::{Area, SERIES, Scale, Ticks, WIDTH, label, line, marker, px, spread, svg};
 use super::text::{arm_name, number, shorten};
@@ -165,11 +165,14 @@ pub(super) fn forgone(scenario: &Scenario, policies: &[(usize, &Summary)], unit:
 /// Every arm's true rate, mean of each day: the cycle within days would hide all else.
 pub(super) fn rates(scenario: &Scenario, unit: &str) -> String {
     let world = World::new(scenario);
+    let per_day = scenario.doc().ticks_per_day;
+    let all = (0..scenario.doc().days).flat_map(|day| (0..world.arms()).map(move |arm| (day, arm)));
+    let highest = all.map(|(day, arm)| of_day(&world, per_day, day, arm)).fold(0.0, f64::max);
     let percent = world.highest() <= 1.0;
     let factor = if percent { 100.0 } else { 1.0 };
     let area = Area { left: 40.0, top: 26.0, right: WIDTH - 66.0, bottom: 166.0 };
     let x = Scale::new((0.0, f64::from(scenario.doc().days)), (area.left, area.right));
-    let ticks = Ticks::covering(0.0, factor * highest_day(&world, scenario.doc().ticks_per_day), 4);
+    let ticks = Ticks::covering(0.0, factor * highest, 4);
     let y = Scale::new(ticks.range(), (area.bottom, area.top));
     let unit = if percent { format!("%, {unit}") } else { unit.to_owned() };
     let mut inside = area.axis_y(&y, &ticks, &unit);
@@ -177,17 +180,13 @@ pub(super) fn rates(scenario: &Scenario, unit: &str) -> String {
     let classes = arm_classes(scenario);
     let mut marks = Vec::new();
     for (arm, class) in classes.iter().enumerate() {
-        let per_day = scenario.doc().ticks_per_day;
-        let at = |tick: usize| {
-            let first = tick as u32 / per_day * per_day;
-            let sum: f64 = (first..first + per_day).map(|tick| world.rates(tick)[arm]).sum();
-            y.at(factor * sum / f64::from(per_day))
-        };
-        inside += &format!(
-            "<polyline points=\"{}\" class=\"line {class}\"/>",
-            path(steps(scenario, &x, world.ticks() as usize, at))
-        );
-        let end = at((world.ticks() as usize).saturating_sub(1));
+        let at = |day: u32| (x.at(f64::from(day) + 0.5), y.at(factor * of_day(&world, per_day, day, arm)));
+        let points: Vec<(f64, f64)> = (0..scenario.doc().days).map(at).collect();
+        let end = points.last().map_or(area.bottom, |(_, y)| *y);
+        // A day alone is drawn as long as it is.
+        let ends = [(area.left, points.first().map_or(end, |(_, y)| *y)), (area.right, end)];
+        let points = [ends[0]].into_iter().chain(points).chain([ends[1]]);
+        inside += &format!("<polyline points=\"{}\" class=\"line {class}\"/>", path(points));
         marks.push(Mark { y: end, text: arm_name(arm), class: class.clone(), series: None });
     }
     // With more arms than there is room for, the table has them.
@@ -196,11 +195,7 @@ pub(super) fn rates(scenario: &Scenario, unit: &str) -> String {
     svg(&format!("True rate of each arm by day: {unit}"), 202.0, &inside)
 }
 
-/// The highest mean of a day of any arm.
-fn highest_day(world: &World, per_day: u32) -> f64 {
-    let mean = |day: u32, arm: usize| {
-        (day * per_day..(day + 1) * per_day).map(|tick| world.rates(tick)[arm]).sum::<f64>() / f64::from(per_day)
-    };
-    let days = (0..world.ticks() / per_day).flat_map(|day| (0..world.arms()).map(move |arm| (day, arm)));
-    days.map(|(day, arm)| mean(day, arm)).fold(0.0, f64::max)
+/// An arm's mean rate on a day.
+fn of_day(world: &World, per_day: u32, day: u32, arm: usize) -> f64 {
+    (day * per_day..(day + 1) * per_day).map(|tick| world.rates(tick)[arm]).sum::<f64>() / f64::from(per_day)
 }

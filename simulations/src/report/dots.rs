@@ -50,7 +50,6 @@ pub(super) struct Dots {
 const ROW: f64 = 18.0;
 const HEAD: f64 = 22.0;
 const DODGE: f64 = 8.0;
-const TOP: f64 = 20.0;
 
 impl Dots {
     /// With the number of every dot, two decimals, and an axis as long as the dots need.
@@ -83,8 +82,9 @@ impl Dots {
     /// Draws it.
     pub(super) fn svg(&self) -> String {
         let rows: f64 = self.groups.iter().map(|group| self.height_of(group)).sum();
-        let (left, right) = if self.dense { (96.0, WIDTH - 14.0) } else { (108.0, WIDTH - 92.0) };
-        let area = Area { left, top: TOP, right, bottom: TOP + rows };
+        let (left, right) = if self.dense { (96.0, WIDTH - 14.0) } else { (116.0, WIDTH - 92.0) };
+        let top = if self.band.is_some() { 20.0 } else { 6.0 };
+        let area = Area { left, top, right, bottom: top + rows };
         let ticks = self.ticks();
         let scale = Scale::new(ticks.range(), (left, right));
         let mut inside = String::new();
@@ -123,7 +123,7 @@ impl Dots {
             DODGE
         } else {
             if !group.name.is_empty() {
-                out += &label(0.0, top + 15.0, "row head", &group.name);
+                out += &label(0.0, top + 15.0, "row head", &shorten(&group.name, 18));
                 y += HEAD;
             }
             y += ROW / 2.0;

@@ -160,7 +160,7 @@ fn headline(report: &Report<'_>) -> String {
     let columns = [
         "Policy",
         "Regret",
-        "÷ Thompson",
+        "÷\u{a0}Thompson",
         "Right winner",
         "False winner",
         "Moves between variations",
@@ -185,9 +185,10 @@ fn headline(report: &Report<'_>) -> String {
         bodies += &format!("<tbody>{group}{rows}</tbody>");
     }
     format!(
-        "<div class=\"scroll headline\" tabindex=\"0\" role=\"region\" aria-label=\"Headline\"><table><caption>Means over \
-         runs ± standard error. Regret: outcomes forgone, as a part of what the best arm gives. Moves: parts of all \
-         units, revisions and kills: per run.</caption><thead><tr>{heads}</tr></thead>{bodies}</table></div>"
+        "<p class=\"lead\">Means over runs ± standard error. Regret: outcomes forgone, as a part of what the best arm would \
+         have given. Moves between variations are counted over all units and runs; what follows are parts of all \
+         units; revisions and kills are per run.</p><div class=\"scroll headline\" tabindex=\"0\" role=\"region\" \
+         aria-label=\"Headline\"><table><caption class=\"unseen\">Policies compared</caption><thead><tr>{heads}</tr></thead>{bodies}</table></div>"
     )
 }
 
@@ -221,6 +222,7 @@ struct Across {
     domain: (f64, f64),
     most: (f64, f64),
     rule: Option<f64>,
+    band: Option<(f64, f64)>,
     /// In the unit of the axis.
     of: fn(&Simulation, &Summary) -> Option<Mean>,
 }
@@ -233,6 +235,7 @@ const ACROSS: &[Across] = &[
         domain: (0.0, 1.0),
         most: (f64::MIN, 100.0),
         rule: None,
+        band: None,
         of: |_, s| Some(hundredths(s.regret)),
     },
     Across {
@@ -242,6 +245,7 @@ const ACROSS: &[Across] = &[
         domain: (0.0, 2.0),
         most: (0.0, 6.0),
         rule: Some(1.0),
+        band: None,
         of: |simulation, s| over_reference(simulation, &s.policy),
     },
     Across {
@@ -251,7 +255,29 @@ const ACROSS: &[Across] = &[
         domain: (0.0, 100.0),
         most: (0.0, 100.0),
         rule: None,
+        band: None,
         of: |_, s| s.correct.map(hundredths),
+    },
+    Across {
+        title: "False winner",
+        sub: "An arm that is not the best was once found clearly best.",
+        unit: "% of runs",
+        domain: (0.0, 20.0),
+        most: (0.0, 100.0),
+        rule: None,
+        band: None,
+        of: |_, s| Some(hundredths(s.false_winner)),
+    },
+    Across {
+        title: "Coverage of e3",
+        sub: "95% intervals for the lift, within epochs as served, that hold the truth; shaded: 93–97%. Arrows lie \
+              beyond the axis.",
+        unit: "% of intervals that hold the true lift",
+        domain: (90.0, 100.0),
+        most: (80.0, 100.0),
+        rule: Some(95.0),
+        band: Some((93.0, 97.0)),
+        of: |_, s| s.estimators.iter().find(|e| e.estimator == "e3")?.coverage.map(hundredths),
     },
     Across {
         title: "Moved between variations",
@@ -260,6 +286,7 @@ const ACROSS: &[Across] = &[
         domain: (0.0, 1.0),
         most: (0.0, 100.0),
         rule: None,
+        band: None,
         of: |_, s| Some(hundredths(s.moved_between)),
     },
 ];
@@ -294,7 +321,7 @@ impl Across {
         let table = table(self.title, &head, &rows.collect::<Vec<_>>());
         let title = format!("{} by scenario and policy", self.title);
         let plot = Dots::new(&title, self.unit, groups, self.domain);
-        let plot = Dots { most: self.most, rule: self.rule, dense: true, ..plot };
+        let plot = Dots { most: self.most, rule: self.rule, band: self.band, dense: true, ..plot };
         card(self.title, self.sub, &plot.svg(), &table)
     }
 }

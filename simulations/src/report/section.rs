@@ -23,7 +23,8 @@ pub(super) fn section(report: &Report<'_>, index: usize, simulation: &Simulation
         "<section id=\"scenario-{index}\"><h2>{}</h2><p class=\"key\">{}</p>{}<h3>Who is served what</h3>\
          <p class=\"lead\">Mean share of each arm over all runs. Variations of a growing policy take from control only.\
          </p><div class=\"cards\">{}</div><h3>What it costs, and what it finds</h3><div class=\"cards\">{}{}{}</div>\
-         <h3>Whom it moves, and what can be believed</h3><div class=\"cards\">{}{}{}</div></section>",
+         <h3>Whom it moves, and what can be believed</h3>\
+         <p class=\"lead\">Estimates of the lift over control. {ESTIMATORS}</p><div class=\"cards\">{}{}{}</div></section>",
         escape(title),
         escape(&doc.name),
         world::world(section.scenario),
@@ -36,6 +37,12 @@ pub(super) fn section(report: &Report<'_>, index: usize, simulation: &Simulation
         section.bias(),
     )
 }
+
+/// The estimators in words.
+const ESTIMATORS: &str = "<b>pooled</b>: raw rates over the whole run, which a drift misleads where shares move. \
+                          <b>e3</b>: within epochs of constant shares, as served. <b>e3-flat</b>: the same without \
+                          prior. <b>cs</b>: a confidence sequence, which has to hold at every look at once and so \
+                          covers more in the end.";
 
 /// A plot in its frame.
 pub(super) fn card(title: &str, sub: &str, plot: &str, table: &str) -> String {
@@ -150,10 +157,8 @@ impl Section<'_> {
     }
 
     fn winners(&self) -> String {
-        let groups = vec![
-            self.group("Right winner: the leader is the best", |s| s.correct),
-            self.group("False winner: some other was clear", |s| Some(s.false_winner)),
-        ];
+        let groups =
+            vec![self.group("Right winner", |s| s.correct), self.group("False winner", |s| Some(s.false_winner))];
         let plot = Dots {
             most: (0.0, 100.0),
             decimals: 1,
@@ -180,7 +185,7 @@ impl Section<'_> {
     }
 
     fn moved(&self) -> String {
-        let mut between = self.group("From one variation to another", |s| Some(s.moved_between));
+        let mut between = self.group("Between variations", |s| Some(s.moved_between));
         for (dot, summary) in between.dots.iter_mut().zip(&self.simulation.summaries) {
             // None at all is a count, not an estimate that happens to be small.
             if summary.moved_between_variations == 0 {
@@ -189,8 +194,8 @@ impl Section<'_> {
         }
         let groups = vec![
             between,
-            self.group("From control into a variation", |s| Some(s.moved_into)),
-            self.group("From a variation back to control", |s| Some(s.moved_back)),
+            self.group("Into a variation", |s| Some(s.moved_into)),
+            self.group("Back to control", |s| Some(s.moved_back)),
         ];
         let plot =
             Dots { most: (0.0, 100.0), ..Dots::new("Units moved under each policy", "% of units", groups, (0.0, 1.0)) };
@@ -225,7 +230,7 @@ impl Section<'_> {
                 dot.faint = arms.map(|mean| 100.0 * mean.mean).collect();
                 dot
             };
-            Group { name: estimator_name(&name), dots: self.simulation.summaries.iter().map(dot).collect() }
+            Group { name, dots: self.simulation.summaries.iter().map(dot).collect() }
         };
         names.enumerate().map(group).collect()
     }
@@ -244,8 +249,8 @@ impl Section<'_> {
                 (90.0, 100.0),
             )
         };
-        let sub = "Of 95% intervals for the lift over control; they should hold it in 93–97% of runs (shaded). \
-                   Ticks are single arms. The confidence sequence must hold at every look at once, so it may cover more.";
+        let sub = "95% intervals for the lift over control should hold it in 93–97% of runs (shaded). Ticks are single \
+                   arms, whiskers ±1 standard error.";
         card(
             "Coverage",
             &plot.told(sub),
@@ -293,16 +298,4 @@ impl Section<'_> {
 
 fn signed(lift: f64) -> String {
     signed_percent(lift, 2).trim_end_matches('%').to_owned()
-}
-
-/// What an estimator is, beside its name; one that is not known here has its name alone.
-fn estimator_name(name: &str) -> String {
-    let told = match name {
-        "pooled" => "raw rates over the whole run",
-        "e3" => "within epochs, as served",
-        "e3-flat" => "the same without prior",
-        "cs" => "holds at every look",
-        _ => return name.to_owned(),
-    };
-    format!("{name}: {told}")
 }

@@ -113,17 +113,18 @@ fn arms(scenario: &Scenario) -> String {
 fn daily(scenario: &Scenario) -> String {
     let world = World::new(scenario);
     let per_day = scenario.doc().ticks_per_day;
+    let (factor, unit) = if world.highest() <= 1.0 { (100.0, "%") } else { (1.0, outcome(scenario.doc().metric).0) };
     let head: Vec<String> =
-        std::iter::once("day".to_owned()).chain((0..world.arms()).map(|arm| format!("{}, %", arm_name(arm)))).collect();
+        std::iter::once("day".to_owned()).chain((0..world.arms()).map(|arm| arm_name(arm))).collect();
     let row = |day: u32| {
         let mean = |arm: usize| {
             let sum: f64 = (0..per_day).map(|tick| world.rates(day * per_day + tick)[arm]).sum();
-            number(100.0 * sum / f64::from(per_day), 3)
+            number(factor * sum / f64::from(per_day), 3)
         };
         std::iter::once((day + 1).to_string()).chain((0..world.arms()).map(mean)).collect()
     };
     let rows: Vec<Vec<String>> = days(scenario.doc().days).map(row).collect();
-    table("True rate of each arm, mean of the day, in hundredths", &head, &rows)
+    table(&format!("True rate of each arm, mean of the day, {unit}"), &head, &rows)
 }
 
 /// The days that a table has a line for.
