@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments = parse(std::env::args().skip(1))?;
     let policies = policies(&arguments);
     println!(
-        "{:14} {:11} {:>7} {:>6} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6} {:>6} {:>6}  pooled/e3/cs",
+        "{:14} {:11} {:>7} {:>6} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6} {:>6} {:>6}  pooled/period/e3/bols/cs",
         "scenario", "policy", "regret", "se", "÷ ref", "right", "false", "v→v", "v→v%", "c→v%", "v→c%", "kills"
     );
     let mut ratios = Vec::new();
@@ -84,7 +84,7 @@ fn line(summary: &Summary, reference: f64) -> String {
     let known = summary.correct.is_some();
     let ratio = if known { format!("{:.2}", summary.regret.mean / reference) } else { "–".to_owned() };
     format!(
-        "{:11} {:>6.2}% {:>5.2}% {:>6} {:>6} {:>6.2} {:>8} {:>6.1} {:>6.1} {:>6.1} {:>6.2}  {}/{}/{}",
+        "{:11} {:>6.2}% {:>5.2}% {:>6} {:>6} {:>6.2} {:>8} {:>6.1} {:>6.1} {:>6.1} {:>6.2}  {}/{}/{}/{}/{}",
         summary.policy,
         // Rounding in an A/A world leaves a regret of ±1e-17.
         (100.0 * summary.regret.mean).max(0.0),
@@ -98,7 +98,9 @@ fn line(summary: &Summary, reference: f64) -> String {
         100.0 * summary.moved_back.mean,
         summary.killed.iter().map(|mean| mean.mean).sum::<f64>(),
         covered("pooled"),
+        covered("period"),
         covered("e3"),
+        covered("bols"),
         covered("cs"),
     )
 }

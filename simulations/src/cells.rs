@@ -5,35 +5,19 @@
 use std::collections::VecDeque;
 
 use inroad_assignment::{Arm, Point};
-use inroad_policy::{ArmTally, EpochKey, EpochTally};
-use serde::Serialize;
+use inroad_policy::{ArmTally, EpochKey, EpochTally, Measure, Moments};
 
-/// Sums over a cell's stable records; x is the outcome (a ratio's numerator), y a ratio's denominator.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Sums {
-    /// Σx
-    pub x: f64,
-    /// Σx²
-    pub xx: f64,
-    /// Σy
-    pub y: f64,
-    /// Σy²
-    pub yy: f64,
-    /// Σxy
-    pub xy: f64,
+/// Adds a unit's denominator, or takes it away: what is known of it before its outcome is.
+fn add_denominator(moments: &mut Moments, y: f64, sign: f64) {
+    moments.y += sign * y;
+    moments.yy += sign * y * y;
 }
 
-impl Sums {
-    fn add_denominator(&mut self, y: f64, sign: f64) {
-        self.y += sign * y;
-        self.yy += sign * y * y;
-    }
-
-    fn add_outcome(&mut self, x: f64, y: f64, sign: f64) {
-        self.x += sign * x;
-        self.xx += sign * x * x;
-        self.xy += sign * x * y;
-    }
+/// Adds a unit's outcome, or takes it away.
+fn add_outcome(moments: &mut Moments, x: f64, y: f64, sign: f64) {
+    moments.x += sign * x;
+    moments.xx += sign * x * x;
+    moments.xy += sign * x * y;
 }
 
 /// A unit whose window is open.
@@ -73,7 +57,8 @@ pub(crate) struct Cells {
     stride: u32,
     window: u32,
     epochs: Vec<EpochTally>,
-    sums: Vec<Sums>,
+    /// What a new cell holds: moments for whatever is not a conversion.
+    empty: ArmTally,
     /// By tick, oldest first, no gaps.
     open: VecDeque<Cohort>,
     /// Cohort and place of the units whose outcome is known at a tick; tick modulo the ring's length.
@@ -84,13 +69,14 @@ pub(crate) struct Cells {
 
 impl Cells {
     /// No tallies yet. `window` and `stride` in ticks: how long a unit is followed, and how long an epoch is.
-    pub(crate) fn new(arms: usize, window: u32, stride: u32) -> Self {
+    pub(crate) fn new(arms: usize, window: u32, stride: u32, measure: Measure) -> Self {
+        let summed = matches!(measure, Measure::Mean | Measure::Ratio);
         Self {
             arms,
             stride: stride.max(1),
             window,
             epochs: Vec::new(),
-            sums: Vec::new(),
+            empty: ArmTally { moments: summed.then(Moments::default), ..ArmTally::default() },
             open: VecDeque::new(),
             due: vec![Vec::new(); window as usize + 1],
             spare: Vec::new(),
@@ -101,11 +87,6 @@ impl Cells {
     /// One tally per epoch, in order.
     pub(crate) fn epochs(&self) -> &[EpochTally] {
         &self.epochs
-    }
-
-    /// One entry per epoch and arm, arms within epochs.
-    pub(crate) fn sums(&self) -> &[Sums] {
-        &self.sums
     }
 
     /// Records that the data rule has taken out.
@@ -135,8 +116,7 @@ impl Cells {
     pub(crate) fn open(&mut self, tick: u32, shares: &[f64]) {
         if tick.is_multiple_of(self.stride) {
             let epoch = EpochKey { tick: i64::from(tick / self.stride), revision: 1 };
-            self.epochs.push(EpochTally { epoch, arms: vec![ArmTally::default(); self.arms], shares: shares.to_vec() });
-            self.sums.resize(self.sums.len() + self.arms, Sums::default());
+            self.epochs.push(EpochTally { epoch, arms: vec![self.empty; self.arms], shares: shares.to_vec() });
         }
         if self.window > 0 {
             let mut units = self.spare.pop().unwrap_or_default();
@@ -148,14 +128,14 @@ impl Cells {
     /// Takes in a unit that was first exposed at `tick`.
     pub(crate) fn admit(&mut self, tick: u32, record: &Record) {
         let Record { point, arm, stable, x, y, delay } = *record;
-        let (tally, sums) = self.cell(tick, arm);
+        let tally = self.cell(tick, arm);
         tally.first += 1;
         if !stable {
             self.dropped += 1;
             return;
         }
         tally.n += 1;
-        sums.add_denominator(y, 1.0);
+        tally.moments.iter_mut().for_each(|moments| add_denominator(moments, y, 1.0));
         let due = tick + delay;
         let unit = Followed { point, arm, dropped: false, due, x, y };
         if self.window == 0 {
@@ -188,24 +168,24 @@ impl Cells {
         if unit.due <= tick {
             self.credit(cohort, unit, -1.0);
         }
-        let (tally, sums) = self.cell(cohort, unit.arm);
+        let tally = self.cell(cohort, unit.arm);
         tally.n -= 1;
-        sums.add_denominator(unit.y, -1.0);
+        tally.moments.iter_mut().for_each(|moments| add_denominator(moments, unit.y, -1.0));
         self.dropped += 1;
     }
 
     /// Adds or takes away a unit's outcome.
     fn credit(&mut self, tick: u32, unit: &Followed, sign: f64) {
         if unit.x > 0.0 {
-            let (tally, sums) = self.cell(tick, unit.arm);
+            let tally = self.cell(tick, unit.arm);
             tally.s = if sign > 0.0 { tally.s + 1 } else { tally.s - 1 };
-            sums.add_outcome(unit.x, unit.y, sign);
+            tally.moments.iter_mut().for_each(|moments| add_outcome(moments, unit.x, unit.y, sign));
         }
     }
 
-    fn cell(&mut self, tick: u32, arm: Arm) -> (&mut ArmTally, &mut Sums) {
+    fn cell(&mut self, tick: u32, arm: Arm) -> &mut ArmTally {
         let epoch = (tick / self.stride) as usize;
-        (&mut self.epochs[epoch].arms[arm.index()], &mut self.sums[epoch * self.arms + arm.index()])
+        &mut self.epochs[epoch].arms[arm.index()]
     }
 }
 
@@ -227,20 +207,24 @@ mod tests {
         Arm::new(arm).unwrap()
     }
 
-    fn brute_force(records: &[(u32, Record)], window: u32, stride: u32, now: u32) -> Vec<(ArmTally, f64, f64)> {
-        let mut cells = vec![(ArmTally::default(), 0.0, 0.0); (TICKS.div_ceil(stride) * 3) as usize];
+    fn brute_force(records: &[(u32, Record)], window: u32, stride: u32, now: u32) -> Vec<ArmTally> {
+        let mut cells = vec![Cells::new(3, 0, 1, Measure::Ratio).empty; (TICKS.div_ceil(stride) * 3) as usize];
         for (tick, record) in records {
             let cell = &mut cells[(tick / stride) as usize * 3 + record.arm.index()];
-            cell.0.first += 1;
+            cell.first += 1;
             let open = (tick + 1)..(tick + window).min(now + 1);
             if !record.stable || open.into_iter().any(|at| served(record.point.get(), at) != record.arm) {
                 continue;
             }
-            cell.0.n += 1;
-            cell.2 += record.y;
+            cell.n += 1;
+            let Some(moments) = &mut cell.moments else { continue };
+            moments.y += record.y;
+            moments.yy += record.y * record.y;
             if record.x > 0.0 && (window == 0 || tick + record.delay <= now) {
-                cell.0.s += 1;
-                cell.1 += record.x;
+                cell.s += 1;
+                moments.x += record.x;
+                moments.xx += record.x * record.x;
+                moments.xy += record.x * record.y;
             }
         }
         cells
@@ -250,14 +234,14 @@ mod tests {
     fn the_tallies_are_at_every_tick_what_a_look_at_every_unit_gives() {
         for (window, stride) in [(0, 1), (1, 1), (5, 1), (5, 4), (12, 4)] {
             let mut rng = ChaCha8Rng::seed_from_u64(7);
-            let (mut cells, mut records) = (Cells::new(3, window, stride), Vec::new());
+            let (mut cells, mut records) = (Cells::new(3, window, stride, Measure::Ratio), Vec::new());
             for tick in 0..TICKS {
                 cells.deliver(tick);
                 cells.drop_moved(tick, |point| served(point.get(), tick));
-                let found = cells.epochs.iter().flat_map(|e| &e.arms).zip(&cells.sums);
+                let found = cells.epochs.iter().flat_map(|e| &e.arms);
                 let wanted = brute_force(&records, window, stride, tick);
-                for ((tally, sums), wanted) in found.zip(&wanted) {
-                    assert_eq!((*tally, sums.x, sums.y), *wanted, "window {window}, stride {stride}, tick {tick}");
+                for (tally, wanted) in found.zip(&wanted) {
+                    assert_eq!(tally, wanted, "window {window}, stride {stride}, tick {tick}");
                 }
                 cells.open(tick, &[]);
                 for _ in 0..40 {

@@ -11,13 +11,13 @@ use inroad_assignment::{
     Allocation, Arm, Bucket, Definition, DefinitionDoc, Experiment, Kills, MetricKind, Payload, Point, Salt, Target,
     ThompsonSettings, Timestamp, Width,
 };
-use inroad_policy::{EpochTally, TickInput};
+use inroad_policy::{Better, EpochTally, Scope, TickInput};
 
 use crate::SimulationError;
 use crate::crowd::Serving;
 use crate::judge::{Belief, Judge, Look, arm_state};
 use crate::policies::{PolicyKind, PolicySpec};
-use crate::scenario::Scenario;
+use crate::scenario::{MetricSpec, Scenario};
 use crate::visitors::EXPERIMENT;
 
 /// The least share of any arm under unconstrained Thompson sampling.
@@ -114,8 +114,18 @@ impl Driver {
         widths.into_iter().map(Width::share).collect()
     }
 
-    /// What is believed of the arms now.
-    pub(crate) fn belief(&self, judge: &mut Judge, epochs: &[EpochTally]) -> Result<Belief, SimulationError> {
+    /// What the policy believes of the arms at the beginning of `tick`.
+    pub(crate) fn belief(
+        &mut self,
+        judge: &mut Judge,
+        tick: u32,
+        epochs: &[EpochTally],
+    ) -> Result<Belief, SimulationError> {
+        if let Mind::Growth(growth) = &mut self.mind {
+            // As it is, with the posterior that its settings choose; nothing is done about it.
+            growth.look(Timestamp::start_of_tick(i64::from(tick), self.tick), epochs);
+            return Ok(Belief::from(&judge.decide(&growth.input)?));
+        }
         let ThompsonSettings { tau, draws_log2, .. } = self.spec.settings;
         judge.belief(epochs, &Look { live: &self.live, tau, draws_log2, seed: self.seed })
     }
@@ -136,7 +146,7 @@ impl Driver {
             }
             Mind::Still | Mind::Reference if tick < self.ticks_per_day => return Ok(Change::default()),
             Mind::Still | Mind::Reference => {
-                let belief = self.belief(judge, epochs)?;
+                let belief = self.belief(judge, tick, epochs)?;
                 Change { winner: belief.winner(), belief: Some(belief), ..Change::default() }
             }
         };
@@ -184,6 +194,10 @@ impl Growth {
             arms: Vec::new(),
             floor: experiment.definition.policy().floor(),
             data_late: false,
+            measure: scenario.measure(),
+            better: Better::More,
+            scope: Scope::Growth,
+            guardrails: Vec::new(),
             epochs: Vec::new(),
         };
         Ok(Self { experiment, input })
@@ -193,6 +207,10 @@ impl Growth {
         self.look(now, epochs);
         let decision = judge.decide(&self.input)?;
         let mut change = Change { belief: Some(Belief::from(&decision)), ..Change::default() };
+        change.winner = decision.conclude.map(|conclude| conclude.arm);
+        if self.input.settings.shadow {
+            return Ok(change);
+        }
         for arm in decision.kill.iter().filter_map(|arm| Arm::new(*arm)) {
             self.experiment.switch(Target::Variation(arm), true, now)?;
             change.killed.push(arm.index());
@@ -205,7 +223,6 @@ impl Growth {
         }
         self.experiment.last_growth_at = Some(now);
         change.flipped = change.revised || !change.killed.is_empty();
-        change.winner = decision.conclude.map(|conclude| conclude.arm);
         Ok(change)
     }
 
@@ -255,11 +272,22 @@ fn declaration(scenario: &Scenario, spec: &PolicySpec) -> DefinitionDoc {
         metrics: vec![MetricDoc {
             key: "outcome".to_owned(),
             event: "outcome".to_owned(),
-            kind: MetricKind::Conversion,
+            kind: metric_kind(scenario.doc().metric),
             window: Duration::from_secs_f64(hours * 3600.0),
             direction: Direction::Up,
             decision: true,
+            guardrail: None,
         }],
+    }
+}
+
+fn metric_kind(metric: MetricSpec) -> MetricKind {
+    match metric {
+        MetricSpec::Conversion => MetricKind::Conversion,
+        // A mean that decides needs a cap; values are capped as they are drawn, so that this one never binds.
+        MetricSpec::Mean { cap, .. } => MetricKind::Mean { cap: Some(cap.unwrap_or(1e12)) },
+        MetricSpec::Count => MetricKind::Count,
+        MetricSpec::Ratio { .. } => MetricKind::Ratio { denominator: "visit".to_owned() },
     }
 }
 

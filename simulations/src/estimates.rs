@@ -1,12 +1,13 @@
 //! The estimators that a run's data are put before in the end, by name. To add one, write a function and list it.
 
-use inroad_policy::{ANYTIME_RHO, EpochTally, Posterior, Prior, anytime_half_width};
+use inroad_policy::{
+    ANYTIME_RHO, EpochTally, Interval, Measure, Moments, Opinion, Posterior, Prior, anytime_half_width, opinions,
+};
 
 use crate::SimulationError;
-use crate::cells::Sums;
 use crate::judge::Judge;
 use crate::results::{Estimate, NamedEstimates};
-use crate::scenario::{ArmSpec, MetricSpec, Scenario};
+use crate::scenario::{ArmSpec, Scenario};
 
 /// Standard deviations either side of the mean that hold 95% of a normal.
 const Z_95: f64 = 1.959_963_984_540_054;
@@ -23,10 +24,8 @@ pub struct Observed<'a> {
     pub arms: usize,
     /// Tallies per epoch.
     pub epochs: &'a [EpochTally],
-    /// Sums per epoch and arm, arms within epochs.
-    pub sums: &'a [Sums],
-    /// What was measured.
-    pub metric: MetricSpec,
+    /// How it is measured.
+    pub measure: Measure,
     /// Prior standard deviation of a log-lift.
     pub tau: f64,
 }
@@ -34,18 +33,26 @@ pub struct Observed<'a> {
 /// A log-lift over control with its interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LogInterval {
-    /// The middle.
+    /// The estimate.
     pub middle: f64,
-    /// Half its width.
-    pub half_width: f64,
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
 }
 
 /// An estimator: one answer per treated arm, none where there is nothing to go by.
 pub type Estimator = fn(&Observed<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError>;
 
 /// All estimators by name.
-pub const ESTIMATORS: &[(&str, Estimator)] =
-    &[("pooled", pooled), ("e3", e3), ("e3-flat", e3_flat), (CONFIDENCE_SEQUENCE, confidence_sequence)];
+pub const ESTIMATORS: &[(&str, Estimator)] = &[
+    ("pooled", pooled),
+    ("period", period),
+    ("e3", e3),
+    ("e3-flat", e3_flat),
+    ("bols", batched),
+    (CONFIDENCE_SEQUENCE, confidence_sequence),
+];
 
 /// The ratio of raw rates over the whole run, with the delta method's variance: what drifts and shifting shares mislead.
 fn pooled(observed: &Observed<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
@@ -53,7 +60,7 @@ fn pooled(observed: &Observed<'_>) -> Result<Vec<Option<LogInterval>>, Simulatio
     let control = log_rates[0];
     let lift = |rate: &Option<(f64, f64)>| {
         let ((log, variance), (base, base_variance)) = ((*rate)?, control?);
-        Some(LogInterval { middle: log - base, half_width: Z_95 * (variance + base_variance).sqrt() })
+        Some(LogInterval::around(log - base, Z_95 * (variance + base_variance).sqrt()))
     };
     Ok(log_rates[1..].iter().map(lift).collect())
 }
@@ -61,8 +68,10 @@ fn pooled(observed: &Observed<'_>) -> Result<Vec<Option<LogInterval>>, Simulatio
 /// The logarithm of an arm's rate over all epochs and its variance.
 fn log_rate(observed: &Observed<'_>, arm: usize) -> Option<(f64, f64)> {
     let n: u64 = observed.epochs.iter().map(|epoch| epoch.arms[arm].n).sum();
-    let mut total = Sums::default();
-    for sums in observed.sums.chunks_exact(observed.arms).map(|epoch| epoch[arm]) {
+    let mut total = Moments::default();
+    for tally in observed.epochs.iter().map(|epoch| &epoch.arms[arm]) {
+        let s = tally.s as f64;
+        let sums = tally.moments.unwrap_or(Moments { x: s, xx: s, ..Moments::default() });
         total.x += sums.x;
         total.xx += sums.xx;
         total.y += sums.y;
@@ -72,8 +81,8 @@ fn log_rate(observed: &Observed<'_>, arm: usize) -> Option<(f64, f64)> {
     if total.x <= 0.0 {
         return None;
     }
-    let (denominator, y_squares, xy) = match observed.metric {
-        MetricSpec::Ratio { .. } => (total.y, total.yy, total.xy),
+    let (denominator, y_squares, xy) = match observed.measure {
+        Measure::Ratio => (total.y, total.yy, total.xy),
         _ => (n as f64, n as f64, total.x),
     };
     let rate = total.x / denominator;
@@ -85,42 +94,74 @@ fn normal(posterior: &Posterior) -> Vec<Option<LogInterval>> {
     let interval = |arm| {
         let sd = posterior.sd(arm);
         let known = sd * sd < 1.0 / INFORMATION_MIN;
-        known.then(|| LogInterval { middle: posterior.mean[arm], half_width: Z_95 * sd })
+        known.then(|| LogInterval::around(posterior.mean[arm], Z_95 * sd))
     };
     (1..posterior.mean.len()).map(interval).collect()
 }
 
 /// E3's posterior.
 fn e3(observed: &Observed<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
-    Ok(normal(&Judge::default().posterior(observed.arms, observed.epochs, Prior::Normal(observed.tau))?))
+    Ok(normal(&Judge::new(observed.measure).posterior(observed.arms, observed.epochs, Prior::Normal(observed.tau))?))
 }
 
 /// E3 without prior.
 fn e3_flat(observed: &Observed<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
-    let posterior = Judge::default().flat(observed.arms, observed.epochs)?;
+    let posterior = Judge::new(observed.measure).flat(observed.arms, observed.epochs)?;
     Ok(posterior.map_or(vec![None; observed.arms - 1], |posterior| normal(&posterior)))
+}
+
+/// The policy's second opinions: period-weighted, and batched with fixed weights.
+fn second(
+    observed: &Observed<'_>,
+    which: fn(&Opinion) -> Interval,
+) -> Result<Vec<Option<LogInterval>>, SimulationError> {
+    let Some(flat) = Judge::new(observed.measure).flat(observed.arms, observed.epochs)? else {
+        return Ok(vec![None; observed.arms - 1]);
+    };
+    let all = opinions(observed.measure, observed.arms, observed.epochs, &flat)?;
+    Ok(all[1..].iter().map(|opinion| LogInterval::from_lifts(which(opinion.as_ref()?))).collect())
+}
+
+fn period(observed: &Observed<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
+    second(observed, |opinion| opinion.period)
+}
+
+fn batched(observed: &Observed<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
+    second(observed, |opinion| opinion.batched)
 }
 
 /// The anytime-valid interval about E3 without prior.
 fn confidence_sequence(observed: &Observed<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
-    let posterior = Judge::default().flat(observed.arms, observed.epochs)?;
+    let posterior = Judge::new(observed.measure).flat(observed.arms, observed.epochs)?;
     Ok((1..observed.arms).map(|arm| anytime(posterior.as_ref()?, arm)).collect())
 }
 
 /// The confidence sequence's interval at one look.
 pub(crate) fn anytime(posterior: &Posterior, arm: usize) -> Option<LogInterval> {
     let information = 1.0 / posterior.covariance[arm][arm];
-    (information > INFORMATION_MIN).then(|| LogInterval {
-        middle: posterior.mean[arm],
-        half_width: anytime_half_width(information, ANYTIME_RHO, ALPHA),
-    })
+    let half_width = || anytime_half_width(information, ANYTIME_RHO, ALPHA);
+    (information > INFORMATION_MIN).then(|| LogInterval::around(posterior.mean[arm], half_width()))
 }
 
 impl LogInterval {
+    fn around(middle: f64, half_width: f64) -> Self {
+        Self { middle, low: middle - half_width, high: middle + half_width }
+    }
+
+    /// From relative lifts; none where the estimate is no positive rate.
+    fn from_lifts(lifts: Interval) -> Option<Self> {
+        let log = |lift: f64| lift.max(-1.0).ln_1p();
+        (lifts.estimate > -1.0).then(|| Self {
+            middle: log(lifts.estimate),
+            low: log(lifts.low),
+            high: log(lifts.high),
+        })
+    }
+
     /// Whether it holds a log-lift.
     #[must_use]
     pub fn holds(&self, log_lift: f64) -> bool {
-        (log_lift - self.middle).abs() <= self.half_width
+        (self.low..=self.high).contains(&log_lift)
     }
 }
 
@@ -150,8 +191,8 @@ pub(crate) fn all(
             let lift = |log: f64| log.clamp(-100.0, 100.0).exp_m1();
             Some(Estimate {
                 lift: lift(interval.middle),
-                low: lift(interval.middle - interval.half_width),
-                high: lift(interval.middle + interval.half_width),
+                low: lift(interval.low),
+                high: lift(interval.high),
                 truth: truth.map(f64::exp_m1),
                 covers,
             })

@@ -2,8 +2,8 @@
 
 use inroad_assignment::Width;
 use inroad_policy::{
-    ArmState, Comparison, Decision, EpochTally, Estimator, PointsCache, PolicyError, Posterior, Prior, TickInput,
-    compare,
+    ArmState, Comparison, Decision, EpochTally, Estimator, Measure, PointsCache, PolicyError, Posterior, Prior,
+    TickInput, compare,
 };
 
 use crate::SimulationError;
@@ -14,8 +14,8 @@ pub(crate) const WINNER: f64 = 0.95;
 pub(crate) const WINNER_LOSS: f64 = 0.01;
 
 /// Buffers and draws, kept between ticks and shared by the policies of a replication.
-#[derive(Default)]
 pub(crate) struct Judge {
+    measure: Measure,
     estimator: Estimator,
     /// One cache for each number of draws that some policy asks for.
     caches: Vec<(u32, PointsCache)>,
@@ -57,6 +57,10 @@ impl From<&Decision> for Belief {
 }
 
 impl Judge {
+    pub(crate) fn new(measure: Measure) -> Self {
+        Self { measure, estimator: Estimator::default(), caches: Vec::new() }
+    }
+
     /// E3's posterior under a prior.
     pub(crate) fn posterior(
         &mut self,
@@ -64,12 +68,12 @@ impl Judge {
         epochs: &[EpochTally],
         prior: Prior,
     ) -> Result<Posterior, SimulationError> {
-        Ok(self.estimator.fit(arms, epochs, prior)?)
+        Ok(self.estimator.fit(self.measure, arms, epochs, prior)?)
     }
 
     /// E3 without prior; none where it has no answer: while control has no conversions, every lift is infinite.
     pub(crate) fn flat(&mut self, arms: usize, epochs: &[EpochTally]) -> Result<Option<Posterior>, SimulationError> {
-        match self.estimator.fit(arms, epochs, Prior::Flat) {
+        match self.estimator.fit(self.measure, arms, epochs, Prior::Flat) {
             Ok(posterior) => Ok(Some(posterior)),
             Err(PolicyError::DidNotConverge | PolicyError::NotPositiveDefinite) => Ok(None),
             Err(error) => Err(error.into()),
@@ -108,5 +112,5 @@ fn cache(caches: &mut Vec<(u32, PointsCache)>, draws_log2: u32) -> &mut PointsCa
 
 /// An arm's state as the policy is told it.
 pub(crate) fn arm_state(owned: Width, foothold: Width, killed: bool) -> ArmState {
-    ArmState { owned, foothold, killed }
+    ArmState { owned, foothold, killed, spared: false }
 }

@@ -5,6 +5,7 @@
 //! function of the scenario, to the last digit and on any number of threads. In one replication all policies meet the
 //! very same units.
 
+pub mod bandit;
 pub mod builtin;
 mod cells;
 mod crowd;
@@ -23,7 +24,7 @@ pub mod summary;
 mod visitors;
 pub mod world;
 
-pub use cells::Sums;
+pub use bandit::{Bandit, BanditError, Played, Sampler, play, replicate};
 pub use crowd::Moves;
 pub use error::SimulationError;
 pub use policies::{PolicyDoc, PolicyKind, PolicySpec};

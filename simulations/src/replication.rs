@@ -1,7 +1,7 @@
 //! One replication: the units come once, tick by tick, and live through every policy side by side.
 
 use inroad_assignment::{Allocation, Kills};
-use inroad_policy::{SrmAlarm, check_sample_ratio, guardrail};
+use inroad_policy::{Better, GuardrailQuestion, SrmAlarm, check_sample_ratio, guardrail};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub(crate) fn replicate(
         Ok(Lane::new(stage, spec, driver))
     });
     let mut lanes = lanes.collect::<Result<Vec<_>, SimulationError>>()?;
-    let (mut judge, mut crowd, mut batch) = (Judge::default(), Crowd::new(), Vec::new());
+    let (mut judge, mut crowd, mut batch) = (Judge::new(scenario.measure()), Crowd::new(), Vec::new());
     for tick in 0..world.ticks() {
         for lane in &mut lanes {
             lane.begin(&mut judge, &crowd, tick)?;
@@ -87,7 +87,7 @@ impl<'a> Lane<'a> {
             stage,
             spec,
             driver,
-            cells: Cells::new(arms, stage.scenario.window_ticks(), spec.stride),
+            cells: Cells::new(arms, stage.scenario.window_ticks(), spec.stride, stage.scenario.measure()),
             mover: Mover::new(),
             past: VecDeque::new(),
             excluded: vec![false; arms - 1],
@@ -213,14 +213,13 @@ impl<'a> Lane<'a> {
         if self.driver.shipped().is_none() {
             self.cells.deliver(ticks);
         }
-        let belief: Belief = self.driver.belief(judge, self.cells.epochs())?;
+        let belief: Belief = self.driver.belief(judge, ticks, self.cells.epochs())?;
         let leader = self.driver.shipped().map_or_else(|| belief.leader(), |arm| arm.index());
         let world = self.stage.world;
         let observed = Observed {
             arms: world.arms(),
             epochs: self.cells.epochs(),
-            sums: self.cells.sums(),
-            metric: self.stage.scenario.doc().metric,
+            measure: self.stage.scenario.measure(),
             tau: self.spec.settings.tau,
         };
         Ok(RunResult {
@@ -270,6 +269,15 @@ fn sample_ratio(observed: &Observed<'_>) -> Result<SampleRatioResult, Simulation
 /// Evidence of harm to the metric itself, without a margin.
 fn guardrails(observed: &Observed<'_>) -> Result<Vec<f64>, SimulationError> {
     let arms = observed.arms;
-    let evidence = |arm| Ok(guardrail(observed.epochs, arms, arm, 0.0, 1, 0.05)?.log_evidence);
+    let question = GuardrailQuestion {
+        epochs: observed.epochs,
+        measure: observed.measure,
+        better: Better::More,
+        arms,
+        margin: 0.0,
+        guardrails: 1,
+        alpha: 0.05,
+    };
+    let evidence = |arm| Ok(guardrail(&question, arm)?.log_evidence);
     (1..arms).map(evidence).collect()
 }

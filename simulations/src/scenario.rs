@@ -1,6 +1,7 @@
 //! A scenario: a world, the policies that live in it, and how often. It is read from TOML, checked once, and cannot be
 //! changed afterwards but through functions that check again.
 
+use inroad_policy::Measure;
 use serde::{Deserialize, Serialize};
 
 use crate::policies::{PolicyDoc, PolicySpec};
@@ -193,6 +194,16 @@ impl Scenario {
     /// The same with other policies; none for the usual three.
     pub fn with_policies(self, policies: Vec<PolicyDoc>) -> Result<Self, SimulationError> {
         Self::try_from(ScenarioDoc { policies, ..self.doc })
+    }
+
+    /// How estimates see the metric; counts of events are means to them.
+    #[must_use]
+    pub fn measure(&self) -> Measure {
+        match self.doc.metric {
+            MetricSpec::Conversion => Measure::Conversion,
+            MetricSpec::Mean { .. } | MetricSpec::Count => Measure::Mean,
+            MetricSpec::Ratio { .. } => Measure::Ratio,
+        }
     }
 
     /// Ticks in a run.

@@ -1,10 +1,12 @@
 //! A report to look at: one HTML file with nothing to load and nothing to run, the same bytes for the same simulations.
 //!
-//! [`html`] writes it. `page` lays it out, `world` tells what was simulated, `section` tells what came of it in one
-//! scenario, `courses` and `dots` draw, `plot` has the axes and `text` the letters.
+//! [`html`] writes it. `page` lays it out, `overview` has all scenarios side by side, `world` tells what was simulated,
+//! `section` and `estimators` tell what came of it in one scenario, `courses` and `dots` draw, `plot` has the axes and `text` the letters.
 
 mod courses;
 mod dots;
+mod estimators;
+mod overview;
 mod page;
 mod plot;
 mod section;

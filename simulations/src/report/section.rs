@@ -3,11 +3,11 @@
 
 use super::courses;
 use super::dots::{Dot, Dots, Group};
-use super::text::{arm_name, count, escape, number, numbers, percent, percent_error, signed_percent, table, words};
+use super::text::{arm_name, count, escape, number, numbers, percent, percent_error, table, words};
 use super::{Report, world};
 use crate::scenario::Scenario;
 use crate::simulate::Simulation;
-use crate::summary::{EstimatorSummary, Mean, Summary};
+use crate::summary::{Mean, Summary};
 
 /// The whole section.
 pub(super) fn section(report: &Report<'_>, index: usize, simulation: &Simulation) -> String {
@@ -24,7 +24,7 @@ pub(super) fn section(report: &Report<'_>, index: usize, simulation: &Simulation
          <p class=\"lead\">Mean share of each arm over all runs. Variations of a growing policy take from control only.\
          </p><div class=\"cards\">{}</div><h3>What it costs, and what it finds</h3><div class=\"cards\">{}{}{}</div>\
          <h3>Whom it moves, and what can be believed</h3>\
-         <p class=\"lead\">Estimates of the lift over control. {ESTIMATORS}</p><div class=\"cards\">{}{}{}</div></section>",
+         <p class=\"lead\">Estimates of the lift over control{}.</p><div class=\"cards\">{}{}{}</div></section>",
         escape(title),
         escape(&doc.name),
         world::world(section.scenario),
@@ -32,17 +32,12 @@ pub(super) fn section(report: &Report<'_>, index: usize, simulation: &Simulation
         section.forgone(),
         section.regret(),
         section.winners(),
+        section.estimators_told(),
         section.moved(),
         section.coverage(),
         section.bias(),
     )
 }
-
-/// The estimators in words.
-const ESTIMATORS: &str = "<b>pooled</b>: raw rates over the whole run, which a drift misleads where shares move. \
-                          <b>e3</b>: within epochs of constant shares, as served. <b>e3-flat</b>: the same without \
-                          prior. <b>cs</b>: a confidence sequence, which has to hold at every look at once and so \
-                          covers more in the end.";
 
 /// A plot in its frame.
 pub(super) fn card(title: &str, sub: &str, plot: &str, table: &str) -> String {
@@ -59,14 +54,14 @@ pub(super) fn hundredths(mean: Mean) -> Mean {
     Mean { mean: 100.0 * mean.mean, se: 100.0 * mean.se }
 }
 
-struct Section<'a> {
-    report: &'a Report<'a>,
-    simulation: &'a Simulation,
-    scenario: &'a Scenario,
+pub(super) struct Section<'a> {
+    pub(super) report: &'a Report<'a>,
+    pub(super) simulation: &'a Simulation,
+    pub(super) scenario: &'a Scenario,
 }
 
 impl Section<'_> {
-    fn dot(&self, summary: &Summary, mean: Option<Mean>) -> Dot {
+    pub(super) fn dot(&self, summary: &Summary, mean: Option<Mean>) -> Dot {
         let series = self.report.series(&summary.policy);
         Dot { series, name: summary.policy.clone(), mean, faint: Vec::new(), said: None }
     }
@@ -213,89 +208,4 @@ impl Section<'_> {
         let sub = "Part of the units that ever change what they are served, by every sixteenth unit; “none” is counted over all.";
         card("Units moved", sub, &plot.svg(), &table("Units moved", &head, &rows))
     }
-
-    /// A group per estimator, a dot per policy, and the single arms behind it.
-    fn estimators(
-        &self,
-        whole: impl Fn(&EstimatorSummary) -> Option<Mean>,
-        arm: impl Fn(&crate::summary::ArmEstimates) -> Option<Mean>,
-    ) -> Vec<Group> {
-        let first = self.simulation.summaries.first();
-        let names = first.into_iter().flat_map(|s| s.estimators.iter().map(|e| e.estimator.clone()));
-        let group = |(i, name): (usize, String)| {
-            let dot = |s: &Summary| {
-                let estimator = s.estimators.get(i);
-                let mut dot = self.dot(s, estimator.and_then(&whole).map(hundredths));
-                let arms = estimator.into_iter().flat_map(|e| &e.arms).filter_map(&arm);
-                dot.faint = arms.map(|mean| 100.0 * mean.mean).collect();
-                dot
-            };
-            Group { name, dots: self.simulation.summaries.iter().map(dot).collect() }
-        };
-        names.enumerate().map(group).collect()
-    }
-
-    fn coverage(&self) -> String {
-        let groups = self.estimators(|e| e.coverage, |arm| arm.coverage);
-        let plot = Dots {
-            most: (80.0, 100.0),
-            decimals: 1,
-            band: Some((93.0, 97.0)),
-            rule: Some(95.0),
-            ..Dots::new(
-                "Coverage of 95% intervals by estimator and policy",
-                "% of intervals that hold the true lift",
-                groups,
-                (90.0, 100.0),
-            )
-        };
-        let sub = "95% intervals for the lift over control should hold it in 93–97% of runs (shaded). Ticks are single \
-                   arms, whiskers ±1 standard error.";
-        card(
-            "Coverage",
-            &plot.told(sub),
-            &plot.svg(),
-            &self.by_arm("Coverage of 95% intervals", |a| a.coverage.map(|mean| percent_error(mean, 1))),
-        )
-    }
-
-    fn bias(&self) -> String {
-        let groups = self.estimators(|e| e.bias, |arm| arm.bias);
-        let plot = Dots {
-            most: (-5.0, 5.0),
-            rule: Some(0.0),
-            ..Dots::new(
-                "Bias of the estimated lift by estimator and policy",
-                "percentage points of lift",
-                groups,
-                (-0.5, 0.5),
-            )
-        };
-        let sub = "Mean error of the estimated lift over control; 0 is none. Ticks are single arms, whiskers ±1 \
-                   standard error.";
-        let say = |a: &crate::summary::ArmEstimates| {
-            a.bias.map(|mean| {
-                let rmse = a.rmse.map_or(f64::NAN, |rmse| 100.0 * rmse);
-                format!("{} ± {} (rmse {})", signed(mean.mean), number(100.0 * mean.se, 2), number(rmse, 2))
-            })
-        };
-        card("Bias", &plot.told(sub), &plot.svg(), &self.by_arm("Bias in percentage points of lift", say))
-    }
-
-    fn by_arm(&self, caption: &str, say: impl Fn(&crate::summary::ArmEstimates) -> Option<String>) -> String {
-        let arms = self.scenario.doc().arms.len();
-        let head: Vec<String> = words(&["policy", "estimator"]).into_iter().chain((1..arms).map(arm_name)).collect();
-        let mut rows = Vec::new();
-        for summary in &self.simulation.summaries {
-            for estimator in &summary.estimators {
-                let cells = estimator.arms.iter().map(|arm| say(arm).unwrap_or_else(|| super::text::NONE.to_owned()));
-                rows.push([summary.policy.clone(), estimator.estimator.clone()].into_iter().chain(cells).collect());
-            }
-        }
-        table(caption, &head, &rows)
-    }
-}
-
-fn signed(lift: f64) -> String {
-    signed_percent(lift, 2).trim_end_matches('%').to_owned()
 }

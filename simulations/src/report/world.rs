@@ -114,8 +114,7 @@ fn daily(scenario: &Scenario) -> String {
     let world = World::new(scenario);
     let per_day = scenario.doc().ticks_per_day;
     let (factor, unit) = if world.highest() <= 1.0 { (100.0, "%") } else { (1.0, outcome(scenario.doc().metric).0) };
-    let head: Vec<String> =
-        std::iter::once("day".to_owned()).chain((0..world.arms()).map(|arm| arm_name(arm))).collect();
+    let head: Vec<String> = std::iter::once("day".to_owned()).chain((0..world.arms()).map(arm_name)).collect();
     let row = |day: u32| {
         let mean = |arm: usize| {
             let sum: f64 = (0..per_day).map(|tick| world.rates(day * per_day + tick)[arm]).sum();

@@ -111,7 +111,10 @@ impl Allocation {
 
     /// Checks a list of buckets. Neighbours with one owner are joined.
     pub fn new(buckets: impl IntoIterator<Item = Bucket>) -> Result<Self, AllocationError> {
-        let (mut starts, mut owners): (Vec<u64>, Vec<Arm>) = (Vec::new(), Vec::new());
+        let buckets = buckets.into_iter();
+        // Neighbours are seldom joined, so that this is mostly all the room there will be.
+        let room = buckets.size_hint().0.min(Self::MAX_BUCKETS);
+        let (mut starts, mut owners): (Vec<u64>, Vec<Arm>) = (Vec::with_capacity(room), Vec::with_capacity(room));
         let mut last: Option<Point> = None;
         for bucket in buckets {
             match last {
@@ -248,7 +251,7 @@ impl Allocation {
 
     /// The line cut wherever either of two allocations cuts it: first and last point, owner here, owner there.
     fn beside(&self, other: &Self) -> impl Iterator<Item = ((Point, Point), Arm, Arm)> {
-        let (mut ours, mut theirs) = (self.to_stretches().into_iter(), other.to_stretches().into_iter());
+        let (mut ours, mut theirs) = (self.stretches(), other.stretches());
         let (mut a, mut b) = (ours.next(), theirs.next());
         std::iter::from_fn(move || {
             let (x, y) = (a?, b?);
@@ -264,9 +267,13 @@ impl Allocation {
     }
 
     fn to_stretches(&self) -> Vec<Stretch> {
+        self.stretches().collect()
+    }
+
+    fn stretches(&self) -> impl Iterator<Item = Stretch> + '_ {
         let ends = self.starts.iter().skip(1).map(|s| u128::from(*s)).chain([Width::LINE.get()]);
         let heads = self.starts.iter().zip(self.owners.iter());
-        heads.zip(ends).map(|((s, o), end)| Stretch { start: u128::from(*s), end, owner: *o }).collect()
+        heads.zip(ends).map(|((s, o), end)| Stretch { start: u128::from(*s), end, owner: *o })
     }
 
     fn from_stretches(line: &[Stretch]) -> Result<Self, AllocationError> {

@@ -10,9 +10,10 @@ use thiserror::Error;
 use crate::allocation::Arm;
 use crate::audience::Audience;
 use crate::context::TARGETING_KEY;
-use crate::document::{ClockDoc, DefinitionDoc, MetricDoc, OverrideDoc, PolicyDoc, VariationDoc, can_be_written};
+use crate::document::{ClockDoc, DefinitionDoc, MetricDoc, OverrideDoc, VariationDoc, can_be_written};
 use crate::key::{ExperimentKey, Salt, UnitKey, VariationKey};
 use crate::line::Width;
+use crate::settings::{Policy, PosteriorKind, parse_policy};
 use crate::time::Timestamp;
 
 /// The most bytes of a payload written as JSON.
@@ -135,108 +136,34 @@ pub struct Metric {
     pub window: Duration,
     /// Whether more is better.
     pub direction: Direction,
+    /// What happens when a variation does harm to it; nothing if it is no guardrail.
+    pub guardrail: Option<Guardrail>,
 }
 
-/// The settings of Thompson sampling with growth C9 (STATISTICS: growth policy, defaults).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ThompsonSettings {
-    /// How often growth is decided; also the calendar tick within which arms are compared.
-    #[serde(with = "humantime_text")]
-    pub tick: Duration,
-    /// No growth before the generation is this old.
-    #[serde(with = "humantime_text")]
-    pub burn_in: Duration,
-    /// No growth before every live arm has so many units.
-    pub burn_in_units: u64,
-    /// No growth before every live arm has so many conversions.
-    pub burn_in_conversions: u64,
-    /// The share of the line that control always keeps, 0 to 1.
-    pub floor: f64,
-    /// The most of the line that may change hands in a day, 0 to 1.
-    pub daily_cap: f64,
-    /// The same once the experiment has a clear winner.
-    pub daily_cap_conclude: f64,
-    /// A step smaller than this share of the line is not taken.
-    pub min_step: f64,
-    /// The prior standard deviation of a log-lift.
-    pub tau: f64,
-    /// A variation is killed when it is worse than control with more than this probability.
-    pub kill_probability: f64,
-    /// The experiment is put before a person when P(best) reaches this.
-    pub conclude_probability: f64,
-    /// And the leader's expected loss, relative, is at most this.
-    pub conclude_loss: f64,
-    /// Draws from the posterior, as a power of two.
-    pub draws_log2: u32,
+/// A metric that no variation may harm. The evidence holds however often it is looked at; over all variations and
+/// guardrails of an experiment, one in twenty at the most is ever stopped without cause.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guardrail {
+    /// How much worse than control is still borne, relative: 0.05 is five per cent. 0 to below 1.
+    #[serde(default)]
+    pub margin: f64,
+    /// What happens then.
+    #[serde(default)]
+    pub action: GuardrailAction,
 }
 
-impl Default for ThompsonSettings {
-    fn default() -> Self {
-        const DAY: Duration = Duration::from_secs(86_400);
-        Self {
-            tick: DAY,
-            burn_in: DAY,
-            burn_in_units: 100,
-            burn_in_conversions: 25,
-            floor: 0.05,
-            daily_cap: 0.10,
-            daily_cap_conclude: 0.50,
-            min_step: 0.005,
-            tau: 0.25,
-            kill_probability: 0.99,
-            conclude_probability: 0.95,
-            conclude_loss: 0.01,
-            draws_log2: 14,
-        }
-    }
-}
-
-/// Durations as people write them: "24h", "7days".
-pub(crate) mod humantime_text {
-    use super::Duration;
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_duration(*duration))
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text)
-            .map_err(|e| de::Error::custom(format!("{text:?} is not a duration ({e}): write it like 36h or 7d")))
-    }
-}
-
-/// Who moves the boundaries.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Policy {
-    /// People do.
-    Manual {
-        /// The width that control always keeps.
-        floor: Width,
-        /// The calendar tick by which results are cut.
-        tick: Duration,
-    },
-    /// Thompson sampling does; people may too.
-    Thompson(ThompsonSettings),
-}
-
-impl Policy {
-    /// The width of control that nothing can eat.
-    pub fn floor(&self) -> Width {
-        match self {
-            Self::Manual { floor, .. } => *floor,
-            Self::Thompson(settings) => Width::from_share(settings.floor).unwrap_or(Width::LINE),
-        }
-    }
-
-    /// The calendar tick within which arms are compared.
-    pub fn tick(&self) -> Duration {
-        match self {
-            Self::Manual { tick, .. } => *tick,
-            Self::Thompson(settings) => settings.tick,
-        }
-    }
+/// How far a guardrail may go by itself. Each does what those before it do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuardrailAction {
+    /// It says so.
+    Alert,
+    /// Nothing grows any more while it stands.
+    Freeze,
+    /// The variation serves control; a person may restore it.
+    #[default]
+    Kill,
 }
 
 /// Whose time an experiment lives by.
@@ -298,17 +225,17 @@ pub struct DefinitionError {
 
 /// Collects what is wrong, so that a person sees all of it at once.
 #[derive(Default)]
-struct Faults(Vec<Violation>);
+pub(crate) struct Faults(Vec<Violation>);
 
 impl Faults {
-    fn add(&mut self, field: impl Into<String>, message: impl std::fmt::Display) {
+    pub(crate) fn add(&mut self, field: impl Into<String>, message: impl std::fmt::Display) {
         // A person mends no more at once, and an answer has to fit into the headers of a response.
         if self.0.len() < MAX_VIOLATIONS {
             self.0.push(Violation { field: field.into(), message: message.to_string() });
         }
     }
 
-    fn check(&mut self, holds: bool, field: &str, message: impl std::fmt::Display) {
+    pub(crate) fn check(&mut self, holds: bool, field: &str, message: impl std::fmt::Display) {
         if !holds {
             self.add(field, message);
         }
@@ -338,15 +265,8 @@ impl TryFrom<DefinitionDoc> for Definition {
         let policy = parse_policy(doc.policy, &mut faults);
         let variations = parse_variations(&doc.variations, &policy, &mut faults);
         let overrides = parse_overrides(doc.overrides, &doc.variations, &mut faults);
-        if matches!(policy, Policy::Thompson(_)) {
-            let decisive = doc.metrics.iter().find(|m| m.decision);
-            let conversion = decisive.is_some_and(|m| m.kind == MetricKind::Conversion);
-            let message = "policy thompson needs one decision metric of kind conversion: mark one with decision = true, or use policy manual";
-            faults.check(conversion, "metrics", message);
-            // The policy grows what converts more; it has no notion yet of an event that is unwelcome.
-            let up = decisive.is_none_or(|m| m.direction == Direction::Up);
-            let message = "policy thompson grows what converts more: give it a decision metric of direction up, or use policy manual";
-            faults.check(up, "metrics", message);
+        if let Policy::Thompson(settings) = &policy {
+            check_decisive(doc.metrics.iter().find(|m| m.decision), settings.posterior, &mut faults);
         }
         let (metrics, decision_metric) = parse_metrics(&doc.metrics, &mut faults);
         if let ClockDoc::Manual { start: Some(start) } = doc.clock {
@@ -378,41 +298,17 @@ impl TryFrom<DefinitionDoc> for Definition {
     }
 }
 
-fn parse_policy(doc: PolicyDoc, faults: &mut Faults) -> Policy {
-    let minute = Duration::from_secs(60);
-    match doc {
-        PolicyDoc::Manual { floor, tick } => {
-            let width = Width::from_share(floor);
-            faults.check(width.is_some(), "policy.floor", "a share is within 0 to 1");
-            faults.check(tick >= minute, "policy.tick", "a tick lasts a minute or more");
-            Policy::Manual { floor: width.unwrap_or_default(), tick }
-        }
-        PolicyDoc::Thompson(s) => {
-            let share = |x: f64| (0.0..=1.0).contains(&x);
-            for (field, value) in [
-                ("floor", s.floor),
-                ("daily_cap", s.daily_cap),
-                ("daily_cap_conclude", s.daily_cap_conclude),
-                ("min_step", s.min_step),
-                ("conclude_loss", s.conclude_loss),
-            ] {
-                faults.check(share(value), &format!("policy.{field}"), "a share is within 0 to 1");
-            }
-            for (field, value) in
-                [("kill_probability", s.kill_probability), ("conclude_probability", s.conclude_probability)]
-            {
-                faults.check(
-                    (0.5..=1.0).contains(&value),
-                    &format!("policy.{field}"),
-                    "choose a probability within 0.5 to 1",
-                );
-            }
-            faults.check(s.tick >= minute, "policy.tick", "a tick lasts a minute or more");
-            faults.check(s.tau > 0.0 && s.tau <= 10.0, "policy.tau", "tau is above 0 and at most 10");
-            faults.check((6..=16).contains(&s.draws_log2), "policy.draws_log2", "draw 2^6 to 2^16 times");
-            Policy::Thompson(s)
-        }
-    }
+/// What a policy can go by.
+fn check_decisive(metric: Option<&MetricDoc>, posterior: PosteriorKind, faults: &mut Faults) {
+    let message = "policy thompson needs a decision metric: mark one with decision = true, or use policy manual";
+    faults.check(metric.is_some(), "metrics", message);
+    // One customer in a million would steer everybody.
+    let capped = metric.is_none_or(|m| m.kind != MetricKind::Mean { cap: None });
+    let message = "a metric of kind mean that decides needs a cap: the most that one unit may count for";
+    faults.check(capped, "metrics", message);
+    let pooled = posterior == PosteriorKind::Pooled;
+    let suits = !pooled || metric.is_none_or(|m| m.kind == MetricKind::Conversion);
+    faults.check(suits, "policy.posterior", "pooled is for conversions: use e3 for other kinds of metric");
 }
 
 fn parse_variations(docs: &[VariationDoc], policy: &Policy, faults: &mut Faults) -> Vec<Variation> {
@@ -533,6 +429,8 @@ fn parse_metrics(docs: &[MetricDoc], faults: &mut Faults) -> (Vec<Metric>, Optio
         faults.check(seen.insert(doc.key.as_str()), &at("key"), "it is there twice: name each once");
         faults.check((1..=128).contains(&doc.event.len()), &at("event"), "an event name has 1 to 128 bytes");
         faults.check(!doc.window.is_zero(), &at("window"), "a window lasts longer than nothing");
+        let margin = doc.guardrail.map_or(0.0, |guardrail| guardrail.margin);
+        faults.check((0.0..1.0).contains(&margin), &at("guardrail"), "a margin is within 0 to below 1: 0.05 is 5%");
         let year = Duration::from_secs(366 * 86_400);
         faults.check(doc.window <= year, &at("window"), "a window lasts a year at the most");
         match &doc.kind {
@@ -550,6 +448,7 @@ fn parse_metrics(docs: &[MetricDoc], faults: &mut Faults) -> (Vec<Metric>, Optio
             kind: doc.kind.clone(),
             window: doc.window,
             direction: doc.direction,
+            guardrail: doc.guardrail,
         }));
     }
     (metrics, decisions.first().copied())

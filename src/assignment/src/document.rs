@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::definition::{
-    ClockKind, Definition, Direction, Lifetime, MetricKind, Payload, Pinned, Policy, ThompsonSettings, humantime_text,
-};
-use crate::time::Timestamp;
+use crate::definition::{ClockKind, Definition, Direction, Guardrail, Lifetime, MetricKind, Payload, Pinned};
+use crate::settings::{Policy, ThompsonSettings};
+use crate::time::{Timestamp, humantime_text};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -102,6 +101,8 @@ pub struct MetricDoc {
     pub direction: Direction,
     /// Whether it drives the policy.
     pub decision: bool,
+    /// What happens when a variation does harm to it.
+    pub guardrail: Option<Guardrail>,
 }
 
 /// A metric laid out flat, as a file has it.
@@ -122,6 +123,8 @@ struct MetricForm {
     direction: Direction,
     #[serde(default)]
     decision: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    guardrail: Option<Guardrail>,
 }
 
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
@@ -162,8 +165,8 @@ impl TryFrom<MetricForm> for MetricDoc {
             KindWord::Mean => MetricKind::Mean { cap: form.cap },
             KindWord::Ratio => MetricKind::Ratio { denominator: form.denominator.unwrap_or_default() },
         };
-        let MetricForm { key, event, window, direction, decision, .. } = form;
-        Ok(Self { key, event, kind, window, direction, decision })
+        let MetricForm { key, event, window, direction, decision, guardrail, .. } = form;
+        Ok(Self { key, event, kind, window, direction, decision, guardrail })
     }
 }
 
@@ -175,8 +178,8 @@ impl From<MetricDoc> for MetricForm {
             MetricKind::Mean { cap } => (KindWord::Mean, cap, None),
             MetricKind::Ratio { denominator } => (KindWord::Ratio, None, Some(denominator)),
         };
-        let MetricDoc { key, event, window, direction, decision, .. } = doc;
-        Self { key, event, kind, cap, denominator, window, direction, decision }
+        let MetricDoc { key, event, window, direction, decision, guardrail, .. } = doc;
+        Self { key, event, kind, cap, denominator, window, direction, decision, guardrail }
     }
 }
 
@@ -211,88 +214,14 @@ enum PolicyForm {
         #[serde(default = "day", with = "humantime_text")]
         tick: Duration,
     },
-    Thompson {
-        #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_text")]
-        tick: Option<Duration>,
-        #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_text")]
-        burn_in: Option<Duration>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        burn_in_units: Option<u64>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        burn_in_conversions: Option<u64>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        floor: Option<f64>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        daily_cap: Option<f64>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        daily_cap_conclude: Option<f64>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        min_step: Option<f64>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        tau: Option<f64>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        kill_probability: Option<f64>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        conclude_probability: Option<f64>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        conclude_loss: Option<f64>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        draws_log2: Option<u32>,
-    },
-}
-
-mod optional_text {
-    use super::{Duration, humantime_text};
-    use serde::{Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-        match duration {
-            Some(duration) => humantime_text::serialize(duration, serializer),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-        humantime_text::deserialize(deserializer).map(Some)
-    }
+    Thompson(ThompsonSettings),
 }
 
 impl From<PolicyForm> for PolicyDoc {
     fn from(form: PolicyForm) -> Self {
         match form {
             PolicyForm::Manual { floor, tick } => Self::Manual { floor, tick },
-            PolicyForm::Thompson {
-                tick,
-                burn_in,
-                burn_in_units,
-                burn_in_conversions,
-                floor,
-                daily_cap,
-                daily_cap_conclude,
-                min_step,
-                tau,
-                kill_probability,
-                conclude_probability,
-                conclude_loss,
-                draws_log2,
-            } => {
-                let d = ThompsonSettings::default();
-                Self::Thompson(ThompsonSettings {
-                    tick: tick.unwrap_or(d.tick),
-                    burn_in: burn_in.unwrap_or(d.burn_in),
-                    burn_in_units: burn_in_units.unwrap_or(d.burn_in_units),
-                    burn_in_conversions: burn_in_conversions.unwrap_or(d.burn_in_conversions),
-                    floor: floor.unwrap_or(d.floor),
-                    daily_cap: daily_cap.unwrap_or(d.daily_cap),
-                    daily_cap_conclude: daily_cap_conclude.unwrap_or(d.daily_cap_conclude),
-                    min_step: min_step.unwrap_or(d.min_step),
-                    tau: tau.unwrap_or(d.tau),
-                    kill_probability: kill_probability.unwrap_or(d.kill_probability),
-                    conclude_probability: conclude_probability.unwrap_or(d.conclude_probability),
-                    conclude_loss: conclude_loss.unwrap_or(d.conclude_loss),
-                    draws_log2: draws_log2.unwrap_or(d.draws_log2),
-                })
-            }
+            PolicyForm::Thompson(settings) => Self::Thompson(settings),
         }
     }
 }
@@ -301,21 +230,7 @@ impl From<PolicyDoc> for PolicyForm {
     fn from(doc: PolicyDoc) -> Self {
         match doc {
             PolicyDoc::Manual { floor, tick } => Self::Manual { floor, tick },
-            PolicyDoc::Thompson(s) => Self::Thompson {
-                tick: Some(s.tick),
-                burn_in: Some(s.burn_in),
-                burn_in_units: Some(s.burn_in_units),
-                burn_in_conversions: Some(s.burn_in_conversions),
-                floor: Some(s.floor),
-                daily_cap: Some(s.daily_cap),
-                daily_cap_conclude: Some(s.daily_cap_conclude),
-                min_step: Some(s.min_step),
-                tau: Some(s.tau),
-                kill_probability: Some(s.kill_probability),
-                conclude_probability: Some(s.conclude_probability),
-                conclude_loss: Some(s.conclude_loss),
-                draws_log2: Some(s.draws_log2),
-            },
+            PolicyDoc::Thompson(settings) => Self::Thompson(settings),
         }
     }
 }
@@ -417,6 +332,7 @@ impl From<Definition> for DefinitionDoc {
             window: m.window,
             direction: m.direction,
             decision: d.decision_metric == Some(i),
+            guardrail: m.guardrail,
         });
         let variations = d.variations.iter().enumerate().map(|(i, v)| VariationDoc {
             key: v.key.to_string(),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::allocation::{Allocation, AllocationError, Arm};
-use crate::definition::{ClockKind, Definition, Lifetime};
+use crate::definition::{ClockKind, Definition, GuardrailAction, Lifetime};
 use crate::key::Salt;
 use crate::line::{Point, Width};
 use crate::time::Timestamp;
@@ -266,6 +266,21 @@ pub enum ChangeError {
     WallClock,
 }
 
+/// A guardrail that has spoken in the running generation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Alert {
+    /// The metric that is harmed.
+    pub metric: String,
+    /// Who harms it.
+    pub arm: Arm,
+    /// What was done about it.
+    pub action: GuardrailAction,
+    /// When.
+    pub at: Timestamp,
+    /// ln M of the e-process then: what the harm was told by.
+    pub log_evidence: f64,
+}
+
 /// An experiment with all that has happened to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Experiment {
@@ -283,6 +298,9 @@ pub struct Experiment {
     pub created_at: Timestamp,
     /// When the policy last had its chance to grow, by the experiment's clock.
     pub last_growth_at: Option<Timestamp>,
+    /// What guardrails have said in the running generation, one a metric and variation: the gravest.
+    #[serde(default)]
+    pub alerts: Vec<Alert>,
 }
 
 impl Experiment {
@@ -300,6 +318,7 @@ impl Experiment {
             manual_now,
             created_at: wall_now,
             last_growth_at: None,
+            alerts: Vec::new(),
         }
     }
 
@@ -380,7 +399,30 @@ impl Experiment {
         self.generations.push(Generation { number, salt, started_at: now, revisions: vec![first], switches });
         self.status = Status::Running;
         self.last_growth_at = Some(now);
+        self.alerts.clear();
         Ok(())
+    }
+
+    /// Remembers what a guardrail says; false if it has said so before, or worse.
+    pub fn alert(&mut self, alert: Alert) -> bool {
+        match self.alerts.iter_mut().find(|known| known.metric == alert.metric && known.arm == alert.arm) {
+            Some(known) if known.action >= alert.action => false,
+            Some(known) => {
+                *known = alert;
+                true
+            }
+            None => {
+                self.alerts.push(alert);
+                true
+            }
+        }
+    }
+
+    /// Whether a person has restored the variation after it was killed by itself: what kills by rule leaves it alone
+    /// from then on.
+    pub fn was_restored(&self, arm: Arm) -> bool {
+        let killed = |s: &Switch| s.killed && s.target == Target::Variation(arm);
+        !self.kills.arm(arm) && self.generation().is_some_and(|g| g.switches.iter().any(killed))
     }
 
     /// Stops recording and growing. Whoever has seen a variation keeps it: to take a variation away, kill it.

@@ -56,7 +56,8 @@ macro_rules! text_key {
         impl TryFrom<String> for $name {
             type Error = KeyError;
             fn try_from(text: String) -> Result<Self, KeyError> {
-                Self::parse(&text)
+                // As [`Self::parse`], with the text's own room.
+                if $check(&text) { Ok(Self(text.into())) } else { Err($error(shortened(&text))) }
             }
         }
 

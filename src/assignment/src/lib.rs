@@ -16,15 +16,17 @@ pub mod hash;
 pub mod key;
 pub mod line;
 pub mod served;
+pub mod settings;
 pub mod time;
 
 pub use allocation::{Allocation, AllocationError, Arm, Bucket};
 pub use context::{Context, TARGETING_KEY, Value};
-pub use definition::{Definition, DefinitionError, Metric, MetricKind, Payload, Policy, ThompsonSettings};
+pub use definition::{Definition, DefinitionError, Direction, Guardrail, GuardrailAction, Metric, MetricKind, Payload};
 pub use document::DefinitionDoc;
 pub use experiment::{Experiment, Generation, Kills, Revision, Status, Switch, Target};
 pub use hash::{Digest, UnitHasher, unit_digest};
 pub use key::{ExperimentKey, KeyError, Salt, UnitKey, VariationKey};
 pub use line::{Point, Width};
 pub use served::{Assignment, Reason, ServedExperiment, Snapshot};
+pub use settings::{GrowthRule, Policy, PosteriorKind, ThompsonSettings};
 pub use time::Timestamp;

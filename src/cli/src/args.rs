@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::connect::ServerArgs;
 use crate::experiment::ExperimentCommand;
 use crate::output::Output;
-use crate::{apply, assign, demo, experiment, record, replay, results, serve, simulate, watch};
+use crate::{apply, assign, backup, demo, experiment, forget, record, replay, results, serve, simulate, watch};
 
 /// Multi-armed-bandit allocation that never moves a unit between variations.
 #[derive(Debug, Parser)]
@@ -43,6 +43,13 @@ enum Command {
     Replay(Box<replay::ReplayArgs>),
     /// Try policies on simulated units, without a server
     Simulate(Box<simulate::SimulateArgs>),
+    /// Take a unit's raw key out of the event log, for good
+    Forget(forget::ForgetArgs),
+    /// Copy a server's data, whether it runs or not
+    ///
+    /// Reads the data folder itself, on the machine that has it. A server that serves from it goes on meanwhile; the copy
+    /// is of one moment, and has all that was acknowledged before. To restore, serve from the copy: inroad serve --data DIR
+    Backup(backup::BackupArgs),
 }
 
 impl Cli {
@@ -60,6 +67,8 @@ impl Cli {
             Command::Watch(args) => watch::run(args, server, out).await,
             Command::Replay(args) => replay::run(*args, server, out).await,
             Command::Simulate(args) => simulate::run(&args, out),
+            Command::Forget(args) => forget::run(args, server, out).await,
+            Command::Backup(args) => backup::run(args, out).await,
         }
     }
 }
@@ -82,6 +91,10 @@ mod tests {
     fn what_people_type_is_understood() {
         for line in [
             "inroad serve --listen 127.0.0.1:0 --store sqlite:/tmp/x --lead 500ms --log-format json",
+            "inroad serve --retain-events 30d",
+            "inroad backup /backups/monday --data /var/lib/inroad --json",
+            "inroad backup /backups/monday --store sqlite:/var/lib/inroad",
+            "inroad forget --unit user=alice --yes --json",
             "inroad demo --no-keep --days 3 --json",
             "inroad apply -f a.toml --dry-run --start",
             "inroad experiment grow k on --to 30%",
@@ -112,6 +125,10 @@ mod tests {
             "inroad experiment conclude k --ship a --roll-back",
             "inroad experiment advance k --by yesterday",
             "inroad serve --store postgres://x",
+            "inroad serve --retain-events always",
+            "inroad backup",
+            "inroad forget alice",
+            "inroad forget --unit user= --yes",
             "inroad assign k alice --local --durable",
             "inroad simulate",
             "inroad simulate --list s1",

@@ -149,6 +149,10 @@ impl EventService for Fake {
             Ok(v1::RecordResponse { accepted, ..Default::default() })
         })
     }
+
+    async fn forget_unit(&self, _: Request<v1::ForgetUnitRequest>) -> Answer<v1::ForgetUnitResponse> {
+        Err(Status::unimplemented("nobody asks the fake to forget"))
+    }
 }
 
 #[tonic::async_trait]
@@ -240,6 +244,7 @@ impl ExperimentService for Fake {
         reallocate: v1::ReallocateRequest => v1::ReallocateResponse,
         list_revisions: v1::ListRevisionsRequest => v1::ListRevisionsResponse,
         explain_revision: v1::ExplainRevisionRequest => v1::ExplainRevisionResponse,
+        list_decisions: v1::ListDecisionsRequest => v1::ListDecisionsResponse,
         list_audit_entries: v1::ListAuditEntriesRequest => v1::ListAuditEntriesResponse,
     }
 }

@@ -4,6 +4,7 @@
 mod apply;
 mod args;
 mod assign;
+mod backup;
 mod confirm;
 mod connect;
 mod demo;
@@ -13,6 +14,7 @@ mod experiment;
 mod failure;
 #[cfg(test)]
 mod fake;
+mod forget;
 mod local;
 mod output;
 mod parse;

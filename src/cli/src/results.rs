@@ -82,7 +82,8 @@ fn text(r: &GetResultsResponse) -> String {
             )
         },
     );
-    let facts = fields(&[
+    let metrics = metrics_text(r);
+    let mut facts = vec![
         ("verdict", if r.verdict.is_empty() { "–".to_owned() } else { r.verdict.clone() }),
         ("rate of", if r.decision_metric.is_empty() { "–".to_owned() } else { r.decision_metric.clone() }),
         ("units moved between variations", count(r.units_moved)),
@@ -92,8 +93,47 @@ fn text(r: &GetResultsResponse) -> String {
         ("headroom", format!("{} before control's floor of {}", percent(r.headroom), percent(r.floor))),
         ("sample ratio", ratio),
         ("not yet counted", count(r.backlog)),
-    ]);
-    format!("{head}\n\n{arms}\n\n{facts}")
+        ("still to be gained", format!("at most {} with 95% probability", percent(r.potential_value_remaining))),
+    ];
+    if let Some(days) = r.days_of_headroom {
+        facts.push(("learning stops", format!("in {days:.1} days, at {} a day", percent(r.growth_per_day))));
+    }
+    let facts = fields(&facts);
+    let warnings: String = r.warnings.iter().map(|warning| format!("\n! {warning}")).collect();
+    format!("{head}\n\n{arms}\n\n{metrics}\n\n{facts}{warnings}")
+}
+
+/// Every metric of every variation, by all the roads there are.
+fn metrics_text(r: &GetResultsResponse) -> String {
+    let columns = ["metric", "variation", "mean", "lift", "95%", "at any time", "by period", "batched", "mature", ""];
+    let estimate = |i: Option<&Interval>| {
+        i.map_or_else(|| "–".to_owned(), |i| format!("{} ({})", signed_percent(i.estimate), within(Some(i))))
+    };
+    let row = |arm: &ArmResult, m: &MetricResult| {
+        let lift = m.lift.as_ref();
+        let flags = [
+            (lift.is_some_and(|l| l.disagrees), "disagree"),
+            (m.delay.as_ref().is_some_and(|d| d.differs), "delay"),
+            (m.novelty.as_ref().is_some_and(|n| n.changed), "changed"),
+            (m.harm.is_some_and(|odds| odds >= 20.0), "HARM"),
+        ];
+        let flags: Vec<&str> = flags.into_iter().filter(|(set, _)| *set).map(|(_, word)| word).collect();
+        vec![
+            m.metric.clone(),
+            arm.variation.clone(),
+            m.mean.map_or_else(|| "–".to_owned(), |mean| format!("{mean:.4}")),
+            lift.and_then(|l| l.credible.as_ref()).map_or_else(|| "–".to_owned(), |l| signed_percent(l.estimate)),
+            within(lift.and_then(|l| l.credible.as_ref())),
+            within(lift.and_then(|l| l.anytime.as_ref())),
+            estimate(lift.and_then(|l| l.period.as_ref())),
+            estimate(lift.and_then(|l| l.batched.as_ref())),
+            estimate(m.mature.as_ref().and_then(|l| l.credible.as_ref())),
+            flags.join(", "),
+        ]
+    };
+    let of = |metric: usize| r.arms.iter().filter_map(move |arm| Some((arm, arm.metrics.get(metric)?)));
+    let metrics = r.arms.first().map_or(0, |arm| arm.metrics.len());
+    table(&columns, (0..metrics).flat_map(of).map(|(arm, metric)| row(arm, metric)).collect())
 }
 
 fn within(interval: Option<&Interval>) -> String {

@@ -19,12 +19,8 @@ pub(crate) struct ServeArgs {
     /// Where to listen; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// The data directory
-    #[arg(long, env = "INROAD_DATA", default_value = "inroad-data", value_name = "DIR")]
-    data: PathBuf,
-    /// The store, as sqlite:DIR [default: sqlite in the data directory]
-    #[arg(long, env = "INROAD_STORE", value_parser = store, value_name = "STORE")]
-    store: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
     /// How long before it takes effect a revision is published, so that all clients flip together
     #[arg(long, default_value = "2s", value_parser = parse::duration, value_name = "DURATION")]
     lead: Duration,
@@ -34,6 +30,9 @@ pub(crate) struct ServeArgs {
     /// How many events may be acknowledged and not yet counted before new ones are refused
     #[arg(long, value_name = "N")]
     max_backlog: Option<u64>,
+    /// How long raw events are kept once they are counted, such as 30d; what was counted stays [default: for ever]
+    #[arg(long, value_parser = parse::duration, value_name = "DURATION")]
+    retain_events: Option<Duration>,
     /// The longest that a call may take
     #[arg(long, value_parser = parse::duration, value_name = "DURATION")]
     request_timeout: Option<Duration>,
@@ -43,6 +42,24 @@ pub(crate) struct ServeArgs {
     /// How logs are written, on standard error; RUST_LOG chooses which
     #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
     log_format: LogFormat,
+}
+
+/// Where a server keeps its things.
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    /// The data directory
+    #[arg(long, env = "INROAD_DATA", default_value = "inroad-data", value_name = "DIR")]
+    data: PathBuf,
+    /// The store, as sqlite:DIR [default: sqlite in the data directory]
+    #[arg(long, env = "INROAD_STORE", value_parser = store, value_name = "STORE")]
+    store: Option<PathBuf>,
+}
+
+impl Place {
+    /// The folder of the embedded store.
+    pub(crate) fn folder(self) -> PathBuf {
+        self.store.unwrap_or(self.data)
+    }
 }
 
 /// How logs are written.
@@ -69,10 +86,11 @@ pub(crate) async fn run(args: ServeArgs, out: Output) -> anyhow::Result<()> {
     let defaults = ServerConfig::default();
     let config = ServerConfig {
         listen: args.listen,
-        folder: args.store.unwrap_or(args.data),
+        folder: args.place.folder(),
         lead: args.lead,
         max_streams: args.max_streams.unwrap_or(defaults.max_streams),
         max_backlog: args.max_backlog.unwrap_or(defaults.max_backlog),
+        retain_events: args.retain_events,
         request_timeout: args.request_timeout.unwrap_or(defaults.request_timeout),
         drain_timeout: args.drain_timeout.unwrap_or(defaults.drain_timeout),
         ..defaults

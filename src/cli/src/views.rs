@@ -70,11 +70,26 @@ pub(crate) fn experiment(e: &v1::Experiment) -> anyhow::Result<Value> {
         "generation_salt": e.generation_salt, "create_time": time_json(e.create_time.as_ref()),
         "start_time": time_json(e.start_time.as_ref()), "now": time_json(e.now.as_ref()),
         "effective_at": time_json(e.effective_at.as_ref()), "shipped": e.shipped, "etag": e.etag,
+        "alerts": e.alerts.iter().map(alert).collect::<Vec<_>>(),
     });
     if let (Value::Object(shown), Value::Object(stands)) = (&mut shown, stands) {
         shown.extend(stands);
     }
     Ok(shown)
+}
+
+/// What a guardrail said.
+fn alert(a: &v1::GuardrailAlert) -> Value {
+    let action = match v1::GuardrailAction::try_from(a.action) {
+        Ok(v1::GuardrailAction::Alert) => "alert",
+        Ok(v1::GuardrailAction::Freeze) => "freeze",
+        Ok(v1::GuardrailAction::Kill) => "kill",
+        Ok(v1::GuardrailAction::Unspecified) | Err(_) => "unknown",
+    };
+    json!({
+        "metric": a.metric, "variation": a.variation, "action": action, "at": time_json(a.at.as_ref()),
+        "evidence": a.evidence,
+    })
 }
 
 /// A decision of the policy.
@@ -83,12 +98,13 @@ pub(crate) fn decision(d: &v1::Decision) -> Value {
         json!({
             "variation": a.variation, "p_best": a.p_best, "p_above_control": a.p_above_control,
             "expected_loss": a.expected_loss, "share_before": a.share_before, "share_after": a.share_after,
+            "why": a.why,
         })
     };
     json!({
         "at": time_json(d.at.as_ref()), "generation": d.generation, "revision": d.revision,
         "arms": d.arms.iter().map(arm).collect::<Vec<_>>(), "hold": d.hold, "killed": d.killed,
-        "conclude": d.conclude, "summary": d.summary,
+        "conclude": d.conclude, "summary": d.summary, "shadow": d.shadow,
     })
 }
 
@@ -138,12 +154,31 @@ fn interval(i: Option<&v1::Interval>) -> Value {
     i.map_or(Value::Null, |i| json!({"estimate": i.estimate, "low": i.low, "high": i.high}))
 }
 
+fn lift_estimates(l: Option<&v1::LiftEstimates>) -> Value {
+    l.map_or(Value::Null, |l| {
+        json!({
+            "credible": interval(l.credible.as_ref()), "anytime": interval(l.anytime.as_ref()),
+            "period": interval(l.period.as_ref()), "batched": interval(l.batched.as_ref()),
+            "difference": interval(l.difference.as_ref()), "disagrees": l.disagrees,
+        })
+    })
+}
+
 /// Results.
 pub(crate) fn results(r: &v1::GetResultsResponse) -> Value {
     let metric = |m: &v1::MetricResult| {
         json!({
             "metric": m.metric, "units": m.units, "converted": m.converted, "sum": m.sum, "outcomes": m.outcomes,
-            "outcome_units": m.outcome_units, "outcome_sum": m.outcome_sum,
+            "outcome_units": m.outcome_units, "outcome_sum": m.outcome_sum, "mean": m.mean,
+            "lift": lift_estimates(m.lift.as_ref()), "mature": lift_estimates(m.mature.as_ref()),
+            "mature_units": m.mature_units, "p_above_control": m.p_above_control, "harm": m.harm,
+            "delay": m.delay.as_ref().map(|d| json!({
+                "early": d.early, "control_early": d.control_early, "p_value": d.p_value, "differs": d.differs,
+            })),
+            "novelty": m.novelty.as_ref().map(|n| json!({
+                "early": interval(n.early.as_ref()), "late": interval(n.late.as_ref()), "p_value": n.p_value,
+                "changed": n.changed,
+            })),
         })
     };
     let arm = |a: &v1::ArmResult| {
@@ -166,6 +201,8 @@ pub(crate) fn results(r: &v1::GetResultsResponse) -> Value {
         "units_moved": r.units_moved, "crossovers": r.crossovers, "stale_exposures": r.stale_exposures,
         "dropped_records": r.dropped_records, "headroom": r.headroom, "floor": r.floor, "sample_ratio": ratio,
         "backlog": r.backlog, "verdict": r.verdict, "decision_metric": r.decision_metric,
+        "potential_value_remaining": r.potential_value_remaining, "growth_per_day": r.growth_per_day,
+        "days_of_headroom": r.days_of_headroom, "ship_waits_for": r.ship_waits_for, "warnings": r.warnings,
     })
 }
 

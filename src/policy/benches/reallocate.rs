@@ -14,7 +14,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use inroad_assignment::{ThompsonSettings, Timestamp, Width};
-use inroad_policy::{ArmState, ArmTally, Decider, EpochKey, EpochTally, TickInput};
+use inroad_policy::{ArmState, ArmTally, Better, Decider, EpochKey, EpochTally, Measure, Scope, TickInput};
 
 const EXPERIMENTS: usize = 1000;
 const ARMS: usize = 5;
@@ -40,7 +40,7 @@ fn experiment(lcg: &mut Lcg) -> TickInput {
             .map(|arm| {
                 let n = if arm == 0 { 3200 } else { 200 } + lcg.next() % 64;
                 let s = n / 20 + lcg.next() % (n / 100 * (1 + arm as u64) + 1);
-                ArmTally { first: n, n, s }
+                ArmTally { first: n, n, s, ..ArmTally::default() }
             })
             .collect();
         // As the tallies fall on average, so that the sample ratio check has work to do and finds nothing.
@@ -56,10 +56,20 @@ fn experiment(lcg: &mut Lcg) -> TickInput {
         seed: 20_240_607,
         settings: ThompsonSettings::default(),
         arms: (0..ARMS)
-            .map(|arm| ArmState { owned: if arm == 0 { control } else { foothold }, foothold, killed: false })
+            .map(|arm| ArmState {
+                owned: if arm == 0 { control } else { foothold },
+                foothold,
+                killed: false,
+                spared: false,
+            })
             .collect(),
         floor: Width::from_share(0.05).unwrap_or(Width::ZERO),
         data_late: false,
+        // As the twin has it.
+        measure: Measure::Poisson,
+        better: Better::More,
+        scope: Scope::Growth,
+        guardrails: Vec::new(),
         epochs: (0..TICKS).map(|tick| epoch(tick, lcg)).collect(),
     }
 }

@@ -44,6 +44,8 @@ pub struct Cell {
     pub n: u64,
     /// Those of `n` with an outcome within the window.
     pub s: u64,
+    /// Those of `s` whose first outcome came within the first quarter of the window.
+    pub early: u64,
     /// Sum over `n` of the metric's number per unit; a ratio's numerator.
     pub x: i128,
     /// Sum of its squares.
@@ -87,6 +89,7 @@ impl Cell {
             first: count(self.first, other.first),
             n: count(self.n, other.n),
             s: count(self.s, other.s),
+            early: count(self.early, other.early),
             x: sum(self.x, other.x),
             xx: sum(self.xx, other.xx),
             y: sum(self.y, other.y),
@@ -181,6 +184,8 @@ impl Tally {
 /// an earlier history, give the generation as it was known then ([`known_up_to`]) and the number of its metrics.
 #[derive(Debug, Clone, Copy)]
 pub struct History<'a> {
+    /// Whether early outcomes are told apart. Counts made by the first release know nothing of them.
+    pub early: bool,
     /// What was served when.
     pub generation: &'a Generation,
     /// What is measured.
@@ -192,7 +197,7 @@ pub struct History<'a> {
 impl<'a> History<'a> {
     /// The history of one generation of an experiment.
     pub fn new(definition: &'a Definition, generation: &'a Generation) -> Self {
-        Self { generation, metrics: definition.metrics(), tick: definition.policy().tick() }
+        Self { early: true, generation, metrics: definition.metrics(), tick: definition.policy().tick() }
     }
 
     /// The same before any metric but the first `count` was there.
@@ -201,13 +206,19 @@ impl<'a> History<'a> {
         Self { metrics: self.metrics.get(..count).unwrap_or(self.metrics), ..self }
     }
 
+    /// The same as counts had it that did not tell early outcomes apart.
+    #[must_use]
+    pub fn without_early(self) -> Self {
+        Self { early: false, ..self }
+    }
+
     /// The same with what was served as another state of the generation tells it.
     #[must_use]
     pub fn with_generation<'b>(self, generation: &'b Generation) -> History<'b>
     where
         'a: 'b,
     {
-        History { generation, metrics: self.metrics, tick: self.tick }
+        History { early: self.early, generation, metrics: self.metrics, tick: self.tick }
     }
 
     fn revision_at(&self, at: Timestamp) -> u32 {
@@ -266,7 +277,13 @@ pub fn settled(record: &UnitRecord, point: Point, history: History<'_>, mut put:
                 stable
             }
         };
-        put(key(Some(index)), estimate(metric, record.accumulated(index), stable));
+        let mut cell = estimate(metric, record.accumulated(index), stable);
+        if history.early && cell.s > 0 {
+            let quarter = first.at.plus(metric.window / EARLY_PART);
+            let soonest = record.first_credits().filter(|(m, ..)| *m == index).map(|(.., at)| at).min();
+            cell.early = u64::from(soonest.is_some_and(|at| at < quarter));
+        }
+        put(key(Some(index)), cell);
     }
     for exposure in record.exposures() {
         let key = CellKey { metric: None, tick: exposure.at.tick(history.tick), revision: 0, arm: exposure.arm };
@@ -295,6 +312,9 @@ pub fn watched(
         put(key, Cell { outcomes: 1, outcome_sum: i128::from(outcome.value_micros), ..Cell::default() });
     }
 }
+
+/// An outcome is early within one part in so many of its window.
+const EARLY_PART: u32 = 4;
 
 /// One unit's part in the estimates of one metric.
 fn estimate(metric: &Metric, of: Accumulator, stable: bool) -> Cell {

@@ -84,6 +84,41 @@ pub fn compare(posterior: &Posterior, live: &[bool], points: &NormalPoints) -> R
     Ok(comparison)
 }
 
+/// The 95% quantile of (max_j μ_j − μ_k)/μ_k over the live arms, with k the `leader`: what may still be gained by going on,
+/// relative (Scott, *A modern Bayesian look at the multi-armed bandit*, 2010). The posterior is of benefits.
+pub fn potential_value_remaining(
+    posterior: &Posterior,
+    live: &[bool],
+    leader: usize,
+    points: &NormalPoints,
+) -> Result<f64, PolicyError> {
+    let treated: Vec<usize> = (1..posterior.mean.len()).filter(|&arm| live.get(arm) == Some(&true)).collect();
+    if points.dimensions() < treated.len() {
+        return Err(PolicyError::ArmCount { expected: treated.len() + 1, found: points.dimensions() + 1 });
+    }
+    let size = treated.len();
+    let mut factor: Vec<f64> =
+        treated.iter().flat_map(|&row| treated.iter().map(move |&column| posterior.covariance[row][column])).collect();
+    if !dense::factor(&mut factor, size) {
+        return Err(PolicyError::NotPositiveDefinite);
+    }
+    let mut gains: Vec<f64> = (0..points.draws())
+        .map(|draw| {
+            let (mut largest, mut leading) = (0.0_f64, 0.0);
+            for (i, &arm) in treated.iter().enumerate() {
+                let noise: f64 = (0..=i).map(|j| factor[i * size + j] * f64::from(points.column(j)[draw])).sum();
+                let lift = posterior.mean[arm] + noise;
+                largest = largest.max(lift);
+                leading = if arm == leader { lift } else { leading };
+            }
+            largest - leading
+        })
+        .collect();
+    let at = gains.len() * 95 / 100;
+    let (_, quantile, _) = gains.select_nth_unstable_by(at, f64::total_cmp);
+    Ok(libm::expm1(*quantile))
+}
+
 fn sign_probability(posterior: &Posterior, arm: usize, sign: f64) -> f64 {
     if arm == 0 { 0.5 } else { normal_cdf(sign * posterior.mean[arm] / posterior.sd(arm)) }
 }

@@ -4,21 +4,30 @@
 //!
 //! ```text
 //! freeze if data are late or the sample ratio is off
+//! guardrails: alert, hold back or kill each arm that does harm
 //! b, C ← E3;  w, P(b_k>0), loss_k ← draws, with control = 0
 //! kill k if P(b_k<0) > .99
 //! return if the burn-in is unmet
-//! g_k ← max(0, f_k + S·w_k² − p_k) if live and P(b_k>0) > ½
-//! conclude ← the live arm with w ≥ .95, if its loss ≤ 1%
+//! g_k ← max(0, f_k + S·w_k² − p_k) if live, P(b_k>0) > ½ and not held back
+//! conclude ← the live arm with w ≥ .95, if its loss ≤ 1%; ship it if nothing speaks against it
 //! scale Σg to (conclude ? .50 : .10)·days, then to p_0 − floor;  skip below .5%
 //! ```
 
-use inroad_assignment::Width;
+use core::time::Duration;
 
+use inroad_assignment::{GuardrailAction, PosteriorKind, Width};
+
+use crate::beta::compare_pooled;
 use crate::growth::{Wants, allowance, steps};
 use crate::{
-    ArmDecision, BurnIn, BurnInGap, Comparison, Conclude, Decision, EpochTally, Estimator, Freeze, HoldReason,
-    PointsCache, PolicyError, Prior, SrmAlarm, TickInput, check_sample_ratio, compare,
+    ArmDecision, BurnIn, BurnInGap, Comparison, Conclude, Decision, EpochTally, Estimator, Freeze, GuardrailDecision,
+    GuardrailQuestion, HoldReason, PointsCache, PolicyError, Posterior, Prior, Scope, Ship, SrmAlarm, TickInput,
+    check_sample_ratio, compare, confidence_sequence, guardrail, opinions,
 };
+
+/// Family-wise error of the guardrails, and of putting an arm before a person that is no better than control.
+const ALPHA: f64 = 0.05;
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
 /// Decides for one experiment after another, keeping what they have in common: buffers and points.
 #[derive(Debug, Default)]
@@ -50,32 +59,40 @@ fn decide_with(
     let mut live: Vec<bool> = input.arms.iter().map(|arm| !arm.killed).collect();
 
     let frozen = freeze(input)?;
-    let posterior = estimator.fit(arms, &input.epochs, Prior::Normal(settings.tau))?;
-    let treated = live.iter().filter(|live| **live).count() - 1;
-    let comparison = compare(&posterior, &live, points.get(input.seed, treated, settings.draws_log2)?)?;
+    let guardrails = if frozen == Some(Freeze::DataLate) { Vec::new() } else { guard(input, &live)? };
+    let stopped = |action| guardrails.iter().filter(move |g: &&GuardrailDecision| g.action >= action).map(|g| g.arm);
+    let (posterior, comparison) = judge(input, &live, estimator, points)?;
     let burn_in = burn_in(input, &live);
 
+    stopped(GuardrailAction::Kill).for_each(|arm| live[arm] = false);
+    let growing = input.scope == Scope::Growth;
     let mut kill = Vec::new();
-    if frozen.is_none() {
-        kill.extend((1..arms).filter(|&k| live[k] && comparison.p_below_control[k] > settings.kill_probability));
+    if frozen.is_none() && growing {
+        let doomed = |k: usize| live[k] && !input.arms[k].spared;
+        kill.extend((1..arms).filter(|&k| doomed(k) && comparison.p_below_control[k] > settings.kill_probability));
         kill.iter().for_each(|&arm| live[arm] = false);
     }
 
     let owned: Vec<Width> = input.arms.iter().map(|arm| arm.owned).collect();
     let foothold: Vec<Width> = input.arms.iter().map(|arm| arm.foothold).collect();
-    let eligible: Vec<bool> = (0..arms).map(|k| live[k] && comparison.p_above_control[k] > 0.5).collect();
+    let mut eligible: Vec<bool> = (0..arms).map(|k| live[k] && comparison.p_above_control[k] > 0.5).collect();
+    stopped(GuardrailAction::Freeze).for_each(|arm| eligible[arm] = false);
     let wants = Wants {
         owned: &owned,
         foothold: &foothold,
         floor: input.floor,
+        settings,
         p_best: &comparison.p_best,
         eligible: &eligible,
     };
     let targets = wants.targets();
 
-    let free = frozen.is_none() && burn_in.met;
+    let free = growing && frozen.is_none() && burn_in.met;
     let conclude = if free { conclude(input, &comparison, &live) } else { None };
-    let steps = if frozen.is_some() {
+    let ship = conclude.map(|conclude| ship(input, conclude.arm, estimator)).transpose()?;
+    let steps = if !growing {
+        Err(HoldReason::NotDue)
+    } else if frozen.is_some() {
         Err(HoldReason::Frozen)
     } else if !burn_in.met {
         Err(HoldReason::BurnIn)
@@ -99,7 +116,73 @@ fn decide_with(
             grow_by: steps[k],
         })
         .collect();
-    Ok(Decision { frozen, posterior, arms, kill, burn_in, conclude, hold })
+    Ok(Decision { frozen, posterior, arms, kill, burn_in, conclude, ship, guardrails, hold })
+}
+
+/// The posterior of the lifts as measured, and the live arms compared by what is better.
+fn judge(
+    input: &TickInput,
+    live: &[bool],
+    estimator: &mut Estimator,
+    points: &mut PointsCache,
+) -> Result<(Posterior, Comparison), PolicyError> {
+    let settings = &input.settings;
+    if settings.posterior == PosteriorKind::Pooled {
+        // Checks the tallies as well.
+        crate::tallies::in_order(live.len(), &input.epochs)?;
+        return compare_pooled(&input.epochs, live, input.better);
+    }
+    let posterior = estimator.fit(input.measure, live.len(), &input.epochs, Prior::Normal(settings.tau))?;
+    let treated = live.iter().filter(|live| **live).count() - 1;
+    let points = points.get(input.seed, treated, settings.draws_log2)?;
+    let comparison = compare(&posterior.clone().benefit(input.better), live, points)?;
+    Ok((posterior, comparison))
+}
+
+/// The guardrails that speak. Each does no more than it may, and kills only at the evidence for a kill.
+fn guard(input: &TickInput, live: &[bool]) -> Result<Vec<GuardrailDecision>, PolicyError> {
+    let mut spoken = Vec::new();
+    for metric in &input.guardrails {
+        let question = GuardrailQuestion {
+            epochs: &metric.epochs,
+            measure: metric.measure,
+            better: metric.better,
+            arms: live.len(),
+            margin: metric.margin,
+            guardrails: input.guardrails.len(),
+            alpha: ALPHA,
+        };
+        for arm in (1..live.len()).filter(|&arm| live[arm]) {
+            let evidence = guardrail(&question, arm)?;
+            if evidence.alert {
+                let kill = evidence.kill && !input.arms[arm].spared;
+                let reached = if kill { GuardrailAction::Kill } else { GuardrailAction::Freeze };
+                let action = metric.action.min(reached);
+                let (metric, log_evidence) = (metric.metric.clone(), evidence.log_evidence);
+                spoken.push(GuardrailDecision { metric, arm, log_evidence, action });
+            }
+        }
+    }
+    Ok(spoken)
+}
+
+/// What a person should wait for before shipping `arm`. Rolling back to control needs a week, and nothing else.
+fn ship(input: &TickInput, arm: usize, estimator: &mut Estimator) -> Result<Ship, PolicyError> {
+    let arms = input.arms.len();
+    let full_week = input.now.since(input.generation_started_at) >= WEEK;
+    if arm == 0 {
+        return Ok(Ship { full_week, opinions_agree: true, beyond_chance: true });
+    }
+    let flat = estimator.fit(input.measure, arms, &input.epochs, Prior::Flat)?;
+    let opinion = opinions(input.measure, arms, &input.epochs, &flat)?[arm];
+    // One side of the interval for each of the arms that could be shipped in error.
+    let alpha = ALPHA.min(2.0 * ALPHA / (arms - 1) as f64);
+    let sequence = confidence_sequence(&flat.benefit(input.better), arm, alpha);
+    Ok(Ship {
+        full_week,
+        opinions_agree: opinion.is_some_and(|opinion| !opinion.disagrees),
+        beyond_chance: sequence.is_some_and(|sequence| sequence.low > 0.0),
+    })
 }
 
 fn freeze(input: &TickInput) -> Result<Option<Freeze>, PolicyError> {

@@ -12,22 +12,40 @@
 //! - H = Σ_e s_·e·(diag π_e − π_e·π_eᵀ) + I/τ²
 //!
 //! The posterior is taken as normal: MVN(b̂, H⁻¹). Any multiplier of the baseline that arms share within an epoch, be it
-//! trend, time of day, or conversions still to come, cancels. The Poisson variance overstates a binary one by
-//! 1/(1−p); at conversion rates above about 20% that makes the estimate cautious.
+//! trend, time of day, or conversions still to come, cancels.
+//!
+//! What is not a Poisson count has the same score with another variance, a *quasi-likelihood* (McCullagh & Nelder 1989,
+//! ch. 9): sums of any numbers take the place of conversions, denominators that of units, and Var(x_ke) = φ_k·E(x_ke).
+//! The dispersion φ is what units were seen to vary by within their own cells, pooled over arms and epochs, so that a
+//! tiny foothold without a conversion claims no certainty; ℓ is divided by it. What an arm's own dispersion φ_k differs
+//! by enters through the sandwich (White 1982; with the prior as a datum of its own variance):
+//!
+//! - B = Σ_e A_e·diag(μ_ke·φ_k/φ²)·A_eᵀ, A_e = I − π_e·1ᵀ, μ_ke = s_·e·π_ke
+//! - covariance = H⁻¹·(B + I/τ²)·H⁻¹, which is H⁻¹ again where all φ_k are φ
+//!
+//! For conversions φ is 1 − p. Without it ([`Measure::Poisson`]) the variance is 1/(1−p) too large.
 
 use serde::{Deserialize, Serialize};
 
-use crate::tallies::in_order;
-use crate::{EpochTally, PolicyError, dense};
+use crate::tallies::{Spread, in_order};
+use crate::{Better, EpochTally, Measure, PolicyError, dense};
 
 /// Newton steps longer than this, in any coordinate, are shortened to it.
 const STEP_MAX: f64 = 0.5;
-/// Settled when no coordinate moves further than this.
-const STEP_SETTLED: f64 = 1e-10;
+/// Settled when the squared length of the step, in standard deviations of the posterior (the Newton decrement gᵀH⁻¹g), is
+/// below this; the step is still taken, and squares what is left.
+const SETTLED: f64 = 1e-14;
+/// Settled as well when ℓ no longer rises and the decrement is below this: where data say next to nothing in some
+/// direction, rounding keeps the step from getting shorter.
+const SETTLED_BY_ROUNDING: f64 = 1e-9;
+/// A step is not shortened below this.
+const STEP_MIN: f64 = 1e-10;
 const ITERATIONS_MAX: usize = 400;
 /// Precision that stands in for "no prior": so small that an arm with data does not feel it, large enough that one
 /// without conversions stays finite.
-const FLAT_PRECISION: f64 = 1e-9;
+const FLAT_PRECISION: f64 = 1e-6;
+/// How many units' worth of the pooled dispersion an arm's own is shrunk with.
+const DISPERSION_UNITS: f64 = 100.0;
 
 /// What is believed about a log-lift before data.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,6 +66,15 @@ pub struct Posterior {
 }
 
 impl Posterior {
+    /// The same as benefits: lifts turned round where less is better.
+    #[must_use]
+    pub fn benefit(mut self, better: Better) -> Self {
+        if better == Better::Less {
+            self.mean.iter_mut().for_each(|mean| *mean = -*mean);
+        }
+        self
+    }
+
     /// Standard deviation of an arm's log-lift; control's is 0.
     #[must_use]
     pub fn sd(&self, arm: usize) -> f64 {
@@ -55,7 +82,7 @@ impl Posterior {
     }
 }
 
-/// Estimates E3 over and over, without allocating anything but its answers.
+/// Estimates E3 over and over, keeping its buffers.
 #[derive(Debug, Default)]
 pub struct Estimator {
     /// Records, one row per informative epoch, control first.
@@ -64,6 +91,8 @@ pub struct Estimator {
     epoch_s: Vec<f64>,
     /// Conversions per treated arm.
     arm_s: Vec<f64>,
+    /// φ_k/φ, control first.
+    dispersion: Vec<f64>,
     odds: Vec<f64>,
     share: Vec<f64>,
     gradient: Vec<f64>,
@@ -73,13 +102,19 @@ pub struct Estimator {
 }
 
 /// [`Estimator::fit`] for those who estimate once.
-pub fn estimate(arms: usize, epochs: &[EpochTally], prior: Prior) -> Result<Posterior, PolicyError> {
-    Estimator::default().fit(arms, epochs, prior)
+pub fn estimate(measure: Measure, arms: usize, epochs: &[EpochTally], prior: Prior) -> Result<Posterior, PolicyError> {
+    Estimator::default().fit(measure, arms, epochs, prior)
 }
 
 impl Estimator {
     /// The posterior of the log-lifts of `arms` arms, control included.
-    pub fn fit(&mut self, arms: usize, epochs: &[EpochTally], prior: Prior) -> Result<Posterior, PolicyError> {
+    pub fn fit(
+        &mut self,
+        measure: Measure,
+        arms: usize,
+        epochs: &[EpochTally],
+        prior: Prior,
+    ) -> Result<Posterior, PolicyError> {
         if !(2..=crate::MAX_ARMS).contains(&arms) {
             return Err(PolicyError::ArmCount { expected: arms.clamp(2, crate::MAX_ARMS), found: arms });
         }
@@ -88,29 +123,57 @@ impl Estimator {
             Prior::Normal(_) => return Err(PolicyError::Setting { name: "tau" }),
             Prior::Flat => FLAT_PRECISION,
         };
-        self.load(arms, epochs)?;
+        self.load(measure, arms, epochs)?;
         self.climb(arms, precision)?;
-        self.posterior(arms)
+        self.posterior(measure, arms, precision)
     }
 
-    fn load(&mut self, arms: usize, epochs: &[EpochTally]) -> Result<(), PolicyError> {
+    /// Sums are divided by φ on the way in: that is all that a quasi-likelihood differs by.
+    fn load(&mut self, measure: Measure, arms: usize, epochs: &[EpochTally]) -> Result<(), PolicyError> {
         self.n.clear();
         self.epoch_s.clear();
         self.arm_s.clear();
         self.arm_s.resize(arms - 1, 0.0);
-        for epoch in in_order(arms, epochs)? {
-            let total: u64 = epoch.arms.iter().map(|arm| arm.s).sum();
+        let ordered = in_order(arms, epochs)?;
+        let dispersion = self.disperse(measure, arms, &ordered);
+        for epoch in ordered {
+            let cells = epoch.arms.iter().map(|arm| measure.cell(arm));
+            let total: f64 = cells.clone().map(|cell| cell.sum).sum();
             // An epoch without conversions carries no information about who converts better.
-            if total == 0 {
+            if total <= 0.0 {
                 continue;
             }
-            self.epoch_s.push(total as f64);
-            self.n.extend(epoch.arms.iter().map(|arm| arm.n as f64));
-            for (sum, arm) in self.arm_s.iter_mut().zip(&epoch.arms[1..]) {
-                *sum += arm.s as f64;
+            self.epoch_s.push(total / dispersion);
+            self.n.extend(cells.clone().map(|cell| cell.size));
+            for (sum, cell) in self.arm_s.iter_mut().zip(cells.skip(1)) {
+                *sum += cell.sum / dispersion;
             }
         }
         Ok(())
+    }
+
+    /// The pooled dispersion φ; leaves φ_k/φ in `dispersion`.
+    fn disperse(&mut self, measure: Measure, arms: usize, epochs: &[&EpochTally]) -> f64 {
+        self.dispersion.clear();
+        self.dispersion.resize(arms, 1.0);
+        if measure == Measure::Poisson {
+            return 1.0;
+        }
+        let mut own = vec![Spread::default(); arms];
+        for epoch in epochs {
+            for (spread, tally) in own.iter_mut().zip(&epoch.arms) {
+                spread.see(&measure.cell(tally));
+            }
+        }
+        let mut all = Spread::default();
+        own.iter().for_each(|spread| all.add(spread));
+        let Some(pooled) = all.dispersion(measure) else { return 1.0 };
+        let prior = all.of_units(DISPERSION_UNITS);
+        for (ratio, spread) in self.dispersion.iter_mut().zip(&mut own) {
+            spread.add(&prior);
+            *ratio = spread.dispersion(measure).unwrap_or(pooled) / pooled;
+        }
+        pooled
     }
 
     /// Newton's method. ℓ is concave, so a step that is shortened whenever it overshoots cannot fail to arrive.
@@ -123,6 +186,7 @@ impl Estimator {
         self.hessian.clear();
         self.hessian.resize(treated * treated, 0.0);
         let mut reached = self.differentiate(arms, precision);
+        let mut stuck = false;
         for _ in 0..ITERATIONS_MAX {
             if !dense::factor(&mut self.hessian, treated) {
                 return Err(PolicyError::NotPositiveDefinite);
@@ -133,7 +197,8 @@ impl Estimator {
             if !longest.is_finite() {
                 return Err(PolicyError::DidNotConverge);
             }
-            let settled = longest < STEP_SETTLED;
+            let decrement: f64 = self.gradient.iter().zip(&self.step).map(|(g, step)| g * step).sum();
+            let settled = decrement < SETTLED || (stuck && decrement < SETTLED_BY_ROUNDING);
             if longest > STEP_MAX {
                 // The whole step, not each coordinate, so that the direction still climbs.
                 self.step.iter_mut().for_each(|step| *step *= STEP_MAX / longest);
@@ -142,12 +207,13 @@ impl Estimator {
             self.advance(1.0);
             let mut height = self.differentiate(arms, precision);
             // Rounding hides differences below one part in 1e12 of ℓ: those are not overshoot.
-            while height < reached - 1e-12 * reached.abs() && longest > STEP_SETTLED {
+            while height < reached - 1e-12 * reached.abs() && longest > STEP_MIN {
                 self.step.iter_mut().for_each(|step| *step *= 0.5);
                 longest *= 0.5;
                 self.advance(-1.0);
                 height = self.differentiate(arms, precision);
             }
+            stuck = height <= reached + 1e-12 * reached.abs();
             reached = height;
             if settled {
                 return Ok(());
@@ -196,8 +262,9 @@ impl Estimator {
         height
     }
 
-    /// MVN(b̂, H⁻¹), with control's zero row put back. `hessian` is fresh: the last step was followed by `differentiate`.
-    fn posterior(&mut self, arms: usize) -> Result<Posterior, PolicyError> {
+    /// MVN(b̂, covariance), with control's zero row put back. `hessian` is fresh: the last step was followed by
+    /// `differentiate`.
+    fn posterior(&mut self, measure: Measure, arms: usize, precision: f64) -> Result<Posterior, PolicyError> {
         let treated = arms - 1;
         if !dense::factor(&mut self.hessian, treated) {
             return Err(PolicyError::NotPositiveDefinite);
@@ -212,9 +279,41 @@ impl Estimator {
                 covariance[j + 1][i + 1] = value;
             }
         }
+        let even = self.dispersion.iter().all(|dispersion| (dispersion - 1.0).abs() < 1e-12);
+        if measure != Measure::Poisson && !even {
+            let meat = self.meat(arms, precision);
+            covariance = dense::sandwich(&covariance, &meat);
+        }
         let mut mean = Vec::with_capacity(arms);
         mean.push(0.0);
         mean.extend_from_slice(&self.b);
         Ok(Posterior { mean, covariance })
+    }
+
+    /// B + I/τ², with control's row and column left 0.
+    fn meat(&self, arms: usize, precision: f64) -> Vec<Vec<f64>> {
+        let mut meat = vec![vec![0.0; arms]; arms];
+        let mut share = vec![0.0; arms];
+        for (n, &s) in self.n.chunks_exact(arms).zip(&self.epoch_s) {
+            let total: f64 = n.iter().zip(&self.odds).map(|(n, odds)| n * odds).sum();
+            let mut mixed = 0.0;
+            for k in 0..arms {
+                share[k] = n[k] * self.odds[k] / total;
+                mixed += share[k] * self.dispersion[k];
+            }
+            // (I − π1ᵀ)·diag(v)·(I − π1ᵀ)ᵀ written out, with v = s·π·φ_k/φ and 1ᵀv = s·mixed.
+            for i in 1..arms {
+                for j in 1..=i {
+                    let cross = mixed - self.dispersion[i] - self.dispersion[j];
+                    meat[i][j] += s * share[i] * share[j] * cross;
+                }
+                meat[i][i] += s * share[i] * self.dispersion[i];
+            }
+        }
+        for (i, row) in meat.iter_mut().enumerate().skip(1) {
+            row[i] += precision;
+        }
+        // The lower triangle is the upper one's mirror.
+        (0..arms).map(|i| (0..arms).map(|j| meat[i.max(j)][i.min(j)]).collect()).collect()
     }
 }

@@ -11,7 +11,8 @@ pub enum PolicyError {
         /// How many were found.
         found: usize,
     },
-    /// A tally that no set of units can produce: more conversions than records.
+    /// A tally that no set of units can produce: more conversions than records, more early ones than all, sums that are
+    /// no numbers.
     #[error("epoch {tick}.{revision}, arm {arm}: {s} of {n} records converted")]
     ImpossibleTally {
         /// Calendar tick of the epoch.

@@ -2,13 +2,13 @@
 //! the points are taken is the allocation's business. Probabilities enter as floats once, per arm; everything after is
 //! integer arithmetic, so that control's floor holds to the last point.
 //!
-//! Target of a live arm that is likely better than control: foothold + S·P(best)², with S what floor and footholds leave
-//! of the line. Wanting more than the allowance (daily cap × time) or than control's headroom scales all wants down
+//! Target of a live arm that is likely better than control: foothold + S·P(best)² by the default rule, with S what floor
+//! and footholds leave of the line; other rules put another weight in the place of the square. Wanting more than the allowance (daily cap × time) or than control's headroom scales all wants down
 //! together.
 
 use core::time::Duration;
 
-use inroad_assignment::Width;
+use inroad_assignment::{GrowthRule, ThompsonSettings, Width};
 
 use crate::HoldReason;
 
@@ -21,6 +21,8 @@ pub(crate) struct Wants<'a> {
     pub(crate) owned: &'a [Width],
     pub(crate) foothold: &'a [Width],
     pub(crate) floor: Width,
+    /// Rule, exponent and epsilon.
+    pub(crate) settings: &'a ThompsonSettings,
     pub(crate) p_best: &'a [f64],
     /// Live, and more likely above control than not.
     pub(crate) eligible: &'a [bool],
@@ -40,16 +42,47 @@ impl Wants<'_> {
                 if arm == 0 || !self.eligible[arm] {
                     return owned;
                 }
-                // spare ≤ 2^64 and the square ≤ 2^53: the product fits.
-                let square = fixed(self.p_best[arm] * self.p_best[arm]);
-                owned.max(self.foothold[arm].get() + ((spare * square) >> PROBABILITY_BITS))
+                // spare ≤ 2^64 and the weight ≤ 2^53: the product fits.
+                let part = |whole: u128| (whole * fixed(self.weight(arm))) >> PROBABILITY_BITS;
+                let level = self.foothold[arm].get() + part(spare);
+                match self.settings.rule {
+                    GrowthRule::Fixed => owned,
+                    GrowthRule::Chase => owned.max(part(line)),
+                    GrowthRule::Level | GrowthRule::TopTwo | GrowthRule::EpsilonGreedy => owned.max(level),
+                }
             })
             .collect();
         let others: u128 = targets[1..].iter().sum();
         targets[0] = line.saturating_sub(others).max(self.floor.get());
         targets
     }
+
+    /// What the rule makes of P(best), 0..=1.
+    fn weight(&self, arm: usize) -> f64 {
+        let w = self.p_best[arm];
+        match self.settings.rule {
+            GrowthRule::Fixed => 0.0,
+            GrowthRule::Chase => w,
+            // The square of old, to the bit.
+            GrowthRule::Level if self.settings.exponent == 2.0 => w * w,
+            GrowthRule::Level => libm::pow(w, self.settings.exponent),
+            GrowthRule::TopTwo => w * (TOP_TWO_BETA + (1.0 - TOP_TWO_BETA) * self.odds_of_others(arm)),
+            GrowthRule::EpsilonGreedy => {
+                let leads = self.p_best.iter().enumerate().all(|(k, p)| w > *p || (w == *p && arm <= k));
+                if leads { 1.0 - self.settings.epsilon } else { 0.0 }
+            }
+        }
+    }
+
+    /// Σ_{j≠k} w_j/(1−w_j): how often another arm leads, redrawn until it does not.
+    fn odds_of_others(&self, arm: usize) -> f64 {
+        let odds = |(k, w): (usize, &f64)| if k == arm { 0.0 } else { w / (1.0 - w).max(f64::EPSILON) };
+        self.p_best.iter().enumerate().map(odds).sum()
+    }
 }
+
+/// How often top-two keeps its first choice (Russo, *Simple Bayesian Algorithms for Best Arm Identification*, 2016).
+const TOP_TWO_BETA: f64 = 0.5;
 
 /// A number in 0..=1 in fixed point, rounded down.
 fn fixed(probability: f64) -> u128 {
@@ -129,6 +162,7 @@ mod tests {
             owned: &owned,
             foothold: &owned,
             floor: share(0.05),
+            settings: &ThompsonSettings::default(),
             p_best: &[0.0, 1.0, 0.0],
             eligible: &[true, true, true],
         };
@@ -137,6 +171,28 @@ mod tests {
         assert_eq!(targets[2], share(0.1).get());
         assert_eq!(targets.iter().sum::<u128>(), Width::LINE.get());
         assert_eq!(targets[0], share(0.05).get());
+    }
+
+    #[test]
+    fn every_rule_has_its_own_weight() {
+        let owned = [share(0.8), share(0.1), share(0.1)];
+        let target = |rule, p_best: [f64; 3]| {
+            let settings = ThompsonSettings { rule, ..ThompsonSettings::default() };
+            let (settings, eligible) = (&settings, &[true, true, true]);
+            let wants =
+                Wants { owned: &owned, foothold: &owned, floor: share(0.05), settings, p_best: &p_best, eligible };
+            wants.targets()[1] as f64 / Width::LINE.get() as f64
+        };
+        let p_best = [0.1, 0.6, 0.3];
+        let near = |found: f64, wanted: f64| assert!((found - wanted).abs() < 1e-9, "{found} {wanted}");
+        near(target(GrowthRule::Fixed, p_best), 0.1);
+        near(target(GrowthRule::Level, p_best), 0.1 + 0.75 * 0.36);
+        near(target(GrowthRule::Chase, p_best), 0.6);
+        near(target(GrowthRule::EpsilonGreedy, p_best), 0.1 + 0.75 * 0.9);
+        near(target(GrowthRule::EpsilonGreedy, [0.1, 0.3, 0.6]), 0.1);
+        near(target(GrowthRule::TopTwo, p_best), 0.1 + 0.75 * 0.6 * (0.5 + 0.5 * (0.1 / 0.9 + 0.3 / 0.7)));
+        // Two arms by top-two are always half and half.
+        near(target(GrowthRule::TopTwo, [0.3, 0.7, 0.0]), 0.1 + 0.75 * 0.5);
     }
 
     #[test]

@@ -7,17 +7,22 @@
 //!
 //! Read it downwards:
 //!
-//! 1. [`EpochTally`]: who was exposed and who converted, by calendar tick and arm.
+//! 1. [`EpochTally`]: who was exposed and what became of them, by calendar tick and arm; [`Measure`]: what of it counts.
 //! 2. [`Estimator`]: the epoch-conditional log-lift of every arm over control (E3), as a [`Posterior`].
 //! 3. [`NormalPoints`] and [`compare`]: seeded draws of that posterior, P(best) and expected loss.
-//! 4. [`check_sample_ratio`]: may the counts be believed at all?
+//! 4. [`check_sample_ratio`]: may the counts be believed at all? [`guardrail`]: who does harm?
 //! 5. [`decide`]: what a tick does about it — freeze, kill, grow, conclude — as a [`Decision`] that can be replayed.
-//! 6. [`summarise`] and [`guardrail`]: what people are shown, and what stops an arm that does harm.
+//! 6. [`summarise`]: what people are shown, with [`opinions`], [`confidence_sequence`], [`check_delay`] and
+//!    [`check_novelty`] to doubt it by.
 //!
 //! Arm 0 is control, everywhere; arm `k` is the experiment's variation `k`.
 
+mod anytime;
 pub mod attribution;
 mod best;
+mod beta;
+mod blocks;
+mod checks;
 mod decide;
 mod dense;
 mod draws;
@@ -27,21 +32,26 @@ mod gamma;
 mod growth;
 mod guardrail;
 mod normal;
+mod opinion;
 mod record;
 mod srm;
 mod summary;
 mod tallies;
 
-pub use best::{Comparison, compare};
+pub use anytime::{ANYTIME_RHO, anytime_half_width, confidence_sequence};
+pub use best::{Comparison, compare, potential_value_remaining};
+pub use checks::{DelayCheck, NoveltyCheck, check_delay, check_novelty, mature};
 pub use decide::{Decider, decide};
 pub use draws::{MAX_LOG2_DRAWS, NormalPoints, PointsCache};
 pub use e3::{Estimator, Posterior, Prior, estimate};
 pub use error::PolicyError;
-pub use guardrail::{GuardrailEvidence, guardrail};
+pub use guardrail::{GuardrailEvidence, GuardrailQuestion, guardrail};
 pub use normal::{normal_cdf, normal_quantile};
+pub use opinion::{Opinion, opinions};
 pub use record::{
-    ArmDecision, ArmState, BurnIn, BurnInGap, Conclude, Decision, Freeze, HoldReason, MAX_ARMS, TickInput,
+    ArmDecision, ArmState, BurnIn, BurnInGap, Conclude, Decision, Freeze, GuardedMetric, GuardrailDecision, HoldReason,
+    MAX_ARMS, Scope, Ship, TickInput,
 };
 pub use srm::{SampleRatio, SrmAlarm, check_sample_ratio};
-pub use summary::{ANYTIME_RHO, ArmSummary, Interval, anytime_half_width, summarise};
-pub use tallies::{ArmTally, EpochKey, EpochTally};
+pub use summary::{ArmSummary, Interval, Summary, SummaryQuestion, summarise};
+pub use tallies::{ArmTally, Better, EpochKey, EpochTally, Measure, Moments};

@@ -1,10 +1,10 @@
 //! What goes into a tick and what comes out of it, as stored beside a revision: enough to make the same decision again
 //! (I7). Plain data; it knows neither the store it is kept in nor the allocation that a growth step is carried out on.
 
-use inroad_assignment::{ThompsonSettings, Timestamp, Width};
+use inroad_assignment::{GuardrailAction, ThompsonSettings, Timestamp, Width};
 use serde::{Deserialize, Serialize};
 
-use crate::{EpochTally, PolicyError, Posterior};
+use crate::{Better, EpochTally, Measure, PolicyError, Posterior};
 
 /// The most arms an experiment may have, control included.
 pub const MAX_ARMS: usize = 65;
@@ -18,6 +18,9 @@ pub struct ArmState {
     pub foothold: Width,
     /// Whether the arm serves control at present.
     pub killed: bool,
+    /// Whether a person restored it after a kill: then no rule kills it again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub spared: bool,
 }
 
 /// Everything that a decision is made from.
@@ -39,7 +42,47 @@ pub struct TickInput {
     pub floor: Width,
     /// Whether events are known to be missing.
     pub data_late: bool,
-    /// The generation's tallies, in any order.
+    /// How the decision metric is measured.
+    #[serde(default)]
+    pub measure: Measure,
+    /// Which way it is better.
+    #[serde(default)]
+    pub better: Better,
+    /// What may be done now.
+    #[serde(default)]
+    pub scope: Scope,
+    /// The generation's tallies of the decision metric, in any order.
+    pub epochs: Vec<EpochTally>,
+    /// The metrics that no arm may harm.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guardrails: Vec<GuardedMetric>,
+}
+
+/// How much of the policy a tick goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// All of it.
+    #[default]
+    Growth,
+    /// Guardrails alone: between growth ticks, and where people move the boundaries.
+    Guardrails,
+}
+
+/// A metric that no arm may harm, and its tallies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GuardedMetric {
+    /// Its key.
+    pub metric: String,
+    /// How it is measured.
+    pub measure: Measure,
+    /// Which way it is better.
+    pub better: Better,
+    /// How much worse than control is borne, relative, 0 to below 1.
+    pub margin: f64,
+    /// How far it may go by itself.
+    pub action: GuardrailAction,
+    /// The generation's tallies of it, in any order.
     pub epochs: Vec<EpochTally>,
 }
 
@@ -84,8 +127,47 @@ pub struct Decision {
     pub burn_in: BurnIn,
     /// The arm to put before a person, if one is clearly best.
     pub conclude: Option<Conclude>,
+    /// Whether that arm may be shipped: what a person should wait for. With `conclude` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ship: Option<Ship>,
+    /// The guardrails that speak, by metric and arm.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guardrails: Vec<GuardrailDecision>,
     /// Why nothing grows; none when something does.
     pub hold: Option<HoldReason>,
+}
+
+/// What speaks for shipping an arm beside its P(best). A person is prompted when all three hold.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Ship {
+    /// The generation has seen every day of the week.
+    pub full_week: bool,
+    /// The period-weighted estimate agrees with E3.
+    pub opinions_agree: bool,
+    /// The confidence sequence against control excludes no benefit. Over all arms together, an arm that is no better is
+    /// put before a person with a probability of at most 5%, however often one looks.
+    pub beyond_chance: bool,
+}
+
+impl Ship {
+    /// Whether nothing is missing.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.full_week && self.opinions_agree && self.beyond_chance
+    }
+}
+
+/// A guardrail that speaks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GuardrailDecision {
+    /// The metric's key.
+    pub metric: String,
+    /// Which arm does harm.
+    pub arm: usize,
+    /// ln M of the e-process.
+    pub log_evidence: f64,
+    /// What is done: at most what the metric's guardrail may do, and a kill only at the evidence for one.
+    pub action: GuardrailAction,
 }
 
 impl Decision {
@@ -93,6 +175,15 @@ impl Decision {
     #[must_use]
     pub fn grows(&self) -> bool {
         self.arms.iter().any(|arm| arm.grow_by > Width::ZERO)
+    }
+
+    /// The arms that guardrails kill, each once.
+    pub fn guardrail_kills(&self) -> impl Iterator<Item = usize> + '_ {
+        let kills = |guard: &&GuardrailDecision| guard.action == GuardrailAction::Kill;
+        let mut arms: Vec<usize> = self.guardrails.iter().filter(kills).map(|guard| guard.arm).collect();
+        arms.sort_unstable();
+        arms.dedup();
+        arms.into_iter()
     }
 
     /// Whether `input` leads to this very decision, to the last bit (I7).
@@ -186,6 +277,8 @@ pub enum HoldReason {
     Frozen,
     /// See [`Decision::burn_in`].
     BurnIn,
+    /// Only guardrails were asked: see [`Scope`].
+    NotDue,
     /// No live arm that is likely better than control owns less than it deserves.
     NobodyDeserves,
     /// Control is at its floor.

@@ -1,25 +1,24 @@
-//! What people are shown of each arm, now: raw rate, lift, who is probably best, and an interval that stays true however
-//! often they look. It decides nothing.
+//! What people are shown of each arm, now: raw means, lift, who is probably best, an interval that stays true however
+//! often they look, and what others make of the same tallies. It decides nothing.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EpochTally, Estimator, PointsCache, PolicyError, Posterior, Prior, compare};
+use crate::anytime::{ALPHA, confidence_sequence};
+use crate::beta::compare_pooled;
+use crate::opinion::{Opinion, Z_95, opinions};
+use crate::{
+    Better, Comparison, EpochTally, Estimator, Measure, PointsCache, PolicyError, Posterior, Prior, compare,
+    potential_value_remaining,
+};
+use inroad_assignment::PosteriorKind;
 
-/// The mixture's scale for [`anytime_half_width`]: tightest when V ≈ 300.
-pub const ANYTIME_RHO: f64 = 40.0;
-/// Standard deviations either side of the mean that hold 95% of a normal.
-const Z_95: f64 = 1.959_963_984_540_054;
-/// Error probability of the intervals.
-const ALPHA: f64 = 0.05;
-/// Information on a log-lift, in conversions, below which an estimate without prior is no estimate.
-const INFORMATION_MIN: f64 = 1e-3;
-
-/// An estimate with its interval, each as a relative lift over control: 0.1 is ten per cent more.
+/// An estimate with its interval: of a relative lift over control (0.1 is ten per cent more), or where it says so of a
+/// difference.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
-    /// The middle, on the log scale.
+    /// The middle; for lifts on the log scale.
     pub estimate: f64,
-    /// Lower end, above −1.
+    /// Lower end; of a lift, above −1.
     pub low: f64,
     /// Upper end; it may be huge, never infinite.
     pub high: f64,
@@ -27,27 +26,62 @@ pub struct Interval {
 
 impl Interval {
     /// From an estimate and a half width on the log scale.
-    fn from_log(middle: f64, half_width: f64) -> Self {
+    pub(crate) fn from_log(middle: f64, half_width: f64) -> Self {
         // Beyond a factor of e^±100 the ends say nothing, and infinity cannot be stored as JSON.
         let lift = |log: f64| libm::expm1(log.clamp(-100.0, 100.0));
         Self { estimate: lift(middle), low: lift(middle - half_width), high: lift(middle + half_width) }
     }
+
+    /// The middle 95% of an arm's lift.
+    pub(crate) fn credible(posterior: &Posterior, arm: usize) -> Self {
+        Self::from_log(posterior.mean[arm], Z_95 * posterior.sd(arm))
+    }
+
+    /// Whether `value` lies within, ends included.
+    #[must_use]
+    pub fn holds(&self, value: f64) -> bool {
+        (self.low..=self.high).contains(&value)
+    }
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct SummaryQuestion<'a> {
+    /// A metric's tallies.
+    pub epochs: &'a [EpochTally],
+    /// How it is measured.
+    pub measure: Measure,
+    /// Which way it is better.
+    pub better: Better,
+    /// One per arm, control first and live.
+    pub live: &'a [bool],
+    /// Prior standard deviation of a log-lift.
+    pub tau: f64,
+    /// What P(best) is computed from.
+    pub posterior: PosteriorKind,
+    /// Chooses the draws.
+    pub seed: u64,
+    /// How many, as a power of two, 6..=16.
+    pub draws_log2: u32,
 }
 
 /// One arm, as people are shown it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ArmSummary {
     /// Stable records.
     pub n: u64,
-    /// Converted among them.
+    /// Those of them with an outcome.
     pub s: u64,
-    /// s/n, 0..=1; none without records. Arms' raw rates are not comparable when shares have changed: `lift` is.
-    pub rate: Option<f64>,
+    /// What a unit has come to on average: s/n for conversions, the mean, the ratio. None without records. Arms' raw means
+    /// are not comparable when shares have changed: `lift` is.
+    pub mean: Option<f64>,
     /// Posterior lift over control with its 95% credible interval; none for control.
     pub lift: Option<Interval>,
     /// Lift over control without prior, with a 95% confidence *sequence*: true at every look at once, with probability
     /// 95%. None for control and where there is no information.
     pub anytime: Option<Interval>,
+    /// What others make of it; none for control and with too few events.
+    pub opinion: Option<Opinion>,
     /// Probability of being the best live arm, 0..=1.
     pub p_best: f64,
     /// Probability of being better than control; ½ for control.
@@ -56,51 +90,64 @@ pub struct ArmSummary {
     pub expected_loss: Option<f64>,
 }
 
-/// Half the width, on the log scale, of the anytime-valid interval around an estimate of information `v` = 1/SE² > 0, at
-/// error `alpha`: √((V+ρ)·ln((V+ρ)/(ρα²)))/V. The normal-mixture boundary of Howard et al. (Annals of Statistics 2021).
-#[must_use]
-pub fn anytime_half_width(v: f64, rho: f64, alpha: f64) -> f64 {
-    ((v + rho) * libm::log((v + rho) / (rho * alpha * alpha))).sqrt() / v
+/// The state of every arm, and of the whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// One per arm, control first.
+    pub arms: Vec<ArmSummary>,
+    /// The live arm with the largest P(best).
+    pub leader: usize,
+    /// What the best arm may still be better by than the leader, relative, with 95% probability (Scott 2010); 0 is
+    /// nothing left to learn.
+    pub potential_value_remaining: f64,
 }
 
-/// The state of every arm. `live` has one entry per arm, control first and live; `tau` is the prior standard deviation of
-/// a log-lift; `seed` and `draws_log2` (6..=16) choose the draws.
-pub fn summarise(
-    epochs: &[EpochTally],
-    live: &[bool],
-    tau: f64,
-    seed: u64,
-    draws_log2: u32,
-    points: &mut PointsCache,
-) -> Result<Vec<ArmSummary>, PolicyError> {
+/// The state of every arm by one metric.
+pub fn summarise(question: &SummaryQuestion<'_>, points: &mut PointsCache) -> Result<Summary, PolicyError> {
+    let SummaryQuestion { epochs, measure, better, live, tau, posterior: kind, seed, draws_log2 } = *question;
     let arms = live.len();
     if live.first() != Some(&true) {
         return Err(PolicyError::ControlKilled);
     }
     let mut estimator = Estimator::default();
-    let posterior = estimator.fit(arms, epochs, Prior::Normal(tau))?;
-    let flat = estimator.fit(arms, epochs, Prior::Flat)?;
+    let flat = estimator.fit(measure, arms, epochs, Prior::Flat)?;
     let treated = live.iter().filter(|live| **live).count() - 1;
-    let comparison = compare(&posterior, live, points.get(seed, treated, draws_log2)?)?;
-    let summary = |arm: usize| {
-        let n: u64 = epochs.iter().map(|epoch| epoch.arms[arm].n).sum();
-        let s: u64 = epochs.iter().map(|epoch| epoch.arms[arm].s).sum();
-        ArmSummary {
-            n,
-            s,
-            rate: (n > 0).then(|| s as f64 / n as f64),
-            lift: (arm > 0).then(|| Interval::from_log(posterior.mean[arm], Z_95 * posterior.sd(arm))),
-            anytime: anytime(&flat, arm),
-            p_best: comparison.p_best[arm],
-            p_above_control: comparison.p_above_control[arm],
-            expected_loss: comparison.relative_loss(arm),
+    let points = points.get(seed, treated, draws_log2)?;
+    let (posterior, comparison) = match kind {
+        PosteriorKind::E3 => {
+            let posterior = estimator.fit(measure, arms, epochs, Prior::Normal(tau))?;
+            let comparison = compare(&posterior.clone().benefit(better), live, points)?;
+            (posterior, comparison)
         }
+        PosteriorKind::Pooled => compare_pooled(epochs, live, better)?,
     };
-    Ok((0..arms).map(summary).collect())
+    let leader = comparison.leader();
+    let potential_value_remaining =
+        potential_value_remaining(&posterior.clone().benefit(better), live, leader, points)?;
+    let opinions = opinions(measure, arms, epochs, &flat)?;
+    let arm = |arm: usize| arm_summary(question, arm, &posterior, &flat, &comparison, opinions[arm]);
+    Ok(Summary { arms: (0..arms).map(arm).collect(), leader, potential_value_remaining })
 }
 
-fn anytime(flat: &Posterior, arm: usize) -> Option<Interval> {
-    let information = 1.0 / flat.covariance[arm][arm];
-    (arm > 0 && information > INFORMATION_MIN)
-        .then(|| Interval::from_log(flat.mean[arm], anytime_half_width(information, ANYTIME_RHO, ALPHA)))
+fn arm_summary(
+    question: &SummaryQuestion<'_>,
+    arm: usize,
+    posterior: &Posterior,
+    flat: &Posterior,
+    comparison: &Comparison,
+    opinion: Option<Opinion>,
+) -> ArmSummary {
+    let cells = || question.epochs.iter().map(|epoch| question.measure.cell(&epoch.arms[arm]));
+    let (sum, size): (f64, f64) = cells().fold((0.0, 0.0), |(sum, size), cell| (sum + cell.sum, size + cell.size));
+    ArmSummary {
+        n: question.epochs.iter().map(|epoch| epoch.arms[arm].n).sum(),
+        s: question.epochs.iter().map(|epoch| epoch.arms[arm].s).sum(),
+        mean: (size > 0.0).then(|| sum / size),
+        lift: (arm > 0).then(|| Interval::credible(posterior, arm)),
+        anytime: confidence_sequence(flat, arm, ALPHA),
+        opinion,
+        p_best: comparison.p_best[arm],
+        p_above_control: comparison.p_above_control[arm],
+        expected_loss: comparison.relative_loss(arm),
+    }
 }

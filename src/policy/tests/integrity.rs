@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 
-use inroad_policy::{ArmTally, EpochKey, EpochTally, SrmAlarm, check_sample_ratio, guardrail};
+use inroad_policy::{
+    ArmTally, Better, EpochKey, EpochTally, GuardrailQuestion, Measure, SrmAlarm, check_sample_ratio, guardrail,
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Binomial, Distribution};
@@ -20,7 +22,7 @@ fn growing(loss: f64, rng: &mut impl Rng) -> Vec<EpochTally> {
                 let n = if k == 3 { left } else { Binomial::new(left, (share / rest).min(1.0)).unwrap().sample(rng) };
                 (left, rest) = (left - n, rest - share);
                 let lost = if k == 1 { Binomial::new(n, loss).unwrap().sample(rng) } else { 0 };
-                ArmTally { first: n - lost, n: 0, s: 0 }
+                ArmTally { first: n - lost, n: 0, s: 0, ..ArmTally::default() }
             });
             let arms = arms.collect();
             EpochTally { epoch: EpochKey { tick, revision: 1 }, arms, shares }
@@ -63,7 +65,10 @@ fn the_order_of_the_epochs_does_not_matter() {
 fn with_constant_shares_and_two_arms_the_report_is_pearsons() {
     let epoch = EpochTally {
         epoch: EpochKey { tick: 0, revision: 1 },
-        arms: vec![ArmTally { first: 530, n: 0, s: 0 }, ArmTally { first: 470, n: 0, s: 0 }],
+        arms: vec![
+            ArmTally { first: 530, n: 0, s: 0, ..ArmTally::default() },
+            ArmTally { first: 470, n: 0, s: 0, ..ArmTally::default() },
+        ],
         shares: vec![0.5, 0.5],
     };
     let ratio = check_sample_ratio(2, &[epoch]).unwrap();
@@ -75,7 +80,7 @@ fn with_constant_shares_and_two_arms_the_report_is_pearsons() {
 fn arms_that_expect_nobody_are_left_out_with_their_degree_of_freedom() {
     let epoch = |shares: Vec<f64>, first: [u64; 3]| EpochTally {
         epoch: EpochKey { tick: 0, revision: 1 },
-        arms: first.iter().map(|&first| ArmTally { first, n: 0, s: 0 }).collect(),
+        arms: first.iter().map(|&first| ArmTally { first, n: 0, s: 0, ..ArmTally::default() }).collect(),
         shares,
     };
     let killed = check_sample_ratio(3, &[epoch(vec![0.6, 0.4, 0.0], [600, 400, 0])]).unwrap();
@@ -87,16 +92,26 @@ fn arms_that_expect_nobody_are_left_out_with_their_degree_of_freedom() {
     assert!(check_sample_ratio(3, &[epoch(vec![0.6, 0.6, 0.0], [1, 1, 1])]).is_err());
 }
 
+fn asked(epochs: &[EpochTally], margin: f64, alpha: f64) -> GuardrailQuestion<'_> {
+    let (measure, better) = (Measure::Conversion, Better::More);
+    GuardrailQuestion { epochs, measure, better, arms: 2, margin, guardrails: 1, alpha }
+}
+
 /// 110 looks at 240 units a look in the arm, 2,400 in control, 5% base.
 fn kill_rate(lift: f64, runs: usize, rng: &mut impl Rng) -> f64 {
     let mut killed = 0;
     for _ in 0..runs {
         let mut epochs = Vec::new();
         for tick in 0..110 {
-            let mut arm = |n: u64, rate: f64| ArmTally { first: n, n, s: Binomial::new(n, rate).unwrap().sample(rng) };
+            let mut arm = |n: u64, rate: f64| ArmTally {
+                first: n,
+                n,
+                s: Binomial::new(n, rate).unwrap().sample(rng),
+                ..ArmTally::default()
+            };
             let arms = vec![arm(2400 / 4, 0.05), arm(240 / 4, 0.05 * (1.0 + lift))];
             epochs.push(EpochTally { epoch: EpochKey { tick, revision: 1 }, arms, shares: Vec::new() });
-            if guardrail(&epochs, 2, 1, 0.0, 1, 0.05).unwrap().kill {
+            if guardrail(&asked(&epochs, 0.0, 0.05), 1).unwrap().kill {
                 killed += 1;
                 break;
             }
@@ -114,13 +129,16 @@ fn the_guardrail_kills_harm_and_spares_the_harmless() {
 
 #[test]
 fn an_arm_that_converts_nobody_is_killed_by_its_guardrail() {
-    let arms = vec![ArmTally { first: 2000, n: 2000, s: 100 }, ArmTally { first: 500, n: 500, s: 0 }];
+    let arms = vec![
+        ArmTally { first: 2000, n: 2000, s: 100, ..ArmTally::default() },
+        ArmTally { first: 500, n: 500, s: 0, ..ArmTally::default() },
+    ];
     let epochs = [EpochTally { epoch: EpochKey { tick: 0, revision: 1 }, arms, shares: Vec::new() }];
-    let evidence = guardrail(&epochs, 2, 1, 0.02, 1, 0.05).unwrap();
+    let evidence = guardrail(&asked(&epochs, 0.02, 0.05), 1).unwrap();
     assert!(evidence.kill && evidence.alert);
-    let twenty = guardrail(&epochs[..0], 2, 1, 0.02, 1, 0.05).unwrap();
+    let twenty = guardrail(&asked(&epochs[..0], 0.02, 0.05), 1).unwrap();
     assert!(!twenty.alert && twenty.log_evidence.abs() < 1e-12, "no data, no evidence");
-    assert!(guardrail(&epochs, 2, 0, 0.02, 1, 0.05).is_err());
-    assert!(guardrail(&epochs, 2, 1, 1.0, 1, 0.05).is_err());
-    assert!(guardrail(&epochs, 2, 1, 0.1, 1, 0.0).is_err());
+    assert!(guardrail(&asked(&epochs, 0.02, 0.05), 0).is_err());
+    assert!(guardrail(&asked(&epochs, 1.0, 0.05), 1).is_err());
+    assert!(guardrail(&asked(&epochs, 0.1, 0.0), 1).is_err());
 }

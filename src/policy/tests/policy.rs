@@ -17,7 +17,8 @@ use proptest::prelude::*;
 /// Ten equal days of these records and conversions per arm.
 fn after_ten_days(n: &[u64], s: &[u64]) -> TickInput {
     let mut input = fresh(n.len());
-    let arms: Vec<ArmTally> = n.iter().zip(s).map(|(&n, &s)| ArmTally { first: n, n, s }).collect();
+    let arms: Vec<ArmTally> =
+        n.iter().zip(s).map(|(&n, &s)| ArmTally { first: n, n, s, ..ArmTally::default() }).collect();
     input.epochs = (0..10)
         .map(|tick| EpochTally { epoch: EpochKey { tick, revision: 1 }, arms: arms.clone(), shares: Vec::new() })
         .collect();
@@ -73,7 +74,7 @@ prop_compose! {
         let shares = if known_shares { served(&input) } else { Vec::new() };
         input.epochs = cells.iter().enumerate().map(|(tick, cells)| EpochTally {
             epoch: EpochKey { tick: tick as i64, revision: 1 },
-            arms: cells.iter().map(|&(n, rate)| ArmTally { first: n, n, s: (n as f64 * rate * rate) as u64 }).collect(),
+            arms: cells.iter().map(|&(n, rate)| ArmTally { first: n, n, s: (n as f64 * rate * rate) as u64, ..ArmTally::default() }).collect(),
             shares: shares.clone(),
         }).collect();
         input

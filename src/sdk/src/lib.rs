@@ -50,6 +50,7 @@ mod decision;
 mod dedupe;
 mod deliver;
 mod error;
+mod held;
 mod outcome;
 mod queue;
 mod report;

@@ -117,9 +117,15 @@ impl Report {
         lock(&self.refused).insert(refusal.experiment, refusal.reason);
     }
 
-    /// A good state of this experiment has come, or it is gone.
-    pub(crate) fn accept(&self, experiment: &str) {
-        lock(&self.refused).remove(experiment);
+    /// Good states of these experiments have come, or they are gone.
+    pub(crate) fn accept<'a>(&self, experiments: impl Iterator<Item = &'a str>) {
+        let mut refused = lock(&self.refused);
+        for experiment in experiments {
+            if refused.is_empty() {
+                return;
+            }
+            refused.remove(experiment);
+        }
     }
 
     /// Events that the server refused; each reason is logged when it is first met.

@@ -40,7 +40,7 @@ impl Shared {
     pub(crate) fn take(&self, sent: v1::WatchSnapshotsResponse, source: Source) -> Result<(), Error> {
         let old = self.state.load_full();
         if old.is_heartbeat(&sent) {
-            self.source.send_replace(source);
+            self.come_from(source);
             return Ok(());
         }
         let step = old.next(sent)?;
@@ -49,15 +49,22 @@ impl Shared {
             self.dedupe.clear();
         }
         self.report.stale.fetch_add(step.stale, Ordering::Relaxed);
-        step.accepted.iter().for_each(|experiment| self.report.accept(experiment));
+        self.report.accept(step.accepted.iter().map(|experiment| experiment.parts().key.as_str()));
         step.refused.into_iter().for_each(|refusal| self.report.refuse(refusal));
-        self.source.send_replace(source);
+        self.come_from(source);
         if step.changed {
             let version = step.state.version;
             self.state.store(Arc::new(step.state));
             self.changes.send_replace(version);
         }
         Ok(())
+    }
+
+    /// Says where what is in use comes from, if it came from elsewhere before: telling costs more than asking.
+    fn come_from(&self, source: Source) {
+        if *self.source.borrow() != source {
+            self.source.send_replace(source);
+        }
     }
 
     /// Queues the exposure that a decision is, unless the same one was queued lately.

@@ -9,6 +9,7 @@ use inroad_assignment::{Assignment, Context, Reason, ServedExperiment, Timestamp
 use inroad_wire::{served_from_wire, v1};
 
 use crate::error::Error;
+use crate::held::{Draft, Held};
 use crate::report::Refusal;
 
 /// Where an experiment stands, by its key.
@@ -23,7 +24,7 @@ pub(crate) struct State {
     pub(crate) store_id: String,
     /// Found by key once; after that an answer refers to its experiment by its place.
     places: Arc<Places>,
-    experiments: Vec<Arc<ServedExperiment>>,
+    experiments: Held,
 }
 
 /// A step from one state to the next.
@@ -36,7 +37,7 @@ pub(crate) struct Step {
     pub(crate) other_store: bool,
     pub(crate) refused: Vec<Refusal>,
     /// Whose good state has come, or who is gone.
-    pub(crate) accepted: Vec<String>,
+    pub(crate) accepted: Vec<Arc<ServedExperiment>>,
     /// How many were older than what is here.
     pub(crate) stale: u64,
 }
@@ -69,7 +70,7 @@ impl State {
         self.places.get(key).and_then(|place| self.experiments.get(*place as usize))
     }
 
-    pub(crate) fn experiments(&self) -> &[Arc<ServedExperiment>] {
+    pub(crate) fn experiments(&self) -> &Held {
         &self.experiments
     }
 
@@ -93,30 +94,29 @@ impl State {
         let behind = !other_store && sent.version < self.version;
         let (mut refused, mut accepted, mut stale) = (Vec::new(), Vec::new(), 0);
         // In order of their keys. Most messages change one experiment, and none comes or goes.
-        let mut held = if other_store { Vec::new() } else { self.experiments.clone() };
-        let before = held.len();
+        let mut draft = Draft::of(if other_store { Held::default() } else { self.experiments.clone() });
         if !behind && (sent.full || !sent.removed.is_empty()) {
             let named: HashSet<&str> = sent.experiments.iter().map(|e| e.key.as_str()).collect();
-            held.retain(|old| {
+            let is_gone = |old: &Arc<ServedExperiment>| {
                 let key = old.parts().key.as_str();
-                let gone = sent.full && !named.contains(key) || sent.removed.iter().any(|r| r == key);
-                if gone {
-                    accepted.push(key.to_owned());
-                }
-                !gone
-            });
+                sent.full && !named.contains(key) || sent.removed.iter().any(|r| r == key)
+            };
+            accepted.extend(self.experiments.iter().filter(|old| !other_store && is_gone(old)).cloned());
+            if !accepted.is_empty() {
+                draft.list().retain(|old| !is_gone(old));
+            }
         }
-        let mut same_keys = !other_store && held.len() == before;
         let version = if behind { self.version } else { sent.version };
-        let mut changed = !same_keys || !self.ready || version != self.version;
+        let mut changed = other_store || !draft.same_places() || !self.ready || version != self.version;
         for sent in sent.experiments {
             let key = sent.key.clone();
             // Places hold as long as no key has come or gone; then a search of what is in order.
-            let place = match self.places.get(key.as_str()).filter(|_| same_keys) {
+            let known = self.places.get(key.as_str()).filter(|_| !other_store && draft.same_places());
+            let place = match known {
                 Some(place) => Ok(*place as usize),
-                None => held.binary_search_by(|e| e.parts().key.as_str().cmp(&key)),
+                None => draft.list().binary_search_by(|e| e.parts().key.as_str().cmp(&key)),
             };
-            let old = place.ok().and_then(|place| held.get(place));
+            let old = place.ok().and_then(|place| draft.get(place));
             match old.map(|old| sent.version.cmp(&old.parts().version)) {
                 // Only older, as from a replica that lags: nothing is wrong with it, and nothing to be done with it.
                 Some(Ordering::Less) => {
@@ -124,7 +124,7 @@ impl State {
                     continue;
                 }
                 Some(Ordering::Equal) => {
-                    accepted.push(key);
+                    accepted.extend(old.cloned());
                     continue;
                 }
                 Some(Ordering::Greater) | None => {}
@@ -135,25 +135,25 @@ impl State {
             });
             match checked {
                 Ok(new) => {
+                    let new = Arc::new(new);
                     match place {
-                        Ok(place) => held[place] = Arc::new(new),
-                        Err(place) => {
-                            held.insert(place, Arc::new(new));
-                            same_keys = false;
-                        }
+                        Ok(place) => draft.replace(place, Arc::clone(&new)),
+                        Err(place) => draft.list().insert(place, Arc::clone(&new)),
                     }
-                    accepted.push(key);
+                    accepted.push(new);
                     changed = true;
                 }
                 Err(reason) => refused.push(Refusal { experiment: key, reason }),
             }
         }
-        let places = if same_keys { Arc::clone(&self.places) } else { Arc::new(places_of(&held)) };
-        let state = Self { ready: true, version, store_id: sent.store_id, places, experiments: held };
+        let same_places = !other_store && draft.same_places();
+        let experiments = draft.done();
+        let places = if same_places { Arc::clone(&self.places) } else { Arc::new(places_of(&experiments)) };
+        let state = Self { ready: true, version, store_id: sent.store_id, places, experiments };
         Ok(Step { state, changed, other_store, refused, accepted, stale })
     }
 }
 
-fn places_of(experiments: &[Arc<ServedExperiment>]) -> Places {
+fn places_of(experiments: &Held) -> Places {
     experiments.iter().zip(0..).map(|(e, place)| (e.parts().key.as_str().into(), place)).collect()
 }

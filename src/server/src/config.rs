@@ -40,6 +40,8 @@ pub struct ServerConfig {
     pub max_streams: usize,
     /// How many events may be acknowledged and not yet folded before new ones are refused.
     pub max_backlog: u64,
+    /// How long raw events are kept in the log once they are counted; for ever if there is none.
+    pub retain_events: Option<Duration>,
     /// How many exposures of Assign may wait for the log.
     pub exposure_queue: usize,
     /// The longest that a unary call may take.
@@ -56,6 +58,7 @@ impl Default for ServerConfig {
             lead: Duration::from_secs(2),
             max_streams: 10_000,
             max_backlog: 5_000_000,
+            retain_events: None,
             exposure_queue: 100_000,
             request_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),

@@ -1,7 +1,7 @@
 //! A decision in plain words, from its stored record alone.
 
-use inroad_assignment::Experiment;
-use inroad_policy::{BurnInGap, Decision, Freeze, HoldReason, TickInput};
+use inroad_assignment::{Experiment, GuardrailAction};
+use inroad_policy::{BurnInGap, Decision, Freeze, HoldReason, Ship, TickInput};
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1;
 
@@ -31,6 +31,7 @@ pub fn decision_to_wire(
             expected_loss: -(-decided.expected_loss.unwrap_or_default()).exp_m1(),
             share_before: before,
             share_after: after,
+            why: why(i, input, decision),
         }
     });
     v1::Decision {
@@ -38,8 +39,9 @@ pub fn decision_to_wire(
         generation,
         revision: revision.unwrap_or_default(),
         arms: arms.collect(),
-        hold: hold_reason(decision).to_owned(),
-        killed: decision.kill.iter().map(|arm| name(*arm)).collect(),
+        hold: if input.settings.shadow { "SHADOW" } else { hold_reason(decision) }.to_owned(),
+        killed: decision.kill.iter().copied().chain(decision.guardrail_kills()).map(name).collect(),
+        shadow: input.settings.shadow,
         conclude: decision.conclude.map(|c| name(c.arm)).unwrap_or_default(),
         summary: summary(input, decision, &name),
     }
@@ -47,6 +49,17 @@ pub fn decision_to_wire(
 
 fn summary(input: &TickInput, decision: &Decision, name: &dyn Fn(usize) -> String) -> String {
     let mut said = Vec::new();
+    if input.settings.shadow {
+        said.push("in shadow, nothing is done of what follows".to_owned());
+    }
+    for spoken in &decision.guardrails {
+        let (arm, metric) = (name(spoken.arm), &spoken.metric);
+        let evidence = spoken.log_evidence.exp();
+        said.push(format!(
+            "guardrail {metric}: {arm} does harm (evidence {evidence:.0} to 1); {}",
+            done(spoken.action)
+        ));
+    }
     for arm in &decision.kill {
         let below = decision.arms.get(*arm).map_or(0.0, |d| 1.0 - d.p_above_control);
         said.push(format!("{} is killed: worse than control with probability {:.1}%", name(*arm), 100.0 * below));
@@ -67,16 +80,80 @@ fn summary(input: &TickInput, decision: &Decision, name: &dyn Fn(usize) -> Strin
             }
             (HoldReason::Frozen, ..) => "frozen: events were not all counted in time".to_owned(),
             (HoldReason::BurnIn, _, gap) => burn_in(input, gap, name),
+            (HoldReason::NotDue, ..) => "only guardrails were asked".to_owned(),
             (HoldReason::NobodyDeserves, ..) => "nothing grows: nobody deserves more than it has".to_owned(),
             (HoldReason::NoHeadroom, ..) => "nothing grows: control is at its floor".to_owned(),
             (HoldReason::BelowMinStep, ..) => "nothing grows: the step would be too small to be worth a revision".to_owned(),
         });
     }
     if let Some(conclude) = decision.conclude {
+        let head = format!("{} is {:.1}% likely best", name(conclude.arm), 100.0 * conclude.p_best);
         let advice = if conclude.arm == 0 { "roll back" } else { "ship it" };
-        said.push(format!("{} is {:.1}% likely best: {advice}?", name(conclude.arm), 100.0 * conclude.p_best));
+        let waits = decision.ship.map(waits_for).unwrap_or_default();
+        said.push(if waits.is_empty() { format!("{head}: {advice}?") } else { format!("{head}, but {waits}") });
     }
     said.join("; ")
+}
+
+fn done(action: GuardrailAction) -> &'static str {
+    match action {
+        GuardrailAction::Alert => "somebody should look",
+        GuardrailAction::Freeze => "it grows no more",
+        GuardrailAction::Kill => "it is killed",
+    }
+}
+
+/// What speaks against shipping yet; nothing if nothing does.
+pub fn waits_for(ship: Ship) -> String {
+    let reasons = [
+        (ship.full_week, "it has not seen every day of a week"),
+        (ship.opinions_agree, "the period-weighted estimate does not agree"),
+        (ship.beyond_chance, "chance is not excluded at every look (the confidence sequence holds 0)"),
+    ];
+    let missing: Vec<&str> = reasons.iter().filter(|(holds, _)| !holds).map(|(_, said)| *said).collect();
+    missing.join(" and ")
+}
+
+/// Why one arm's share moved, or did not.
+fn why(arm: usize, input: &TickInput, decision: &Decision) -> String {
+    let (Some(state), Some(decided)) = (input.arms.get(arm), decision.arms.get(arm)) else { return String::new() };
+    let percent = |share: f64| format!("{:.2}%", 100.0 * share);
+    let harms = |action| decision.guardrails.iter().find(|g| g.arm == arm && g.action == action);
+    if arm == 0 {
+        let given: u128 = decision.arms.iter().map(|arm| arm.grow_by.get()).sum();
+        let given = given as f64 / inroad_assignment::Width::LINE.get() as f64;
+        return if given > 0.0 { format!("gives {}", percent(given)) } else { "gives nothing".to_owned() };
+    }
+    if state.killed {
+        return "is killed: its units are served control".to_owned();
+    }
+    if let Some(guard) = harms(GuardrailAction::Kill) {
+        return format!("is killed by guardrail {}", guard.metric);
+    }
+    if decision.kill.contains(&arm) {
+        return format!("is killed: {} likely to be worse than control", percent(1.0 - decided.p_above_control));
+    }
+    let (target, owned) = (percent(decided.target_share), percent(state.owned.share()));
+    if decided.grow_by.get() > 0 {
+        let lacking = decided.target_share - state.owned.share();
+        let capped =
+            if decided.grow_by.share() < lacking - 1e-9 { "; the rest has to wait: cap or headroom" } else { "" };
+        let step = percent(decided.grow_by.share());
+        return format!(
+            "grows by {step} from {owned} towards {target}, being {} likely best{capped}",
+            percent(decided.p_best)
+        );
+    }
+    if let Some(guard) = harms(GuardrailAction::Freeze) {
+        return format!("is held back by guardrail {}", guard.metric);
+    }
+    if decided.p_above_control <= 0.5 {
+        return format!("stays: only {} likely to be better than control", percent(decided.p_above_control));
+    }
+    if decided.target_share <= state.owned.share() {
+        return format!("stays: being {} likely best, it deserves no more than its {owned}", percent(decided.p_best));
+    }
+    format!("stays at {owned}, though it deserves {target}: see the decision's summary")
 }
 
 fn burn_in(input: &TickInput, gap: Option<BurnInGap>, name: &dyn Fn(usize) -> String) -> String {

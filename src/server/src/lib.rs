@@ -1,9 +1,10 @@
 //! The Inroad server: everything that has a clock, a socket or a task.
 //!
 //! A request goes one way: [`services`] parse it, the [`catalogue`] answers or changes, the store keeps. An event goes
-//! one way: [`ingest`] checks it, the log keeps it, the [`fold`] counts it. A revision goes one way: the [`reallocator`]
+//! one way: [`ingest`] checks it, the log keeps it, the [`fold`] counts it, and [`retention`] lets it go. A revision goes one way: the [`reallocator`]
 //! wakes, a [`tick`] decides, the catalogue stores and publishes, watchers hear.
 
+pub mod backup;
 pub mod catalogue;
 pub mod clock;
 pub mod config;
@@ -15,7 +16,10 @@ pub mod http;
 pub mod ingest;
 pub mod metrics;
 pub mod reallocator;
+pub mod report;
+pub mod retention;
 pub mod services;
+pub mod tallies;
 pub mod tick;
 
 use std::net::SocketAddr;
@@ -33,6 +37,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
 
+pub use backup::backup;
 pub use config::ServerConfig;
 pub use error::ServerError;
 
@@ -43,6 +48,7 @@ use crate::exposures::Exposures;
 use crate::fold::Fold;
 use crate::metrics::Metrics;
 use crate::reallocator::Reallocator;
+use crate::retention::Retention;
 use crate::services::Shared;
 use crate::tick::Ticker;
 
@@ -94,6 +100,10 @@ impl Server {
             config.exposure_queue,
             queue_closing,
         );
+        let retaining = config.retain_events.map(|keep| {
+            let (store, clock, metrics) = (Arc::clone(&store), Arc::clone(&clock), Arc::clone(&metrics));
+            tokio::spawn(Retention { store, clock, metrics, keep }.run(stopping.clone()))
+        });
         let drain_timeout = config.drain_timeout;
         let shared = Arc::new(Shared {
             clock,
@@ -109,7 +119,7 @@ impl Server {
         let serving = tokio::spawn(listen(Arc::clone(&shared), listener, stopping)?);
         tracing::info!(%address, folder = %shared.config.folder.display(), "serving");
         drop(shared);
-        let tasks = Tasks { serving, ticking, draining, folding: fold_task };
+        let tasks = Tasks { serving, ticking, retaining, draining, folding: fold_task };
         Ok(RunningServer { address, stop, close_queue, stop_fold, store, tasks, drain_timeout })
     }
 }
@@ -180,6 +190,8 @@ fn listen(
 struct Tasks {
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
     ticking: JoinHandle<()>,
+    /// None if events are kept for ever.
+    retaining: Option<JoinHandle<()>>,
     draining: JoinHandle<()>,
     folding: JoinHandle<()>,
 }
@@ -221,6 +233,9 @@ impl RunningServer {
             let _ = (&mut self.tasks.serving).await;
         }
         let _ = self.tasks.ticking.await;
+        if let Some(retaining) = self.tasks.retaining {
+            let _ = retaining.await;
+        }
         // Nobody is answered any more, so nothing more is queued.
         let _ = self.close_queue.send(true);
         let _ = tokio::time::timeout(self.drain_timeout, self.tasks.draining).await;

@@ -37,6 +37,8 @@ pub struct Metrics {
     pub log_head: Gauge<i64, AtomicI64>,
     /// Events folded.
     pub folded: Counter<u64, AtomicU64>,
+    /// Events deleted from the log for their age.
+    pub pruned: Counter<u64, AtomicU64>,
     /// How long one step of the fold took.
     pub fold_seconds: Histogram,
     /// How long a group took to get on disk.
@@ -75,6 +77,7 @@ impl Metrics {
             backlog: register!("backlog_events", "Events acknowledged and not yet folded", Gauge::default()),
             log_head: register!("log_head", "Last place in the log", Gauge::default()),
             folded: register!("events_folded", "Events folded into the counts", Counter::default()),
+            pruned: register!("events_pruned", "Events deleted from the log for their age", Counter::default()),
             fold_seconds: register!("fold_step_seconds", "Time of one step of the fold", seconds()),
             append_seconds: register!("append_seconds", "Time until a batch was on disk", seconds()),
             watchers: register!("watchers", "Snapshot streams open", Gauge::default()),

@@ -2,10 +2,11 @@
 //! by the wall's clock, so that what is decided is published before the tick begins and takes effect as it begins (I4).
 //! Experiments with a manual clock tick when their caller advances it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use inroad_assignment::{Experiment, Policy, Status, Timestamp};
+use inroad_assignment::{Experiment, ExperimentKey, Policy, Status, Timestamp};
 use inroad_store::StoreError;
 use tokio::sync::watch;
 
@@ -36,6 +37,11 @@ pub struct Reallocator {
     advancing: tokio::sync::Mutex<()>,
 }
 
+/// How often guardrails are asked, between growth ticks as well.
+const GUARD_EVERY: Duration = Duration::from_secs(3600);
+/// Who the audit log says did what guardrails did.
+pub const GUARDRAIL_ACTOR: &str = "inroad-guardrails";
+
 /// How often a decision is made anew because somebody changed the experiment while it was made.
 const ATTEMPTS: usize = 8;
 
@@ -59,18 +65,27 @@ impl Reallocator {
     /// Ticks by the wall's clock until `stop` turns true.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut changes = self.catalogue.subscribe();
+        // In memory alone: after a restart the guardrails of everything are asked at once, which does no harm.
+        let mut guarded: HashMap<ExperimentKey, i64> = HashMap::new();
         while !*stop.borrow() {
             let state = changes.borrow_and_update().clone();
             let now = self.clock.now();
             let mut next = now.plus(LONGEST_SLEEP);
             for (key, entry) in &state.entries {
+                if *stop.borrow() {
+                    return;
+                }
+                let hour = now.tick(GUARD_EVERY);
+                if is_guarded(&entry.experiment) && entry.experiment.manual_now.is_none() {
+                    if guarded.insert(key.clone(), hour) != Some(hour) {
+                        self.guard(key.as_str(), now).await;
+                    }
+                    next = next.min(Timestamp::start_of_tick(hour + 1, GUARD_EVERY));
+                }
                 let Some(wake_at) = self.wake_at(&entry.experiment, now) else { continue };
                 if wake_at > now {
                     next = next.min(wake_at);
                     continue;
-                }
-                if *stop.borrow() {
-                    return;
                 }
                 let at = self.due_tick(&entry.experiment, now);
                 if let Err(error) = self.wall_tick(key.as_str(), POLICY_ACTOR, at).await {
@@ -114,6 +129,17 @@ impl Reallocator {
         Ok(ticked)
     }
 
+    /// Asks an experiment's guardrails. What fails is tried again in an hour.
+    async fn guard(&self, key: &str, at: Timestamp) {
+        match self.ticker.guard(key, GUARDRAIL_ACTOR, at).await {
+            Ok(ticked) => ticked.iter().for_each(|ticked| self.told(key, ticked)),
+            Err(error) => {
+                self.metrics.failed_ticks.inc();
+                tracing::error!(experiment = key, %error, "the guardrails could not be asked");
+            }
+        }
+    }
+
     /// Lets the policy decide now.
     pub async fn reallocate_now(&self, key: &str, actor: &str) -> Result<(Entry, Ticked), ServerError> {
         let now = self.catalogue.state().get(key)?.experiment.now(self.clock.now());
@@ -140,8 +166,13 @@ impl Reallocator {
                 _ => None,
             };
             let Some(boundary) = step else {
+                let guards = is_guarded(experiment) && experiment.manual_now.is_some_and(|now| to > now);
                 let by = By { actor, action: "advance", expected_version: None };
-                let (entry, ()) = self.catalogue.change(key, by, |e, _| Ok((e.advance_clock(to)?, None))).await?;
+                let (mut entry, ()) = self.catalogue.change(key, by, |e, _| Ok((e.advance_clock(to)?, None))).await?;
+                if guards {
+                    self.guard(key, to).await;
+                    entry = self.catalogue.state().get(key)?.clone();
+                }
                 return Ok((entry, told));
             };
             if told.len() >= MAX_TICKS_PER_ADVANCE {
@@ -179,6 +210,17 @@ impl Reallocator {
 
     fn told(&self, key: &str, ticked: &Ticked) {
         self.metrics.ticks.inc();
+        for spoken in &ticked.decision.guardrails {
+            let (metric, arm, action) = (spoken.metric.as_str(), spoken.arm, spoken.action);
+            tracing::warn!(
+                experiment = key,
+                metric,
+                arm,
+                ?action,
+                log_evidence = spoken.log_evidence,
+                "a guardrail speaks"
+            );
+        }
         tracing::info!(
             experiment = key,
             generation = ticked.generation,
@@ -188,4 +230,9 @@ impl Reallocator {
             "ticked"
         );
     }
+}
+
+/// Whether there are guardrails to ask.
+fn is_guarded(experiment: &Experiment) -> bool {
+    experiment.status == Status::Running && experiment.definition.metrics().iter().any(|m| m.guardrail.is_some())
 }

@@ -1,72 +1,27 @@
-//! One tick of the policy: the counts as the policy reads them, its decision, and what becomes of the experiment. The
-//! reallocator, "reallocate now" and a manual clock all come through here.
+//! One tick of the policy: what it is asked, its decision, and what becomes of the experiment. The reallocator,
+//! "reallocate now" and a manual clock all come through here; guardrails do as well, between ticks.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use inroad_assignment::experiment::{Cause, ChangeError};
-use inroad_assignment::{Arm, Experiment, Generation, Policy, Target, ThompsonSettings, Timestamp, Width};
-use inroad_policy::{ArmState, ArmTally, Decider, Decision, EpochKey, EpochTally, Freeze, HoldReason, TickInput};
+use inroad_assignment::experiment::{Alert, Cause, ChangeError};
+use inroad_assignment::{Arm, Experiment, Policy, Target, ThompsonSettings, Timestamp, Width};
+use inroad_policy::{ArmState, Decider, Decision, Freeze, HoldReason, Scope, TickInput};
 use inroad_store::{Counts, DecisionRecord, Store};
 
 use crate::catalogue::{By, Catalogue, Entry};
 use crate::error::ServerError;
 use crate::fold::Fold;
+use crate::tallies::{better, epoch_tallies, guarded_metrics, measure};
 
 /// How long a tick waits for the fold before it counts the data as late and freezes.
 const FOLD_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The decision metric's tallies by epoch, with the shares that were served in each.
-pub fn epoch_tallies(experiment: &Experiment, generation: &Generation, counts: &Counts) -> Vec<EpochTally> {
-    let arms = experiment.definition.variations().len();
-    let metric = experiment.definition.decision_metric().and_then(|i| u16::try_from(i).ok());
-    let mut epochs: BTreeMap<EpochKey, Vec<ArmTally>> = BTreeMap::new();
-    for (key, cell) in &counts.cells {
-        let epoch = EpochKey { tick: key.tick, revision: key.revision };
-        if cell.first == 0 && cell.n == 0 && cell.dropped == 0 {
-            continue;
-        }
-        let tallies = epochs.entry(epoch).or_insert_with(|| vec![ArmTally::default(); arms]);
-        let Some(tally) = tallies.get_mut(key.arm.index()) else { continue };
-        if key.metric.is_none() {
-            tally.first += cell.first;
-        } else if key.metric == metric {
-            tally.n += cell.n;
-            tally.s += cell.s;
-        }
-    }
-    let with_shares = |(epoch, arms): (EpochKey, Vec<ArmTally>)| {
-        let shares = served_shares(experiment, generation, epoch);
-        EpochTally { epoch, arms, shares }
-    };
-    epochs.into_iter().map(with_shares).collect()
-}
-
-/// The share that each arm was served in an epoch; nothing if a kill or a restore changed it on the way.
-fn served_shares(experiment: &Experiment, generation: &Generation, epoch: EpochKey) -> Vec<f64> {
-    let length = experiment.definition.policy().tick();
-    let start = Timestamp::start_of_tick(epoch.tick, length).max(generation.started_at);
-    let end = Timestamp::start_of_tick(epoch.tick.saturating_add(1), length);
-    let Some(revision) = generation.revision(epoch.revision) else { return Vec::new() };
-    if generation.switches.iter().any(|s| s.at > start && s.at < end) {
-        return Vec::new();
-    }
-    let kills = generation.kills(start);
-    let mut shares = vec![0.0; experiment.definition.variations().len()];
-    for owner in (0..shares.len()).filter_map(Arm::new) {
-        if let Some(share) = shares.get_mut(kills.served(owner).index()) {
-            *share += revision.allocation.width_of(owner).share();
-        }
-    }
-    shares
-}
-
 /// What the policy is asked at `now`.
 pub fn tick_input(
     experiment: &Experiment,
-    settings: &ThompsonSettings,
     counts: &Counts,
+    scope: Scope,
     now: Timestamp,
     data_late: bool,
 ) -> Result<TickInput, ServerError> {
@@ -74,20 +29,29 @@ pub fn tick_input(
     let allocation = experiment.latest_allocation();
     let arm_state = |(i, variation): (usize, &inroad_assignment::definition::Variation)| {
         let arm = Arm::new(i)?;
-        let killed = experiment.kills.arm(arm);
-        Some(ArmState { owned: allocation.width_of(arm), foothold: variation.foothold, killed })
+        let (owned, foothold) = (allocation.width_of(arm), variation.foothold);
+        Some(ArmState { owned, foothold, killed: experiment.kills.arm(arm), spared: experiment.was_restored(arm) })
     };
+    let metric = experiment.definition.decision_metric();
+    let decisive = metric.and_then(|i| experiment.definition.metrics().get(i));
     Ok(TickInput {
         now,
         generation_started_at: generation.started_at,
         last_growth_at: experiment.last_growth_at.unwrap_or(generation.started_at),
         // Experiments that tick at one instant share their draws, and so one set of points.
         seed: now.as_micros().unsigned_abs(),
-        settings: settings.clone(),
+        settings: match experiment.definition.policy() {
+            Policy::Thompson(settings) => settings.clone(),
+            Policy::Manual { .. } => ThompsonSettings::default(),
+        },
         arms: experiment.definition.variations().iter().enumerate().filter_map(arm_state).collect(),
         floor: experiment.definition.policy().floor(),
         data_late,
-        epochs: epoch_tallies(experiment, generation, counts),
+        measure: decisive.map(measure).unwrap_or_default(),
+        better: decisive.map(better).unwrap_or_default(),
+        scope,
+        epochs: epoch_tallies(experiment, generation, counts, metric),
+        guardrails: guarded_metrics(experiment, generation, counts),
     })
 }
 
@@ -153,7 +117,7 @@ impl Ticker {
                 if let Some(to) = time.advance_to {
                     experiment.advance_clock(to)?;
                 }
-                let Policy::Thompson(settings) = experiment.definition.policy().clone() else {
+                let Policy::Thompson(settings) = experiment.definition.policy() else {
                     return Err(ServerError::Invalid {
                         field: "key",
                         message: "the experiment's policy is manual: grow its variations by hand".to_owned(),
@@ -162,17 +126,16 @@ impl Ticker {
                 if experiment.status != inroad_assignment::Status::Running {
                     return Err(not_running(experiment));
                 }
-                let input = tick_input(experiment, &settings, &counts, time.at, !on_time)?;
-                let decision = {
-                    let mut decider = self.decider.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    decider.decide(&input)?
-                };
+                let shadow = settings.shadow;
+                let input = tick_input(experiment, &counts, Scope::Growth, time.at, !on_time)?;
+                let decision = self.decide(&input)?;
                 // Counted from here and not from when the tick was asked for: the counts may have been waited for (I4).
                 let (now, effective_at) = match time.advance_to {
                     Some(moved_to) => (moved_to, time.at),
                     None => (now.max(time.at), time.at.max(now.plus(time.lead))),
                 };
-                let revision = apply(experiment, &decision, now, effective_at)?;
+                guard(experiment, &decision, now)?;
+                let revision = if shadow { None } else { apply(experiment, &decision, now, effective_at)? };
                 experiment.last_growth_at = Some(time.at);
                 let record = DecisionRecord {
                     generation,
@@ -185,6 +148,51 @@ impl Ticker {
             })
             .await
     }
+
+    /// Asks the guardrails of one running experiment at `at`, by its clock; whatever its policy. Nothing is stored where
+    /// they say nothing new. Gives the decision if it changed anything.
+    pub async fn guard(&self, key: &str, actor: &str, at: Timestamp) -> Result<Option<Ticked>, ServerError> {
+        let state = self.catalogue.state();
+        let entry = state.get(key)?;
+        let on_time = self.fold.caught_up(entry.version, FOLD_PATIENCE).await;
+        let generation = entry.experiment.generation().map_or(0, |g| g.number);
+        let counts = self.store.counts(entry.experiment.definition.key(), generation).await?;
+        let by = By { actor, action: "guardrail", expected_version: Some(entry.version) };
+        let (_, ticked) = self
+            .catalogue
+            .change(key, by, |experiment, now| {
+                let input = tick_input(experiment, &counts, Scope::Guardrails, at, !on_time)?;
+                let decision = self.decide(&input)?;
+                if !guard(experiment, &decision, now)? {
+                    return Ok((None, None));
+                }
+                let (input_json, output) = (serde_json::to_string(&input)?, serde_json::to_string(&decision)?);
+                let record = DecisionRecord { generation, at, revision: None, input: input_json, output };
+                Ok((Some(Ticked { decision, input, revision: None, at, generation }), Some(record)))
+            })
+            .await?;
+        Ok(ticked)
+    }
+
+    fn decide(&self, input: &TickInput) -> Result<Decision, ServerError> {
+        let mut decider = self.decider.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(decider.decide(input)?)
+    }
+}
+
+/// Does what guardrails demand, and remembers what they say; true if any of it is new.
+fn guard(experiment: &mut Experiment, decision: &Decision, now: Timestamp) -> Result<bool, ServerError> {
+    let mut news = false;
+    for spoken in &decision.guardrails {
+        let Some(arm) = Arm::new(spoken.arm) else { continue };
+        let (metric, action, log_evidence) = (spoken.metric.clone(), spoken.action, spoken.log_evidence);
+        news |= experiment.alert(Alert { metric, arm, action, at: now, log_evidence });
+    }
+    for arm in decision.guardrail_kills().filter_map(Arm::new) {
+        news |= !experiment.kills.arm(arm);
+        experiment.switch(Target::Variation(arm), true, now)?;
+    }
+    Ok(news)
 }
 
 /// Kills, then grows, as decided.
@@ -217,6 +225,7 @@ pub fn hold_reason(decision: &Decision) -> &'static str {
         (Some(HoldReason::Frozen), Some(Freeze::DataLate)) => "DATA_LATE",
         (Some(HoldReason::Frozen), _) => "SAMPLE_RATIO_MISMATCH",
         (Some(HoldReason::BurnIn), _) => "BURN_IN",
+        (Some(HoldReason::NotDue), _) => "NOT_DUE",
         (Some(HoldReason::NobodyDeserves), _) => "NOBODY_DESERVES",
         (Some(HoldReason::NoHeadroom), _) => "NO_HEADROOM",
         (Some(HoldReason::BelowMinStep), _) => "BELOW_MIN_STEP",

@@ -56,11 +56,11 @@ pub struct AuditEntry {
     pub actor: String,
     /// What.
     pub action: String,
-    /// To which experiment.
-    pub experiment: ExperimentKey,
+    /// To which experiment; to none where a unit was forgotten.
+    pub experiment: Option<ExperimentKey>,
     /// The experiment's definition, status and kills before, as JSON; empty at its creation.
     pub from: String,
-    /// The same after.
+    /// The same after; of a unit that was forgotten, its type and digest.
     pub to: String,
 }
 

@@ -61,6 +61,26 @@ pub enum StoreError {
         /// The folder.
         path: String,
     },
+    /// A copy was to be made where a store is.
+    #[error("{path} has a store in it already, which is left as it is: choose another folder for the copy")]
+    CopyExists {
+        /// The folder.
+        path: String,
+    },
+    /// A copy cannot be written where it was to be made.
+    #[error("cannot copy to {path}: {detail}; choose a folder that can be written")]
+    CannotCopy {
+        /// The folder.
+        path: String,
+        /// What the system said.
+        detail: String,
+    },
+    /// There is nothing to copy.
+    #[error("there is no store in {path}: name the server's data folder with --data")]
+    NoStore {
+        /// The folder.
+        path: String,
+    },
     /// The folder or a file in it cannot be opened or written.
     #[error("cannot open {path}: {detail}; choose a folder that can be written with --data")]
     Open {

@@ -12,6 +12,7 @@ pub mod error;
 pub mod event;
 mod record;
 pub mod sqlite;
+pub mod upkeep;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ pub use counts::{Counts, FoldStep};
 pub use error::StoreError;
 pub use event::{Event, ExposureEvent, LoggedEvent, OutcomeEvent, Seq};
 pub use sqlite::{SqliteOptions, SqliteStore};
+pub use upkeep::{Copied, Forget, Forgotten};
 
 /// A place where all of it is kept. Every replica of a server holds one; they may share what is behind it.
 #[async_trait]
@@ -78,15 +80,18 @@ pub trait Store: Send + Sync + 'static {
     async fn offset(&self, consumer: &str) -> Result<Seq, StoreError>;
 
     /// Deletes the log's events that were received before `before` and that the fold and every named consumer have
-    /// read; gives how many. What was counted of them stays.
+    /// read; gives how many. What was counted of them stays. In pieces, so that an append waits for one of them at most.
     async fn prune_log(&self, before: Timestamp) -> Result<u64, StoreError>;
 
-    /// Blanks the raw key of one unit wherever the log still has it, once the fold and every named consumer have read
-    /// that far; gives how many events were changed. Digests stay, and so does what was counted.
-    async fn forget_unit(&self, unit_type: &str, unit: &str) -> Result<u64, StoreError>;
+    /// Blanks the raw key of one unit wherever the log still has it, as far as the fold and every named consumer have
+    /// read. Digests stay, and so does what was counted. Who asked is audited first, with the unit's digest.
+    async fn forget_unit(&self, forget: Forget) -> Result<Forgotten, StoreError>;
 
-    /// A consistent copy of everything, while serving, into a new folder.
-    async fn backup(&self, folder: &std::path::Path) -> Result<(), StoreError>;
+    /// A consistent copy of everything, while serving, into a folder that has none.
+    ///
+    /// # Errors
+    /// [`StoreError::CopyExists`]: a copy is never written over. [`StoreError::CannotCopy`]: the folder takes none.
+    async fn backup(&self, folder: &std::path::Path) -> Result<Copied, StoreError>;
 
     /// Commits what is queued and lets go of the files.
     async fn close(&self) -> Result<(), StoreError>;

@@ -4,6 +4,7 @@
 mod backup;
 mod catalogue;
 mod database;
+mod erase;
 mod fold;
 mod history;
 mod log;
@@ -12,6 +13,7 @@ mod scan;
 mod schema;
 mod slots;
 mod tallies;
+mod tidying;
 mod units;
 mod writer;
 
@@ -21,19 +23,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use inroad_assignment::{Experiment, ExperimentKey, Timestamp};
+use inroad_assignment::{Experiment, ExperimentKey, Timestamp, UnitKey, unit_digest};
 use rusqlite::{OptionalExtension, params};
 
 use crate::catalogue::{AuditEntry, Change, DecisionRecord, Page, Stored};
 use crate::counts::{Counts, FoldStep};
 use crate::error::StoreError;
 use crate::event::{Event, LoggedEvent, Seq};
+use crate::upkeep::{Copied, Forget, Forgotten};
 use database::{Readers, Tuning};
 use fold::{Fold, Shared};
 use log::LogWriter;
 use rows::{bound, damaged};
 use schema::{LOG, STATE};
 use tallies::Tallies;
+use tidying::Tidying;
 use writer::Writer;
 
 /// Pages in a write-ahead log after which the committing connection itself folds them back.
@@ -62,6 +66,9 @@ impl Default for SqliteOptions {
     }
 }
 
+/// How many events one transaction prunes: what bounds how long an append waits for it.
+const PRUNE_PIECE: u64 = 20_000;
+
 /// A folder with two SQLite databases. Clones nothing: share it behind an [`Arc`].
 pub struct SqliteStore {
     inner: Arc<Inner>,
@@ -79,8 +86,8 @@ struct Inner {
     fold: Mutex<Option<Fold>>,
     tallies: Tallies,
     folded: AtomicU64,
-    /// Held while the log is pruned or copied, which must not happen at once.
-    tidying: tokio::sync::Mutex<()>,
+    /// Taken to prune, blank or copy the log.
+    tidying: Tidying,
     lock: Mutex<Option<File>>,
 }
 
@@ -103,6 +110,9 @@ impl SqliteStore {
         let state = database::open(folder, STATE, tuning)?;
         let tuning = Tuning { cache_kib: 16 * 1024, checkpoint_pages: LOG_CHECKPOINT_PAGES, max_pages };
         let log = database::open(folder, LOG, tuning)?;
+        // Bytes that are given up are zeroed, from the first page on: raw keys leave the file with their events. Appends,
+        // which give up nothing, pay nothing for it.
+        log.pragma_update(None, "secure_delete", "ON").map_err(|e| StoreError::from(e).located(folder))?;
         let (state_path, log_path) = (folder.join(STATE.file), folder.join(LOG.file));
         let meta = |key: &str| {
             let sql = "SELECT CAST(value AS TEXT) FROM meta WHERE key = ?1";
@@ -130,10 +140,23 @@ impl SqliteStore {
             fold: Mutex::new(Some(fold)),
             tallies: Tallies::default(),
             folded: AtomicU64::new(folded),
-            tidying: tokio::sync::Mutex::new(()),
+            tidying: Tidying::new(folder),
             lock: Mutex::new(Some(lock)),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Copies the store of a folder into another, from outside the process that serves from it, if one does. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::NoStore`], [`StoreError::CopyExists`], [`StoreError::CannotCopy`], [`StoreError::Open`],
+    /// [`StoreError::DiskFull`].
+    pub fn copy(from: &Path, to: &Path) -> Result<Copied, StoreError> {
+        if ![STATE, LOG].iter().all(|schema| from.join(schema.file).is_file()) {
+            return Err(StoreError::NoStore { path: from.display().to_string() });
+        }
+        let _turn = tidying::turn_from_outside(from)?;
+        backup::copy(from, to)
     }
 
     /// Does something that blocks where blocking is allowed.
@@ -267,26 +290,49 @@ impl crate::Store for SqliteStore {
     }
 
     async fn prune_log(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let _alone = self.inner.tidying.lock().await;
+        let _turn = self.inner.tidying.turn().await?;
         let read_by_all = self.read_by_all().await?;
-        self.inner.log.run(move |connection| rows::prune(connection, before, read_by_all)).await
+        let mut pruned = 0;
+        loop {
+            let prune = move |connection: &mut _| erase::prune(connection, before, read_by_all, PRUNE_PIECE);
+            let gone = self.inner.log.run(prune).await.map_err(|error| error.located(&self.inner.folder))?;
+            pruned += gone;
+            if gone < PRUNE_PIECE {
+                return Ok(pruned);
+            }
+        }
     }
 
-    async fn forget_unit(&self, unit_type: &str, unit: &str) -> Result<u64, StoreError> {
-        let _alone = self.inner.tidying.lock().await;
+    async fn forget_unit(&self, forget: Forget) -> Result<Forgotten, StoreError> {
+        let key = UnitKey::parse(&forget.unit).map_err(|error| StoreError::Database(error.to_string()))?;
+        // As outcomes are kept under: whoever holds the key finds what was counted of it, and nobody reads it back.
+        let digest = format!("{:?}", unit_digest("", &forget.unit_type, key));
+        let _turn = self.inner.tidying.turn().await?;
         let read_by_all = self.read_by_all().await?;
         let (_, stored) = self.load().await?;
-        let of_type = stored.iter().map(|s| &s.experiment.definition).filter(|d| d.unit() == unit_type);
+        let of_type = stored.iter().map(|s| &s.experiment.definition).filter(|d| d.unit() == forget.unit_type);
         let experiments: Vec<String> = of_type.map(|d| d.key().to_string()).collect();
-        let (unit_type, unit) = (unit_type.to_owned(), unit.to_owned());
-        let forget = move |connection: &mut rusqlite::Connection| {
-            rows::forget(connection, &unit_type, &unit, &experiments, read_by_all)
-        };
-        self.inner.log.run(forget).await
+        let Forget { unit_type, unit, actor, at } = forget;
+        // The entry first: the log is another file, and nothing may be taken out of it that nobody asked for.
+        let (kind, hex) = (unit_type.clone(), digest.clone());
+        self.blocking(move |inner| inner.writer.with(|c| catalogue::audit_forget(c, &kind, &hex, &actor, at))).await?;
+        let (unit_type, unit, mut named) = self
+            .blocking(move |inner| {
+                let read = |c: &mut rusqlite::Connection| erase::named(c, &unit_type, &unit, &experiments);
+                let named = inner.log_readers.with(read)?;
+                Ok((unit_type, unit, named))
+            })
+            .await?;
+        let found = named.len();
+        named.retain(|event| event.seq <= read_by_all);
+        let waiting = (found - named.len()) as u64;
+        let blank = move |connection: &mut _| erase::blank(connection, &unit_type, &unit, &named);
+        let events = self.inner.log.run(blank).await.map_err(|error| error.located(&self.inner.folder))?;
+        Ok(Forgotten { digest, events, waiting })
     }
 
-    async fn backup(&self, folder: &Path) -> Result<(), StoreError> {
-        let _alone = self.inner.tidying.lock().await;
+    async fn backup(&self, folder: &Path) -> Result<Copied, StoreError> {
+        let _turn = self.inner.tidying.turn().await?;
         let folder = folder.to_path_buf();
         self.blocking(move |inner| backup::copy(&inner.folder, &folder)).await
     }

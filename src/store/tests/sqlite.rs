@@ -9,9 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use contract::block_on;
-use contract::world::{all_metrics, arm, at, change, exposure, key, started};
+use contract::world::{all_metrics, arm, at, change, exposure, key, outcome, started};
 use inroad_assignment::Arm;
-use inroad_store::{SqliteOptions, SqliteStore, Store, StoreError};
+use inroad_store::{Forget, SqliteOptions, SqliteStore, Store, StoreError};
 use rusqlite::Connection;
 
 store_contract_suite!(|folder| Ok(Arc::new(SqliteStore::open(folder, SqliteOptions::default())?) as Arc<dyn Store>));
@@ -111,11 +111,11 @@ fn another_programs_database_is_refused() {
 
 #[test]
 fn a_newer_database_is_refused_with_both_versions() {
-    for file in ["inroad.db", "log.db"] {
+    for (file, last) in [("inroad.db", 2), ("log.db", 1)] {
         let folder = folder();
         drop(open(folder.path()).unwrap());
         Connection::open(folder.path().join(file)).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
-        assert!(matches!(open(folder.path()), Err(StoreError::Newer { found: 99, known: 1, .. })));
+        assert!(matches!(open(folder.path()), Err(StoreError::Newer { found: 99, known, .. }) if known == last));
     }
 }
 
@@ -162,6 +162,39 @@ fn version_one_is_opened_and_goes_on() {
         while store.fold(Arc::default(), 100).await.unwrap().events > 0 {}
         let firsts = |counts: &inroad_store::Counts| counts.cells.values().map(|cell| cell.first).sum::<u64>();
         assert_eq!(firsts(&store.counts(&key("checkout"), 1).await.unwrap()), firsts(&got) + 1);
+    });
+}
+
+/// What the first release counted knows nothing of early outcomes; the units are counted again.
+#[test]
+fn counts_that_do_not_tell_early_outcomes_are_made_anew() {
+    let folder = folder();
+    let early = |counts: &inroad_store::Counts| counts.cells.values().map(|cell| cell.early).sum::<u64>();
+    let experiment = started("a", false, &all_metrics(), 1);
+    let whole = block_on(async {
+        let store = open(folder.path()).unwrap();
+        store.commit(change(&experiment, None, "create")).await.unwrap();
+        let unit = |i: i64| {
+            let name = format!("u{i}");
+            let shown = exposure("a", 1, &name, Arm::CONTROL, 1, at(i));
+            [shown, outcome(&name, "signup", 1_000_000, at(i + i % 60), &name, "")]
+        };
+        store.append(at(1), (0..60).flat_map(unit).collect()).await.unwrap();
+        let known = Arc::new(vec![Arc::new(experiment.clone())]);
+        while store.fold(Arc::clone(&known), 1_000).await.unwrap().events > 0 {}
+        let whole = store.counts(&key("a"), 1).await.unwrap();
+        store.close().await.unwrap();
+        whole
+    });
+    assert!(early(&whole) > 0);
+    let state = Connection::open(folder.path().join("inroad.db")).unwrap();
+    state.execute_batch("UPDATE tally SET early = 0; UPDATE counted SET early = 0").unwrap();
+    drop(state);
+    block_on(async {
+        let store = open(folder.path()).unwrap();
+        assert_eq!(early(&store.counts(&key("a"), 1).await.unwrap()), 0);
+        store.fold(Arc::new(vec![Arc::new(experiment.clone())]), 1).await.unwrap();
+        assert_eq!(store.counts(&key("a"), 1).await.unwrap(), whole);
     });
 }
 
@@ -256,4 +289,96 @@ fn a_change_does_not_wait_for_the_whole_fold() {
         folding.await.unwrap();
         assert_eq!(store.folded(), 20_000);
     });
+}
+
+/// Every file of a folder, by name.
+fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries
+        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+fn has(files: &[(String, Vec<u8>)], text: &str) -> bool {
+    files.iter().any(|(_, bytes)| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
+}
+
+#[test]
+fn a_forgotten_key_is_in_no_byte_of_any_file() {
+    let folder = folder();
+    block_on(async {
+        let store = open(folder.path()).unwrap();
+        let experiment = started("a", false, &all_metrics(), 1);
+        store.commit(change(&experiment, None, "create")).await.unwrap();
+        let experiments = Arc::new(vec![Arc::new(experiment)]);
+        let name =
+            |i: usize| if i.is_multiple_of(7) { "ann-of-the-green-gables".to_owned() } else { format!("unit-{i}") };
+        let events = (0..2_000).map(|i| exposure("a", 1, &name(i), Arm::CONTROL, 1, at(1))).collect();
+        store.append(at(1), events).await.unwrap();
+        while store.fold(Arc::clone(&experiments), 1_000).await.unwrap().events > 0 {}
+        assert!(has(&files(folder.path()), "ann-of-the-green-gables"));
+        let (unit_type, unit) = ("user".to_owned(), "ann-of-the-green-gables".to_owned());
+        let forget = Forget { unit_type, unit, actor: "test".to_owned(), at: at(2) };
+        assert_eq!(store.forget_unit(forget).await.unwrap().events, 286);
+        let files = files(folder.path());
+        assert!(!has(&files, "ann-of-the-green-gables") && has(&files, "unit-1999"));
+    });
+}
+
+#[test]
+fn a_copy_from_outside_is_whole_whatever_the_store_does_meanwhile() {
+    let (copies, folder) = (folder(), folder());
+    let experiment = started("a", false, &all_metrics(), 1);
+    let experiments = Arc::new(vec![Arc::new(experiment.clone())]);
+    let unit = |i: usize| exposure("a", 1, &format!("unit-{i}"), Arm::CONTROL, 1, at(1));
+    block_on(async {
+        let store = open(folder.path()).unwrap();
+        store.commit(change(&experiment, None, "create")).await.unwrap();
+        let (from, to) = (folder.path().to_owned(), copies.path().to_owned());
+        let copying = tokio::task::spawn_blocking(move || {
+            (0..10).map(|n| SqliteStore::copy(&from, &to.join(n.to_string()))).collect::<Vec<_>>()
+        });
+        let mut sent = 0;
+        while !copying.is_finished() {
+            store.append(at(1), (sent..sent + 200).map(unit).collect()).await.unwrap();
+            sent += 200;
+            store.fold(Arc::clone(&experiments), 150).await.unwrap();
+            store.prune_log(at(2)).await.unwrap();
+        }
+        let copied = copying.await.unwrap();
+        while store.fold(Arc::clone(&experiments), 1_000).await.unwrap().events > 0 {}
+        let want = store.counts(&key("a"), 1).await.unwrap().cells;
+        for (n, copied) in copied.into_iter().enumerate() {
+            let (copied, at_place) = (copied.unwrap(), copies.path().join(n.to_string()));
+            let names: Vec<_> = files(&at_place).into_iter().map(|(name, _)| name).collect();
+            assert_eq!(names, ["inroad.db", "log.db"], "and nothing beside them");
+            let copy = open(&at_place).unwrap();
+            assert_eq!((copy.head(), copy.folded()), (copied.head, copied.folded));
+            copy.append(at(1), (0..sent).map(unit).collect()).await.unwrap();
+            while copy.fold(Arc::clone(&experiments), 50_000).await.unwrap().events > 0 {}
+            assert_eq!(copy.counts(&key("a"), 1).await.unwrap().cells, want, "copy {n}");
+        }
+    });
+}
+
+#[test]
+fn a_copy_of_nothing_and_a_copy_onto_a_store_are_refused() {
+    let (empty, folder) = (tempfile::tempdir().unwrap(), folder());
+    let refused = SqliteStore::copy(empty.path(), &folder.path().join("copy"));
+    assert!(matches!(refused, Err(StoreError::NoStore { .. })), "{refused:?}");
+    assert!(files(empty.path()).is_empty(), "nothing is made where there was nothing");
+    block_on(async { open(folder.path()).unwrap().close().await.unwrap() });
+    let before = files(folder.path());
+    let refused = SqliteStore::copy(folder.path(), folder.path());
+    assert!(matches!(refused, Err(StoreError::CopyExists { .. })), "{refused:?}");
+    let mut after = files(folder.path());
+    after.retain(|(name, _)| name != "inroad.tidying");
+    assert_eq!(after, before);
+    // A copy that cannot be finished leaves nothing that could pass for one.
+    std::fs::write(folder.path().join("log.db"), "a poem").unwrap();
+    let to = empty.path().join("copy");
+    assert!(SqliteStore::copy(folder.path(), &to).is_err());
+    assert!(files(&to).is_empty());
 }

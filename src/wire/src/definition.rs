@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use inroad_assignment::definition::{Direction, Lifetime};
 use inroad_assignment::document::{ClockDoc, MetricDoc, OverrideDoc, PolicyDoc, VariationDoc};
+use inroad_assignment::experiment::Alert;
 use inroad_assignment::{
-    Arm, DefinitionDoc, Experiment, Generation, MetricKind, Salt, Status, ThompsonSettings, Timestamp,
+    Arm, DefinitionDoc, Experiment, Generation, GrowthRule, Guardrail, GuardrailAction, MetricKind, PosteriorKind,
+    Salt, Status, ThompsonSettings, Timestamp,
 };
 
 use crate::error::WireError;
@@ -67,7 +69,6 @@ fn override_from_wire(sent: v1::Override) -> OverrideDoc {
 }
 
 fn metric_from_wire(sent: v1::Metric) -> Result<MetricDoc, WireError> {
-    let unknown = |field| WireError::field(field, "not a value that is known here: update this program");
     let kind = v1::MetricKind::try_from(sent.kind).map_err(|_| unknown("kind"))?;
     if sent.cap.is_some() && kind != v1::MetricKind::Mean {
         return Err(WireError::field("cap", "only METRIC_KIND_MEAN has one: leave it out, or change the kind"));
@@ -91,7 +92,23 @@ fn metric_from_wire(sent: v1::Metric) -> Result<MetricDoc, WireError> {
             v1::Direction::Down => Direction::Down,
         },
         decision: sent.decision,
+        guardrail: sent.guardrail.map(guardrail_from_wire).transpose()?,
     })
+}
+
+fn guardrail_from_wire(sent: v1::Guardrail) -> Result<Guardrail, WireError> {
+    use v1::GuardrailAction as Action;
+    let action = match Action::try_from(sent.action).map_err(|_| unknown("guardrail.action"))? {
+        Action::Unspecified | Action::Kill => GuardrailAction::Kill,
+        Action::Freeze => GuardrailAction::Freeze,
+        Action::Alert => GuardrailAction::Alert,
+    };
+    Ok(Guardrail { margin: sent.margin, action })
+}
+
+/// An enum's value that a newer program sent.
+fn unknown(field: &str) -> WireError {
+    WireError::field(field, "not a value that is known here: update this program")
 }
 
 fn duration_or(sent: Option<&prost_types::Duration>, field: &str, default: Duration) -> Result<Duration, WireError> {
@@ -135,9 +152,43 @@ fn policy_from_wire(sent: Option<v1::Policy>) -> Result<PolicyDoc, WireError> {
                 conclude_probability: t.conclude_probability.unwrap_or(d.conclude_probability),
                 conclude_loss: t.conclude_loss.unwrap_or(d.conclude_loss),
                 draws_log2: t.draws_log2.unwrap_or(d.draws_log2),
+                rule: rule_from_wire(t.rule)?,
+                exponent: t.exponent.unwrap_or(d.exponent),
+                epsilon: t.epsilon.unwrap_or(d.epsilon),
+                posterior: posterior_from_wire(t.posterior)?,
+                shadow: t.shadow,
             }))
         }
     }
+}
+
+fn rule_from_wire(sent: i32) -> Result<GrowthRule, WireError> {
+    use v1::GrowthRule as Rule;
+    Ok(match Rule::try_from(sent).map_err(|_| unknown("thompson.rule"))? {
+        Rule::Unspecified | Rule::Level => GrowthRule::Level,
+        Rule::Chase => GrowthRule::Chase,
+        Rule::TopTwo => GrowthRule::TopTwo,
+        Rule::EpsilonGreedy => GrowthRule::EpsilonGreedy,
+        Rule::Fixed => GrowthRule::Fixed,
+    })
+}
+
+fn rule_to_wire(rule: GrowthRule) -> v1::GrowthRule {
+    match rule {
+        GrowthRule::Level => v1::GrowthRule::Level,
+        GrowthRule::Chase => v1::GrowthRule::Chase,
+        GrowthRule::TopTwo => v1::GrowthRule::TopTwo,
+        GrowthRule::EpsilonGreedy => v1::GrowthRule::EpsilonGreedy,
+        GrowthRule::Fixed => v1::GrowthRule::Fixed,
+    }
+}
+
+fn posterior_from_wire(sent: i32) -> Result<PosteriorKind, WireError> {
+    use v1::PosteriorKind as Kind;
+    Ok(match Kind::try_from(sent).map_err(|_| unknown("thompson.posterior"))? {
+        Kind::Unspecified | Kind::E3 => PosteriorKind::E3,
+        Kind::Pooled => PosteriorKind::Pooled,
+    })
 }
 
 /// A definition as it is declared to the server; outputs are left empty.
@@ -196,6 +247,19 @@ fn metric_to_wire(doc: &MetricDoc) -> v1::Metric {
         decision: doc.decision,
         cap,
         denominator,
+        guardrail: doc.guardrail.map(guardrail_to_wire),
+    }
+}
+
+fn guardrail_to_wire(guardrail: Guardrail) -> v1::Guardrail {
+    v1::Guardrail { margin: guardrail.margin, action: action_to_wire(guardrail.action).into() }
+}
+
+fn action_to_wire(action: GuardrailAction) -> v1::GuardrailAction {
+    match action {
+        GuardrailAction::Alert => v1::GuardrailAction::Alert,
+        GuardrailAction::Freeze => v1::GuardrailAction::Freeze,
+        GuardrailAction::Kill => v1::GuardrailAction::Kill,
     }
 }
 
@@ -226,9 +290,28 @@ fn policy_to_wire(doc: &PolicyDoc) -> v1::Policy {
             conclude_probability: Some(s.conclude_probability),
             conclude_loss: Some(s.conclude_loss),
             draws_log2: Some(s.draws_log2),
+            rule: rule_to_wire(s.rule).into(),
+            exponent: Some(s.exponent),
+            epsilon: Some(s.epsilon),
+            posterior: match s.posterior {
+                PosteriorKind::E3 => v1::PosteriorKind::E3,
+                PosteriorKind::Pooled => v1::PosteriorKind::Pooled,
+            }
+            .into(),
+            shadow: s.shadow,
         }),
     };
     v1::Policy { kind: Some(kind) }
+}
+
+fn alert_to_wire(experiment: &Experiment, alert: &Alert) -> v1::GuardrailAlert {
+    v1::GuardrailAlert {
+        metric: alert.metric.clone(),
+        variation: experiment.definition.variation(alert.arm).map(|v| v.key.to_string()).unwrap_or_default(),
+        action: action_to_wire(alert.action).into(),
+        at: Some(timestamp_to_wire(alert.at)),
+        evidence: alert.log_evidence.exp(),
+    }
 }
 
 /// An experiment as it stands at version `version`, which is also its etag, when the wall's clock says `wall_now`.
@@ -259,6 +342,7 @@ pub fn experiment_to_wire(experiment: &Experiment, version: u64, wall_now: Times
         effective_at: newest.map(|r| timestamp_to_wire(r.effective_at)),
         shipped: shipped.map(|v| v.key.to_string()).unwrap_or_default(),
         etag: version.to_string(),
+        alerts: experiment.alerts.iter().map(|alert| alert_to_wire(experiment, alert)).collect(),
         ..sent
     }
 }

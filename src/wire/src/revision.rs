@@ -26,12 +26,12 @@ pub fn allocation_from_wire(buckets: &[v1::Bucket]) -> Result<Allocation, WireEr
             remedy: "conclude or restart the experiment",
         });
     }
-    let read = |(i, b): (usize, &v1::Bucket)| {
+    let mut read = Vec::with_capacity(buckets.len());
+    for (i, b) in buckets.iter().enumerate() {
         let owner = arm_from_wire(b.owner, || format!("buckets[{i}].owner"))?;
-        Ok(Bucket { start: Point::new(b.start), owner })
-    };
-    let buckets = buckets.iter().enumerate().map(read).collect::<Result<Vec<_>, WireError>>()?;
-    Allocation::new(buckets).map_err(|e| WireError::field("buckets", e))
+        read.push(Bucket { start: Point::new(b.start), owner });
+    }
+    Allocation::new(read).map_err(|e| WireError::field("buckets", e))
 }
 
 /// An arm as it is sent.

@@ -1,7 +1,6 @@
 //! Snapshots of experiments. Reading one is the gate of every client that decides by itself: nothing is believed,
 //! everything is checked as if it had been typed in.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use inroad_assignment::audience::Audience;
@@ -70,12 +69,12 @@ fn revision_to_wire(revision: &ServedRevision) -> v1::Revision {
 /// # Errors
 /// Anything in it that the server's own checks would not let pass.
 pub fn served_from_wire(sent: v1::ExperimentSnapshot) -> Result<ServedExperiment, WireError> {
-    let key = ExperimentKey::parse(&sent.key).map_err(|e| WireError::field("key", e))?;
+    let key = ExperimentKey::try_from(sent.key).map_err(|e| WireError::field("key", e))?;
     let shipped = arm_from_wire(sent.shipped, || "shipped".to_owned())?;
     let status = status_from_wire(sent.state, shipped)?;
     let salt = match sent.salt.as_str() {
         "" => None,
-        text => Some(Salt::parse(text).map_err(|e| WireError::field("salt", e))?),
+        _ => Some(Salt::try_from(sent.salt).map_err(|e| WireError::field("salt", e))?),
     };
     check_generation(status, sent.generation, salt.is_some())?;
     if !(1..=128).contains(&sent.unit.len()) {
@@ -124,7 +123,6 @@ fn variations_from_wire(
 ) -> Result<(Vec<ServedVariation>, Kills), WireError> {
     let mut kills = Kills::default().with(Target::Everything, everything);
     let mut variations: Vec<ServedVariation> = Vec::with_capacity(sent.len().min(1 + Arm::MAX_TREATED));
-    let mut seen = BTreeSet::new();
     for (i, v) in sent.into_iter().enumerate() {
         let at = |field: &str| format!("variations[{i}].{field}");
         let Some(arm) = Arm::new(i) else {
@@ -135,8 +133,9 @@ fn variations_from_wire(
                 remedy: "split the experiment",
             });
         };
-        let key = VariationKey::parse(&v.key).map_err(|e| WireError::field(at("key"), e))?;
-        if !seen.insert(key.clone()) {
+        let key = VariationKey::try_from(v.key).map_err(|e| WireError::field(at("key"), e))?;
+        // There are 65 at the most: looking at each costs less than keeping them in order would.
+        if variations.iter().any(|other| other.key == key) {
             return Err(WireError::field(at("key"), format!("{key} is there twice: name each once")));
         }
         let payload = v.payload.ok_or_else(|| WireError::field(at("payload"), "it is missing: give one"))?;

@@ -10,8 +10,9 @@ use inroad_assignment::definition::{Direction, Lifetime, Violation};
 use inroad_assignment::document::{ClockDoc, MetricDoc, OverrideDoc, PolicyDoc, VariationDoc};
 use inroad_assignment::experiment::Cause;
 use inroad_assignment::{
-    Allocation, Arm, Context, Definition, DefinitionDoc, DefinitionError, Experiment, MetricKind, Payload, Reason,
-    Salt, ServedExperiment, Snapshot, Status, Target, ThompsonSettings, Timestamp, Value, Width,
+    Allocation, Arm, Context, Definition, DefinitionDoc, DefinitionError, Experiment, GrowthRule, Guardrail,
+    GuardrailAction, MetricKind, Payload, PosteriorKind, Reason, Salt, ServedExperiment, Snapshot, Status, Target,
+    ThompsonSettings, Timestamp, Value, Width,
 };
 use inroad_wire::context::{MAX_DEPTH, MAX_VALUES};
 use inroad_wire::status::{busy, describe, invalid_definition, reason_of, retry_delay};
@@ -34,6 +35,7 @@ fn doc() -> DefinitionDoc {
         window: Duration::new(3 * 86_400, 5_000),
         direction,
         decision,
+        guardrail: (key == "clicks").then_some(Guardrail { margin: 0.05, action: GuardrailAction::Freeze }),
     };
     DefinitionDoc {
         key: "checkout".into(),
@@ -45,7 +47,16 @@ fn doc() -> DefinitionDoc {
         audience: Some("country == 'DE'".into()),
         salt: Some("s4lt".into()),
         clock: ClockDoc::Manual { start: Some(NOW) },
-        policy: PolicyDoc::Thompson(ThompsonSettings { tau: 0.3, burn_in_units: 0, ..ThompsonSettings::default() }),
+        policy: PolicyDoc::Thompson(ThompsonSettings {
+            tau: 0.3,
+            burn_in_units: 0,
+            rule: GrowthRule::TopTwo,
+            exponent: 3.0,
+            epsilon: 0.2,
+            posterior: PosteriorKind::Pooled,
+            shadow: true,
+            ..ThompsonSettings::default()
+        }),
         variations: vec![variation("control", None), variation("b", Some(0.25)), variation("c", Some(0.0))],
         overrides: vec![
             OverrideDoc { units: vec!["u1".into(), "u2".into()], when: None, variation: "b".into() },

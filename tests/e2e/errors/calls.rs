@@ -418,6 +418,9 @@ async fn a_call_that_cannot_be_meant_is_refused_with_what_to_do_and_changes_noth
     refused!(t, "over 10,000 events", "Record", "INVALID_ARGUMENT", api.events().record(events));
     let events = v1::RecordRequest { exposures: vec![], outcomes: vec![outcome(&"u".repeat(1_000), 1.0, "e"); 6_000] };
     refused!(t, "a message over 4 MiB", "every call", "OUT_OF_RANGE", api.events().record(events));
+    let forget = |unit_type: &str, unit: &str| v1::ForgetUnitRequest { unit_type: key(unit_type), unit: key(unit) };
+    refused!(t, "a unit of no type", "ForgetUnit", "INVALID_ARGUMENT", api.events().forget_unit(forget("", "alice")));
+    refused!(t, "a unit without a key", "ForgetUnit", "INVALID_ARGUMENT", api.events().forget_unit(forget("user", "")));
     refused!(
         t,
         "a page over 1,000",

@@ -116,6 +116,25 @@ async fn a_server_that_cannot_start_says_what_to_do_and_touches_nothing() {
     let refused = serve(any(), &file).await;
     row("the data folder is a file", &refused, &[], &[(&text(&file), "FOLDER")]);
 
+    let copy = |to: &Path, from: &Path| {
+        let mut command = Command::new(inroad());
+        command.arg("backup").arg(to).arg("--data").arg(from);
+        Process::start(&mut command).finish(Duration::from_secs(20))
+    };
+    let (backup, nothing) = (folder.path().join("backup"), folder.path().join("nothing"));
+    copy(&backup, &data).await.ok();
+    let bytes = |file: &str| std::fs::read(backup.join(file)).expect("the copy's file");
+    let whole = (bytes("inroad.db"), bytes("log.db"));
+    let again = copy(&backup, &data).await;
+    row("`backup` to a folder that has a store", &again, &["another folder"], &[(&text(&backup), "FOLDER")]);
+    assert_eq!((bytes("inroad.db"), bytes("log.db")), whole, "it is left as it was");
+    is_whole(&backup).await;
+    let refused = copy(&nothing.join("copy"), &nothing).await;
+    row("`backup` of a folder that has none", &refused, &["--data"], &[(&text(&nothing), "FOLDER")]);
+    assert!(!nothing.exists(), "nothing is made where there was nothing");
+    let refused = copy(&file.join("copy"), &data).await;
+    row("`backup` to where no folder can be made", &refused, &[], &[(&text(&file), "FILE")]);
+
     let nobody = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         listener.local_addr().expect("its address").to_string()

@@ -5,7 +5,8 @@ use std::time::Duration;
 use inroad_assignment::definition::{ClockKind, Lifetime, Pinned};
 use inroad_assignment::document::{ClockDoc, MetricDoc, OverrideDoc, PolicyDoc, VariationDoc};
 use inroad_assignment::{
-    Allocation, Arm, Definition, DefinitionDoc, MetricKind, Payload, Policy, ThompsonSettings, Timestamp, Width,
+    Allocation, Arm, Definition, DefinitionDoc, Direction, GrowthRule, Guardrail, GuardrailAction, MetricKind, Payload,
+    Policy, PosteriorKind, ThompsonSettings, Timestamp, Width,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -170,7 +171,6 @@ fn each_fault_is_named_at_its_field() {
         ("/overrides/1/when", json!("tier =="), "overrides[1].when"),
         ("/metrics/0/decision", json!(false), "metrics"),
         ("/metrics/1/decision", json!(true), "metrics"),
-        ("/metrics/0/kind", json!("count"), "metrics"),
         ("/metrics/1/cap", json!(0), "metrics[1].cap"),
         ("/metrics/3/denominator", json!(""), "metrics[3].denominator"),
         ("/metrics/2/key", json!("bought"), "metrics[2].key"),
@@ -348,7 +348,20 @@ fn policy() -> impl Strategy<Value = PolicyDoc> {
     let shares = (share(), share(), share(), share(), share());
     let rest =
         (duration(60), duration(0), any::<u32>(), any::<u64>(), 1e-6..10.0f64, 0.5..=1.0f64, 0.5..=1.0f64, 6..=16u32);
-    let thompson = (shares, rest).prop_map(|(shares, rest)| {
+    let growth = (
+        prop::sample::select(vec![
+            GrowthRule::Level,
+            GrowthRule::Chase,
+            GrowthRule::TopTwo,
+            GrowthRule::EpsilonGreedy,
+            GrowthRule::Fixed,
+        ]),
+        1.0..=10.0f64,
+        share(),
+        prop::sample::select(vec![PosteriorKind::E3, PosteriorKind::Pooled]),
+        any::<bool>(),
+    );
+    let thompson = (shares, rest, growth).prop_map(|(shares, rest, (rule, exponent, epsilon, posterior, shadow))| {
         let (floor, daily_cap, daily_cap_conclude, min_step, conclude_loss) = shares;
         let (
             tick,
@@ -374,6 +387,11 @@ fn policy() -> impl Strategy<Value = PolicyDoc> {
             conclude_probability,
             conclude_loss,
             draws_log2,
+            rule,
+            exponent,
+            epsilon,
+            posterior,
+            shadow,
         })
     });
     prop_oneof![manual, thompson]
@@ -413,7 +431,10 @@ fn document() -> impl Strategy<Value = DefinitionDoc> {
         prop::option::of(1e-9..1e12f64).prop_map(|cap| MetricKind::Mean { cap }),
         text(1, 9).prop_map(|denominator| MetricKind::Ratio { denominator }),
     ];
-    let metrics = prop::collection::vec((text(1, 9), kind, duration(1), any::<bool>()), 1..5);
+    let action = prop::sample::select(vec![GuardrailAction::Alert, GuardrailAction::Freeze, GuardrailAction::Kill]);
+    let guardrail = (0.0..1.0f64, action).prop_map(|(margin, action)| Guardrail { margin, action });
+    let guardrail = prop::option::of(guardrail);
+    let metrics = prop::collection::vec((text(1, 9), kind, duration(1), any::<bool>(), guardrail), 1..5);
     let shares = prop::collection::vec(prop::option::of(share()), 1..=10);
     (texts, clock, salt, policy(), metrics, shares).prop_flat_map(|(texts, clock, salt, policy, metrics, shares)| {
         payloads(shares.len() + 1).prop_map(move |payloads| {
@@ -434,17 +455,16 @@ fn document() -> impl Strategy<Value = DefinitionDoc> {
                 variation: "v0".into(),
             }));
             let decide = matches!(policy, PolicyDoc::Thompson(_));
-            let metrics = metrics.iter().cloned().enumerate().map(|(i, (event, kind, window, down))| MetricDoc {
-                key: format!("m{i}"),
-                event,
-                kind: if i == 0 && decide { MetricKind::Conversion } else { kind },
-                window,
-                direction: match down && !(i == 0 && decide) {
-                    true => inroad_assignment::definition::Direction::Down,
-                    false => inroad_assignment::definition::Direction::Up,
-                },
-                decision: i == 0 && decide,
-            });
+            let metrics =
+                metrics.iter().cloned().enumerate().map(|(i, (event, kind, window, down, guardrail))| MetricDoc {
+                    key: format!("m{i}"),
+                    event,
+                    kind: if i == 0 && decide { MetricKind::Conversion } else { kind },
+                    window,
+                    direction: if down { Direction::Down } else { Direction::Up },
+                    decision: i == 0 && decide,
+                    guardrail,
+                });
             DefinitionDoc {
                 key: "e".into(),
                 description,
@@ -492,15 +512,24 @@ proptest! {
 }
 
 #[test]
-fn a_bandit_is_not_given_an_unwelcome_event_to_grow() {
-    let doc: DefinitionDoc = serde_json::from_value(serde_json::json!({
-        "key": "e",
-        "policy": {"kind": "thompson"},
-        "variations": [{"key": "a", "payload": true}, {"key": "b", "payload": false}],
-        "metrics": [{"key": "left", "event": "left", "direction": "down", "decision": true}],
-    }))
-    .expect("a document");
-    let fault = Definition::try_from(doc).expect_err("refused");
-    assert_eq!(fault.violations.len(), 1);
-    assert!(fault.violations[0].message.contains("direction up"), "{fault}");
+fn a_bandit_goes_by_a_metric_it_can_trust() {
+    let faults = |metric: Value, posterior: &str| {
+        let doc: DefinitionDoc = serde_json::from_value(json!({
+            "key": "e",
+            "policy": {"kind": "thompson", "posterior": posterior},
+            "variations": [{"key": "a", "payload": true}, {"key": "b", "payload": false}],
+            "metrics": [metric],
+        }))
+        .expect("a document");
+        Definition::try_from(doc).err().map_or(Vec::new(), |e| e.violations.into_iter().map(|v| v.message).collect())
+    };
+    let left = json!({"key": "left", "event": "left", "direction": "down", "decision": true});
+    assert!(faults(left.clone(), "e3").is_empty() && faults(left, "pooled").is_empty());
+    let spent = |cap| json!({"key": "m", "event": "m", "kind": "mean", "cap": cap, "decision": true});
+    assert!(faults(spent(json!(50.0)), "e3").is_empty());
+    assert!(faults(spent(Value::Null), "e3")[0].contains("needs a cap"));
+    assert!(faults(spent(json!(50.0)), "pooled")[0].contains("use e3"));
+    assert!(faults(json!({"key": "m", "event": "m"}), "e3")[0].contains("decision = true"));
+    let guarded = json!({"key": "m", "event": "m", "decision": true, "guardrail": {"margin": 1.0}});
+    assert!(faults(guarded, "e3")[0].contains("0 to below 1"));
 }

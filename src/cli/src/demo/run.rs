@@ -54,6 +54,7 @@ fn definition(seed: u64) -> DefinitionDoc {
         window: DAY,
         direction: Direction::Up,
         decision: true,
+        guardrail: None,
     };
     DefinitionDoc {
         key: KEY.to_owned(),

@@ -175,9 +175,10 @@ impl Look<'_> {
                 percent(a.p_best),
                 percent(a.p_above_control),
                 percent(a.expected_loss),
+                a.why.clone(),
             ]
         };
-        let columns = ["variation", "before", "after", "P(best)", "P(> control)", "expected loss"];
+        let columns = ["variation", "before", "after", "P(best)", "P(> control)", "expected loss", "why"];
         let told = if explained.reproduced {
             "recomputed from its record: the very same boundaries"
         } else {
@@ -192,6 +193,29 @@ impl Look<'_> {
             self.out.line(format!("\n{stored:#}"))?;
         }
         Ok(())
+    }
+
+    pub(super) async fn decisions(&self, key: String, generation: u32, limit: u32) -> anyhow::Result<()> {
+        let mut decisions = Vec::new();
+        let mut page_token = String::new();
+        while (decisions.len() as u32) < limit {
+            let page_size = PAGE.min(limit - decisions.len() as u32);
+            let request = v1::ListDecisionsRequest { key: key.clone(), generation, page_size, page_token };
+            let page = self.connection.experiments().list_decisions(request).await?.into_inner();
+            decisions.extend(page.decisions);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        for decision in &decisions {
+            self.out.line(decision_text(decision))?;
+            for arm in decision.arms.iter().filter(|arm| !arm.why.is_empty()) {
+                self.out.line(format!("    {} {}", arm.variation, arm.why))?;
+            }
+        }
+        let shown: Vec<Value> = decisions.iter().map(views::decision).collect();
+        Ok(self.out.value(&json!({"decisions": shown}))?)
     }
 
     pub(super) async fn audit(&self, key: String, limit: u32) -> anyhow::Result<()> {
@@ -214,7 +238,7 @@ impl Look<'_> {
                 "{at}  {}  {}  {}  {}",
                 entry.actor,
                 entry.action,
-                entry.experiment,
+                if entry.experiment.is_empty() { "–" } else { &entry.experiment },
                 changes(shown)
             ))?;
         }
@@ -225,7 +249,9 @@ impl Look<'_> {
 /// What an audit entry changed, in few words.
 fn changes(entry: &Value) -> String {
     if entry["from"].is_null() {
-        return String::new();
+        // A unit was forgotten: it is in no experiment, and is called by its digest.
+        let unit = entry["to"]["unit_type"].as_str().zip(entry["to"]["digest"].as_str());
+        return unit.map(|(kind, digest)| format!("{kind} {digest}")).unwrap_or_default();
     }
     let changes = diff(Some(&entry["from"]), Some(&entry["to"]));
     let told: Vec<String> = changes.iter().take(TOLD).map(ToString::to_string).map(|text| shortened(&text)).collect();

@@ -91,7 +91,18 @@ pub(crate) enum ExperimentCommand {
         #[arg(long, default_value_t = 0, hide_default_value = true)]
         generation: u32,
     },
-    /// Show the decision behind a revision, and whether recomputing it gives the same boundaries
+    /// List what the policy decided, tick by tick, newest first: also what it would do, where it runs in shadow
+    Decisions {
+        /// The experiment
+        key: String,
+        /// Which generation [default: the running one]
+        #[arg(long, default_value_t = 0, hide_default_value = true)]
+        generation: u32,
+        /// At most so many
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+    },
+    /// Tell in plain words why each share moved or did not in a revision, and recompute the decision behind it
     Explain {
         /// The experiment
         key: String,
@@ -202,6 +213,7 @@ pub(crate) async fn run(command: ExperimentCommand, server: &ServerArgs, out: Ou
         C::List { prefix } => looking.list(prefix).await,
         C::Get { key } => looking.get(key).await,
         C::Revisions { key, generation } => looking.revisions(key, generation).await,
+        C::Decisions { key, generation, limit } => looking.decisions(key, generation, limit).await,
         C::Explain { key, revision, generation, record } => looking.explain(key, generation, revision, record).await,
         C::Audit { key, limit } => looking.audit(key.unwrap_or_default(), limit).await,
         C::Start { key } => changing.start(key).await,

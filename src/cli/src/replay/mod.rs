@@ -59,6 +59,9 @@ pub(crate) struct ReplayArgs {
     /// How long each unit is followed
     #[arg(long, default_value = "1h", value_parser = parse::duration, value_name = "DURATION")]
     window: Duration,
+    /// The most that one unit may count for, in outcomes that are not just 0 and 1; needed where such a one decides
+    #[arg(long, value_name = "NUMBER")]
+    cap: Option<f64>,
     /// The salt, to see the same again [default: drawn]
     #[arg(long)]
     salt: Option<String>,

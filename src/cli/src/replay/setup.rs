@@ -63,10 +63,15 @@ pub(super) fn definition(key: &str, log: &Log, args: &ReplayArgs, start: Timesta
     let metric = |(i, name): (usize, &String)| MetricDoc {
         key: slug(name),
         event: name.clone(),
-        kind: if log.binary.get(i) == Some(&true) { MetricKind::Conversion } else { MetricKind::Mean { cap: None } },
+        kind: if log.binary.get(i) == Some(&true) {
+            MetricKind::Conversion
+        } else {
+            MetricKind::Mean { cap: args.cap }
+        },
         window: args.window,
         direction: Direction::Up,
         decision: i == 0,
+        guardrail: None,
     };
     DefinitionDoc {
         key: key.to_owned(),

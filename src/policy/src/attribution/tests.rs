@@ -86,7 +86,7 @@ fn count(
         record.expose(*exposure);
     }
     outcomes.iter().for_each(|outcome| record.follow(&metrics, 0, outcome));
-    let history = History { generation, metrics: &metrics, tick: TICK };
+    let history = History { early: true, generation, metrics: &metrics, tick: TICK };
     let tally = contribution(&record, in_quarter(quarter), history, outcomes.iter().copied());
     (record, tally)
 }
@@ -247,8 +247,20 @@ fn brute_force(generation: &Generation, point: Point, exposures: &[Exposure], ou
             2 => (sum.min(5_000_000), 0),
             _ => (sum, views),
         };
+        let quarter = start.at.plus(metric.window / 4);
+        let early = outcomes.iter().any(|o| o.event == "buy" && o.at >= start.at && o.at < quarter);
         let cell = match stable {
-            true => Cell { n: 1, s: u64::from(any), x, y, xx: x * x, yy: y * y, xy: x * y, ..Cell::default() },
+            true => Cell {
+                n: 1,
+                s: u64::from(any),
+                early: u64::from(early),
+                x,
+                y,
+                xx: x * x,
+                yy: y * y,
+                xy: x * y,
+                ..Cell::default()
+            },
             false => Cell { dropped: 1, ..Cell::default() },
         };
         tally.add_cell(epoch(index), &cell);
@@ -299,7 +311,7 @@ fn switches() -> impl Strategy<Value = Vec<Switch>> {
 /// made of the outcomes so far, and each outcome is added once.
 fn step_by_step(generation: &Generation, point: Point, events: &[Result<Exposure, Outcome<'_>>]) -> Tally {
     let metrics = metrics();
-    let history = History { generation, metrics: &metrics, tick: TICK };
+    let history = History { early: true, generation, metrics: &metrics, tick: TICK };
     let (mut record, mut seen, mut tally) = (UnitRecord::default(), Vec::new(), Tally::default());
     for event in events {
         match event {
@@ -358,7 +370,7 @@ proptest! {
         let before = metrics.get(..known).unwrap_or_default();
         told.iter().for_each(|o| record.follow(before, 0, o));
         told.iter().for_each(|o| record.follow(&metrics, known, o));
-        let history = History { generation: &generation, metrics: &metrics, tick: TICK };
+        let history = History { early: true, generation: &generation, metrics: &metrics, tick: TICK };
         let got = contribution(&record, in_quarter(quarter), history, told.iter().copied());
         prop_assert_eq!(got, brute_force(&generation, in_quarter(quarter), &shown, &told));
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use inroad_assignment::{ThompsonSettings, Timestamp, Width};
-use inroad_policy::{ArmState, ArmTally, Decider, Decision, EpochKey, EpochTally, TickInput};
+use inroad_policy::{ArmState, ArmTally, Better, Decider, Decision, EpochKey, EpochTally, Measure, Scope, TickInput};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Binomial, Distribution, Poisson};
@@ -46,11 +46,20 @@ pub(crate) fn fresh(arms: usize) -> TickInput {
         seed: 1,
         settings: ThompsonSettings::default(),
         arms: (0..arms)
-            .map(|arm| ArmState { owned: if arm == 0 { control } else { foothold }, foothold, killed: false })
+            .map(|arm| ArmState {
+                owned: if arm == 0 { control } else { foothold },
+                foothold,
+                killed: false,
+                spared: false,
+            })
             .collect(),
         floor: share(0.05),
         data_late: false,
+        measure: Measure::Conversion,
+        better: Better::More,
+        scope: Scope::Growth,
         epochs: Vec::new(),
+        guardrails: Vec::new(),
     }
 }
 
@@ -89,7 +98,7 @@ impl World {
                 let expected = self.per_day / self.ticks_per_day as f64 * share;
                 let n = if expected > 0.0 { Poisson::new(expected).unwrap().sample(&mut rng) as u64 } else { 0 };
                 let s = Binomial::new(n, (rate * (1.0 + lift)).min(1.0)).unwrap().sample(&mut rng);
-                ArmTally { first: n, n, s }
+                ArmTally { first: n, n, s, ..ArmTally::default() }
             });
             let arms = arms.collect();
             input.epochs.push(EpochTally { epoch: EpochKey { tick, revision: 1 }, arms, shares });

@@ -103,6 +103,10 @@ impl EventService for Services {
         self.0.batches.send_modify(|all| all.push(batch));
         result.map(Response::new)
     }
+
+    async fn forget_unit(&self, _: Request<v1::ForgetUnitRequest>) -> Result<Response<v1::ForgetUnitResponse>, Status> {
+        Err(Status::unimplemented("no client forgets"))
+    }
 }
 
 /// A server that listens.

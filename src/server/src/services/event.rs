@@ -1,17 +1,21 @@
-//! `EventService`: checks a batch, puts what is good on disk in one group, and says what was not.
+//! `EventService`: checks a batch, puts what is good on disk in one group, and says what was not; and forgets a unit.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use inroad_store::Event;
+use inroad_assignment::UnitKey;
+use inroad_store::{Event, Forget};
 use inroad_wire::v1::event_service_server::EventService;
-use inroad_wire::v1::{RecordRequest, RecordResponse, Rejection};
+use inroad_wire::v1::{ForgetUnitRequest, ForgetUnitResponse, RecordRequest, RecordResponse, Rejection};
 use tonic::{Request, Response, Status};
 
-use super::Shared;
-use crate::config::MAX_BATCH_EVENTS;
+use super::{Shared, actor};
+use crate::config::{MAX_BATCH_EVENTS, MAX_NAME_BYTES};
 use crate::error::ServerError;
 use crate::ingest::{Refusal, check_exposure, check_outcome};
+
+/// The longest that forgetting waits for the counts.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// See the module.
 pub struct Events {
@@ -33,6 +37,18 @@ impl Events {
         let retry_after = Duration::from_millis((limit / 10 / 25).clamp(100, 10_000));
         Err(ServerError::Backlog { backlog, limit, retry_after })
     }
+}
+
+/// A request to forget that can be meant.
+fn check_forget(request: &ForgetUnitRequest) -> Result<(), ServerError> {
+    let invalid = |field, message| Err(ServerError::Invalid { field, message });
+    if !(1..=MAX_NAME_BYTES).contains(&request.unit_type.len()) {
+        return invalid(
+            "unit_type",
+            format!("a unit type has 1 to {MAX_NAME_BYTES} bytes, such as targetingKey or user"),
+        );
+    }
+    UnitKey::parse(&request.unit).map(drop).or_else(|error| invalid("unit", error.to_string()))
 }
 
 #[tonic::async_trait]
@@ -93,5 +109,23 @@ impl EventService for Events {
         shared.metrics.accepted_exposures.inc_by(exposures);
         shared.metrics.accepted_outcomes.inc_by(outcomes);
         Ok(Response::new(response))
+    }
+
+    async fn forget_unit(&self, request: Request<ForgetUnitRequest>) -> Result<Response<ForgetUnitResponse>, Status> {
+        let actor = actor(&request)?;
+        let request = request.into_inner();
+        check_forget(&request)?;
+        let shared = &self.shared;
+        let version = shared.catalogue.peek().version;
+        if !shared.fold.caught_up(version, LONGEST_WAIT).await {
+            let (backlog, limit) = (shared.fold.backlog(), shared.config.max_backlog);
+            return Err(ServerError::Backlog { backlog, limit, retry_after: Duration::from_secs(5) }.into());
+        }
+        let ForgetUnitRequest { unit_type, unit } = request;
+        let forget = Forget { unit_type, unit, actor, at: shared.clock.now() };
+        let forgotten = shared.store.forget_unit(forget).await.map_err(ServerError::from)?;
+        let (digest, events, waiting) = (forgotten.digest, forgotten.events, forgotten.waiting);
+        tracing::info!(%digest, events, waiting, "a unit was forgotten");
+        Ok(Response::new(ForgetUnitResponse { digest, events, waiting }))
     }
 }

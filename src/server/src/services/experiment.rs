@@ -38,6 +38,10 @@ fn version(etag: &str) -> Result<Option<u64>, ServerError> {
     etag.parse().map(Some).map_err(|_| ServerError::Invalid { field: "etag", message: message() })
 }
 
+fn bad_token() -> ServerError {
+    ServerError::Invalid { field: "page_token", message: "give the token that a page returned".to_owned() }
+}
+
 fn draw_salt() -> Result<Salt, ServerError> {
     Ok(Salt::parse(&Alphanumeric.sample_string(&mut rand::rng(), 12))?)
 }
@@ -308,15 +312,31 @@ impl ExperimentService for Experiments {
         Ok(Response::new(self.explain(request.into_inner()).await?))
     }
 
+    async fn list_decisions(&self, request: Request<v1::ListDecisionsRequest>) -> Answer<v1::ListDecisionsResponse> {
+        let v1::ListDecisionsRequest { key, generation, page_size: size, page_token } = request.into_inner();
+        let limit = page_size(size)?;
+        // A token is how many were shown before: decisions are only ever added, at the other end.
+        let shown = if page_token.is_empty() { 0 } else { page_token.parse::<usize>().map_err(|_| bad_token())? };
+        let (entry, number) = self.generation(&key, generation)?;
+        let records = self.shared.store.decisions(entry.experiment.definition.key(), number).await;
+        let records = records.map_err(ServerError::from)?;
+        let before = records.len().saturating_sub(shown);
+        let decisions = records[before.saturating_sub(limit)..before].iter().rev().map(|record| {
+            let (input, output) = (serde_json::from_str(&record.input)?, serde_json::from_str(&record.output)?);
+            Ok(decision_to_wire(&entry.experiment, number, record.revision, &input, &output))
+        });
+        let decisions = decisions.collect::<Result<Vec<_>, ServerError>>()?;
+        let next_page_token = if before > limit { (shown + limit).to_string() } else { String::new() };
+        Ok(Response::new(v1::ListDecisionsResponse { decisions, next_page_token }))
+    }
+
     async fn list_audit_entries(
         &self,
         request: Request<v1::ListAuditEntriesRequest>,
     ) -> Answer<v1::ListAuditEntriesResponse> {
         let v1::ListAuditEntriesRequest { key, page_size: size, page_token } = request.into_inner();
         let limit = page_size(size)?;
-        let token =
-            || ServerError::Invalid { field: "page_token", message: "give the token that a page returned".to_owned() };
-        let before = if page_token.is_empty() { u64::MAX } else { page_token.parse().map_err(|_| token())? };
+        let before = if page_token.is_empty() { u64::MAX } else { page_token.parse().map_err(|_| bad_token())? };
         let state = self.shared.catalogue.state();
         let key = if key.is_empty() { None } else { Some(state.get(&key)?.experiment.definition.key().clone()) };
         let page = Page { before, limit };
@@ -328,7 +348,7 @@ impl ExperimentService for Experiments {
             at: Some(timestamp_to_wire(e.at)),
             actor: e.actor,
             action: e.action,
-            experiment: e.experiment.to_string(),
+            experiment: e.experiment.map(String::from).unwrap_or_default(),
             from_json: e.from,
             to_json: e.to,
         });

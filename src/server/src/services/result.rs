@@ -3,23 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use inroad_assignment::{Arm, Experiment, Generation, Policy, ThompsonSettings};
-use inroad_policy::{ArmSummary, PointsCache, check_sample_ratio, summarise};
+use inroad_assignment::{Arm, Experiment, Generation, Timestamp};
+use inroad_policy::ArmSummary;
 use inroad_store::Counts;
 use inroad_wire::reason::status_to_wire;
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1::result_service_server::ResultService;
-use inroad_wire::v1::{ArmResult, GetResultsRequest, GetResultsResponse, Interval, MetricResult, SampleRatio};
+use inroad_wire::v1::{
+    ArmResult, DelayCheck, GetResultsRequest, GetResultsResponse, Interval, LiftEstimates, MetricResult, NoveltyCheck,
+    SampleRatio,
+};
 use tonic::{Request, Response, Status};
 
 use super::Shared;
 use crate::error::ServerError;
-use crate::tick::epoch_tallies;
+use crate::explain::waits_for;
+use crate::report::{MetricReport, Report};
 
 /// The longest that a reader may wait for the counts to be complete.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// What results are drawn with: the same for everybody who looks.
-const RESULT_SEED: u64 = 1;
 
 /// See the module.
 pub struct Results {
@@ -62,7 +64,7 @@ impl Results {
             return Err(ServerError::NoSuchNumber { experiment: request.key, what: "generation", number });
         };
         let counts = self.shared.store.counts(experiment.definition.key(), number).await?;
-        fill(&mut response, experiment, generation, &counts)?;
+        fill(&mut response, experiment, generation, &counts, now)?;
         Ok(response)
     }
 }
@@ -72,64 +74,87 @@ fn fill(
     experiment: &Experiment,
     generation: &Generation,
     counts: &Counts,
+    now: Timestamp,
 ) -> Result<(), ServerError> {
     let definition = &experiment.definition;
     let arms = definition.variations().len();
-    let epochs = epoch_tallies(experiment, generation, counts);
-    let settings = match definition.policy() {
-        Policy::Thompson(settings) => settings.clone(),
-        Policy::Manual { .. } => ThompsonSettings::default(),
-    };
-    let live: Vec<bool> = (0..arms).filter_map(Arm::new).map(|arm| !experiment.kills.arm(arm)).collect();
-    let mut points = PointsCache::default();
-    let summaries = summarise(&epochs, &live, settings.tau, RESULT_SEED, settings.draws_log2, &mut points)?;
+    let report = Report::new(experiment, generation, counts, now)?;
     let allocation = generation.latest().map(|r| Arc::clone(&r.allocation));
-    let ratio = check_sample_ratio(arms, &epochs)?;
+    let decision = definition.decision_metric();
 
     response.revision = generation.latest().map_or(0, |r| r.number);
     response.units_moved = counts.units_moved;
     response.crossovers = counts.crossovers;
     response.stale_exposures = counts.stale_exposures;
-    let decision = definition.decision_metric();
     response.decision_metric = decision.map(|i| definition.metrics()[i].key.to_string()).unwrap_or_default();
     let of_decision =
         counts.cells.iter().filter(|(key, _)| key.metric.map(usize::from) == decision && decision.is_some());
     response.dropped_records = of_decision.map(|(_, cell)| cell.dropped).sum();
     response.headroom = allocation.as_ref().map_or(0.0, |a| a.headroom(definition.policy().floor()).share());
+    response.growth_per_day = report.growth_per_day;
+    response.days_of_headroom =
+        (report.growth_per_day > 0.0).then(|| response.headroom / report.growth_per_day).filter(|d| d.is_finite());
     response.sample_ratio = Some(SampleRatio {
-        chi_squared: ratio.chi_squared,
-        degrees_of_freedom: ratio.degrees_of_freedom as u32,
-        p_value: ratio.p_value,
-        evidence: ratio.peak_log_evidence.exp(),
+        chi_squared: report.ratio.chi_squared,
+        degrees_of_freedom: report.ratio.degrees_of_freedom as u32,
+        p_value: report.ratio.p_value,
+        evidence: report.ratio.peak_log_evidence.exp(),
     });
-    response.arms = (0..arms)
-        .filter_map(Arm::new)
-        .zip(&summaries)
-        .map(|(arm, summary)| ArmResult {
+    let arm_result = |arm: Arm| {
+        let summary = report.summary.arms.get(arm.index());
+        let units = counts.cells.iter().filter(|(k, _)| k.metric.is_none() && k.arm == arm).map(|(_, c)| c.units).sum();
+        ArmResult {
             variation: definition.variation(arm).map(|v| v.key.to_string()).unwrap_or_default(),
             killed: experiment.kills.arm(arm),
             share: allocation.as_ref().map_or(0.0, |a| a.width_of(arm).share()),
-            units: counts.cells.iter().filter(|(k, _)| k.metric.is_none() && k.arm == arm).map(|(_, c)| c.units).sum(),
-            metrics: metric_results(experiment, counts, arm),
-            p_best: summary.p_best,
-            p_above_control: summary.p_above_control,
-            expected_loss: summary.expected_loss.unwrap_or_default(),
-            lift: summary.lift.as_ref().map(interval),
-            lift_anytime: summary.anytime.as_ref().map(interval),
-        })
-        .collect();
-    response.verdict = verdict(experiment, &settings, &summaries, counts.units_moved);
+            units,
+            metrics: metric_results(experiment, counts, &report, arm),
+            p_best: summary.map_or(0.0, |s| s.p_best),
+            p_above_control: summary.map_or(0.5, |s| s.p_above_control),
+            expected_loss: summary.and_then(|s| s.expected_loss).unwrap_or_default(),
+            lift: summary.and_then(|s| s.lift).map(interval),
+            lift_anytime: summary.and_then(|s| s.anytime).map(interval),
+        }
+    };
+    response.arms = (0..arms).filter_map(Arm::new).map(arm_result).collect();
+    response.potential_value_remaining = report.summary.potential_value_remaining;
+    response.ship_waits_for = report.ship.map(waits_for).unwrap_or_default();
+    response.warnings = report.warnings(experiment, counts);
+    response.verdict = verdict(experiment, &report, counts.units_moved);
     Ok(())
 }
 
-fn interval(interval: &inroad_policy::Interval) -> Interval {
+fn interval(interval: inroad_policy::Interval) -> Interval {
     Interval { estimate: interval.estimate, low: interval.low, high: interval.high }
 }
 
-fn metric_results(experiment: &Experiment, counts: &Counts, arm: Arm) -> Vec<MetricResult> {
-    let metrics = experiment.definition.metrics().iter().enumerate();
-    let result = |(i, metric): (usize, &inroad_assignment::Metric)| {
-        let mut result = MetricResult { metric: metric.key.to_string(), ..MetricResult::default() };
+fn metric_results(experiment: &Experiment, counts: &Counts, report: &Report, arm: Arm) -> Vec<MetricResult> {
+    let metrics = experiment.definition.metrics().iter().zip(&report.metrics).enumerate();
+    let result = |(i, (metric, report)): (usize, (&inroad_assignment::Metric, &MetricReport))| {
+        let summary = report.all.arms.get(arm.index());
+        let mature = report.mature.arms.get(arm.index());
+        let mut result = MetricResult {
+            metric: metric.key.to_string(),
+            mean: summary.and_then(|s| s.mean),
+            lift: summary.and_then(lift_estimates),
+            mature: mature.and_then(lift_estimates),
+            mature_units: mature.map_or(0, |s| s.n),
+            p_above_control: summary.map_or(0.5, |s| s.p_above_control),
+            delay: report.delay.get(arm.index()).copied().flatten().map(|check| DelayCheck {
+                early: check.early,
+                control_early: check.control_early,
+                p_value: check.p_value,
+                differs: check.differs,
+            }),
+            novelty: report.novelty.get(arm.index()).copied().flatten().map(|check| NoveltyCheck {
+                early: Some(interval(check.early)),
+                late: Some(interval(check.late)),
+                p_value: check.p_value,
+                changed: check.changed,
+            }),
+            harm: report.harm.get(arm.index()).copied().flatten().map(f64::exp),
+            ..MetricResult::default()
+        };
         let ours = |key: &inroad_policy::attribution::CellKey| key.metric.map(usize::from) == Some(i) && key.arm == arm;
         for (_, cell) in counts.cells.iter().filter(|(key, _)| ours(key)) {
             result.units += cell.n;
@@ -144,25 +169,38 @@ fn metric_results(experiment: &Experiment, counts: &Counts, arm: Arm) -> Vec<Met
     metrics.map(result).collect()
 }
 
+fn lift_estimates(summary: &ArmSummary) -> Option<LiftEstimates> {
+    let opinion = summary.opinion.as_ref();
+    Some(LiftEstimates {
+        credible: Some(interval(summary.lift?)),
+        anytime: summary.anytime.map(interval),
+        period: opinion.map(|o| interval(o.period)),
+        batched: opinion.map(|o| interval(o.batched)),
+        difference: opinion.map(|o| interval(o.difference)),
+        disagrees: opinion.is_some_and(|o| o.disagrees),
+    })
+}
+
 /// The state of things in a sentence or two.
-fn verdict(experiment: &Experiment, settings: &ThompsonSettings, arms: &[ArmSummary], moved: u64) -> String {
+fn verdict(experiment: &Experiment, report: &Report, moved: u64) -> String {
     let name = |i: usize| experiment.definition.variations().get(i).map(|v| v.key.to_string()).unwrap_or_default();
     if experiment.definition.decision_metric().is_none() {
         return "no decision metric: nothing is compared".to_owned();
     }
+    let arms = &report.summary.arms;
     if arms.iter().all(|arm| arm.n == 0) {
         return format!("nothing is measured yet; {moved} units moved; keep going");
     }
-    let leader = (0..arms.len()).max_by(|a, b| arms[*a].p_best.total_cmp(&arms[*b].p_best)).unwrap_or(0);
-    let (best, loss) = (arms[leader].p_best, arms[leader].expected_loss.unwrap_or(1.0));
-    let clear = best >= settings.conclude_probability && loss <= settings.conclude_loss;
+    let leader = report.summary.leader;
     let lift =
         arms[leader].lift.as_ref().map(|l| format!(", {:+.1}% over control", 100.0 * l.estimate)).unwrap_or_default();
-    let head = format!("{} leads: {:.1}% likely best{lift}; {moved} units moved", name(leader), 100.0 * best);
-    match (clear, leader) {
-        (true, 0) => format!("{head}; conclude and roll back?"),
-        (true, _) => format!("{head}; ship it?"),
-        (false, _) => format!("{head}; keep going"),
+    let head =
+        format!("{} leads: {:.1}% likely best{lift}; {moved} units moved", name(leader), 100.0 * arms[leader].p_best);
+    match (report.ship, leader) {
+        (None, _) => format!("{head}; keep going"),
+        (Some(ship), _) if !ship.ready() => format!("{head}; wait: {}", waits_for(ship)),
+        (Some(_), 0) => format!("{head}; conclude and roll back?"),
+        (Some(_), _) => format!("{head}; ship it?"),
     }
 }
 

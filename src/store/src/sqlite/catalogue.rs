@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use inroad_assignment::experiment::Kills;
+use inroad_assignment::experiment::{Alert, Kills};
 use inroad_assignment::{Definition, Experiment, ExperimentKey, Generation, Revision, Salt, Status, Switch, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,7 @@ struct BodyOut<'a> {
     manual_now: Option<Timestamp>,
     created_at: Timestamp,
     last_growth_at: Option<Timestamp>,
+    alerts: &'a [Alert],
     /// For the audit log only: the rows of the history have it too, but not as it was.
     line: Line,
 }
@@ -56,6 +57,8 @@ struct Body {
     manual_now: Option<Timestamp>,
     created_at: Timestamp,
     last_growth_at: Option<Timestamp>,
+    #[serde(default)]
+    alerts: Vec<Alert>,
 }
 
 /// What the audit log shows of an experiment.
@@ -65,6 +68,8 @@ struct Audited {
     status: serde_json::Value,
     kills: Kills,
     manual_now: Option<Timestamp>,
+    #[serde(default)]
+    alerts: Vec<Alert>,
     line: Line,
 }
 
@@ -78,6 +83,21 @@ fn from_json<'a, T: Deserialize<'a>>(what: &str, json: &'a str) -> Result<T, Sto
 
 fn audited(body: &str) -> Result<String, StoreError> {
     to_json(&from_json::<Audited>("experiment.body", body)?)
+}
+
+const AUDIT: &str = "INSERT INTO audit (at, actor, action, experiment, before, after) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+
+/// Writes down who asked to have a unit forgotten: of no experiment, and without the key.
+pub(crate) fn audit_forget(
+    connection: &Connection,
+    unit_type: &str,
+    digest: &str,
+    actor: &str,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let unit = serde_json::json!({"unit_type": unit_type, "digest": digest}).to_string();
+    connection.prepare_cached(AUDIT)?.execute(params![at.as_micros(), actor, "forget", "", "", unit])?;
+    Ok(())
 }
 
 /// One change, on disk when this returns.
@@ -103,6 +123,7 @@ pub(crate) fn commit(connection: &mut Connection, change: &Change) -> Result<u64
         manual_now: experiment.manual_now,
         created_at: experiment.created_at,
         last_growth_at: experiment.last_growth_at,
+        alerts: &experiment.alerts,
         line: Line::of(experiment),
     })?;
     let (id, before) = match stored {
@@ -120,10 +141,9 @@ pub(crate) fn commit(connection: &mut Connection, change: &Change) -> Result<u64
         }
     };
     add_history(&transaction, id, experiment)?;
-    let sql = "INSERT INTO audit (at, actor, action, experiment, before, after) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let after = audited(&body)?;
     let row = params![change.at.as_micros(), change.actor, change.action, key.as_str(), before, after];
-    transaction.prepare_cached(sql)?.execute(row)?;
+    transaction.prepare_cached(AUDIT)?.execute(row)?;
     if let Some(d) = &change.decision {
         let sql = "INSERT INTO decision (experiment_id, generation, at, revision, input, output)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
@@ -220,6 +240,7 @@ pub(crate) fn load(connection: &mut Connection) -> Result<(u64, Vec<Stored>), St
             manual_now: body.manual_now,
             created_at: body.created_at,
             last_growth_at: body.last_growth_at,
+            alerts: body.alerts,
         });
         all.push(Stored { version: row.get::<_, i64>(1)? as u64, experiment });
     }
@@ -291,12 +312,16 @@ pub(crate) fn audit(connection: &Connection, key: Option<&str>, page: Page) -> R
     let mut rows = statement.query(params![bound(page.before), bound(page.limit as u64), key])?;
     let mut entries = Vec::new();
     while let Some(row) = rows.next()? {
+        let experiment = match row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)? {
+            "" => None,
+            key => Some(ExperimentKey::parse(key).map_err(|e| damaged("audit.experiment", e))?),
+        };
         entries.push(AuditEntry {
             id: row.get::<_, i64>(0)? as u64,
             at: Timestamp::from_micros(row.get(1)?),
             actor: row.get(2)?,
             action: row.get(3)?,
-            experiment: ExperimentKey::parse(&row.get::<_, String>(4)?).map_err(|e| damaged("audit.experiment", e))?,
+            experiment,
             from: row.get(5)?,
             to: row.get(6)?,
         });

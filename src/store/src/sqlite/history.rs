@@ -42,9 +42,12 @@ impl Fold {
         let generation = slot.generation()?;
         let before = known_up_to(generation, applied.revisions, applied.switches);
         let new = slot.history()?;
-        let old = History::new(&slot.experiment.definition, &before).with_metrics(applied.metrics);
+        let mut old = History::new(&slot.experiment.definition, &before).with_metrics(applied.metrics);
+        if !applied.early {
+            old = old.without_early();
+        }
         let added = new.metrics.len() > applied.metrics;
-        let stretches = if added { vec![line()] } else { touched(generation, applied, latest) };
+        let stretches = if added || !applied.early { vec![line()] } else { touched(generation, applied, latest) };
         let (mut rows, mut delta) = (Vec::new(), Delta::default());
         for (mut from, to) in stretches {
             loop {

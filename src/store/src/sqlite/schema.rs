@@ -14,7 +14,7 @@ pub(crate) struct Schema {
 }
 
 /// Catalogue and counts. "InrS".
-pub(crate) const STATE: Schema = Schema { file: "inroad.db", application_id: 0x496e_7253, steps: &[STATE_1] };
+pub(crate) const STATE: Schema = Schema { file: "inroad.db", application_id: 0x496e_7253, steps: &[STATE_1, STATE_2] };
 /// The log. "InrL".
 pub(crate) const LOG: Schema = Schema { file: "log.db", application_id: 0x496e_724c, steps: &[LOG_1] };
 
@@ -80,6 +80,12 @@ CREATE TABLE tally (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Early outcomes. `counted.early` tells which counts know them; the others are made anew at the first fold.
+const STATE_2: &str = "
+ALTER TABLE tally ADD COLUMN early INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counted ADD COLUMN early INTEGER NOT NULL DEFAULT 0;
+";
+
 /// One row an event. An exposure has `experiment` to `context`, an outcome `units` to `clock`; the rest is NULL.
 /// `meta.head` keeps places from being given twice after the newest rows were pruned.
 const LOG_1: &str = "
@@ -112,6 +118,12 @@ impl Schema {
     /// The last step known here.
     pub(crate) fn known(&self) -> u32 {
         self.steps.len() as u32
+    }
+
+    /// Whether a file is of this kind, whatever program wrote it.
+    pub(crate) fn is_of(&self, connection: &Connection) -> rusqlite::Result<bool> {
+        let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+        Ok(id == self.application_id)
     }
 
     /// Brings a file up to date, each step in a transaction.

@@ -23,6 +23,8 @@ pub(crate) struct Applied {
     pub(crate) switches: usize,
     /// Metrics.
     pub(crate) metrics: usize,
+    /// Early outcomes are told apart.
+    pub(crate) early: bool,
 }
 
 impl Applied {
@@ -30,7 +32,7 @@ impl Applied {
     pub(crate) fn all_of(slot: &Slot) -> Result<Self, StoreError> {
         let generation = slot.generation()?;
         let (revisions, switches) = (generation.revisions.len(), generation.switches.len());
-        Ok(Self { revisions, switches, metrics: slot.experiment.definition.metrics().len() })
+        Ok(Self { revisions, switches, metrics: slot.experiment.definition.metrics().len(), early: true })
     }
 }
 
@@ -117,7 +119,7 @@ impl Writing<'_> {
         )?;
         let mut insert = connection.prepare_cached(
             "INSERT OR REPLACE INTO tally VALUES
-             (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+             (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
         )?;
         for key in delta.tally.cells.keys() {
             let metric = key.metric.map_or(-1, i64::from);
@@ -128,8 +130,8 @@ impl Writing<'_> {
             };
             let (x, xx, y) = (c.x.to_string(), c.xx.to_string(), c.y.to_string());
             let (yy, xy, sum) = (c.yy.to_string(), c.xy.to_string(), c.outcome_sum.to_string());
-            let [first, n, s, dropped, units, outcomes, outcome_units] =
-                [c.first, c.n, c.s, c.dropped, c.units, c.outcomes, c.outcome_units].map(|count| count as i64);
+            let [first, n, s, dropped, units, outcomes, outcome_units, early] =
+                [c.first, c.n, c.s, c.dropped, c.units, c.outcomes, c.outcome_units, c.early].map(|count| count as i64);
             insert.execute(params![
                 slot.id,
                 slot.number,
@@ -149,23 +151,25 @@ impl Writing<'_> {
                 units,
                 outcomes,
                 outcome_units,
-                sum
+                sum,
+                early
             ])?;
         }
         let Flags { units_moved, crossovers, stale_exposures } = kept.tally.flags;
         connection
-            .prepare_cached("INSERT OR REPLACE INTO counted VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?
+            .prepare_cached("INSERT OR REPLACE INTO counted VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?
             .execute(params![
-                slot.id,
-                slot.number,
-                applied.revisions as i64,
-                applied.switches as i64,
-                applied.metrics as i64,
-                kept.latest_exposure.as_micros(),
-                units_moved as i64,
-                crossovers as i64,
-                stale_exposures as i64
-            ])?;
+            slot.id,
+            slot.number,
+            applied.revisions as i64,
+            applied.switches as i64,
+            applied.metrics as i64,
+            kept.latest_exposure.as_micros(),
+            units_moved as i64,
+            crossovers as i64,
+            stale_exposures as i64,
+            applied.early
+        ])?;
         Ok(kept)
     }
 
@@ -179,13 +183,14 @@ impl Writing<'_> {
 pub(crate) fn load(connection: &Connection, key: &str, number: u32) -> Result<Kept, StoreError> {
     let Some(id) = id_of(connection, key)? else { return Ok(Kept::default()) };
     let mut statement = connection.prepare_cached(
-        "SELECT revisions, switches, metrics, latest_exposure, units_moved, crossovers, stale_exposures
+        "SELECT revisions, switches, metrics, latest_exposure, units_moved, crossovers, stale_exposures,
+                early
          FROM counted WHERE experiment_id = ?1 AND generation = ?2",
     )?;
     let row = |row: &rusqlite::Row<'_>| {
         let number = |at: usize| row.get::<_, i64>(at);
-        let applied =
-            Applied { revisions: number(0)? as usize, switches: number(1)? as usize, metrics: number(2)? as usize };
+        let [revisions, switches, metrics] = [number(0)? as usize, number(1)? as usize, number(2)? as usize];
+        let applied = Applied { revisions, switches, metrics, early: row.get(7)? };
         let flags =
             Flags { units_moved: number(4)? as u64, crossovers: number(5)? as u64, stale_exposures: number(6)? as u64 };
         let tally = Tally { flags, ..Tally::default() };
@@ -194,7 +199,7 @@ pub(crate) fn load(connection: &Connection, key: &str, number: u32) -> Result<Ke
     let Some(mut kept) = statement.query_row(params![id, number], row).optional()? else { return Ok(Kept::default()) };
     let mut statement = connection.prepare_cached(
         "SELECT metric, tick, revision, arm, first, n, s, dropped, units, outcomes, outcome_units,
-                x, xx, y, yy, xy, outcome_sum
+                x, xx, y, yy, xy, outcome_sum, early
          FROM tally WHERE experiment_id = ?1 AND generation = ?2",
     )?;
     let mut rows = statement.query(params![id, number])?;
@@ -224,6 +229,7 @@ pub(crate) fn load(connection: &Connection, key: &str, number: u32) -> Result<Ke
             yy: sum(14)?,
             xy: sum(15)?,
             outcome_sum: sum(16)?,
+            early: count(17)?,
         };
         kept.tally.cells.insert(key, cell);
     }

@@ -99,7 +99,7 @@ pub async fn every_change_is_audited(place: Place) {
     experiment.switch(Target::Variation(arm(1)), true, at(5)).unwrap();
     store.commit(change(&experiment, Some(version), "kill")).await.unwrap();
     let all = store.audit(None, FIRST).await.unwrap();
-    let actions: Vec<_> = all.iter().map(|e| (e.experiment.as_str(), e.action.as_str())).collect();
+    let actions: Vec<_> = all.iter().map(|e| (e.experiment.as_ref().unwrap().as_str(), e.action.as_str())).collect();
     assert_eq!(actions, [("a", "kill"), ("b", "create"), ("a", "create")]);
     assert!(all.windows(2).all(|pair| pair[0].id > pair[1].id));
     let of_a = store.audit(Some(&key("a")), FIRST).await.unwrap();

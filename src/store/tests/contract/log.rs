@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use inroad_assignment::Arm;
-use inroad_store::{Event, ExposureEvent, OutcomeEvent, StoreError};
+use inroad_assignment::{Arm, UnitKey, unit_digest};
+use inroad_store::{Event, ExposureEvent, Forget, OutcomeEvent, Page, StoreError};
 
 use super::Place;
 use super::world::{all_metrics, arm, at, change, exposure, key, outcome, started};
@@ -159,15 +159,34 @@ pub async fn a_forgotten_unit_is_in_no_event(place: Place) {
         outcome("bob", "signup", 1, at(2), "2", ""),
     ];
     store.append(at(1), events).await.unwrap();
-    assert_eq!(store.forget_unit("user", "ann").await.unwrap(), 0, "they still have to be counted");
+    let forget = async |unit_type: &str, unit: &str| {
+        let (unit_type, unit) = (unit_type.to_owned(), unit.to_owned());
+        let forget = Forget { unit_type, unit, actor: "eve".to_owned(), at: at(7) };
+        let forgotten = store.forget_unit(forget).await.unwrap();
+        (forgotten.events, forgotten.waiting)
+    };
+    assert_eq!(forget("user", "ann").await, (0, 2), "they still have to be counted");
     store.fold(Arc::clone(&shared), 100).await.unwrap();
     let before = store.counts(&key("a"), 1).await.unwrap();
-    assert_eq!(store.forget_unit("user", "ann").await.unwrap(), 2);
-    assert_eq!(store.forget_unit("user", "ann").await.unwrap(), 0);
-    assert_eq!(store.forget_unit("account", "bob").await.unwrap(), 0, "bob is no account");
+    store.set_offset("sink", 1).await.unwrap();
+    assert_eq!(forget("user", "ann").await, (1, 1), "one still has to be read");
+    store.set_offset("sink", 4).await.unwrap();
+    assert_eq!(forget("user", "ann").await, (1, 0));
+    assert_eq!(forget("user", "ann").await, (0, 0));
+    assert_eq!(forget("account", "bob").await, (0, 0), "bob is no account");
     let left = format!("{:?}", store.read_log(0, 100).await.unwrap());
     assert!(!left.contains("ann") && left.contains("bob"));
     assert_eq!(store.counts(&key("a"), 1).await.unwrap(), before);
+    let page = Page { before: u64::MAX, limit: 100 };
+    let audit = store.audit(None, page).await.unwrap();
+    assert_eq!(audit.len(), 6, "whoever asks is audited, whatever there was to forget");
+    let entry = &audit[1];
+    assert_eq!((entry.actor.as_str(), entry.action.as_str(), entry.at), ("eve", "forget", at(7)));
+    assert_eq!((&entry.experiment, entry.from.as_str()), (&None, ""));
+    let digest = unit_digest("", "user", UnitKey::parse("ann").unwrap());
+    let unit = serde_json::json!({"unit_type": "user", "digest": format!("{digest:?}")});
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&entry.to).unwrap(), unit);
+    assert_eq!(store.audit(Some(&key("a")), page).await.unwrap().len(), 1);
 }
 
 pub async fn a_backup_is_a_store(place: Place) {
@@ -188,8 +207,17 @@ pub async fn a_backup_is_a_store(place: Place) {
             store.fold(Arc::clone(&shared), 10).await.unwrap();
         }
     });
-    copied.unwrap();
-    assert!(store.backup(copy.path()).await.is_err(), "a backup is never written over");
+    let copied = copied.unwrap();
+    assert_eq!(copied.experiments, 1);
+    assert!(copied.folded >= 30 && copied.head >= copied.folded.max(50) && copied.bytes > 0, "{copied:?}");
+    let again = store.backup(copy.path()).await;
+    assert!(matches!(again, Err(StoreError::CopyExists { .. })), "a backup is never written over: {again:?}");
+    // What was pruned is not missed: it was counted.
+    let pruned = Place { folder: tempfile::tempdir().unwrap(), open: place.open };
+    while store.fold(Arc::clone(&shared), 100).await.unwrap().events > 0 {}
+    assert_eq!(store.prune_log(at(2)).await.unwrap(), 100);
+    let copied = store.backup(pruned.path()).await.unwrap();
+    assert_eq!((copied.head, copied.folded), (100, 100));
     let (id, want) = (store.store_id().to_owned(), store.counts(&key("a"), 1).await.unwrap().cells);
     drop(store);
     let restored = copy.open();

@@ -88,6 +88,9 @@ fn count_unit(
             };
             cell.n += 1;
             cell.s += u64::from(!ours.is_empty());
+            let quarter = t0.plus(metric.window / 4);
+            let soon = |(at, name, _): &&&Told| *name == metric.event && *at >= t0 && *at < quarter;
+            cell.early += u64::from(told.iter().any(|outcome| soon(&outcome)));
             cell.x += x;
             cell.xx += x * x;
             cell.y += y;

@@ -1,91 +1,24 @@
-//! The estimates against values that another method computed (`oracle/generate.py`), and against closed forms.
+//! The estimates against closed forms and hand-made worlds.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
-
+use inroad_assignment::PosteriorKind;
 use inroad_policy::{
-    ArmTally, EpochKey, EpochTally, Estimator, NormalPoints, PointsCache, PolicyError, Posterior, Prior,
-    anytime_half_width, compare, estimate, normal_cdf, summarise,
+    ArmTally, Better, EpochKey, EpochTally, Measure, Moments, NormalPoints, PointsCache, PolicyError, Posterior, Prior,
+    SummaryQuestion, anytime_half_width, compare, normal_cdf, summarise,
 };
-use serde::Deserialize;
 
-#[derive(Deserialize)]
-struct Problem {
-    name: String,
-    tau: Option<f64>,
-    n: Vec<Vec<u64>>,
-    s: Vec<Vec<u64>>,
-    live: Vec<bool>,
-    mean: Vec<f64>,
-    covariance: Option<Vec<Vec<f64>>>,
-    variance: Vec<f64>,
-    p_best: Option<Vec<f64>>,
-}
-
-impl Problem {
-    fn epochs(&self) -> Vec<EpochTally> {
-        epochs(&self.n, &self.s)
-    }
-
-    fn prior(&self) -> Prior {
-        self.tau.map_or(Prior::Flat, Prior::Normal)
-    }
-}
+use crate::oracle::problems;
 
 fn epochs(n: &[Vec<u64>], s: &[Vec<u64>]) -> Vec<EpochTally> {
     let epoch = |(tick, (n, s)): (usize, (&Vec<u64>, &Vec<u64>))| EpochTally {
         epoch: EpochKey { tick: tick as i64, revision: 1 },
-        arms: n.iter().zip(s).map(|(&n, &s)| ArmTally { first: n, n, s }).collect(),
+        arms: n.iter().zip(s).map(|(&n, &s)| ArmTally { first: n, n, s, ..ArmTally::default() }).collect(),
         shares: Vec::new(),
     };
     n.iter().zip(s).enumerate().map(epoch).collect()
 }
 
-fn problems() -> Vec<Problem> {
-    serde_json::from_str(include_str!("oracle/expected.json")).unwrap()
-}
-
-#[test]
-fn e3_agrees_with_a_poisson_regression_with_epoch_effects() {
-    let problems = problems();
-    assert!(problems.len() >= 10);
-    // One estimator for all, so that nothing of one problem may be left in the buffers of the next.
-    let mut estimator = Estimator::default();
-    for problem in &problems {
-        let arms = problem.n[0].len();
-        let found = estimator.fit(arms, &problem.epochs(), problem.prior()).unwrap();
-        assert_eq!((found.mean[0], found.sd(0)), (0.0, 0.0));
-        for k in 1..arms {
-            let sd = problem.variance[k - 1].sqrt();
-            let off = (found.mean[k] - problem.mean[k - 1]).abs();
-            assert!(off < 1e-6 * sd, "{}, arm {k}: {} {}", problem.name, found.mean[k], problem.mean[k - 1]);
-            assert!((found.sd(k) / sd - 1.0).abs() < 1e-6, "{}, arm {k}: {} {sd}", problem.name, found.sd(k));
-        }
-        for (i, row) in problem.covariance.iter().flatten().enumerate() {
-            for (j, wanted) in row.iter().enumerate() {
-                let scale = found.sd(i + 1) * found.sd(j + 1);
-                assert!((found.covariance[i + 1][j + 1] - wanted).abs() < 1e-6 * scale, "{} {i} {j}", problem.name);
-            }
-        }
-    }
-}
-
-#[test]
-fn p_best_agrees_with_the_multivariate_normal_distribution_function() {
-    for problem in problems().iter().filter(|problem| problem.p_best.is_some()) {
-        let posterior = estimate(problem.n[0].len(), &problem.epochs(), problem.prior()).unwrap();
-        let points = NormalPoints::new(99, posterior.mean.len() - 1, 14).unwrap();
-        let found = compare(&posterior, &problem.live, &points).unwrap();
-        for (k, &wanted) in problem.p_best.as_deref().unwrap().iter().enumerate() {
-            // Three standard errors of as many independent draws; scrambled Sobol points do better.
-            let error = 3.0 * (wanted * (1.0 - wanted) / points.draws() as f64).sqrt() + 2e-5;
-            assert!(
-                (found.p_best[k] - wanted).abs() < error,
-                "{}, arm {k}: {} {wanted}",
-                problem.name,
-                found.p_best[k]
-            );
-        }
-    }
+fn estimate(arms: usize, epochs: &[EpochTally], prior: Prior) -> Result<Posterior, PolicyError> {
+    inroad_policy::estimate(Measure::Poisson, arms, epochs, prior)
 }
 
 #[test]
@@ -108,8 +41,8 @@ fn two_arms_agree_with_closed_forms() {
 
 #[test]
 fn killed_arms_take_part_in_no_comparison() {
-    let problem = &problems()[4];
-    let posterior = estimate(5, &problem.epochs(), problem.prior()).unwrap();
+    let problem = &problems()[3];
+    let posterior = estimate(5, &problem.epochs(), Prior::Normal(problem.tau)).unwrap();
     let points = NormalPoints::new(1, 4, 14).unwrap();
     // Arm 3 is the best of all; without it, the others share what it had.
     let found = compare(&posterior, &[true, true, true, false, true], &points).unwrap();
@@ -153,15 +86,27 @@ fn the_summary_shows_what_is_known_and_nothing_else() {
     let n = vec![vec![1000, 500, 500, 0]; 10];
     let s = vec![vec![100, 60, 0, 0]; 10];
     let live = [true, true, true, false];
-    let summary = summarise(&epochs(&n, &s), &live, 0.25, 5, 12, &mut points).unwrap();
-    assert_eq!((summary[0].n, summary[0].s, summary[0].rate), (10_000, 1_000, Some(0.1)));
+    let question = SummaryQuestion {
+        epochs: &epochs(&n, &s),
+        measure: Measure::Poisson,
+        better: Better::More,
+        live: &live,
+        tau: 0.25,
+        posterior: PosteriorKind::E3,
+        seed: 5,
+        draws_log2: 12,
+    };
+    let whole = summarise(&question, &mut points).unwrap();
+    assert_eq!(whole.leader, 1);
+    let summary = whole.arms;
+    assert_eq!((summary[0].n, summary[0].s, summary[0].mean), (10_000, 1_000, Some(0.1)));
     assert!(summary[0].lift.is_none() && summary[0].anytime.is_none());
     let (lift, anytime) = (summary[1].lift.unwrap(), summary[1].anytime.unwrap());
     assert!((anytime.estimate - 0.2).abs() < 1e-6, "without prior the lift is the plain ratio");
     assert!(anytime.low < lift.low && lift.high < anytime.high);
     assert!(summary[2].anytime.is_none(), "no conversion, no estimate without prior");
     assert!(summary[2].lift.unwrap().high < -0.5);
-    assert_eq!((summary[3].rate, summary[3].expected_loss, summary[3].p_best), (None, None, 0.0));
+    assert_eq!((summary[3].mean, summary[3].expected_loss, summary[3].p_best), (None, None, 0.0));
 }
 
 #[test]
@@ -183,4 +128,19 @@ fn impossible_tallies_are_refused() {
     assert!(matches!(estimate(2, &repeated, Prior::Flat), Err(PolicyError::RepeatedEpoch { .. })));
     assert!(estimate(2, &[], Prior::Normal(0.0)).is_err());
     assert!(estimate(2, &[], Prior::Normal(f64::NAN)).is_err());
+}
+
+#[test]
+fn numbers_without_any_spread_have_an_estimate() {
+    let arm = |n: u64, value: f64| {
+        let (x, xx) = (n as f64 * value, n as f64 * value * value);
+        ArmTally { first: n, n, s: n, moments: Some(Moments { x, xx, ..Moments::default() }), ..ArmTally::default() }
+    };
+    for scale in [1e-6, 1.0, 1e9] {
+        let arms = vec![arm(1_000, scale), arm(200, 1.1 * scale), arm(1, 3.0 * scale)];
+        let epochs = [EpochTally { epoch: EpochKey { tick: 0, revision: 1 }, arms, shares: Vec::new() }];
+        let found = inroad_policy::estimate(Measure::Mean, 3, &epochs, Prior::Normal(0.25)).unwrap();
+        assert!((found.mean[1] - 1.1_f64.ln()).abs() < 1e-3, "{found:?}");
+        compare(&found, &[true; 3], &NormalPoints::new(1, 2, 10).unwrap()).unwrap();
+    }
 }

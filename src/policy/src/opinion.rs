@@ -1,0 +1,100 @@
+//! Second opinions on a lift, by other roads than E3's: if they disagree with it, the effect is not one constant lift,
+//! and a person should look before anything is shipped. They steer nothing.
+
+use crate::blocks::{Block, blocks};
+use crate::tallies::in_order;
+use crate::{EpochTally, Interval, Measure, PolicyError, Posterior};
+
+/// Standard deviations either side of the mean that hold 95% of a normal.
+pub(crate) const Z_95: f64 = 1.959_963_984_540_054;
+/// How many standard errors apart two estimates of one lift may lie.
+const DISAGREEMENT: f64 = 2.0;
+/// Relative lifts between which the batched interval is looked for.
+const LIFT_RANGE: (f64, f64) = (-1.0, 1e4);
+
+/// What others make of the lift of one arm.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Opinion {
+    /// Period-weighted: every stretch of time counts by its traffic, in every arm alike. Its estimand does not depend on
+    /// when an arm had its traffic.
+    pub period: Interval,
+    /// The same as a difference of means, arm less control, in the metric's unit.
+    pub difference: Interval,
+    /// Batched: one standardised contrast a block, combined with fixed weights, so that its errors are normal however
+    /// shares were adapted between blocks (Zhang, Janson & Murphy, *Inference for batched bandits*, NeurIPS 2020; weights
+    /// of Lehmacher & Wassmer, Biometrics 1999). 95% interval.
+    pub batched: Interval,
+    /// E3 and the period-weighted estimate lie more than two standard errors (of the latter) apart.
+    pub disagrees: bool,
+}
+
+/// A second opinion on each arm's lift; none for control and where there are too few events. `flat` is E3 without
+/// prior.
+pub fn opinions(
+    measure: Measure,
+    arms: usize,
+    epochs: &[EpochTally],
+    flat: &Posterior,
+) -> Result<Vec<Option<Opinion>>, PolicyError> {
+    let ordered = in_order(arms, epochs)?;
+    let opinion = |arm: usize| {
+        let blocks = blocks(measure, arm, &ordered);
+        let (mean, variance) = weighted(&blocks)?;
+        if mean.iter().any(|mean| *mean <= 0.0) {
+            return None;
+        }
+        let log = libm::log(mean[1] / mean[0]);
+        let error = (variance[1] / (mean[1] * mean[1]) + variance[0] / (mean[0] * mean[0])).sqrt();
+        let (middle, half) = (mean[1] - mean[0], Z_95 * (variance[0] + variance[1]).sqrt());
+        Some(Opinion {
+            period: Interval::from_log(log, Z_95 * error),
+            difference: Interval { estimate: middle, low: middle - half, high: middle + half },
+            batched: batched(&blocks)?,
+            disagrees: (log - flat.mean[arm]).abs() > DISAGREEMENT * error,
+        })
+    };
+    Ok((0..arms).map(|arm| if arm == 0 { None } else { opinion(arm) }).collect())
+}
+
+/// m = Σ w·ȳ_b and V = Σ w²·V_b with w = N_b/N.
+fn weighted(blocks: &[Block]) -> Option<([f64; 2], [f64; 2])> {
+    let total: f64 = blocks.iter().map(|block| block.weight).sum();
+    if total <= 0.0 {
+        return None;
+    }
+    let (mut mean, mut variance) = ([0.0; 2], [0.0; 2]);
+    for block in blocks {
+        let weight = block.weight / total;
+        for side in 0..2 {
+            mean[side] += weight * block.mean[side];
+            variance[side] += weight * weight * block.variance[side];
+        }
+    }
+    Some((mean, variance))
+}
+
+/// {L : |Z(L)| ≤ 1.96} with Z(L) = Σ a_b·(ȳ_kb − (1+L)·ȳ_0b)/SE_b(L), a_b = √(N_b/N). Z falls in L.
+fn batched(blocks: &[Block]) -> Option<Interval> {
+    let total: f64 = blocks.iter().map(|block| block.weight).sum();
+    if total <= 0.0 {
+        return None;
+    }
+    let z = |lift: f64| -> f64 {
+        let ratio = 1.0 + lift;
+        let part = |block: &Block| {
+            let difference = block.mean[1] - ratio * block.mean[0];
+            let error = (block.variance[1] + ratio * ratio * block.variance[0]).sqrt();
+            (block.weight / total).sqrt() * difference / error
+        };
+        blocks.iter().map(part).sum()
+    };
+    let reach = |wanted: f64| {
+        let (mut low, mut high) = LIFT_RANGE;
+        for _ in 0..100 {
+            let middle = 0.5 * (low + high);
+            if z(middle) > wanted { low = middle } else { high = middle }
+        }
+        0.5 * (low + high)
+    };
+    Some(Interval { estimate: reach(0.0), low: reach(Z_95), high: reach(-Z_95) })
+}

@@ -1,0 +1,134 @@
+//! The store's counts as the policy reads them: one metric's tallies by epoch, with the shares that were served in each.
+
+use std::collections::BTreeMap;
+
+use inroad_assignment::{Arm, Direction, Experiment, Generation, Metric, MetricKind, Timestamp, Width};
+use inroad_policy::attribution::Cell;
+use inroad_policy::{ArmTally, Better, EpochKey, EpochTally, GuardedMetric, Measure, Moments};
+use inroad_store::Counts;
+
+/// How a metric is measured.
+pub fn measure(metric: &Metric) -> Measure {
+    match metric.kind {
+        MetricKind::Conversion => Measure::Conversion,
+        MetricKind::Count | MetricKind::Mean { .. } => Measure::Mean,
+        MetricKind::Ratio { .. } => Measure::Ratio,
+    }
+}
+
+/// Which way a metric is better.
+pub fn better(metric: &Metric) -> Better {
+    match metric.direction {
+        Direction::Up => Better::More,
+        Direction::Down => Better::Less,
+    }
+}
+
+/// One metric's tallies by epoch; without a metric, the first exposures alone.
+pub fn epoch_tallies(
+    experiment: &Experiment,
+    generation: &Generation,
+    counts: &Counts,
+    metric: Option<usize>,
+) -> Vec<EpochTally> {
+    let arms = experiment.definition.variations().len();
+    let index = metric.and_then(|i| u16::try_from(i).ok());
+    let measured = metric.and_then(|i| experiment.definition.metrics().get(i)).map(measure);
+    let mut epochs: BTreeMap<EpochKey, Vec<ArmTally>> = BTreeMap::new();
+    for (key, cell) in &counts.cells {
+        let epoch = EpochKey { tick: key.tick, revision: key.revision };
+        if cell.first == 0 && cell.n == 0 && cell.dropped == 0 {
+            continue;
+        }
+        let tallies = epochs.entry(epoch).or_insert_with(|| vec![ArmTally::default(); arms]);
+        let Some(tally) = tallies.get_mut(key.arm.index()) else { continue };
+        if key.metric.is_none() {
+            tally.first += cell.first;
+        } else if key.metric == index {
+            tally.n += cell.n;
+            tally.s += cell.s;
+            tally.early += cell.early;
+            tally.moments = measured.filter(|m| matches!(m, Measure::Mean | Measure::Ratio)).map(|_| moments(cell));
+        }
+    }
+    let with_shares = |(epoch, arms): (EpochKey, Vec<ArmTally>)| {
+        let shares = served_shares(experiment, generation, epoch);
+        EpochTally { epoch, arms, shares }
+    };
+    epochs.into_iter().map(with_shares).collect()
+}
+
+/// Sums in the metric's own unit; cells count in millionths.
+fn moments(cell: &Cell) -> Moments {
+    let (once, twice) = (|sum: i128| sum as f64 / 1e6, |sum: i128| sum as f64 / 1e12);
+    Moments { x: once(cell.x), xx: twice(cell.xx), y: once(cell.y), yy: twice(cell.yy), xy: twice(cell.xy) }
+}
+
+/// The metrics that no variation may harm.
+pub fn guarded_metrics(experiment: &Experiment, generation: &Generation, counts: &Counts) -> Vec<GuardedMetric> {
+    let metrics = experiment.definition.metrics().iter().enumerate();
+    let guarded = metrics.filter_map(|(i, metric)| Some((i, metric, metric.guardrail?)));
+    guarded
+        .map(|(i, metric, guardrail)| GuardedMetric {
+            metric: metric.key.to_string(),
+            measure: measure(metric),
+            better: better(metric),
+            margin: guardrail.margin,
+            action: guardrail.action,
+            epochs: epoch_tallies(experiment, generation, counts, Some(i)),
+        })
+        .collect()
+}
+
+/// The share that each arm was served in an epoch; nothing if a kill or a restore changed it on the way.
+fn served_shares(experiment: &Experiment, generation: &Generation, epoch: EpochKey) -> Vec<f64> {
+    let length = experiment.definition.policy().tick();
+    let start = Timestamp::start_of_tick(epoch.tick, length).max(generation.started_at);
+    let end = Timestamp::start_of_tick(epoch.tick.saturating_add(1), length);
+    let Some(revision) = generation.revision(epoch.revision) else { return Vec::new() };
+    if generation.switches.iter().any(|s| s.at > start && s.at < end) {
+        return Vec::new();
+    }
+    let kills = generation.kills(start);
+    // Whole points are added, and made a share once: a sum of shares may come out above 1.
+    let mut widths = vec![Width::ZERO; experiment.definition.variations().len()];
+    for owner in (0..widths.len()).filter_map(Arm::new) {
+        if let Some(width) = widths.get_mut(kills.served(owner).index()) {
+            *width = width.saturating_add(revision.allocation.width_of(owner));
+        }
+    }
+    widths.into_iter().map(Width::share).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+mod tests {
+    use super::*;
+    use inroad_assignment::{DefinitionDoc, Salt, Target};
+    use inroad_policy::check_sample_ratio;
+
+    #[test]
+    fn shares_are_a_distribution_whoever_is_killed() {
+        for arms in 2..=12_usize {
+            let share = 0.95 / arms as f64;
+            let variations: Vec<_> = (0..=arms)
+                .map(|i| match i {
+                    0 => serde_json::json!({"key": "control", "payload": true}),
+                    _ => serde_json::json!({"key": format!("v{i}"), "payload": true, "share": share / i as f64}),
+                })
+                .collect();
+            let doc: DefinitionDoc =
+                serde_json::from_value(serde_json::json!({"key": "e", "variations": variations})).unwrap();
+            let mut experiment = Experiment::create(doc.try_into().unwrap(), Timestamp::default());
+            experiment.start(Timestamp::default(), Salt::parse("s").unwrap()).unwrap();
+            for arm in (1..=arms).filter_map(Arm::new) {
+                experiment.switch(Target::Variation(arm), true, Timestamp::default()).unwrap();
+                let generation = experiment.generation().unwrap();
+                let shares = served_shares(&experiment, generation, EpochKey { tick: 1, revision: 1 });
+                let arms = vec![ArmTally::default(); shares.len()];
+                let epoch = EpochTally { epoch: EpochKey { tick: 1, revision: 1 }, arms, shares };
+                check_sample_ratio(epoch.arms.len(), std::slice::from_ref(&epoch)).unwrap();
+            }
+        }
+    }
+}
