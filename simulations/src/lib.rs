@@ -16,6 +16,7 @@ pub mod export;
 mod judge;
 pub mod policies;
 mod replication;
+pub mod report;
 pub mod results;
 pub mod scenario;
 mod simulate;

@@ -23,6 +23,7 @@ mod record;
 mod replay;
 mod results;
 mod serve;
+mod simulate;
 mod views;
 mod watch;
 
