@@ -97,7 +97,7 @@ impl Default for ThompsonSettings {
             tick: DAY,
             burn_in: DAY,
             burn_in_units: 100,
-            burn_in_conversions: 5,
+            burn_in_conversions: 1,
             floor: 0.05,
             daily_cap: 0.50,
             daily_cap_conclude: 0.50,

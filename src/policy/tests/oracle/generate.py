@@ -215,7 +215,11 @@ def intervals(given, data):
     (mean, covariance), flat = fit_each(*counted, given["tau"]), fit_each(*counted, None)
     arms = []
     for k in range(1, len(mean) + 1):
-        lift = checks.lifted(mean[k - 1], checks.Z * math.sqrt(covariance[k - 1, k - 1]))
+        # Who was stopped by its own data has an interval that holds at whatever instant that was.
+        if given["live"][k]:
+            lift = checks.lifted(mean[k - 1], checks.Z * math.sqrt(covariance[k - 1, k - 1]))
+        else:
+            lift = checks.anytime(mean[k - 1], covariance[k - 1, k - 1])
         known = flat is not None and math.isfinite(flat[0][k - 1])
         anytime = checks.anytime(flat[0][k - 1], flat[1][k - 1, k - 1]) if known else None
         opinion = checks.opinion(data, k)
