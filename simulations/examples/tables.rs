@@ -46,7 +46,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let revenue = run(&"aa-revenue")?.1;
     errors(&worlds, &quiet, &revenue);
     let lost = run(&"srm")?.1;
-    sample_ratio(&worlds, &lost);
+    let mut slow = PolicyDoc::plain(PolicyKind::Growth);
+    slow.settings = toml::from_str("daily_cap = 0.1\ndaily_cap_conclude = 0.1")?;
+    let slowly = builtin::scenario("srm")?.with_replications(replications)?.with_policies(vec![slow])?;
+    sample_ratio(&worlds, &lost, &simulate(&slowly, Options::default())?);
     Ok(())
 }
 
@@ -130,7 +133,7 @@ fn errors(worlds: &[(String, Simulation)], quiet: &Simulation, revenue: &Simulat
     row("A/A, revenue", revenue);
 }
 
-fn sample_ratio(worlds: &[(String, Simulation)], lost: &Simulation) {
+fn sample_ratio(worlds: &[(String, Simulation)], lost: &Simulation, slowly: &Simulation) {
     println!("\n### Sample ratio mismatch, %\n");
     println!("| | alarm at any look | growth freezes | χ² in the end, p < .01 |");
     println!("|---|---|---|---|");
@@ -143,4 +146,5 @@ fn sample_ratio(worlds: &[(String, Simulation)], lost: &Simulation) {
         of(simulation, "growth").into_iter().for_each(|summary| row(name, summary));
     }
     of(lost, "growth").into_iter().for_each(|summary| row("3% of a growing arm's units lost", summary));
+    of(slowly, "growth").into_iter().for_each(|summary| row("the same, growing by 10% a day", summary));
 }

@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::connect::ServerArgs;
 use crate::experiment::ExperimentCommand;
 use crate::output::Output;
-use crate::{apply, assign, backup, demo, experiment, forget, record, replay, results, serve, simulate, watch};
+use crate::{apply, assign, backup, demo, experiment, forget, plan, record, replay, results, serve, simulate, watch};
 
 /// Multi-armed-bandit allocation that never moves a unit between variations.
 #[derive(Debug, Parser)]
@@ -43,6 +43,8 @@ enum Command {
     Replay(Box<replay::ReplayArgs>),
     /// Try policies on simulated units, without a server
     Simulate(Box<simulate::SimulateArgs>),
+    /// Tell how long an experiment will take to find a lift, before it starts
+    Plan(plan::PlanArgs),
     /// Take a unit's raw key out of the event log, for good
     Forget(forget::ForgetArgs),
     /// Copy a server's data, whether it runs or not
@@ -67,6 +69,7 @@ impl Cli {
             Command::Watch(args) => watch::run(args, server, out).await,
             Command::Replay(args) => replay::run(*args, server, out).await,
             Command::Simulate(args) => simulate::run(&args, out),
+            Command::Plan(args) => plan::run(&args, out),
             Command::Forget(args) => forget::run(args, server, out).await,
             Command::Backup(args) => backup::run(args, out).await,
         }
@@ -107,6 +110,7 @@ mod tests {
             "inroad results k --wait",
             "inroad watch",
             "inroad replay log.csv --experiment k --outcome visit,spend --floor 5%",
+            "inroad plan --base 0.05 --per-day 4000 --lift 0.1 --variations 2",
             "inroad simulate --list",
             "inroad simulate s1 my.toml --policies growth,equal --set floor=0.02 --set burn_in=12h --ship --report r.html",
         ] {

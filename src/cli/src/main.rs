@@ -18,6 +18,7 @@ mod forget;
 mod local;
 mod output;
 mod parse;
+mod plan;
 mod progress;
 mod record;
 mod replay;

@@ -8,7 +8,7 @@ use super::SimulateArgs;
 use crate::failure::usage;
 
 /// A setting as typed: a TOML value, or text where it is none, so that durations need no quotes.
-pub(super) fn setting(text: &str) -> Result<(String, toml::Value), String> {
+pub(crate) fn setting(text: &str) -> Result<(String, toml::Value), String> {
     let (key, value) =
         text.split_once('=').ok_or_else(|| format!("{text:?} is no setting: write it like floor=0.02"))?;
     let (key, value) = (key.trim(), value.trim());

@@ -17,6 +17,8 @@ use crate::failure::usage;
 use crate::output::Output;
 use crate::progress::{self, Of};
 
+pub(crate) use choose::setting;
+
 /// What to simulate, and where the results go.
 #[derive(Debug, Args)]
 pub(crate) struct SimulateArgs {
