@@ -60,6 +60,7 @@ pub(super) struct Lane<'a> {
     cells: Cells,
     mover: Mover,
     shares: Vec<f64>,
+    course: Vec<Vec<f64>>,
     revisions: u32,
     killed: Vec<usize>,
     replay: Ratio,
@@ -77,6 +78,7 @@ impl<'a> Lane<'a> {
             cells: Cells::new(frame.arms, 0, spec.stride, frame.measure),
             mover: Mover::new(),
             shares: Vec::new(),
+            course: Vec::new(),
             revisions: 0,
             killed: Vec::new(),
             replay: Ratio::default(),
@@ -90,6 +92,7 @@ impl<'a> Lane<'a> {
     /// What happens as a tick begins: the policy has its chance.
     pub(super) fn begin(&mut self, judge: &mut Judge, crowd: &Crowd, tick: u32) -> Result<(), SimulationError> {
         self.decide(judge, crowd, tick)?;
+        self.course.push(self.shares.clone());
         if self.driver.shipped().is_none() {
             self.cells.open(tick, &self.shares);
         }
@@ -167,6 +170,7 @@ impl<'a> Lane<'a> {
             leader: shipped.unwrap_or_else(|| belief.leader()),
             p_best: belief.p_best,
             shares: self.shares,
+            course: self.course,
             revisions: self.revisions,
             killed: self.killed,
             shipped,

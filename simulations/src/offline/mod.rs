@@ -174,6 +174,8 @@ pub struct PolicyResult {
     pub effective_rows: Option<f64>,
     /// Each arm's share after the last row's tick.
     pub shares: Vec<f64>,
+    /// Each arm's share in each tick, those without rows included.
+    pub course: Vec<Vec<f64>>,
     /// Each arm's probability of being best, as the policy believes in the end.
     pub p_best: Vec<f64>,
     /// The arm most likely best, or the one that was shipped.

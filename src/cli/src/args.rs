@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::connect::ServerArgs;
 use crate::experiment::ExperimentCommand;
 use crate::output::Output;
-use crate::{apply, assign, backup, demo, experiment, forget, record, replay, results, serve, watch};
+use crate::{apply, assign, backup, counterfactual, demo, experiment, forget, record, replay, results, serve, watch};
 
 /// Multi-armed-bandit allocation that never moves a unit between variations.
 #[derive(Debug, Parser)]
@@ -41,6 +41,8 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Replay the log of a randomised trial through a running server
     Replay(Box<replay::ReplayArgs>),
+    /// Tell what policies would have made of the log of a randomised trial, without a server
+    Counterfactual(Box<counterfactual::CounterfactualArgs>),
     /// Take a unit's raw key out of the event log, for good
     Forget(forget::ForgetArgs),
     /// Copy a server's data, whether it runs or not
@@ -64,6 +66,7 @@ impl Cli {
             Command::Results(args) => results::run(args, server, out).await,
             Command::Watch(args) => watch::run(args, server, out).await,
             Command::Replay(args) => replay::run(*args, server, out).await,
+            Command::Counterfactual(args) => counterfactual::run(&args, out),
             Command::Forget(args) => forget::run(args, server, out).await,
             Command::Backup(args) => backup::run(args, out).await,
         }
@@ -104,6 +107,7 @@ mod tests {
             "inroad results k --wait",
             "inroad watch",
             "inroad replay log.csv --experiment k --outcome visit,spend --floor 5%",
+            "inroad counterfactual log.parquet --control a --propensity uniform --policies growth,equal --set floor=0.1",
         ] {
             assert!(accepts(line), "{line}");
         }
@@ -122,6 +126,8 @@ mod tests {
             "inroad serve --store postgres://x",
             "inroad serve --retain-events always",
             "inroad backup",
+            "inroad counterfactual log.csv --propensity uniform --propensity-column p",
+            "inroad counterfactual log.csv --set floor",
             "inroad forget alice",
             "inroad forget --unit user= --yes",
             "inroad assign k alice --local --durable",

@@ -7,6 +7,7 @@ mod assign;
 mod backup;
 mod confirm;
 mod connect;
+mod counterfactual;
 mod demo;
 mod diff;
 mod document;
@@ -23,6 +24,7 @@ mod record;
 mod replay;
 mod results;
 mod serve;
+mod trial;
 mod views;
 mod watch;
 
