@@ -115,7 +115,10 @@ fn asked(args: &CounterfactualArgs, out: Output) -> anyhow::Result<Asked> {
     let bar = progress::bar(log.rows.len() as u64, Of::Rows, out);
     let found = offline::counterfactual(&offline, &policies, &salt, Some(&|rows| bar.set_position(rows)));
     bar.finish_and_clear();
-    let found = found.map_err(told).context("the policies cannot be run")?;
+    let found = found.map_err(told).with_context(|| {
+        let ticks = crate::output::plural(args.ticks_per_day.into(), "tick");
+        format!("the policies cannot be run with {ticks} a day (--ticks-per-day)")
+    })?;
     Ok(Asked { log, found, salt: args.salt.clone() })
 }
 

@@ -5,7 +5,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use anyhow::Context;
-use parquet::basic::{ConvertedType, LogicalType, TimeUnit};
+use parquet::basic::{Compression, ConvertedType, LogicalType, TimeUnit};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::schema::types::Type;
@@ -68,15 +68,21 @@ fn parquet(file: File, columns: &[&str], on_row: &mut OnRow<'_>) -> anyhow::Resu
             return Err(usage(format!("column {:?} holds no single text, number or instant", field.name())));
         }
     }
+    // The codecs that are built in are those that need no C library.
+    let chunks = reader.metadata().row_groups().iter().flat_map(|group| group.columns());
+    let closed =
+        |codec: &Compression| matches!(codec, Compression::ZSTD(_) | Compression::BROTLI(_) | Compression::LZO);
+    if let Some(codec) = chunks.map(|chunk| chunk.compression()).find(closed) {
+        let known = "snappy, gzip and lz4 can be read, and no compression";
+        return Err(usage(format!("this file is compressed by {codec}: {known}; write it anew")));
+    }
     let nanos: Vec<bool> = wanted.iter().map(|field| is_nanos(field)).collect();
     let of: Vec<usize> =
         columns.iter().map(|name| wanted.iter().position(|field| field.name() == *name).unwrap_or_default()).collect();
     let projection = Type::group_type_builder(schema.name()).with_fields(wanted).build()?;
     let rows = reader.get_row_iter(Some(projection))?;
     for (row, number) in rows.zip(1..) {
-        let row = row.with_context(|| {
-            format!("row {number} (of the codecs, snappy, gzip and lz4 can be read; not zstd and brotli)")
-        })?;
+        let row = row.with_context(|| format!("row {number}"))?;
         let cells = row.get_column_iter().zip(&nanos).map(|((name, field), nanos)| {
             text(field, *nanos).with_context(|| format!("row {number}: {name} is bytes, which are no text"))
         });
