@@ -58,7 +58,7 @@ async fn a_trial_tells_what_each_policy_would_have_made_of_it() {
     assert_eq!(asked(&as_json).await.ok().stdout, ended.stdout, "the same salt, the same bytes");
     let table = asked(&words).await.ok().stdout;
     assert!(table.contains("lift over the log") && table.contains("mens-e-mail"), "{table}");
-    assert_eq!(std::fs::read_to_string(to).expect("the CSV").lines().count(), 4);
+    assert_eq!(std::fs::read_to_string(&to).expect("the CSV").lines().count(), 4);
 
     let wrong = asked(&[words[0], "--control", "No E-Mail", "--outcome", "visits", "--json"]).await;
     assert_eq!(wrong.code(), Some(2));
