@@ -95,6 +95,8 @@ pub(crate) struct Change {
     pub(crate) killed: Vec<usize>,
     /// The arm that was clearly best.
     pub(crate) winner: Option<usize>,
+    /// The same, if nothing speaks against shipping it: what a person is prompted with.
+    pub(crate) ready: Option<usize>,
     /// What was believed, if it was asked.
     pub(crate) belief: Option<Belief>,
 }
@@ -245,6 +247,7 @@ impl Growth {
         let decision = judge.decide(&self.input)?;
         let mut change = Change { belief: Some(Belief::from(&decision)), ..Change::default() };
         change.winner = decision.conclude.map(|conclude| conclude.arm);
+        change.ready = change.winner.filter(|_| decision.ship.is_some_and(|ship| ship.ready()));
         if self.input.settings.shadow {
             return Ok(change);
         }

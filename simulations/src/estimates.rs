@@ -2,6 +2,7 @@
 
 use inroad_policy::{
     ANYTIME_RHO, EpochTally, Interval, Measure, Moments, Opinion, Posterior, Prior, anytime_half_width, opinions,
+    shown_lift,
 };
 
 use crate::SimulationError;
@@ -28,6 +29,8 @@ pub struct Observed<'a> {
     pub measure: Measure,
     /// Prior standard deviation of a log-lift.
     pub tau: f64,
+    /// One per arm: whether it was never killed.
+    pub live: &'a [bool],
 }
 
 /// A log-lift over control with its interval.
@@ -50,6 +53,7 @@ pub const ESTIMATORS: &[(&str, Estimator)] = &[
     ("period", period),
     ("e3", e3),
     ("e3-flat", e3_flat),
+    ("e3-joint", e3_joint),
     ("bols", batched),
     (CONFIDENCE_SEQUENCE, confidence_sequence),
 ];
@@ -99,8 +103,15 @@ fn normal(posterior: &Posterior) -> Vec<Option<LogInterval>> {
     (1..posterior.mean.len()).map(interval).collect()
 }
 
-/// E3's posterior.
+/// E3, each arm against control alone: the lift that people are shown.
 fn e3(observed: &Observed<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
+    let each = Judge::new(observed.measure).each(observed.arms, observed.epochs, Prior::Normal(observed.tau))?;
+    let shown = |arm| LogInterval::from_lifts(shown_lift(&each, arm, observed.live[arm]));
+    Ok((1..observed.arms).map(shown).collect())
+}
+
+/// E3 of all arms together: what the policy steers by. An arm whose lift changes spoils the others'.
+fn e3_joint(observed: &Observed<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
     Ok(normal(&Judge::new(observed.measure).posterior(observed.arms, observed.epochs, Prior::Normal(observed.tau))?))
 }
 

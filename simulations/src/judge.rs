@@ -71,9 +71,19 @@ impl Judge {
         Ok(self.estimator.fit(self.measure, arms, epochs, prior)?)
     }
 
-    /// E3 without prior; none where it has no answer: while control has no conversions, every lift is infinite.
+    /// The same, each arm against control alone: what people are shown.
+    pub(crate) fn each(
+        &mut self,
+        arms: usize,
+        epochs: &[EpochTally],
+        prior: Prior,
+    ) -> Result<Posterior, SimulationError> {
+        Ok(self.estimator.fit_each(self.measure, arms, epochs, prior)?)
+    }
+
+    /// That without prior; none where it has no answer: while control has no conversions, every lift is infinite.
     pub(crate) fn flat(&mut self, arms: usize, epochs: &[EpochTally]) -> Result<Option<Posterior>, SimulationError> {
-        match self.estimator.fit(self.measure, arms, epochs, Prior::Flat) {
+        match self.estimator.fit_each(self.measure, arms, epochs, Prior::Flat) {
             Ok(posterior) => Ok(Some(posterior)),
             Err(PolicyError::DidNotConverge | PolicyError::NotPositiveDefinite) => Ok(None),
             Err(error) => Err(error.into()),

@@ -17,6 +17,7 @@ mod judge;
 pub mod offline;
 pub mod policies;
 mod replication;
+pub mod report;
 pub mod results;
 pub mod scenario;
 mod simulate;

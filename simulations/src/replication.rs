@@ -1,7 +1,7 @@
 //! One replication: the units come once, tick by tick, and live through every policy side by side.
 
 use inroad_assignment::{Allocation, Kills};
-use inroad_policy::{Better, GuardrailQuestion, SrmAlarm, check_sample_ratio, guardrail};
+use inroad_policy::{Better, EpochTally, GuardrailQuestion, Measure, SrmAlarm, check_sample_ratio, guardrail};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -79,6 +79,9 @@ struct Lane<'a> {
     concluded: Option<ArmAt>,
     shipped: Option<ArmAt>,
     false_winner: bool,
+    prompted: Option<ArmAt>,
+    false_prompt: bool,
+    harm: Vec<f64>,
 }
 
 impl<'a> Lane<'a> {
@@ -101,6 +104,9 @@ impl<'a> Lane<'a> {
             concluded: None,
             shipped: None,
             false_winner: false,
+            prompted: None,
+            false_prompt: false,
+            harm: vec![f64::NEG_INFINITY; arms - 1],
         }
     }
 
@@ -121,6 +127,7 @@ impl<'a> Lane<'a> {
             self.revisions += u32::from(change.revised);
             self.kills.extend(change.killed.iter().map(|arm| ArmAt { arm: *arm, tick }));
             self.note_winner(change.winner, tick);
+            self.note_prompt(change.ready, tick);
             self.look(judge, tick)?;
         }
         self.shares.push(self.driver.shares());
@@ -154,12 +161,23 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// The confidence sequence is looked at at every tick.
+    fn note_prompt(&mut self, ready: Option<usize>, tick: u32) {
+        let Some(arm) = ready.filter(|arm| *arm > 0) else { return };
+        self.prompted = self.prompted.or(Some(ArmAt { arm, tick }));
+        let rates = self.stage.world.rates(tick);
+        self.false_prompt |= rates[arm] <= rates[0];
+    }
+
+    /// The confidence sequence and the guardrails are looked at at every tick.
     fn look(&mut self, judge: &mut Judge, tick: u32) -> Result<(), SimulationError> {
         if tick == 0 || !tick.is_multiple_of(self.spec.stride) {
             return Ok(());
         }
-        let Some(posterior) = judge.flat(self.stage.world.arms(), self.cells.epochs())? else { return Ok(()) };
+        let (arms, measure) = (self.stage.world.arms(), self.stage.scenario.measure());
+        for (peak, now) in self.harm.iter_mut().zip(guardrails(arms, measure, self.cells.epochs())?) {
+            *peak = peak.max(now);
+        }
+        let Some(posterior) = judge.flat(arms, self.cells.epochs())? else { return Ok(()) };
         for (i, truth) in self.stage.truths.iter().enumerate() {
             let interval = estimates::anytime(&posterior, i + 1);
             let (Some(interval), Some(truth)) = (interval, truth) else { continue };
@@ -217,11 +235,13 @@ impl<'a> Lane<'a> {
         let belief: Belief = self.driver.belief(judge, ticks, self.cells.epochs())?;
         let leader = self.driver.shipped().map_or_else(|| belief.leader(), |arm| arm.index());
         let world = self.stage.world;
+        let live: Vec<bool> = (0..world.arms()).map(|arm| self.kills.iter().all(|kill| kill.arm != arm)).collect();
         let observed = Observed {
             arms: world.arms(),
             epochs: self.cells.epochs(),
             measure: self.stage.scenario.measure(),
             tau: self.spec.settings.tau,
+            live: &live,
         };
         Ok(RunResult {
             policy: self.spec.name.clone(),
@@ -231,6 +251,8 @@ impl<'a> Lane<'a> {
             units,
             revisions: self.revisions,
             concluded: self.concluded,
+            prompted: self.prompted,
+            false_prompt: self.false_prompt,
             shipped: self.shipped,
             leader,
             correct: world.best_arm().map(|_| world.is_best(leader)),
@@ -239,7 +261,7 @@ impl<'a> Lane<'a> {
             dropped: self.cells.dropped(),
             estimates: estimates::all(&observed, self.stage.truths, &self.excluded)?,
             sample_ratio: sample_ratio(&observed)?,
-            guardrail: guardrails(&observed)?,
+            guardrail: self.harm,
             forgone: self.forgone,
             shares: self.shares,
             kills: self.kills,
@@ -268,17 +290,9 @@ fn sample_ratio(observed: &Observed<'_>) -> Result<SampleRatioResult, Simulation
 }
 
 /// Evidence of harm to the metric itself, without a margin.
-fn guardrails(observed: &Observed<'_>) -> Result<Vec<f64>, SimulationError> {
-    let arms = observed.arms;
-    let question = GuardrailQuestion {
-        epochs: observed.epochs,
-        measure: observed.measure,
-        better: Better::More,
-        arms,
-        margin: 0.0,
-        guardrails: 1,
-        alpha: 0.05,
-    };
+fn guardrails(arms: usize, measure: Measure, epochs: &[EpochTally]) -> Result<Vec<f64>, SimulationError> {
+    let question =
+        GuardrailQuestion { epochs, measure, better: Better::More, arms, margin: 0.0, guardrails: 1, alpha: 0.05 };
     let evidence = |arm| Ok(guardrail(&question, arm)?.log_evidence);
     (1..arms).map(evidence).collect()
 }

@@ -28,6 +28,11 @@ pub struct RunResult {
     pub kills: Vec<ArmAt>,
     /// The arm that was first found clearly best, whatever was done about it.
     pub concluded: Option<ArmAt>,
+    /// The first variation that a person was prompted to ship: clearly best, after a full week, with estimates that agree
+    /// and a confidence sequence above 0. Under growth only.
+    pub prompted: Option<ArmAt>,
+    /// Whether a variation was ever prompted that is no better than control at that time.
+    pub false_prompt: bool,
     /// The arm that was given everything.
     pub shipped: Option<ArmAt>,
     /// The arm that is most likely best in the end, or was shipped.
@@ -44,7 +49,7 @@ pub struct RunResult {
     pub estimates: Vec<NamedEstimates>,
     /// Whether exposures fell as the shares say.
     pub sample_ratio: SampleRatioResult,
-    /// For each treated arm, the evidence (ln M) in the end that it converts worse than control.
+    /// For each treated arm, the largest evidence (ln M) at any tick that it does worse than control.
     pub guardrail: Vec<f64>,
 }
 

@@ -68,8 +68,16 @@ pub struct Summary {
     pub srm_frozen: Mean,
     /// Probability that χ² in the end has a p-value below .01.
     pub srm_chi_squared: Mean,
-    /// Probability per treated arm that the guardrail's evidence in the end would kill it (family-wise error .05).
+    /// Probability per treated arm that a guardrail on this metric kills it at any tick (family-wise error .05).
     pub guardrail_kill: Vec<Mean>,
+    /// Probability that it kills any arm that is no worse than control; none if all are.
+    pub guardrail_false: Option<Mean>,
+    /// Probability that a person is ever prompted to ship a variation.
+    pub prompted: Mean,
+    /// Probability that a person is ever prompted to ship a variation that is no better than control.
+    pub false_prompt: Mean,
+    /// Days until a person is prompted to ship a variation, over the runs in which that happens.
+    pub prompted_after_days: Option<Quantiles>,
 }
 
 /// One estimator over all replications.
@@ -138,17 +146,23 @@ fn quantiles(mut values: Vec<f64>) -> Quantiles {
 #[must_use]
 pub fn summarise(scenario: &Scenario, runs: &[RunResult]) -> Vec<Summary> {
     let of = |name: &str| runs.iter().filter(|run| run.policy == name).collect::<Vec<_>>();
-    scenario.policies().iter().filter_map(|policy| one(&policy.name, &of(&policy.name))).collect()
+    scenario.policies().iter().filter_map(|policy| one(scenario, &policy.name, &of(&policy.name))).collect()
 }
 
-fn one(policy: &str, runs: &[&RunResult]) -> Option<Summary> {
+fn one(scenario: &Scenario, policy: &str, runs: &[&RunResult]) -> Option<Summary> {
     let first = runs.first()?;
     let arms = first.shares.first().map_or(0, Vec::len);
     let ticks = first.forgone.len();
     let over = |number: &dyn Fn(&RunResult) -> f64| mean(runs.iter().map(|run| number(run)));
     let followed = |run: &RunResult, moved: u64| part(moved, run.moves.followed);
     let killed = |arm: usize| over(&|run| chance(run.kills.iter().any(|kill| kill.arm == arm)));
-    let guarded = |i: usize| over(&|run| chance(run.guardrail[i] >= ((arms - 1) as f64 / 0.05).ln()));
+    let kills = |run: &RunResult, i: usize| run.guardrail[i] >= ((arms - 1) as f64 / 0.05).ln();
+    let guarded = |i: usize| over(&|run| chance(kills(run, i)));
+    let harmless: Vec<usize> =
+        (0..arms - 1).filter(|i| scenario.doc().arms[i + 1].lift >= scenario.doc().arms[0].lift).collect();
+    let killed_harmless = |run: &RunResult| harmless.iter().any(|i| kills(run, *i));
+    let per_day = f64::from(scenario.doc().ticks_per_day);
+    let days: Vec<f64> = runs.iter().filter_map(|run| Some(f64::from(run.prompted?.tick) / per_day)).collect();
     Some(Summary {
         policy: policy.to_owned(),
         replications: runs.len() as u32,
@@ -171,6 +185,10 @@ fn one(policy: &str, runs: &[&RunResult]) -> Option<Summary> {
         srm_frozen: over(&|run| chance(run.sample_ratio.frozen))?,
         srm_chi_squared: over(&|run| chance(run.sample_ratio.p_value < 0.01))?,
         guardrail_kill: (0..arms.saturating_sub(1)).filter_map(guarded).collect(),
+        guardrail_false: if harmless.is_empty() { None } else { over(&|run| chance(killed_harmless(run))) },
+        prompted: over(&|run| chance(run.prompted.is_some()))?,
+        false_prompt: over(&|run| chance(run.false_prompt))?,
+        prompted_after_days: (!days.is_empty()).then(|| quantiles(days)),
     })
 }
 

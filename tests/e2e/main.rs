@@ -18,5 +18,6 @@ mod lifecycle;
 mod policy;
 mod replay;
 mod shutdown;
+mod simulate;
 mod upkeep;
 mod watch;

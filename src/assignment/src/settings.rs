@@ -15,8 +15,12 @@ use crate::time::humantime_text;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GrowthRule {
-    /// f + S·w^exponent (C9 with exponent 2).
+    /// f + S·w·max(0, 1 − patience·L/b): what being wrong about it would cost (L, the expected loss) is weighed against what
+    /// it brings over control (b), both on the log scale. What is given cannot be taken back, so of two good variations
+    /// neither grows much before it is clear which is better, unless they are as good as each other.
     #[default]
+    Weighed,
+    /// f + S·w^exponent, blind to how much is at stake.
     Level,
     /// w itself.
     Chase,
@@ -73,6 +77,8 @@ pub struct ThompsonSettings {
     pub draws_log2: u32,
     /// How P(best) becomes the share that a variation deserves.
     pub rule: GrowthRule,
+    /// Of [`GrowthRule::Weighed`]: how much more a loss weighs than a gain, 0 to 100.
+    pub patience: f64,
     /// Of [`GrowthRule::Level`]: 1 to 10.
     pub exponent: f64,
     /// Of [`GrowthRule::EpsilonGreedy`]: the part that is kept for exploring, 0 to 1.
@@ -91,17 +97,18 @@ impl Default for ThompsonSettings {
             tick: DAY,
             burn_in: DAY,
             burn_in_units: 100,
-            burn_in_conversions: 25,
+            burn_in_conversions: 1,
             floor: 0.05,
-            daily_cap: 0.10,
+            daily_cap: 0.50,
             daily_cap_conclude: 0.50,
             min_step: 0.005,
             tau: 0.25,
-            kill_probability: 0.99,
+            kill_probability: 0.975,
             conclude_probability: 0.95,
             conclude_loss: 0.01,
             draws_log2: 14,
             rule: GrowthRule::default(),
+            patience: 1.5,
             exponent: 2.0,
             epsilon: 0.1,
             posterior: PosteriorKind::default(),
@@ -180,6 +187,7 @@ impl ThompsonSettings {
         faults.check(self.tick >= Duration::from_secs(60), "policy.tick", "a tick lasts a minute or more");
         faults.check(self.tau > 0.0 && self.tau <= 10.0, "policy.tau", "tau is above 0 and at most 10");
         faults.check((6..=16).contains(&self.draws_log2), "policy.draws_log2", "draw 2^6 to 2^16 times");
+        faults.check((0.0..=100.0).contains(&self.patience), "policy.patience", "patience is within 0 to 100");
         faults.check((1.0..=10.0).contains(&self.exponent), "policy.exponent", "an exponent is within 1 to 10");
     }
 }

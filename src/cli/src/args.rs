@@ -5,7 +5,9 @@ use clap::{Parser, Subcommand};
 use crate::connect::ServerArgs;
 use crate::experiment::ExperimentCommand;
 use crate::output::Output;
-use crate::{apply, assign, backup, counterfactual, demo, experiment, forget, record, replay, results, serve, watch};
+use crate::{
+    apply, assign, backup, counterfactual, demo, experiment, forget, record, replay, results, serve, simulate, watch,
+};
 
 /// Multi-armed-bandit allocation that never moves a unit between variations.
 #[derive(Debug, Parser)]
@@ -43,6 +45,8 @@ enum Command {
     Replay(Box<replay::ReplayArgs>),
     /// Tell what policies would have made of the log of a randomised trial, without a server
     Counterfactual(Box<counterfactual::CounterfactualArgs>),
+    /// Try policies on simulated units, without a server
+    Simulate(Box<simulate::SimulateArgs>),
     /// Take a unit's raw key out of the event log, for good
     Forget(forget::ForgetArgs),
     /// Copy a server's data, whether it runs or not
@@ -67,6 +71,7 @@ impl Cli {
             Command::Watch(args) => watch::run(args, server, out).await,
             Command::Replay(args) => replay::run(*args, server, out).await,
             Command::Counterfactual(args) => counterfactual::run(&args, out),
+            Command::Simulate(args) => simulate::run(&args, out),
             Command::Forget(args) => forget::run(args, server, out).await,
             Command::Backup(args) => backup::run(args, out).await,
         }
@@ -108,6 +113,8 @@ mod tests {
             "inroad watch",
             "inroad replay log.csv --experiment k --outcome visit,spend --floor 5%",
             "inroad counterfactual log.parquet --control a --propensity uniform --policies growth,equal --set floor=0.1",
+            "inroad simulate --list",
+            "inroad simulate s1 my.toml --policies growth,equal --set floor=0.02 --set burn_in=12h --ship --report r.html",
         ] {
             assert!(accepts(line), "{line}");
         }
@@ -131,6 +138,11 @@ mod tests {
             "inroad forget alice",
             "inroad forget --unit user= --yes",
             "inroad assign k alice --local --durable",
+            "inroad simulate",
+            "inroad simulate --list s1",
+            "inroad simulate s1 --replications 0",
+            "inroad simulate s1 --threads 0",
+            "inroad simulate s1 --set floor",
         ] {
             assert!(!accepts(line), "{line}");
         }

@@ -24,6 +24,7 @@ mod record;
 mod replay;
 mod results;
 mod serve;
+mod simulate;
 mod trial;
 mod views;
 mod watch;

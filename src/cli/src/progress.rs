@@ -13,6 +13,8 @@ pub(crate) enum Of {
     Bytes,
     /// Rows of a log.
     Rows,
+    /// Runs of a simulation.
+    Runs,
 }
 
 /// A bar up to `length`.
@@ -22,7 +24,7 @@ pub(crate) fn bar(length: u64, of: Of, out: Output) -> ProgressBar {
     }
     let template = match of {
         Of::Bytes => "{bar:30} {bytes}/{total_bytes} {eta} {msg}",
-        Of::Rows => "{bar:30} {human_pos}/{human_len} {eta} {msg}",
+        Of::Rows | Of::Runs => "{bar:30} {human_pos}/{human_len} {eta} {msg}",
     };
     let bar = ProgressBar::new(length);
     if let Ok(style) = ProgressStyle::with_template(template) {

@@ -4,7 +4,8 @@
 //! With f_k and F_k the density and distribution function of arm k's rate, Beta(1 + s, 1 + n − s):
 //!
 //! - P(best)_k = ∫ f_k·∏_{j≠k} F_j
-//! - E[max] = ∫ (1 − ∏ F_j) over 0..1, and the expected loss of k, on the log scale, is ln(E[max]/E[k])
+//! - E[max] = Σ_k ∫ x·f_k·∏_{j≠k} F_j, and the expected loss of k, on the log scale, is ln(E[max]/E[k]). Not as
+//!   ∫ (1 − ∏ F_j): of rates near 0 that is a small difference of large numbers
 //!
 //! Gauss–Legendre on panels whose edges lie at every arm's quantiles, so that a tiny foothold beside a huge control is
 //! resolved as well; the distribution functions are integrals of the densities over the same nodes, by the spectral
@@ -14,8 +15,10 @@ use crate::{ArmTally, Better, Comparison, EpochTally, PolicyError, Posterior};
 
 /// Nodes of a panel.
 const NODES: usize = 16;
-/// Edges lie so many standard deviations from each arm's mean.
-const EDGES: [f64; 10] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0];
+/// Edges lie so many standard deviations from each arm's mean. Far out because an arm that converted nobody (or everybody)
+/// has a tail like e^−z, of which 12 standard deviations would leave two millionths: nothing to a probability, but E[max]
+/// of arms that hardly convert is as small.
+const EDGES: [f64; 14] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 17.0, 23.0, 30.0, 40.0];
 /// Panels narrower than this are not worth their nodes.
 const NARROWEST: f64 = 1e-13;
 
@@ -67,7 +70,7 @@ pub(crate) fn compare_pooled(
         p_below_control: vec![0.5; arms],
         expected_loss: vec![None; arms],
     };
-    let mut expected_max = 1.0;
+    let mut expected_max = 0.0;
     let rule = Rule::new();
     let panels = edges(&betas);
     let mut reached = vec![0.0; arms];
@@ -97,11 +100,12 @@ pub(crate) fn compare_pooled(
             let mut before = 1.0;
             for k in 0..arms {
                 if live[k] {
-                    comparison.p_best[k] += weight * density[k][i] * before * after[k + 1];
+                    let best = weight * density[k][i] * before * after[k + 1];
+                    comparison.p_best[k] += best;
+                    expected_max += best * (start + half * (1.0 + rule.node[i]));
                     before *= below[k][i];
                 }
             }
-            expected_max -= weight * half * after[0];
         }
         for (k, reached) in reached.iter_mut().enumerate() {
             *reached += rule.weight.iter().zip(&density[k]).map(|(weight, f)| weight * f).sum::<f64>();
@@ -111,6 +115,10 @@ pub(crate) fn compare_pooled(
             }
         }
     }
+    // Somebody is best. Of very many units the densities are known to fewer digits than a loss needs, all alike.
+    let certain: f64 = comparison.p_best.iter().sum();
+    comparison.p_best.iter_mut().for_each(|p| *p /= certain);
+    expected_max /= certain;
     for k in 1..arms {
         comparison.p_above_control[k] = (comparison.p_above_control[k] - 0.5).clamp(0.0, 1.0);
         comparison.p_below_control[k] = 1.0 - comparison.p_above_control[k];
@@ -137,12 +145,11 @@ fn edges(betas: &[Beta]) -> Vec<f64> {
 fn log_lifts(betas: &[Beta]) -> Posterior {
     let relative = |beta: &Beta| (beta.sd() / beta.mean()) * (beta.sd() / beta.mean());
     let arms = betas.len();
-    let mut covariance = vec![vec![0.0; arms]; arms];
-    for i in 1..arms {
-        for j in 1..arms {
-            covariance[i][j] = relative(&betas[0]) + if i == j { relative(&betas[i]) } else { 0.0 };
-        }
-    }
+    let cell = |i: usize, j: usize| match (i, j) {
+        (0, _) | (_, 0) => 0.0,
+        _ => relative(&betas[0]) + if i == j { relative(&betas[i]) } else { 0.0 },
+    };
+    let covariance = (0..arms).map(|i| (0..arms).map(|j| cell(i, j)).collect()).collect();
     Posterior { mean: betas.iter().map(|beta| libm::log(beta.mean() / betas[0].mean())).collect(), covariance }
 }
 

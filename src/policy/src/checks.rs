@@ -102,8 +102,8 @@ pub fn check_novelty(
     let of = |part: &[&EpochTally]| part.iter().map(|epoch| (*epoch).clone()).collect::<Vec<_>>();
     let (early, late) = (of(early), of(late));
     let mut estimator = Estimator::default();
-    let first = estimator.fit(measure, arms, &early, Prior::Flat)?;
-    let second = estimator.fit(measure, arms, &late, Prior::Flat)?;
+    let first = estimator.fit_each(measure, arms, &early, Prior::Flat)?;
+    let second = estimator.fit_each(measure, arms, &late, Prior::Flat)?;
     let total = |part: &[EpochTally], arm: usize| part.iter().map(|epoch| epoch.arms[arm].s).sum::<u64>();
     let check = |arm: usize| {
         let told = |part: &[EpochTally]| total(part, arm) >= EVENTS_MIN && total(part, 0) >= EVENTS_MIN;

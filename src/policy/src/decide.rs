@@ -6,9 +6,9 @@
 //! freeze if data are late or the sample ratio is off
 //! guardrails: alert, hold back or kill each arm that does harm
 //! b, C ← E3;  w, P(b_k>0), loss_k ← draws, with control = 0
-//! kill k if P(b_k<0) > .99
+//! kill k if P(b_k<0) > .975
 //! return if the burn-in is unmet
-//! g_k ← max(0, f_k + S·w_k² − p_k) if live, P(b_k>0) > ½ and not held back
+//! g_k ← max(0, f_k + S·w_k·(1 − 1.5·loss_k/b_k)₊ − p_k) if live, P(b_k>0) > ½ and not held back
 //! conclude ← the live arm with w ≥ .95, if its loss ≤ 1%; ship it if nothing speaks against it
 //! scale Σg to (conclude ? .50 : .10)·days, then to p_0 − floor;  skip below .5%
 //! ```
@@ -77,12 +77,14 @@ fn decide_with(
     let foothold: Vec<Width> = input.arms.iter().map(|arm| arm.foothold).collect();
     let mut eligible: Vec<bool> = (0..arms).map(|k| live[k] && comparison.p_above_control[k] > 0.5).collect();
     stopped(GuardrailAction::Freeze).for_each(|arm| eligible[arm] = false);
+    let risk: Vec<f64> = (0..arms).map(|k| risk(input, &posterior, &comparison, k)).collect();
     let wants = Wants {
         owned: &owned,
         foothold: &foothold,
         floor: input.floor,
         settings,
         p_best: &comparison.p_best,
+        risk: &risk,
         eligible: &eligible,
     };
     let targets = wants.targets();
@@ -166,6 +168,13 @@ fn guard(input: &TickInput, live: &[bool]) -> Result<Vec<GuardrailDecision>, Pol
     Ok(spoken)
 }
 
+/// What being wrong about an arm would cost against what it brings: expected loss over lift, on the log scale.
+fn risk(input: &TickInput, posterior: &Posterior, comparison: &Comparison, arm: usize) -> f64 {
+    let lift = input.better.sign() * posterior.mean[arm];
+    let loss = comparison.expected_loss[arm].unwrap_or_default();
+    if lift > 0.0 { loss / lift } else { 0.0 }
+}
+
 /// What a person should wait for before shipping `arm`. Rolling back to control needs a week, and nothing else.
 fn ship(input: &TickInput, arm: usize, estimator: &mut Estimator) -> Result<Ship, PolicyError> {
     let arms = input.arms.len();
@@ -173,7 +182,7 @@ fn ship(input: &TickInput, arm: usize, estimator: &mut Estimator) -> Result<Ship
     if arm == 0 {
         return Ok(Ship { full_week, opinions_agree: true, beyond_chance: true });
     }
-    let flat = estimator.fit(input.measure, arms, &input.epochs, Prior::Flat)?;
+    let flat = estimator.fit_each(input.measure, arms, &input.epochs, Prior::Flat)?;
     let opinion = opinions(input.measure, arms, &input.epochs, &flat)?[arm];
     // One side of the interval for each of the arms that could be shipped in error.
     let alpha = ALPHA.min(2.0 * ALPHA / (arms - 1) as f64);

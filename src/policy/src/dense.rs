@@ -55,21 +55,15 @@ pub(crate) fn invert_factor(l: &mut [f64], n: usize) {
     }
 }
 
-/// C·M·C for symmetric C and M of one size.
+/// C·M·C for symmetric C and M of one size. Symmetric to the bit: rounding must not leave two halves that differ.
 pub(crate) fn sandwich(c: &[Vec<f64>], m: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let size = c.len();
     let product = |a: &[Vec<f64>], b: &[Vec<f64>]| -> Vec<Vec<f64>> {
         let row = |i: usize| (0..size).map(|j| (0..size).map(|k| a[i][k] * b[k][j]).sum()).collect();
         (0..size).map(row).collect()
     };
-    let mut whole = product(&product(c, m), c);
-    // Rounding must not leave two halves that differ.
-    for i in 0..size {
-        for j in 0..i {
-            whole[j][i] = whole[i][j];
-        }
-    }
-    whole
+    let whole = product(&product(c, m), c);
+    (0..size).map(|i| (0..size).map(|j| whole[i.max(j)][i.min(j)]).collect()).collect()
 }
 
 #[cfg(test)]

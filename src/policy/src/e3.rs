@@ -128,6 +128,32 @@ impl Estimator {
         self.posterior(measure, arms, precision)
     }
 
+    /// Each arm against control alone, as if there were no others; covariances between arms are left 0. What people are
+    /// shown: an arm whose lift changes over time then spoils no other arm's estimate, as it does where the baseline is
+    /// estimated from all arms together.
+    pub fn fit_each(
+        &mut self,
+        measure: Measure,
+        arms: usize,
+        epochs: &[EpochTally],
+        prior: Prior,
+    ) -> Result<Posterior, PolicyError> {
+        let ordered = in_order(arms, epochs)?;
+        let mut each = Posterior { mean: vec![0.0; arms], covariance: vec![vec![0.0; arms]; arms] };
+        for arm in 1..arms {
+            let pair = |epoch: &&EpochTally| EpochTally {
+                epoch: epoch.epoch,
+                arms: vec![epoch.arms[0], epoch.arms[arm]],
+                shares: Vec::new(),
+            };
+            let pairs: Vec<EpochTally> = ordered.iter().map(pair).collect();
+            let posterior = self.fit(measure, 2, &pairs, prior)?;
+            each.mean[arm] = posterior.mean[1];
+            each.covariance[arm][arm] = posterior.covariance[1][1];
+        }
+        Ok(each)
+    }
+
     /// Sums are divided by φ on the way in: that is all that a quasi-likelihood differs by.
     fn load(&mut self, measure: Measure, arms: usize, epochs: &[EpochTally]) -> Result<(), PolicyError> {
         self.n.clear();
@@ -310,12 +336,10 @@ impl Estimator {
                 meat[i][i] += s * share[i] * self.dispersion[i];
             }
         }
-        for i in 1..arms {
-            meat[i][i] += precision;
-            for j in 1..i {
-                meat[j][i] = meat[i][j];
-            }
+        for (i, row) in meat.iter_mut().enumerate().skip(1) {
+            row[i] += precision;
         }
-        meat
+        // The lower triangle is the upper one's mirror.
+        (0..arms).map(|i| (0..arms).map(|j| meat[i.max(j)][i.min(j)]).collect()).collect()
     }
 }

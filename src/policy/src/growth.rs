@@ -2,8 +2,10 @@
 //! the points are taken is the allocation's business. Probabilities enter as floats once, per arm; everything after is
 //! integer arithmetic, so that control's floor holds to the last point.
 //!
-//! Target of a live arm that is likely better than control: foothold + S·P(best)² by the default rule, with S what floor
-//! and footholds leave of the line; other rules put another weight in the place of the square. Wanting more than the allowance (daily cap × time) or than control's headroom scales all wants down
+//! Target of a live arm that is likely better than control: foothold + S·weight, with S what floor and footholds leave of the
+//! line. The rules differ in how they weigh; the default is P(best)·max(0, 1 − patience·L/b), where L is the expected loss of
+//! the arm and b its lift, on the log scale. Growth cannot be undone, and the points that an arm gets are lost to a
+//! better one for good: so what it brings now is weighed against what being wrong would cost. Wanting more than the allowance (daily cap × time) or than control's headroom scales all wants down
 //! together.
 
 use core::time::Duration;
@@ -24,6 +26,8 @@ pub(crate) struct Wants<'a> {
     /// Rule, exponent and epsilon.
     pub(crate) settings: &'a ThompsonSettings,
     pub(crate) p_best: &'a [f64],
+    /// Expected loss over lift, both on the log scale, 0 or more; 0 for control.
+    pub(crate) risk: &'a [f64],
     /// Live, and more likely above control than not.
     pub(crate) eligible: &'a [bool],
 }
@@ -48,7 +52,9 @@ impl Wants<'_> {
                 match self.settings.rule {
                     GrowthRule::Fixed => owned,
                     GrowthRule::Chase => owned.max(part(line)),
-                    GrowthRule::Level | GrowthRule::TopTwo | GrowthRule::EpsilonGreedy => owned.max(level),
+                    GrowthRule::Weighed | GrowthRule::Level | GrowthRule::TopTwo | GrowthRule::EpsilonGreedy => {
+                        owned.max(level)
+                    }
                 }
             })
             .collect();
@@ -63,6 +69,7 @@ impl Wants<'_> {
         match self.settings.rule {
             GrowthRule::Fixed => 0.0,
             GrowthRule::Chase => w,
+            GrowthRule::Weighed => w * (1.0 - self.settings.patience * self.risk[arm]).max(0.0),
             // The square of old, to the bit.
             GrowthRule::Level if self.settings.exponent == 2.0 => w * w,
             GrowthRule::Level => libm::pow(w, self.settings.exponent),
@@ -164,6 +171,7 @@ mod tests {
             floor: share(0.05),
             settings: &ThompsonSettings::default(),
             p_best: &[0.0, 1.0, 0.0],
+            risk: &[0.0; 3],
             eligible: &[true, true, true],
         };
         let targets = wants.targets();
@@ -179,13 +187,14 @@ mod tests {
         let target = |rule, p_best: [f64; 3]| {
             let settings = ThompsonSettings { rule, ..ThompsonSettings::default() };
             let (settings, eligible) = (&settings, &[true, true, true]);
-            let wants =
-                Wants { owned: &owned, foothold: &owned, floor: share(0.05), settings, p_best: &p_best, eligible };
+            let (floor, risk) = (share(0.05), &[0.0, 0.2, 0.1]);
+            let wants = Wants { owned: &owned, foothold: &owned, floor, settings, p_best: &p_best, risk, eligible };
             wants.targets()[1] as f64 / Width::LINE.get() as f64
         };
         let p_best = [0.1, 0.6, 0.3];
         let near = |found: f64, wanted: f64| assert!((found - wanted).abs() < 1e-9, "{found} {wanted}");
         near(target(GrowthRule::Fixed, p_best), 0.1);
+        near(target(GrowthRule::Weighed, p_best), 0.1 + 0.75 * 0.6 * (1.0 - 1.5 * 0.2));
         near(target(GrowthRule::Level, p_best), 0.1 + 0.75 * 0.36);
         near(target(GrowthRule::Chase, p_best), 0.6);
         near(target(GrowthRule::EpsilonGreedy, p_best), 0.1 + 0.75 * 0.9);

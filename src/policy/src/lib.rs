@@ -53,5 +53,5 @@ pub use record::{
     MAX_ARMS, Scope, Ship, TickInput,
 };
 pub use srm::{SampleRatio, SrmAlarm, check_sample_ratio};
-pub use summary::{ArmSummary, Interval, Summary, SummaryQuestion, summarise};
+pub use summary::{ArmSummary, Interval, Summary, SummaryQuestion, shown_lift, summarise};
 pub use tallies::{ArmTally, Better, EpochKey, EpochTally, Measure, Moments};

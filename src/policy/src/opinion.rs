@@ -29,7 +29,7 @@ pub struct Opinion {
 }
 
 /// A second opinion on each arm's lift; none for control and where there are too few events. `flat` is E3 without
-/// prior.
+/// prior, each arm against control alone.
 pub fn opinions(
     measure: Measure,
     arms: usize,

@@ -191,6 +191,7 @@ fn what_is_missing_from_the_burn_in_is_named() {
     let missing = |input: &TickInput| decided(input).burn_in.missing;
     assert_eq!(missing(&input), Some(BurnInGap::Units { arm: 1, found: 90 }));
     input.settings.burn_in_units = 90;
+    input.settings.burn_in_conversions = 25;
     assert_eq!(missing(&input), Some(BurnInGap::Conversions { arm: 1, found: 10 }));
     input.arms[1].killed = true;
     assert_eq!(missing(&input), None, "a killed arm need not burn in");

@@ -153,6 +153,7 @@ fn policy_from_wire(sent: Option<v1::Policy>) -> Result<PolicyDoc, WireError> {
                 conclude_loss: t.conclude_loss.unwrap_or(d.conclude_loss),
                 draws_log2: t.draws_log2.unwrap_or(d.draws_log2),
                 rule: rule_from_wire(t.rule)?,
+                patience: t.patience.unwrap_or(d.patience),
                 exponent: t.exponent.unwrap_or(d.exponent),
                 epsilon: t.epsilon.unwrap_or(d.epsilon),
                 posterior: posterior_from_wire(t.posterior)?,
@@ -165,7 +166,8 @@ fn policy_from_wire(sent: Option<v1::Policy>) -> Result<PolicyDoc, WireError> {
 fn rule_from_wire(sent: i32) -> Result<GrowthRule, WireError> {
     use v1::GrowthRule as Rule;
     Ok(match Rule::try_from(sent).map_err(|_| unknown("thompson.rule"))? {
-        Rule::Unspecified | Rule::Level => GrowthRule::Level,
+        Rule::Unspecified | Rule::Weighed => GrowthRule::Weighed,
+        Rule::Level => GrowthRule::Level,
         Rule::Chase => GrowthRule::Chase,
         Rule::TopTwo => GrowthRule::TopTwo,
         Rule::EpsilonGreedy => GrowthRule::EpsilonGreedy,
@@ -175,6 +177,7 @@ fn rule_from_wire(sent: i32) -> Result<GrowthRule, WireError> {
 
 fn rule_to_wire(rule: GrowthRule) -> v1::GrowthRule {
     match rule {
+        GrowthRule::Weighed => v1::GrowthRule::Weighed,
         GrowthRule::Level => v1::GrowthRule::Level,
         GrowthRule::Chase => v1::GrowthRule::Chase,
         GrowthRule::TopTwo => v1::GrowthRule::TopTwo,
@@ -291,6 +294,7 @@ fn policy_to_wire(doc: &PolicyDoc) -> v1::Policy {
             conclude_loss: Some(s.conclude_loss),
             draws_log2: Some(s.draws_log2),
             rule: rule_to_wire(s.rule).into(),
+            patience: Some(s.patience),
             exponent: Some(s.exponent),
             epsilon: Some(s.epsilon),
             posterior: match s.posterior {

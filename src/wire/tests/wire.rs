@@ -51,6 +51,7 @@ fn doc() -> DefinitionDoc {
             tau: 0.3,
             burn_in_units: 0,
             rule: GrowthRule::TopTwo,
+            patience: 2.5,
             exponent: 3.0,
             epsilon: 0.2,
             posterior: PosteriorKind::Pooled,

@@ -350,50 +350,53 @@ fn policy() -> impl Strategy<Value = PolicyDoc> {
         (duration(60), duration(0), any::<u32>(), any::<u64>(), 1e-6..10.0f64, 0.5..=1.0f64, 0.5..=1.0f64, 6..=16u32);
     let growth = (
         prop::sample::select(vec![
+            GrowthRule::Weighed,
             GrowthRule::Level,
             GrowthRule::Chase,
             GrowthRule::TopTwo,
             GrowthRule::EpsilonGreedy,
             GrowthRule::Fixed,
         ]),
-        1.0..=10.0f64,
+        (1.0..=10.0f64, 0.0..=100.0f64),
         share(),
         prop::sample::select(vec![PosteriorKind::E3, PosteriorKind::Pooled]),
         any::<bool>(),
     );
-    let thompson = (shares, rest, growth).prop_map(|(shares, rest, (rule, exponent, epsilon, posterior, shadow))| {
-        let (floor, daily_cap, daily_cap_conclude, min_step, conclude_loss) = shares;
-        let (
-            tick,
-            burn_in,
-            burn_in_units,
-            burn_in_conversions,
-            tau,
-            kill_probability,
-            conclude_probability,
-            draws_log2,
-        ) = rest;
-        PolicyDoc::Thompson(ThompsonSettings {
-            tick,
-            burn_in,
-            burn_in_units: u64::from(burn_in_units),
-            burn_in_conversions,
-            floor,
-            daily_cap,
-            daily_cap_conclude,
-            min_step,
-            tau,
-            kill_probability,
-            conclude_probability,
-            conclude_loss,
-            draws_log2,
-            rule,
-            exponent,
-            epsilon,
-            posterior,
-            shadow,
-        })
-    });
+    let thompson =
+        (shares, rest, growth).prop_map(|(shares, rest, (rule, (exponent, patience), epsilon, posterior, shadow))| {
+            let (floor, daily_cap, daily_cap_conclude, min_step, conclude_loss) = shares;
+            let (
+                tick,
+                burn_in,
+                burn_in_units,
+                burn_in_conversions,
+                tau,
+                kill_probability,
+                conclude_probability,
+                draws_log2,
+            ) = rest;
+            PolicyDoc::Thompson(ThompsonSettings {
+                tick,
+                burn_in,
+                burn_in_units: u64::from(burn_in_units),
+                burn_in_conversions,
+                floor,
+                daily_cap,
+                daily_cap_conclude,
+                min_step,
+                tau,
+                kill_probability,
+                conclude_probability,
+                conclude_loss,
+                draws_log2,
+                rule,
+                patience,
+                exponent,
+                epsilon,
+                posterior,
+                shadow,
+            })
+        });
     prop_oneof![manual, thompson]
 }
 

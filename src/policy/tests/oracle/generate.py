@@ -1,130 +1,332 @@
-"""Computes what tests/estimates.rs compares with, by another road than the crate's.
+"""Computes what the tests of `estimates/` compare with, by other roads than the crate's.
 
-The estimates come from the full Poisson GLM log(mu_ke) = log(n_ke) + a_e + b_k, with every epoch effect a_e as a
-parameter and a ridge on b alone: no conditioning anywhere. P(best) comes from the multivariate normal distribution
-function, not from draws. Needs numpy and scipy only:
+    python generate.py
 
-    python generate.py > expected.json
+writes problems.json (the tallies) and one file of expected values per subject beside itself. It needs numpy, scipy and
+mpmath (written with 2.4, 1.17 and 1.4) and takes two or three minutes. Tallies are summed from simulated units; what is
+computed of the units' spread is taken from the units, not from the sums that the crate sees.
 """
 
 import json
-import sys
+import math
+from pathlib import Path
 
+import mpmath as mp
 import numpy as np
-from scipy.stats import multivariate_normal
+from scipy.special import ndtri
+
+import best
+import checks
+from glm import fit, fit_each
+
+HERE = Path(__file__).parent
 
 
-def fit(n, s, tau):
-    """Ridge Poisson GLM by damped Newton; epochs without conversions or cells without records drop out."""
-    keep = s.sum(axis=1) > 0
-    n, s = n[keep].astype(float), s[keep].astype(float)
-    epochs, arms = n.shape
-    size = epochs + arms - 1
-    a = np.log(s.sum(axis=1) / n.sum(axis=1))
-    theta = np.concatenate([a, np.zeros(arms - 1)])
-    penalty = np.concatenate([np.zeros(epochs), np.full(arms - 1, 0.0 if tau is None else 1 / tau**2)])
-    design = np.zeros((epochs * arms, size))
+class Data:
+    """Epochs by arms."""
+
+    FIELDS = ["first", "units", "s", "early", "size", "total", "squares"]
+
+    def __init__(self, shares, **fields):
+        self.shares = shares
+        for field in self.FIELDS:
+            setattr(self, field, np.asarray(fields[field]))
+
+    def part(self, rows):
+        return Data(None, **{field: getattr(self, field)[rows] for field in self.FIELDS})
+
+
+def schedule(epochs, arms, start, end, killed):
+    """Served shares: the treated share grows, arm k ever slower; a killed arm's goes to control."""
+    shares = np.zeros((epochs, arms))
+    for e in range(epochs):
+        treated = start + (end - start) * (e / max(epochs - 1, 1))
+        weight = np.array([1 + e / (k * epochs) for k in range(1, arms)])
+        shares[e, 1:] = np.round(treated * weight / weight.sum(), 6)
+        for k, since in killed:
+            if e >= since:
+                shares[e, k] = 0
+        shares[e, 0] = 1 - shares[e, 1:].sum()
+    return shares
+
+
+def units_of(kind, rng, n, rate, dispersion):
+    """(x, y) of n units whose x/y is about `rate`."""
+    if kind == "conversion":
+        return (rng.random(n) < rate).astype(float), None
+    if kind == "revenue":
+        # In cents: one unit in twenty pays, log-normally with a heavy tail.
+        return np.round((rng.random(n) < 0.05) * rng.lognormal(np.log(rate * 2000) - 0.5 * dispersion**2, dispersion, n)), None
+    if kind == "count":
+        return rng.negative_binomial(dispersion, dispersion / (dispersion + rate), n).astype(float), None
+    if kind == "refund":
+        return np.round((rng.random(n) < 0.05) * rng.normal(rate * 2000, dispersion * rate * 2000, n)), None
+    y = 1.0 + rng.poisson(3, n) * rng.integers(0, 3, n)
+    if kind == "sessions":
+        # Units of their own propensity, so that what they do in one session goes with the next.
+        return rng.binomial(y.astype(int), rng.beta(rate * dispersion, (1 - rate) * dispersion, n)).astype(float), y
+    return np.round(y * rng.lognormal(np.log(rate * 100), dispersion, n)), y
+
+
+MEASURE = {"conversion": "conversion", "revenue": "mean", "count": "mean", "refund": "mean", "sessions": "ratio", "basket": "ratio"}
+
+
+def problem(name, rng, kind, arms, epochs, per_day, base, lifts=(), share=(0.2, 0.2), *, tau=0.25, killed=(), dead=(),
+            trend=0.0, dispersion=1.0, spreads=(), better="more", shares=True, margin=0.0, lost=0.0, slow=()):
+    lifts = np.concatenate([lifts, np.zeros(arms - len(lifts))])
+    served = schedule(epochs, arms, *share, killed)
+    shape = (epochs, arms)
+    first = np.array([rng.multinomial(per_day, q) for q in served])
+    first[:, -1] = np.round(first[:, -1] * (1 - lost))
+    n = rng.binomial(first, 0.98)
+    s, early = np.zeros(shape, int), np.zeros(shape, int)
+    moments, total, size, squares = np.zeros((*shape, 5)), np.zeros(shape), np.zeros(shape), np.zeros(shape)
     for e in range(epochs):
         for k in range(arms):
-            design[e * arms + k, e] = 1
-            if k:
-                design[e * arms + k, epochs + k - 1] = 1
-    flat_n, flat_s = n.ravel(), s.ravel()
-    used = flat_n > 0
-    design, flat_n, flat_s = design[used], flat_n[used], flat_s[used]
-
-    def objective(t):
-        eta = design @ t
-        return flat_s @ eta - flat_n @ np.exp(eta) - 0.5 * penalty @ t**2
-
-    for _ in range(500):
-        mu = flat_n * np.exp(design @ theta)
-        gradient = design.T @ (flat_s - mu) - penalty * theta
-        hessian = design.T @ (design * mu[:, None]) + np.diag(penalty)
-        step = np.linalg.solve(hessian, gradient)
-        scale = 1.0
-        while scale > 1e-8 and objective(theta + scale * step) < objective(theta):
-            scale /= 2
-        theta = theta + scale * step
-        if np.abs(step).max() < 1e-12:
-            break
-    mu = flat_n * np.exp(design @ theta)
-    hessian = design.T @ (design * mu[:, None]) + np.diag(penalty)
-    return theta[epochs:], np.linalg.inv(hessian)[epochs:, epochs:]
+            rate = base * (1 + trend * e / epochs) * (1 + lifts[k])
+            spread = spreads[k] if k < len(spreads) else dispersion
+            x, y = units_of(kind, rng, int(n[e, k]), min(rate, 1.0) if kind in ("conversion", "sessions") else rate, spread)
+            if k in dead:
+                x = x * 0
+            w = np.ones(len(x)) if y is None else y
+            s[e, k] = int((x != 0).sum())
+            early[e, k] = rng.binomial(s[e, k], slow[k] if k < len(slow) else 0.6)
+            size[e, k], total[e, k] = w.sum(), max(x.sum(), 0.0) if len(x) else 0.0
+            mean = x.sum() / w.sum() if len(x) else 0.0
+            squares[e, k] = ((x - mean * w) ** 2).sum()
+            moments[e, k] = [x.sum(), (x * x).sum(), *((0, 0, 0) if y is None else (y.sum(), (y * y).sum(), (x * y).sum()))]
+    live = [k not in [arm for arm, _ in killed] for k in range(arms)]
+    data = Data(served if shares else None, first=first, units=n, s=s, early=early, size=size, total=total, squares=squares)
+    given = {
+        "name": name, "measure": MEASURE[kind], "better": better, "tau": tau, "live": live, "margin": margin,
+        "first": first, "n": n, "s": s, "early": early, "shares": served if shares else [],
+    }
+    if kind != "conversion":
+        given["moments"] = moments[..., : 5 if MEASURE[kind] == "ratio" else 2]
+    return given, data
 
 
-def p_best(mean, covariance, live):
-    """P(best) over the live arms, control first with log-lift 0."""
-    arms = len(mean) + 1
-    full_mean = np.concatenate([[0.0], mean])
-    full = np.zeros((arms, arms))
-    full[1:, 1:] = covariance
-    alive = [k for k in range(arms) if live[k]]
-    result = [0.0] * arms
-    for k in alive:
-        others = [j for j in alive if j != k]
-        contrast = np.zeros((len(others), arms))
-        for row, j in enumerate(others):
-            contrast[row, k], contrast[row, j] = 1, -1
-        m, c = contrast @ full_mean, contrast @ full @ contrast.T
-        result[k] = float(multivariate_normal.cdf(m, m * 0, c, maxpts=2_000_000, abseps=1e-6, releps=1e-6, rng=1))
-    return result
+def problems():
+    rng = np.random.default_rng(20240607)
+    p = lambda name, *args, **more: problem(name, rng, *args, **more)
+    c = "conversion"
+    return [
+        p("two arms", c, 2, 14, 1500, 0.1, [0, 0.1]),
+        p("two arms, one epoch", c, 2, 1, 400, 0.1, [0, 0.5], (0.5, 0.5), shares=False),
+        p("four arms, growing", c, 4, 14, 4000, 0.05, [0, 0.1, 0, -0.2], (0.1, 0.7)),
+        p("five arms, strong trend", c, 5, 14, 4000, 0.03, [0, 0.05, 0.1, 0.2, -0.1], (0.1, 0.6), trend=2.0),
+        p("tiny footholds", c, 4, 10, 5000, 0.02, [0, 0.2, 0, -0.2], (0.005, 0.01)),
+        p("twenty units beside two hundred thousand", c, 2, 4, 50000, 0.03, [0, 0.5], (0.0001, 0.0001)),
+        p("twenty units each of five, without conversion", c, 6, 4, 50000, 0.03, [], (0.0005, 0.0005), dead=[1, 2, 3, 4, 5]),
+        p("an arm that converts nobody", c, 3, 10, 2000, 0.05, [], (0.4, 0.4), dead=[2]),
+        p("control converts nobody", c, 3, 5, 1000, 0.05, [], (0.4, 0.4), dead=[0]),
+        p("nobody converts", c, 3, 3, 1000, 0.0, [], (0.4, 0.4)),
+        p("nobody of very many converts", c, 3, 3, 100000, 0.0, [], (0.1, 0.2)),
+        p("a handful converts of very many", c, 3, 4, 100000, 4e-6, [0, 1.0, 0], (0.3, 0.3)),
+        p("a killed arm", c, 4, 14, 4000, 0.05, [0, 0.1, -0.4, 0.05], (0.3, 0.5), killed=[(2, 5)]),
+        p("only control is left", c, 3, 6, 2000, 0.05, [0, -0.3, -0.2], (0.3, 0.3), killed=[(1, 3), (2, 4)]),
+        p("one of two killed", c, 2, 8, 2000, 0.1, [0, -0.4], (0.3, 0.3), killed=[(1, 4)]),
+        p("ten arms", c, 10, 10, 8000, 0.03, [0, 0.3, 0.15, 0.1, 0, 0, -0.1, -0.15, -0.2, -0.3], (0.2, 0.5)),
+        p("thirty-two arms", c, 32, 5, 30000, 0.05, list(rng.normal(0, 0.1, 32)), (0.3, 0.6)),
+        p("sixty-four arms", c, 64, 4, 60000, 0.04, list(rng.normal(0, 0.1, 64)), (0.2, 0.2)),
+        p("an extreme lift", c, 2, 7, 20000, 0.01, [0, 9.0], (0.3, 0.3), tau=2.0),
+        p("extreme lifts both ways", c, 3, 7, 20000, 0.05, [0, 8.0, -0.9], (0.3, 0.3), tau=1.0),
+        p("rates of 60%", c, 3, 14, 900, 0.6, [0, 0.1, -0.1], (0.4, 0.4)),
+        p("rates of 95%", c, 4, 8, 1500, 0.95, [0, 0.02, -0.03, 0.05], (0.3, 0.6)),
+        p("everybody converts", c, 2, 4, 500, 1.0, [], (0.5, 0.5)),
+        p("wide prior, little data", c, 3, 4, 60, 0.1, [], (0.4, 0.4), tau=2.0),
+        p("fewer conversions are better", c, 4, 10, 3000, 0.08, [0, 0.15, -0.15, -0.05], (0.3, 0.5), better="less", margin=0.05),
+        p("fewer are better, tiny footholds without any", c, 3, 4, 20000, 0.01, [], (0.002, 0.002), better="less", dead=[1]),
+        p("a foothold that is better by far, many looks", c, 2, 10, 40000, 0.04, [0, 2.0], (0.3, 0.3), tau=1.0),
+        p("units lost in the last arm", c, 4, 12, 8000, 0.05, [0, 0.1, 0, 0], (0.2, 0.6), lost=0.06, slow=[0.6, 0.6, 0.45]),
+        p("sixteen arms, units lost", c, 16, 6, 40000, 0.05, [], (0.01, 0.4), lost=0.5),
+        p("revenue", "revenue", 3, 10, 3000, 2.0, [0, 0.2, -0.1], (0.3, 0.5)),
+        p("revenue with a heavy tail", "revenue", 4, 8, 4000, 2.0, [0, 0.2, 0, -0.2], (0.2, 0.5), dispersion=1.8, margin=0.02),
+        p("revenue, tiny footholds without a sale", "revenue", 4, 6, 20000, 2.0, [], (0.003, 0.003), dispersion=1.5, dead=[1, 2]),
+        p("revenue of unequal spread", "revenue", 3, 8, 4000, 2.0, [0, 0.1, 0.1], (0.5, 0.5), spreads=[0.5, 2.0, 1.0]),
+        p("revenue, less is better (cost)", "revenue", 3, 8, 4000, 1.0, [0, 0.3, -0.3], (0.4, 0.4), better="less", margin=0.1),
+        p("refunds above sales in some cells", "refund", 3, 8, 500, 1.0, [0, 0.1, 0.5], (0.3, 0.3), dispersion=2.5),
+        p("counts", "count", 4, 8, 2000, 1.4, [0, 0.1, 0, -0.1], (0.3, 0.6), dispersion=0.7),
+        p("counts of unequal spread", "count", 3, 8, 2000, 3.0, [0, 0.05, 0], (0.5, 0.5), spreads=[0.3, 3.0, 10.0]),
+        p("counts, twenty arms", "count", 20, 4, 10000, 0.5, list(rng.normal(0, 0.1, 20)), (0.5, 0.6), dispersion=0.5),
+        p("ratio: conversions a session", "sessions", 3, 8, 2000, 0.2, [0, 0.1, -0.1], (0.3, 0.5), dispersion=3.0),
+        p("ratio: value of a basket's item", "basket", 4, 8, 1500, 3.0, [0, 0.05, 0, -0.1], (0.3, 0.6), spreads=[0.5, 0.5, 1.2, 0.5]),
+        p("ratio, less is better, a dead arm", "sessions", 3, 6, 1500, 0.1, [0, 0.2, 0], (0.3, 0.3), better="less", dispersion=5.0, dead=[2]),
+    ]
 
 
-def problem(name, rng, arms, epochs, per_day, base, lifts, treated_share, tau=0.25, killed=(), trend=0.0, dead=()):
-    n = np.zeros((epochs, arms), dtype=int)
-    s = np.zeros((epochs, arms), dtype=int)
-    for e in range(epochs):
-        share = np.full(arms, treated_share / (arms - 1))
-        share[0] = 1 - treated_share
-        for k, from_epoch in killed:
-            if e >= from_epoch:
-                share[0] += share[k]
-                share[k] = 0
-        n[e] = rng.multinomial(per_day, share)
-        rate = np.clip(base * (1 + trend * e / epochs) * (1 + np.asarray(lifts)), 0, 1)
-        s[e] = rng.binomial(n[e], rate)
-        for k in dead:
-            s[e, k] = 0
-    mean, covariance = fit(n, s, tau)
-    live = [True] * arms
-    for k, _ in killed:
-        live[k] = False
+def estimates(given, data):
+    result = {}
+    for measure in [given["measure"]] + (["poisson"] if given["measure"] == "conversion" else []):
+        mean, covariance = fit(measure, data.size, data.total, data.units, data.squares, given["tau"])
+        flat = fit(measure, data.size, data.total, data.units, data.squares, None)
+        # Of many arms the first row of the covariance will do, beside all variances.
+        rows = len(mean) if len(mean) <= 5 else 1
+        result[measure] = {
+            "mean": mean, "sd": np.sqrt(np.diag(covariance)), "covariance": [covariance[i, i:] for i in range(rows)],
+            "flat_mean": None if flat is None else flat[0],
+            "flat_sd": None if flat is None else np.sqrt(np.diag(flat[1])),
+        }
+        if measure == given["measure"]:
+            main = mean, covariance, flat
+    return result, main
+
+
+def comparison(given, main):
+    sign = 1 if given["better"] == "more" else -1
+    return best.correlated(sign * main[0], main[1], given["live"])
+
+
+def pooled(given, data):
+    """Of Betas, which measure conversions; where less is better, of not converting."""
+    n, s = data.units.sum(axis=0), data.s.sum(axis=0)
+    parameters = [(int(1 + s), int(1 + n - s)) for n, s in zip(n, s)]
+    if given["better"] == "less":
+        parameters = [(b, a) for a, b in parameters]
+    alive = [k for k, live in enumerate(given["live"]) if live]
+    chosen = [parameters[k] for k in alive]
+    p, top = best.beta_best(chosen)
+    if len(alive) <= 4:
+        digits, exact_top = best.beta_best_exact(chosen)
+        assert np.abs(np.array(digits) - p).max() < 1e-9 and abs(exact_top / top - 1) < 1e-9, given["name"]
+        p, top = digits, exact_top
+    share, loss = [0.0] * len(n), [None] * len(n)
+    for at, k in enumerate(alive):
+        a, b = parameters[k]
+        share[k], loss[k] = p[at], max(math.log(top * (a + b) / a), 0.0)
+    above = [0.5]
+    for k in range(1, len(n)):
+        # The shorter sum of the four that say the same.
+        a, c = parameters[k], parameters[0]
+        if min(a) < min(c):
+            turned = a[0] > a[1]
+            value = best.beta_above(a[::-1] if turned else a, c[::-1] if turned else c)
+            above.append(1 - value if turned else value)
+        else:
+            turned = c[0] > c[1]
+            value = best.beta_above(c[::-1] if turned else c, a[::-1] if turned else a)
+            above.append(value if turned else 1 - value)
+    return {"p_best": share, "loss": loss, "above": above}
+
+
+def intervals(given, data):
+    """Of lifts as they are shown: each arm against control alone."""
+    counted = given["measure"], data.size, data.total, data.units, data.squares
+    (mean, covariance), flat = fit_each(*counted, given["tau"]), fit_each(*counted, None)
+    arms = []
+    for k in range(1, len(mean) + 1):
+        # Who was stopped by its own data has an interval that holds at whatever instant that was.
+        if given["live"][k]:
+            lift = checks.lifted(mean[k - 1], checks.Z * math.sqrt(covariance[k - 1, k - 1]))
+        else:
+            lift = checks.anytime(mean[k - 1], covariance[k - 1, k - 1])
+        known = flat is not None and math.isfinite(flat[0][k - 1])
+        anytime = checks.anytime(flat[0][k - 1], flat[1][k - 1, k - 1]) if known else None
+        opinion = checks.opinion(data, k)
+        if opinion and known:
+            apart = abs(math.log1p(opinion["period"][0]) - flat[0][k - 1]) / opinion.pop("error")
+            opinion["disagrees"] = apart > 2
+        elif opinion:
+            opinion.pop("error")
+            opinion["disagrees"] = True
+        arms.append({"lift": lift, "anytime": anytime, "opinion": opinion})
+    return arms
+
+
+def doubts(given, data):
+    sign = 1 if given["better"] == "more" else -1
+    arms = range(1, data.units.shape[1])
     return {
-        "name": name,
-        "tau": tau,
-        "n": n.tolist(),
-        "s": s.tolist(),
-        "live": live,
-        "mean": mean.tolist(),
-        "covariance": covariance.tolist() if arms <= 12 else None,
-        "variance": np.diag(covariance).tolist(),
-        "p_best": p_best(mean, covariance, live) if arms <= 6 and tau is not None else None,
+        "guardrail": [checks.guardrail(data, given["measure"], k, sign, given["margin"]) for k in arms],
+        "sample_ratio": None if data.shares is None else checks.sample_ratio(data.first, data.shares),
+        "delay": checks.delay(data),
+        "novelty": checks.novelty(data, given["measure"]),
     }
 
 
-def main():
-    rng = np.random.default_rng(20240607)
-    problems = [
-        problem("two arms", rng, 2, 28, 1500, 0.1, [0, 0.1], 0.2),
-        problem("two arms, one epoch", rng, 2, 1, 400, 0.1, [0, 0.5], 0.5),
-        problem("two arms, without prior", rng, 2, 14, 3000, 0.1, [0, 0.1], 0.3, tau=None),
-        problem("four arms, without prior", rng, 4, 14, 4000, 0.05, [0, 0.1, 0, -0.2], 0.3, tau=None),
-        problem("five arms", rng, 5, 28, 4000, 0.05, [0, 0.05, 0.1, 0.2, -0.1], 0.4),
-        problem("five arms, strong trend", rng, 5, 28, 4000, 0.03, [0, 0.05, 0.1, 0.2, -0.1], 0.4, trend=2.0),
-        problem("tiny footholds", rng, 4, 28, 2000, 0.02, [0, 0.2, 0, -0.2], 0.005),
-        problem("an arm that converts nobody", rng, 3, 10, 2000, 0.05, [0, 0, 0], 0.4, dead=[2]),
-        problem("control converts nobody", rng, 3, 5, 1000, 0.05, [0, 0, 0], 0.4, dead=[0]),
-        problem("nobody converts", rng, 3, 3, 1000, 0.0, [0, 0, 0], 0.4),
-        problem("a killed arm", rng, 4, 28, 4000, 0.05, [0, 0.1, -0.4, 0.05], 0.3, killed=[(2, 6)]),
-        problem("ten arms", rng, 10, 28, 8000, 0.03, [0, 0.3, 0.15, 0.1, 0, 0, -0.1, -0.15, -0.2, -0.3], 0.2),
-        problem("sixty-four arms", rng, 64, 7, 60000, 0.04, list(rng.normal(0, 0.1, 64)), 0.2),
-        problem("an extreme lift", rng, 2, 7, 20000, 0.01, [0, 9.0], 0.3, tau=2.0),
-        problem("high conversion", rng, 3, 28, 900, 0.6, [0, 0.1, -0.1], 0.4),
-        problem("wide prior, little data", rng, 3, 4, 60, 0.1, [0, 0, 0], 0.4, tau=2.0),
+def posteriors():
+    """Lifts over a shared control: arms are independent given it, so integrals over one line are exact."""
+    rng = np.random.default_rng(7)
+    cases = [
+        ("two equal arms", [0, 0], [0.05, 0.05]),
+        ("a tiny foothold beside a huge control", [0, 0.1], [0.003, 0.6]),
+        ("five tiny footholds beside a huge control", [0, 0.1, 0, -0.1, 0.3, 0.2], [0.002, 0.5, 0.4, 0.6, 0.3, 0.7]),
+        ("a winner beyond doubt", [0, 2.0, 0.1], [0.02, 0.1, 0.1]),
+        ("control beyond doubt", [0, -1.0, -2.0], [0.02, 0.1, 0.1]),
+        ("one in a thousand", [0, -0.31, -0.25], [0.02, 0.1, 0.08]),
+        ("spreads of four orders of magnitude", [0, 0.001, 0.05, -0.2], [0.0001, 0.001, 0.1, 1.0]),
+        ("an uncertain control", [0, 0.1, 0.15, 0.2], [0.3, 0.02, 0.05, 0.1]),
+        ("nine arms", list(np.linspace(-0.1, 0.1, 9)), [0.05] * 9),
+        ("ten arms", [0, *rng.normal(0, 0.1, 9)], [0.03, *rng.uniform(0.03, 0.2, 9)]),
+        ("thirty arms", [0, *rng.normal(0, 0.1, 29)], [0.01, *rng.uniform(0.03, 0.3, 29)]),
+        ("sixty-four equal arms", [0] * 64, [0.1] * 64),
+        ("sixty-five arms", [0, *rng.normal(0, 0.1, 64)], [0.01, *rng.uniform(0.05, 0.2, 64)]),
     ]
-    json.dump(problems, sys.stdout, separators=(",", ":"))
-    print()
+    found = []
+    for name, mean, sd in cases:
+        mean, sd = np.array(mean, float), np.array(sd, float)
+        contrast = np.diag(sd[1:] ** 2) + sd[0] ** 2
+        errors = best.loss_errors(mean[1:] - mean[0], contrast)
+        found.append({"name": name, "mean": mean - mean[0], "sd": sd, "loss_error": errors} | best.independent(mean - mean[0], sd))
+    return found
 
 
-main()
+def special():
+    normal = [[x, mp.erfc(-mp.mpf(x) / mp.sqrt(2)) / 2] for x in [-37.5, -30.1, -20.3, -12.7, -8.2, -5.5, -3.1, -1.7, -0.9, -0.3, -1e-3, 0.0, 1e-9, 0.2, 0.7, 1.3, 2.9, 4.4, 6.6, 9.0]]
+    tails = [2.0**-1000, 1e-200, 1e-100, 1e-50, 1e-20, 1e-12, 1e-7, 1e-4, 0.003, 0.02, 0.0749, 0.0751, 0.2, 0.45, 0.5, 0.6, 0.9, 0.9249, 0.9251, 0.99, 0.9999, 1 - 2.0**-30, 1 - 2.0**-50]
+    quantile = []
+    for p in tails:
+        root = mp.findroot(lambda x: mp.log(mp.erfc(-x / mp.sqrt(2)) / 2) - mp.log(mp.mpf(p)), mp.mpf(float(ndtri(p))))
+        quantile.append([p, root])
+    chi = [[df, x, mp.gammainc(mp.mpf(df) / 2, mp.mpf(x) / 2, regularized=True)]
+           for df in (1, 2, 3, 5, 9, 31, 63, 64) for x in (0.01, 0.5, 1.0, 3.84, 10.0, 30.0, 64.0, 65.9, 66.1, 120.0, 400.0, 1300.0)]
+    return {"normal": normal, "quantile": quantile, "chi_squared": chi}
+
+
+def compact(value, digits=17):
+    """JSON, floats rounded to so many digits; whole numbers without a point."""
+    if isinstance(value, dict):
+        return {key: compact(inner, digits) for key, inner in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [compact(inner, digits) for inner in value]
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating, mp.mpf)):
+        value = float(value)
+        if math.isnan(value):
+            return None
+        value = float(f"{value:.{digits}g}")
+        return int(value) if value.is_integer() and abs(value) < 2**53 else value
+    return value
+
+
+def write(name, value, digits=11):
+    (HERE / name).write_text(json.dumps(compact(value, digits), separators=(",", ":")) + "\n")
+
+
+def main():
+    mp.mp.dps = 40
+    given, fits, compared, betas, spans, doubted = [], [], [], [], [], []
+    for question, data in problems():
+        print(question["name"], flush=True)
+        found, central = estimates(question, data)
+        given.append(question)
+        fits.append(found)
+        compared.append(comparison(question, central))
+        betas.append(pooled(question, data) if question["measure"] == "conversion" else None)
+        spans.append(intervals(question, data))
+        doubted.append(doubts(question, data))
+    write("problems.json", given, 17)
+    write("estimates.json", fits)
+    write("comparisons.json", compared, 8)
+    write("betas.json", betas)
+    write("intervals.json", spans)
+    write("doubts.json", doubted)
+    write("posteriors.json", posteriors())
+    write("special.json", special(), 17)
+
+
+if __name__ == "__main__":
+    main()

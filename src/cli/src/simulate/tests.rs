@@ -1,0 +1,118 @@
+//! What is typed becomes what is meant, or an error that says what could have been.
+
+use clap::Parser;
+
+use super::*;
+use crate::failure::Usage;
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    args: SimulateArgs,
+}
+
+fn args(words: &[&str]) -> SimulateArgs {
+    Line::try_parse_from([&["simulate"], words].concat()).unwrap().args
+}
+
+fn chosen(words: &[&str]) -> Vec<Scenario> {
+    choose::scenarios(&args(words)).unwrap()
+}
+
+/// The fault, which must be the caller's own.
+fn fault(words: &[&str]) -> String {
+    let error = choose::scenarios(&args(words)).unwrap_err();
+    assert!(error.is::<Usage>(), "{error:#} is no usage error");
+    error.to_string()
+}
+
+fn policies(scenario: &Scenario) -> Vec<&str> {
+    scenario.policies().iter().map(|policy| policy.name.as_str()).collect()
+}
+
+#[test]
+fn options_change_what_the_scenario_says() {
+    let scenarios = chosen(&["s1", "s2", "--replications", "3", "--seed", "9"]);
+    assert_eq!(scenarios.iter().map(|s| s.doc().name.as_str()).collect::<Vec<_>>(), ["s1", "s2"]);
+    assert!(scenarios.iter().all(|s| (s.doc().replications, s.doc().seed) == (3, 9)));
+    assert_eq!(policies(&scenarios[0]), ["growth", "equal", "thompson"]);
+    let ship = chosen(&["s1", "--policies", "equal,growth,thompson", "--ship"]);
+    assert_eq!(policies(&ship[0]), ["equal", "growth", "thompson", "equal+ship", "growth+ship"]);
+    let set = chosen(&["s1", "--set", "floor=0.02", "--set", "burn_in=12h"]);
+    let settings = |i: usize| &set[0].policies()[i].settings;
+    assert!((settings(0).floor - 0.02).abs() < 1e-12 && settings(0).burn_in.as_secs() == 12 * 3600);
+    assert!((settings(1).floor - 0.05).abs() < 1e-12, "equal has no floor to set");
+}
+
+#[test]
+fn what_is_unknown_is_answered_with_what_is_known() {
+    let text = fault(&["s99"]);
+    assert!(text.contains("\"s99\"") && text.contains("s1, s2") && text.contains("revenue"), "{text}");
+    let text = fault(&["s1", "--policies", "groth"]);
+    assert!(text.contains("\"groth\"") && text.contains("growth, equal, thompson"), "{text}");
+    let text = fault(&["s1", "--set", "flor=0.1"]);
+    assert!(text.contains("flor") && text.contains("floor"), "{text}");
+    let text = fault(&["s1", "--policies", "equal", "--set", "floor=0.1"]);
+    assert!(text.contains("--set"), "{text}");
+    assert!(fault(&["nowhere/x.toml"]).contains("cannot read nowhere/x.toml"));
+    assert!(fault(&["s1", "s1"]).contains("another scenario"));
+}
+
+#[test]
+fn a_fault_in_a_file_is_told_with_file_and_field() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_string_lossy().into_owned()
+    };
+    let good = "name = \"mine\"\nbase = 0.1\nper_day = 100.0\narms = [{ lift = 0.0 }, { lift = 0.1 }]\n";
+    assert_eq!(chosen(&[&write("good.toml", good)])[0].doc().name, "mine");
+    let path = write("lift.toml", &good.replace("0.1 }", "-3.0 }"));
+    let text = fault(&[&path]);
+    assert!(text.contains(&path) && text.contains("arms[1].lift"), "{text}");
+    let path = write("word.toml", &good.replace("per_day", "perday"));
+    let text = fault(&[&path]);
+    assert!(text.contains(&path) && text.contains("perday") && text.contains("line 3"), "{text}");
+}
+
+#[test]
+fn the_command_means_the_same_again() {
+    let words = ["s1", "--replications", "2", "--seed", "7", "--policies", "growth", "--set", "burn_in=12h", "--ship"];
+    let command = choose::command(&args(&words));
+    assert_eq!(
+        command,
+        "inroad simulate s1 --replications 2 --seed 7 --policies growth --set 'burn_in=\"12h\"' --ship"
+    );
+    let again = args(&["s1", "--replications", "2", "--set", "burn_in=\"12h\""]);
+    assert_eq!(again.set, args(&words).set);
+    assert_eq!(choose::command(&args(&["it's.toml"])), r"inroad simulate 'it'\''s.toml'");
+}
+
+#[test]
+fn places_that_cannot_be_written_to_are_refused_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let inside = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let check = |words: &[&str]| files::check(&args(&[&["s1"], words].concat()));
+    assert!(check(&["--report", &inside("r.html"), "--csv", &inside("c.csv")]).is_ok());
+    let no_folder = check(&["--report", &inside("no/r.html")]).unwrap_err();
+    assert!(no_folder.is::<Usage>() && no_folder.to_string().contains("there is no folder"), "{no_folder}");
+    assert!(check(&["--csv", &inside("")]).unwrap_err().to_string().contains("it is a folder"));
+    assert!(check(&["--csv", &inside("c"), "--runs-csv", &inside("c")]).is_err());
+}
+
+#[test]
+fn several_simulations_are_one_table_each_and_one_csv() {
+    let scenarios = chosen(&["s1", "aa-revenue", "--replications", "1", "--policies", "equal"]);
+    let simulations = simulate(&scenarios, &args(&["s1", "--threads", "1"]), Output { json: true }).unwrap();
+    let csv = String::from_utf8(files::summaries(&simulations).unwrap()).unwrap();
+    assert_eq!(csv.matches("scenario,policy").count(), 1);
+    assert!(csv.contains("\ns1,equal,") && csv.contains("\naa-revenue,equal,"), "{csv}");
+    let runs = String::from_utf8(files::runs(&simulations).unwrap()).unwrap();
+    assert_eq!(runs.lines().count(), 3, "{runs}");
+    let text = show::text(&simulations);
+    assert!(text.contains("s1: S1 classic") && text.matches("\nequal ").count() == 2, "{text}");
+    let json = show::json(&simulations, "again").unwrap();
+    assert_eq!(json["simulations"][1]["summaries"][0]["policy"], "equal");
+    assert!(json["simulations"][0].get("runs").is_none(), "single runs are long");
+}
