@@ -11,17 +11,54 @@ use inroad_assignment::{
     Allocation, Arm, Bucket, Definition, DefinitionDoc, Experiment, Kills, MetricKind, Payload, Point, Salt, Target,
     ThompsonSettings, Timestamp, Width,
 };
-use inroad_policy::{Better, EpochTally, Scope, TickInput};
+use inroad_policy::{Better, EpochTally, Measure, Scope, TickInput};
 
 use crate::SimulationError;
 use crate::crowd::Serving;
 use crate::judge::{Belief, Judge, Look, arm_state};
-use crate::policies::{PolicyKind, PolicySpec};
+use crate::policies::{PolicyKind, PolicySpec, tick_length};
 use crate::scenario::{MetricSpec, Scenario};
-use crate::visitors::EXPERIMENT;
 
 /// The least share of any arm under unconstrained Thompson sampling.
 const REFERENCE_SHARE_MIN: f64 = 0.01;
+
+/// What a driver has to know of where it drives: a simulated world, or a log of what happened.
+#[derive(Debug, Clone)]
+pub(crate) struct Frame {
+    /// The experiment's key.
+    pub(crate) experiment: &'static str,
+    /// Control and variations.
+    pub(crate) arms: usize,
+    /// A divisor of 24.
+    pub(crate) ticks_per_day: u32,
+    /// How estimates see the metric.
+    pub(crate) measure: Measure,
+    /// How somebody would declare it.
+    pub(crate) metric: MetricKind,
+    /// How long a unit is followed.
+    pub(crate) window: Duration,
+}
+
+impl Frame {
+    /// How long a tick lasts.
+    pub(crate) fn tick(&self) -> Duration {
+        tick_length(self.ticks_per_day)
+    }
+}
+
+impl From<&Scenario> for Frame {
+    fn from(scenario: &Scenario) -> Self {
+        let doc = scenario.doc();
+        Self {
+            experiment: crate::visitors::EXPERIMENT,
+            arms: doc.arms.len(),
+            ticks_per_day: doc.ticks_per_day,
+            measure: scenario.measure(),
+            metric: metric_kind(doc.metric),
+            window: Duration::from_secs_f64(doc.delay.map_or(1.0, |delay| delay.window_hours) * 3600.0),
+        }
+    }
+}
 
 /// One run's boundaries and whoever moves them.
 pub(crate) struct Driver {
@@ -65,12 +102,12 @@ pub(crate) struct Change {
 }
 
 impl Driver {
-    pub(crate) fn new(scenario: &Scenario, spec: &PolicySpec, salt: &Salt, seed: u64) -> Result<Self, SimulationError> {
-        let arms = scenario.doc().arms.len();
+    pub(crate) fn new(frame: &Frame, spec: &PolicySpec, salt: &Salt, seed: u64) -> Result<Self, SimulationError> {
+        let arms = frame.arms;
         let even = vec![1.0 / arms as f64; arms];
         let (mind, allocation) = match spec.kind {
             PolicyKind::Growth => {
-                let growth = Growth::start(scenario, spec, salt, seed)?;
+                let growth = Growth::start(frame, spec, salt, seed)?;
                 let allocation = growth.experiment.latest_allocation();
                 (Mind::Growth(Box::new(growth)), allocation)
             }
@@ -85,8 +122,8 @@ impl Driver {
             live: vec![true; arms],
             mind,
             spec: spec.clone(),
-            tick: Duration::from_secs(86_400 / u64::from(scenario.doc().ticks_per_day)),
-            ticks_per_day: scenario.doc().ticks_per_day,
+            tick: frame.tick(),
+            ticks_per_day: frame.ticks_per_day,
             seed,
         })
     }
@@ -183,8 +220,8 @@ impl Driver {
 }
 
 impl Growth {
-    fn start(scenario: &Scenario, spec: &PolicySpec, salt: &Salt, seed: u64) -> Result<Self, SimulationError> {
-        let definition = Definition::try_from(declaration(scenario, spec))?;
+    fn start(frame: &Frame, spec: &PolicySpec, salt: &Salt, seed: u64) -> Result<Self, SimulationError> {
+        let definition = Definition::try_from(declaration(frame, spec))?;
         let mut experiment = Experiment::create(definition, Timestamp::default());
         experiment.start(Timestamp::default(), salt.clone())?;
         let input = TickInput {
@@ -196,7 +233,7 @@ impl Growth {
             arms: Vec::new(),
             floor: experiment.definition.policy().floor(),
             data_late: false,
-            measure: scenario.measure(),
+            measure: frame.measure,
             better: Better::More,
             scope: Scope::Growth,
             guardrails: Vec::new(),
@@ -249,8 +286,8 @@ impl Growth {
     }
 }
 
-/// The scenario as somebody would declare it.
-fn declaration(scenario: &Scenario, spec: &PolicySpec) -> DefinitionDoc {
+/// The experiment as somebody would declare it.
+fn declaration(frame: &Frame, spec: &PolicySpec) -> DefinitionDoc {
     let shares = spec.shares.as_deref();
     let variation = |arm: usize| VariationDoc {
         key: if arm == 0 { "control".to_owned() } else { format!("v{arm}") },
@@ -258,9 +295,8 @@ fn declaration(scenario: &Scenario, spec: &PolicySpec) -> DefinitionDoc {
         description: String::new(),
         share: if arm == 0 { None } else { shares.and_then(|shares| shares.get(arm - 1).copied()) },
     };
-    let hours = scenario.doc().delay.map_or(1.0, |delay| delay.window_hours);
     DefinitionDoc {
-        key: EXPERIMENT.to_owned(),
+        key: frame.experiment.to_owned(),
         description: String::new(),
         owner: String::new(),
         tags: Vec::new(),
@@ -270,13 +306,13 @@ fn declaration(scenario: &Scenario, spec: &PolicySpec) -> DefinitionDoc {
         salt: None,
         clock: Default::default(),
         policy: PolicyDoc::Thompson(spec.settings.clone()),
-        variations: (0..scenario.doc().arms.len()).map(variation).collect(),
+        variations: (0..frame.arms).map(variation).collect(),
         overrides: Vec::new(),
         metrics: vec![MetricDoc {
             key: "outcome".to_owned(),
             event: "outcome".to_owned(),
-            kind: metric_kind(scenario.doc().metric),
-            window: Duration::from_secs_f64(hours * 3600.0),
+            kind: frame.metric.clone(),
+            window: frame.window,
             direction: Direction::Up,
             decision: true,
             guardrail: None,

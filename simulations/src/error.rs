@@ -19,6 +19,14 @@ pub enum SimulationError {
         /// What, and what to do.
         message: String,
     },
+    /// A row of a log holds what no log can have.
+    #[error("row {row}: {message}")]
+    Row {
+        /// Which, from 1.
+        row: u64,
+        /// What, and what to do.
+        message: String,
+    },
     /// No scenario of this name comes with the crate.
     #[error("there is no scenario {0:?}: give one of {names}", names = crate::builtin::names().collect::<Vec<_>>().join(", "))]
     Unknown(String),

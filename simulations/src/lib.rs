@@ -3,7 +3,7 @@
 //! A [`Scenario`] says who comes, what they do, which policies to compare and how often; [`simulate`] runs it on all
 //! processors and gives a [`RunResult`] per replication and policy; [`summarise`] puts those together. Everything is a
 //! function of the scenario, to the last digit and on any number of threads. In one replication all policies meet the
-//! very same units.
+//! very same units. [`offline`] sends a log of what really happened by the same policies instead.
 
 pub mod bandit;
 pub mod builtin;
@@ -14,6 +14,7 @@ mod error;
 pub mod estimates;
 pub mod export;
 mod judge;
+pub mod offline;
 pub mod policies;
 mod replication;
 pub mod report;

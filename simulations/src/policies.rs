@@ -8,7 +8,7 @@ use inroad_assignment::document::PolicyDoc as ProductionDoc;
 use serde::{Deserialize, Serialize};
 
 use crate::SimulationError;
-use crate::scenario::{Scenario, within};
+use crate::scenario::within;
 
 /// A policy as written down.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,16 +82,28 @@ pub struct PolicySpec {
 }
 
 impl PolicySpec {
-    pub(crate) fn new(doc: &PolicyDoc, index: usize, scenario: &Scenario) -> Result<Self, SimulationError> {
+    /// Checks all policies that are to be compared in a world of so many arms and ticks a day.
+    pub(crate) fn all(docs: &[PolicyDoc], arms: usize, ticks_per_day: u32) -> Result<Vec<Self>, SimulationError> {
+        let specs = docs.iter().enumerate().map(|(i, doc)| Self::new(doc, i, arms, ticks_per_day));
+        let policies = specs.collect::<Result<Vec<_>, _>>()?;
+        for (i, policy) in policies.iter().enumerate() {
+            if policies[..i].iter().any(|other| other.name == policy.name) {
+                return Err(SimulationError::field(format!("policies[{i}].name"), "another policy has this name"));
+            }
+        }
+        Ok(policies)
+    }
+
+    fn new(doc: &PolicyDoc, index: usize, arms: usize, ticks_per_day: u32) -> Result<Self, SimulationError> {
         let at = |field: &str| format!("policies[{index}].{field}");
         if doc.name.is_empty() || doc.name.len() > 64 {
             return Err(SimulationError::field(at("name"), "use 1 to 64 characters"));
         }
-        let tick = Duration::from_secs(86_400 / u64::from(scenario.doc().ticks_per_day));
+        let tick = tick_length(ticks_per_day);
         let settings = settings(&doc.settings, tick).map_err(|m| SimulationError::field(at("settings"), m))?;
         let stride = settings.tick.as_secs() / tick.as_secs();
         if settings.tick.is_zero() || settings.tick != tick * u32::try_from(stride).unwrap_or(u32::MAX) {
-            let message = "a policy's tick is one or several of the scenario's";
+            let message = "a policy's tick is one or several of the world's";
             return Err(SimulationError::field(at("settings.tick"), message));
         }
         let spec = Self {
@@ -102,7 +114,7 @@ impl PolicySpec {
             shares: doc.shares.clone(),
             stride: stride as u32,
         };
-        spec.check_shares(&at("shares"), scenario.doc().arms.len())?;
+        spec.check_shares(&at("shares"), arms)?;
         Ok(spec)
     }
 
@@ -128,6 +140,11 @@ impl PolicySpec {
         }
         Ok(())
     }
+}
+
+/// How long a tick lasts of which so many, at least 1, make a day.
+pub(crate) fn tick_length(ticks_per_day: u32) -> Duration {
+    Duration::from_secs(86_400 / u64::from(ticks_per_day.max(1)))
 }
 
 /// The production policy's settings: read by its own reader, so that no name and no default is written down twice.

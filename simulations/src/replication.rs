@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::SimulationError;
 use crate::cells::{Cells, Record};
 use crate::crowd::{Crowd, Mover, Serving};
-use crate::driver::Driver;
+use crate::driver::{Driver, Frame};
 use crate::estimates::{self, Observed};
 use crate::judge::{Belief, Judge};
 use crate::policies::PolicySpec;
@@ -28,8 +28,9 @@ pub(crate) fn replicate(
     let truths = estimates::truths(scenario);
     let stage = Stage { scenario, world, truths: &truths };
     let seed = replication_seed(scenario.doc().seed ^ POLICY_STREAM, replication);
+    let frame = Frame::from(scenario);
     let lanes = scenario.policies().iter().map(|spec| {
-        let driver = Driver::new(scenario, spec, visitors.salt(), seed)?;
+        let driver = Driver::new(&frame, spec, visitors.salt(), seed)?;
         Ok(Lane::new(stage, spec, driver))
     });
     let mut lanes = lanes.collect::<Result<Vec<_>, SimulationError>>()?;

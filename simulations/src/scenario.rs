@@ -249,13 +249,7 @@ impl TryFrom<ScenarioDoc> for Scenario {
         } else {
             &scenario.doc.policies
         };
-        let specs = docs.iter().enumerate().map(|(i, doc)| PolicySpec::new(doc, i, &scenario));
-        let policies = specs.collect::<Result<Vec<_>, _>>()?;
-        for (i, policy) in policies.iter().enumerate() {
-            if policies[..i].iter().any(|other| other.name == policy.name) {
-                return Err(SimulationError::field(format!("policies[{i}].name"), "another policy has this name"));
-            }
-        }
+        let policies = PolicySpec::all(docs, scenario.doc.arms.len(), scenario.doc.ticks_per_day)?;
         scenario.policies = policies;
         Ok(scenario)
     }

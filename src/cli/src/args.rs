@@ -5,7 +5,10 @@ use clap::{Parser, Subcommand};
 use crate::connect::ServerArgs;
 use crate::experiment::ExperimentCommand;
 use crate::output::Output;
-use crate::{apply, assign, backup, demo, experiment, forget, plan, record, replay, results, serve, simulate, watch};
+use crate::{
+    apply, assign, backup, counterfactual, demo, experiment, forget, plan, record, replay, results, serve, simulate,
+    watch,
+};
 
 /// Multi-armed-bandit allocation that never moves a unit between variations.
 #[derive(Debug, Parser)]
@@ -41,6 +44,8 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Replay the log of a randomised trial through a running server
     Replay(Box<replay::ReplayArgs>),
+    /// Tell what policies would have made of the log of a randomised trial, without a server
+    Counterfactual(Box<counterfactual::CounterfactualArgs>),
     /// Try policies on simulated units, without a server
     Simulate(Box<simulate::SimulateArgs>),
     /// Tell how long an experiment will take to find a lift, before it starts
@@ -68,6 +73,7 @@ impl Cli {
             Command::Results(args) => results::run(args, server, out).await,
             Command::Watch(args) => watch::run(args, server, out).await,
             Command::Replay(args) => replay::run(*args, server, out).await,
+            Command::Counterfactual(args) => counterfactual::run(&args, out),
             Command::Simulate(args) => simulate::run(&args, out),
             Command::Plan(args) => plan::run(&args, out),
             Command::Forget(args) => forget::run(args, server, out).await,
@@ -111,6 +117,7 @@ mod tests {
             "inroad watch",
             "inroad replay log.csv --experiment k --outcome visit,spend --floor 5%",
             "inroad plan --base 0.05 --per-day 4000 --lift 0.1 --variations 2",
+            "inroad counterfactual log.parquet --control a --propensity uniform --policies growth,equal --set floor=0.1",
             "inroad simulate --list",
             "inroad simulate s1 my.toml --policies growth,equal --set floor=0.02 --set burn_in=12h --ship --report r.html",
         ] {
@@ -131,6 +138,8 @@ mod tests {
             "inroad serve --store postgres://x",
             "inroad serve --retain-events always",
             "inroad backup",
+            "inroad counterfactual log.csv --propensity uniform --propensity-column p",
+            "inroad counterfactual log.csv --set floor",
             "inroad forget alice",
             "inroad forget --unit user= --yes",
             "inroad assign k alice --local --durable",

@@ -7,6 +7,7 @@ mod assign;
 mod backup;
 mod confirm;
 mod connect;
+mod counterfactual;
 mod demo;
 mod diff;
 mod document;
@@ -25,6 +26,7 @@ mod replay;
 mod results;
 mod serve;
 mod simulate;
+mod trial;
 mod views;
 mod watch;
 

@@ -13,13 +13,13 @@ use inroad_wire::v1::{
 use inroad_wire::{json_to_struct, timestamp_to_wire};
 use serde_json::Map;
 
-use super::log::{Log, Row, Tally};
 use super::matching::{Target, matched};
 use super::plan::Tick;
 use crate::connect::{Connection, Patience, retrying};
 use crate::output::{instant, percent};
 use crate::parse::Attribute;
 use crate::record::send;
+use crate::trial::{Log, Row, Tally};
 use crate::views;
 
 /// The most rows in a batch.

@@ -7,7 +7,7 @@ use inroad_assignment::Timestamp;
 use inroad_wire::timestamp_to_wire;
 use inroad_wire::v1::{AssignResponse, Exposure, Outcome, Reason, RecordRequest};
 
-use super::log::{Log, Row};
+use crate::trial::{Log, Row};
 use crate::views::reason_name;
 
 /// Whose clock and whose units.
@@ -81,11 +81,18 @@ pub(crate) fn matched(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::log::Arm;
+    use crate::trial::Arm;
 
     fn log() -> Log {
         let arm = |label: &str, key: &str| Arm { label: label.to_owned(), key: key.to_owned() };
-        let row = |number, arm, values: [f64; 2]| Row { number, unit: None, arm, at: None, values: values.into() };
+        let row = |number, arm, values: [f64; 2]| Row {
+            number,
+            unit: None,
+            arm,
+            at: None,
+            propensity: None,
+            values: values.into(),
+        };
         Log {
             arms: vec![arm("No", "no"), arm("Mail", "mail")],
             outcomes: vec!["visit".to_owned(), "spend".to_owned()],

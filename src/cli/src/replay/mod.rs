@@ -2,7 +2,6 @@
 //! method. A server that is killed meanwhile is waited for; a replay that is broken off goes on where the clock stands.
 
 mod drive;
-mod log;
 mod matching;
 mod plan;
 mod report;
@@ -22,6 +21,7 @@ use crate::failure::usage;
 use crate::output::Output;
 use crate::parse::{self, slug};
 use crate::progress::{self, Of};
+use crate::trial;
 use crate::views;
 
 /// How many days of virtual time a log lasts that does not say when.
@@ -30,7 +30,7 @@ const DAYS: f64 = 28.0;
 /// What to replay, and through what.
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
-    /// The log: CSV with a line of column names, one customer a row, arms drawn evenly at random
+    /// The log: CSV with a line of column names, or .parquet; one customer a row, arms drawn evenly at random
     file: PathBuf,
     /// The experiment; it is made if it is not there [default: the file's name]
     #[arg(long, value_name = "KEY")]
@@ -117,9 +117,9 @@ pub(crate) async fn run(args: ReplayArgs, server: &ServerArgs, out: Output) -> a
 /// A replay that has come to its end.
 #[derive(Debug)]
 struct Replayed {
-    log: log::Log,
+    log: trial::Log,
     /// The whole file, by arm, also where a limit left some of it out.
-    whole: Vec<log::Tally>,
+    whole: Vec<trial::Tally>,
     seen: drive::Seen,
     results: GetResultsResponse,
     /// Rows that another run had replayed before.
@@ -128,14 +128,17 @@ struct Replayed {
 
 async fn replay(args: &ReplayArgs, server: &ServerArgs, out: Output) -> anyhow::Result<Replayed> {
     let key = key_of(args)?;
-    let columns = log::Columns {
+    let columns = trial::Columns {
         arm: &args.arm_column,
         control: args.control.as_deref(),
+        arms: None,
         outcomes: &args.outcome,
         unit: args.unit_column.as_deref(),
         time: args.time_column.as_deref(),
+        propensity: None,
     };
-    let log = log::Log::read(&args.file, &columns)?;
+    let log = trial::Log::read(&args.file, &columns)?;
+    log.must_convert()?;
     let whole = log.tallies();
     let rows_per_day = args.rows_per_day.map_or(log.rows.len() as f64 / DAYS, |n| n as f64);
     let limit = args.limit.map_or(log.rows.len(), |limit| limit.min(log.rows.len()));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use inroad_assignment::Timestamp;
 
-use super::log::Row;
+use crate::trial::Row;
 
 /// How rows are laid out in time.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -90,7 +90,7 @@ mod tests {
     }
 
     fn row() -> Row {
-        Row { number: 1, unit: None, arm: 0, at: Some(at(5)), values: Box::new([]) }
+        Row { number: 1, unit: None, arm: 0, at: Some(at(5)), propensity: None, values: Box::new([]) }
     }
 
     #[test]

@@ -4,9 +4,9 @@ use inroad_wire::v1::ArmResult;
 use serde_json::{Value, json};
 
 use super::Replayed;
-use super::log::Tally;
 use crate::output::{count, fields, percent, plural, rate, table};
 use crate::results::decision_metric;
+use crate::trial::Tally;
 use crate::views;
 
 /// All that there is to tell.

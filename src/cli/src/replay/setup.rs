@@ -10,13 +10,13 @@ use inroad_assignment::{DefinitionDoc, MetricKind, Payload, ThompsonSettings, Ti
 use inroad_wire::definition_to_wire;
 use inroad_wire::v1::{CreateExperimentRequest, Experiment, StartExperimentRequest, State};
 
-use super::log::Log;
 use super::{PolicyArgs, ReplayArgs};
 use crate::apply::find;
 use crate::connect::Connection;
 use crate::diff::diff;
 use crate::failure::usage;
 use crate::parse::slug;
+use crate::trial::Log;
 use crate::views;
 
 impl PolicyArgs {
@@ -54,7 +54,7 @@ impl PolicyArgs {
 
 /// The experiment as the log and the flags declare it.
 pub(super) fn definition(key: &str, log: &Log, args: &ReplayArgs, start: Timestamp) -> DefinitionDoc {
-    let variation = |arm: &super::log::Arm| VariationDoc {
+    let variation = |arm: &crate::trial::Arm| VariationDoc {
         key: arm.key.clone(),
         payload: Payload::String(arm.label.clone()),
         description: String::new(),

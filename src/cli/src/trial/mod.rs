@@ -1,4 +1,7 @@
-//! The log of a randomised trial, read from CSV: who got what, and what came of it. Knows nothing of servers.
+//! The log of a randomised trial, read from CSV or Parquet: who got what, and what came of it. Knows nothing of servers
+//! and of policies: `replay` and `counterfactual` both begin here.
+
+mod source;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,12 +19,16 @@ pub(crate) struct Columns<'a> {
     pub(crate) arm: &'a str,
     /// The label of the control.
     pub(crate) control: Option<&'a str>,
+    /// All arms that there may be, control where it will; those of the file if there is none.
+    pub(crate) arms: Option<&'a [String]>,
     /// What came of it; the first decides.
     pub(crate) outcomes: &'a [String],
     /// Who; the number of the row if there is none.
     pub(crate) unit: Option<&'a str>,
     /// When; rows are spread evenly if there is none.
     pub(crate) time: Option<&'a str>,
+    /// With which probability the customer got it.
+    pub(crate) propensity: Option<&'a str>,
 }
 
 /// One of the things that customers got.
@@ -44,6 +51,8 @@ pub(crate) struct Row {
     pub(crate) arm: usize,
     /// When, if the file says.
     pub(crate) at: Option<Timestamp>,
+    /// With which probability the customer got it, above 0 and at most 1, if the file says.
+    pub(crate) propensity: Option<f64>,
     /// What came of it, in the order of the outcome columns.
     pub(crate) values: Box<[f64]>,
 }
@@ -58,7 +67,7 @@ impl Row {
 /// A whole log.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Log {
-    /// Control first, the others by key.
+    /// Control first, the others by key, or as they were declared.
     pub(crate) arms: Vec<Arm>,
     /// The outcome columns.
     pub(crate) outcomes: Vec<String>,
@@ -88,63 +97,84 @@ impl Tally {
 impl Log {
     /// Reads a file whole.
     pub(crate) fn read(path: &Path, columns: &Columns<'_>) -> anyhow::Result<Self> {
-        let file = std::fs::File::open(path).map_err(|e| usage(format!("cannot read {}: {e}", path.display())))?;
-        Self::parse(std::io::BufReader::new(file), columns).with_context(|| path.display().to_string())
+        Self::collect(columns, |names, on_row| source::read(path, names, on_row))
+            .with_context(|| path.display().to_string())
     }
 
+    #[cfg(test)]
     fn parse(text: impl std::io::Read, columns: &Columns<'_>) -> anyhow::Result<Self> {
-        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text);
-        let head = reader.headers().context("the first line must name the columns")?.clone();
-        let find = |name: &str| {
-            head.iter().position(|column| column == name).ok_or_else(|| {
-                let names: Vec<&str> = head.iter().collect();
-                usage(format!("there is no column {name:?}: the file has {}", names.join(", ")))
-            })
-        };
-        let arm_column = find(columns.arm)?;
-        let unit_column = columns.unit.map(find).transpose()?;
-        let time_column = columns.time.map(find).transpose()?;
-        let outcome_columns = columns.outcomes.iter().map(|name| find(name)).collect::<Result<Vec<_>, _>>()?;
+        Self::collect(columns, |names, on_row| source::csv(text, names, on_row))
+    }
+
+    fn collect(
+        columns: &Columns<'_>,
+        read: impl FnOnce(&[&str], &mut source::OnRow<'_>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
+        let mut asked = vec![columns.arm];
+        let [unit_column, time_column, propensity_column] =
+            [columns.unit, columns.time, columns.propensity].map(|name| {
+                asked.extend(name);
+                name.map(|_| asked.len() - 1)
+            });
+        let first_outcome = asked.len();
+        asked.extend(columns.outcomes.iter().map(String::as_str));
         let mut labels: BTreeMap<String, usize> = BTreeMap::new();
         let mut rows = Vec::new();
-        for (i, record) in reader.records().enumerate() {
-            let number = i as u64 + 1;
-            let record = record.with_context(|| format!("row {number}"))?;
-            let cell = |column: usize| record.get(column).unwrap_or_default();
+        read(&asked, &mut |number, cells| {
+            let label = cells[0];
+            if let Some(arms) = columns.arms.filter(|arms| !arms.iter().any(|arm| arm == label)) {
+                let declared = arms.join(", ");
+                return Err(usage(format!("row {number}: the arm {label:?} is not declared; --arms has {declared}")));
+            }
             let next = labels.len();
-            let arm = *labels.entry(cell(arm_column).to_owned()).or_insert(next);
-            let unit = unit_column.map(cell);
+            let arm = match labels.get(label) {
+                Some(arm) => *arm,
+                None => *labels.entry(label.to_owned()).or_insert(next),
+            };
+            let unit = unit_column.map(|column| cells[column]);
             if let Some(unit) = unit {
                 UnitKey::parse(unit).with_context(|| format!("row {number}"))?;
             }
-            let at = time_column.map(|column| instant(cell(column)));
+            let at = time_column.map(|column| instant(cells[column]));
             let at = at.transpose().map_err(|e| anyhow::anyhow!("row {number}: {e}"))?;
-            let value = |column: &usize| match cell(*column) {
-                "" => Ok(0.0),
-                text => text.parse::<f64>().ok().filter(|v| v.is_finite()).with_context(|| {
-                    let name = head.get(*column).unwrap_or_default();
-                    format!("row {number}: {name} is {text:?}, which is not a number")
-                }),
+            let number_in = |column: usize| {
+                let text = cells[column];
+                text.parse::<f64>()
+                    .ok()
+                    .filter(|v| v.is_finite())
+                    .with_context(|| format!("row {number}: {} is {text:?}, which is not a number", asked[column]))
             };
-            let values = outcome_columns.iter().map(value).collect::<Result<Box<[f64]>, _>>()?;
-            rows.push(Row { number, unit: unit.map(Into::into), arm, at, values });
-        }
+            let propensity = propensity_column.map(number_in).transpose()?;
+            if let Some(p) = propensity.filter(|p| !(*p > 0.0 && *p <= 1.0)) {
+                let name = columns.propensity.unwrap_or_default();
+                return Err(usage(format!(
+                    "row {number}: {name} is {p}, but a propensity is above 0 and at most 1 (0.5, not 50)"
+                )));
+            }
+            let value = |column: usize| if cells[column].is_empty() { Ok(0.0) } else { number_in(column) };
+            let values = (first_outcome..asked.len()).map(value).collect::<Result<Box<[f64]>, _>>()?;
+            rows.push(Row { number, unit: unit.map(Into::into), arm, at, propensity, values });
+            Ok(())
+        })?;
         if time_column.is_some() {
             rows.sort_by_key(|row| row.at);
         }
-        let (arms, order) = order_arms(&labels, columns.control)?;
+        let (arms, order) = order_arms(labels, columns)?;
         for row in &mut rows {
             row.arm = order[row.arm];
         }
         let is_binary = |i: usize| rows.iter().all(|row| row.values[i] == 0.0 || row.values[i] == 1.0);
         let binary: Vec<bool> = (0..columns.outcomes.len()).map(is_binary).collect();
-        if binary.first() == Some(&false) {
-            let name = columns.outcomes.first().map_or("", String::as_str);
-            return Err(usage(format!(
-                "column {name:?} holds other numbers than 0 and 1: name a 0/1 column first, it decides"
-            )));
-        }
         Ok(Self { arms, outcomes: columns.outcomes.to_vec(), binary, rows })
+    }
+
+    /// Refuses a log whose first outcome is no conversion.
+    pub(crate) fn must_convert(&self) -> anyhow::Result<()> {
+        if self.binary.first() != Some(&false) {
+            return Ok(());
+        }
+        let name = self.outcomes.first().map_or("", String::as_str);
+        Err(usage(format!("column {name:?} holds other numbers than 0 and 1: name a 0/1 column first, it decides")))
     }
 
     /// How the whole file went, arm by arm.
@@ -155,8 +185,14 @@ impl Log {
     }
 }
 
-/// The arms with control first and the others by key, and where each label, by order of appearance, went.
-fn order_arms(labels: &BTreeMap<String, usize>, control: Option<&str>) -> anyhow::Result<(Vec<Arm>, Vec<usize>)> {
+/// The arms with control first and the others by key, or as declared, and where each label, by order of appearance, went.
+fn order_arms(mut labels: BTreeMap<String, usize>, columns: &Columns<'_>) -> anyhow::Result<(Vec<Arm>, Vec<usize>)> {
+    let control = columns.control;
+    for arm in columns.arms.unwrap_or_default() {
+        let next = labels.len();
+        labels.entry(arm.clone()).or_insert(next);
+    }
+    let labels = &labels;
     let names = || labels.keys().map(|label| format!("{label:?}")).collect::<Vec<_>>().join(", ");
     if labels.len() < 2 {
         bail!(
@@ -168,12 +204,13 @@ fn order_arms(labels: &BTreeMap<String, usize>, control: Option<&str>) -> anyhow
     if !labels.keys().any(|label| is_control(label)) {
         return Err(usage(format!("say which arm is the control with --control; the file has {}", names())));
     }
-    let mut sorted: Vec<(bool, String, &String, usize)> =
-        labels.iter().map(|(label, seen)| (!is_control(label), slug(label), label, *seen)).collect();
+    let declared = |label: &String| columns.arms.and_then(|arms| arms.iter().position(|arm| arm == label));
+    let mut sorted: Vec<(bool, Option<usize>, String, &String, usize)> =
+        labels.iter().map(|(label, seen)| (!is_control(label), declared(label), slug(label), label, *seen)).collect();
     sorted.sort();
     let mut order = vec![0; sorted.len()];
     let mut arms: Vec<Arm> = Vec::with_capacity(sorted.len());
-    for (i, (_, key, label, seen)) in sorted.into_iter().enumerate() {
+    for (i, (_, _, key, label, seen)) in sorted.into_iter().enumerate() {
         if key.is_empty() {
             bail!("the arm {label:?} has no letter or digit to make a variation's key of: rename it in the file");
         }
@@ -196,7 +233,7 @@ mod tests {
         c,2026-01-03,Womens E-Mail,0,\n";
 
     fn columns<'a>(outcomes: &'a [String], control: Option<&'a str>) -> Columns<'a> {
-        Columns { arm: "segment", control, outcomes, unit: None, time: None }
+        Columns { arm: "segment", control, arms: None, outcomes, unit: None, time: None, propensity: None }
     }
 
     fn names(list: &[&str]) -> Vec<String> {
@@ -217,6 +254,17 @@ mod tests {
     }
 
     #[test]
+    fn declared_arms_keep_their_order_behind_control() {
+        let outcomes = names(&["visit"]);
+        let arms = names(&["Womens E-Mail", "Post", "No E-Mail", "Mens E-Mail"]);
+        let declared = Columns { arms: Some(&arms), ..columns(&outcomes, Some("No E-Mail")) };
+        let log = Log::parse(TRIAL.as_bytes(), &declared).unwrap();
+        let labels: Vec<&str> = log.arms.iter().map(|arm| arm.label.as_str()).collect();
+        assert_eq!(labels, ["No E-Mail", "Womens E-Mail", "Post", "Mens E-Mail"]);
+        assert_eq!(log.rows.iter().map(|row| row.arm).collect::<Vec<_>>(), [3, 0, 1]);
+    }
+
+    #[test]
     fn a_time_column_sets_the_order() {
         let outcomes = names(&["visit"]);
         let with = Columns { time: Some("when"), unit: Some("id"), ..columns(&outcomes, Some("No E-Mail")) };
@@ -231,7 +279,14 @@ mod tests {
         assert!(fault(&columns(&visit, None)).contains("--control; the file has \"Mens E-Mail\""));
         assert!(fault(&columns(&visit, Some("no e-mail"))).contains("--control"));
         assert!(fault(&columns(&names(&["visits"]), Some("No E-Mail"))).contains("the file has id, when, segment"));
-        assert!(fault(&columns(&names(&["spend"]), Some("No E-Mail"))).contains("0/1"));
+        let spend = names(&["spend"]);
+        let log = Log::parse(TRIAL.as_bytes(), &columns(&spend, Some("No E-Mail"))).unwrap();
+        assert!(log.must_convert().unwrap_err().to_string().contains("0/1"));
+        let known = Columns { propensity: Some("spend"), ..columns(&visit, Some("No E-Mail")) };
+        assert!(fault(&known).contains("row 1: spend is 9.5, but a propensity is above 0 and at most 1"));
+        let two = names(&["No E-Mail", "Mens E-Mail"]);
+        let declared = Columns { arms: Some(&two), ..columns(&visit, Some("No E-Mail")) };
+        assert!(fault(&declared).contains("row 3: the arm \"Womens E-Mail\" is not declared; --arms has No E-Mail"));
         assert!(fault(&columns(&names(&["when"]), Some("No E-Mail"))).contains("row 1: when is \"2026-01-02\""));
     }
 
