@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, reason = "a test tells what it found by panicking")]
 
+use inroad_assignment::ThompsonSettings;
 use inroad_simulations::{PolicyKind, Scenario, World, builtin};
 
 const PLAIN: &str = r#"
@@ -89,5 +90,5 @@ fn settings_are_read_as_an_experiments_policy_is() {
     let scenario = Scenario::from_toml(&text).expect("a scenario");
     let policy = &scenario.policies()[0];
     assert_eq!((policy.kind, policy.stride, policy.settings.floor), (PolicyKind::Growth, 4, 0.2));
-    assert_eq!(policy.settings.kill_probability, 0.99);
+    assert_eq!(policy.settings.kill_probability, ThompsonSettings::default().kill_probability);
 }

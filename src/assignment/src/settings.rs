@@ -99,7 +99,7 @@ impl Default for ThompsonSettings {
             burn_in_units: 100,
             burn_in_conversions: 1,
             floor: 0.05,
-            daily_cap: 0.50,
+            daily_cap: 0.25,
             daily_cap_conclude: 0.50,
             min_step: 0.005,
             tau: 0.25,
