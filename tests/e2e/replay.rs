@@ -27,6 +27,9 @@ fn start_replay(server: &Server, trial: &std::path::Path) -> Process {
         "visit,conversion,spend",
         "--salt",
         "seed42",
+        // In small steps, so that there are decisions to compare.
+        "--daily-cap",
+        "8%",
         "--json",
     ])
 }

@@ -6,8 +6,8 @@ use crate::connect::ServerArgs;
 use crate::experiment::ExperimentCommand;
 use crate::output::Output;
 use crate::{
-    apply, assign, backup, counterfactual, demo, experiment, forget, plan, record, replay, results, serve, simulate,
-    watch,
+    apply, assign, backup, bandit, counterfactual, demo, experiment, forget, plan, record, replay, results, serve,
+    simulate, watch,
 };
 
 /// Multi-armed-bandit allocation that never moves a unit between variations.
@@ -48,6 +48,8 @@ enum Command {
     Counterfactual(Box<counterfactual::CounterfactualArgs>),
     /// Try policies on simulated units, without a server
     Simulate(Box<simulate::SimulateArgs>),
+    /// Play the textbook Bernoulli bandit by several samplers
+    Bandit(bandit::BanditArgs),
     /// Tell how long an experiment will take to find a lift, before it starts
     Plan(plan::PlanArgs),
     /// Take a unit's raw key out of the event log, for good
@@ -75,6 +77,7 @@ impl Cli {
             Command::Replay(args) => replay::run(*args, server, out).await,
             Command::Counterfactual(args) => counterfactual::run(&args, out),
             Command::Simulate(args) => simulate::run(&args, out),
+            Command::Bandit(args) => bandit::run(&args, out),
             Command::Plan(args) => plan::run(&args, out),
             Command::Forget(args) => forget::run(args, server, out).await,
             Command::Backup(args) => backup::run(args, out).await,
@@ -116,6 +119,7 @@ mod tests {
             "inroad results k --wait",
             "inroad watch",
             "inroad replay log.csv --experiment k --outcome visit,spend --floor 5%",
+            "inroad bandit --rates 0.1,0.2,0.3 --horizon 1000",
             "inroad plan --base 0.05 --per-day 4000 --lift 0.1 --variations 2",
             "inroad counterfactual log.parquet --control a --propensity uniform --policies growth,equal --set floor=0.1",
             "inroad simulate --list",

@@ -5,6 +5,7 @@ mod apply;
 mod args;
 mod assign;
 mod backup;
+mod bandit;
 mod confirm;
 mod connect;
 mod counterfactual;

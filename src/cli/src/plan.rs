@@ -109,7 +109,7 @@ fn text(args: &PlanArgs, found: &[(f64, Summary)]) -> String {
             days(after.map(|q| q.p50)),
             days(after.map(|q| q.p90)),
             percent(summary.false_prompt.mean),
-            percent(summary.regret.mean),
+            percent(summary.regret.mean.max(0.0)),
         ]
     };
     let within = format!("found in {} days", args.days);

@@ -85,7 +85,7 @@ struct PolicyArgs {
     /// The share that control always keeps [default: 5%]
     #[arg(long, value_parser = parse::share, value_name = "SHARE")]
     floor: Option<f64>,
-    /// The most of the line that may change hands in a day [default: 10%]
+    /// The most of the line that may change hands in a day [default: 25%]
     #[arg(long, value_parser = parse::share, value_name = "SHARE")]
     daily_cap: Option<f64>,
     /// A smaller step is not taken [default: 0.5%]
@@ -97,10 +97,10 @@ struct PolicyArgs {
     /// No growth before every live arm has so many units [default: 100]
     #[arg(long, value_name = "N")]
     burn_in_units: Option<u64>,
-    /// No growth before every live arm has so many conversions [default: 25]
+    /// No growth before every live arm has so many conversions [default: 1]
     #[arg(long, value_name = "N")]
     burn_in_conversions: Option<u64>,
-    /// A variation is killed when it is worse than control with more than this probability [default: 99%]
+    /// A variation is killed when it is worse than control with more than this probability [default: 97.5%]
     #[arg(long, value_parser = parse::share, value_name = "SHARE")]
     kill_probability: Option<f64>,
 }

@@ -1,0 +1,92 @@
+//! `inroad bandit`: the textbook Bernoulli bandit, one pull at a time, by several samplers: what a policy could reach that
+//! may choose anew at every visit. No server is asked.
+
+use clap::Args;
+use inroad_simulations::bandit::{Bandit, Sampler, Summary, replicate};
+use serde_json::{Value, json};
+
+use crate::failure::usage;
+use crate::output::{Output, count, percent, table};
+
+/// What is played.
+#[derive(Debug, Args)]
+pub(crate) struct BanditArgs {
+    /// How often each arm pays, 0 to 1; two arms or more
+    #[arg(long, value_delimiter = ',', required = true, value_name = "RATES")]
+    rates: Vec<f64>,
+    /// Pulls in a run
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    horizon: u32,
+    /// How many runs of each sampler
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    replications: u32,
+    /// How often epsilon-greedy explores, 0 to 1
+    #[arg(long, default_value_t = 0.1, value_name = "PART")]
+    epsilon: f64,
+    /// Play top-two Thompson sampling as well; it takes some hundred times longer than the others
+    #[arg(long)]
+    top_two: bool,
+    /// Another seed
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+}
+
+/// Plays.
+pub(crate) fn run(args: &BanditArgs, out: Output) -> anyhow::Result<()> {
+    let bandit = Bandit { rates: args.rates.clone(), horizon: args.horizon };
+    let mut samplers = vec![
+        ("thompson", Sampler::Thompson),
+        ("epsilon-greedy", Sampler::EpsilonGreedy { epsilon: args.epsilon }),
+        ("uniform", Sampler::Uniform),
+    ];
+    if args.top_two {
+        samplers.push(("top-two", Sampler::TopTwo { beta: 0.5 }));
+    }
+    let play = |(name, sampler): (&'static str, Sampler)| {
+        let summary = replicate(&bandit, &sampler, args.seed, args.replications);
+        summary.map(|summary| (name, summary)).map_err(|error| usage(error.to_string()))
+    };
+    let played = samplers.into_iter().map(play).collect::<anyhow::Result<Vec<_>>>()?;
+    out.value(&json!({"bandit": bandit, "samplers": played.iter().map(value).collect::<Vec<_>>()}))?;
+    Ok(out.line(text(&bandit, &played))?)
+}
+
+fn text(bandit: &Bandit, played: &[(&str, Summary)]) -> String {
+    let best = bandit.rates.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(arm, _)| arm);
+    let row = |(name, summary): &(&str, Summary)| {
+        let last = summary.regret.last().copied().unwrap_or_default();
+        let error = summary.regret_error.last().copied().unwrap_or_default();
+        let pulls: f64 = summary.pulls.iter().sum();
+        vec![
+            (*name).to_owned(),
+            format!("{last:.1} ± {error:.1}"),
+            format!("{:.1}", summary.reward),
+            percent(summary.pulls.get(best).copied().unwrap_or_default() / pulls.max(1.0)),
+        ]
+    };
+    let rows = table(&["sampler", "regret", "paid", "pulls of the best arm"], played.iter().map(row).collect());
+    let runs = played.first().map_or(0, |(_, summary)| u64::from(summary.replications));
+    let arms = bandit.rates.len();
+    format!("{arms} arms, {} pulls, {} runs of each\n\n{rows}", count(u64::from(bandit.horizon)), count(runs))
+}
+
+fn value((name, summary): &(&str, Summary)) -> Value {
+    json!({
+        "sampler": name, "replications": summary.replications, "pulls": summary.pulls, "reward": summary.reward,
+        "checkpoints": summary.checkpoints, "regret": summary.regret, "regret_error": summary.regret_error,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thompson_sampling_forgoes_less_than_playing_in_turn() {
+        let bandit = Bandit { rates: vec![0.1, 0.3], horizon: 2_000 };
+        let regret = |sampler| *replicate(&bandit, &sampler, 1, 20).unwrap().regret.last().unwrap();
+        assert!(regret(Sampler::Thompson) < regret(Sampler::Uniform) / 2.0);
+        let played = [("thompson", replicate(&bandit, &Sampler::Thompson, 1, 20).unwrap())];
+        assert!(text(&bandit, &played).starts_with("2 arms, 2,000 pulls, 20 runs of each"));
+    }
+}
