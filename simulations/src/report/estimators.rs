@@ -9,8 +9,9 @@ use crate::summary::{ArmEstimates, EstimatorSummary, Mean, Summary};
 const ESTIMATORS: &[(&str, &str)] = &[
     ("pooled", "raw rates over the whole run, which a drift misleads where shares move"),
     ("period", "lifts of periods, weighted"),
-    ("e3", "within epochs of constant shares, as served"),
+    ("e3", "each arm against control within epochs of constant shares: what people are shown"),
     ("e3-flat", "the same without prior"),
+    ("e3-joint", "all arms at once: what the policy goes by"),
     ("bols", "batched, with fixed weights"),
     ("cs", "a confidence sequence, which has to hold at every look at once and so covers more in the end"),
 ];

@@ -151,6 +151,19 @@ pub(crate) fn point(number: u64) -> String {
     Point::new(number).to_string()
 }
 
+/// A setting as typed: a TOML value, or text where it is none, so that durations need no quotes.
+pub(crate) fn setting(text: &str) -> Result<(String, toml::Value), String> {
+    let (key, value) =
+        text.split_once('=').ok_or_else(|| format!("{text:?} is not a setting: write it like floor=0.1"))?;
+    let (key, value) = (key.trim(), value.trim());
+    if key.is_empty() || value.is_empty() {
+        return Err(format!("{text:?} is not a setting: write it like floor=0.1"));
+    }
+    let read = toml::from_str::<toml::Table>(&format!("value = {value}")).ok();
+    let read = read.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
+    Ok((key.to_owned(), read.unwrap_or_else(|| value.into())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::failure::usage;
 use crate::output::{Output, percent, signed_percent, table};
+use crate::parse;
 use crate::progress::{self, Of};
-use crate::simulate::setting;
 
 /// What is expected of the experiment.
 #[derive(Debug, Args)]
@@ -45,7 +45,7 @@ pub(crate) struct PlanArgs {
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
     /// Set a setting of the policy, like floor=0.1; may be given several times
-    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::setting)]
     set: Vec<(String, toml::Value)>,
 }
 

@@ -1,6 +1,6 @@
 //! A growth tick, in the order a person would go through it: may the data be believed, what do they say, who is harmful,
 //! is it too early, who deserves more, is there a winner, how far may we go today. Each question is answered by another
-//! module; this one only asks them in order, and is the one place where the policy (C9) is spelled out.
+//! module; this one only asks them in order, and is the one place where the policy is spelled out.
 //!
 //! ```text
 //! freeze if data are late or the sample ratio is off

@@ -1,4 +1,4 @@
-//! How far each arm grows: policy C9, in whole points of the line. It knows widths and probabilities; where on the line
+//! How far each arm grows, in whole points of the line. It knows widths and probabilities; where on the line
 //! the points are taken is the allocation's business. Probabilities enter as floats once, per arm; everything after is
 //! integer arithmetic, so that control's floor holds to the last point.
 //!

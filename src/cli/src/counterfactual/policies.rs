@@ -8,6 +8,7 @@ use inroad_simulations::{PolicyDoc, PolicyKind};
 use serde::Deserialize;
 
 use crate::failure::usage;
+use crate::parse;
 
 /// Policies by name or from a file.
 #[derive(Debug, Args)]
@@ -21,7 +22,7 @@ pub(super) struct PoliciesArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "policies")]
     policies_file: Option<PathBuf>,
     /// A setting for all of them, as an experiment's policy has it: floor=0.1, burn_in=48h
-    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::setting)]
     set: Vec<(String, toml::Value)>,
 }
 
@@ -61,17 +62,4 @@ fn kind(name: &str) -> anyhow::Result<PolicyKind> {
             "there is no policy {name:?}: choose of growth, equal and thompson, or give a --policies-file"
         ))),
     }
-}
-
-/// `floor=0.1`: as TOML would read it, and what TOML cannot read is text.
-fn setting(text: &str) -> Result<(String, toml::Value), String> {
-    let fault = || format!("{text:?} is not a setting: write it like floor=0.1");
-    let (key, value) = text.split_once('=').ok_or_else(fault)?;
-    let key = key.trim();
-    if key.is_empty() {
-        return Err(fault());
-    }
-    let read = toml::from_str::<toml::Table>(&format!("value = {value}")).ok();
-    let read = read.and_then(|mut table| table.remove("value"));
-    Ok((key.to_owned(), read.unwrap_or_else(|| value.trim().into())))
 }

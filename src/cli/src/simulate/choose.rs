@@ -7,19 +7,6 @@ use inroad_simulations::{PolicyDoc, PolicyKind, Scenario, ScenarioDoc, builtin};
 use super::SimulateArgs;
 use crate::failure::usage;
 
-/// A setting as typed: a TOML value, or text where it is none, so that durations need no quotes.
-pub(crate) fn setting(text: &str) -> Result<(String, toml::Value), String> {
-    let (key, value) =
-        text.split_once('=').ok_or_else(|| format!("{text:?} is no setting: write it like floor=0.02"))?;
-    let (key, value) = (key.trim(), value.trim());
-    if key.is_empty() || value.is_empty() {
-        return Err(format!("{text:?} is no setting: write it like floor=0.02"));
-    }
-    let read = toml::from_str::<toml::Table>(&format!("value = {value}")).ok();
-    let read = read.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
-    Ok((key.to_owned(), read.unwrap_or_else(|| value.into())))
-}
-
 /// All scenarios as the options change them.
 pub(super) fn scenarios(args: &SimulateArgs) -> anyhow::Result<Vec<Scenario>> {
     let mut scenarios: Vec<Scenario> = Vec::with_capacity(args.scenarios.len());

@@ -15,9 +15,8 @@ use serde_json::json;
 
 use crate::failure::usage;
 use crate::output::Output;
+use crate::parse;
 use crate::progress::{self, Of};
-
-pub(crate) use choose::setting;
 
 /// What to simulate, and where the results go.
 #[derive(Debug, Args)]
@@ -41,7 +40,7 @@ pub(crate) struct SimulateArgs {
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     policies: Vec<String>,
     /// Set a setting of all growing policies, like floor=0.02; may be given several times
-    #[arg(long, value_name = "KEY=VALUE", value_parser = choose::setting)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::setting)]
     set: Vec<(String, toml::Value)>,
     /// Have each policy but Thompson sampling once more, shipping a clear winner
     #[arg(long)]
