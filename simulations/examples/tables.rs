@@ -14,7 +14,7 @@ use inroad_simulations::{Options, PolicyDoc, PolicyKind, Scenario, Simulation, b
 
 const WORLDS: [&str; 8] = ["s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8"];
 const MEASURES: [&str; 4] = ["revenue", "count", "ratio", "heterogeneous"];
-const ESTIMATORS: [&str; 5] = ["pooled", "period", "e3", "bols", "cs"];
+const ESTIMATORS: [&str; 6] = ["pooled", "period", "e3", "e3-killed", "bols", "cs"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);

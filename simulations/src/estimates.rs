@@ -52,6 +52,7 @@ pub const ESTIMATORS: &[(&str, Estimator)] = &[
     ("pooled", pooled),
     ("period", period),
     ("e3", e3),
+    ("e3-killed", e3_killed),
     ("e3-flat", e3_flat),
     ("e3-joint", e3_joint),
     ("bols", batched),
@@ -103,11 +104,23 @@ fn normal(posterior: &Posterior) -> Vec<Option<LogInterval>> {
     (1..posterior.mean.len()).map(interval).collect()
 }
 
-/// E3, each arm against control alone: the lift that people are shown.
+/// E3, each arm against control alone: the lift that people are shown of live arms.
 fn e3(observed: &Observed<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
+    shown(observed, true)
+}
+
+/// The same of killed arms, whose interval holds at whatever instant they were stopped.
+fn e3_killed(observed: &Observed<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
+    shown(observed, false)
+}
+
+fn shown(observed: &Observed<'_>, live: bool) -> Result<Vec<Option<LogInterval>>, SimulationError> {
     let each = Judge::new(observed.measure).each(observed.arms, observed.epochs, Prior::Normal(observed.tau))?;
-    let shown = |arm| LogInterval::from_lifts(shown_lift(&each, arm, observed.live[arm]));
-    Ok((1..observed.arms).map(shown).collect())
+    let lift = |arm: usize| {
+        let asked = observed.live[arm] == live;
+        asked.then(|| LogInterval::from_lifts(shown_lift(&each, arm, live))).flatten()
+    };
+    Ok((1..observed.arms).map(lift).collect())
 }
 
 /// E3 of all arms together: what the policy steers by. An arm whose lift changes spoils the others'.

@@ -9,7 +9,8 @@ use crate::summary::{ArmEstimates, EstimatorSummary, Mean, Summary};
 const ESTIMATORS: &[(&str, &str)] = &[
     ("pooled", "raw rates over the whole run, which a drift misleads where shares move"),
     ("period", "lifts of periods, weighted"),
-    ("e3", "each arm against control within epochs of constant shares: what people are shown"),
+    ("e3", "each live arm against control within epochs of constant shares: what people are shown"),
+    ("e3-killed", "the same of killed arms, for any instant at which they may have been stopped"),
     ("e3-flat", "the same without prior"),
     ("e3-joint", "all arms at once: what the policy goes by"),
     ("bols", "batched, with fixed weights"),
