@@ -19,10 +19,11 @@ use inroad_assignment::{GuardrailAction, PosteriorKind, Width};
 
 use crate::beta::compare_pooled;
 use crate::growth::{Wants, allowance, steps};
+use crate::opinion::opinion;
 use crate::{
     ArmDecision, BurnIn, BurnInGap, Comparison, Conclude, Decision, EpochTally, Estimator, Freeze, GuardrailDecision,
     GuardrailQuestion, HoldReason, PointsCache, PolicyError, Posterior, Prior, Scope, Ship, SrmAlarm, TickInput,
-    check_sample_ratio, compare, confidence_sequence, guardrail, opinions,
+    check_sample_ratio, compare, confidence_sequence, guardrail,
 };
 
 /// Family-wise error of the guardrails, and of putting an arm before a person that is no better than control.
@@ -182,8 +183,8 @@ fn ship(input: &TickInput, arm: usize, estimator: &mut Estimator) -> Result<Ship
     if arm == 0 {
         return Ok(Ship { full_week, opinions_agree: true, beyond_chance: true });
     }
-    let flat = estimator.fit_each(input.measure, arms, &input.epochs, Prior::Flat)?;
-    let opinion = opinions(input.measure, arms, &input.epochs, &flat)?[arm];
+    let flat = estimator.fit_only(input.measure, arms, &input.epochs, Prior::Flat, arm)?;
+    let opinion = opinion(input.measure, &crate::tallies::in_order(arms, &input.epochs)?, &flat, arm);
     // One side of the interval for each of the arms that could be shipped in error.
     let alpha = ALPHA.min(2.0 * ALPHA / (arms - 1) as f64);
     let sequence = confidence_sequence(&flat.benefit(input.better), arm, alpha);

@@ -138,20 +138,47 @@ impl Estimator {
         epochs: &[EpochTally],
         prior: Prior,
     ) -> Result<Posterior, PolicyError> {
-        let ordered = in_order(arms, epochs)?;
         let mut each = Posterior { mean: vec![0.0; arms], covariance: vec![vec![0.0; arms]; arms] };
         for arm in 1..arms {
-            let pair = |epoch: &&EpochTally| EpochTally {
-                epoch: epoch.epoch,
-                arms: vec![epoch.arms[0], epoch.arms[arm]],
-                shares: Vec::new(),
-            };
-            let pairs: Vec<EpochTally> = ordered.iter().map(pair).collect();
-            let posterior = self.fit(measure, 2, &pairs, prior)?;
-            each.mean[arm] = posterior.mean[1];
-            each.covariance[arm][arm] = posterior.covariance[1][1];
+            self.fit_one(measure, arms, epochs, prior, arm, &mut each)?;
         }
         Ok(each)
+    }
+
+    /// The same for one arm; nothing is said of the others.
+    pub(crate) fn fit_only(
+        &mut self,
+        measure: Measure,
+        arms: usize,
+        epochs: &[EpochTally],
+        prior: Prior,
+        arm: usize,
+    ) -> Result<Posterior, PolicyError> {
+        let mut only = Posterior { mean: vec![0.0; arms], covariance: vec![vec![0.0; arms]; arms] };
+        self.fit_one(measure, arms, epochs, prior, arm, &mut only)?;
+        Ok(only)
+    }
+
+    fn fit_one(
+        &mut self,
+        measure: Measure,
+        arms: usize,
+        epochs: &[EpochTally],
+        prior: Prior,
+        arm: usize,
+        each: &mut Posterior,
+    ) -> Result<(), PolicyError> {
+        let ordered = in_order(arms, epochs)?;
+        let pair = |epoch: &&EpochTally| EpochTally {
+            epoch: epoch.epoch,
+            arms: vec![epoch.arms[0], epoch.arms[arm]],
+            shares: Vec::new(),
+        };
+        let pairs: Vec<EpochTally> = ordered.iter().map(pair).collect();
+        let posterior = self.fit(measure, 2, &pairs, prior)?;
+        each.mean[arm] = posterior.mean[1];
+        each.covariance[arm][arm] = posterior.covariance[1][1];
+        Ok(())
     }
 
     /// Sums are divided by φ on the way in: that is all that a quasi-likelihood differs by.

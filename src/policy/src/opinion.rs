@@ -37,23 +37,26 @@ pub fn opinions(
     flat: &Posterior,
 ) -> Result<Vec<Option<Opinion>>, PolicyError> {
     let ordered = in_order(arms, epochs)?;
-    let opinion = |arm: usize| {
-        let blocks = blocks(measure, arm, &ordered);
-        let (mean, variance) = weighted(&blocks)?;
-        if mean.iter().any(|mean| *mean <= 0.0) {
-            return None;
-        }
-        let log = libm::log(mean[1] / mean[0]);
-        let error = (variance[1] / (mean[1] * mean[1]) + variance[0] / (mean[0] * mean[0])).sqrt();
-        let (middle, half) = (mean[1] - mean[0], Z_95 * (variance[0] + variance[1]).sqrt());
-        Some(Opinion {
-            period: Interval::from_log(log, Z_95 * error),
-            difference: Interval { estimate: middle, low: middle - half, high: middle + half },
-            batched: batched(&blocks)?,
-            disagrees: (log - flat.mean[arm]).abs() > DISAGREEMENT * error,
-        })
-    };
-    Ok((0..arms).map(|arm| if arm == 0 { None } else { opinion(arm) }).collect())
+    let of = |arm: usize| if arm == 0 { None } else { opinion(measure, &ordered, flat, arm) };
+    Ok((0..arms).map(of).collect())
+}
+
+/// The same on one arm (1..); `ordered` in their own order.
+pub(crate) fn opinion(measure: Measure, ordered: &[&EpochTally], flat: &Posterior, arm: usize) -> Option<Opinion> {
+    let blocks = blocks(measure, arm, ordered);
+    let (mean, variance) = weighted(&blocks)?;
+    if mean.iter().any(|mean| *mean <= 0.0) {
+        return None;
+    }
+    let log = libm::log(mean[1] / mean[0]);
+    let error = (variance[1] / (mean[1] * mean[1]) + variance[0] / (mean[0] * mean[0])).sqrt();
+    let (middle, half) = (mean[1] - mean[0], Z_95 * (variance[0] + variance[1]).sqrt());
+    Some(Opinion {
+        period: Interval::from_log(log, Z_95 * error),
+        difference: Interval { estimate: middle, low: middle - half, high: middle + half },
+        batched: batched(&blocks)?,
+        disagrees: (log - flat.mean[arm]).abs() > DISAGREEMENT * error,
+    })
 }
 
 /// m = Σ w·ȳ_b and V = Σ w²·V_b with w = N_b/N.
