@@ -76,7 +76,9 @@ def paired(rows):
 
     def line(row):
         verdict = {True: "met", False: "**missed**", None: ""}[row.get("met")]
-        spread = f"{row['ratio']:.3f} ({row['ratio_low']:.3f} – {row['ratio_high']:.3f})"
+        # A quick round may take less than the clock can tell: then there is no ratio.
+        numbers = [row["ratio"], row["ratio_low"], row["ratio_high"]]
+        spread = "–" if None in numbers else "{:.3f} ({:.3f} – {:.3f})".format(*numbers)
         ours, floor = (f"{shown(float(row[side]))} {row['unit']}" for side in ("inroad", "floor"))
         return [row["what"], ours, floor, spread, row.get("target") or "", verdict]
 
