@@ -12,6 +12,7 @@ pub mod context;
 pub mod definition;
 pub mod document;
 pub mod experiment;
+pub mod generation;
 pub mod hash;
 pub mod key;
 pub mod line;
