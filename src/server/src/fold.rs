@@ -44,6 +44,11 @@ impl Fold {
         self.store.head().saturating_sub(self.store.folded())
     }
 
+    /// Hears how far the fold has come, and at which version of the catalogue.
+    pub fn progress(&self) -> watch::Receiver<(Seq, u64)> {
+        self.done.clone()
+    }
+
     /// Waits until every event acknowledged before the call is counted, and the counts know the catalogue at
     /// `version` or later. False if that did not happen within `timeout`.
     pub async fn caught_up(&self, version: u64, timeout: Duration) -> bool {

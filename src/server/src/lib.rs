@@ -15,7 +15,9 @@ pub mod fold;
 pub mod http;
 pub mod ingest;
 pub mod metrics;
+mod pages;
 pub mod reallocator;
+pub mod recent;
 pub mod report;
 pub mod retention;
 pub mod services;
@@ -113,6 +115,7 @@ impl Server {
             metrics,
             reallocator,
             exposures,
+            recent: recent::Recent::default(),
             stopping: stopping.clone(),
             config,
         });
@@ -146,7 +149,7 @@ fn listen(
     };
     let fault = |e: tonic_reflection::server::Error| ServerError::Transport(e.to_string());
     let (mut reporter, health) = tonic_health::server::health_reporter();
-    let mut routes = Routes::from(http::routes(Arc::clone(&shared)));
+    let mut routes = Routes::from(http::routes(Arc::clone(&shared)).merge(pages::routes(Arc::clone(&shared))));
     routes = routes
         .add_service(health)
         .add_service(reflection(true).0.build_v1().map_err(fault)?)

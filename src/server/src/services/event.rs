@@ -124,6 +124,7 @@ impl EventService for Events {
         let ForgetUnitRequest { unit_type, unit } = request;
         let forget = Forget { unit_type, unit, actor, at: shared.clock.now() };
         let forgotten = shared.store.forget_unit(forget).await.map_err(ServerError::from)?;
+        shared.recent.forget().await;
         let (digest, events, waiting) = (forgotten.digest, forgotten.events, forgotten.waiting);
         tracing::info!(%digest, events, waiting, "a unit was forgotten");
         Ok(Response::new(ForgetUnitResponse { digest, events, waiting }))

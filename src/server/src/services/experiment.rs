@@ -115,7 +115,7 @@ impl Experiments {
 }
 
 /// By how much a variation is to grow.
-fn growth_width(experiment: &Experiment, arm: Arm, amount: Option<Amount>) -> Result<Width, ServerError> {
+pub(crate) fn growth_width(experiment: &Experiment, arm: Arm, amount: Option<Amount>) -> Result<Width, ServerError> {
     let owned = experiment.latest_allocation().width_of(arm);
     let shrink = || ServerError::Invalid {
         field: "amount",

@@ -18,6 +18,7 @@ use crate::exposures::Exposures;
 use crate::fold::Fold;
 use crate::metrics::Metrics;
 use crate::reallocator::Reallocator;
+use crate::recent::Recent;
 
 /// What the services share.
 pub struct Shared {
@@ -37,6 +38,8 @@ pub struct Shared {
     pub reallocator: Arc<Reallocator>,
     /// Exposures that nobody waits for.
     pub exposures: Exposures,
+    /// The newest events, for people to see.
+    pub recent: Recent,
     /// Turns true when the server goes away.
     pub stopping: tokio::sync::watch::Receiver<bool>,
 }

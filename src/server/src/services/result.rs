@@ -33,40 +33,41 @@ impl Results {
     pub fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }
+}
 
-    async fn results(&self, request: GetResultsRequest) -> Result<GetResultsResponse, ServerError> {
-        let state = self.shared.catalogue.state();
-        let entry = state.get(&request.key)?;
-        if request.wait && !self.shared.fold.caught_up(entry.version, LONGEST_WAIT).await {
-            let (backlog, limit) = (self.shared.fold.backlog(), self.shared.config.max_backlog);
-            return Err(ServerError::Backlog { backlog, limit, retry_after: Duration::from_secs(5) });
-        }
-        let experiment = &entry.experiment;
-        let number = match request.generation {
-            0 => experiment.generations.len() as u32,
-            number => number,
-        };
-        let now = experiment.now(self.shared.clock.now());
-        let mut response = GetResultsResponse {
-            key: request.key.clone(),
-            generation: number,
-            state: status_to_wire(experiment.status).into(),
-            now: Some(timestamp_to_wire(now)),
-            floor: experiment.definition.policy().floor().share(),
-            backlog: self.shared.fold.backlog(),
-            ..GetResultsResponse::default()
-        };
-        if number == 0 {
-            response.verdict = "not started: nothing has been measured yet".to_owned();
-            return Ok(response);
-        }
-        let Some(generation) = experiment.generation_numbered(number) else {
-            return Err(ServerError::NoSuchNumber { experiment: request.key, what: "generation", number });
-        };
-        let counts = self.shared.store.counts(experiment.definition.key(), number).await?;
-        fill(&mut response, experiment, generation, &counts, now)?;
-        Ok(response)
+/// How an experiment stands; what `GetResults` answers.
+pub(crate) async fn results(shared: &Shared, request: GetResultsRequest) -> Result<GetResultsResponse, ServerError> {
+    let state = shared.catalogue.state();
+    let entry = state.get(&request.key)?;
+    if request.wait && !shared.fold.caught_up(entry.version, LONGEST_WAIT).await {
+        let (backlog, limit) = (shared.fold.backlog(), shared.config.max_backlog);
+        return Err(ServerError::Backlog { backlog, limit, retry_after: Duration::from_secs(5) });
     }
+    let experiment = &entry.experiment;
+    let number = match request.generation {
+        0 => experiment.generations.len() as u32,
+        number => number,
+    };
+    let now = experiment.now(shared.clock.now());
+    let mut response = GetResultsResponse {
+        key: request.key.clone(),
+        generation: number,
+        state: status_to_wire(experiment.status).into(),
+        now: Some(timestamp_to_wire(now)),
+        floor: experiment.definition.policy().floor().share(),
+        backlog: shared.fold.backlog(),
+        ..GetResultsResponse::default()
+    };
+    if number == 0 {
+        response.verdict = "not started: nothing has been measured yet".to_owned();
+        return Ok(response);
+    }
+    let Some(generation) = experiment.generation_numbered(number) else {
+        return Err(ServerError::NoSuchNumber { experiment: request.key, what: "generation", number });
+    };
+    let counts = shared.store.counts(experiment.definition.key(), number).await?;
+    fill(&mut response, experiment, generation, &counts, now)?;
+    Ok(response)
 }
 
 fn fill(
@@ -207,6 +208,6 @@ fn verdict(experiment: &Experiment, report: &Report, moved: u64) -> String {
 #[tonic::async_trait]
 impl ResultService for Results {
     async fn get_results(&self, request: Request<GetResultsRequest>) -> Result<Response<GetResultsResponse>, Status> {
-        Ok(Response::new(self.results(request.into_inner()).await?))
+        Ok(Response::new(results(&self.shared, request.into_inner()).await?))
     }
 }

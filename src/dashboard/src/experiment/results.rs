@@ -1,0 +1,154 @@
+//! One metric of an experiment, by variation: what was counted, what it comes to, and what is believed of it.
+
+use inroad_policy::Interval;
+use maud::{Markup, html};
+
+use super::{Experiment, lift_words};
+use crate::chart::text::{Format, number};
+use crate::chart::interval_bar;
+
+/// What speaks against a number.
+#[derive(Debug, Clone)]
+pub struct Doubt {
+    /// In plain words.
+    pub text: String,
+}
+
+/// One arm's part of a metric.
+#[derive(Debug, Clone, Default)]
+pub struct ArmMetric {
+    /// Units that the estimate rests on.
+    pub units: u64,
+    /// Those of them with an outcome.
+    pub converted: u64,
+    /// Outcomes, however often and by whom.
+    pub outcomes: u64,
+    /// The sum of their values.
+    pub outcome_sum: f64,
+    /// Per unit.
+    pub mean: Option<f64>,
+    /// Over control, with its 95% interval; none for control.
+    pub lift: Option<Interval>,
+    /// Over control, true at every look.
+    pub anytime: Option<Interval>,
+    /// From units alone whose window has ended.
+    pub mature: Option<Interval>,
+    /// How many those are.
+    pub mature_units: u64,
+    /// Second opinions: by period, batched.
+    pub opinions: Option<(Interval, Interval)>,
+    /// Probability of being better than control.
+    pub p_above_control: f64,
+    /// How strongly it does harm, 20 being the odds at which a guardrail speaks in an experiment of one; none if the metric is no guardrail.
+    pub harm: Option<f64>,
+    /// Delay, novelty, disagreement.
+    pub doubts: Vec<Doubt>,
+}
+
+/// A metric.
+#[derive(Debug, Clone)]
+pub struct Metric {
+    /// Its key.
+    pub key: String,
+    /// What it is made of, in words.
+    pub about: String,
+    /// Whether the policy goes by it.
+    pub decides: bool,
+    /// Whether its mean is a share of units.
+    pub is_rate: bool,
+    /// What happens when it is harmed, in words; empty if it is no guardrail.
+    pub guardrail: String,
+    /// Control first.
+    pub arms: Vec<ArmMetric>,
+}
+
+impl Metric {
+    pub(super) fn render(&self, experiment: &Experiment) -> Markup {
+        let lifts = self.arms.iter().filter_map(|arm| arm.lift);
+        // Wide intervals of arms that nobody has seen yet must not squeeze all others to a dot.
+        let reach = lifts.map(|l| l.low.abs().max(l.high.abs())).filter(|r| r.is_finite()).fold(0.05_f64, f64::max).min(1.0);
+        let mean = |value: f64| if self.is_rate { number(value, Format::Percent2) } else { number(value, Format::Num3) };
+        let is_guardrail = !self.guardrail.is_empty();
+        html! {
+            div.metric {
+                h3 { (self.key) @if self.decides { " " span.badge.decides { "decides" } } @if is_guardrail { " " span.badge.guards { "guardrail" } } }
+                p.lead { (self.about) @if is_guardrail { " " (self.guardrail) } }
+                div.scroll tabindex="0" role="region" aria-label={ "Results by " (self.key) } {
+                    table.results {
+                        caption { "By variation; lift is relative to control" }
+                        thead { tr {
+                            th scope="col" { "Variation" }
+                            th scope="col" { "Units" }
+                            th scope="col" { @if self.is_rate { "Converted" } @else { "With outcome" } }
+                            th scope="col" { @if self.is_rate { "Rate" } @else { "Per unit" } }
+                            th scope="col" { "Value" }
+                            th scope="col" { "Lift, 95% interval" }
+                            th scope="col" { span.unseen { "The same, drawn" } }
+                            th scope="col" { "At every look" }
+                            @if self.decides { th scope="col" { "Best" } th scope="col" { "Expected loss" } }
+                            @else { th scope="col" { "Better than control" } }
+                            @if is_guardrail { th scope="col" { "Harm, odds" } }
+                        } }
+                        tbody {
+                            @for (i, (arm, said)) in experiment.arms.iter().zip(&self.arms).enumerate() {
+                                tr.dead[arm.killed] {
+                                    th scope="row" { (arm.name) @if arm.killed { " " span.badge.killed { "killed" } } }
+                                    td { (number(said.units as f64, Format::Int)) }
+                                    td { (number(said.converted as f64, Format::Int)) }
+                                    td { @match said.mean { Some(value) => (mean(value)), None => "–" } }
+                                    td { @if self.is_rate && said.outcome_sum == 0.0 { "–" } @else { (number(said.outcome_sum, Format::Num2)) } }
+                                    td { @match &said.lift { Some(lift) => (lift_words(lift)), None => { @if i == 0 { "control" } @else { "–" } } } }
+                                    td.drawn { @if let Some(lift) = said.lift { (interval_bar(lift, (-reach, reach))) } }
+                                    td { @match &said.anytime {
+                                        Some(lift) => span.range { (number(lift.low, Format::SignedPercent1)) " to " (number(lift.high, Format::SignedPercent1)) },
+                                        None => "–",
+                                    } }
+                                    @if self.decides {
+                                        td { @if arm.killed { "–" } @else { (number(arm.p_best, Format::Percent1)) } }
+                                        td { @if arm.killed { "–" } @else { (number(arm.expected_loss, Format::Percent2)) } }
+                                    } @else {
+                                        td { @if i == 0 { "–" } @else { (number(said.p_above_control, Format::Percent1)) } }
+                                    }
+                                    @if is_guardrail { td { @match said.harm { Some(harm) => (number(harm, Format::Num2)), None => "–" } } }
+                                }
+                            }
+                        }
+                    }
+                }
+                (self.second_opinions(experiment))
+                @for (arm, said) in experiment.arms.iter().zip(&self.arms) {
+                    @for doubt in &said.doubts { p.doubt { b { (arm.name) } ": " (doubt.text) } }
+                }
+            }
+        }
+    }
+
+    fn second_opinions(&self, experiment: &Experiment) -> Markup {
+        let any = self.arms.iter().any(|arm| arm.opinions.is_some() || arm.mature.is_some());
+        let of = |lift: Option<&Interval>| html! { @match lift { Some(lift) => (lift_words(lift)), None => "–" } };
+        html! {
+            @if any {
+                details {
+                    summary { "Second opinions, and units whose window has ended" }
+                    div.scroll tabindex="0" role="region" aria-label={ "Second opinions on " (self.key) } {
+                        table {
+                            caption { "The same lift by other estimators" }
+                            thead { tr { th scope="col" { "Variation" } th scope="col" { "Mature units" } th scope="col" { "Mature lift" } th scope="col" { "Weighted by period" } th scope="col" { "Batched" } } }
+                            tbody {
+                                @for (arm, said) in experiment.arms.iter().zip(&self.arms).skip(1) {
+                                    tr {
+                                        th scope="row" { (arm.name) }
+                                        td { (number(said.mature_units as f64, Format::Int)) }
+                                        td { (of(said.mature.as_ref())) }
+                                        td { (of(said.opinions.as_ref().map(|o| &o.0))) }
+                                        td { (of(said.opinions.as_ref().map(|o| &o.1))) }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

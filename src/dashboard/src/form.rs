@@ -1,0 +1,428 @@
+//! A form as a browser sends it, and an experiment as a form: what a person typed stays as they typed it until it is
+//! right, and each fault is told at its field.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use inroad_assignment::DefinitionDoc;
+use inroad_assignment::definition::Violation;
+use serde_json::{Map, Value, json};
+
+/// A name or a value as it stands in a query.
+#[must_use]
+pub fn encode(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+/// Fields by name; of two with one name, the last counts. Rows are numbered: `variations.0.key`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Form {
+    fields: BTreeMap<String, String>,
+}
+
+/// The lists of an experiment, with the columns that say whether a row has been filled in.
+const LISTS: [(&str, &[&str]); 3] =
+    [("variations", &["key", "payload"]), ("overrides", &["units", "when"]), ("metrics", &["key", "event"])];
+/// The settings of a policy that have a field of their own: name, and whether it is in per cent.
+const SETTINGS: [(&str, Setting); 9] = [
+    ("tick", Setting::Text),
+    ("floor", Setting::Percent),
+    ("burn_in", Setting::Text),
+    ("burn_in_units", Setting::Number),
+    ("burn_in_conversions", Setting::Number),
+    ("daily_cap", Setting::Percent),
+    ("kill_probability", Setting::Percent),
+    ("conclude_probability", Setting::Percent),
+    ("rule", Setting::Text),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Setting {
+    Text,
+    Number,
+    Percent,
+}
+
+impl Form {
+    /// Reads `application/x-www-form-urlencoded`.
+    #[must_use]
+    pub fn parse(body: &[u8]) -> Self {
+        Self { fields: form_urlencoded::parse(body).into_owned().collect() }
+    }
+
+    /// Every value of one name, in order, blanks left out.
+    #[must_use]
+    pub fn all(body: &[u8], name: &str) -> Vec<String> {
+        let named = form_urlencoded::parse(body).filter(|(n, _)| n == name).map(|(_, value)| value.trim().to_owned());
+        named.filter(|value| !value.is_empty()).collect()
+    }
+
+    /// What was typed, without blanks around it; empty if the field is not there.
+    #[must_use]
+    pub fn text(&self, name: &str) -> &str {
+        self.fields.get(name).map(|value| value.trim()).unwrap_or_default()
+    }
+
+    /// Whether a box is ticked.
+    #[must_use]
+    pub fn is_on(&self, name: &str) -> bool {
+        !self.text(name).is_empty()
+    }
+
+    fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        self.fields.insert(name.into(), value.into());
+    }
+
+    /// How many rows a list has, blank ones included.
+    #[must_use]
+    pub fn rows(&self, list: &str) -> usize {
+        let index = |name: &String| name.strip_prefix(list)?.strip_prefix('.')?.split('.').next()?.parse::<usize>().ok();
+        self.fields.keys().filter_map(index).max().map_or(0, |last| last.saturating_add(1).min(256))
+    }
+
+    /// The same without blank rows: the first row there is is number 0, as in the document that comes of it.
+    #[must_use]
+    pub fn without_blank_rows(&self) -> Self {
+        let mut kept = Self::default();
+        let in_list = |name: &str| LISTS.iter().any(|(list, _)| name.starts_with(&format!("{list}.")));
+        kept.fields.extend(self.fields.iter().filter(|(name, _)| !in_list(name)).map(|(n, v)| (n.clone(), v.clone())));
+        for (list, telling) in LISTS {
+            let told = |row: &usize| telling.iter().any(|column| self.is_on(&format!("{list}.{row}.{column}")));
+            for (to, from) in (0..self.rows(list)).filter(told).enumerate() {
+                let prefix = format!("{list}.{from}.");
+                for (name, value) in self.fields.iter().filter(|(name, _)| name.starts_with(&prefix)) {
+                    kept.set(format!("{list}.{to}.{}", &name[prefix.len()..]), value.clone());
+                }
+            }
+        }
+        kept
+    }
+
+    /// A new experiment, with the least that it needs.
+    #[must_use]
+    pub fn blank() -> Self {
+        let mut form = Self::default();
+        for (name, value) in [
+            ("lifetime", "temporary"),
+            ("policy.kind", "thompson"),
+            ("variations.0.key", "control"),
+            ("variations.0.kind", "boolean"),
+            ("variations.0.payload", "false"),
+            ("variations.1.kind", "boolean"),
+            ("variations.1.payload", "true"),
+            ("metrics.0.kind", "conversion"),
+            ("metrics.0.window", "7d"),
+            ("metrics.0.direction", "up"),
+            ("metrics.0.decision", "on"),
+        ] {
+            form.set(name, value);
+        }
+        form
+    }
+
+    /// An experiment as a form.
+    #[must_use]
+    pub fn of(document: &DefinitionDoc) -> Self {
+        let mut form = Self::default();
+        // A document that came out of a definition can always be written.
+        let value = serde_json::to_value(document).unwrap_or_default();
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        for name in ["key", "description", "owner", "lifetime", "unit", "audience", "salt"] {
+            if let Some(value) = value.get(name) {
+                form.set(name, text(value));
+            }
+        }
+        form.set("tags", document.tags.join(", "));
+        for (i, row) in rows_of(&value, "variations") {
+            let payload = row.get("payload").cloned().unwrap_or_default();
+            form.set(format!("variations.{i}.kind"), kind_of(&payload));
+            form.set(format!("variations.{i}.payload"), text(&payload));
+            for column in ["key", "description"] {
+                form.set(format!("variations.{i}.{column}"), row.get(column).map(text).unwrap_or_default());
+            }
+            if let Some(share) = row.get("share").and_then(Value::as_f64) {
+                form.set(format!("variations.{i}.share"), percent(share));
+            }
+        }
+        for (i, row) in rows_of(&value, "overrides") {
+            let units = row.get("units").and_then(Value::as_array).map(|units| units.iter().map(text).collect::<Vec<_>>());
+            form.set(format!("overrides.{i}.units"), units.unwrap_or_default().join("\n"));
+            for column in ["when", "variation"] {
+                form.set(format!("overrides.{i}.{column}"), row.get(column).map(text).unwrap_or_default());
+            }
+        }
+        for (i, row) in rows_of(&value, "metrics") {
+            for column in ["key", "event", "kind", "cap", "denominator", "window", "direction"] {
+                form.set(format!("metrics.{i}.{column}"), row.get(column).map(text).unwrap_or_default());
+            }
+            if row.get("decision") == Some(&Value::Bool(true)) {
+                form.set(format!("metrics.{i}.decision"), "on");
+            }
+            if let Some(guardrail) = row.get("guardrail") {
+                form.set(format!("metrics.{i}.guardrail"), guardrail.get("action").map(text).unwrap_or_default());
+                let margin = guardrail.get("margin").and_then(Value::as_f64).unwrap_or_default();
+                form.set(format!("metrics.{i}.margin"), percent(margin));
+            }
+        }
+        let policy = value.get("policy").cloned().unwrap_or_default();
+        form.set("policy.kind", policy.get("kind").map(text).unwrap_or_default());
+        for (name, kind) in SETTINGS {
+            let Some(value) = policy.get(name) else { continue };
+            let shown = if kind == Setting::Percent { percent(value.as_f64().unwrap_or_default()) } else { text(value) };
+            form.set(format!("policy.{name}"), shown);
+        }
+        if policy.get("shadow") == Some(&Value::Bool(true)) {
+            form.set("policy.shadow", "on");
+        }
+        form
+    }
+
+    /// The experiment that the form describes. What has no field here (a clock, rarer settings) is taken from `base`.
+    /// Call it on a form without blank rows, or the faults name other rows than a person sees.
+    pub fn document(&self, base: Option<&DefinitionDoc>) -> Result<DefinitionDoc, Vec<Violation>> {
+        let mut reading = Reading { form: self, faults: Vec::new() };
+        let base = base.and_then(|document| serde_json::to_value(document).ok()).unwrap_or_else(|| json!({}));
+        let mut document = Map::new();
+        for name in ["clock"] {
+            if let Some(value) = base.get(name) {
+                document.insert(name.to_owned(), value.clone());
+            }
+        }
+        for name in ["key", "description", "owner", "lifetime", "unit", "audience", "salt"] {
+            if self.is_on(name) {
+                document.insert(name.to_owned(), json!(self.text(name)));
+            }
+        }
+        document.entry("key").or_insert_with(|| json!(""));
+        let tags: BTreeSet<&str> = self.text("tags").split(',').map(str::trim).filter(|tag| !tag.is_empty()).collect();
+        document.insert("tags".to_owned(), json!(tags));
+        document.insert("policy".to_owned(), reading.policy(base.get("policy")));
+        for (list, row) in [
+            ("variations", Reading::variation as fn(&mut Reading<'_>, usize) -> Value),
+            ("overrides", Reading::pinned),
+            ("metrics", Reading::metric),
+        ] {
+            let rows: Vec<Value> = (0..self.rows(list)).map(|i| row(&mut reading, i)).collect();
+            document.insert(list.to_owned(), Value::Array(rows));
+        }
+        if !reading.faults.is_empty() {
+            return Err(reading.faults);
+        }
+        serde_json::from_value(Value::Object(document))
+            .map_err(|error| vec![Violation { field: String::new(), message: error.to_string() }])
+    }
+}
+
+fn rows_of<'a>(value: &'a Value, list: &str) -> impl Iterator<Item = (usize, &'a Value)> {
+    value.get(list).and_then(Value::as_array).into_iter().flatten().enumerate()
+}
+
+fn kind_of(payload: &Value) -> &'static str {
+    match payload {
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::Object(_) => "object",
+        _ => "string",
+    }
+}
+
+/// A share as people type it.
+fn percent(share: f64) -> String {
+    // Enough digits for any share that is worth typing, and none of the noise behind them.
+    let text = format!("{:.9}", share * 100.0);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+struct Reading<'a> {
+    form: &'a Form,
+    faults: Vec<Violation>,
+}
+
+impl Reading<'_> {
+    fn fault(&mut self, field: String, message: impl Into<String>) -> Value {
+        self.faults.push(Violation { field, message: message.into() });
+        Value::Null
+    }
+
+    fn number(&mut self, field: String, text: &str) -> Value {
+        match parse_number(text) {
+            Some(number) if number.fract() == 0.0 && number.abs() < 9e15 => json!(number as i64),
+            Some(number) => json!(number),
+            None => self.fault(field, "write a number, such as 12.5"),
+        }
+    }
+
+    fn percent(&mut self, field: String, text: &str) -> Value {
+        match parse_number(text.trim_end_matches('%')) {
+            Some(number) => json!(number / 100.0),
+            None => self.fault(field, "write per cent, such as 12.5"),
+        }
+    }
+
+    fn variation(&mut self, row: usize) -> Value {
+        let text = |column: &str| self.form.text(&format!("variations.{row}.{column}")).to_owned();
+        let (key, kind, payload, description, share) =
+            (text("key"), text("kind"), text("payload"), text("description"), text("share"));
+        let field = format!("variations[{row}].payload");
+        let payload = match kind.as_str() {
+            "boolean" => match payload.as_str() {
+                "true" => json!(true),
+                "false" => json!(false),
+                _ => self.fault(field, "a boolean is true or false"),
+            },
+            "number" => self.number(field, &payload),
+            "object" => match serde_json::from_str::<Value>(&payload) {
+                Ok(value @ Value::Object(_)) => value,
+                Ok(_) => self.fault(field, "this is JSON, but no object: write it like {\"color\": \"green\"}"),
+                Err(error) => self.fault(field, format!("this is no JSON object ({error}): write it like {{\"color\": \"green\"}}")),
+            },
+            _ => json!(payload),
+        };
+        let mut variation = json!({"key": key, "payload": payload, "description": description});
+        if row > 0 && !share.is_empty() {
+            variation["share"] = self.percent(format!("variations[{row}].share"), &share);
+        }
+        variation
+    }
+
+    fn pinned(&mut self, row: usize) -> Value {
+        let text = |column: &str| self.form.text(&format!("overrides.{row}.{column}"));
+        let mut pinned = json!({"variation": text("variation")});
+        let units: Vec<&str> = text("units").split(['\n', ',']).map(str::trim).filter(|unit| !unit.is_empty()).collect();
+        if !units.is_empty() {
+            pinned["units"] = json!(units);
+        }
+        if !text("when").is_empty() {
+            pinned["when"] = json!(text("when"));
+        }
+        pinned
+    }
+
+    fn metric(&mut self, row: usize) -> Value {
+        let text = |column: &str| self.form.text(&format!("metrics.{row}.{column}")).to_owned();
+        let mut metric = json!({"key": text("key"), "event": text("event"), "decision": !text("decision").is_empty()});
+        for column in ["kind", "window", "direction"] {
+            if !text(column).is_empty() {
+                metric[column] = json!(text(column));
+            }
+        }
+        if text("kind") == "mean" && !text("cap").is_empty() {
+            metric["cap"] = self.number(format!("metrics[{row}].cap"), &text("cap"));
+        }
+        if text("kind") == "ratio" {
+            metric["denominator"] = json!(text("denominator"));
+        }
+        if !text("guardrail").is_empty() {
+            let margin = if text("margin").is_empty() { json!(0.0) } else { self.percent(format!("metrics[{row}].margin"), &text("margin")) };
+            metric["guardrail"] = json!({"action": text("guardrail"), "margin": margin});
+        }
+        // Alone, so that what does not read is told at its row.
+        let faulty = self.faults.iter().any(|fault| fault.field.starts_with(&format!("metrics[{row}].")));
+        if let (false, Err(error)) = (faulty, serde_json::from_value::<inroad_assignment::document::MetricDoc>(metric.clone())) {
+            let column = if error.to_string().contains("duration") { "window" } else { "key" };
+            return self.fault(format!("metrics[{row}].{column}"), error.to_string());
+        }
+        metric
+    }
+
+    fn policy(&mut self, base: Option<&Value>) -> Value {
+        let kind = match self.form.text("policy.kind") {
+            "" => "manual",
+            kind => kind,
+        };
+        let known = base.filter(|policy| policy.get("kind").and_then(Value::as_str) == Some(kind));
+        let mut policy = known.cloned().unwrap_or_else(|| json!({ "kind": kind }));
+        let manual = kind == "manual";
+        for (name, setting) in SETTINGS.into_iter().filter(|(name, _)| !manual || ["tick", "floor"].contains(name)) {
+            let field = format!("policy.{name}");
+            let text = self.form.text(&field).to_owned();
+            if text.is_empty() {
+                continue;
+            }
+            policy[name] = match setting {
+                Setting::Text => json!(text),
+                Setting::Number => self.number(field.clone(), &text),
+                Setting::Percent => self.percent(field.clone(), &text),
+            };
+            // Alone, so that what does not read is told at its field.
+            let alone = json!({"kind": kind, name: policy[name]});
+            let read = serde_json::from_value::<inroad_assignment::document::PolicyDoc>(alone);
+            if let (false, Err(error)) = (policy[name].is_null(), read) {
+                self.fault(field, error.to_string());
+            }
+        }
+        if !manual {
+            policy["shadow"] = json!(self.form.is_on("policy.shadow"));
+        }
+        policy
+    }
+}
+
+/// A number as people type it, with a point or a comma.
+#[must_use]
+pub fn parse_number(text: &str) -> Option<f64> {
+    let number: f64 = text.trim().replace(',', ".").parse().ok()?;
+    number.is_finite().then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inroad_assignment::Definition;
+
+    fn document(json: Value) -> DefinitionDoc {
+        let doc: DefinitionDoc = serde_json::from_value(json).unwrap();
+        Definition::try_from(doc).unwrap().into()
+    }
+
+    #[test]
+    fn an_experiment_survives_being_a_form() {
+        let doc = document(json!({
+            "key": "checkout", "description": "d", "owner": "me", "tags": ["a", "b"], "unit": "user",
+            "audience": "country == \"fr\"", "clock": {"kind": "manual", "start": "2026-01-01T00:00:00Z"},
+            "policy": {"kind": "thompson", "tick": "6h", "tau": 0.3, "shadow": true},
+            "variations": [
+                {"key": "control", "payload": "#00f"}, {"key": "green", "payload": {"n": [1, "x"]}, "share": 0.125},
+                {"key": "n", "payload": -1.5, "description": "x"}, {"key": "b", "payload": true},
+            ],
+            "overrides": [{"units": ["qa-1", "qa-2"], "variation": "green"}, {"when": "a == 1", "variation": "n"}],
+            "metrics": [
+                {"key": "bought", "event": "purchase", "decision": true, "window": "3d"},
+                {"key": "revenue", "event": "purchase", "kind": "mean", "cap": 250.5},
+                {"key": "ratio", "event": "x", "kind": "ratio", "denominator": "y", "direction": "down",
+                 "guardrail": {"margin": 0.1, "action": "freeze"}},
+            ],
+        }));
+        let form = Form::of(&doc);
+        assert_eq!(form.document(Some(&doc)).unwrap(), doc);
+        assert_eq!(form.without_blank_rows(), form);
+    }
+
+    #[test]
+    fn blank_rows_do_not_count() {
+        let form = Form::parse(b"variations.0.key=&variations.0.kind=boolean&variations.3.key=a&variations.7.key=b");
+        let kept = form.without_blank_rows();
+        assert_eq!((form.rows("variations"), kept.rows("variations")), (8, 2));
+        assert_eq!([kept.text("variations.0.key"), kept.text("variations.1.key")], ["a", "b"]);
+    }
+
+    #[test]
+    fn what_does_not_read_is_told_at_its_field() {
+        let form = Form::parse(
+            b"key=k&variations.0.key=c&variations.0.kind=boolean&variations.0.payload=maybe&variations.1.key=v\
+              &variations.1.payload=x&variations.1.share=lots&metrics.0.key=m&metrics.0.event=e&metrics.0.window=soon\
+              &policy.kind=thompson&policy.tick=often&policy.daily_cap=x",
+        );
+        let faults = form.document(None).unwrap_err();
+        let fields: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
+        assert_eq!(
+            fields,
+            ["policy.tick", "policy.daily_cap", "variations[0].payload", "variations[1].share", "metrics[0].window"]
+        );
+    }
+
+    #[test]
+    fn numbers_are_read_as_people_type_them() {
+        assert_eq!([parse_number(" 12,5 "), parse_number("3"), parse_number("x"), parse_number("inf")], [Some(12.5), Some(3.0), None, None]);
+        assert_eq!(percent(0.1 + 0.2), "30");
+    }
+}

@@ -1,0 +1,155 @@
+//! Tells open pages that something changed, by server-sent events; they ask for what. Nothing is sent while nothing
+//! happens but a word now and then that keeps the connection open.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::Stream;
+use inroad_dashboard::form::Form;
+use tokio::time::{Instant, sleep_until};
+
+use super::Pages;
+
+/// The most pages that may follow at once.
+const MAX_OPEN: usize = 2_000;
+/// The least time between two words to one page.
+const GAP: Duration = Duration::from_millis(300);
+/// When to say so again after something was done: clients report in a little later.
+const ECHOES: [Duration; 3] = [Duration::from_millis(500), Duration::from_millis(1_200), Duration::from_millis(3_000)];
+/// How often rates are told anew while there is traffic.
+const RATES: Duration = Duration::from_secs(10);
+/// How often connected clients are looked at.
+const CLIENTS: Duration = Duration::from_secs(1);
+
+/// Counts the pages that follow.
+#[derive(Default)]
+pub(super) struct Open(Arc<AtomicUsize>);
+
+struct Guard(Arc<AtomicUsize>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a page follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// Changes and counts.
+    Counts,
+    /// The log.
+    Events,
+    /// The list of experiments: counts, and rates.
+    Overview,
+    /// Who is connected.
+    Clients,
+}
+
+/// Only pages about one experiment tell how far connected clients are.
+fn echoes(scope: Scope, now: Instant) -> Vec<Instant> {
+    let after = if scope == Scope::Counts { &ECHOES[..] } else { &[] };
+    after.iter().map(|after| now + *after).collect()
+}
+
+struct Follower {
+    pages: Arc<Pages>,
+    scope: Scope,
+    versions: tokio::sync::watch::Receiver<Arc<crate::catalogue::State>>,
+    counted: tokio::sync::watch::Receiver<(inroad_store::Seq, u64)>,
+    standings: tokio::sync::watch::Receiver<u64>,
+    stopping: tokio::sync::watch::Receiver<bool>,
+    echoes: Vec<Instant>,
+    next: Instant,
+    seen_clients: u64,
+    _guard: Guard,
+}
+
+impl Follower {
+    /// Waits until there is something to say; false when it is over.
+    async fn wait(&mut self) -> bool {
+        loop {
+            let now = Instant::now();
+            let echo = self.echoes.iter().min().copied();
+            let slow = match self.scope {
+                Scope::Overview => Some(RATES),
+                Scope::Clients => Some(CLIENTS),
+                _ => None,
+            };
+            let far = now + Duration::from_secs(3600);
+            let counts_matter = self.scope != Scope::Clients;
+            let standings_matter = self.scope == Scope::Overview;
+            tokio::select! {
+                _ = self.stopping.wait_for(|stop| *stop) => return false,
+                heard = self.versions.changed() => {
+                    if heard.is_err() { return false }
+                    self.versions.mark_unchanged();
+                    self.echoes = echoes(self.scope, now);
+                }
+                heard = self.counted.changed(), if counts_matter => if heard.is_err() { return false },
+                heard = self.standings.changed(), if standings_matter => if heard.is_err() { return false },
+                () = sleep_until(echo.unwrap_or(far)) => {
+                    let passed = Instant::now();
+                    self.echoes.retain(|at| *at > passed);
+                }
+                () = tokio::time::sleep(slow.unwrap_or(Duration::from_secs(3600))) => {
+                    if self.scope == Scope::Overview && !self.pages.shared.recent.is_lively(&self.pages.shared).await { continue }
+                    if self.scope == Scope::Clients {
+                        let now = self.pages.shared.clients.changes();
+                        if now == self.seen_clients { continue }
+                        self.seen_clients = now;
+                    }
+                }
+            }
+            // What comes close together is told together.
+            sleep_until(self.next).await;
+            self.next = Instant::now() + GAP;
+            self.counted.mark_unchanged();
+            self.standings.mark_unchanged();
+            return true;
+        }
+    }
+}
+
+/// `GET /live?scope=…`
+pub(super) async fn stream(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> Response {
+    let asked = Form::parse(query.unwrap_or_default().as_bytes());
+    let guard = Guard(Arc::clone(&pages.open.0));
+    if pages.open.0.fetch_add(1, Ordering::Relaxed) >= MAX_OPEN {
+        let message = format!("{MAX_OPEN} pages follow already, which is the limit: this one stands still\n");
+        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "30")], message).into_response();
+    }
+    let scope = match asked.text("scope") {
+        "events" => Scope::Events,
+        "overview" => Scope::Overview,
+        "clients" => Scope::Clients,
+        _ => Scope::Counts,
+    };
+    let now = Instant::now();
+    let shared = &pages.shared;
+    let follower = Follower {
+        scope,
+        versions: shared.catalogue.subscribe(),
+        counted: shared.fold.progress(),
+        standings: pages.standings.changes(),
+        stopping: shared.stopping.clone(),
+        echoes: echoes(scope, now),
+        next: now,
+        seen_clients: 0,
+        pages,
+        _guard: guard,
+    };
+    Sse::new(words(follower)).keep_alive(KeepAlive::default()).into_response()
+}
+
+fn words(follower: Follower) -> impl Stream<Item = Result<Event, Infallible>> {
+    futures::stream::unfold(follower, |mut follower| async move {
+        follower.wait().await.then(|| (Ok(Event::default().event("changed").data("")), follower))
+    })
+}
