@@ -15,13 +15,13 @@ pub struct Asset {
 pub const STYLE: Asset = Asset {
     name: "inroad.css",
     kind: "text/css; charset=utf-8",
-    content: concat!(include_str!("asset/style.css"), include_str!("asset/chart.css")),
+    content: concat!(include_str!("../asset/style.css"), include_str!("../asset/chart.css")),
 };
 /// The script.
 pub const SCRIPT: Asset =
-    Asset { name: "inroad.js", kind: "text/javascript; charset=utf-8", content: include_str!("asset/inroad.js") };
+    Asset { name: "inroad.js", kind: "text/javascript; charset=utf-8", content: include_str!("../asset/inroad.js") };
 /// The icon.
-pub const ICON: Asset = Asset { name: "inroad.svg", kind: "image/svg+xml", content: include_str!("asset/inroad.svg") };
+pub const ICON: Asset = Asset { name: "inroad.svg", kind: "image/svg+xml", content: include_str!("../asset/inroad.svg") };
 
 impl Asset {
     /// Where it is served. FNV-1a over the content: a new build is a new address, so that browsers may keep the old one.
