@@ -1,0 +1,1 @@
+//! What every plot keeps, whatever it is given.
