@@ -2,10 +2,11 @@
 //!
 //! A request goes one way: [`services`] parse it, the [`catalogue`] answers or changes, the store keeps. An event goes
 //! one way: [`ingest`] checks it, the log keeps it, the [`fold`] counts it, and [`retention`] lets it go. A revision goes one way: the [`reallocator`]
-//! wakes, a [`tick`] decides, the catalogue stores and publishes, watchers hear.
+//! wakes, a [`tick`] decides, the catalogue stores and publishes, watchers hear, and [`clients`] knows who has it since when.
 
 pub mod backup;
 pub mod catalogue;
+pub mod clients;
 pub mod clock;
 pub mod config;
 pub mod error;
@@ -15,6 +16,7 @@ pub mod fold;
 pub mod http;
 pub mod ingest;
 pub mod metrics;
+pub mod publications;
 pub mod reallocator;
 pub mod report;
 pub mod retention;
@@ -42,6 +44,7 @@ pub use config::ServerConfig;
 pub use error::ServerError;
 
 use crate::catalogue::Catalogue;
+use crate::clients::Clients;
 use crate::clock::WallClock;
 use crate::config::{MAX_MESSAGE_BYTES, MAX_SNAPSHOT_BYTES};
 use crate::exposures::Exposures;
@@ -105,6 +108,7 @@ impl Server {
             tokio::spawn(Retention { store, clock, metrics, keep }.run(stopping.clone()))
         });
         let drain_timeout = config.drain_timeout;
+        let clients = Arc::new(Clients::new(Arc::clone(&clock), Arc::clone(catalogue.publications())));
         let shared = Arc::new(Shared {
             clock,
             catalogue,
@@ -113,6 +117,7 @@ impl Server {
             metrics,
             reallocator,
             exposures,
+            clients,
             stopping: stopping.clone(),
             config,
         });
