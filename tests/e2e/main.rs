@@ -6,6 +6,7 @@
 mod harness;
 
 mod assign;
+mod clients;
 mod counterfactual;
 mod demo;
 mod durability;

@@ -15,8 +15,8 @@ use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse
 use crate::harness::{Api, Server, eventually, exposure_of, flag, gauge, get};
 
 async fn open(api: &Api, resume_version: u64, store_id: &str) -> tonic::Streaming<v1::WatchSnapshotsResponse> {
-    let client_name = "test".to_owned();
-    let request = v1::WatchSnapshotsRequest { resume_version, store_id: store_id.to_owned(), client_name };
+    let (store_id, client_name) = (store_id.to_owned(), "test".to_owned());
+    let request = v1::WatchSnapshotsRequest { resume_version, store_id, client_name, ..Default::default() };
     api.assignments().watch_snapshots(request).await.expect("a stream").into_inner()
 }
 

@@ -202,6 +202,24 @@ impl AssignmentService for Snapshots {
         use tokio_stream::StreamExt as _;
         Ok(Response::new(Box::pin(tokio_stream::once(Ok(sent)).chain(tokio_stream::pending()))))
     }
+
+    async fn report_client(
+        &self,
+        _: Request<v1::ReportClientRequest>,
+    ) -> Result<Response<v1::ReportClientResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_clients(
+        &self,
+        _: Request<v1::ListClientsRequest>,
+    ) -> Result<Response<v1::ListClientsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_reach(&self, _: Request<v1::GetReachRequest>) -> Result<Response<v1::GetReachResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
 }
 
 /// A quarter of the line for each of four variations.

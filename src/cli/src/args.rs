@@ -6,8 +6,8 @@ use crate::connect::ServerArgs;
 use crate::experiment::ExperimentCommand;
 use crate::output::Output;
 use crate::{
-    apply, assign, backup, bandit, counterfactual, demo, experiment, forget, plan, record, replay, results, serve,
-    simulate, watch,
+    apply, assign, backup, bandit, clients, counterfactual, demo, experiment, forget, plan, record, replay, results,
+    serve, simulate, watch,
 };
 
 /// Multi-armed-bandit allocation that never moves a unit between variations.
@@ -42,6 +42,8 @@ enum Command {
     Results(results::ResultsArgs),
     /// Tell every change as it happens
     Watch(watch::WatchArgs),
+    /// Show who is connected, how far behind, and when they had the last change
+    Clients(clients::ClientsArgs),
     /// Replay the log of a randomised trial through a running server
     Replay(Box<replay::ReplayArgs>),
     /// Tell what policies would have made of the log of a randomised trial, without a server
@@ -74,6 +76,7 @@ impl Cli {
             Command::Record(args) => record::run(args, server, out).await,
             Command::Results(args) => results::run(args, server, out).await,
             Command::Watch(args) => watch::run(args, server, out).await,
+            Command::Clients(args) => clients::run(args, server, out).await,
             Command::Replay(args) => replay::run(*args, server, out).await,
             Command::Counterfactual(args) => counterfactual::run(&args, out),
             Command::Simulate(args) => simulate::run(&args, out),
@@ -118,6 +121,8 @@ mod tests {
             "inroad record outcome --unit user=alice --event visit --value -3",
             "inroad results k --wait",
             "inroad watch",
+            "inroad clients --json",
+            "inroad clients --at 17",
             "inroad replay log.csv --experiment k --outcome visit,spend --floor 5%",
             "inroad bandit --rates 0.1,0.2,0.3 --horizon 1000",
             "inroad plan --base 0.05 --per-day 4000 --lift 0.1 --variations 2",

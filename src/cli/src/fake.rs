@@ -124,6 +124,18 @@ impl AssignmentService for Fake {
     async fn watch_snapshots(&self, _: Request<v1::WatchSnapshotsRequest>) -> Answer<Self::WatchSnapshotsStream> {
         Ok(Response::new(tokio_stream::empty()))
     }
+
+    async fn report_client(&self, _: Request<v1::ReportClientRequest>) -> Answer<v1::ReportClientResponse> {
+        Err(Status::unimplemented("nobody watches the fake"))
+    }
+
+    async fn list_clients(&self, _: Request<v1::ListClientsRequest>) -> Answer<v1::ListClientsResponse> {
+        Err(Status::unimplemented("nobody watches the fake"))
+    }
+
+    async fn get_reach(&self, _: Request<v1::GetReachRequest>) -> Answer<v1::GetReachResponse> {
+        Err(Status::unimplemented("nobody watches the fake"))
+    }
 }
 
 #[tonic::async_trait]

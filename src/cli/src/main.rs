@@ -6,6 +6,7 @@ mod args;
 mod assign;
 mod backup;
 mod bandit;
+mod clients;
 mod confirm;
 mod connect;
 mod counterfactual;

@@ -19,7 +19,8 @@ pub(crate) fn time_text(at: Option<&prost_types::Timestamp>) -> String {
     time(at).map_or_else(|| "–".to_owned(), output::instant)
 }
 
-fn time_json(at: Option<&prost_types::Timestamp>) -> Value {
+/// The same for JSON.
+pub(crate) fn time_json(at: Option<&prost_types::Timestamp>) -> Value {
     time(at).map_or(Value::Null, |at| Value::String(output::instant(at)))
 }
 

@@ -32,6 +32,9 @@ pub(crate) async fn run(args: WatchArgs, server: &ServerArgs, out: Output) -> an
             resume_version: version,
             store_id: store_id.clone(),
             client_name: "inroad watch".to_owned(),
+            // It applies nothing, so it has nothing to report.
+            client_id: String::new(),
+            sdk: concat!("inroad/", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         let ended = match connection.assignments().watch_snapshots(request).await {
             Ok(stream) => {

@@ -12,6 +12,7 @@ use crate::client::Client;
 use crate::clock::Clock;
 use crate::dedupe::Dedupe;
 use crate::error::Error;
+use crate::presence::Presence;
 use crate::queue::Queue;
 use crate::report::{Report, Source};
 use crate::shared::Shared;
@@ -167,6 +168,7 @@ impl ClientBuilder {
             queue,
             dedupe: Dedupe::new(options.dedupe_capacity),
             report: Report::default(),
+            presence: Presence::new(),
             transport,
             end: watch::Sender::new(None),
             options,

@@ -16,7 +16,7 @@ use crate::decision::{Decision, Pinned};
 use crate::deliver::{attempt, is_final};
 use crate::error::Error;
 use crate::outcome::Outcome;
-use crate::queue::Event;
+use crate::queue::{Event, Kind};
 use crate::report::Status;
 use crate::shared::Shared;
 
@@ -135,7 +135,7 @@ impl Client {
     /// Records an outcome in the background; whether there was room for it. Never waits.
     pub fn track(&self, outcome: Outcome) -> bool {
         let shared = self.shared();
-        shared.queue.offer(|| Event::Outcome(shared.stamp(outcome)))
+        shared.queue.offer(Kind::Outcome, || Event::Outcome(shared.stamp(outcome)))
     }
 
     /// An outcome by the units that a context names, for every type of unit that an experiment randomises by.
@@ -187,6 +187,11 @@ impl Client {
     /// revision published before takes effect is not a change of the snapshot.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.shared().changes.subscribe()
+    }
+
+    /// What the server lists this client under: `inroad clients` shows who is connected. Drawn at random.
+    pub fn id(&self) -> &str {
+        self.shared().presence.id()
     }
 
     /// How the client is doing.

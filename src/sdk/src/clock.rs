@@ -73,6 +73,11 @@ impl Clock {
         self.offset.load(Ordering::Relaxed)
     }
 
+    /// What this machine's clock showed at an instant, in microseconds since the epoch.
+    pub(crate) fn local_at(&self, at: Instant) -> i64 {
+        self.local(at.saturating_duration_since(self.started))
+    }
+
     fn local(&self, at: Duration) -> i64 {
         self.wall.saturating_add(micros(at))
     }

@@ -38,6 +38,8 @@
 //!   own clock is off. A kill works as soon as it arrives.
 //! - Exposures are sent once each, as far as memory reaches, and again until they are acknowledged. The queue is
 //!   bounded; what finds no room is dropped, counted and logged, and the caller never waits.
+//! - The server is told which version is in use since when, and what was dropped: a moment after each change and every
+//!   10 s, over the stream's own connection. Nothing waits for that, and a server that does not know of it is fine.
 //! - [`Client::flush`] and [`Client::shutdown`] end within the time given and report what is left.
 
 mod background;
@@ -52,6 +54,7 @@ mod deliver;
 mod error;
 mod held;
 mod outcome;
+mod presence;
 mod queue;
 mod report;
 mod shared;

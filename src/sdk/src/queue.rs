@@ -13,6 +13,13 @@ pub(crate) enum Event {
     Outcome(v1::Outcome),
 }
 
+/// Which of the two, where the event itself is not made yet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    Exposure,
+    Outcome,
+}
+
 /// The end where events come in. Bounded by count of everything that is not settled, in the channel or in a batch.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -20,7 +27,8 @@ pub(crate) struct Queue {
     capacity: usize,
     held: AtomicUsize,
     entered: AtomicU64,
-    dropped: AtomicU64,
+    dropped_exposures: AtomicU64,
+    dropped_outcomes: AtomicU64,
     /// Whether it was full when last asked, so that being full is logged once and not a million times.
     full: AtomicBool,
     /// How many have been acknowledged or refused; they are in order, so this tells which.
@@ -38,7 +46,8 @@ impl Queue {
             capacity,
             held: AtomicUsize::new(0),
             entered: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
+            dropped_exposures: AtomicU64::new(0),
+            dropped_outcomes: AtomicU64::new(0),
             full: AtomicBool::new(false),
             settled: watch::Sender::new(0),
             wanted: AtomicU64::new(0),
@@ -48,24 +57,31 @@ impl Queue {
     }
 
     /// Puts an event in if there is room; whether there was.
-    pub(crate) fn offer(&self, event: impl FnOnce() -> Event) -> bool {
+    pub(crate) fn offer(&self, kind: Kind, event: impl FnOnce() -> Event) -> bool {
         let room = |held: usize| (held < self.capacity).then_some(held + 1);
         if self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_err() {
-            self.drop_one("the event queue is full: raise queue_capacity, or see why events are not acknowledged");
+            self.drop_one(
+                kind,
+                "the event queue is full: raise queue_capacity, or see why events are not acknowledged",
+            );
             return false;
         }
         self.entered.fetch_add(1, Ordering::AcqRel);
         if self.sender.send(event()).is_err() {
             self.held.fetch_sub(1, Ordering::AcqRel);
             self.entered.fetch_sub(1, Ordering::AcqRel);
-            self.drop_one("the client was shut down: events are not taken any more");
+            self.drop_one(kind, "the client was shut down: events are not taken any more");
             return false;
         }
         true
     }
 
-    fn drop_one(&self, why: &'static str) {
-        self.dropped.fetch_add(1, Ordering::Relaxed);
+    fn drop_one(&self, kind: Kind, why: &'static str) {
+        let dropped = match kind {
+            Kind::Exposure => &self.dropped_exposures,
+            Kind::Outcome => &self.dropped_outcomes,
+        };
+        dropped.fetch_add(1, Ordering::Relaxed);
         if !self.full.swap(true, Ordering::Relaxed) {
             tracing::warn!(capacity = self.capacity, "events are dropped and counted: {why}");
         }
@@ -100,8 +116,16 @@ impl Queue {
         self.held.load(Ordering::Acquire)
     }
 
+    /// How many of one kind were lost for want of room.
+    pub(crate) fn dropped_of(&self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Exposure => self.dropped_exposures.load(Ordering::Relaxed),
+            Kind::Outcome => self.dropped_outcomes.load(Ordering::Relaxed),
+        }
+    }
+
     /// How many were lost for want of room.
     pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.dropped_of(Kind::Exposure) + self.dropped_of(Kind::Outcome)
     }
 }

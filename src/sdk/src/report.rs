@@ -53,6 +53,10 @@ pub struct Status {
     pub queue_depth: usize,
     /// Events for which there was no room, lost.
     pub dropped: u64,
+    /// Those of them that are exposures.
+    pub dropped_exposures: u64,
+    /// Those that are outcomes.
+    pub dropped_outcomes: u64,
     /// Events that the server has acknowledged.
     pub sent: u64,
     /// Exposures that were not sent because the same ones had been.

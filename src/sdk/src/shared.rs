@@ -15,7 +15,8 @@ use crate::decision::Decision;
 use crate::dedupe::{Dedupe, Seen};
 use crate::error::Error;
 use crate::outcome::Outcome;
-use crate::queue::{Event, Queue};
+use crate::presence::Presence;
+use crate::queue::{Event, Kind, Queue};
 use crate::report::{Report, Source, Status};
 use crate::state::State;
 use crate::transport::Transport;
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) dedupe: Dedupe,
     pub(crate) report: Report,
+    pub(crate) presence: Presence,
     pub(crate) transport: Transport,
     /// Set once the client is to end: until when what is queued may still be sent.
     pub(crate) end: watch::Sender<Option<Instant>>,
@@ -55,6 +57,7 @@ impl Shared {
         if step.changed {
             let version = step.state.version;
             self.state.store(Arc::new(step.state));
+            self.presence.applied(version);
             self.changes.send_replace(version);
         }
         Ok(())
@@ -72,7 +75,7 @@ impl Shared {
         let (Some(digest), Some(experiment)) = (decision.digest(), decision.experiment()) else { return };
         let seen = Seen { digest, generation: decision.generation(), arm: decision.arm() };
         self.dedupe.once(seen, || {
-            self.queue.offer(|| {
+            self.queue.offer(Kind::Exposure, || {
                 let parts = experiment.parts();
                 let kept = || context_to_struct(&part_worth_keeping(context, &parts.unit));
                 Event::Exposure(v1::Exposure {
@@ -111,6 +114,8 @@ impl Shared {
             stale: self.report.stale.load(Ordering::Relaxed),
             queue_depth: self.queue.depth(),
             dropped: self.queue.dropped(),
+            dropped_exposures: self.queue.dropped_of(Kind::Exposure),
+            dropped_outcomes: self.queue.dropped_of(Kind::Outcome),
             sent: self.report.sent.load(Ordering::Relaxed),
             duplicates: self.dedupe.duplicates(),
             rejected: self.report.rejected(),

@@ -10,12 +10,15 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
 
 use crate::backoff::Backoff;
-use crate::bootstrap;
 use crate::report::Source;
 use crate::shared::Shared;
+use crate::{bootstrap, presence};
 
 /// A stream that lived this long was a good one: if it breaks, the next is opened without much waiting.
 const GOOD: Duration = Duration::from_secs(5);
+
+/// What watches, for people who look at what is connected.
+const SDK: &str = concat!("rust/", env!("CARGO_PKG_VERSION"));
 
 /// Runs until the client ends.
 pub(crate) async fn watch(shared: Arc<Shared>) {
@@ -73,19 +76,30 @@ async fn follow(shared: &Shared) -> Result<(), Status> {
         resume_version: known.version,
         store_id: known.store_id.clone(),
         client_name: shared.options.client_name.clone(),
+        client_id: shared.presence.id().to_owned(),
+        sdk: SDK.to_owned(),
     });
     drop(known);
     let mut client = shared.transport.snapshots();
     let mut messages = timeout(limit, client.watch_snapshots(request)).await.map_err(silent)??.into_inner();
-    while let Some(message) = timeout(limit, messages.message()).await.map_err(silent)?? {
-        if shared.state.load().store_id != message.store_id {
-            shared.clock.forget();
+    shared.presence.connected();
+    let reading = async {
+        while let Some(message) = timeout(limit, messages.message()).await.map_err(silent)?? {
+            if shared.state.load().store_id != message.store_id {
+                shared.clock.forget();
+            }
+            if let Some(Ok(at)) = message.server_time.as_ref().map(timestamp_from_wire) {
+                shared.clock.hear(at);
+            }
+            shared.take(message, Source::Server).map_err(|error| Status::internal(error.to_string()))?;
+            shared.report.heard();
         }
-        if let Some(Ok(at)) = message.server_time.as_ref().map(timestamp_from_wire) {
-            shared.clock.hear(at);
-        }
-        shared.take(message, Source::Server).map_err(|error| Status::internal(error.to_string()))?;
-        shared.report.heard();
+        Ok(())
+    };
+    // In this order: what has been read is due for a report when that is asked, without a wake-up of its own.
+    tokio::select! {
+        biased;
+        ended = reading => ended,
+        never = presence::keep_telling(shared, client.clone()) => match never {},
     }
-    Ok(())
 }

@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use crate::clock::WallClock;
 use crate::error::ServerError;
+use crate::publications::{Publication, Publications};
 
 /// An experiment with what is kept ready of it.
 #[derive(Debug, Clone)]
@@ -87,6 +88,7 @@ pub struct Catalogue {
     clock: Arc<WallClock>,
     state: ArcSwap<State>,
     published: watch::Sender<Arc<State>>,
+    publications: Arc<Publications>,
     /// One change at a time in this process; other processes are kept apart by the store's compare-and-set.
     changing: Arc<Mutex<()>>,
 }
@@ -101,6 +103,7 @@ impl Catalogue {
             clock,
             state: ArcSwap::new(Arc::clone(&state)),
             published: watch::Sender::new(state),
+            publications: Arc::default(),
             changing: Arc::default(),
         })
     }
@@ -118,6 +121,11 @@ impl Catalogue {
     /// Hears of every change; a reader that is slow sees the newest only.
     pub fn subscribe(&self) -> watch::Receiver<Arc<State>> {
         self.published.subscribe()
+    }
+
+    /// When the last versions were published, and by what change.
+    pub fn publications(&self) -> &Arc<Publications> {
+        &self.publications
     }
 
     /// Stores a new experiment.
@@ -182,10 +190,14 @@ impl Catalogue {
 
     async fn store_and_show(&self, change: Change) -> Result<Entry, ServerError> {
         let experiment = Arc::clone(&change.experiment);
+        let action = change.action.clone();
         let version = self.store.commit(change).await?;
         let key = experiment.definition.key().clone();
         let next = self.state.load().with(version, vec![Stored { version, experiment }], self.clock.now())?;
         let next = Arc::new(next);
+        // Before anybody can be sent it, so that nobody is seen to have had it earlier.
+        let at = self.clock.now();
+        self.publications.add(Publication { version, at, experiment: key.to_string(), action });
         self.state.store(Arc::clone(&next));
         self.published.send_replace(Arc::clone(&next));
         Ok(next.get(key.as_str())?.clone())

@@ -26,6 +26,14 @@ pub const MAX_OUTCOME_VALUE: f64 = 1e9;
 pub const MAX_PAGE: u32 = 1_000;
 /// How often an idle watcher is told that the server is alive.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
+/// The most versions that one report of a client may tell of.
+pub const MAX_REPORTED_VERSIONS: usize = 64;
+/// Of how many versions it is remembered, for each client, when it was sent them and had them.
+pub const REMEMBERED_STEPS: usize = 32;
+/// Of how many versions it is remembered when they were published, and by what change.
+pub const REMEMBERED_PUBLICATIONS: usize = 1_024;
+/// A client that does not say for so long that it has a version counts as behind; reports take a third of a second.
+pub const BEHIND_AFTER: Duration = Duration::from_secs(2);
 
 /// How a server is set up.
 #[derive(Debug, Clone)]

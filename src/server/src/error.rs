@@ -68,6 +68,9 @@ pub enum ServerError {
         /// How many may be open.
         limit: usize,
     },
+    /// A report of a client that does not watch here.
+    #[error("no stream of snapshots is open under this client_id: open one first, and report over its connection")]
+    NoSuchClient,
     /// What is served would break a rule of the house; a fault of ours.
     #[error("internal fault, nothing was changed: {0}")]
     Served(#[from] ServedError),
@@ -128,6 +131,7 @@ impl From<ServerError> for Status {
             },
             ServerError::Backlog { retry_after, .. } => busy("BACKLOG_FULL", message, retry_after),
             ServerError::TooManyStreams { .. } => busy("TOO_MANY_STREAMS", message, Duration::from_secs(5)),
+            ServerError::NoSuchClient => plain(Code::NotFound, "UNKNOWN_CLIENT"),
             ServerError::ShuttingDown => plain(Code::Unavailable, "SHUTTING_DOWN"),
             ServerError::Served(_) | ServerError::Policy(_) | ServerError::Record(_) => {
                 plain(Code::Internal, "INTERNAL_FAULT")

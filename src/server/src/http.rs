@@ -36,6 +36,12 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     metrics.log_head.set(shared.store.head() as i64);
     metrics.version.set(shared.catalogue.peek().version as i64);
     metrics.clock_behind_seconds.set(shared.clock.behind().as_secs() as i64);
+    let clients = shared.clients.summary();
+    metrics.clients.set(clients.connected as i64);
+    metrics.clients_behind.set(clients.behind as i64);
+    metrics.client_dropped_exposures.set(clients.dropped_exposures as i64);
+    metrics.client_dropped_outcomes.set(clients.dropped_outcomes as i64);
+    metrics.client_queued_events.set(clients.queued_events as i64);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], metrics.render())
 }

@@ -2,10 +2,11 @@
 //!
 //! A request goes one way: [`services`] parse it, the [`catalogue`] answers or changes, the store keeps. An event goes
 //! one way: [`ingest`] checks it, the log keeps it, the [`fold`] counts it, and [`retention`] lets it go. A revision goes one way: the [`reallocator`]
-//! wakes, a [`tick`] decides, the catalogue stores and publishes, watchers hear.
+//! wakes, a [`tick`] decides, the catalogue stores and publishes, watchers hear, and [`clients`] knows who has it since when.
 
 pub mod backup;
 pub mod catalogue;
+pub mod clients;
 pub mod clock;
 pub mod config;
 pub mod error;
@@ -16,6 +17,7 @@ pub mod http;
 pub mod ingest;
 pub mod metrics;
 mod pages;
+pub mod publications;
 pub mod reallocator;
 pub mod recent;
 pub mod report;
@@ -44,6 +46,7 @@ pub use config::ServerConfig;
 pub use error::ServerError;
 
 use crate::catalogue::Catalogue;
+use crate::clients::Clients;
 use crate::clock::WallClock;
 use crate::config::{MAX_MESSAGE_BYTES, MAX_SNAPSHOT_BYTES};
 use crate::exposures::Exposures;
@@ -107,6 +110,7 @@ impl Server {
             tokio::spawn(Retention { store, clock, metrics, keep }.run(stopping.clone()))
         });
         let drain_timeout = config.drain_timeout;
+        let clients = Arc::new(Clients::new(Arc::clone(&clock), Arc::clone(catalogue.publications())));
         let shared = Arc::new(Shared {
             clock,
             catalogue,
@@ -116,6 +120,7 @@ impl Server {
             reallocator,
             exposures,
             recent: recent::Recent::default(),
+            clients,
             stopping: stopping.clone(),
             config,
         });

@@ -45,6 +45,18 @@ pub struct Metrics {
     pub append_seconds: Histogram,
     /// Snapshot streams open.
     pub watchers: Gauge<i64, AtomicI64>,
+    /// Clients with an id that watch.
+    pub clients: Gauge<i64, AtomicI64>,
+    /// Watchers, of any kind, that lack a version for longer than a report takes.
+    pub clients_behind: Gauge<i64, AtomicI64>,
+    /// Exposures that the clients connected now have lost.
+    pub client_dropped_exposures: Gauge<i64, AtomicI64>,
+    /// Outcomes that they have lost.
+    pub client_dropped_outcomes: Gauge<i64, AtomicI64>,
+    /// Events that they hold.
+    pub client_queued_events: Gauge<i64, AtomicI64>,
+    /// How long after its publication a client had a version.
+    pub reach_seconds: Histogram,
     /// The version of the whole.
     pub version: Gauge<i64, AtomicI64>,
     /// Ticks decided.
@@ -81,6 +93,24 @@ impl Metrics {
             fold_seconds: register!("fold_step_seconds", "Time of one step of the fold", seconds()),
             append_seconds: register!("append_seconds", "Time until a batch was on disk", seconds()),
             watchers: register!("watchers", "Snapshot streams open", Gauge::default()),
+            clients: register!("clients", "Clients that watch and report", Gauge::default()),
+            clients_behind: register!("clients_behind", "Watchers without a version of over 2 s ago", Gauge::default()),
+            client_dropped_exposures: register!(
+                "client_dropped_exposures",
+                "Exposures that the clients connected now have lost since they started",
+                Gauge::default()
+            ),
+            client_dropped_outcomes: register!(
+                "client_dropped_outcomes",
+                "Outcomes that the clients connected now have lost since they started",
+                Gauge::default()
+            ),
+            client_queued_events: register!(
+                "client_queued_events",
+                "Events that the clients connected now hold and nobody has acknowledged",
+                Gauge::default()
+            ),
+            reach_seconds: register!("reach_seconds", "From publication until a client had the version", seconds()),
             version: register!("snapshot_version", "Version of the whole", Gauge::default()),
             ticks: register!("ticks", "Policy ticks decided", Counter::default()),
             failed_ticks: register!("ticks_failed", "Policy ticks that failed", Counter::default()),

@@ -444,6 +444,64 @@ async fn a_call_that_cannot_be_meant_is_refused_with_what_to_do_and_changes_noth
     let watch = v1::WatchSnapshotsRequest { client_name: "x".repeat(129), ..v1::WatchSnapshotsRequest::default() };
     let answer = async { api.assignments().watch_snapshots(watch).await.map(|_| tonic::Response::new(())) };
     refused!(t, "a client name of over 128 bytes", "WatchSnapshots", "INVALID_ARGUMENT", answer);
+    let watch = v1::WatchSnapshotsRequest { client_id: "x".repeat(129), ..v1::WatchSnapshotsRequest::default() };
+    let answer = async { api.assignments().watch_snapshots(watch).await.map(|_| tonic::Response::new(())) };
+    refused!(t, "a client id of over 128 bytes", "WatchSnapshots", "INVALID_ARGUMENT", answer);
+    let watch = v1::WatchSnapshotsRequest { sdk: "x".repeat(129), ..v1::WatchSnapshotsRequest::default() };
+    let answer = async { api.assignments().watch_snapshots(watch).await.map(|_| tonic::Response::new(())) };
+    refused!(t, "an SDK's name of over 128 bytes", "WatchSnapshots", "INVALID_ARGUMENT", answer);
+
+    // Who watches.
+    let mut a = api.assignments();
+    let report = |client_id: &str| v1::ReportClientRequest { client_id: key(client_id), ..Default::default() };
+    refused!(t, "a report of nobody", "ReportClient", "INVALID_ARGUMENT", a.report_client(report("")));
+    refused!(
+        t,
+        "a report of a client that does not watch",
+        "ReportClient",
+        "NOT_FOUND",
+        a.report_client(report("stranger"))
+    );
+    let applied = vec![v1::AppliedVersion::default(); 65];
+    refused!(
+        t,
+        "a report of over 64 versions",
+        "ReportClient",
+        "INVALID_ARGUMENT",
+        a.report_client(v1::ReportClientRequest { applied, ..report("stranger") })
+    );
+    let at = Some(Timestamp { seconds: 0, nanos: -1 });
+    refused!(
+        t,
+        "a report of an instant that is none",
+        "ReportClient",
+        "INVALID_ARGUMENT",
+        a.report_client(v1::ReportClientRequest {
+            applied: vec![v1::AppliedVersion { version: 1, at }],
+            ..report("stranger")
+        })
+    );
+    refused!(
+        t,
+        "a page of clients over 1,000",
+        "ListClients",
+        "INVALID_ARGUMENT",
+        a.list_clients(v1::ListClientsRequest { page_size: 1_001, ..Default::default() })
+    );
+    refused!(
+        t,
+        "a page token that no page gave",
+        "ListClients",
+        "INVALID_ARGUMENT",
+        a.list_clients(v1::ListClientsRequest { page_token: key("x"), ..Default::default() })
+    );
+    refused!(
+        t,
+        "a version that is yet to come",
+        "GetReach",
+        "INVALID_ARGUMENT",
+        a.get_reach(v1::GetReachRequest { version: 1_000_000 })
+    );
 
     document::check("Calls", &["case", "call", "code", "reason", "what it says"], &t.rows);
 }

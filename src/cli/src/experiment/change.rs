@@ -5,6 +5,7 @@ use inroad_wire::v1::grow_variation_request::Amount;
 use inroad_wire::v1::{self, Experiment};
 
 use super::{AdvanceArgs, ConcludeArgs, GrowArgs, Sure};
+use crate::clients::tell_reach;
 use crate::confirm::confirm;
 use crate::connect::Connection;
 use crate::output::{Output, percent};
@@ -20,6 +21,12 @@ impl Change<'_> {
     fn told(&self, experiment: &Experiment, text: impl AsRef<str>) -> anyhow::Result<()> {
         self.out.line(text)?;
         Ok(self.out.value(&views::experiment(experiment)?)?)
+    }
+
+    /// The same, and then when the change was at every client.
+    async fn told_and_reached(&self, experiment: &Experiment, text: impl AsRef<str>) -> anyhow::Result<()> {
+        self.told(experiment, text)?;
+        tell_reach(self.connection, &experiment.etag, self.out).await
     }
 
     async fn now(&self, key: &str) -> anyhow::Result<Experiment> {
@@ -72,7 +79,7 @@ impl Change<'_> {
             views::time_text(e.effective_at.as_ref()),
             e.revision
         );
-        self.told(&e, text)
+        self.told_and_reached(&e, text).await
     }
 
     pub(super) async fn kill(&self, key: String, variation: Option<String>, sure: Sure) -> anyhow::Result<()> {
@@ -100,7 +107,7 @@ impl Change<'_> {
                 format!("{} is killed: everybody gets control from now on; all points are kept for a restore", e.key)
             }
         };
-        self.told(&e, text)
+        self.told_and_reached(&e, text).await
     }
 
     pub(super) async fn restore(&self, key: String, variation: Option<String>) -> anyhow::Result<()> {
@@ -113,7 +120,7 @@ impl Change<'_> {
             }
             None => format!("{} is restored: the same units get the same variations back", e.key),
         };
-        self.told(&e, text)
+        self.told_and_reached(&e, text).await
     }
 
     pub(super) async fn restart(&self, key: String, sure: Sure) -> anyhow::Result<()> {

@@ -39,6 +39,10 @@ pub struct Script {
     pub batches: watch::Sender<Vec<v1::RecordRequest>>,
     /// The authorization that came with the last request.
     pub authorization: Mutex<Option<String>>,
+    /// The reports that came, the last in front.
+    pub reports: watch::Sender<Vec<v1::ReportClientRequest>>,
+    /// What reports are answered with; thanks, if nothing.
+    pub refuse_reports: Mutex<Option<Status>>,
     /// How batches are answered, in turn; then all are accepted.
     pub answers: Mutex<VecDeque<Answer>>,
 }
@@ -88,6 +92,28 @@ impl AssignmentService for Services {
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
+
+    async fn report_client(
+        &self,
+        request: Request<v1::ReportClientRequest>,
+    ) -> Result<Response<v1::ReportClientResponse>, Status> {
+        self.0.reports.send_modify(|all| all.insert(0, request.into_inner()));
+        match self.0.refuse_reports.lock().unwrap().clone() {
+            Some(status) => Err(status),
+            None => Ok(Response::new(v1::ReportClientResponse::default())),
+        }
+    }
+
+    async fn list_clients(
+        &self,
+        _: Request<v1::ListClientsRequest>,
+    ) -> Result<Response<v1::ListClientsResponse>, Status> {
+        Err(Status::unimplemented("not in this script"))
+    }
+
+    async fn get_reach(&self, _: Request<v1::GetReachRequest>) -> Result<Response<v1::GetReachResponse>, Status> {
+        Err(Status::unimplemented("not in this script"))
+    }
 }
 
 #[tonic::async_trait]
@@ -129,6 +155,8 @@ impl Scripted {
             live: broadcast::Sender::new(16),
             watched: watch::Sender::default(),
             batches: watch::Sender::default(),
+            reports: watch::Sender::default(),
+            refuse_reports: Mutex::default(),
             authorization: Mutex::default(),
             answers: Mutex::default(),
         });

@@ -10,7 +10,7 @@ use inroad_server::ServerConfig;
 use inroad_server::config::{MAX_MESSAGE_BYTES, MAX_SNAPSHOT_BYTES};
 use inroad_wire::v1::assignment_service_server::{AssignmentService, AssignmentServiceServer};
 use inroad_wire::v1::{
-    AssignRequest, AssignResponse, BatchAssignRequest, BatchAssignResponse, WatchSnapshotsRequest,
+    self, AssignRequest, AssignResponse, BatchAssignRequest, BatchAssignResponse, WatchSnapshotsRequest,
     WatchSnapshotsResponse,
 };
 use tokio::net::TcpListener;
@@ -48,6 +48,24 @@ impl AssignmentService for NoOp {
     ) -> Result<Response<Self::WatchSnapshotsStream>, Status> {
         let news = BroadcastStream::new(self.news.subscribe());
         Ok(Response::new(Box::pin(news.map(|item| item.map_err(|e| Status::internal(e.to_string()))))))
+    }
+
+    async fn report_client(
+        &self,
+        _: Request<v1::ReportClientRequest>,
+    ) -> Result<Response<v1::ReportClientResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_clients(
+        &self,
+        _: Request<v1::ListClientsRequest>,
+    ) -> Result<Response<v1::ListClientsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_reach(&self, _: Request<v1::GetReachRequest>) -> Result<Response<v1::GetReachResponse>, Status> {
+        Err(Status::unimplemented(""))
     }
 }
 

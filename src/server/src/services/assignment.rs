@@ -12,14 +12,16 @@ use inroad_wire::snapshot::served_to_wire;
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1::assignment_service_server::AssignmentService;
 use inroad_wire::v1::{
-    AssignRequest, AssignResponse, BatchAssignRequest, BatchAssignResponse, ExposureMode, WatchSnapshotsRequest,
-    WatchSnapshotsResponse,
+    AssignRequest, AssignResponse, BatchAssignRequest, BatchAssignResponse, ExposureMode, GetReachRequest,
+    GetReachResponse, ListClientsRequest, ListClientsResponse, ReportClientRequest, ReportClientResponse,
+    WatchSnapshotsRequest, WatchSnapshotsResponse,
 };
 use tonic::{Request, Response, Status};
 
-use super::Shared;
+use super::{Shared, clients};
 use crate::catalogue::State;
-use crate::config::{HEARTBEAT, MAX_BATCH_ASSIGN, MAX_EXPOSURE_CONTEXT_BYTES, MAX_NAME_BYTES};
+use crate::clients::ClientStream;
+use crate::config::{HEARTBEAT, MAX_BATCH_ASSIGN, MAX_EXPOSURE_CONTEXT_BYTES};
 use crate::error::ServerError;
 use crate::ingest::own_exposure;
 
@@ -153,11 +155,9 @@ impl AssignmentService for Assignments {
         &self,
         request: Request<WatchSnapshotsRequest>,
     ) -> Result<Response<Self::WatchSnapshotsStream>, Status> {
+        let address = request.remote_addr();
         let request = request.into_inner();
-        if request.client_name.len() > MAX_NAME_BYTES {
-            let message = format!("use at most {MAX_NAME_BYTES} bytes");
-            return Err(ServerError::Invalid { field: "client_name", message }.into());
-        }
+        let who = clients::who(&request, address)?;
         let guard = StreamGuard::open(&self.shared, &self.streams)?;
         tracing::debug!(client = request.client_name, resume = request.resume_version, "a client watches");
         let known = if request.store_id == self.shared.store.store_id() { request.resume_version } else { 0 };
@@ -167,6 +167,7 @@ impl AssignmentService for Assignments {
             shared: Arc::clone(&self.shared),
             known,
             first: true,
+            client: self.shared.clients.open(who),
             _guard: guard,
         };
         let stream = futures::stream::unfold(watcher, |mut watcher| async move {
@@ -174,6 +175,24 @@ impl AssignmentService for Assignments {
             Some((Ok(message), watcher))
         });
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn report_client(
+        &self,
+        request: Request<ReportClientRequest>,
+    ) -> Result<Response<ReportClientResponse>, Status> {
+        Ok(Response::new(clients::report(&self.shared, request.into_inner())?))
+    }
+
+    async fn list_clients(
+        &self,
+        request: Request<ListClientsRequest>,
+    ) -> Result<Response<ListClientsResponse>, Status> {
+        Ok(Response::new(clients::list(&self.shared, request.get_ref())?))
+    }
+
+    async fn get_reach(&self, request: Request<GetReachRequest>) -> Result<Response<GetReachResponse>, Status> {
+        Ok(Response::new(clients::reach(&self.shared, request.get_ref())?))
     }
 }
 
@@ -185,6 +204,7 @@ struct Watcher {
     shared: Arc<Shared>,
     known: u64,
     first: bool,
+    client: ClientStream,
     _guard: StreamGuard,
 }
 
@@ -204,14 +224,17 @@ impl Watcher {
         let state = self.changes.borrow_and_update().clone();
         // A version from the future of this store: a copy was restored. Everything is sent.
         let since = if self.known > state.version { 0 } else { self.known };
+        let experiments = state.changed_since(since);
+        let now = self.shared.clock.now();
         let message = WatchSnapshotsResponse {
             version: state.version,
             store_id: self.shared.store.store_id().to_owned(),
             full: since == 0,
-            experiments: state.changed_since(since),
+            experiments,
             removed: Vec::new(),
-            server_time: Some(timestamp_to_wire(self.shared.clock.now())),
+            server_time: Some(timestamp_to_wire(now)),
         };
+        self.client.sent(state.version, now);
         self.known = state.version;
         Some(message)
     }

@@ -15,9 +15,8 @@ use inroad_wire::v1::grow_variation_request::Amount;
 use rand::distr::{Alphanumeric, SampleString};
 use tonic::{Request, Response, Status};
 
-use super::{Shared, actor};
+use super::{Shared, actor, bad_token, page_size};
 use crate::catalogue::{By, Entry};
-use crate::config::MAX_PAGE;
 use crate::error::ServerError;
 use crate::explain::decision_to_wire;
 use crate::tick::growth;
@@ -36,10 +35,6 @@ fn version(etag: &str) -> Result<Option<u64>, ServerError> {
     }
     let message = || "give the etag that a read returned, or leave it out".to_owned();
     etag.parse().map(Some).map_err(|_| ServerError::Invalid { field: "etag", message: message() })
-}
-
-fn bad_token() -> ServerError {
-    ServerError::Invalid { field: "page_token", message: "give the token that a page returned".to_owned() }
 }
 
 fn draw_salt() -> Result<Salt, ServerError> {
@@ -360,16 +355,5 @@ fn target(experiment: &Experiment, variation: &str) -> Result<Target, ServerErro
     match variation {
         "" => Ok(Target::Everything),
         key => Ok(Target::Variation(experiment.arm(key)?)),
-    }
-}
-
-fn page_size(asked: u32) -> Result<usize, ServerError> {
-    match asked {
-        0 => Ok(100),
-        size if size <= MAX_PAGE => Ok(size as usize),
-        size => {
-            let message = format!("{size} is over the limit of {MAX_PAGE}: ask for smaller pages");
-            Err(ServerError::Invalid { field: "page_size", message })
-        }
     }
 }

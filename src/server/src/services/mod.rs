@@ -2,6 +2,7 @@
 //! decide nothing.
 
 pub mod assignment;
+mod clients;
 pub mod event;
 pub mod experiment;
 pub mod result;
@@ -12,8 +13,10 @@ use inroad_store::Store;
 use tonic::{Request, Status};
 
 use crate::catalogue::Catalogue;
+use crate::clients::Clients;
 use crate::clock::WallClock;
-use crate::config::ServerConfig;
+use crate::config::{MAX_PAGE, ServerConfig};
+use crate::error::ServerError;
 use crate::exposures::Exposures;
 use crate::fold::Fold;
 use crate::metrics::Metrics;
@@ -40,6 +43,8 @@ pub struct Shared {
     pub exposures: Exposures,
     /// The newest events, for people to see.
     pub recent: Recent,
+    /// Who watches.
+    pub clients: Arc<Clients>,
     /// Turns true when the server goes away.
     pub stopping: tokio::sync::watch::Receiver<bool>,
 }
@@ -53,4 +58,20 @@ fn actor<T>(request: &Request<T>) -> Result<String, Status> {
         return Err(inroad_wire::status::invalid_fields([fault]));
     }
     Ok(text.to_owned())
+}
+
+/// How many entries of a page are asked for; 0 leaves it to us.
+fn page_size(asked: u32) -> Result<usize, ServerError> {
+    match asked {
+        0 => Ok(100),
+        size if size <= MAX_PAGE => Ok(size as usize),
+        size => {
+            let message = format!("{size} is over the limit of {MAX_PAGE}: ask for smaller pages");
+            Err(ServerError::Invalid { field: "page_size", message })
+        }
+    }
+}
+
+fn bad_token() -> ServerError {
+    ServerError::Invalid { field: "page_token", message: "give the token that a page returned".to_owned() }
 }
