@@ -12,9 +12,8 @@
     percent1: percent(1),
     percent2: percent(2),
     "signed-percent1": { ...percent(1), signDisplay: "exceptZero" },
-    num1: digits(1),
     num2: digits(2),
-    num3: digits(3),
+    num4: digits(4),
   };
   const formats = new Map();
   const format = (kind) => {

@@ -15,6 +15,8 @@ pub struct Client {
     pub sdk: String,
     /// Since when.
     pub connected_at: Timestamp,
+    /// Whether it lacks something for longer than it should.
+    pub is_behind: bool,
     /// The version of the snapshot that it was sent last.
     pub sent: u64,
     /// The version that it says it has applied; none if it says nothing.
@@ -73,10 +75,10 @@ impl Clients {
                                 td { (instant(client.connected_at)) }
                                 td { (number(client.sent as f64, Format::Int)) }
                                 td { @match client.applied {
-                                    Some(applied) => { (number(applied as f64, Format::Int)) @if applied < self.version { " " span.badge.alarm { "behind" } } },
+                                    Some(applied) => { (number(applied as f64, Format::Int)) @if client.is_behind { " " span.badge.alarm { "behind" } } },
                                     None => "–",
                                 } }
-                                td { @match client.lag_ms { Some(ms) => { (number(ms, Format::Num1)) " ms" }, None => "–" } }
+                                td { @match client.lag_ms { Some(ms) => { (number(ms, Format::Num2)) " ms" }, None => "–" } }
                                 td { (count(client.dropped_exposures)) }
                                 td { (count(client.dropped_outcomes)) }
                                 td { (count(client.queued)) }

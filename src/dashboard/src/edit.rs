@@ -102,7 +102,7 @@ impl Edit {
     }
 
     /// A field with its label, its help and its faults.
-    fn field(&self, name: &str, label: &str, help: &str, control: impl FnOnce(Described<'_>) -> Markup) -> Markup {
+    fn field(&self, name: &str, label: &str, help: &str, control: impl Fn(&Described<'_>) -> Markup) -> Markup {
         let faults = self.faults_at(name);
         let id = format!("f-{name}");
         let about = format!("a-{name}");
@@ -110,7 +110,7 @@ impl Edit {
         html! {
             div.field.wrong[!faults.is_empty()] {
                 label for=(id) { (label) }
-                (control(described))
+                (control(&described))
                 p.help id=(about) {
                     @for fault in &faults { strong.fault { (fault) } " " }
                     (help)
@@ -138,12 +138,12 @@ impl Edit {
                 legend { "What it is" }
                 @if self.key.is_some() { input type="hidden" name="key" value=(self.form.text("key")); }
                 @else { (self.input("key", "Key", "Lower case letters, digits, dots, dashes: sales.checkout-button. Callers ask by it, so it never changes.")) }
-                (self.field("description", "Description", "What is tried, and why.", Described::area))
+                (self.field("description", "Description", "What is tried, and why.", |d| d.area()))
                 (self.input("owner", "Owner", "Who answers for it."))
                 (self.input("tags", "Tags", "Separated by commas."))
                 (self.choice("lifetime", "Lifetime", "A temporary flag is reported when it has served everybody the same for two weeks.", &[("temporary", "temporary"), ("permanent", "permanent")]))
                 (self.fixed_input("unit", "Unit", "The context attribute that is randomised: user, account, … Left out, targetingKey."))
-                (self.field("audience", "Audience", "CEL over the context, such as country in [\"fr\", \"de\"] && account.tier == \"internal\". Left out, everybody.", Described::area))
+                (self.field("audience", "Audience", "CEL over the context, such as country in [\"fr\", \"de\"] && account.tier == \"internal\". Left out, everybody.", |d| d.area()))
                 (self.fixed_input("salt", "Salt", "Left out, one is drawn when it starts."))
             }
         }
@@ -245,7 +245,7 @@ impl Edit {
                 @for i in 0..rows {
                     fieldset.row {
                         legend { "Override " (i + 1) }
-                        (self.field(&format!("overrides.{i}.units"), "Unit keys", "One a line.", Described::area))
+                        (self.field(&format!("overrides.{i}.units"), "Unit keys", "One a line.", |d| d.area()))
                         (self.input(&format!("overrides.{i}.when"), "Or an expression", "account.tier == \"internal\""))
                         (self.input(&format!("overrides.{i}.variation"), "Get variation", ""))
                     }
@@ -269,15 +269,15 @@ impl Described<'_> {
         self.is_wrong.then_some("true")
     }
 
-    fn input(self, fixed: bool) -> Markup {
+    fn input(&self, fixed: bool) -> Markup {
         html! { input id=(self.id) name=(self.name) value=(self.value) readonly[fixed] aria-describedby=(self.about) aria-invalid=[self.wrong()] autocomplete="off" spellcheck="false"; }
     }
 
-    fn area(self) -> Markup {
+    fn area(&self) -> Markup {
         html! { textarea id=(self.id) name=(self.name) rows="2" aria-describedby=(self.about) aria-invalid=[self.wrong()] { (self.value) } }
     }
 
-    fn select(self, choices: &[(&str, &str)]) -> Markup {
+    fn select(&self, choices: &[(&str, &str)]) -> Markup {
         html! {
             select id=(self.id) name=(self.name) aria-describedby=(self.about) aria-invalid=[self.wrong()] {
                 @for (value, words) in choices { option value=(value) selected[*value == self.value] { (words) } }

@@ -13,7 +13,7 @@ pub use history::{AuditEntry, ChangedField, Decision, DecisionArm, changes};
 pub use results::{ArmMetric, Doubt, Metric};
 
 use crate::chart::text::{Format, instant, number};
-use crate::chart::{Bucket, LiftPoint, RevisionMark, allocation_over_time, lift_over_time, posteriors, strip};
+use crate::chart::{Bucket, LiftPoint, RevisionMark, allocation_over_time, lifts_over_time, posteriors, strip};
 use crate::shell::{live_part, state_badge};
 
 /// One arm, whatever is measured.
@@ -50,6 +50,8 @@ pub struct Done {
     pub clients: usize,
     /// How many of them have it.
     pub reached: usize,
+    /// How long half of them took at the most, milliseconds.
+    pub typical_ms: Option<f64>,
     /// How long the slowest of them took, milliseconds.
     pub slowest_ms: Option<f64>,
 }
@@ -216,6 +218,7 @@ impl Experiment {
         if self.generation == 0 {
             return html! {};
         }
+        let courses: Vec<_> = self.arms.iter().map(|arm| arm.course.clone()).collect();
         let lifts: Vec<_> = self.arms.iter().map(|arm| arm.posterior).collect();
         html! {
             section aria-labelledby="results-title" {
@@ -236,11 +239,7 @@ impl Experiment {
                     (posteriors(names, &lifts))
                     h3 { "Lift over time" }
                     p.lead { "The inner band is the 95% interval at that moment, the outer one holds at every moment at once." }
-                    div.cards {
-                        @for arm in self.arms.iter().skip(1) {
-                            div.card { (lift_over_time(&arm.name, &arm.course)) }
-                        }
-                    }
+                    (lifts_over_time(names, &courses))
                 }
             }
         }
@@ -346,7 +345,9 @@ impl Done {
                 @if self.clients == 0 { "No client is connected." }
                 @else if waiting == 0 {
                     "All " (number(self.clients as f64, Format::Int)) " connected clients have it"
-                    @if let Some(ms) = self.slowest_ms { ", the slowest after " (number(ms, Format::Num1)) " ms" }
+                    @if let (Some(half), Some(slowest)) = (self.typical_ms, self.slowest_ms) {
+                        ": half of them within " (number(half, Format::Num2)) " ms, the slowest after " (number(slowest, Format::Num2)) " ms"
+                    }
                     "."
                 }
                 @else {

@@ -196,12 +196,11 @@ impl Form {
         let tags: BTreeSet<&str> = self.text("tags").split(',').map(str::trim).filter(|tag| !tag.is_empty()).collect();
         document.insert("tags".to_owned(), json!(tags));
         document.insert("policy".to_owned(), reading.policy(base.get("policy")));
-        for (list, row) in [
-            ("variations", Reading::variation as fn(&mut Reading<'_>, usize) -> Value),
-            ("overrides", Reading::pinned),
-            ("metrics", Reading::metric),
-        ] {
-            let rows: Vec<Value> = (0..self.rows(list)).map(|i| row(&mut reading, i)).collect();
+        let rows = |list: &str| 0..self.rows(list);
+        let variations: Vec<Value> = rows("variations").map(|i| reading.variation(i)).collect();
+        let overrides: Vec<Value> = rows("overrides").map(|i| reading.pinned(i)).collect();
+        let metrics: Vec<Value> = rows("metrics").map(|i| reading.metric(i)).collect();
+        for (list, rows) in [("variations", variations), ("overrides", overrides), ("metrics", metrics)] {
             document.insert(list.to_owned(), Value::Array(rows));
         }
         if !reading.faults.is_empty() {

@@ -89,7 +89,7 @@ impl Funnel {
         let exposed = |arm: usize| found.reached.get(arm).and_then(|r| r.first()).copied().unwrap_or_default();
         let part = |n: u64, of: u64| if of == 0 { None } else { Some(n as f64 / of as f64) };
         html! {
-            (chart(&self.names, &self.steps, &found.reached))
+            (chart(&self.names, &self.steps, &found.reached, &found.lifts))
             div.scroll tabindex="0" role="region" aria-label="The funnel as a table" {
                 table.results {
                     caption { "Units that reached each step; drop-off is from the step before; lift is of reaching the step, per exposed unit, over control" }

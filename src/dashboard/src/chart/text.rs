@@ -22,6 +22,8 @@ pub(crate) enum Format {
     SignedPercent1,
     /// Two decimals.
     Num2,
+    /// Four decimals.
+    Num4,
 }
 
 impl Format {
@@ -34,6 +36,7 @@ impl Format {
             Self::Percent2 => "percent2",
             Self::SignedPercent1 => "signed-percent1",
             Self::Num2 => "num2",
+            Self::Num4 => "num4",
         }
     }
 
@@ -42,11 +45,12 @@ impl Format {
             Self::Int | Self::Percent0 => 0,
             Self::Percent1 | Self::SignedPercent1 => 1,
             Self::Percent2 | Self::Num2 => 2,
+            Self::Num4 => 4,
         }
     }
 
     fn is_percent(self) -> bool {
-        !matches!(self, Self::Int | Self::Num2)
+        !matches!(self, Self::Int | Self::Num2 | Self::Num4)
     }
 
     /// The number as text, and whether that is the number itself: of one too small or too large to write it is only said

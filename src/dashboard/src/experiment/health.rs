@@ -65,7 +65,7 @@ impl Health {
                     div.tile { b { (number(self.crossovers as f64, Format::Int)) } span { "units crossed over from control into a variation" } }
                     div.tile { b { (number(self.headroom, Format::Percent1)) } span {
                         "of the line is left to grow into"
-                        @if let Some(days) = self.days_of_headroom { ", about " (number(days, Format::Num1)) " days at this pace" }
+                        @if let Some(days) = self.days_of_headroom { ", about " (number(days, Format::Num2)) " days at this pace" }
                     } }
                     div.tile { b { (number(self.potential_value, Format::Percent2)) } span { "at most left to gain by going on" } }
                     div.tile { b { (number(self.stale_exposures as f64, Format::Int)) } span { "exposures by clients with old boundaries" } }
@@ -74,7 +74,7 @@ impl Health {
                 @if let Some(ratio) = &self.sample_ratio {
                     p { b { "Sample ratio. " }
                         @if ratio.p_value < 0.001 { "Exposures do not fall as the shares say: look for lost or doubled ones." } @else { "Exposures fall as the shares say." }
-                        " χ² = " (number(ratio.chi_squared, Format::Num2)) " with " (number(f64::from(ratio.degrees_of_freedom), Format::Int)) " degrees of freedom, p = " (number(ratio.p_value, Format::Num3))
+                        " χ² = " (number(ratio.chi_squared, Format::Num2)) " with " (number(f64::from(ratio.degrees_of_freedom), Format::Int)) " degrees of freedom, p = " (number(ratio.p_value, Format::Num4))
                         "; continuous alarm at odds of " (number(ratio.evidence, Format::Num2)) " to 1 (it speaks at 100)."
                     }
                 }

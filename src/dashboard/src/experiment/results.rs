@@ -67,7 +67,7 @@ impl Metric {
         let lifts = self.arms.iter().filter_map(|arm| arm.lift);
         // Wide intervals of arms that nobody has seen yet must not squeeze all others to a dot.
         let reach = lifts.map(|l| l.low.abs().max(l.high.abs())).filter(|r| r.is_finite()).fold(0.05_f64, f64::max).min(1.0);
-        let mean = |value: f64| if self.is_rate { number(value, Format::Percent2) } else { number(value, Format::Num3) };
+        let mean = |value: f64| if self.is_rate { number(value, Format::Percent2) } else { number(value, Format::Num4) };
         let is_guardrail = !self.guardrail.is_empty();
         html! {
             div.metric {

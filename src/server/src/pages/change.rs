@@ -206,7 +206,7 @@ fn consequences(pages: &Pages, experiment: &Experiment, action: Action, arm: Opt
     let share = arm.map_or(0.0, |arm| allocation.width_of(arm).share());
     let treated = 1.0 - allocation.width_of(Arm::CONTROL).share();
     let percent = |share: f64| format!("{:.2}%", 100.0 * share);
-    let clients = pages.shared.clients.summary().clients;
+    let clients = pages.shared.clients.list().len();
     let at_once = format!("{clients} connected clients hear of it at once; whoever asks the server gets it from the next call on.");
     let lines: Vec<String> = match action {
         Action::Start => vec![

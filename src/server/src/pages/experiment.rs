@@ -97,9 +97,10 @@ async fn gather(pages: &Pages, key: &str, asked: &Form) -> Result<view::Experime
         let reach = shared.clients.reached(version);
         view::Done {
             what: said(asked.text("did"), asked.text("variation")),
-            clients: reach.clients,
-            reached: reach.reached,
-            slowest_ms: reach.slowest.map(|slowest| slowest.as_secs_f64() * 1e3),
+            clients: reach.connected,
+            reached: reach.applied,
+            typical_ms: reach.to_applied.as_ref().map(|delays| delays.p50.as_secs_f64() * 1e3),
+            slowest_ms: reach.to_applied.as_ref().map(|delays| delays.max.as_secs_f64() * 1e3),
         }
     });
     let Some(generation) = experiment.generation_numbered(number) else { return Ok(found) };
@@ -371,7 +372,7 @@ fn marks(generation: &Generation, decisions: &[view::Decision]) -> Vec<RevisionM
         };
         RevisionMark {
             at: revision.effective_at,
-            number: revision.number,
+            number: u64::from(revision.number),
             title: format!("Revision {}: {why}", revision.number),
             href: if decided.is_some() { format!("#revision-{}", revision.number) } else { "#history".to_owned() },
         }

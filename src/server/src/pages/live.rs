@@ -2,6 +2,7 @@
 //! happens but a word now and then that keeps the connection open.
 
 use std::convert::Infallible;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use inroad_dashboard::form::Form;
 use tokio::time::{Instant, sleep_until};
 
 use super::Pages;
+use crate::clients::ClientState;
 
 /// The most pages that may follow at once.
 const MAX_OPEN: usize = 2_000;
@@ -71,6 +73,15 @@ struct Follower {
     _guard: Guard,
 }
 
+/// Why a follower woke.
+enum Woken {
+    Over,
+    Changed,
+    Counted,
+    Echo,
+    Slow,
+}
+
 impl Follower {
     /// Waits until there is something to say; false when it is over.
     async fn wait(&mut self) -> bool {
@@ -85,36 +96,56 @@ impl Follower {
             let far = now + Duration::from_secs(3600);
             let counts_matter = self.scope != Scope::Clients;
             let standings_matter = self.scope == Scope::Overview;
-            tokio::select! {
-                _ = self.stopping.wait_for(|stop| *stop) => return false,
-                heard = self.versions.changed() => {
-                    if heard.is_err() { return false }
-                    self.versions.mark_unchanged();
-                    self.echoes = echoes(self.scope, now);
+            let woken = tokio::select! {
+                _ = self.stopping.wait_for(|stop| *stop) => Woken::Over,
+                heard = self.versions.changed() => if heard.is_ok() { Woken::Changed } else { Woken::Over },
+                heard = self.counted.changed(), if counts_matter => if heard.is_ok() { Woken::Counted } else { Woken::Over },
+                heard = self.standings.changed(), if standings_matter => {
+                    if heard.is_ok() { Woken::Counted } else { Woken::Over }
                 }
-                heard = self.counted.changed(), if counts_matter => if heard.is_err() { return false },
-                heard = self.standings.changed(), if standings_matter => if heard.is_err() { return false },
-                () = sleep_until(echo.unwrap_or(far)) => {
+                () = sleep_until(echo.unwrap_or(far)) => Woken::Echo,
+                () = tokio::time::sleep(slow.unwrap_or(Duration::from_secs(3600))) => Woken::Slow,
+            };
+            match woken {
+                Woken::Over => return false,
+                Woken::Changed => self.echoes = echoes(self.scope, now),
+                Woken::Counted => {}
+                Woken::Echo => {
                     let passed = Instant::now();
                     self.echoes.retain(|at| *at > passed);
                 }
-                () = tokio::time::sleep(slow.unwrap_or(Duration::from_secs(3600))) => {
-                    if self.scope == Scope::Overview && !self.pages.shared.recent.is_lively(&self.pages.shared).await { continue }
-                    if self.scope == Scope::Clients {
-                        let now = self.pages.shared.clients.changes();
-                        if now == self.seen_clients { continue }
-                        self.seen_clients = now;
+                Woken::Slow if self.scope == Scope::Overview => {
+                    if !self.pages.shared.recent.is_lively(&self.pages.shared).await {
+                        continue;
                     }
+                }
+                Woken::Slow => {
+                    let clients = print(&self.pages.shared.clients.list());
+                    if clients == self.seen_clients {
+                        continue;
+                    }
+                    self.seen_clients = clients;
                 }
             }
             // What comes close together is told together.
             sleep_until(self.next).await;
             self.next = Instant::now() + GAP;
+            self.versions.mark_unchanged();
             self.counted.mark_unchanged();
             self.standings.mark_unchanged();
             return true;
         }
     }
+}
+
+/// Tells lists of clients apart.
+fn print(clients: &[ClientState]) -> u64 {
+    let mut hasher = foldhash::fast::FixedState::default().build_hasher();
+    for client in clients {
+        (client.stream, client.sent_version, client.applied_version, client.is_behind()).hash(&mut hasher);
+        (client.dropped_exposures, client.dropped_outcomes, client.queued_events).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// `GET /live?scope=…`

@@ -21,7 +21,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use inroad_dashboard::asset::{Asset, ICON, SCRIPT, STYLE};
 use inroad_dashboard::problem::problem;
-use inroad_dashboard::shell::{Notice, Page, Place, Reader};
+use inroad_dashboard::shell::{Notice, Page, Place};
 use maud::Markup;
 use tonic::Code;
 
@@ -62,7 +62,6 @@ pub fn routes(shared: Arc<Shared>) -> Router {
         .route("/experiments/{key}/edit", get(edit::form).post(edit::save))
         .route("/experiments/{key}/ask/{action}", get(change::ask))
         .route("/experiments/{key}/do/{action}", axum::routing::post(change::act))
-        .route("/experiments/{key}/funnel", get(look::funnel))
         .route("/playground", get(units::playground))
         .route("/feed", get(look::feed))
         .route("/clients", get(look::clients))
