@@ -35,6 +35,8 @@ use prost::Message;
 use tokio::sync::{Notify, mpsc};
 
 const WARM_UP: usize = 2;
+/// Clients report what they have applied within 300 ms; that work belongs to neither side's next turn.
+const SETTLE: Duration = Duration::from_millis(400);
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// When each of many heard of the same thing.
@@ -226,7 +228,7 @@ async fn run(flags: Flags) -> Fallible<()> {
             let (mut measured, mut floor) = (None, None);
             let (mut cpu, mut floor_cpu) = (0.0, 0.0);
             for turn in 0..2 {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(SETTLE).await;
                 let before = cpu_seconds();
                 // Ours first in the first round: the floor sends what we sent.
                 if turn == round % 2 {
