@@ -36,7 +36,8 @@ pub fn allocation_over_time(names: &[String], steps: &[Step], until: Timestamp, 
     let now: Vec<f64> = (0..arms).map(|arm| share(&last.1, arm)).collect();
     let sentence = sentence(names, &steps, &now, until);
     let plot = both(|size| {
-        let area = Area { left: 40.0, top: 6.0, right: size.width() - size.pick(30.0, 168.0), bottom: 6.0 + PLOT_HEIGHT };
+        let area =
+            Area { left: 40.0, top: 6.0, right: size.width() - size.pick(30.0, 168.0), bottom: 6.0 + PLOT_HEIGHT };
         let span = (from.as_micros() as f64, until.as_micros() as f64);
         let x = Scale::new(span, (area.left, area.right));
         let pins = pins(marks, &x, area.right);

@@ -7,8 +7,8 @@ use maud::{Markup, html};
 
 use super::Bucket;
 use super::draw::{
-    Size, arm, block, both, breadth, colour, figure, figure_at, heads, key, label, label_within, line, name_of, nothing,
-    picture, table,
+    Size, arm, block, both, breadth, colour, figure, figure_at, heads, key, label, label_within, line, name_of,
+    nothing, picture, table,
 };
 use super::scale::{Scale, px};
 use super::text::{self, Format};
@@ -132,14 +132,8 @@ fn striped(out: &mut String, (from, to): (f64, f64), (top, bottom): (f64, f64)) 
     while foot < to {
         let (first, last) = ((from - foot).clamp(0.0, height), (to - foot).clamp(0.0, height));
         if last > first {
-            let _ = write!(
-                out,
-                "M{} {}L{} {}",
-                px(foot + first),
-                px(bottom - first),
-                px(foot + last),
-                px(bottom - last)
-            );
+            let _ =
+                write!(out, "M{} {}L{} {}", px(foot + first), px(bottom - first), px(foot + last), px(bottom - last));
         }
         foot += STRIPE;
     }
