@@ -1,1 +1,109 @@
-//! What every plot keeps, whatever it is given.
+//! What every plot keeps, whatever it is given: names stay text, no style is inline, no number is none.
+
+use std::time::Duration;
+
+use super::*;
+
+const EVIL: &str = "<script>alert('x')</script>\" style=\"x";
+
+fn lift(low: f64, high: f64) -> Interval {
+    Interval { estimate: f64::midpoint(low, high), low, high }
+}
+
+/// All plots, with this many variations.
+fn all(variations: usize) -> Vec<String> {
+    let names: Vec<String> =
+        (0..=variations).map(|i| if i == 1 { EVIL.repeat(3) } else { format!("arm {i}") }).collect();
+    let at = |i: u64| Timestamp::from_micros(1_795_422_600_000_000).plus(Duration::from_secs(i * 3600));
+    let odd = [0.02, f64::NAN, 1e-12, f64::INFINITY, -3.0];
+    let arms = || 0..=variations;
+    let width = 1.0 / (variations + 1) as f64;
+    let mut buckets: Vec<Bucket> =
+        arms().map(|arm| Bucket { from: arm as f64 * width, to: (arm + 1) as f64 * width, arm }).collect();
+    buckets.push(Bucket { from: f64::NAN, to: 2.0, arm: 1 });
+    buckets.push(Bucket { from: 0.3, to: 0.3 + 1e-12, arm: variations + 3 });
+    let killed: Vec<bool> = arms().map(|arm| arm % 3 == 2).collect();
+    let steps: Vec<_> = (0..30).map(|i| (at(i), arms().map(|arm| odd[arm % 5]).collect())).collect();
+    let mark = |i| RevisionMark { at: at(i), number: i, title: EVIL.to_owned(), href: EVIL.to_owned() };
+    let marks: Vec<RevisionMark> = (0..30).map(mark).collect();
+    let hills: Vec<Option<(f64, f64)>> = arms().map(|arm| Some((odd[arm % 5], odd[(arm + 2) % 5]))).collect();
+    let known: Vec<Option<(f64, f64)>> =
+        arms().map(|arm| Some((0.01 * arm as f64, 50.0 / (arm as f64 + 1.0)))).collect();
+    let lifts = [lift(-0.1, 0.2), lift(-1.0, 1e43), lift(f64::NAN, f64::INFINITY), lift(0.2, 0.1)];
+    let point =
+        |i: u64| LiftPoint { at: at(i), lift: lifts[i as usize % 4], anytime: Some(lifts[(i as usize + 1) % 4]) };
+    let points: Vec<Vec<LiftPoint>> = arms().map(|arm| (0..arm as u64).map(point).collect()).collect();
+    let reached: Vec<Vec<u64>> = arms().map(|arm| vec![1000 * arm as u64, 500, u64::MAX]).collect();
+    let step_lifts: Vec<Vec<Option<Interval>>> = arms().map(|arm| vec![Some(lifts[arm % 4]), None]).collect();
+    let mut all = vec![
+        strip(&names, &buckets, &killed, Some(0.1)),
+        strip(&names, &buckets, &[], Some(f64::NAN)),
+        strip_small(&names, &buckets, &killed),
+        allocation_over_time(&names, &steps, at(30), &marks),
+        allocation_over_time(&names, &steps[..1], at(0), &marks),
+        posteriors(&names, &hills),
+        posteriors(&names, &known),
+        lifts_over_time(&names, &points),
+        lift_over_time(1, EVIL, &[point(0)], None),
+        funnel(&names, &[EVIL.to_owned(), "b".to_owned()], &reached, &step_lifts),
+        sparkline(&odd),
+        sparkline(&[f64::MAX, f64::MIN]),
+    ];
+    all.extend(lifts.map(|lift| interval_bar(lift, (-0.5, 0.5))));
+    all.extend([
+        strip(&names, &[], &[], None),
+        strip_small(&[], &[], &[]),
+        allocation_over_time(&names, &[], at(0), &[]),
+        posteriors(&[], &[]),
+        lifts_over_time(&names, &[]),
+        funnel(&names, &[], &[], &[]),
+        sparkline(&[]),
+    ]);
+    all.into_iter().map(maud::PreEscaped::into_string).collect()
+}
+
+#[test]
+fn whatever_is_given_names_stay_text_and_numbers_are_numbers() {
+    for variations in [1, 3, 64] {
+        for plot in all(variations) {
+            assert!(!plot.contains("<script") && !plot.contains(" style=\""), "{plot}");
+            assert!(
+                !plot.contains("<style") && !plot.contains("NaN") && !plot.contains(">inf") && !plot.contains("\"inf")
+            );
+            assert!(!plot.contains("-inf") && !plot.contains("inf "), "{plot}");
+            assert_eq!(
+                plot.matches("<svg").count(),
+                plot.matches("role=\"img\"").count() + plot.matches("role=\"group\"").count()
+            );
+            assert_eq!(
+                plot.matches("<svg").count(),
+                plot.split("<svg")
+                    .skip(1)
+                    .filter(|s| s.split('>').next().is_some_and(|s| s.contains("aria-label=\"")))
+                    .count()
+            );
+            assert!(!plot.contains(" id=\""), "two plots on a page would have the same id");
+        }
+    }
+}
+
+#[test]
+fn every_plot_has_its_table_and_nothing_has_a_sentence() {
+    let all = all(3);
+    for plot in all.iter().filter(|plot| plot.contains("<figure") && plot.contains("<svg")) {
+        assert!(
+            plot.contains("<summary>As a table</summary>")
+                && plot.contains("<caption>")
+                && plot.contains("scope=\"row\"")
+        );
+    }
+    assert_eq!(all.iter().filter(|plot| plot.starts_with("<p class=\"chart-none\">")).count(), 5);
+}
+
+#[test]
+fn a_small_strip_is_small() {
+    let names: Vec<String> = (0..5).map(|i| format!("arm {i}")).collect();
+    let buckets: Vec<Bucket> =
+        (0..9).map(|i| Bucket { from: f64::from(i) / 9.0, to: f64::from(i + 1) / 9.0, arm: i as usize % 5 }).collect();
+    assert!(strip_small(&names, &buckets, &[]).into_string().len() < 1000);
+}
