@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use inroad_assignment::{Arm, Experiment, Salt, Timestamp, UnitHasher, UnitKey, unit_digest};
+use inroad_assignment::{Experiment, Salt, Timestamp, UnitHasher, UnitKey, unit_digest};
 use inroad_policy::attribution::funnel::TimeRange;
 use inroad_store::{Change, Event, ExposureEvent, FunnelQuestion, SqliteOptions, SqliteStore, Store};
 use rusqlite::{Connection, params};

@@ -12,6 +12,9 @@
 //! the end of the range ([`Stays`]). Which units those are depends on their points and on the line, never on what they
 //! did; and within an epoch every arm's units are followed for as long as one another's.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use inroad_assignment::{Allocation, Arm, Generation, Kills, Point, Timestamp};
