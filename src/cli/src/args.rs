@@ -6,8 +6,8 @@ use crate::connect::ServerArgs;
 use crate::experiment::ExperimentCommand;
 use crate::output::Output;
 use crate::{
-    apply, assign, backup, bandit, counterfactual, demo, experiment, forget, plan, record, replay, results, serve,
-    simulate, watch,
+    apply, assign, backup, bandit, counterfactual, demo, experiment, forget, funnel, plan, record, replay, results,
+    serve, simulate, watch,
 };
 
 /// Multi-armed-bandit allocation that never moves a unit between variations.
@@ -40,6 +40,8 @@ enum Command {
     Record(record::RecordArgs),
     /// Show how each variation does
     Results(results::ResultsArgs),
+    /// Show how far units get through outcomes in order
+    Funnel(funnel::FunnelArgs),
     /// Tell every change as it happens
     Watch(watch::WatchArgs),
     /// Replay the log of a randomised trial through a running server
@@ -73,6 +75,7 @@ impl Cli {
             Command::Assign(args) => assign::run(args, server, out).await,
             Command::Record(args) => record::run(args, server, out).await,
             Command::Results(args) => results::run(args, server, out).await,
+            Command::Funnel(args) => funnel::run(args, server, out).await,
             Command::Watch(args) => watch::run(args, server, out).await,
             Command::Replay(args) => replay::run(*args, server, out).await,
             Command::Counterfactual(args) => counterfactual::run(&args, out),
@@ -117,6 +120,7 @@ mod tests {
             "inroad record -f events.jsonl",
             "inroad record outcome --unit user=alice --event visit --value -3",
             "inroad results k --wait",
+            "inroad funnel k view cart purchase --from 2026-01-31 --to 2026-02-28T12:00:00Z --json",
             "inroad watch",
             "inroad replay log.csv --experiment k --outcome visit,spend --floor 5%",
             "inroad bandit --rates 0.1,0.2,0.3 --horizon 1000",
@@ -142,6 +146,9 @@ mod tests {
             "inroad serve --store postgres://x",
             "inroad serve --retain-events always",
             "inroad backup",
+            "inroad funnel k",
+            "inroad funnel k 1 2 3 4 5 6 7 8 9",
+            "inroad funnel k view --from yesterday",
             "inroad counterfactual log.csv --propensity uniform --propensity-column p",
             "inroad counterfactual log.csv --set floor",
             "inroad forget alice",

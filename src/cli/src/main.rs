@@ -17,6 +17,7 @@ mod failure;
 #[cfg(test)]
 mod fake;
 mod forget;
+mod funnel;
 mod local;
 mod output;
 mod parse;

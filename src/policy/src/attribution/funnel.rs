@@ -158,8 +158,7 @@ impl FunnelTally {
             watched.count(reached);
         }
         if visit.compared {
-            let epoch =
-                EpochKey { tick: visit.from.tick(history.tick), revision: history.revision_at(visit.from) };
+            let epoch = EpochKey { tick: visit.from.tick(history.tick), revision: history.revision_at(visit.from) };
             let compared = self.compared.entry(epoch).or_insert_with(|| vec![Steps::default(); arms]);
             if let Some(compared) = compared.get_mut(visit.arm.index()) {
                 compared.count(reached);

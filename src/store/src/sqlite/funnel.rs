@@ -110,7 +110,8 @@ pub(super) fn funnel(source: Source<'_>, question: &FunnelQuestion) -> Result<Fu
         // Parts of the units' own digests that this round takes.
         let (first, last) = (round * PARTS / rounds, (round + 1) * PARTS / rounds);
         let found = on_all(&mut connections, PARTS, |connection, parts| task.visits(connection, parts, first..last))?;
-        let counted = on_all(&mut connections, last - first, |connection, parts| task.count(connection, parts, &found))?;
+        let counted =
+            on_all(&mut connections, last - first, |connection, parts| task.count(connection, parts, &found))?;
         counted.iter().for_each(|part| tally.add(part));
     }
     Ok(FunnelCounts { folded, tally })
