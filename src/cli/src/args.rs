@@ -6,7 +6,7 @@ use crate::connect::ServerArgs;
 use crate::experiment::ExperimentCommand;
 use crate::output::Output;
 use crate::{
-    apply, assign, backup, bandit, clients, counterfactual, demo, experiment, forget, plan, record, replay, results,
+    apply, assign, backup, bandit, clients, counterfactual, demo, experiment, forget, funnel, plan, record, replay, results,
     serve, simulate, watch,
 };
 
@@ -40,6 +40,8 @@ enum Command {
     Record(record::RecordArgs),
     /// Show how each variation does
     Results(results::ResultsArgs),
+    /// Show how far units get through outcomes in order
+    Funnel(funnel::FunnelArgs),
     /// Tell every change as it happens
     Watch(watch::WatchArgs),
     /// Show who is connected, how far behind, and when they had the last change
@@ -75,6 +77,7 @@ impl Cli {
             Command::Assign(args) => assign::run(args, server, out).await,
             Command::Record(args) => record::run(args, server, out).await,
             Command::Results(args) => results::run(args, server, out).await,
+            Command::Funnel(args) => funnel::run(args, server, out).await,
             Command::Watch(args) => watch::run(args, server, out).await,
             Command::Clients(args) => clients::run(args, server, out).await,
             Command::Replay(args) => replay::run(*args, server, out).await,
@@ -120,6 +123,7 @@ mod tests {
             "inroad record -f events.jsonl",
             "inroad record outcome --unit user=alice --event visit --value -3",
             "inroad results k --wait",
+            "inroad funnel k view cart purchase --from 2026-01-31 --to 2026-02-28T12:00:00Z --json",
             "inroad watch",
             "inroad clients --json",
             "inroad clients --at 17",
@@ -147,6 +151,9 @@ mod tests {
             "inroad serve --store postgres://x",
             "inroad serve --retain-events always",
             "inroad backup",
+            "inroad funnel k",
+            "inroad funnel k 1 2 3 4 5 6 7 8 9",
+            "inroad funnel k view --from yesterday",
             "inroad counterfactual log.csv --propensity uniform --propensity-column p",
             "inroad counterfactual log.csv --set floor",
             "inroad forget alice",

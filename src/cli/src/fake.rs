@@ -169,6 +169,10 @@ impl EventService for Fake {
 
 #[tonic::async_trait]
 impl ResultService for Fake {
+    async fn get_funnel(&self, _: Request<v1::GetFunnelRequest>) -> Answer<v1::GetFunnelResponse> {
+        Err(Status::unimplemented("no test asks for a funnel"))
+    }
+
     async fn get_results(&self, request: Request<v1::GetResultsRequest>) -> Answer<v1::GetResultsResponse> {
         self.answer(|inner| {
             let key = request.into_inner().key;

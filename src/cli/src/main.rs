@@ -18,6 +18,7 @@ mod failure;
 #[cfg(test)]
 mod fake;
 mod forget;
+mod funnel;
 mod local;
 mod output;
 mod parse;

@@ -136,7 +136,8 @@ fn metrics_text(r: &GetResultsResponse) -> String {
     table(&columns, (0..metrics).flat_map(of).map(|(arm, metric)| row(arm, metric)).collect())
 }
 
-fn within(interval: Option<&Interval>) -> String {
+/// An interval's two ends.
+pub(crate) fn within(interval: Option<&Interval>) -> String {
     interval.map_or_else(|| "–".to_owned(), |i| format!("{} to {}", signed_percent(i.low), signed_percent(i.high)))
 }
 

@@ -207,6 +207,26 @@ pub(crate) fn results(r: &v1::GetResultsResponse) -> Value {
     })
 }
 
+/// A funnel.
+pub(crate) fn funnel(r: &v1::GetFunnelResponse) -> Value {
+    let step = |s: &v1::FunnelStep| {
+        json!({
+            "event": s.event, "reached": s.reached, "dropped": s.dropped, "rate": s.rate, "step_rate": s.step_rate,
+            "compared_reached": s.compared_reached, "lift": lift_estimates(s.lift.as_ref()),
+        })
+    };
+    let arm = |a: &v1::FunnelArm| {
+        json!({
+            "variation": a.variation, "killed": a.killed, "exposed": a.exposed, "compared": a.compared,
+            "steps": a.steps.iter().map(step).collect::<Vec<_>>(),
+        })
+    };
+    json!({
+        "key": r.key, "generation": r.generation, "steps": r.steps, "from": time_json(r.from.as_ref()),
+        "to": time_json(r.to.as_ref()), "arms": r.arms.iter().map(arm).collect::<Vec<_>>(), "backlog": r.backlog,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,7 @@
 //! exposure, and every outcome to the arm served last before it; it lies at the tick of the event itself, under
 //! revision 0.
 
+pub mod funnel;
 mod record;
 #[cfg(test)]
 mod tests;

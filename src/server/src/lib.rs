@@ -13,6 +13,7 @@ pub mod error;
 pub mod explain;
 pub mod exposures;
 pub mod fold;
+pub mod funnel;
 pub mod http;
 pub mod ingest;
 pub mod metrics;

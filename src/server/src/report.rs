@@ -15,7 +15,7 @@ use crate::tallies::{better, epoch_tallies, measure};
 use crate::tick::tick_input;
 
 /// What results are drawn with: the same for everybody who looks.
-const RESULT_SEED: u64 = 1;
+pub(crate) const RESULT_SEED: u64 = 1;
 const DAY: Duration = Duration::from_secs(86_400);
 /// Over how long the pace of growth is taken.
 const PACE: Duration = Duration::from_secs(7 * 86_400);
@@ -134,9 +134,18 @@ impl Report {
     }
 }
 
-fn live(experiment: &Experiment) -> Vec<bool> {
+/// Which arms are not killed.
+pub(crate) fn live(experiment: &Experiment) -> Vec<bool> {
     let arms = (0..experiment.definition.variations().len()).filter_map(inroad_assignment::Arm::new);
     arms.map(|arm| !experiment.kills.arm(arm)).collect()
+}
+
+/// The prior that lifts are shown with.
+pub(crate) fn tau(experiment: &Experiment) -> f64 {
+    match experiment.definition.policy() {
+        Policy::Thompson(settings) => settings.tau,
+        Policy::Manual { .. } => ThompsonSettings::default().tau,
+    }
 }
 
 fn question<'a>(

@@ -10,6 +10,7 @@ pub mod catalogue;
 pub mod counts;
 pub mod error;
 pub mod event;
+pub mod funnel;
 mod record;
 pub mod sqlite;
 pub mod upkeep;
@@ -23,6 +24,7 @@ pub use catalogue::{AuditEntry, Change, DecisionRecord, Page, Stored};
 pub use counts::{Counts, FoldStep};
 pub use error::StoreError;
 pub use event::{Event, ExposureEvent, LoggedEvent, OutcomeEvent, Seq};
+pub use funnel::{FunnelCounts, FunnelQuestion};
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use upkeep::{Copied, Forget, Forgotten};
 
@@ -69,6 +71,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// The tallies of one generation.
     async fn counts(&self, experiment: &ExperimentKey, generation: u32) -> Result<Counts, StoreError>;
+
+    /// A funnel of one generation, counted out of everything that was folded before the call, all of it at one moment.
+    /// Meant for people: one is counted at a time, and others wait their turn.
+    async fn funnel(&self, question: FunnelQuestion) -> Result<FunnelCounts, StoreError>;
 
     /// Reads the log: events after `after`, at most `limit`.
     async fn read_log(&self, after: Seq, limit: usize) -> Result<Vec<LoggedEvent>, StoreError>;

@@ -38,18 +38,10 @@ pub(crate) fn encode(record: &UnitRecord) -> Vec<u8> {
 
 /// Reads a record; `None` if the bytes are none.
 pub(crate) fn decode(bytes: &[u8]) -> Option<UnitRecord> {
-    let (version, mut rest) = bytes.split_first()?;
-    if *version != VERSION {
-        return None;
-    }
-    let from = &mut rest;
-    let origin = i64::try_from(take_signed(from)?).ok()?;
     let mut exposures = Vec::new();
-    for _ in 0..take(from)? {
-        let arm = take_arm(from)?;
-        let revision = u32::try_from(take(from)?).ok()?;
-        exposures.push(Exposure { at: take_time(from, origin)?, revision, arm });
-    }
+    let mut rest = decode_exposures(bytes, &mut exposures)?;
+    let from = &mut rest;
+    let origin = exposures.first().map_or(0, |e| e.at.as_micros());
     let mut accumulated = Vec::new();
     for _ in 0..take(from)? {
         let metric = u16::try_from(take(from)?).ok()?;
@@ -62,6 +54,24 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<UnitRecord> {
         credited.push((metric, take_arm(from)?, take_time(from, origin)?));
     }
     rest.is_empty().then(|| UnitRecord::from_parts(exposures, accumulated, credited))
+}
+
+/// Reads the exposures at the head of a record into `exposures`, in their order, and gives the bytes that follow them:
+/// who asks about millions of units reads no more of each, and allocates nothing.
+pub(crate) fn decode_exposures<'a>(bytes: &'a [u8], exposures: &mut Vec<Exposure>) -> Option<&'a [u8]> {
+    exposures.clear();
+    let (version, mut rest) = bytes.split_first()?;
+    if *version != VERSION {
+        return None;
+    }
+    let from = &mut rest;
+    let origin = i64::try_from(take_signed(from)?).ok()?;
+    for _ in 0..take(from)? {
+        let arm = take_arm(from)?;
+        let revision = u32::try_from(take(from)?).ok()?;
+        exposures.push(Exposure { at: take_time(from, origin)?, revision, arm });
+    }
+    Some(rest)
 }
 
 /// Seven bits a byte, lowest first; the eighth says that there is more.

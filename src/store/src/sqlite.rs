@@ -6,6 +6,7 @@ mod catalogue;
 mod database;
 mod erase;
 mod fold;
+mod funnel;
 mod history;
 mod log;
 mod rows;
@@ -30,6 +31,7 @@ use crate::catalogue::{AuditEntry, Change, DecisionRecord, Page, Stored};
 use crate::counts::{Counts, FoldStep};
 use crate::error::StoreError;
 use crate::event::{Event, LoggedEvent, Seq};
+use crate::funnel::{FunnelCounts, FunnelQuestion};
 use crate::upkeep::{Copied, Forget, Forgotten};
 use database::{Readers, Tuning};
 use fold::{Fold, Shared};
@@ -86,6 +88,8 @@ struct Inner {
     fold: Mutex<Option<Fold>>,
     tallies: Tallies,
     folded: AtomicU64,
+    /// Taken to count a funnel: it has every core and as much memory as it may.
+    funnel: Mutex<()>,
     /// Taken to prune, blank or copy the log.
     tidying: Tidying,
     lock: Mutex<Option<File>>,
@@ -140,6 +144,7 @@ impl SqliteStore {
             fold: Mutex::new(Some(fold)),
             tallies: Tallies::default(),
             folded: AtomicU64::new(folded),
+            funnel: Mutex::new(()),
             tidying: Tidying::new(folder),
             lock: Mutex::new(Some(lock)),
         };
@@ -257,6 +262,16 @@ impl crate::Store for SqliteStore {
                 crossovers: flags.crossovers,
                 stale_exposures: flags.stale_exposures,
             })
+        })
+        .await
+    }
+
+    async fn funnel(&self, question: FunnelQuestion) -> Result<FunnelCounts, StoreError> {
+        self.blocking(move |inner| {
+            let _turn = inner.funnel.lock().unwrap_or_else(PoisonError::into_inner);
+            let Inner { writer, readers, tallies, folded, .. } = inner;
+            let source = funnel::Source { writer, readers, tallies, folded };
+            funnel::funnel(source, &question).map_err(|error| error.located(&inner.folder))
         })
         .await
     }

@@ -10,18 +10,19 @@ use inroad_wire::reason::status_to_wire;
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1::result_service_server::ResultService;
 use inroad_wire::v1::{
-    ArmResult, DelayCheck, GetResultsRequest, GetResultsResponse, Interval, LiftEstimates, MetricResult, NoveltyCheck,
-    SampleRatio,
+    ArmResult, DelayCheck, GetFunnelRequest, GetFunnelResponse, GetResultsRequest, GetResultsResponse, Interval,
+    LiftEstimates, MetricResult, NoveltyCheck, SampleRatio,
 };
 use tonic::{Request, Response, Status};
 
 use super::Shared;
 use crate::error::ServerError;
 use crate::explain::waits_for;
+use crate::funnel::funnel;
 use crate::report::{MetricReport, Report};
 
 /// The longest that a reader may wait for the counts to be complete.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub struct Results {
@@ -170,7 +171,8 @@ fn metric_results(experiment: &Experiment, counts: &Counts, report: &Report, arm
     metrics.map(result).collect()
 }
 
-fn lift_estimates(summary: &ArmSummary) -> Option<LiftEstimates> {
+/// Every estimate of an arm's lift; none of control's.
+pub(crate) fn lift_estimates(summary: &ArmSummary) -> Option<LiftEstimates> {
     let opinion = summary.opinion.as_ref();
     Some(LiftEstimates {
         credible: Some(interval(summary.lift?)),
@@ -209,5 +211,9 @@ fn verdict(experiment: &Experiment, report: &Report, moved: u64) -> String {
 impl ResultService for Results {
     async fn get_results(&self, request: Request<GetResultsRequest>) -> Result<Response<GetResultsResponse>, Status> {
         Ok(Response::new(results(&self.shared, request.into_inner()).await?))
+    }
+
+    async fn get_funnel(&self, request: Request<GetFunnelRequest>) -> Result<Response<GetFunnelResponse>, Status> {
+        Ok(Response::new(funnel(&self.shared, request.into_inner()).await?))
     }
 }

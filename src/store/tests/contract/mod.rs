@@ -3,6 +3,7 @@
 
 pub mod catalogue;
 pub mod counts;
+pub mod funnel;
 pub mod log;
 pub mod oracle;
 pub mod world;
@@ -78,6 +79,11 @@ macro_rules! store_contract_suite {
                 an_unknown_generation_is_looked_up
                 an_older_catalogue_changes_nothing
                 nobody_has_counted_nothing
+            ],
+            funnel: [
+                a_funnel_is_a_function_of_the_set_of_events
+                a_funnel_of_nothing_has_nobody_in_it
+                units_without_outcomes_and_outcomes_without_units_are_told_apart
             ],
         }
     };

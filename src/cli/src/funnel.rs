@@ -1,0 +1,141 @@
+//! `inroad funnel`: how far units get from their exposure, step by step, as a table.
+
+use std::time::Duration;
+
+use clap::Args;
+use inroad_assignment::Timestamp;
+use inroad_wire::time::timestamp_to_wire;
+use inroad_wire::v1::{FunnelArm, FunnelStep, GetFunnelRequest, GetFunnelResponse};
+use tonic::Request;
+
+use crate::connect::{Connection, ServerArgs};
+use crate::output::{Output, count, percent, signed_percent, table};
+use crate::parse;
+use crate::results::within;
+use crate::views;
+
+/// Which funnel.
+#[derive(Debug, Args)]
+pub(crate) struct FunnelArgs {
+    /// The experiment
+    key: String,
+    /// The event names of 1 to 8 outcomes, in order
+    #[arg(required = true, num_args = 1..=8, value_name = "EVENT")]
+    steps: Vec<String>,
+    /// Which generation [default: the running one]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    generation: u32,
+    /// Count what happened at or after this instant: 2026-01-31T09:00:00Z or 2026-01-31
+    #[arg(long, value_parser = parse::instant)]
+    from: Option<Timestamp>,
+    /// Count what happened before this instant
+    #[arg(long, value_parser = parse::instant)]
+    to: Option<Timestamp>,
+    /// Wait until every event acknowledged so far is counted
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait
+    #[arg(long, default_value = "30s", value_parser = parse::duration)]
+    timeout: Duration,
+}
+
+/// Shows it.
+pub(crate) async fn run(args: FunnelArgs, server: &ServerArgs, out: Output) -> anyhow::Result<()> {
+    let connection = Connection::open(server).await?;
+    let FunnelArgs { key, steps, generation, from, to, wait, timeout } = args;
+    let (from, to) = (from.map(timestamp_to_wire), to.map(timestamp_to_wire));
+    let mut request = Request::new(GetFunnelRequest { key, generation, steps, from, to, wait });
+    request.set_timeout(timeout);
+    let funnel = connection.results().get_funnel(request).await?.into_inner();
+    out.value(&views::funnel(&funnel))?;
+    Ok(out.line(text(&funnel))?)
+}
+
+fn text(r: &GetFunnelResponse) -> String {
+    let bound = |word: &str, at: Option<&prost_types::Timestamp>| {
+        at.map_or_else(String::new, |at| format!(", {word} {}", views::time_text(Some(at))))
+    };
+    let head = format!(
+        "{} generation {}{}{}",
+        r.key,
+        r.generation,
+        bound("from", r.from.as_ref()),
+        bound("before", r.to.as_ref())
+    );
+    let columns = ["variation", "step", "units", "of exposed", "of the step before", "lost", "lift", "95% interval"];
+    let none = || "–".to_owned();
+    let exposed = |arm: &FunnelArm| {
+        let name = if arm.killed { format!("{} (killed)", arm.variation) } else { arm.variation.clone() };
+        vec![name, "exposed".to_owned(), count(arm.exposed), none(), none(), none(), none(), none()]
+    };
+    let step = |(i, step): (usize, &FunnelStep)| {
+        let lift = step.lift.as_ref().and_then(|lift| lift.credible.as_ref());
+        vec![
+            String::new(),
+            format!("{} {}", i + 1, step.event),
+            count(step.reached),
+            step.rate.map_or_else(none, percent),
+            step.step_rate.map_or_else(none, percent),
+            count(step.dropped),
+            lift.map_or_else(none, |lift| signed_percent(lift.estimate)),
+            within(lift),
+        ]
+    };
+    let rows = r.arms.iter().flat_map(|arm| [exposed(arm)].into_iter().chain(arm.steps.iter().enumerate().map(step)));
+    let table = table(&columns, rows.collect());
+    let compared: Vec<String> = r
+        .arms
+        .iter()
+        .map(|arm| format!("{} {} of {}", arm.variation, count(arm.compared), count(arm.exposed)))
+        .collect();
+    let compared = format!("lifts compare units that were served one variation throughout: {}", compared.join(", "));
+    let backlog = match r.backlog {
+        0 => String::new(),
+        waiting => format!("\nnot yet counted: {}", count(waiting)),
+    };
+    format!("{head}\n\n{table}\n\n{compared}{backlog}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inroad_wire::v1::{Interval, LiftEstimates};
+
+    #[test]
+    fn a_funnel_reads_as_a_table() {
+        let lift = LiftEstimates {
+            credible: Some(Interval { estimate: 0.5, low: 0.25, high: 0.75 }),
+            ..LiftEstimates::default()
+        };
+        let step = |reached, dropped, rate, lift| FunnelStep {
+            event: "cart".to_owned(),
+            reached,
+            dropped,
+            rate: Some(rate),
+            step_rate: Some(rate),
+            lift,
+            ..FunnelStep::default()
+        };
+        let arm = |name: &str, exposed, step| FunnelArm {
+            variation: name.to_owned(),
+            exposed,
+            compared: exposed,
+            steps: vec![step],
+            ..FunnelArm::default()
+        };
+        let funnel = GetFunnelResponse {
+            key: "k".to_owned(),
+            generation: 1,
+            arms: vec![
+                arm("off", 1_000, step(100, 900, 0.1, None)),
+                arm("on", 3_000, step(450, 2_550, 0.15, Some(lift))),
+            ],
+            ..GetFunnelResponse::default()
+        };
+        let text = text(&funnel);
+        let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
+        assert_eq!(lines[3][..3], ["off", "exposed", "1,000"]);
+        assert_eq!(lines[4], ["1", "cart", "100", "10.00%", "10.00%", "900", "–", "–"]);
+        assert_eq!(lines[6], ["1", "cart", "450", "15.00%", "15.00%", "2,550", "+50.0%", "+25.0%", "to", "+75.0%"]);
+    }
+}

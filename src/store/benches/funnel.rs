@@ -1,0 +1,183 @@
+//! How long a person waits for a funnel beside ten million stored outcomes, in memory already as far as the system keeps
+//! files there.
+//!
+//! `cargo bench -p inroad-store --bench funnel -- [--outcomes N] [--units N] [--rounds N] [--folder PATH] [--json]`
+//!
+//! Units are exposed through the log and the fold. Outcomes are put into their table as the fold puts them there, a
+//! sorted batch after another, but not through it: that takes ten minutes and leaves the same rows.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark may stop at the first surprise")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use inroad_assignment::{Experiment, Salt, Timestamp, UnitHasher, UnitKey, unit_digest};
+use inroad_policy::attribution::funnel::TimeRange;
+use inroad_store::{Change, Event, ExposureEvent, FunnelQuestion, SqliteOptions, SqliteStore, Store};
+use rusqlite::{Connection, params};
+
+const EVENTS: [&str; 8] = ["view", "cart", "address", "payment", "purchase", "review", "share", "refund"];
+/// Outcomes that lie in one batch.
+const BATCH: usize = 250_000;
+
+struct Args {
+    outcomes: usize,
+    units: usize,
+    rounds: usize,
+    folder: Option<PathBuf>,
+    json: bool,
+}
+
+fn args() -> Args {
+    let mut args = Args { outcomes: 10_000_000, units: 2_000_000, rounds: 9, folder: None, json: false };
+    let mut given = std::env::args().skip(1);
+    while let Some(arg) = given.next() {
+        match arg.as_str() {
+            "--outcomes" => args.outcomes = given.next().unwrap().parse().unwrap(),
+            "--units" => args.units = given.next().unwrap().parse().unwrap(),
+            "--rounds" => args.rounds = given.next().unwrap().parse().unwrap(),
+            "--folder" => args.folder = Some(given.next().unwrap().into()),
+            "--json" => args.json = true,
+            // Cargo adds this by itself.
+            "--bench" => {}
+            other => panic!("{other}: known are --outcomes, --units, --rounds, --folder, --json"),
+        }
+    }
+    args
+}
+
+fn at(seconds: usize) -> Timestamp {
+    Timestamp::from_micros(1_760_000_000_000_000 + 1_000_000 * seconds as i64)
+}
+
+fn some(n: usize) -> usize {
+    let n = (n as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    ((n ^ (n >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 20) as usize
+}
+
+fn name(unit: usize) -> String {
+    format!("user-{unit:012}")
+}
+
+/// Four weeks in seconds.
+const WEEKS: usize = 28 * 86_400;
+
+fn experiment() -> Experiment {
+    let document = serde_json::json!({
+        "key": "checkout", "policy": {"kind": "thompson", "tick": "1h"},
+        "variations": [
+            {"key": "control", "payload": 0}, {"key": "a", "payload": 1, "share": 0.3},
+            {"key": "b", "payload": 2, "share": 0.3},
+        ],
+        "metrics": [{"key": "bought", "event": "purchase", "decision": true}],
+    });
+    let mut experiment = Experiment::create(serde_json::from_value(document).unwrap(), at(0));
+    experiment.start(at(0), Salt::parse("bench").unwrap()).unwrap();
+    experiment
+}
+
+async fn fill(store: &dyn Store, folder: &std::path::Path, experiment: &Arc<Experiment>, args: &Args) {
+    let change = Change {
+        expected_version: None,
+        experiment: Arc::clone(experiment),
+        actor: "bench".to_owned(),
+        action: "create".to_owned(),
+        at: at(0),
+        decision: None,
+    };
+    store.commit(change).await.unwrap();
+    let generation = experiment.generation().unwrap();
+    let hasher = UnitHasher::new(experiment.definition.key(), &generation.salt);
+    let exposure = |unit: usize| {
+        let (unit, when) = (name(unit), at(some(unit) % WEEKS));
+        let arm = generation.served(hasher.digest(UnitKey::parse(&unit).unwrap()).point(), when);
+        let (experiment, context) = (experiment.definition.key().clone(), String::new());
+        Event::Exposure(ExposureEvent { experiment, generation: 1, unit, arm, revision: 1, occurred_at: when, context })
+    };
+    let experiments = Arc::new(vec![Arc::clone(experiment)]);
+    for first in (0..args.units).step_by(500_000) {
+        let last = args.units.min(first + 500_000);
+        for group in (first..last).collect::<Vec<_>>().chunks(20_000) {
+            store.append(at(0), group.iter().map(|unit| exposure(*unit)).collect()).await.unwrap();
+        }
+        while store.fold(Arc::clone(&experiments), usize::MAX).await.unwrap().events > 0 {}
+        eprintln!("{last} units");
+    }
+    let mut state = Connection::open(folder.join("inroad.db")).unwrap();
+    state.execute_batch("PRAGMA synchronous = OFF; PRAGMA cache_size = -1000000").unwrap();
+    for first in (0..args.outcomes).step_by(BATCH) {
+        let last = args.outcomes.min(first + BATCH);
+        let row = |n: usize| {
+            // A unit does the eight in about their order, one or another of them twice, most not to the end.
+            let (unit, nth) = (some(n) % args.units, some(n + 7) % 1_000);
+            let event = [300, 500, 650, 750, 850, 900, 950].iter().filter(|bound| nth >= **bound).count();
+            let when = at(some(unit) % WEEKS + 3_600 * event + some(n + 3) % 7_200);
+            let kind = experiment.definition.unit();
+            let digest = unit_digest("", kind, UnitKey::parse(&name(unit)).unwrap());
+            (*digest.as_bytes(), format!("{n:08x}-0000-4000-8000-{:012x}", some(n) & 0xffff_ffff), event, when)
+        };
+        let mut rows: Vec<_> = (first..last).map(row).collect();
+        rows.sort_unstable();
+        let transaction = state.transaction().unwrap();
+        let mut insert = transaction.prepare_cached("INSERT INTO outcome VALUES (?1, ?2, ?3, ?4, ?5)").unwrap();
+        for (digest, id, event, when) in rows {
+            insert.execute(params![digest, id, EVENTS[event], when.as_micros(), 1_000_000]).unwrap();
+        }
+        drop(insert);
+        transaction.commit().unwrap();
+        if last.is_multiple_of(2_000_000) {
+            eprintln!("{last} outcomes");
+        }
+    }
+    state.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+}
+
+#[tokio::main]
+async fn main() {
+    let args = args();
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = args.folder.clone().unwrap_or_else(|| temporary.path().to_path_buf());
+    let folder = folder.join(format!("funnel-{}-{}", args.units, args.outcomes));
+    let experiment = Arc::new(experiment());
+    let store = SqliteStore::open(&folder, SqliteOptions::default()).unwrap();
+    if store.head() == 0 {
+        fill(&store, &folder, &experiment, &args).await;
+    }
+    let all = TimeRange { from: Timestamp::MIN, to: Timestamp::MAX };
+    let week = TimeRange { from: at(WEEKS / 4), to: at(WEEKS / 2) };
+    let mut figures: Vec<(&str, f64, f64)> = Vec::new();
+    for (what, steps, range) in [
+        ("one step", &EVENTS[4..5], all),
+        ("four steps", &EVENTS[..4], all),
+        ("eight steps", &EVENTS[..], all),
+        ("eight steps, one week", &EVENTS[..], week),
+    ] {
+        let mut took = Vec::new();
+        for round in 0..=args.rounds {
+            let steps = steps.iter().map(|step| (*step).to_owned()).collect();
+            let question = FunnelQuestion { experiment: Arc::clone(&experiment), generation: 1, steps, range };
+            let begun = Instant::now();
+            let counts = store.funnel(question).await.unwrap();
+            // The first round warms up.
+            if round > 0 {
+                took.push(begun.elapsed().as_secs_f64());
+            } else {
+                eprintln!("{what}: {:?}", counts.tally.watched);
+            }
+        }
+        took.sort_unstable_by(f64::total_cmp);
+        figures.push((what, took[took.len() / 2], took[took.len() - 1]));
+    }
+    store.close().await.unwrap();
+    if args.json {
+        let of = |(n, median, worst): &(&str, f64, f64)| {
+            ((*n).to_owned(), serde_json::json!({"median_s": median, "worst_s": worst}))
+        };
+        let figures: serde_json::Map<_, _> = figures.iter().map(of).collect();
+        println!("{}", serde_json::json!({"units": args.units, "outcomes": args.outcomes, "figures": figures}));
+    } else {
+        println!("beside {} units and {} outcomes", args.units, args.outcomes);
+        figures.iter().for_each(|(what, median, worst)| println!("{what:>28} {median:>8.3} s, at worst {worst:.3} s"));
+    }
+}
