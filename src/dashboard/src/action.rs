@@ -36,9 +36,21 @@ impl LinePreview {
         pairs.map(|(before, after)| (after - before).max(0.0)).chain(added.copied()).sum()
     }
 
+    /// The share of the line that stops seeing its variation and sees control, and the share that sees it again.
+    #[must_use]
+    pub fn switched(&self) -> (f64, f64) {
+        let arms = self.shares_after.iter().zip(self.killed_before.iter().zip(&self.killed_after));
+        arms.fold((0.0, 0.0), |(off, on), (share, killed)| match killed {
+            (false, true) => (off + share, on),
+            (true, false) => (off, on + share),
+            _ => (off, on),
+        })
+    }
+
     /// The change as a picture and as numbers.
     #[must_use]
     pub fn render(&self) -> Markup {
+        let (off, on) = self.switched();
         html! {
             div.preview {
                 h3 { "The line now" }
@@ -46,7 +58,9 @@ impl LinePreview {
                 h3 { "The line then" }
                 (strip(&self.names, &self.after, &self.killed_after, None))
                 dl.facts-grid {
-                    div { dt { "Moves from control into a variation" } dd { (number(self.moved(), Format::Percent2)) " of the line" } }
+                    @if off > 0.0 { div { dt { "Stops seeing its variation, sees control" } dd { (number(off, Format::Percent2)) " of the line" } } }
+                    @if on > 0.0 { div { dt { "Sees its variation again" } dd { (number(on, Format::Percent2)) " of the line" } } }
+                    @if off == 0.0 && on == 0.0 { div { dt { "Moves from control into a variation" } dd { (number(self.moved(), Format::Percent2)) " of the line" } } }
                     div { dt { "Units that leave a variation for another" } dd.zero { (number(self.leaves_a_variation, Format::Int)) } }
                 }
             }

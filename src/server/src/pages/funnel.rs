@@ -68,6 +68,7 @@ async fn ask_funnel(pages: &Pages, key: &str, asked: &Form, steps: Vec<String>) 
         steps: page.steps.clone(),
         from: from.map(timestamp_to_wire),
         to: to.map(timestamp_to_wire),
+        wait: false,
     };
     let begun = Instant::now();
     match crate::funnel::funnel(&pages.shared, request).await {
@@ -79,7 +80,8 @@ async fn ask_funnel(pages: &Pages, key: &str, asked: &Form, steps: Vec<String>) 
 
 fn found(answer: &v1::GetFunnelResponse, took_ms: f64) -> Found {
     let lift = |step: &v1::FunnelStep| {
-        step.lift.as_ref().map(|lift| Interval { estimate: lift.estimate, low: lift.low, high: lift.high })
+        let lift = step.lift.as_ref()?.credible.as_ref()?;
+        Some(Interval { estimate: lift.estimate, low: lift.low, high: lift.high })
     };
     Found {
         reached: answer.arms.iter().map(|arm| std::iter::once(arm.exposed).chain(arm.steps.iter().map(|s| s.reached)).collect()).collect(),

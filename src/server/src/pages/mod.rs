@@ -4,6 +4,7 @@
 mod change;
 mod edit;
 mod experiment;
+mod funnel;
 mod guard;
 mod live;
 mod look;
@@ -62,6 +63,7 @@ pub fn routes(shared: Arc<Shared>) -> Router {
         .route("/experiments/{key}/edit", get(edit::form).post(edit::save))
         .route("/experiments/{key}/ask/{action}", get(change::ask))
         .route("/experiments/{key}/do/{action}", axum::routing::post(change::act))
+        .route("/experiments/{key}/funnel", get(funnel::page))
         .route("/playground", get(units::playground))
         .route("/feed", get(look::feed))
         .route("/clients", get(look::clients))
