@@ -16,10 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("inroad-dashboard", &["inroad-assignment", "inroad-policy"]),
     ("inroad-sdk", &["inroad-assignment", "inroad-wire"]),
     ("inroad-simulations", &["inroad-assignment", "inroad-policy"]),
-    (
-        "inroad-server",
-        &["inroad-assignment", "inroad-policy", "inroad-store", "inroad-wire", "inroad-dashboard"],
-    ),
+    ("inroad-server", &["inroad-assignment", "inroad-policy", "inroad-store", "inroad-wire", "inroad-dashboard"]),
     (
         "inroad-cli",
         &["inroad-assignment", "inroad-policy", "inroad-wire", "inroad-sdk", "inroad-server", "inroad-simulations"],

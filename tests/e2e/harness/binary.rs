@@ -10,11 +10,20 @@ pub(crate) fn inroad() -> &'static Path {
     BINARY.get_or_init(build)
 }
 
-fn build() -> PathBuf {
-    // …/target/<profile>/deps/e2e-<hash>
+/// Cargo's folder for this profile, inside the target folder.
+fn profile_folder() -> PathBuf {
+    // …/target/<profile>/deps/<test>-<hash>
     let me = std::env::current_exe().expect("the test's own path");
-    let profile_folder = me.ancestors().nth(2).expect("target/<profile>");
-    let target = profile_folder.parent().expect("target");
+    me.ancestors().nth(2).expect("target/<profile>").to_path_buf()
+}
+
+/// Cargo's target folder: where what tests leave behind belongs.
+pub(crate) fn target_folder() -> PathBuf {
+    profile_folder().parent().expect("target").to_path_buf()
+}
+
+fn build() -> PathBuf {
+    let (profile_folder, target) = (profile_folder(), target_folder());
     let profile = match profile_folder.file_name().and_then(|name| name.to_str()).expect("a profile") {
         "debug" => "dev",
         other => other,

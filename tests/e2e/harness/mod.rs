@@ -12,7 +12,7 @@ mod trial;
 mod wait;
 
 pub(crate) use api::{Api, Refused, context, exposure_of, metric, outcome};
-pub(crate) use binary::inroad;
+pub(crate) use binary::{inroad, target_folder};
 pub(crate) use declare::{conversions, flag, manual_clock, thompson};
 pub(crate) use http::{gauge, get};
 pub(crate) use proxy::Proxy;
