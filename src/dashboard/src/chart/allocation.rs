@@ -37,7 +37,7 @@ pub fn allocation_over_time(names: &[String], steps: &[Step], until: Timestamp, 
     let sentence = sentence(names, &steps, &now, until);
     let plot = both(|size| {
         let area =
-            Area { left: 40.0, top: 6.0, right: size.width() - size.pick(30.0, 168.0), bottom: 6.0 + PLOT_HEIGHT };
+            Area { left: 40.0, top: 6.0, right: size.width() - size.pick(30.0, 230.0), bottom: 6.0 + PLOT_HEIGHT };
         let span = (from.as_micros() as f64, until.as_micros() as f64);
         let x = Scale::new(span, (area.left, area.right));
         let pins = pins(marks, &x, area.right);
@@ -144,9 +144,11 @@ fn drawn(
             (line((area.left, y.at(*value)), (area.right, y.at(*value)), "grid"))
             (figure_at(area.left - 6.0, y.at(*value) + 4.0, "tick end", *value, ticks.format))
         }
+        // Between very many bands, seams would be all that is seen.
+        @let seam = if now.len() > 20 { " seamless" } else { "" };
         @for i in 1..now.len() {
             @let edge = edge(steps, until, i, x, &y);
-            @if let Some(d) = edge { path class={ "share " (colour(i)) } d=(d) { title { (name_of(names, i)) } } }
+            @if let Some(d) = edge { path class={ "share " (colour(i)) (seam) } d=(d) { title { (name_of(names, i)) } } }
         }
         @for pin in pins { (line((pin.x, area.top), (pin.x, area.bottom), "pin-line")) }
         (area.times(x, (from, until), if size.is_wide() { 6 } else { 4 }))
@@ -156,7 +158,8 @@ fn drawn(
 
 /// The outline of what an arm has, above those before it; none if it never has anything.
 fn edge(steps: &[Step], until: Timestamp, arm: usize, x: &Scale, y: &Scale) -> Option<String> {
-    let (mut above, mut below): (Vec<(f64, f64)>, Vec<(f64, f64)>) = (Vec::new(), Vec::new());
+    let mut above: Vec<(f64, f64)> = Vec::new();
+    let mut below: Vec<(f64, f64)> = Vec::new();
     let mut is_there = false;
     for (i, (at, shares)) in steps.iter().enumerate() {
         let end = steps.get(i + 1).map_or(until, |next| next.0);
@@ -188,7 +191,9 @@ fn edge(steps: &[Step], until: Timestamp, arm: usize, x: &Scale, y: &Scale) -> O
 
 /// The larger arms named where they end.
 fn labels(size: Size, names: &[String], now: &[f64], area: &Area, y: &Scale) -> Markup {
-    let mut order: Vec<usize> = (0..now.len()).filter(|i| now[*i] > 0.0).collect();
+    // Where there are many, only the larger have a name here: all are in the key.
+    let least = if now.len() > 12 { 0.03 } else { 0.0 };
+    let mut order: Vec<usize> = (0..now.len()).filter(|i| now[*i] > least).collect();
     order.sort_by(|a, b| now[*b].total_cmp(&now[*a]).then(a.cmp(b)));
     order.truncate((PLOT_HEIGHT / LABEL_GAP) as usize);
     let treated: f64 = now.iter().skip(1).sum();
@@ -204,7 +209,7 @@ fn labels(size: Size, names: &[String], now: &[f64], area: &Area, y: &Scale) -> 
             path class="tie" d=(path(&[(x + 1.0, wanted), (x + 7.0, placed), (x + 9.0, placed)])) {}
             (svg_badge(*i, x + 19.0, placed))
             @if size.is_wide() {
-                (label_within(x + 31.0, placed + 4.0, "", &name_of(names, *i), 86.0))
+                (label_within(x + 31.0, placed + 4.0, "", &name_of(names, *i), 140.0))
                 (figure_at(size.width(), placed + 4.0, "end", now[*i], Format::Percent1))
             }
         }

@@ -21,7 +21,7 @@ pub(super) enum Size {
 impl Size {
     /// In units that are about pixels.
     pub(super) fn width(self) -> f64 {
-        if self.is_wide() { 680.0 } else { 320.0 }
+        if self.is_wide() { 780.0 } else { 320.0 }
     }
 
     /// Whether there is room for words.
@@ -118,7 +118,7 @@ pub(super) fn arm(names: &[String], arm: usize) -> Markup {
 
 /// The badge in a plot, its middle here.
 pub(super) fn svg_badge(arm: usize, x: f64, y: f64) -> Markup {
-    let (width, height) = (if arm > 9 { 18.0 } else { 13.0 }, 13.0);
+    let (width, height) = (if arm > 9 { 20.0 } else { 13.0 }, 13.0);
     html! {
         rect class={ "chip " (colour(arm)) } x=(px(x - width / 2.0)) y=(px(y - height / 2.0)) width=(width)
             height=(height) rx="2.5" {}
@@ -129,7 +129,7 @@ pub(super) fn svg_badge(arm: usize, x: f64, y: f64) -> Markup {
 /// Who is who, below a plot. An entry is an arm and what is said of it.
 pub(super) fn key(names: &[String], entries: &[(usize, Markup)]) -> Markup {
     html! {
-        ul class="key" {
+        ul class={ "key" @if entries.len() > 12 { " dense" } } {
             @for (i, said) in entries {
                 li { (badge(*i)) span class="name" title=(name_of(names, *i)) { bdi { (name_of(names, *i)) } } " " (said) }
             }
@@ -253,8 +253,8 @@ impl Area {
             (first, last) if first == last => first,
             (first, last) => format!("{first}–{last}"),
         };
-        // A label at the very end would stick out.
-        let inside = |x: f64| x > self.left + 12.0 && x < self.right - 14.0;
+        // A label at the very start would come under the numbers of the other axis.
+        let inside = |x: f64| x > self.left + 12.0;
         html! {
             (line((self.left, self.bottom), (self.right, self.bottom), "axis"))
             @for at in &times.values {

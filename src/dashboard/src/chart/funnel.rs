@@ -88,7 +88,7 @@ impl Data<'_> {
     fn drawn(&self, size: Size, shown: &[usize], sentence: &str) -> Markup {
         let group = HEAD + ROW * shown.len() as f64 + 8.0;
         let area = Area {
-            left: size.pick(24.0, 160.0),
+            left: size.pick(24.0, 190.0),
             top: 14.0,
             right: size.width() - size.pick(134.0, 232.0),
             bottom: 14.0 + group * self.steps.len() as f64,
@@ -97,7 +97,7 @@ impl Data<'_> {
         // Columns end here.
         let (of_exposed, went_on, lifted) = match size {
             Size::Narrow => (256.0, 320.0, None),
-            Size::Wide => (524.0, 604.0, Some(680.0)),
+            Size::Wide => (size.width() - 156.0, size.width() - 76.0, Some(size.width())),
         };
         let inside = html! {
             (label(of_exposed, 10.0, "unit end", "of exposed"))

@@ -5,8 +5,8 @@ use inroad_policy::Interval;
 use maud::{Markup, html};
 
 use super::draw::{
-    Area, Size, arm, arrow, block, both, colour, figure, heads, label, label_within, line, name_of, nothing, path,
-    picture, svg_badge, table,
+    Area, Size, arm, arrow, block, both, breadth, colour, figure, heads, label, label_within, line, name_of, nothing,
+    path, picture, svg_badge, table,
 };
 use super::scale::{Scale, Ticks, lift_range, px};
 use super::text::{self, Format};
@@ -79,9 +79,9 @@ fn sentence(names: &[String], known: &[(usize, f64, f64)]) -> String {
 fn drawn(size: Size, names: &[String], known: &[(usize, f64, f64)], range: (f64, f64), sentence: &str) -> Markup {
     let row = size.pick(64.0, 46.0);
     let area = Area {
-        left: size.pick(8.0, 172.0),
+        left: size.pick(8.0, 200.0),
         top: 20.0,
-        right: size.width() - size.pick(8.0, 168.0),
+        right: size.width() - size.pick(8.0, 204.0),
         bottom: 20.0 + row * known.len() as f64 + 6.0,
     };
     let x = Scale::new(range, (area.left, area.right));
@@ -134,29 +134,39 @@ fn hill(size: Size, names: &[String], (i, mean, sd): (usize, f64, f64), foot: f6
             (label_within(24.0, foot - 5.0, "", &name_of(names, i), area.left - 36.0))
             (numbers(size, foot - 12.0, foot + 3.0, &lift))
         } @else {
+            // Where the ends are too long to stand beside the name, the table has them.
+            @let (estimate, ends) = said(lift);
+            @let with_ends = breadth(&format!("{estimate} ({ends})"));
+            @let has_ends = with_ends < 225.0;
+            @let room = size.width() - 27.0 - if has_ends { with_ends } else { breadth(&estimate) };
             (svg_badge(i, 8.0, foot - 44.0))
-            (label_within(21.0, foot - 40.0, "halo", &name_of(names, i), 92.0))
-            (numbers(size, foot - 40.0, foot - 40.0, &lift))
+            (label_within(21.0, foot - 40.0, "halo", &name_of(names, i), room))
+            (in_one_line(size, foot - 40.0, &lift, has_ends))
         }
     }
 }
 
-/// The estimate and its ends, below each other or in one line; each is a number of its own for the script.
+/// A number within a text, marked for the script.
+fn part(value: f64) -> Markup {
+    let (text, exact) = Format::SignedPercent1.say(value);
+    html! { tspan data-n=[exact.then_some(value)] data-f=[exact.then(|| Format::SignedPercent1.name())] { (text) } }
+}
+
+/// The estimate, and below it its ends.
 fn numbers(size: Size, y: f64, y_ends: f64, lift: &Interval) -> Markup {
-    let part = |value: f64| {
-        let (text, exact) = Format::SignedPercent1.say(value);
-        html! { tspan data-n=[exact.then_some(value)] data-f=[exact.then(|| Format::SignedPercent1.name())] { (text) } }
-    };
     let right = size.width();
     html! {
-        @if size.is_wide() {
-            text class="strong end" x=(px(right)) y=(px(y)) { (part(lift.estimate)) }
-            text class="tick end" x=(px(right)) y=(px(y_ends)) { (part(lift.low)) " to " (part(lift.high)) }
-        } @else {
-            text class="end halo" x=(px(right)) y=(px(y)) {
-                tspan class="strong" { (part(lift.estimate)) }
-                tspan class="tick" { " (" (part(lift.low)) " to " (part(lift.high)) ")" }
-            }
+        text class="strong end" x=(px(right)) y=(px(y)) { (part(lift.estimate)) }
+        text class="tick end" x=(px(right)) y=(px(y_ends)) { (part(lift.low)) " to " (part(lift.high)) }
+    }
+}
+
+/// The same beside each other.
+fn in_one_line(size: Size, y: f64, lift: &Interval, has_ends: bool) -> Markup {
+    html! {
+        text class="end halo" x=(px(size.width())) y=(px(y)) {
+            tspan class="strong" { (part(lift.estimate)) }
+            @if has_ends { tspan class="tick" { " (" (part(lift.low)) " to " (part(lift.high)) ")" } }
         }
     }
 }

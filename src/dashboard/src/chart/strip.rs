@@ -222,12 +222,8 @@ fn tables(names: &[String], buckets: &[Bucket], shares: &[f64], is_killed: &impl
     };
     let held: Vec<_> = shares.iter().enumerate().map(held).collect();
     let piece = |b: &Bucket| {
-        let cells = vec![
-            text::number(b.to, Format::Percent2),
-            text::number(b.to - b.from, Format::Percent2),
-            html! { (arm(names, b.arm)) },
-        ];
-        (text::number(b.from, Format::Percent2), cells)
+        let cells = [b.from, b.to, b.to - b.from].map(|value| text::number(value, Format::Percent2));
+        (arm(names, b.arm), cells.to_vec())
     };
     let listed: Vec<_> = buckets.iter().take(LISTED).map(piece).collect();
     let caption = match buckets.len() {
@@ -236,6 +232,6 @@ fn tables(names: &[String], buckets: &[Bucket], shares: &[f64], is_killed: &impl
     };
     html! {
         (table("What each holds of the line", &heads(&["Variation", "Share", "Pieces", "State"]), &held))
-        (table(&caption, &heads(&["From", "To", "Share", "Variation"]), &listed))
+        (table(&caption, &heads(&["Variation", "From", "To", "Share"]), &listed))
     }
 }
