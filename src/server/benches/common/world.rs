@@ -29,6 +29,11 @@ pub(crate) struct World {
 impl World {
     /// A server with so many experiments that run: `exp-000`, `exp-001`, ….
     pub(crate) async fn start(experiments: usize) -> Fallible<Self> {
+        Self::with_variations(experiments, 2).await
+    }
+
+    /// The same, with so many variations beside control, a tenth of the line each; at most 9.
+    pub(crate) async fn with_variations(experiments: usize, variations: usize) -> Fallible<Self> {
         // Under target/, on a real disk: /tmp may be memory, where a commit costs nothing.
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         let config = ServerConfig {
@@ -41,7 +46,7 @@ impl World {
         let channel = connect(&address).await?;
         let mut world = Self { address, experiments: ExperimentServiceClient::new(channel), server, folder };
         for n in 0..experiments {
-            let experiment = Some(declared(n));
+            let experiment = Some(declared(n, variations));
             world.experiments.create_experiment(CreateExperimentRequest { experiment, validate_only: false }).await?;
             let start = StartExperimentRequest { key: key(n), etag: String::new() };
             world.experiments.start_experiment(start).await?;
@@ -70,8 +75,13 @@ pub(crate) fn key(n: usize) -> String {
     format!("exp-{n:03}")
 }
 
-/// Control and two variations with a tenth of the line each, one conversion metric, boundaries moved by people.
-fn declared(n: usize) -> Experiment {
+/// Control and variations with a tenth of the line each, one conversion metric, boundaries moved by people.
+fn declared(n: usize, variations: usize) -> Experiment {
+    let named = [("blue", "#0969da"), ("red", "#d1242f")];
+    let others = (named.len()..variations).map(|i| (format!("colour-{i}"), "#8250df"));
+    let named = named.into_iter().map(|(key, colour)| (key.to_owned(), colour));
+    let treated: Vec<_> = named.chain(others).take(variations).collect();
+    let treated = treated.iter().map(|(key, colour)| (key.as_str(), *colour));
     let variation = |key: &str, colour: &str| Variation {
         key: key.to_owned(),
         payload: Some(Payload { value: Some(Value::StringValue(colour.to_owned())) }),
@@ -81,7 +91,7 @@ fn declared(n: usize) -> Experiment {
     Experiment {
         key: key(n),
         description: "The colour of a button".to_owned(),
-        variations: vec![variation("control", "#1a7f37"), variation("blue", "#0969da"), variation("red", "#d1242f")],
+        variations: [("control", "#1a7f37")].into_iter().chain(treated).map(|(key, colour)| variation(key, colour)).collect(),
         metrics: vec![Metric {
             key: "purchase".to_owned(),
             event: "purchase".to_owned(),
