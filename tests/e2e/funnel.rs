@@ -53,7 +53,7 @@ async fn a_person_sees_where_units_are_lost() {
 
     let before = server.cli(&["funnel", KEY, "cart", "--to", "2020-01-01", "--json"]).await.ok().json();
     assert_eq!((&before["arms"][0]["exposed"], &before["arms"][0]["steps"][0]["rate"]), (&json!(0), &Value::Null));
-    let text = server.cli(&["funnel", KEY, "cart", "purchase"]).await.ok().out;
+    let text = server.cli(&["funnel", KEY, "cart", "purchase"]).await.ok().stdout;
     assert!(text.contains("1 cart") && text.contains("2 purchase"), "{text}");
     let refused = server.cli(&["funnel", KEY, "cart", "--from", "2026-01-02", "--to", "2026-01-01"]).await;
     assert_ne!(refused.code(), Some(0));
