@@ -14,6 +14,7 @@ mod errors;
 mod flips;
 mod flips_cut;
 mod full_disk;
+mod funnel;
 mod guardrails;
 mod lifecycle;
 mod policy;

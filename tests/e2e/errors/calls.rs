@@ -50,6 +50,11 @@ fn grow(variation: &str, amount: Option<Amount>, etag: &str) -> v1::GrowVariatio
     }
 }
 
+fn funnel(key: &str, steps: &[&str]) -> v1::GetFunnelRequest {
+    let steps = steps.iter().map(|step| (*step).to_owned()).collect();
+    v1::GetFunnelRequest { key: key.to_owned(), steps, ..v1::GetFunnelRequest::default() }
+}
+
 fn advance(key: &str, to: Option<Timestamp>) -> v1::AdvanceClockRequest {
     v1::AdvanceClockRequest { key: key.to_owned(), to }
 }
@@ -99,6 +104,55 @@ async fn a_call_that_cannot_be_meant_is_refused_with_what_to_do_and_changes_noth
         "ListRevisions, GetResults",
         "NOT_FOUND",
         e.list_revisions(v1::ListRevisionsRequest { key: key("button"), generation: 9 })
+    );
+    let mut r = api.result_service();
+    refused!(t, "no such experiment", "GetFunnel", "NOT_FOUND", r.get_funnel(funnel("nothing", &["cart"])));
+    refused!(
+        t,
+        "no such generation",
+        "GetFunnel",
+        "NOT_FOUND",
+        r.get_funnel(v1::GetFunnelRequest { generation: 9, ..funnel("button", &["cart"]) })
+    );
+
+    // Funnels.
+    refused!(t, "a funnel of no steps", "GetFunnel", "INVALID_ARGUMENT", r.get_funnel(funnel("button", &[])));
+    refused!(
+        t,
+        "a funnel of over 8 steps",
+        "GetFunnel",
+        "INVALID_ARGUMENT",
+        r.get_funnel(funnel("button", &["cart"; 9]))
+    );
+    refused!(
+        t,
+        "a step without a name",
+        "GetFunnel",
+        "INVALID_ARGUMENT",
+        r.get_funnel(funnel("button", &["cart", ""]))
+    );
+    refused!(
+        t,
+        "a step of over 128 bytes",
+        "GetFunnel",
+        "INVALID_ARGUMENT",
+        r.get_funnel(funnel("button", &[&"x".repeat(129)]))
+    );
+    let when = Some(at_second(START));
+    refused!(
+        t,
+        "a range that ends where it begins, or before",
+        "GetFunnel",
+        "INVALID_ARGUMENT",
+        r.get_funnel(v1::GetFunnelRequest { from: when, to: when, ..funnel("button", &["cart"]) })
+    );
+    let never = Some(Timestamp { seconds: i64::MAX, nanos: 7 });
+    refused!(
+        t,
+        "a range that begins at no instant",
+        "GetFunnel",
+        "INVALID_ARGUMENT",
+        r.get_funnel(v1::GetFunnelRequest { from: never, ..funnel("button", &["cart"]) })
     );
 
     // Declarations.

@@ -44,6 +44,10 @@ impl Api {
         EventServiceClient::new(self.channel.clone())
     }
 
+    pub(crate) fn result_service(&self) -> ResultServiceClient<Channel> {
+        ResultServiceClient::new(self.channel.clone())
+    }
+
     pub(crate) async fn create(&self, experiment: v1::Experiment) -> v1::Experiment {
         let request = v1::CreateExperimentRequest { experiment: Some(experiment), validate_only: false };
         good(self.experiments().create_experiment(request).await)
@@ -130,8 +134,7 @@ impl Api {
     /// Results with every event in them that was acknowledged before.
     pub(crate) async fn results(&self, key: &str) -> v1::GetResultsResponse {
         let request = v1::GetResultsRequest { key: key.to_owned(), generation: 0, wait: true };
-        let mut client = ResultServiceClient::new(self.channel.clone());
-        good(client.get_results(request).await)
+        good(self.result_service().get_results(request).await)
     }
 }
 
