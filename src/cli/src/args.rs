@@ -6,8 +6,8 @@ use crate::connect::ServerArgs;
 use crate::experiment::ExperimentCommand;
 use crate::output::Output;
 use crate::{
-    apply, assign, backup, bandit, clients, counterfactual, demo, experiment, forget, funnel, plan, record, replay, results,
-    serve, simulate, watch,
+    apply, assign, backup, bandit, clients, counterfactual, demo, experiment, forget, funnel, plan, record, replay,
+    results, serve, simulate, watch,
 };
 
 /// Multi-armed-bandit allocation that never moves a unit between variations.

@@ -20,7 +20,9 @@
     if (!formats.has(kind)) formats.set(kind, numbers[kind] ? new Intl.NumberFormat(locale, numbers[kind]) : null);
     return formats.get(kind);
   };
-  const day = new Intl.DateTimeFormat(locale, { month: "short", day: "numeric" });
+  // Axes are in UTC, as they say.
+  const day = new Intl.DateTimeFormat(locale, { month: "short", day: "numeric", timeZone: "UTC" });
+  const clock = new Intl.DateTimeFormat(locale, { timeStyle: "short", timeZone: "UTC" });
   const minute = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
   const second = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "long" });
 
@@ -29,9 +31,9 @@
       const f = format(node.dataset.f);
       if (f) node.textContent = f.format(Number(node.value));
     }
-    for (const node of root.querySelectorAll("text[data-n][data-f]")) {
+    for (const node of root.querySelectorAll("text[data-n][data-f], tspan[data-n][data-f]")) {
       const f = format(node.dataset.f);
-      if (f) node.textContent = (node.dataset.before || "") + f.format(Number(node.dataset.n)) + (node.dataset.after || "");
+      if (f) node.textContent = f.format(Number(node.dataset.n));
     }
     for (const node of root.querySelectorAll("time[datetime]")) {
       const at = new Date(node.dateTime);
@@ -40,9 +42,9 @@
         node.title = second.format(at);
       }
     }
-    for (const node of root.querySelectorAll("text[data-t]")) {
+    for (const node of root.querySelectorAll("text[data-t], tspan[data-t]")) {
       const at = new Date(node.dataset.t);
-      if (!Number.isNaN(at.getTime())) node.textContent = (node.dataset.f === "day" ? day : minute).format(at);
+      if (!Number.isNaN(at.getTime())) node.textContent = (node.dataset.f === "day" ? day : clock).format(at);
     }
   };
   // What was sent last, by part: a part whose HTML is the same is left alone, with what is open or chosen in it.

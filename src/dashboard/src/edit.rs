@@ -98,7 +98,11 @@ impl Edit {
     }
 
     fn faults_at(&self, name: &str) -> Vec<&str> {
-        self.faults.iter().filter(|fault| field_name(&fault.field) == name).map(|fault| fault.message.as_str()).collect()
+        self.faults
+            .iter()
+            .filter(|fault| field_name(&fault.field) == name)
+            .map(|fault| fault.message.as_str())
+            .collect()
     }
 
     /// A field with its label, its help and its faults.
@@ -106,7 +110,8 @@ impl Edit {
         let faults = self.faults_at(name);
         let id = format!("f-{name}");
         let about = format!("a-{name}");
-        let described = Described { name, id: &id, about: &about, value: self.form.text(name), is_wrong: !faults.is_empty() };
+        let described =
+            Described { name, id: &id, about: &about, value: self.form.text(name), is_wrong: !faults.is_empty() };
         html! {
             div.field.wrong[!faults.is_empty()] {
                 label for=(id) { (label) }
@@ -175,7 +180,12 @@ impl Edit {
 
     fn metrics(&self) -> Markup {
         let rows = self.form.rows("metrics") + 1;
-        let kinds = [("conversion", "conversion: did it happen"), ("count", "count: how often"), ("mean", "mean: sum of values per unit"), ("ratio", "ratio of two events' values")];
+        let kinds = [
+            ("conversion", "conversion: did it happen"),
+            ("count", "count: how often"),
+            ("mean", "mean: sum of values per unit"),
+            ("ratio", "ratio of two events' values"),
+        ];
         html! {
             fieldset {
                 legend { "Metrics" }

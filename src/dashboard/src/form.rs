@@ -75,7 +75,8 @@ impl Form {
     /// How many rows a list has, blank ones included.
     #[must_use]
     pub fn rows(&self, list: &str) -> usize {
-        let index = |name: &String| name.strip_prefix(list)?.strip_prefix('.')?.split('.').next()?.parse::<usize>().ok();
+        let index =
+            |name: &String| name.strip_prefix(list)?.strip_prefix('.')?.split('.').next()?.parse::<usize>().ok();
         self.fields.keys().filter_map(index).max().map_or(0, |last| last.saturating_add(1).min(256))
     }
 
@@ -144,7 +145,8 @@ impl Form {
             }
         }
         for (i, row) in rows_of(&value, "overrides") {
-            let units = row.get("units").and_then(Value::as_array).map(|units| units.iter().map(text).collect::<Vec<_>>());
+            let units =
+                row.get("units").and_then(Value::as_array).map(|units| units.iter().map(text).collect::<Vec<_>>());
             form.set(format!("overrides.{i}.units"), units.unwrap_or_default().join("\n"));
             for column in ["when", "variation"] {
                 form.set(format!("overrides.{i}.{column}"), row.get(column).map(text).unwrap_or_default());
@@ -167,7 +169,8 @@ impl Form {
         form.set("policy.kind", policy.get("kind").map(text).unwrap_or_default());
         for (name, kind) in SETTINGS {
             let Some(value) = policy.get(name) else { continue };
-            let shown = if kind == Setting::Percent { percent(value.as_f64().unwrap_or_default()) } else { text(value) };
+            let shown =
+                if kind == Setting::Percent { percent(value.as_f64().unwrap_or_default()) } else { text(value) };
             form.set(format!("policy.{name}"), shown);
         }
         if policy.get("shadow") == Some(&Value::Bool(true)) {
@@ -272,7 +275,8 @@ impl Reading<'_> {
             "object" => match serde_json::from_str::<Value>(&payload) {
                 Ok(value @ Value::Object(_)) => value,
                 Ok(_) => self.fault(field, "this is JSON, but no object: write it like {\"color\": \"green\"}"),
-                Err(error) => self.fault(field, format!("this is no JSON object ({error}): write it like {{\"color\": \"green\"}}")),
+                Err(error) => self
+                    .fault(field, format!("this is no JSON object ({error}): write it like {{\"color\": \"green\"}}")),
             },
             _ => json!(payload),
         };
@@ -286,7 +290,8 @@ impl Reading<'_> {
     fn pinned(&mut self, row: usize) -> Value {
         let text = |column: &str| self.form.text(&format!("overrides.{row}.{column}"));
         let mut pinned = json!({"variation": text("variation")});
-        let units: Vec<&str> = text("units").split(['\n', ',']).map(str::trim).filter(|unit| !unit.is_empty()).collect();
+        let units: Vec<&str> =
+            text("units").split(['\n', ',']).map(str::trim).filter(|unit| !unit.is_empty()).collect();
         if !units.is_empty() {
             pinned["units"] = json!(units);
         }
@@ -311,12 +316,18 @@ impl Reading<'_> {
             metric["denominator"] = json!(text("denominator"));
         }
         if !text("guardrail").is_empty() {
-            let margin = if text("margin").is_empty() { json!(0.0) } else { self.percent(format!("metrics[{row}].margin"), &text("margin")) };
+            let margin = if text("margin").is_empty() {
+                json!(0.0)
+            } else {
+                self.percent(format!("metrics[{row}].margin"), &text("margin"))
+            };
             metric["guardrail"] = json!({"action": text("guardrail"), "margin": margin});
         }
         // Alone, so that what does not read is told at its row.
         let faulty = self.faults.iter().any(|fault| fault.field.starts_with(&format!("metrics[{row}].")));
-        if let (false, Err(error)) = (faulty, serde_json::from_value::<inroad_assignment::document::MetricDoc>(metric.clone())) {
+        if let (false, Err(error)) =
+            (faulty, serde_json::from_value::<inroad_assignment::document::MetricDoc>(metric.clone()))
+        {
             let column = if error.to_string().contains("duration") { "window" } else { "key" };
             return self.fault(format!("metrics[{row}].{column}"), error.to_string());
         }
@@ -421,7 +432,10 @@ mod tests {
 
     #[test]
     fn numbers_are_read_as_people_type_them() {
-        assert_eq!([parse_number(" 12,5 "), parse_number("3"), parse_number("x"), parse_number("inf")], [Some(12.5), Some(3.0), None, None]);
+        assert_eq!(
+            [parse_number(" 12,5 "), parse_number("3"), parse_number("x"), parse_number("inf")],
+            [Some(12.5), Some(3.0), None, None]
+        );
         assert_eq!(percent(0.1 + 0.2), "30");
     }
 }

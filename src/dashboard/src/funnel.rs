@@ -3,8 +3,8 @@
 use inroad_policy::Interval;
 use maud::{Markup, html};
 
-use crate::chart::text::{Format, number};
 use crate::chart::funnel as chart;
+use crate::chart::text::{Format, number};
 use crate::experiment::lift_words;
 use crate::shell::live_part;
 

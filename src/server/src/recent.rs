@@ -59,7 +59,12 @@ impl Recent {
     }
 
     /// How many of the newest events fit, a minute: counted over the last minute, or over as much of it as is kept.
-    pub async fn per_minute(&self, shared: &Shared, fits: impl Fn(&Event) -> Option<usize>, kinds: usize) -> Result<Vec<f64>, StoreError> {
+    pub async fn per_minute(
+        &self,
+        shared: &Shared,
+        fits: impl Fn(&Event) -> Option<usize>,
+        kinds: usize,
+    ) -> Result<Vec<f64>, StoreError> {
         let now = shared.clock.now();
         self.with(shared, |events| {
             let (mut counts, mut seen, mut oldest) = (vec![0_u64; kinds], 0, now);
@@ -79,7 +84,8 @@ impl Recent {
     /// Whether anything came in the last two minutes, so that rates change without a further event.
     pub async fn is_lively(&self, shared: &Shared) -> bool {
         let now: Timestamp = shared.clock.now();
-        let lively = self.with(shared, |events| events.next().is_some_and(|e| now.since(e.received_at) < 2 * MINUTE)).await;
+        let lively =
+            self.with(shared, |events| events.next().is_some_and(|e| now.since(e.received_at) < 2 * MINUTE)).await;
         lively.unwrap_or(false)
     }
 }

@@ -113,7 +113,7 @@ fn rail(size: Size, area: &Area, pins: &[Pin<'_>]) -> Markup {
             @if !pins.is_empty() { (label(area.right, 11.0, "unit end", "revisions, to open ↓")) }
             @for pin in pins {
                 @if let Some(last) = pin.marks.last() {
-                    a class="pin" href=(last.href) aria-label=(pin.title()) {
+                    a class="revpin" href=(last.href) aria-label=(pin.title()) {
                         title { (pin.title()) }
                         rect class="hit" x=(px(pin.x - PIN_GAP / 2.0)) y="14" width=(PIN_GAP) height="20" {}
                         line x1=(px(pin.x)) x2=(px(pin.x)) y1="26" y2="34" {}

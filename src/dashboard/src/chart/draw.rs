@@ -108,7 +108,7 @@ pub(super) fn name_of(names: &[String], arm: usize) -> String {
 
 /// An arm's number on its colour, which tells it apart without the colour; control's is empty.
 pub(super) fn badge(arm: usize) -> Markup {
-    html! { span class={ "badge " (colour(arm)) } aria-hidden="true" { @if arm > 0 { (arm) } } }
+    html! { span class={ "armnumber " (colour(arm)) } aria-hidden="true" { @if arm > 0 { (arm) } } }
 }
 
 /// An arm in HTML: its badge and its name, which may be written from right to left.

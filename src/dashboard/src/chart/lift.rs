@@ -98,7 +98,7 @@ fn panel(arm: usize, points: &[LiftPoint], last: &LiftPoint, frame: Frame, sente
         (area.shares(&y, &Ticks::within(frame.lifts, 4), "lift over control"))
         (band(&anytime, &y, &format!("outer {colour}")))
         (band(&credible, &y, &format!("inner {colour}")))
-        @if y.side(0.0) == 0 { (line((area.left, y.at(0.0)), (area.right, y.at(0.0)), "zero")) }
+        @if y.side(0.0) == 0 { (line((area.left, y.at(0.0)), (area.right, y.at(0.0)), "zero-line")) }
         @if middle.len() > 1 { path class={ "line " (colour) } d=(path(&middle)) {} }
         // Until there the bands run on beyond the plot.
         @if let Some(x) = ends(|lift| lift.high, 1) { (beyond(x, area.top, -1.0, &colour)) }

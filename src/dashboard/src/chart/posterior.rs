@@ -89,7 +89,7 @@ fn drawn(size: Size, names: &[String], known: &[(usize, f64, f64)], range: (f64,
     let zero = x.at(0.0);
     let inside = html! {
         (area.shares_below(&x, &ticks, "lift over control"))
-        (line((zero, area.top - 4.0), (zero, area.bottom), "zero"))
+        (line((zero, area.top - 4.0), (zero, area.bottom), "zero-line"))
         // Near an edge the words lean to the side that has room.
         @let class = if zero < 60.0 { "unit" } else if zero > size.width() - 60.0 { "unit end" } else { "unit mid" };
         (label(zero, 11.0, class, "no difference"))

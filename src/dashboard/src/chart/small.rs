@@ -22,7 +22,7 @@ pub fn interval_bar(lift: Interval, range: (f64, f64)) -> Markup {
     html! {
         svg class="interval" viewBox="0 0 120 18" role="img" aria-label=(sentence) {
             (line((7.0, MIDDLE), (113.0, MIDDLE), "base"))
-            @if x.side(0.0) == 0 { (line((x.at(0.0), 1.0), (x.at(0.0), 17.0), "zero")) }
+            @if x.side(0.0) == 0 { (line((x.at(0.0), 1.0), (x.at(0.0), 17.0), "zero-line")) }
             @if is_sound {
                 (line((x.at(lift.low), MIDDLE), (x.at(lift.high).max(x.at(lift.low) + 0.8), MIDDLE), "whisker"))
                 @if x.side(lift.low) < 0 { (arrow(1.0, MIDDLE, -1, "bar")) }

@@ -70,7 +70,8 @@ pub fn changes(before: &Value, after: &Value) -> Vec<ChangedField> {
     leaves(String::new(), before, &mut old);
     leaves(String::new(), after, &mut new);
     let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    let shown = |leaves: &BTreeMap<String, String>, name: &String| leaves.get(name).map(|text| cut(text)).unwrap_or_default();
+    let shown =
+        |leaves: &BTreeMap<String, String>, name: &String| leaves.get(name).map(|text| cut(text)).unwrap_or_default();
     let changed = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
     changed.map(|name| ChangedField { field: name.clone(), from: shown(&old, name), to: shown(&new, name) }).collect()
 }

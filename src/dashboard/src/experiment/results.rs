@@ -4,8 +4,8 @@ use inroad_policy::Interval;
 use maud::{Markup, html};
 
 use super::{Experiment, lift_words};
-use crate::chart::text::{Format, number};
 use crate::chart::interval_bar;
+use crate::chart::text::{Format, number};
 
 /// What speaks against a number.
 #[derive(Debug, Clone)]
@@ -66,8 +66,10 @@ impl Metric {
     pub(super) fn render(&self, experiment: &Experiment) -> Markup {
         let lifts = self.arms.iter().filter_map(|arm| arm.lift);
         // Wide intervals of arms that nobody has seen yet must not squeeze all others to a dot.
-        let reach = lifts.map(|l| l.low.abs().max(l.high.abs())).filter(|r| r.is_finite()).fold(0.05_f64, f64::max).min(1.0);
-        let mean = |value: f64| if self.is_rate { number(value, Format::Percent2) } else { number(value, Format::Num4) };
+        let reach =
+            lifts.map(|l| l.low.abs().max(l.high.abs())).filter(|r| r.is_finite()).fold(0.05_f64, f64::max).min(1.0);
+        let mean =
+            |value: f64| if self.is_rate { number(value, Format::Percent2) } else { number(value, Format::Num4) };
         let is_guardrail = !self.guardrail.is_empty();
         html! {
             div.metric {

@@ -91,7 +91,11 @@ fn declared(n: usize, variations: usize) -> Experiment {
     Experiment {
         key: key(n),
         description: "The colour of a button".to_owned(),
-        variations: [("control", "#1a7f37")].into_iter().chain(treated).map(|(key, colour)| variation(key, colour)).collect(),
+        variations: [("control", "#1a7f37")]
+            .into_iter()
+            .chain(treated)
+            .map(|(key, colour)| variation(key, colour))
+            .collect(),
         metrics: vec![Metric {
             key: "purchase".to_owned(),
             event: "purchase".to_owned(),

@@ -88,7 +88,8 @@ pub(super) async fn ask(
     RawQuery(query): RawQuery,
 ) -> Response {
     let form = Form::parse(query.unwrap_or_default().as_bytes());
-    let asked = Action::parse(&action).ok_or_else(unknown_action).and_then(|action| confirm(&pages, &key, action, &form));
+    let asked =
+        Action::parse(&action).ok_or_else(unknown_action).and_then(|action| confirm(&pages, &key, action, &form));
     match asked {
         Ok(confirm) => Sheet::new(&confirm.button, Place::Elsewhere, confirm.render(&caller.reader)).send(&caller),
         Err(error) => refused(&caller, error),
@@ -137,7 +138,8 @@ fn confirm(pages: &Pages, key: &str, action: Action, form: &Form) -> Result<Conf
             let proposed = arm.unwrap_or(Arm::CONTROL);
             let served = |arm: &Arm| experiment.kills.served(*arm) == *arm;
             let arms = (0..experiment.definition.variations().len()).filter_map(Arm::new).filter(served);
-            let choices: Vec<_> = arms.filter_map(|arm| Some(experiment.definition.variation(arm)?.key.to_string())).collect();
+            let choices: Vec<_> =
+                arms.filter_map(|arm| Some(experiment.definition.variation(arm)?.key.to_string())).collect();
             let chosen = experiment.definition.variation(proposed).map(|v| v.key.to_string()).unwrap_or_default();
             after.conclude(Arm::CONTROL)?;
             question = Question::Ship { choices, chosen };
@@ -149,7 +151,10 @@ fn confirm(pages: &Pages, key: &str, action: Action, form: &Form) -> Result<Conf
         }
         Action::Reallocate => {
             if experiment.status != Status::Running {
-                return Err(ServerError::Invalid { field: "action", message: "only a running experiment is reallocated: start it".to_owned() });
+                return Err(ServerError::Invalid {
+                    field: "action",
+                    message: "only a running experiment is reallocated: start it".to_owned(),
+                });
             }
             is_shown = false;
         }
@@ -159,12 +164,16 @@ fn confirm(pages: &Pages, key: &str, action: Action, form: &Form) -> Result<Conf
                 message: "say which variation is to grow; control only gives".to_owned(),
             })?;
             let typed = form.text("amount").to_owned();
-            question = Question::Amount { how: form.text("how").to_owned(), amount: if typed.is_empty() { "2".to_owned() } else { typed.clone() } };
+            question = Question::Amount {
+                how: form.text("how").to_owned(),
+                amount: if typed.is_empty() { "2".to_owned() } else { typed.clone() },
+            };
             is_shown = !typed.is_empty();
             if is_shown {
-                let grown = amount(form).and_then(|amount| growth_width(experiment, arm, Some(amount))).and_then(|width| {
-                    Ok(after.grow(&[(arm, width)], Cause::Grown, now, now.plus(shared.config.lead))?)
-                });
+                let grown =
+                    amount(form).and_then(|amount| growth_width(experiment, arm, Some(amount))).and_then(|width| {
+                        Ok(after.grow(&[(arm, width)], Cause::Grown, now, now.plus(shared.config.lead))?)
+                    });
                 if let Err(refused) = grown {
                     error = Some(refused.to_string());
                     is_shown = false;
@@ -207,7 +216,9 @@ fn consequences(pages: &Pages, experiment: &Experiment, action: Action, arm: Opt
     let treated = 1.0 - allocation.width_of(Arm::CONTROL).share();
     let percent = |share: f64| format!("{:.2}%", 100.0 * share);
     let clients = pages.shared.clients.list().len();
-    let at_once = format!("{clients} connected clients hear of it at once; whoever asks the server gets it from the next call on.");
+    let at_once = format!(
+        "{clients} connected clients hear of it at once; whoever asks the server gets it from the next call on."
+    );
     let lines: Vec<String> = match action {
         Action::Start => vec![
             "Every variation gets its share below; everybody else sees control.".to_owned(),
@@ -262,8 +273,11 @@ fn consequences(pages: &Pages, experiment: &Experiment, action: Action, arm: Opt
 /// The line now and then. What leaves one variation for another is measured on both, not asserted.
 pub(super) fn preview(before: &Experiment, after: &Experiment) -> LinePreview {
     let (old, new) = (before.latest_allocation(), after.latest_allocation());
-    let all = |experiment: &Experiment| (0..experiment.definition.variations().len()).filter_map(Arm::new).collect::<Vec<_>>();
-    let shares = |allocation: &Allocation, arms: &[Arm]| arms.iter().map(|arm| allocation.width_of(*arm).share()).collect();
+    let all = |experiment: &Experiment| {
+        (0..experiment.definition.variations().len()).filter_map(Arm::new).collect::<Vec<_>>()
+    };
+    let shares =
+        |allocation: &Allocation, arms: &[Arm]| arms.iter().map(|arm| allocation.width_of(*arm).share()).collect();
     let killed = |experiment: &Experiment, arms: &[Arm]| -> Vec<bool> {
         arms.iter().map(|arm| !arm.is_control() && experiment.kills.served(*arm).is_control()).collect()
     };
@@ -283,7 +297,8 @@ pub(super) fn preview(before: &Experiment, after: &Experiment) -> LinePreview {
 /// The share of the line that a variation owned before and another arm owns after.
 fn leaves(old: &Allocation, new: &Allocation) -> f64 {
     let (old, new) = (buckets(old), buckets(new));
-    let pairs = old.iter().filter(|b| b.arm > 0).flat_map(|b| new.iter().filter(|a| a.arm != b.arm).map(move |a| (b, a)));
+    let pairs =
+        old.iter().filter(|b| b.arm > 0).flat_map(|b| new.iter().filter(|a| a.arm != b.arm).map(move |a| (b, a)));
     pairs.map(|(b, a)| (b.to.min(a.to) - b.from.max(a.from)).max(0.0)).sum()
 }
 
@@ -308,7 +323,13 @@ pub(super) async fn act(
     }
 }
 
-async fn act_out(pages: &Arc<Pages>, caller: &Caller, key: &str, action: Action, form: &Form) -> Result<u64, tonic::Status> {
+async fn act_out(
+    pages: &Arc<Pages>,
+    caller: &Caller,
+    key: &str,
+    action: Action,
+    form: &Form,
+) -> Result<u64, tonic::Status> {
     let (key, etag) = (key.to_owned(), form.text("etag").to_owned());
     let variation = form.text("variation").to_owned();
     let calls = &pages.experiments;
@@ -337,7 +358,14 @@ async fn act_out(pages: &Arc<Pages>, caller: &Caller, key: &str, action: Action,
 }
 
 /// The same question once more, with why it was refused: nothing that was typed is lost.
-fn ask_again(pages: &Pages, caller: &Caller, key: &str, action: Action, form: &Form, status: &tonic::Status) -> Response {
+fn ask_again(
+    pages: &Pages,
+    caller: &Caller,
+    key: &str,
+    action: Action,
+    form: &Form,
+    status: &tonic::Status,
+) -> Response {
     match confirm(pages, key, action, form) {
         Ok(mut again) => {
             again.error = Some(if status.code() == Code::Aborted {
@@ -345,7 +373,8 @@ fn ask_again(pages: &Pages, caller: &Caller, key: &str, action: Action, form: &F
             } else {
                 inroad_wire::status::describe(status)
             });
-            Sheet::new(&again.button, Place::Elsewhere, again.render(&caller.reader)).send_as(caller, http_code(status.code()))
+            Sheet::new(&again.button, Place::Elsewhere, again.render(&caller.reader))
+                .send_as(caller, http_code(status.code()))
         }
         Err(_) => refused_status(caller, status),
     }

@@ -96,7 +96,10 @@ pub(super) async fn create(State(pages): Site, caller: Caller, body: Bytes) -> R
     let request = v1::CreateExperimentRequest { experiment: Some(definition_to_wire(&document)), validate_only };
     match pages.experiments.create_experiment(signed(&caller, request)).await {
         Ok(_) if validate_only => {
-            edit.preview = Some(Preview { changed: changes(&serde_json::Value::Null, &json(&document)), line: first_line(&pages, document) });
+            edit.preview = Some(Preview {
+                changed: changes(&serde_json::Value::Null, &json(&document)),
+                line: first_line(&pages, document),
+            });
             send(&caller, &edit, StatusCode::OK)
         }
         Ok(made) => {
@@ -179,7 +182,12 @@ pub(super) async fn save(State(pages): Site, caller: Caller, Path(key): Path<Str
 }
 
 /// Nothing is overwritten: the form stays, and shows what saving it now would change of what somebody else has saved.
-fn changed_meanwhile(caller: &Caller, mut edit: Edit, entry: &Entry, changed: Vec<inroad_dashboard::experiment::ChangedField>) -> Response {
+fn changed_meanwhile(
+    caller: &Caller,
+    mut edit: Edit,
+    entry: &Entry,
+    changed: Vec<inroad_dashboard::experiment::ChangedField>,
+) -> Response {
     edit.etag = entry.version.to_string();
     edit.error = Some(
         "Somebody changed this experiment while you were editing. Nothing was saved. Below is what saving your form now would change; look, then save again."
@@ -189,7 +197,11 @@ fn changed_meanwhile(caller: &Caller, mut edit: Edit, entry: &Entry, changed: Ve
     send(caller, &edit, StatusCode::CONFLICT)
 }
 
-fn update_line(pages: &Arc<Pages>, entry: &Entry, document: DefinitionDoc) -> Option<inroad_dashboard::action::LinePreview> {
+fn update_line(
+    pages: &Arc<Pages>,
+    entry: &Entry,
+    document: DefinitionDoc,
+) -> Option<inroad_dashboard::action::LinePreview> {
     if entry.experiment.generations.is_empty() {
         return first_line(pages, document);
     }

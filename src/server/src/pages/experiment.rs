@@ -141,8 +141,9 @@ fn said(action: &str, variation: &str) -> String {
 fn frame(experiment: &Experiment, results: &v1::GetResultsResponse, now: Timestamp) -> view::Experiment {
     let definition = &experiment.definition;
     let generation = experiment.generation_numbered(results.generation);
-    let allocation =
-        generation.and_then(Generation::latest).map_or_else(|| experiment.latest_allocation(), |r| Arc::clone(&r.allocation));
+    let allocation = generation
+        .and_then(Generation::latest)
+        .map_or_else(|| experiment.latest_allocation(), |r| Arc::clone(&r.allocation));
     let name = |arm: Arm| definition.variation(arm).map(|v| v.key.to_string()).unwrap_or_default();
     let arms = (0..definition.variations().len()).filter_map(Arm::new);
     let shipped = match experiment.status {
@@ -182,7 +183,12 @@ fn frame(experiment: &Experiment, results: &v1::GetResultsResponse, now: Timesta
         floor: definition.policy().floor().share(),
         steps: Vec::new(),
         marks: Vec::new(),
-        metrics: definition.metrics().iter().enumerate().map(|(i, m)| view_metric(m, i, definition.decision_metric(), results)).collect(),
+        metrics: definition
+            .metrics()
+            .iter()
+            .enumerate()
+            .map(|(i, m)| view_metric(m, i, definition.decision_metric(), results))
+            .collect(),
         health: health(experiment, results, is_newest),
         decisions: Vec::new(),
         audit: Vec::new(),
@@ -202,7 +208,11 @@ fn policy(policy: &Policy) -> String {
     };
     match policy {
         Policy::Manual { floor, tick } => {
-            format!("people move the boundaries; control keeps {:.1}%; results are cut every {}", 100.0 * floor.share(), length(*tick))
+            format!(
+                "people move the boundaries; control keeps {:.1}%; results are cut every {}",
+                100.0 * floor.share(),
+                length(*tick)
+            )
         }
         Policy::Thompson(s) => format!(
             "Thompson sampling{}, deciding every {}; control keeps {:.1}%; at most {:.0}% of the line moves in a day",
@@ -241,11 +251,18 @@ fn interval(interval: &v1::Interval) -> Interval {
     Interval { estimate: interval.estimate, low: interval.low, high: interval.high }
 }
 
-fn view_metric(metric: &Metric, index: usize, decides: Option<usize>, results: &v1::GetResultsResponse) -> view::Metric {
+fn view_metric(
+    metric: &Metric,
+    index: usize,
+    decides: Option<usize>,
+    results: &v1::GetResultsResponse,
+) -> view::Metric {
     let kind = match &metric.kind {
         MetricKind::Conversion => format!("Whether {} happened to the unit", metric.event),
         MetricKind::Count => format!("How often {} happened to the unit", metric.event),
-        MetricKind::Mean { cap: Some(cap) } => format!("The sum of {}'s values per unit, at most {cap} each", metric.event),
+        MetricKind::Mean { cap: Some(cap) } => {
+            format!("The sum of {}'s values per unit, at most {cap} each", metric.event)
+        }
         MetricKind::Mean { cap: None } => format!("The sum of {}'s values per unit", metric.event),
         MetricKind::Ratio { denominator } => format!("The values of {} over those of {denominator}", metric.event),
     };
@@ -283,7 +300,9 @@ fn view_arm_metric(result: &v1::MetricResult) -> view::ArmMetric {
         doubts.push(view::Doubt { text });
     }
     if result.novelty.as_ref().is_some_and(|novelty| novelty.changed) {
-        doubts.push(view::Doubt { text: "its lift has changed over time: novelty that wears off, or learning".to_owned() });
+        doubts.push(view::Doubt {
+            text: "its lift has changed over time: novelty that wears off, or learning".to_owned(),
+        });
     }
     if estimates.is_some_and(|estimates| estimates.disagrees) {
         doubts.push(view::Doubt { text: "the estimators disagree: its lift is not one constant number".to_owned() });
@@ -335,7 +354,11 @@ fn health(experiment: &Experiment, results: &v1::GetResultsResponse, is_newest: 
 }
 
 /// The newest decisions, newest first.
-fn decisions(experiment: &Experiment, generation: u32, records: &[DecisionRecord]) -> Result<Vec<view::Decision>, ServerError> {
+fn decisions(
+    experiment: &Experiment,
+    generation: u32,
+    records: &[DecisionRecord],
+) -> Result<Vec<view::Decision>, ServerError> {
     let newest = records.iter().rev().take(LISTED);
     newest
         .map(|record| {
@@ -411,7 +434,9 @@ fn course(
         Policy::Thompson(settings) => settings.tau,
         Policy::Manual { .. } => inroad_assignment::ThompsonSettings::default().tau,
     };
-    let mut ends: Vec<usize> = (1..=epochs.len()).filter(|end| epochs.get(*end).map(|e| e.epoch.tick) != Some(epochs[end - 1].epoch.tick)).collect();
+    let mut ends: Vec<usize> = (1..=epochs.len())
+        .filter(|end| epochs.get(*end).map(|e| e.epoch.tick) != Some(epochs[end - 1].epoch.tick))
+        .collect();
     let every = ends.len().div_ceil(COURSE_POINTS).max(1);
     let last = ends.len().saturating_sub(1);
     ends = ends.into_iter().enumerate().filter(|(i, _)| (last - i) % every == 0).map(|(_, end)| end).collect();
@@ -441,6 +466,10 @@ fn audit_entry(entry: &AuditEntry) -> view::AuditEntry {
         at: entry.at,
         actor: entry.actor.clone(),
         action: entry.action.clone(),
-        changed: if entry.from.is_empty() { Vec::new() } else { view::changes(&parsed(&entry.from), &parsed(&entry.to)) },
+        changed: if entry.from.is_empty() {
+            Vec::new()
+        } else {
+            view::changes(&parsed(&entry.from), &parsed(&entry.to))
+        },
     }
 }

@@ -19,12 +19,19 @@ use super::{Pages, Sheet, Site, refused};
 use crate::error::ServerError;
 
 /// `GET /experiments/{key}/funnel`
-pub(super) async fn page(State(pages): Site, caller: Caller, Path(key): Path<String>, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn page(
+    State(pages): Site,
+    caller: Caller,
+    Path(key): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
     let query = query.unwrap_or_default();
     let asked = Form::parse(query.as_bytes());
     let steps = Form::all(query.as_bytes(), "step");
     match ask_funnel(&pages, &key, &asked, steps).await {
-        Ok(found) => Sheet::new(&format!("Funnel of {key}"), Place::Elsewhere, found.render()).following("scope=experiment").send(&caller),
+        Ok(found) => Sheet::new(&format!("Funnel of {key}"), Place::Elsewhere, found.render())
+            .following("scope=experiment")
+            .send(&caller),
         Err(error) => refused(&caller, error),
     }
 }
@@ -84,7 +91,11 @@ fn found(answer: &v1::GetFunnelResponse, took_ms: f64) -> Found {
         Some(Interval { estimate: lift.estimate, low: lift.low, high: lift.high })
     };
     Found {
-        reached: answer.arms.iter().map(|arm| std::iter::once(arm.exposed).chain(arm.steps.iter().map(|s| s.reached)).collect()).collect(),
+        reached: answer
+            .arms
+            .iter()
+            .map(|arm| std::iter::once(arm.exposed).chain(arm.steps.iter().map(|s| s.reached)).collect())
+            .collect(),
         lifts: answer.arms.iter().map(|arm| arm.steps.iter().map(lift).collect()).collect(),
         took_ms,
     }

@@ -34,7 +34,8 @@ impl FromRequestParts<std::sync::Arc<Pages>> for Caller {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &std::sync::Arc<Pages>) -> Result<Self, Self::Rejection> {
-        let known = cookie(&parts.headers, TOKEN_COOKIE).filter(|t| t.len() == 32 && t.bytes().all(|b| b.is_ascii_alphanumeric()));
+        let known = cookie(&parts.headers, TOKEN_COOKIE)
+            .filter(|t| t.len() == 32 && t.bytes().all(|b| b.is_ascii_alphanumeric()));
         let name = cookie(&parts.headers, NAME_COOKIE).map(|name| decode(&name)).unwrap_or_default();
         let fresh = known.is_none().then(|| Alphanumeric.sample_string(&mut rand::rng(), 32));
         let cookie = fresh.as_ref().map(|token| format!("{TOKEN_COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict"));
@@ -123,10 +124,13 @@ pub(super) async fn who(_: Site, caller: Caller, body: Bytes) -> Response {
         Err(refused) => return refused,
     };
     // Only ever to a path of ours.
-    let here = Some(form.text("here")).filter(|h| h.starts_with('/') && !h.starts_with("//") && !h.contains('\\')).unwrap_or("/");
+    let here = Some(form.text("here"))
+        .filter(|h| h.starts_with('/') && !h.starts_with("//") && !h.contains('\\'))
+        .unwrap_or("/");
     match as_actor(form.text("name")) {
         Ok(name) => {
-            let cookie = format!("{NAME_COOKIE}={}; Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000", encode(&name));
+            let cookie =
+                format!("{NAME_COOKIE}={}; Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000", encode(&name));
             let mut response = on_to(here);
             if let Ok(cookie) = HeaderValue::from_str(&cookie) {
                 response.headers_mut().append(header::SET_COOKIE, cookie);
@@ -135,7 +139,9 @@ pub(super) async fn who(_: Site, caller: Caller, body: Bytes) -> Response {
         }
         Err(message) => {
             let body = inroad_dashboard::problem::problem("That is no name", message);
-            Sheet::new("That is no name", Place::Elsewhere, body).send_as(&caller, StatusCode::UNPROCESSABLE_ENTITY).into_response()
+            Sheet::new("That is no name", Place::Elsewhere, body)
+                .send_as(&caller, StatusCode::UNPROCESSABLE_ENTITY)
+                .into_response()
         }
     }
 }

@@ -39,9 +39,10 @@ async fn gather_feed(pages: &Pages, asked: &Form) -> Result<feed::Feed, ServerEr
         ..feed::Feed::default()
     };
     // An outcome names no experiment: of those that measure it.
-    let of_interest: Option<BTreeSet<String>> = state.entries.get(page.experiment.as_str()).map(|entry| {
-        entry.experiment.definition.metrics().iter().map(|metric| metric.event.clone()).collect()
-    });
+    let of_interest: Option<BTreeSet<String>> = state
+        .entries
+        .get(page.experiment.as_str())
+        .map(|entry| entry.experiment.definition.metrics().iter().map(|metric| metric.event.clone()).collect());
     let name = |event: &inroad_store::ExposureEvent| {
         let entry = state.entries.get(event.experiment.as_str());
         let variation = entry.and_then(|entry| entry.experiment.definition.variation(event.arm));
@@ -73,7 +74,9 @@ async fn gather_feed(pages: &Pages, asked: &Form) -> Result<feed::Feed, ServerEr
         let kind = page.kind.is_empty() || page.kind == event.kind;
         let experiment = page.experiment.is_empty()
             || event.experiment == page.experiment
-            || (event.kind == "outcome" && event.experiment.is_empty() && of_interest.as_ref().is_some_and(|events| events.contains(&event.what)));
+            || (event.kind == "outcome"
+                && event.experiment.is_empty()
+                && of_interest.as_ref().is_some_and(|events| events.contains(&event.what)));
         let unit = page.unit.is_empty() || event.unit.contains(&page.unit);
         kind && experiment && unit && (page.what.is_empty() || event.what == page.what)
     };

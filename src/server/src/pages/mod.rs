@@ -33,7 +33,7 @@ use guard::Caller;
 use standing::Standings;
 
 /// What the pages share.
-pub struct Pages {
+pub(crate) struct Pages {
     shared: Arc<Shared>,
     /// What changes experiments, for pages as for everybody.
     experiments: Experiments,
@@ -48,7 +48,7 @@ type Site = State<Arc<Pages>>;
 const MAX_FORM_BYTES: usize = 2 * 1024 * 1024;
 
 /// The routes.
-pub fn routes(shared: Arc<Shared>) -> Router {
+pub(crate) fn routes(shared: Arc<Shared>) -> Router {
     let pages = Arc::new(Pages {
         experiments: Experiments::new(Arc::clone(&shared)),
         standings: Standings::start(Arc::clone(&shared)),
@@ -100,7 +100,8 @@ impl<'a> Sheet<'a> {
     fn send_as(self, caller: &Caller, status: StatusCode) -> Response {
         let Self { title, place, live, notice, body } = self;
         let page = Page { title, place, live, reader: &caller.reader, notice, body };
-        let mut response = (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], page.render()).into_response();
+        let mut response =
+            (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], page.render()).into_response();
         if let Some(cookie) = &caller.cookie
             && let Ok(cookie) = HeaderValue::from_str(cookie)
         {

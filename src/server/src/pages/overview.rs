@@ -26,7 +26,12 @@ const DAY: Duration = Duration::from_secs(86_400);
 const STALE_AFTER: Duration = Duration::from_secs(14 * 86_400);
 
 /// `GET /`
-pub(super) async fn page(State(pages): Site, caller: Caller, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn page(
+    State(pages): Site,
+    caller: Caller,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
     let asked = Form::parse(query.unwrap_or_default().as_bytes());
     let filter = Filter {
         text: asked.text("q").to_owned(),
@@ -37,7 +42,9 @@ pub(super) async fn page(State(pages): Site, caller: Caller, headers: HeaderMap,
     };
     let is_first = !headers.contains_key("inroad-part");
     match gather(&pages, filter, is_first).await {
-        Ok(overview) => Sheet::new("Experiments", Place::Overview, overview.render()).following("scope=overview").send(&caller),
+        Ok(overview) => {
+            Sheet::new("Experiments", Place::Overview, overview.render()).following("scope=overview").send(&caller)
+        }
         Err(error) => refused(&caller, error),
     }
 }
@@ -52,7 +59,8 @@ async fn gather(pages: &Arc<Pages>, filter: Filter, is_first: bool) -> Result<Ov
         Event::Outcome(_) => None,
     };
     let rates = shared.recent.per_minute(shared, which, index.len()).await?;
-    let mut standings: Vec<_> = state.entries.iter().map(|(key, entry)| pages.standings.get(key, entry, folded)).collect();
+    let mut standings: Vec<_> =
+        state.entries.iter().map(|(key, entry)| pages.standings.get(key, entry, folded)).collect();
     if is_first && standings.iter().any(Option::is_none) {
         pages.standings.settle(PATIENCE).await;
         standings = state.entries.iter().map(|(key, entry)| pages.standings.get(key, entry, folded)).collect();
@@ -111,7 +119,11 @@ fn row(entry: &Entry, standing: Option<&Standing>, exposures_per_minute: f64, no
         buckets: super::experiment::buckets(&allocation),
         killed_arms: arms.map(|arm| experiment.kills.arm(arm)).collect(),
         leader: standing.and_then(|s| s.leader).and_then(|(arm, p)| Some((names.get(arm)?.clone(), p))),
-        headroom: if experiment.generations.is_empty() { 0.0 } else { allocation.headroom(definition.policy().floor()).share() },
+        headroom: if experiment.generations.is_empty() {
+            0.0
+        } else {
+            allocation.headroom(definition.policy().floor()).share()
+        },
         exposures_per_minute,
         units: standing.map_or(0, |s| s.units),
         created_at: experiment.created_at,
@@ -130,15 +142,19 @@ fn stale(experiment: &Experiment, changed_at: Timestamp, now: Timestamp) -> Opti
     let name = |arm: Arm| experiment.definition.variation(arm).map(|v| v.key.to_string()).unwrap_or_default();
     let days = now.since(changed_at).as_secs() / DAY.as_secs();
     match experiment.status {
-        Status::Concluded { shipped } => Some(format!("everybody has had {} for {days} days, since it was concluded", name(shipped))),
+        Status::Concluded { shipped } => {
+            Some(format!("everybody has had {} for {days} days, since it was concluded", name(shipped)))
+        }
         Status::Running | Status::Paused if experiment.kills.everything => {
             Some(format!("everybody has had {} for {days} days, since it was killed", name(Arm::CONTROL)))
         }
         Status::Running | Status::Paused => {
             let allocation = experiment.latest_allocation();
             let arms = (0..experiment.definition.variations().len()).filter_map(Arm::new);
-            let served: BTreeSet<Arm> =
-                arms.filter(|arm| allocation.width_of(*arm).get() > 0).map(|arm| experiment.kills.served(arm)).collect();
+            let served: BTreeSet<Arm> = arms
+                .filter(|arm| allocation.width_of(*arm).get() > 0)
+                .map(|arm| experiment.kills.served(arm))
+                .collect();
             let all = served.first().filter(|_| served.len() == 1)?;
             Some(format!("everybody has had {} for {days} days", name(*all)))
         }

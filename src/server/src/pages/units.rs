@@ -73,7 +73,8 @@ async fn answer(pages: &Pages, asked: &Playground) -> Result<Answer, Fault> {
         "" => Context::default(),
         text => {
             let example = "write a JSON object, such as {\"country\": \"fr\"}";
-            let fields: serde_json::Map<_, _> = serde_json::from_str(text).map_err(|e| ("context", format!("{e}: {example}")))?;
+            let fields: serde_json::Map<_, _> =
+                serde_json::from_str(text).map_err(|e| ("context", format!("{e}: {example}")))?;
             context_from_json(&fields).map_err(|e| ("context", e.to_string()))?
         }
     };
@@ -122,16 +123,21 @@ fn why(reason: Reason, owner: &str, definition: &Definition) -> String {
     match reason {
         Reason::Split => format!("The unit's place on the line belongs to {owner}."),
         Reason::Override => "An override pins it, whatever the line says.".to_owned(),
-        Reason::NotInAudience => format!("The audience expression does not hold for this context, so it gets {control}."),
-        Reason::Killed => format!("Its place belongs to {owner}, which is killed, so it gets {control}. The place is kept."),
-        Reason::Paused => format!("The experiment is paused: the unit keeps what its place says, {owner}, and no exposure is recorded."),
+        Reason::NotInAudience => {
+            format!("The audience expression does not hold for this context, so it gets {control}.")
+        }
+        Reason::Killed => {
+            format!("Its place belongs to {owner}, which is killed, so it gets {control}. The place is kept.")
+        }
+        Reason::Paused => format!(
+            "The experiment is paused: the unit keeps what its place says, {owner}, and no exposure is recorded."
+        ),
         Reason::NotStarted => format!("The experiment had not started, so everybody gets {control}."),
         Reason::Concluded => "The experiment is concluded: everybody gets what was shipped.".to_owned(),
         Reason::Archived => "The experiment is archived: everybody gets what was shipped.".to_owned(),
-        Reason::NoUnit => format!(
-            "The context has no {} that is text or a whole number, so it gets {control}.",
-            definition.unit()
-        ),
+        Reason::NoUnit => {
+            format!("The context has no {} that is text or a whole number, so it gets {control}.", definition.unit())
+        }
         Reason::InvalidUnit => format!("A unit key has 1 to 1,024 bytes; this one has not, so it gets {control}."),
         Reason::UnknownExperiment | Reason::NotReady => "Nothing is known of this experiment.".to_owned(),
     }
@@ -153,7 +159,8 @@ async fn as_it_was(pages: &Pages, now: &Experiment, at: Timestamp) -> Result<Exp
     let (mut before, mut found) = (u64::MAX, None);
     for _ in 0..PAGES {
         let page = Page { before, limit: PAGE };
-        let entries = pages.shared.store.audit(Some(key), page).await.map_err(|e| ("at", ServerError::from(e).to_string()))?;
+        let entries =
+            pages.shared.store.audit(Some(key), page).await.map_err(|e| ("at", ServerError::from(e).to_string()))?;
         for entry in &entries {
             let Ok(audited) = serde_json::from_str::<Audited>(&entry.to) else { continue };
             // By the experiment's own clock, where it has one.
