@@ -49,8 +49,8 @@ pub struct Row {
     pub headroom: f64,
     /// Exposures in the last minute.
     pub exposures_per_minute: f64,
-    /// Units counted so far.
-    pub units: u64,
+    /// Units counted so far; none while that is being found out.
+    pub units: Option<u64>,
     /// When it was created, by the wall's clock.
     pub created_at: Timestamp,
     /// Whole days since.
@@ -158,12 +158,12 @@ fn experiment(row: &Row) -> Markup {
                 div { dt { "Leads" } dd {
                     @match &row.leader {
                         Some((name, p)) => { (name) ", " (number(*p, Format::Percent0)) " best" }
-                        None => { "–" }
+                        None => { @if row.units.is_some() || row.state == "draft" { "–" } @else { "…" } }
                     }
                 } }
                 div { dt { "Headroom" } dd { (number(row.headroom, Format::Percent0)) } }
                 div { dt { "Exposures" } dd { (number(row.exposures_per_minute, Format::Int)) " / min" } }
-                div { dt { "Units" } dd { (number(row.units as f64, Format::Int)) } }
+                div { dt { "Units" } dd { @match row.units { Some(units) => (number(units as f64, Format::Int)), None => "…" } } }
                 div { dt { "Owner" } dd { @if row.owner.is_empty() { "–" } @else { (row.owner) } } }
                 div { dt { "Age" } dd title="since it was created" { (number(row.age_days as f64, Format::Int)) " d" span.unseen { ", since " (instant(row.created_at)) } } }
             }

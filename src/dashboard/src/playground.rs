@@ -4,7 +4,7 @@ use inroad_assignment::Timestamp;
 use maud::{Markup, html};
 
 use crate::chart::text::instant;
-use crate::chart::{Bucket, strip};
+use crate::chart::{Bucket, strip, strip_small};
 
 /// An answer, with the way to it.
 #[derive(Debug, Clone)]
@@ -111,6 +111,8 @@ impl Answer {
                         line x1=(format!("{:.2}", place * 1000.0)) x2=(format!("{:.2}", place * 1000.0)) y1="0" y2="14" {}
                     }
                 }
+                (strip_small(&self.names, &self.buckets, &self.killed))
+                h3 { "The whole line" }
                 (strip(&self.names, &self.buckets, &self.killed, None))
             }
         }

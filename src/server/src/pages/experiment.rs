@@ -40,7 +40,10 @@ type Course = Vec<Vec<LiftPoint>>;
 
 /// Courses, kept until the counts change: they cost a fit for each tick.
 #[derive(Default)]
-pub(super) struct Courses(Mutex<HashMap<(String, u32), (u64, Arc<Course>)>>);
+pub(super) struct Courses(Mutex<HashMap<(String, u32), Drawn>>);
+
+/// A course, and the print of the counts that it was drawn from.
+type Drawn = (u64, Arc<Course>);
 
 /// The line as the dashboard draws it: 0 to 1.
 pub(super) fn buckets(allocation: &Allocation) -> Vec<Bucket> {
@@ -267,7 +270,7 @@ fn view_metric(
         MetricKind::Ratio { denominator } => format!("The values of {} over those of {denominator}", metric.event),
     };
     let hours = metric.window.as_secs() / 3600;
-    let window = if hours % 24 == 0 { format!("{} days", hours / 24) } else { format!("{hours} hours") };
+    let window = if hours.is_multiple_of(24) { format!("{} days", hours / 24) } else { format!("{hours} hours") };
     let better = if metric.direction == inroad_assignment::Direction::Up { "more" } else { "less" };
     let guardrail = metric.guardrail.map(|guardrail| {
         let action = match guardrail.action {
@@ -439,7 +442,7 @@ fn course(
         .collect();
     let every = ends.len().div_ceil(COURSE_POINTS).max(1);
     let last = ends.len().saturating_sub(1);
-    ends = ends.into_iter().enumerate().filter(|(i, _)| (last - i) % every == 0).map(|(_, end)| end).collect();
+    ends = ends.into_iter().enumerate().filter(|(i, _)| (last - i).is_multiple_of(every)).map(|(_, end)| end).collect();
     let mut course: Course = vec![Vec::new(); arms];
     let mut estimator = Estimator::default();
     for end in ends {

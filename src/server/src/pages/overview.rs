@@ -125,7 +125,7 @@ fn row(entry: &Entry, standing: Option<&Standing>, exposures_per_minute: f64, no
             allocation.headroom(definition.policy().floor()).share()
         },
         exposures_per_minute,
-        units: standing.map_or(0, |s| s.units),
+        units: standing.map(|s| s.units),
         created_at: experiment.created_at,
         age_days: now.since(experiment.created_at).as_secs() / DAY.as_secs(),
         alarms: standing.map(|s| s.alarms.clone()).unwrap_or_default(),

@@ -46,7 +46,8 @@ pub(super) async fn playground(State(pages): Site, caller: Caller, RawQuery(quer
         at: asked.text("at").to_owned(),
         ..Playground::default()
     };
-    if !page.experiment.is_empty() && !(page.unit.is_empty() && page.context.is_empty()) {
+    let is_asked = !page.unit.is_empty() || !page.context.is_empty();
+    if is_asked && !page.experiment.is_empty() {
         match answer(&pages, &page).await {
             Ok(answer) => page.answer = Some(answer),
             Err((field, message)) => page.error = Some((field, message)),
