@@ -79,7 +79,7 @@ fn invitation(url: &str) -> String {
     let server = if url == usual { String::new() } else { format!(" --server {url}") };
     let unit = "visitor-000042";
     format!(
-        "\nThe server stays up at {url}. Try, in another shell:\n\n  \
+        "\nThe server stays up: look at it in a browser at {url}, or try, in another shell:\n\n  \
          inroad assign {KEY} {unit}{server}\n  \
          inroad record outcome --unit {unit} --event visit --clock {KEY}{server}\n  \
          inroad experiment kill {KEY} mens-email{server}\n\n\
