@@ -384,17 +384,17 @@ mod tests {
         Definition::try_from(doc).unwrap().into()
     }
 
-    #[test]
-    fn an_experiment_survives_being_a_form() {
+    fn survives(payloads: [Value; 3]) {
+        let [control, green, plain] = payloads;
         let doc = document(json!({
             "key": "checkout", "description": "d", "owner": "me", "tags": ["a", "b"], "unit": "user",
             "audience": "country == \"fr\"", "clock": {"kind": "manual", "start": "2026-01-01T00:00:00Z"},
             "policy": {"kind": "thompson", "tick": "6h", "tau": 0.3, "shadow": true},
             "variations": [
-                {"key": "control", "payload": "#00f"}, {"key": "green", "payload": {"n": [1, "x"]}, "share": 0.125},
-                {"key": "n", "payload": -1.5, "description": "x"}, {"key": "b", "payload": true},
+                {"key": "control", "payload": control}, {"key": "green", "payload": green, "share": 0.125},
+                {"key": "plain", "payload": plain, "description": "x"},
             ],
-            "overrides": [{"units": ["qa-1", "qa-2"], "variation": "green"}, {"when": "a == 1", "variation": "n"}],
+            "overrides": [{"units": ["qa-1", "qa-2"], "variation": "green"}, {"when": "a == 1", "variation": "plain"}],
             "metrics": [
                 {"key": "bought", "event": "purchase", "decision": true, "window": "3d"},
                 {"key": "revenue", "event": "purchase", "kind": "mean", "cap": 250.5},
@@ -405,6 +405,14 @@ mod tests {
         let form = Form::of(&doc);
         assert_eq!(form.document(Some(&doc)).unwrap(), doc);
         assert_eq!(form.without_blank_rows(), form);
+    }
+
+    #[test]
+    fn an_experiment_survives_being_a_form() {
+        survives([json!("#00f"), json!("x"), json!("1.5")]);
+        survives([json!(true), json!(false), json!(true)]);
+        survives([json!(-1.5), json!(0.1), json!(3.0)]);
+        survives([json!({}), json!({"n": [1, "x"]}), json!({"a": {"b": null}})]);
     }
 
     #[test]
