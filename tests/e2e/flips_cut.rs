@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use inroad_sdk::{Client, Context};
 
-use crate::harness::{Proxy, Server, Setup, conversions, eventually, flag, micros, now_micros};
+use crate::harness::{Proxy, Server, Setup, conversions, eventually, flag, micros, wait_until};
 
 const KEY: &str = "button";
 
@@ -20,11 +20,6 @@ fn arms(client: &Client, contexts: &[Context]) -> Vec<usize> {
 fn client(url: String, name: &str) -> Client {
     let builder = Client::builder(url).client_name(name).flush_interval(Duration::from_millis(50));
     builder.backoff(Duration::from_millis(20), Duration::from_millis(200)).build().expect("a client")
-}
-
-async fn wait_until(effective_at: i64) {
-    let wait = effective_at - now_micros() + 50_000;
-    tokio::time::sleep(Duration::from_micros(u64::try_from(wait).unwrap_or(0))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{
-    Api, Ended, Process, Server, Setup, conversions, eventually, exposure_of, flag, gauge, inroad, outcome,
+    Api, Ended, Process, Server, Setup, conversions, eventually, exposure_of, flag, gauge, inroad, micros, outcome,
+    wait_until,
 };
 
 const KEY: &str = "checkout";
@@ -24,9 +25,9 @@ async fn traffic(api: &Api, name: &str, count: usize) {
     api.record(exposures, outcomes).await;
 }
 
-/// Results, but for what time it is.
+/// Results, but for what time it is, and for what is told a day.
 async fn results(api: &Api) -> v1::GetResultsResponse {
-    v1::GetResultsResponse { now: None, ..api.results(KEY).await }
+    v1::GetResultsResponse { now: None, growth_per_day: 0.0, days_of_headroom: None, ..api.results(KEY).await }
 }
 
 /// How many events the log of a folder has.
@@ -94,7 +95,9 @@ async fn a_copy_taken_while_events_stream_in_serves_the_same() {
     let server = Server::start().await;
     let api = server.api();
     api.launch(conversions(flag(KEY, &[("a", 0.3), ("b", 0.3)]))).await;
-    api.grow(KEY, "a", 0.5).await;
+    // What is sent again later would be served by other boundaries if these flipped in between.
+    let grown = api.grow(KEY, "a", 0.5).await;
+    wait_until(micros(&grown.effective_at)).await;
     traffic(&api, "u", 600).await;
     let known = results(&api).await;
     let copies = TempDir::new().expect("a folder");

@@ -21,3 +21,9 @@ pub(crate) fn now_micros() -> i64 {
 pub(crate) fn at_second(seconds: i64) -> Timestamp {
     Timestamp { seconds, nanos: 0 }
 }
+
+/// Sleeps until an instant by the wall's clock has gone by, such as that at which a revision takes effect.
+pub(crate) async fn wait_until(micros: i64) {
+    let wait = micros - now_micros() + 50_000;
+    tokio::time::sleep(Duration::from_micros(u64::try_from(wait).unwrap_or(0))).await;
+}
