@@ -101,6 +101,16 @@ impl Edit {
         self.faults.iter().filter(|fault| field_name(&fault.field) == name).map(|fault| fault.message.as_str()).collect()
     }
 
+    /// The faults of a whole list or group, where the list of all faults leads to.
+    fn faults_of(&self, group: &str) -> Markup {
+        let faults = self.faults_at(group);
+        html! {
+            @if !faults.is_empty() {
+                div id={ "f-" (group) } tabindex="-1" { @for fault in faults { p.fault { (fault) } } }
+            }
+        }
+    }
+
     /// A field with its label, its help and its faults.
     fn field(&self, name: &str, label: &str, help: &str, control: impl Fn(&Described<'_>) -> Markup) -> Markup {
         let faults = self.faults_at(name);
@@ -156,7 +166,7 @@ impl Edit {
         html! {
             fieldset {
                 legend { "Variations" }
-                @for fault in self.faults_at("variations") { p.fault { (fault) } }
+                (self.faults_of("variations"))
                 p.help { "The first is control. Rows left blank do not count. A share is what a variation starts with, in per cent of the line; left out, the policy has its own. " @if self.has_started { "Those there are stay as they are; one more may be added at the end, and takes its share from control." } }
                 @for i in 0..rows {
                     fieldset.row {
@@ -179,7 +189,7 @@ impl Edit {
         html! {
             fieldset {
                 legend { "Metrics" }
-                @for fault in self.faults_at("metrics") { p.fault { (fault) } }
+                (self.faults_of("metrics"))
                 p.help { "One of them decides. A guardrail is a metric that no variation may harm." }
                 @for i in 0..rows {
                     fieldset.row {
@@ -216,7 +226,7 @@ impl Edit {
         html! {
             fieldset {
                 legend { "Who moves the boundaries" }
-                @for fault in self.faults_at("policy") { p.fault { (fault) } }
+                (self.faults_of("policy"))
                 (self.choice("policy.kind", "Policy", "", &[("thompson", "Thompson sampling; people may too"), ("manual", "people only: a feature flag")]))
                 (self.input("policy.floor", "Control keeps, %", "Nothing can eat it: the holdout."))
                 (self.fixed_input("policy.tick", "Tick", "How often it is decided, and by what results are cut: 1d, 6h."))
@@ -240,7 +250,7 @@ impl Edit {
         html! {
             fieldset {
                 legend { "Overrides" }
-                @for fault in self.faults_at("overrides") { p.fault { (fault) } }
+                (self.faults_of("overrides"))
                 p.help { "Who is pinned whatever the line says: QA first, then internal staff, then early adopters. Such units are not counted." }
                 @for i in 0..rows {
                     fieldset.row {
