@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use inroad_sdk::Client;
 use inroad_wire::v1::{self, payload};
+use prost_types::value::Kind;
 use tonic::Request;
 
 use crate::driving::Browser;
@@ -122,7 +123,10 @@ async fn no_text_that_anybody_gives_is_taken_for_markup() {
     browser.go("/feed").await;
     browser.wait_for("live").await;
     browser.note_changes_of("events").await;
-    api.record(vec![exposure(&format!("fresh{EVIL}"))], vec![outcome(&format!("fresh{EVIL}"), "2")]).await;
+    let text = |text: String| prost_types::Value { kind: Some(Kind::StringValue(text)) };
+    let context = [(EVIL, format!("fresh{EVIL}")), ("country", EVIL.repeat(2))].map(|(k, v)| (k.to_owned(), text(v)));
+    api.assign(KEY, prost_types::Struct { fields: context.into() }, v1::ExposureMode::Durable).await;
+    api.record(vec![], vec![outcome(&format!("fresh{EVIL}"), "2")]).await;
     browser.first_showed("fresh\"").await;
     assert_inert(&browser, "the feed, which followed").await;
 }
@@ -171,7 +175,7 @@ async fn what_no_page_of_ours_sent_changes_nothing() {
         let asked = send(address, &format!("GET {path}?{}", with(&token)), &[cookie], "").await;
         assert_eq!(asked.code, 405, "{path}");
     }
-    assert_eq!(api.get(KEY).await, before);
+    assert_eq!(api.get(KEY).await.etag, before.etag);
     assert_eq!(api.audit(KEY).await.len(), 2, "it was created and started");
 
     // The same form from a page of ours is taken, so that it is the rest that was refused.

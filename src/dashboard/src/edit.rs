@@ -185,6 +185,8 @@ impl Edit {
 
     fn metrics(&self) -> Markup {
         let rows = self.form.rows("metrics") + 1;
+        // A first metric is proposed as the one that decides, also after a form came back without any.
+        let decides = |i: usize| rows == 1 || self.form.is_on(&format!("metrics.{i}.decision"));
         let kinds = [("conversion", "conversion: did it happen"), ("count", "count: how often"), ("mean", "mean: sum of values per unit"), ("ratio", "ratio of two events' values")];
         html! {
             fieldset {
@@ -204,7 +206,7 @@ impl Edit {
                         (self.choice(&format!("metrics.{i}.guardrail"), "Guardrail", "", &[("", "no"), ("alert", "say so"), ("freeze", "stop growing"), ("kill", "kill the variation")]))
                         (self.input(&format!("metrics.{i}.margin"), "Margin, %", "How much worse is still borne."))
                         div.field.tick {
-                            label { input type="checkbox" name={ "metrics." (i) ".decision" } checked[self.form.is_on(&format!("metrics.{i}.decision"))]; " It decides" }
+                            label { input type="checkbox" name={ "metrics." (i) ".decision" } checked[decides(i)]; " It decides" }
                         }
                     }
                 }

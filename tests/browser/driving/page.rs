@@ -113,7 +113,14 @@ impl Browser {
     /// Notes from now on when a part of the page changes, and what it shows then.
     pub(crate) async fn note_changes_of(&self, part: &str) {
         let script = "const part = document.getElementById(arguments[0]); window.__noted = [];
-            const note = () => window.__noted.push([Date.now(), part.innerText]);
+            // Not innerText: of what has not been painted yet it has nothing.
+            const words = () => {
+                const nodes = document.createTreeWalker(part, NodeFilter.SHOW_TEXT);
+                const all = [];
+                while (nodes.nextNode()) all.push(nodes.currentNode.data);
+                return all.join(' ');
+            };
+            const note = () => window.__noted.push([Date.now(), words()]);
             new MutationObserver(note).observe(part, { childList: true, subtree: true })";
         self.evaluate(script, vec![json!(part)]).await;
     }
