@@ -10,7 +10,7 @@ use prost_types::value::Kind;
 use tonic::Request;
 
 use crate::driving::Browser;
-use crate::harness::{Server, eventually};
+use crate::harness::{Api, Server, eventually};
 use crate::request::{Answer, send};
 use crate::stage::{KEY, button, server};
 
@@ -37,6 +37,14 @@ fn evil() -> v1::Experiment {
     experiment
 }
 
+/// A unit sees its variation, in a context that says it too.
+async fn see(api: &Api, unit: &str) {
+    let text = |text: String| prost_types::Value { kind: Some(Kind::StringValue(text)) };
+    let context = [(EVIL, unit.to_owned()), ("country", EVIL.repeat(2))].map(|(k, v)| (k.to_owned(), text(v)));
+    let seen = api.assign(KEY, prost_types::Struct { fields: context.into() }, v1::ExposureMode::Durable).await;
+    assert!(seen.exposure_recorded, "{seen:?}");
+}
+
 /// Whether the page took any of it for more than text; the browser itself tells of what its policy stopped.
 async fn assert_inert(browser: &Browser, path: &str) {
     let found = "return [window.hacked === undefined, document.querySelectorAll('script').length, \
@@ -53,14 +61,6 @@ async fn no_text_that_anybody_gives_is_taken_for_markup() {
     api.experiments().create_experiment(create).await.expect("it is all text");
     let start = v1::StartExperimentRequest { key: KEY.to_owned(), etag: String::new() };
     api.experiments().start_experiment(start).await.expect("it starts");
-    let exposure = |unit: &str| v1::Exposure {
-        experiment: KEY.to_owned(),
-        generation: 1,
-        revision: 1,
-        variation: "control".to_owned(),
-        unit: unit.to_owned(),
-        ..v1::Exposure::default()
-    };
     let outcome = |unit: &str, id: &str| v1::Outcome {
         units: BTreeMap::from([(EVIL.to_owned(), unit.to_owned())]),
         event: EVIL.to_owned(),
@@ -68,7 +68,8 @@ async fn no_text_that_anybody_gives_is_taken_for_markup() {
         event_id: id.to_owned(),
         ..v1::Outcome::default()
     };
-    api.record(vec![exposure(EVIL)], vec![outcome(EVIL, "1")]).await;
+    see(&api, &format!("first{EVIL}")).await;
+    api.record(vec![], vec![outcome(&format!("first{EVIL}"), "1")]).await;
     let client = Client::builder(server.url()).client_name(EVIL).build().expect("a client");
     assert!(client.ready(std::time::Duration::from_secs(20)).await);
 
@@ -123,9 +124,7 @@ async fn no_text_that_anybody_gives_is_taken_for_markup() {
     browser.go("/feed").await;
     browser.wait_for("live").await;
     browser.note_changes_of("events").await;
-    let text = |text: String| prost_types::Value { kind: Some(Kind::StringValue(text)) };
-    let context = [(EVIL, format!("fresh{EVIL}")), ("country", EVIL.repeat(2))].map(|(k, v)| (k.to_owned(), text(v)));
-    api.assign(KEY, prost_types::Struct { fields: context.into() }, v1::ExposureMode::Durable).await;
+    see(&api, &format!("fresh{EVIL}")).await;
     api.record(vec![], vec![outcome(&format!("fresh{EVIL}"), "2")]).await;
     browser.first_showed("fresh\"").await;
     assert_inert(&browser, "the feed, which followed").await;
