@@ -9,4 +9,11 @@ mod driving;
 #[allow(dead_code, unused_imports, reason = "it is shared with the tests that need more of it")]
 mod harness;
 
+mod access;
+mod journey;
+mod live;
+mod mistakes;
+mod request;
+mod safety;
 mod self_tests;
+mod stage;

@@ -105,6 +105,16 @@ impl Edit {
             .collect()
     }
 
+    /// The faults of a whole list or group, where the list of all faults leads to.
+    fn faults_of(&self, group: &str) -> Markup {
+        let faults = self.faults_at(group);
+        html! {
+            @if !faults.is_empty() {
+                div id={ "f-" (group) } tabindex="-1" { @for fault in faults { p.fault { (fault) } } }
+            }
+        }
+    }
+
     /// A field with its label, its help and its faults.
     fn field(&self, name: &str, label: &str, help: &str, control: impl Fn(&Described<'_>) -> Markup) -> Markup {
         let faults = self.faults_at(name);
@@ -161,7 +171,7 @@ impl Edit {
         html! {
             fieldset {
                 legend { "Variations" }
-                @for fault in self.faults_at("variations") { p.fault { (fault) } }
+                (self.faults_of("variations"))
                 p.help { "The first is control. Rows left blank do not count. A share is what a variation starts with, in per cent of the line; left out, the policy has its own. " @if self.has_started { "Those there are stay as they are; one more may be added at the end, and takes its share from control." } }
                 @for i in 0..rows {
                     fieldset.row {
@@ -180,6 +190,8 @@ impl Edit {
 
     fn metrics(&self) -> Markup {
         let rows = self.form.rows("metrics") + 1;
+        // A first metric is proposed as the one that decides, also after a form came back without any.
+        let decides = |i: usize| rows == 1 || self.form.is_on(&format!("metrics.{i}.decision"));
         let kinds = [
             ("conversion", "conversion: did it happen"),
             ("count", "count: how often"),
@@ -189,7 +201,7 @@ impl Edit {
         html! {
             fieldset {
                 legend { "Metrics" }
-                @for fault in self.faults_at("metrics") { p.fault { (fault) } }
+                (self.faults_of("metrics"))
                 p.help { "One of them decides. A guardrail is a metric that no variation may harm." }
                 @for i in 0..rows {
                     fieldset.row {
@@ -204,7 +216,7 @@ impl Edit {
                         (self.choice(&format!("metrics.{i}.guardrail"), "Guardrail", "", &[("", "no"), ("alert", "say so"), ("freeze", "stop growing"), ("kill", "kill the variation")]))
                         (self.input(&format!("metrics.{i}.margin"), "Margin, %", "How much worse is still borne."))
                         div.field.tick {
-                            label { input type="checkbox" name={ "metrics." (i) ".decision" } checked[self.form.is_on(&format!("metrics.{i}.decision"))]; " It decides" }
+                            label { input type="checkbox" name={ "metrics." (i) ".decision" } checked[decides(i)]; " It decides" }
                         }
                     }
                 }
@@ -226,7 +238,7 @@ impl Edit {
         html! {
             fieldset {
                 legend { "Who moves the boundaries" }
-                @for fault in self.faults_at("policy") { p.fault { (fault) } }
+                (self.faults_of("policy"))
                 (self.choice("policy.kind", "Policy", "", &[("thompson", "Thompson sampling; people may too"), ("manual", "people only: a feature flag")]))
                 (self.input("policy.floor", "Control keeps, %", "Nothing can eat it: the holdout."))
                 (self.fixed_input("policy.tick", "Tick", "How often it is decided, and by what results are cut: 1d, 6h."))
@@ -250,7 +262,7 @@ impl Edit {
         html! {
             fieldset {
                 legend { "Overrides" }
-                @for fault in self.faults_at("overrides") { p.fault { (fault) } }
+                (self.faults_of("overrides"))
                 p.help { "Who is pinned whatever the line says: QA first, then internal staff, then early adopters. Such units are not counted." }
                 @for i in 0..rows {
                     fieldset.row {

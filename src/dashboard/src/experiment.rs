@@ -129,11 +129,11 @@ impl Experiment {
             (live_part("head", &self.head()))
             @if let Some(done) = &self.done { (live_part("done", &done.render())) }
             (live_part("verdict", &self.verdict()))
-            (self.contents())
+            (live_part("contents", &self.contents()))
             (live_part("line", &self.line(&names)))
             (live_part("results", &self.results(&names)))
             (live_part("health", &self.health.render()))
-            (self.manage())
+            (live_part("controls", &self.manage()))
             (live_part("history", &self.history()))
             (self.declaration())
         }

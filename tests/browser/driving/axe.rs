@@ -32,7 +32,10 @@ pub(crate) async fn assert_accessible(browser: &Browser) {
 
 /// All that axe finds, as it tells it.
 pub(crate) async fn violations(browser: &Browser) -> Vec<Value> {
-    browser.evaluate(source(), vec![]).await;
+    // It is large: a page that is looked at twice keeps it.
+    if browser.evaluate("return typeof axe === 'undefined'", vec![]).await == true {
+        browser.evaluate(source(), vec![]).await;
+    }
     // Without preloading, which would fetch style sheets against the page's policy and be complained of.
     let run = "const done = arguments[arguments.length - 1];
         axe.run(document, { preload: false, resultTypes: ['violations'] })

@@ -8,6 +8,7 @@ mod browser;
 mod driver;
 mod find;
 mod keys;
+mod page;
 
 pub(crate) use axe::{assert_accessible, violations};
 pub(crate) use browser::{Browser, Look, Scheme};

@@ -1,6 +1,6 @@
 //! Instants, as numbers that can be compared.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost_types::Timestamp;
 

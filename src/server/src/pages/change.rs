@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
-use bytes::Bytes;
 use inroad_assignment::experiment::Cause;
 use inroad_assignment::{Allocation, Arm, Experiment, Status, Target};
 use inroad_dashboard::action::{Confirm, LinePreview, Question};
@@ -17,7 +16,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Request};
 
 use super::experiment::buckets;
-use super::guard::Caller;
+use super::guard::{Caller, Sent};
 use super::{Pages, Sheet, Site, http_code, on_to, refused, refused_status};
 use crate::error::ServerError;
 use crate::services::experiment::growth_width;
@@ -140,7 +139,9 @@ fn confirm(pages: &Pages, key: &str, action: Action, form: &Form) -> Result<Conf
             let arms = (0..experiment.definition.variations().len()).filter_map(Arm::new).filter(served);
             let choices: Vec<_> =
                 arms.filter_map(|arm| Some(experiment.definition.variation(arm)?.key.to_string())).collect();
-            let chosen = experiment.definition.variation(proposed).map(|v| v.key.to_string()).unwrap_or_default();
+            // What somebody chose stays chosen when they are asked again.
+            let proposed = experiment.definition.variation(proposed).map(|v| v.key.to_string()).unwrap_or_default();
+            let chosen = choices.iter().find(|choice| *choice == form.text("ship")).cloned().unwrap_or(proposed);
             after.conclude(Arm::CONTROL)?;
             question = Question::Ship { choices, chosen };
             is_shown = false;
@@ -307,9 +308,9 @@ pub(super) async fn act(
     State(pages): Site,
     caller: Caller,
     Path((key, action)): Path<(String, String)>,
-    body: Bytes,
+    body: Sent,
 ) -> Response {
-    let form = match caller.form(&body) {
+    let form = match caller.form(body) {
         Ok(form) => form,
         Err(refused) => return *refused,
     };

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use bytes::Bytes;
 use inroad_assignment::definition::Violation;
 use inroad_assignment::{Definition, DefinitionDoc, Experiment};
 use inroad_dashboard::edit::{Edit, Preview};
@@ -19,7 +18,7 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 use super::change::{preview, signed};
-use super::guard::Caller;
+use super::guard::{Caller, Sent};
 use super::{Pages, Sheet, Site, http_code, on_to, refused};
 use crate::catalogue::Entry;
 
@@ -75,8 +74,8 @@ pub(super) async fn form(State(pages): Site, caller: Caller, Path(key): Path<Str
 }
 
 /// `POST /new`
-pub(super) async fn create(State(pages): Site, caller: Caller, body: Bytes) -> Response {
-    let sent = match caller.form(&body) {
+pub(super) async fn create(State(pages): Site, caller: Caller, body: Sent) -> Response {
+    let sent = match caller.form(body) {
         Ok(form) => form,
         Err(refused) => return *refused,
     };
@@ -131,8 +130,8 @@ fn checked(form: &Form, base: Option<&DefinitionDoc>) -> Result<DefinitionDoc, V
 }
 
 /// `POST /experiments/{key}/edit`
-pub(super) async fn save(State(pages): Site, caller: Caller, Path(key): Path<String>, body: Bytes) -> Response {
-    let sent = match caller.form(&body) {
+pub(super) async fn save(State(pages): Site, caller: Caller, Path(key): Path<String>, body: Sent) -> Response {
+    let sent = match caller.form(body) {
         Ok(form) => form,
         Err(refused) => return *refused,
     };

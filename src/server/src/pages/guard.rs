@@ -1,9 +1,10 @@
 //! Who asks, and whether they may: the headers that keep other people's scripts out, and the token that keeps other
 //! sites' forms out. There is no login: the name is for the audit log.
 
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use inroad_dashboard::form::{Form, encode};
 use inroad_dashboard::shell::{Place, Reader};
 use rand::distr::{Alphanumeric, SampleString};
 
-use super::{Pages, Sheet, Site, on_to};
+use super::{MAX_FORM_BYTES, Pages, Sheet, Site, on_to};
 
 const TOKEN_COOKIE: &str = "inroad-token";
 const NAME_COOKIE: &str = "inroad-name";
@@ -21,6 +22,13 @@ const MAX_ACTOR_BYTES: usize = 128;
 /// Everything comes from here, nothing runs that is not ours, and nobody puts these pages in a frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// What a form's request carries, if it could be read.
+pub(super) type Sent = Result<Bytes, BytesRejection>;
+
+/// How long and for whom a browser keeps a cookie of ours. Lax and not strict: whoever follows a link from a chat would
+/// otherwise come without, be given another token, and find every form in their other windows refused.
+const COOKIE: &str = "Path=/; HttpOnly; SameSite=Lax";
 
 /// Whoever sent a request.
 pub(super) struct Caller {
@@ -38,12 +46,30 @@ impl FromRequestParts<std::sync::Arc<Pages>> for Caller {
             .filter(|t| t.len() == 32 && t.bytes().all(|b| b.is_ascii_alphanumeric()));
         let name = cookie(&parts.headers, NAME_COOKIE).map(|name| decode(&name)).unwrap_or_default();
         let fresh = known.is_none().then(|| Alphanumeric.sample_string(&mut rand::rng(), 32));
-        let cookie = fresh.as_ref().map(|token| format!("{TOKEN_COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict"));
+        let cookie = fresh.as_ref().map(|token| format!("{TOKEN_COOKIE}={token}; {COOKIE}"));
         let token = known.or(fresh).unwrap_or_default();
-        let here = parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+        let here = match parts.method {
+            Method::GET => parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
+            _ => page_behind(parts.uri.path()).to_owned(),
+        };
         let reader = Reader { name: as_actor(&name).unwrap_or_default(), token, here };
         Ok(Self { reader, cookie, headers: parts.headers.clone() })
     }
+}
+
+/// The page to come back to from an address that a form was sent to: some of them show nothing by themselves.
+fn page_behind(path: &str) -> &str {
+    match path.split_once("/do/") {
+        Some((experiment, _)) => experiment,
+        None if path == "/who" => "/",
+        None => path,
+    }
+}
+
+/// Whether this is a path of ours, to every browser: they drop tabs, and take `//` and `/\\` for another host.
+fn is_ours(here: &str) -> bool {
+    let bare = here.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
+    here.starts_with('/') && !here.starts_with("//") && bare
 }
 
 fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
@@ -70,8 +96,11 @@ impl Caller {
     }
 
     /// Reads a form that may change something: sent by one of our own pages, or not at all.
-    pub(super) fn form(&self, body: &Bytes) -> Result<Form, Box<Response>> {
-        let form = Form::parse(body);
+    pub(super) fn form(&self, sent: Sent) -> Result<Form, Box<Response>> {
+        let form = match sent {
+            Ok(body) => Form::parse(&body),
+            Err(unread) => return Err(Box::new(self.unread(&unread))),
+        };
         let given = form.text("token");
         // A browser without our cookie was given a fresh token just now, which no form can have.
         let ours = self.cookie.is_none() && !given.is_empty() && given == self.reader.token;
@@ -89,6 +118,25 @@ impl Caller {
             (Some(origin), Some(host)) => origin.split_once("://").is_some_and(|(_, authority)| authority == host),
             _ => true,
         }
+    }
+
+    fn unread(&self, why: &BytesRejection) -> Response {
+        let (title, message) = match why.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => (
+                "Too much",
+                format!(
+                    "A form may have {} MiB, and this one has more. Nothing was changed: go back and shorten it; large \
+                     content belongs elsewhere, under an id that the payload names.",
+                    MAX_FORM_BYTES >> 20
+                ),
+            ),
+            _ => (
+                "Not received",
+                "The form did not arrive whole. Nothing was changed: go back and try again.".to_owned(),
+            ),
+        };
+        let body = inroad_dashboard::problem::problem(title, &message);
+        Sheet::new(title, Place::Elsewhere, body).send_as(self, why.status())
     }
 
     fn forged(&self) -> Response {
@@ -118,19 +166,16 @@ pub(super) async fn headers(request: Request, next: Next) -> Response {
 }
 
 /// Remembers a name, in the browser alone.
-pub(super) async fn who(_: Site, caller: Caller, body: Bytes) -> Response {
-    let form = match caller.form(&body) {
+pub(super) async fn who(_: Site, caller: Caller, body: Sent) -> Response {
+    let form = match caller.form(body) {
         Ok(form) => form,
         Err(refused) => return *refused,
     };
     // Only ever to a path of ours.
-    let here = Some(form.text("here"))
-        .filter(|h| h.starts_with('/') && !h.starts_with("//") && !h.contains('\\'))
-        .unwrap_or("/");
+    let here = Some(form.text("here")).filter(|here| is_ours(here)).unwrap_or("/");
     match as_actor(form.text("name")) {
         Ok(name) => {
-            let cookie =
-                format!("{NAME_COOKIE}={}; Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000", encode(&name));
+            let cookie = format!("{NAME_COOKIE}={}; {COOKIE}; Max-Age=31536000", encode(&name));
             let mut response = on_to(here);
             if let Ok(cookie) = HeaderValue::from_str(&cookie) {
                 response.headers_mut().append(header::SET_COOKIE, cookie);
@@ -143,5 +188,29 @@ pub(super) async fn who(_: Site, caller: Caller, body: Bytes) -> Response {
                 .send_as(&caller, StatusCode::UNPROCESSABLE_ENTITY)
                 .into_response()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_sent_to_another_host() {
+        for ours in ["/", "/experiments/a?generation=1", "/feed?unit=%2F%2Fevil"] {
+            assert!(is_ours(ours), "{ours}");
+        }
+        for other in
+            ["", "//evil.example", "/\\evil.example", "https://evil.example", "/\t/evil.example", "/\r\n/", "evil"]
+        {
+            assert!(!is_ours(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_only_sent_leads_back_to_a_page() {
+        assert_eq!(page_behind("/experiments/a/do/kill"), "/experiments/a");
+        assert_eq!(page_behind("/experiments/a/edit"), "/experiments/a/edit");
+        assert_eq!([page_behind("/who"), page_behind("/new")], ["/", "/new"]);
     }
 }

@@ -181,6 +181,7 @@ pub(super) async fn stream(State(pages): State<Arc<Pages>>, RawQuery(query): Raw
 
 fn words(follower: Follower) -> impl Stream<Item = Result<Event, Infallible>> {
     futures::stream::unfold(follower, |mut follower| async move {
-        follower.wait().await.then(|| (Ok(Event::default().event("changed").data("")), follower))
+        // Browsers drop an event without data unheard.
+        follower.wait().await.then(|| (Ok(Event::default().event("changed").data("now")), follower))
     })
 }
