@@ -53,7 +53,10 @@ async fn look_at(browser: &Browser, name: &str, width: u32) -> Result<(), String
         browser.picture(&format!("{name}-{width}-{scheme}")).await;
         let found = futures::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(assert_accessible(browser))).await;
         if let Err(panic) = found {
-            wrong.push(format!("{name}, {width}, {scheme}: {}", panic.downcast::<String>().map_or_else(|_| String::new(), |t| *t)));
+            wrong.push(format!(
+                "{name}, {width}, {scheme}: {}",
+                panic.downcast::<String>().map_or_else(|_| String::new(), |t| *t)
+            ));
         }
     }
     let wide = browser.width().await;
@@ -71,7 +74,11 @@ async fn look_at_everything(width: u32, height: u32) {
     let browser = Browser::open(&server, "/").await;
     browser.resize(width, height).await;
     let mut wrong = Vec::new();
-    for (name, path, shows) in [("overview-empty", "/", "No experiment yet"), ("clients-empty", "/clients", "Nobody is connected"), ("feed-empty", "/feed", "Nothing yet")] {
+    for (name, path, shows) in [
+        ("overview-empty", "/", "No experiment yet"),
+        ("clients-empty", "/clients", "Nobody is connected"),
+        ("feed-empty", "/feed", "Nothing yet"),
+    ] {
         browser.go(path).await;
         browser.wait_for(shows).await;
         wrong.extend(look_at(&browser, name, width).await.err());
@@ -120,7 +127,8 @@ async fn a_variation_is_killed_by_keyboard_alone() {
     assert_eq!(over, [], "it comes first");
     browser.press(&[Key::Enter]).await;
     let at = "return document.activeElement.id";
-    eventually("the focus is on the content", async || (browser.evaluate(at, vec![]).await == "main").then_some(())).await;
+    eventually("the focus is on the content", async || (browser.evaluate(at, vec![]).await == "main").then_some(()))
+        .await;
     let over = browser.tab_to("link", "Kill green").await;
     assert!(!over.iter().any(|(_, name)| name == "Playground"), "the way to other pages was skipped: {over:?}");
     browser.press(&[Key::Enter]).await;
@@ -147,11 +155,16 @@ async fn numbers_and_times_are_the_readers_own() {
     let german = Look { lang: "de", ..Look::default() };
     let browser = Browser::open_as(german, &server, &format!("/experiments/{KEY}")).await;
     let control = "green 30,00 % served";
-    eventually("shares as Germans write them", async || browser.text_of("#controls").await.contains(control).then_some(())).await;
-    let english = "return [...document.querySelectorAll('data')].map(d => d.textContent).filter(t => /\\d\\.\\d\\d?%/.test(t))";
+    eventually("shares as Germans write them", async || {
+        browser.text_of("#controls").await.contains(control).then_some(())
+    })
+    .await;
+    let english =
+        "return [...document.querySelectorAll('data')].map(d => d.textContent).filter(t => /\\d\\.\\d\\d?%/.test(t))";
     assert_eq!(browser.evaluate(english, vec![]).await, serde_json::json!([]));
     browser.go("/").await;
-    eventually("thousands as Germans set them apart", async || browser.text().await.contains("1.200").then_some(())).await;
+    eventually("thousands as Germans set them apart", async || browser.text().await.contains("1.200").then_some(()))
+        .await;
     browser.go("/feed").await;
     let times = browser.text_of("table.feed tbody time").await;
     let is_german = times.chars().filter(|c| *c == '.').count() == 2 && times.contains(':') && !times.contains('M');

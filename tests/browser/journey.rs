@@ -55,7 +55,9 @@ async fn a_product_manager_runs_an_experiment_from_the_first_page_to_the_archive
     // What would come of it, before anything does.
     browser.press_first("Show what would change").await;
     browser.wait_for("What would change").await;
-    assert!(browser.text_of("section.preview").await.contains("Moves from control into a variation 25.00% of the line"));
+    assert!(
+        browser.text_of("section.preview").await.contains("Moves from control into a variation 25.00% of the line")
+    );
     browser.press_first("Create as a draft").await;
     browser.wait_for("Created, as a draft.").await;
     browser.click_css(".verdict a.primary").await;
@@ -194,7 +196,8 @@ async fn look_around(browser: &Browser) {
     // 50 put something into the cart; of the others some bought, and none of them after a cart but customer-0.
     browser.go(&format!("/experiments/{KEY}")).await;
     browser.click_css("#contents a[href$='/funnel']").await;
-    let steps = "const all = document.querySelectorAll('main [name=step]'); all[0].value = 'cart'; all[1].value = 'purchase'";
+    let steps =
+        "const all = document.querySelectorAll('main [name=step]'); all[0].value = 'cart'; all[1].value = 'purchase'";
     browser.evaluate(steps, vec![]).await;
     browser.press_button("Show").await;
     eventually("the funnel has both steps", async || {

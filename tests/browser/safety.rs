@@ -15,7 +15,8 @@ use crate::request::{Answer, send};
 use crate::stage::{KEY, button, server};
 
 /// Markup that closes whatever it may stand in, and runs if anything of it is taken for more than text.
-const EVIL: &str = "\"'></textarea></title></script><img src=x onerror=\"window.hacked=1\"><script>window.hacked=1</script>";
+const EVIL: &str =
+    "\"'></textarea></title></script><img src=x onerror=\"window.hacked=1\"><script>window.hacked=1</script>";
 
 /// An experiment that says it wherever an experiment may say something.
 fn evil() -> v1::Experiment {
@@ -76,7 +77,8 @@ async fn no_text_that_anybody_gives_is_taken_for_markup() {
     let browser = Browser::open(&server, "/").await;
     browser.say_who(EVIL).await;
     let code: String = url::form_urlencoded::byte_serialize(EVIL.as_bytes()).collect();
-    let json: String = url::form_urlencoded::byte_serialize(serde_json::json!({ EVIL: EVIL }).to_string().as_bytes()).collect();
+    let json: String =
+        url::form_urlencoded::byte_serialize(serde_json::json!({ EVIL: EVIL }).to_string().as_bytes()).collect();
     let at = format!("/experiments/{KEY}");
     let pages = [
         ("/".to_owned(), true),
@@ -105,7 +107,8 @@ async fn no_text_that_anybody_gives_is_taken_for_markup() {
         assert_inert(&browser, path).await;
     }
     // The same where nothing is there under such a name.
-    for path in [format!("/experiments/{code}"), format!("{at}/ask/{code}"), format!("{at}/ask/kill?variation={code}")] {
+    for path in [format!("/experiments/{code}"), format!("{at}/ask/{code}"), format!("{at}/ask/kill?variation={code}")]
+    {
         browser.go(&path).await;
         assert_inert(&browser, &path).await;
         browser.expect_complaint("status of 4").await;
@@ -190,11 +193,14 @@ async fn nobody_is_led_elsewhere_and_nothing_too_large_is_taken() {
     let address = server.address;
     let (token, cookie) = somebody(address).await;
     let cookie = ("cookie", cookie.as_str());
-    for elsewhere in ["//evil.example", "https://evil.example/", "/%5Cevil.example", "/%09/evil.example", "/%0D%0Ax:y", "evil", ""] {
+    for elsewhere in
+        ["//evil.example", "https://evil.example/", "/%5Cevil.example", "/%09/evil.example", "/%0D%0Ax:y", "evil", ""]
+    {
         let answer = send(address, "POST /who", &[cookie], &format!("token={token}&name=Ada&here={elsewhere}")).await;
         assert_eq!((answer.code, answer.header("location")), (303, Some("/")), "{elsewhere}: {}", answer.head);
     }
-    let answer = send(address, "POST /who", &[cookie], &format!("token={token}&name=Ada&here=/feed?unit=%2F%2Fa")).await;
+    let answer =
+        send(address, "POST /who", &[cookie], &format!("token={token}&name=Ada&here=/feed?unit=%2F%2Fa")).await;
     assert_eq!(answer.header("location"), Some("/feed?unit=//a"));
     let bad_name = send(address, "POST /who", &[cookie], &format!("token={token}&name=a%0Ab&here=/")).await;
     assert_eq!((bad_name.code, bad_name.header("set-cookie")), (422, None));
@@ -228,7 +234,14 @@ async fn every_page_has_a_strict_policy_of_what_may_run() {
         let Answer { head, .. } = &send(server.address, &format!("GET {path}"), &[], "").await;
         let policy = head.lines().find_map(|line| line.strip_prefix("content-security-policy: ")).expect(&path);
         assert!(!policy.contains("unsafe") && !policy.contains('*') && !policy.contains("data:"), "{path}: {policy}");
-        for rule in ["default-src 'none'", "script-src 'self'", "style-src 'self'", "form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'"] {
+        for rule in [
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "form-action 'self'",
+            "base-uri 'none'",
+            "frame-ancestors 'none'",
+        ] {
             assert!(policy.contains(rule), "{path}: {policy}");
         }
         for line in ["x-content-type-options: nosniff", "x-frame-options: DENY", "referrer-policy: same-origin"] {
@@ -255,7 +268,10 @@ async fn who_follows_a_link_from_elsewhere_stays_who_they_are() {
     browser.wait_for("Ada").await;
     assert_eq!(browser.evaluate(token, vec![]).await, before, "forms in other windows would be refused");
     // And a form there sends nothing that counts.
-    let form = format!("data:text/html,<form method=post action='{}/who'><input name=name value=Eve><button>Send</button></form>", server.url());
+    let form = format!(
+        "data:text/html,<form method=post action='{}/who'><input name=name value=Eve><button>Send</button></form>",
+        server.url()
+    );
     browser.go_to(&form).await;
     browser.press_button("Send").await;
     browser.wait_for("Not accepted").await;

@@ -96,10 +96,8 @@ impl Browser {
     /// Leaves a picture of the whole page in `target/screenshots`, also of what is below the window's end.
     pub(crate) async fn picture(&self, name: &str) {
         let whole = json!({ "captureBeyondViewport": true, "format": "png" });
-        let size = self.evaluate(
-            "const it = document.documentElement; return [it.clientWidth, it.scrollHeight]",
-            vec![],
-        );
+        let size =
+            self.evaluate("const it = document.documentElement; return [it.clientWidth, it.scrollHeight]", vec![]);
         let size = size.await;
         let mut params = whole;
         params["clip"] = json!({ "x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1 });

@@ -297,7 +297,7 @@ pub(super) async fn act(
 ) -> Response {
     let form = match caller.form(body) {
         Ok(form) => form,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     let Some(action) = Action::parse(&action) else { return refused(&caller, unknown_action()) };
     match act_out(&pages, &caller, &key, action, &form).await {

@@ -77,7 +77,7 @@ pub(super) async fn form(State(pages): Site, caller: Caller, Path(key): Path<Str
 pub(super) async fn create(State(pages): Site, caller: Caller, body: Sent) -> Response {
     let sent = match caller.form(body) {
         Ok(form) => form,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     let mut edit = new_edit(sent.without_blank_rows());
     if sent.text("do").starts_with("more-") {
@@ -130,7 +130,7 @@ fn checked(form: &Form, base: Option<&DefinitionDoc>) -> Result<DefinitionDoc, V
 pub(super) async fn save(State(pages): Site, caller: Caller, Path(key): Path<String>, body: Sent) -> Response {
     let sent = match caller.form(body) {
         Ok(form) => form,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     let state = pages.shared.catalogue.state();
     let entry = match state.get(&key) {

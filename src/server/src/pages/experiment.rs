@@ -250,7 +250,7 @@ fn view_metric(metric: &Metric, index: usize, decides: Option<usize>, results: &
         MetricKind::Ratio { denominator } => format!("The values of {} over those of {denominator}", metric.event),
     };
     let hours = metric.window.as_secs() / 3600;
-    let window = if hours % 24 == 0 { format!("{} days", hours / 24) } else { format!("{hours} hours") };
+    let window = if hours.is_multiple_of(24) { format!("{} days", hours / 24) } else { format!("{hours} hours") };
     let better = if metric.direction == inroad_assignment::Direction::Up { "more" } else { "less" };
     let guardrail = metric.guardrail.map(|guardrail| {
         let action = match guardrail.action {
@@ -414,7 +414,7 @@ fn course(
     let mut ends: Vec<usize> = (1..=epochs.len()).filter(|end| epochs.get(*end).map(|e| e.epoch.tick) != Some(epochs[end - 1].epoch.tick)).collect();
     let every = ends.len().div_ceil(COURSE_POINTS).max(1);
     let last = ends.len().saturating_sub(1);
-    ends = ends.into_iter().enumerate().filter(|(i, _)| (last - i) % every == 0).map(|(_, end)| end).collect();
+    ends = ends.into_iter().enumerate().filter(|(i, _)| (last - i).is_multiple_of(every)).map(|(_, end)| end).collect();
     let mut course: Course = vec![Vec::new(); arms];
     let mut estimator = Estimator::default();
     for end in ends {

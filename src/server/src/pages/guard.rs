@@ -95,15 +95,15 @@ impl Caller {
     }
 
     /// Reads a form that may change something: sent by one of our own pages, or not at all.
-    pub(super) fn form(&self, sent: Sent) -> Result<Form, Response> {
+    pub(super) fn form(&self, sent: Sent) -> Result<Form, Box<Response>> {
         let form = match sent {
             Ok(body) => Form::parse(&body),
-            Err(unread) => return Err(self.unread(&unread)),
+            Err(unread) => return Err(Box::new(self.unread(&unread))),
         };
         let given = form.text("token");
         // A browser without our cookie was given a fresh token just now, which no form can have.
         let ours = self.cookie.is_none() && !given.is_empty() && given == self.reader.token;
-        if ours && self.is_same_origin() { Ok(form) } else { Err(self.forged()) }
+        if ours && self.is_same_origin() { Ok(form) } else { Err(Box::new(self.forged())) }
     }
 
     /// Whether the browser says that the request comes from these pages. One that says nothing is taken by its token.
@@ -165,7 +165,7 @@ pub(super) async fn headers(request: Request, next: Next) -> Response {
 pub(super) async fn who(_: Site, caller: Caller, body: Sent) -> Response {
     let form = match caller.form(body) {
         Ok(form) => form,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     // Only ever to a path of ours.
     let here = Some(form.text("here")).filter(|here| is_ours(here)).unwrap_or("/");

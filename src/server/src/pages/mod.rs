@@ -33,7 +33,7 @@ use guard::Caller;
 use standing::Standings;
 
 /// What the pages share.
-pub struct Pages {
+pub(crate) struct Pages {
     shared: Arc<Shared>,
     /// What changes experiments, for pages as for everybody.
     experiments: Experiments,
@@ -48,7 +48,7 @@ type Site = State<Arc<Pages>>;
 const MAX_FORM_BYTES: usize = 2 * 1024 * 1024;
 
 /// The routes.
-pub fn routes(shared: Arc<Shared>) -> Router {
+pub(crate) fn routes(shared: Arc<Shared>) -> Router {
     let pages = Arc::new(Pages {
         experiments: Experiments::new(Arc::clone(&shared)),
         standings: Standings::start(Arc::clone(&shared)),

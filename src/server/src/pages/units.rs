@@ -46,7 +46,7 @@ pub(super) async fn playground(State(pages): Site, caller: Caller, RawQuery(quer
         at: asked.text("at").to_owned(),
         ..Playground::default()
     };
-    if !page.experiment.is_empty() && !(page.unit.is_empty() && page.context.is_empty()) {
+    if !page.experiment.is_empty() && (!page.unit.is_empty() || !page.context.is_empty()) {
         match answer(&pages, &page).await {
             Ok(answer) => page.answer = Some(answer),
             Err((field, message)) => page.error = Some((field, message)),
