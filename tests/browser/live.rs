@@ -28,7 +28,7 @@ async fn numbers_move_within_a_second_of_the_event_and_without_a_reload() {
     eventually("what was before is there", async || {
         let answer = api.results(KEY).await;
         let units = answer.arms.iter().find(|arm| arm.variation == "green")?.units;
-        (browser.evaluate(row, vec![]).await == units.to_string()).then_some(())
+        (browser.evaluate(row, vec![]).await.as_str()?.parse() == Ok(units)).then_some(())
     })
     .await;
     let before: usize = browser.evaluate(row, vec![]).await.as_str().and_then(|n| n.parse().ok()).expect("a number");
