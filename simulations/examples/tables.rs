@@ -28,27 +28,33 @@ fn main() -> Result<(), Box<dyn Error>> {
         let plain = PolicyDoc::plain(kind);
         policies.push(PolicyDoc { name: format!("{}+ship", plain.name), ship: true, ..plain });
     }
+    let growth = || vec![PolicyDoc::plain(PolicyKind::Growth)];
+    // What holds of growth alone is cheap, so there is more of it: coverage differs by less than regret does.
+    let covered = |name: &&str| -> Result<(String, Simulation), Box<dyn Error>> {
+        eprintln!("{name}, coverage");
+        let scenario = builtin::scenario(name)?.with_replications(2 * replications)?.with_policies(growth())?;
+        Ok(((*name).to_owned(), simulate(&scenario, Options::default())?))
+    };
     let run = |name: &&str| -> Result<(String, Simulation), Box<dyn Error>> {
         eprintln!("{name}");
         let scenario = builtin::scenario(name)?.with_replications(replications)?.with_policies(policies.clone())?;
         Ok(((*name).to_owned(), simulate(&scenario, Options::default())?))
     };
     let worlds = WORLDS.iter().map(run).collect::<Result<Vec<_>, _>>()?;
-    let measures = MEASURES.iter().map(run).collect::<Result<Vec<_>, _>>()?;
-    println!("{replications} replications; ± is one Monte-Carlo standard error.");
+    let intervals = WORLDS.iter().chain(&MEASURES).map(covered).collect::<Result<Vec<_>, _>>()?;
+    println!("{replications} replications († twice as many); ± is one Monte-Carlo standard error.");
     regret(&worlds);
     shipped(&worlds);
-    coverage(worlds.iter().chain(&measures));
+    coverage(&intervals, 2 * replications);
     let nothing =
         Scenario::from_toml(&builtin::text("s6").ok_or("s6 is built in")?.replace("trend = 1.0", "trend = 0.0"))?;
-    let quiet =
-        simulate(&nothing.with_replications(replications)?.with_policies(policies.clone())?, Options::default())?;
-    let revenue = run(&"aa-revenue")?.1;
+    let quiet = simulate(&nothing.with_replications(2 * replications)?.with_policies(growth())?, Options::default())?;
+    let revenue = covered(&"aa-revenue")?.1;
     errors(&worlds, &quiet, &revenue);
-    let lost = run(&"srm")?.1;
+    let lost = covered(&"srm")?.1;
     let mut slow = PolicyDoc::plain(PolicyKind::Growth);
     slow.settings = toml::from_str("daily_cap = 0.1\ndaily_cap_conclude = 0.1")?;
-    let slowly = builtin::scenario("srm")?.with_replications(replications)?.with_policies(vec![slow])?;
+    let slowly = builtin::scenario("srm")?.with_replications(2 * replications)?.with_policies(vec![slow])?;
     sample_ratio(&worlds, &lost, &simulate(&slowly, Options::default())?);
     Ok(())
 }
@@ -100,14 +106,20 @@ fn shipped(worlds: &[(String, Simulation)]) {
     }
 }
 
-fn coverage<'a>(runs: impl Iterator<Item = &'a (String, Simulation)>) {
+fn coverage(runs: &[(String, Simulation)], replications: u32) {
     println!("\n### Coverage of 95% intervals under growth, %; bias of E3 in points of lift\n");
+    println!("{replications} replications; each interval counts once. In brackets, how many there are.\n");
     println!("| | {} | bias of e3 |", ESTIMATORS.join(" | "));
     println!("|---{}|", "|---".repeat(ESTIMATORS.len() + 1));
     for (name, simulation) in runs {
         let Some(growth) = of(simulation, "growth") else { continue };
         let found = |name: &str| growth.estimators.iter().find(|e: &&EstimatorSummary| e.estimator == name);
-        let cells: Vec<String> = ESTIMATORS.iter().map(|e| percent(found(e).and_then(|e| e.coverage))).collect();
+        let cell = |name: &&str| {
+            let covers = percent(found(name).and_then(|e| e.coverage));
+            let count = found(name).filter(|e| e.estimator.starts_with("e3")).map(|e| format!(" ({})", e.intervals));
+            covers + &count.unwrap_or_default()
+        };
+        let cells: Vec<String> = ESTIMATORS.iter().map(cell).collect();
         println!("| {name} | {} | {} |", cells.join(" | "), percent(found("e3").and_then(|e| e.bias)));
     }
 }
@@ -129,8 +141,8 @@ fn errors(worlds: &[(String, Simulation)], quiet: &Simulation, revenue: &Simulat
         );
     };
     worlds.iter().for_each(|(name, simulation)| row(name, simulation));
-    row("A/A without trend", quiet);
-    row("A/A, revenue", revenue);
+    row("A/A without trend†", quiet);
+    row("A/A, revenue†", revenue);
 }
 
 fn sample_ratio(worlds: &[(String, Simulation)], lost: &Simulation, slowly: &Simulation) {
@@ -145,6 +157,6 @@ fn sample_ratio(worlds: &[(String, Simulation)], lost: &Simulation, slowly: &Sim
     for (name, simulation) in worlds {
         of(simulation, "growth").into_iter().for_each(|summary| row(name, summary));
     }
-    of(lost, "growth").into_iter().for_each(|summary| row("3% of a growing arm's units lost", summary));
-    of(slowly, "growth").into_iter().for_each(|summary| row("the same, growing by 10% a day", summary));
+    of(lost, "growth").into_iter().for_each(|summary| row("3% of a growing arm's units lost†", summary));
+    of(slowly, "growth").into_iter().for_each(|summary| row("the same, growing by 10% a day†", summary));
 }

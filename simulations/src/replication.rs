@@ -1,10 +1,11 @@
 //! One replication: the units come once, tick by tick, and live through every policy side by side.
 
-use inroad_assignment::{Allocation, Kills};
+use inroad_assignment::{Allocation, Kills, Timestamp};
 use inroad_policy::{Better, EpochTally, GuardrailQuestion, Measure, SrmAlarm, check_sample_ratio, guardrail};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::SimulationError;
 use crate::cells::{Cells, Record};
@@ -260,7 +261,7 @@ impl<'a> Lane<'a> {
             moves: self.mover.finish(),
             dropped: self.cells.dropped(),
             estimates: estimates::all(&observed, self.stage.truths, &self.excluded)?,
-            sample_ratio: sample_ratio(&observed)?,
+            sample_ratio: sample_ratio(&observed, self.spec.settings.tick)?,
             guardrail: self.harm,
             forgone: self.forgone,
             shares: self.shares,
@@ -270,8 +271,12 @@ impl<'a> Lane<'a> {
 }
 
 /// The check in the end, and when it first spoke.
-fn sample_ratio(observed: &Observed<'_>) -> Result<SampleRatioResult, SimulationError> {
-    let check = |epochs: usize| check_sample_ratio(observed.arms, &observed.epochs[..epochs]);
+fn sample_ratio(observed: &Observed<'_>, tick: Duration) -> Result<SampleRatioResult, SimulationError> {
+    let check = |epochs: usize| {
+        let known = &observed.epochs[..epochs];
+        let end = known.last().map_or(0, |epoch| epoch.epoch.tick + 1);
+        check_sample_ratio(observed.arms, known, tick, Timestamp::start_of_tick(end, tick))
+    };
     let last = check(observed.epochs.len())?;
     let alarm = last.alarm != SrmAlarm::Quiet;
     // The peak never falls, so the first alarm is found by halving.
@@ -282,7 +287,7 @@ fn sample_ratio(observed: &Observed<'_>) -> Result<SampleRatioResult, Simulation
     }
     Ok(SampleRatioResult {
         p_value: last.p_value,
-        peak_log_evidence: last.peak_log_evidence,
+        evidence: last.evidence,
         alarm,
         frozen: last.alarm == SrmAlarm::Freeze,
         first_epoch: (alarm && loud > 0).then(|| loud as u32 - 1),

@@ -91,8 +91,8 @@ pub struct Estimate {
 pub struct SampleRatioResult {
     /// χ² p-value over all epochs.
     pub p_value: f64,
-    /// Largest ln M of the continuous check.
-    pub peak_log_evidence: f64,
+    /// Largest evidence of the alarm: from 100 on it speaks.
+    pub evidence: f64,
     /// Whether it ever came to an alarm.
     pub alarm: bool,
     /// Whether it ever came to a freeze.

@@ -85,9 +85,11 @@ pub struct Summary {
 pub struct EstimatorSummary {
     /// Its name.
     pub estimator: String,
-    /// Coverage of its 95% intervals over all arms with a truth; none without any.
+    /// How many intervals it gave of lifts with a truth.
+    pub intervals: usize,
+    /// Which part of them holds it, each counting once; none without any.
     pub coverage: Option<Mean>,
-    /// Mean error of the lift over all arms with a truth, in points of lift: 0.01 is one point of a hundred.
+    /// Mean error of those lifts, in points of lift: 0.01 is one point of a hundred.
     pub bias: Option<Mean>,
     /// One per treated arm.
     pub arms: Vec<ArmEstimates>,
@@ -120,6 +122,22 @@ fn mean(values: impl IntoIterator<Item = f64>) -> Option<Mean> {
     let mean = values.iter().sum::<f64>() / n;
     let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
     let se = if values.len() > 1 { (squares / (n - 1.0) / n).sqrt() } else { 0.0 };
+    Some(Mean { mean, se })
+}
+
+/// The mean of numbers that come in clusters, each number counting once; none of none. Numbers of one cluster go up and
+/// down together: the error is that of a ratio of sums over clusters (Cochran, *Sampling Techniques*, 1977, §6.4).
+fn mean_in_clusters(clusters: impl IntoIterator<Item = Vec<f64>>) -> Option<Mean> {
+    let sums = |cluster: Vec<f64>| (cluster.iter().sum::<f64>(), cluster.len() as f64);
+    let clusters: Vec<(f64, f64)> = clusters.into_iter().map(sums).filter(|(_, n)| *n > 0.0).collect();
+    let n: f64 = clusters.iter().map(|(_, n)| n).sum();
+    if clusters.is_empty() {
+        return None;
+    }
+    let mean = clusters.iter().map(|(sum, _)| sum).sum::<f64>() / n;
+    let squares: f64 = clusters.iter().map(|(sum, n)| (sum - mean * n) * (sum - mean * n)).sum();
+    let m = clusters.len() as f64;
+    let se = if clusters.len() > 1 { (squares * m / (m - 1.0)).sqrt() / n } else { 0.0 };
     Some(Mean { mean, se })
 }
 
@@ -200,12 +218,11 @@ fn mean_shares(runs: &[&RunResult], tick: usize, arms: usize) -> Vec<f64> {
 fn estimator(runs: &[&RunResult], index: usize, arms: usize) -> EstimatorSummary {
     let name = runs.first().map(|run| run.estimates[index].estimator.clone()).unwrap_or_default();
     let answers = |arm: usize| runs.iter().filter_map(move |run| run.estimates[index].arms[arm]);
-    // Arms share a replication, so its arms count as one number: otherwise the error would come out too small.
-    let by_run = |number: &dyn Fn(&crate::results::Estimate) -> Option<f64>| {
-        mean(runs.iter().filter_map(|run| {
-            let numbers = run.estimates[index].arms.iter().flatten().filter_map(number);
-            mean(numbers).map(|mean| mean.mean)
-        }))
+    // Arms share a replication. An interval counts once all the same, however many others its replication has: a mean over
+    // replications would give one that has few survivors the weight of one that has many.
+    let told = |number: &dyn Fn(&crate::results::Estimate) -> Option<f64>| {
+        let of_run = |run: &&RunResult| run.estimates[index].arms.iter().flatten().filter_map(number).collect();
+        mean_in_clusters(runs.iter().map(of_run))
     };
     let arm = |arm: usize| {
         let errors = || answers(arm).filter_map(|estimate| Some(estimate.lift - estimate.truth?));
@@ -220,8 +237,28 @@ fn estimator(runs: &[&RunResult], index: usize, arms: usize) -> EstimatorSummary
     };
     EstimatorSummary {
         estimator: name,
-        coverage: by_run(&|estimate| estimate.covers.map(chance)),
-        bias: by_run(&|estimate| Some(estimate.lift - estimate.truth?)),
+        intervals: (0..arms.saturating_sub(1)).flat_map(answers).filter(|e| e.covers.is_some()).count(),
+        coverage: told(&|estimate| estimate.covers.map(chance)),
+        bias: told(&|estimate| Some(estimate.lift - estimate.truth?)),
         arms: (0..arms.saturating_sub(1)).map(arm).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::unwrap_used, reason = "a test may panic")]
+    fn in_clusters_every_number_counts_once_and_the_error_is_that_of_the_clusters() {
+        let found = mean_in_clusters([vec![1.0; 3], vec![0.0], Vec::new()]).unwrap();
+        assert!((found.mean - 0.75).abs() < 1e-12);
+        // Sums differ from three quarters of 3 and of 1 by 0.75 either way: √(2/(2 − 1)·2·0.75²) over four numbers.
+        assert!((found.se - 1.5 / 4.0).abs() < 1e-12);
+        // Clusters of one are plain numbers.
+        let numbers = [1.0, 0.0, 0.5, 0.25];
+        assert_eq!(mean_in_clusters(numbers.map(|x| vec![x])).unwrap().mean, mean(numbers).unwrap().mean);
+        assert!((mean_in_clusters(numbers.map(|x| vec![x])).unwrap().se - mean(numbers).unwrap().se).abs() < 1e-12);
+        assert!(mean_in_clusters([Vec::new()]).is_none());
     }
 }

@@ -103,7 +103,7 @@ impl Default for ThompsonSettings {
             daily_cap_conclude: 0.50,
             min_step: 0.005,
             tau: 0.25,
-            kill_probability: 0.975,
+            kill_probability: 0.99,
             conclude_probability: 0.95,
             conclude_loss: 0.01,
             draws_log2: 14,

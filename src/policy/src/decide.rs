@@ -6,7 +6,7 @@
 //! freeze if data are late or the sample ratio is off
 //! guardrails: alert, hold back or kill each arm that does harm
 //! b, C ← E3;  w, P(b_k>0), loss_k ← draws, with control = 0
-//! kill k if P(b_k<0) > .975
+//! kill k if P(b_k<0) > .99
 //! return if the burn-in is unmet
 //! g_k ← max(0, f_k + S·w_k·(1 − 1.5·loss_k/b_k)₊ − p_k) if live, P(b_k>0) > ½ and not held back
 //! conclude ← the live arm with w ≥ .95, if its loss ≤ 1%; ship it if nothing speaks against it
@@ -196,7 +196,7 @@ fn ship(input: &TickInput, arm: usize, estimator: &mut Estimator) -> Result<Ship
 }
 
 fn freeze(input: &TickInput) -> Result<Option<Freeze>, PolicyError> {
-    let ratio = check_sample_ratio(input.arms.len(), &input.epochs)?;
+    let ratio = check_sample_ratio(input.arms.len(), &input.epochs, input.settings.tick, input.now)?;
     if input.data_late {
         return Ok(Some(Freeze::DataLate));
     }

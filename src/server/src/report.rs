@@ -82,7 +82,8 @@ impl Report {
             None
         };
         let growth_per_day = growth_per_day(generation, now);
-        Ok(Self { summary, metrics, ratio: check_sample_ratio(arms, &exposures)?, ship, growth_per_day })
+        let ratio = check_sample_ratio(arms, &exposures, definition.policy().tick(), now)?;
+        Ok(Self { summary, metrics, ratio, ship, growth_per_day })
     }
 
     /// Doubts, in plain words.

@@ -127,7 +127,8 @@ mod tests {
                 let shares = served_shares(&experiment, generation, EpochKey { tick: 1, revision: 1 });
                 let arms = vec![ArmTally::default(); shares.len()];
                 let epoch = EpochTally { epoch: EpochKey { tick: 1, revision: 1 }, arms, shares };
-                check_sample_ratio(epoch.arms.len(), std::slice::from_ref(&epoch)).unwrap();
+                let tick = experiment.definition.policy().tick();
+                check_sample_ratio(epoch.arms.len(), std::slice::from_ref(&epoch), tick, Timestamp::default()).unwrap();
             }
         }
     }

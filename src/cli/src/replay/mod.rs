@@ -100,7 +100,7 @@ struct PolicyArgs {
     /// No growth before every live arm has so many conversions [default: 1]
     #[arg(long, value_name = "N")]
     burn_in_conversions: Option<u64>,
-    /// A variation is killed when it is worse than control with more than this probability [default: 97.5%]
+    /// A variation is killed when it is worse than control with more than this probability [default: 99%]
     #[arg(long, value_parser = parse::share, value_name = "SHARE")]
     kill_probability: Option<f64>,
 }

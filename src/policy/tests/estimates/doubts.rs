@@ -1,5 +1,8 @@
 //! Guardrails, sample ratio, delay and novelty.
 
+use core::time::Duration;
+
+use inroad_assignment::Timestamp;
 use inroad_policy::{GuardrailQuestion, Interval, check_delay, check_novelty, check_sample_ratio, guardrail};
 use serde::Deserialize;
 
@@ -71,7 +74,9 @@ fn the_sample_ratio_agrees_with_a_pseudoinverse_and_with_multinomials() {
     let mut ledger = Ledger::default();
     for (problem, wanted) in problems().iter().zip(&expected()) {
         let Some(wanted) = &wanted.sample_ratio else { continue };
-        let found = check_sample_ratio(problem.arms(), &problem.epochs()).unwrap();
+        let found =
+            check_sample_ratio(problem.arms(), &problem.epochs(), Duration::from_secs(86_400), Timestamp::default())
+                .unwrap();
         let name = &problem.name;
         ledger.see(&format!("{name}, χ²"), found.chi_squared, wanted.chi_squared, relative(1.0 + wanted.chi_squared));
         ledger.holds(&format!("{name}, degrees of freedom"), found.degrees_of_freedom == wanted.df);

@@ -100,7 +100,7 @@ fn fill(
         chi_squared: report.ratio.chi_squared,
         degrees_of_freedom: report.ratio.degrees_of_freedom as u32,
         p_value: report.ratio.p_value,
-        evidence: report.ratio.peak_log_evidence.exp(),
+        evidence: report.ratio.evidence,
     });
     let arm_result = |arm: Arm| {
         let summary = report.summary.arms.get(arm.index());
