@@ -13,7 +13,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha512};
 
 use super::browser::Browser;
-use crate::harness::target_folder;
+use crate::harness::binary::target_folder;
 
 const VERSION: &str = "4.14.1";
 /// What the registry calls `dist.integrity`, without `sha512-`.

@@ -7,7 +7,8 @@ use fantoccini::Client;
 use serde_json::{Value, json};
 
 use super::driver;
-use crate::harness::{Process, Server, eventually, target_folder};
+use crate::harness::binary::target_folder;
+use crate::harness::{Process, Server, eventually};
 
 /// What somebody prefers to read in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::browser::Browser;
 use super::driver;
-use crate::harness::{eventually, target_folder};
+use crate::harness::binary::target_folder;
+use crate::harness::eventually;
 
 impl Browser {
     /// Opens an address outside the server.

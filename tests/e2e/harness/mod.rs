@@ -1,7 +1,7 @@
 //! What every test stands on: the binary, a server as a process, calls to it, a line that can be cut, and data.
 
 mod api;
-mod binary;
+pub(crate) mod binary;
 mod declare;
 mod http;
 mod proxy;
@@ -12,7 +12,7 @@ mod trial;
 mod wait;
 
 pub(crate) use api::{Api, Refused, context, exposure_of, metric, outcome};
-pub(crate) use binary::{inroad, target_folder};
+pub(crate) use binary::inroad;
 pub(crate) use declare::{conversions, flag, manual_clock, thompson};
 pub(crate) use http::{gauge, get};
 pub(crate) use proxy::Proxy;
