@@ -53,6 +53,9 @@ async fn assert_inert(browser: &Browser, path: &str) {
     assert_eq!(browser.evaluate(found, vec![]).await, serde_json::json!([true, 1, 0]), "{path}");
 }
 
+/// Headers of a request, by name.
+type Headers<'a> = Vec<(&'a str, &'a str)>;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_text_that_anybody_gives_is_taken_for_markup() {
     let server = server().await;
@@ -157,7 +160,7 @@ async fn what_no_page_of_ours_sent_changes_nothing() {
     let with = |token: &str| format!("token={token}&variation=green&do=save&name=Eve&here=/");
     for path in &paths {
         let line = format!("POST {path}");
-        let tries: [(&str, Vec<(&str, &str)>, String); 8] = [
+        let tries: [(&str, Headers<'_>, String); 8] = [
             ("no token", vec![cookie], with("")),
             ("another token", vec![cookie], with(other)),
             ("no cookie", vec![], with(&token)),
