@@ -104,11 +104,8 @@ async fn a_page_sees_the_scheme_the_language_and_the_window_that_it_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_browser_shows_what_the_real_server_serves() {
     let mut server = Server::start().await;
-    let browser = Browser::open(&server, "/readyz").await;
-    browser.wait_for("ready").await;
-    browser.go("/healthz").await;
-    browser.wait_for_path("/healthz").await;
-    browser.wait_for("ok").await;
+    let browser = Browser::open(&server, "/playground").await;
+    browser.wait_for("Name a unit").await;
     server.kill();
     let asked = "fetch('/readyz').catch(() => { document.body.textContent = 'gone' })";
     browser.evaluate(asked, vec![]).await;

@@ -99,12 +99,13 @@
     } catch {
       say("reconnecting");
     }
-    // What is dear to answer is asked less often.
-    const rest = 4 * (performance.now() - begun);
+    // What is dear to answer, such as a funnel of millions, is asked less often.
+    const took = performance.now() - begun;
+    const rest = took < 500 ? 0 : 4 * took;
     setTimeout(() => {
       asking = false;
       if (again) { again = false; refresh(); }
-    }, rest < 100 ? 0 : rest);
+    }, rest);
   };
 
   let source;

@@ -202,7 +202,8 @@ impl Experiment {
         if self.generation == 0 {
             return html! {};
         }
-        let killed: Vec<bool> = self.arms.iter().map(|arm| arm.killed || self.killed).collect();
+        // Control cannot be killed: it is what a kill falls back to.
+        let killed: Vec<bool> = (0..).zip(&self.arms).map(|(i, arm)| i > 0 && (arm.killed || self.killed)).collect();
         html! {
             section aria-labelledby="line-title" {
                 h2 id="line-title" { "The line" }
