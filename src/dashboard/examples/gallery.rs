@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use inroad_assignment::Timestamp;
 use inroad_dashboard::chart::{
-    Bucket, LiftPoint, RevisionMark, STYLE, allocation_over_time, funnel, interval_bar, lift_range, lifts_over_time,
-    posteriors, sparkline, strip, strip_small,
+    Bucket, LiftPoint, RevisionMark, allocation_over_time, funnel, interval_bar, lift_range, lifts_over_time,
+    posteriors, strip, strip_small,
 };
 use inroad_policy::Interval;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -25,7 +25,7 @@ fn main() -> std::io::Result<()> {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { "Plots" }
-                style { (PreEscaped(PAGE)) (PreEscaped(STYLE)) }
+                style { (PreEscaped(PAGE)) (PreEscaped(inroad_dashboard::asset::STYLE.content)) }
             }
             body { @for (title, plot) in plots() { section { h2 { (title) } (plot) } } }
         }
@@ -146,7 +146,6 @@ fn plots() -> Vec<(&'static str, Markup)> {
             "Small ones",
             html! {
                 @for (i, bar) in bars.iter().enumerate() { p class={ "v" (i + 1) } { (interval_bar(*bar, range)) } }
-                p { (sparkline(&[1.0, 3.0, 2.0, f64::NAN, 5.0, 4.0, 6.0])) (sparkline(&[1.0])) (sparkline(&[])) }
             },
         ),
     ]

@@ -124,7 +124,7 @@ impl Confirm {
             h1 { (self.button) }
             @if let Some(error) = &self.error { p.notice.bad role="alert" id="error" { (error) } }
             ul.consequences { @for line in &self.consequences { li { (line) } } }
-            (self.ask_first(reader))
+            (self.ask_first())
             @if let Some(preview) = &self.preview { (preview.render()) }
             form.confirm method="post" action={ "/experiments/" (self.key) "/do/" (self.action) } {
                 (hidden(reader))
@@ -159,7 +159,7 @@ impl Confirm {
     }
 
     /// What is asked before the button can be pressed, because it says what the button would do.
-    fn ask_first(&self, _reader: &Reader) -> Markup {
+    fn ask_first(&self) -> Markup {
         let Question::Amount { how, amount } = &self.question else { return html! {} };
         let ways = [("times", "times as large"), ("to", "% of the line"), ("by", "% of the line more")];
         html! {

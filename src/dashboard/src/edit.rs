@@ -172,12 +172,12 @@ impl Edit {
             fieldset {
                 legend { "Variations" }
                 (self.faults_of("variations"))
-                p.help { "The first is control. Rows left blank do not count. A share is what a variation starts with, in per cent of the line; left out, the policy has its own. " @if self.has_started { "Those there are stay as they are; one more may be added at the end, and takes its share from control." } }
+                p.help { "The first is control. All payloads are of one type. Rows left blank do not count. A share is what a variation starts with, in per cent of the line; left out, the policy has its own. " @if self.has_started { "Those there are stay as they are; one more may be added at the end, and takes its share from control." } }
                 @for i in 0..rows {
                     fieldset.row {
                         legend { @if i == 0 { "Control" } @else { "Variation " (i) } }
                         (self.input(&format!("variations.{i}.key"), "Key", ""))
-                        (self.choice(&format!("variations.{i}.kind"), "Payload is", "", &kinds))
+                        (self.field(&format!("variations.{i}.kind"), "Payload is", "", |d| d.or(self.form.text("variations.0.kind")).select(&kinds)))
                         (self.input(&format!("variations.{i}.payload"), "Payload", ""))
                         @if i > 0 { (self.input(&format!("variations.{i}.share"), "Share, %", "")) }
                         (self.input(&format!("variations.{i}.description"), "Description", ""))
@@ -278,6 +278,7 @@ impl Edit {
 }
 
 /// What a control needs to be found by its label, its help and its faults.
+#[derive(Clone, Copy)]
 struct Described<'a> {
     name: &'a str,
     id: &'a str,
@@ -286,7 +287,12 @@ struct Described<'a> {
     is_wrong: bool,
 }
 
-impl Described<'_> {
+impl<'a> Described<'a> {
+    /// With this value where none was given.
+    fn or(self, value: &'a str) -> Self {
+        Self { value: if self.value.is_empty() { value } else { self.value }, ..self }
+    }
+
     fn wrong(&self) -> Option<&'static str> {
         self.is_wrong.then_some("true")
     }

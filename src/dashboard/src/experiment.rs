@@ -8,9 +8,9 @@ use inroad_assignment::Timestamp;
 use inroad_policy::Interval;
 use maud::{Markup, html};
 
-pub use health::{Ask, Health, SampleRatio};
+pub use health::{Health, SampleRatio};
 pub use history::{AuditEntry, ChangedField, Decision, DecisionArm, changes};
-pub use results::{ArmMetric, Doubt, Metric};
+pub use results::{ArmMetric, Metric};
 
 use crate::chart::text::{Format, instant, number};
 use crate::chart::{Bucket, LiftPoint, RevisionMark, allocation_over_time, lifts_over_time, posteriors, strip};

@@ -185,10 +185,8 @@ impl Form {
         let mut reading = Reading { form: self, faults: Vec::new() };
         let base = base.and_then(|document| serde_json::to_value(document).ok()).unwrap_or_else(|| json!({}));
         let mut document = Map::new();
-        for name in ["clock"] {
-            if let Some(value) = base.get(name) {
-                document.insert(name.to_owned(), value.clone());
-            }
+        if let Some(clock) = base.get("clock") {
+            document.insert("clock".to_owned(), clock.clone());
         }
         for name in ["key", "description", "owner", "lifetime", "unit", "audience", "salt"] {
             if self.is_on(name) {

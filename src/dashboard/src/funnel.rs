@@ -1,15 +1,13 @@
 //! The funnel: how many units of each variation came how far, and where they were lost.
 
 use inroad_policy::Interval;
+use inroad_policy::attribution::funnel::MAX_STEPS;
 use maud::{Markup, html};
 
 use crate::chart::funnel as chart;
 use crate::chart::text::{Format, number};
 use crate::experiment::lift_words;
 use crate::shell::live_part;
-
-/// The most steps that can be asked for.
-pub const MAX_STEPS: usize = 8;
 
 /// What was found.
 #[derive(Debug, Clone)]

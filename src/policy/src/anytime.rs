@@ -6,7 +6,7 @@ use crate::{Interval, Posterior};
 /// The mixture's scale: the interval is tightest when the information V is about 300.
 pub const ANYTIME_RHO: f64 = 40.0;
 /// Error probability of the intervals that people are shown.
-pub(crate) const ALPHA: f64 = 0.05;
+pub const ALPHA: f64 = 0.05;
 /// Information on a log-lift, in conversions, below which an estimate without prior is no estimate.
 const INFORMATION_MIN: f64 = 1e-3;
 

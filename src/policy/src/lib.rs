@@ -38,7 +38,7 @@ mod srm;
 mod summary;
 mod tallies;
 
-pub use anytime::{ANYTIME_RHO, anytime_half_width, confidence_sequence};
+pub use anytime::{ALPHA, ANYTIME_RHO, anytime_half_width, confidence_sequence};
 pub use best::{Comparison, compare, potential_value_remaining};
 pub use checks::{DelayCheck, NoveltyCheck, check_delay, check_novelty, mature};
 pub use decide::{Decider, decide};
@@ -47,7 +47,7 @@ pub use e3::{Estimator, Posterior, Prior, estimate};
 pub use error::PolicyError;
 pub use guardrail::{GuardrailEvidence, GuardrailQuestion, guardrail};
 pub use normal::{normal_cdf, normal_quantile};
-pub use opinion::{Opinion, opinions};
+pub use opinion::{Opinion, Z_95, opinions};
 pub use record::{
     ArmDecision, ArmState, BurnIn, BurnInGap, Conclude, Decision, Freeze, GuardedMetric, GuardrailDecision, HoldReason,
     MAX_ARMS, Scope, Ship, TickInput,

@@ -6,7 +6,7 @@ use crate::tallies::in_order;
 use crate::{EpochTally, Interval, Measure, PolicyError, Posterior};
 
 /// Standard deviations either side of the mean that hold 95% of a normal.
-pub(crate) const Z_95: f64 = 1.959_963_984_540_054;
+pub const Z_95: f64 = 1.959_963_984_540_054;
 /// How many standard errors apart two estimates of one lift may lie.
 const DISAGREEMENT: f64 = 2.0;
 /// Relative lifts between which the batched interval is looked for.

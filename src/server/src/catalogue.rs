@@ -30,6 +30,16 @@ impl Entry {
         let hashers = stored.experiment.generations.iter().map(|g| UnitHasher::new(key, &g.salt)).collect();
         Self { version: stored.version, experiment: stored.experiment, hashers: Arc::new(hashers) }
     }
+
+    /// The number of the generation asked for: of the newest for 0, which is 0 before the first.
+    pub fn generation(&self, asked: u32) -> Result<u32, ServerError> {
+        let number = if asked == 0 { self.experiment.generations.len() as u32 } else { asked };
+        if number > 0 && self.experiment.generation_numbered(number).is_none() {
+            let experiment = self.experiment.definition.key().to_string();
+            return Err(ServerError::NoSuchNumber { experiment, what: "generation", number });
+        }
+        Ok(number)
+    }
 }
 
 /// Everything at one version.

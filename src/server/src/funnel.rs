@@ -2,7 +2,6 @@
 //! that a step named after a metric's event and the metric itself tell one story.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use inroad_assignment::{Arm, Experiment, PosteriorKind, Timestamp};
 use inroad_policy::attribution::funnel::{FunnelTally, MAX_STEPS, Steps, TimeRange};
@@ -29,19 +28,12 @@ pub async fn funnel(shared: &Shared, request: GetFunnelRequest) -> Result<GetFun
     let range = checked(&request)?;
     let state = shared.catalogue.state();
     let entry = state.get(&request.key)?;
-    if request.wait && !shared.fold.caught_up(entry.version, LONGEST_WAIT).await {
-        let (backlog, limit) = (shared.fold.backlog(), shared.config.max_backlog);
-        return Err(ServerError::Backlog { backlog, limit, retry_after: Duration::from_secs(5) });
+    if request.wait {
+        shared.counted(entry.version, LONGEST_WAIT).await?;
     }
     let experiment = &entry.experiment;
-    let number = match request.generation {
-        0 => experiment.generations.len() as u32,
-        number => number,
-    };
     // A draft has no generation yet, and nobody in its funnel.
-    if number > 0 && experiment.generation_numbered(number).is_none() {
-        return Err(ServerError::NoSuchNumber { experiment: request.key, what: "generation", number });
-    }
+    let number = entry.generation(request.generation)?;
     let GetFunnelRequest { key, steps, from, to, .. } = request;
     let question =
         FunnelQuestion { experiment: Arc::clone(experiment), generation: number, steps: steps.clone(), range };

@@ -43,9 +43,9 @@ impl Recent {
             let over = ring.events.len().saturating_sub(KEPT);
             ring.events.drain(..over);
         }
-        // What was pruned from the log, or blanked in it, is not to live on here.
-        if shared.config.retain_events.is_some() {
-            let oldest = shared.clock.now().minus(shared.config.retain_events.unwrap_or(Duration::MAX));
+        // What is too old for the log is not to live on here.
+        if let Some(keep) = shared.config.retain_events {
+            let oldest = shared.clock.now().minus(keep);
             while ring.events.front().is_some_and(|event| event.received_at < oldest) {
                 ring.events.pop_front();
             }

@@ -5,8 +5,7 @@ use inroad_policy::Interval;
 use maud::{Markup, html};
 
 use super::draw::{
-    Area, Size, arm, block, both, colour, figure, figure_at, heads, key, label, label_within, line, name_of, nothing,
-    picture, svg_badge, table,
+    Area, Size, block, both, colour, figure_at, key, label, label_within, line, name_of, nothing, picture, svg_badge,
 };
 use super::scale::Scale;
 use super::text::{self, Format, plural};
@@ -17,7 +16,7 @@ const ROW: f64 = 18.0;
 const HEAD: f64 = 26.0;
 
 /// Units that reached each step: `reached[arm]` begins with those exposed, then one number per step; `lifts[arm]` has one
-/// per step, of which any may be missing.
+/// per step, of which any may be missing. Unlike other plots it brings no table: the funnel's page is one.
 #[must_use]
 pub fn funnel(names: &[String], steps: &[String], reached: &[Vec<u64>], lifts: &[Vec<Option<Interval>>]) -> Markup {
     let exposed = |arm: usize| reached.get(arm).and_then(|counts| counts.first()).copied().unwrap_or(0);
@@ -44,7 +43,7 @@ pub fn funnel(names: &[String], steps: &[String], reached: &[Vec<u64>], lifts: &
             }
         }
     };
-    figure("funnel", &plot, &below, &data.as_table(arms))
+    html! { figure class="chart funnel" { (plot) (below) } }
 }
 
 struct Data<'a> {
@@ -127,28 +126,5 @@ impl Data<'_> {
             }
         };
         picture(size, area.bottom + 36.0, sentence, &inside)
-    }
-
-    fn as_table(&self, arms: usize) -> Markup {
-        let percent = |value: Option<f64>| text::number(value.unwrap_or(f64::NAN), Format::SignedPercent1);
-        let row = |step: usize, i: usize| {
-            let lift = self.lift(i, step);
-            let cells = vec![
-                text::count(self.count(i, step)),
-                text::number(self.share(i, step), Format::Percent2),
-                text::number(self.went_on(i, step), Format::Percent2),
-                percent(lift.map(|lift| lift.estimate)),
-                percent(lift.map(|lift| lift.low)),
-                percent(lift.map(|lift| lift.high)),
-            ];
-            (arm(self.names, i), cells)
-        };
-        let head = heads(&["Variation", "Units", "Of exposed", "Of the step before", "Lift", "95% from", "to"]);
-        html! {
-            @for (step, name) in self.steps.iter().enumerate() {
-                @let rows: Vec<_> = (0..arms).map(|i| row(step + 1, i)).collect();
-                (table(&format!("Step {}: {name}", step + 1), &head, &rows))
-            }
-        }
     }
 }

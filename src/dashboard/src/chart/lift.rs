@@ -50,7 +50,7 @@ fn frame(points: &[LiftPoint]) -> Option<Frame> {
 /// One variation's panel: the inner band is the 95% interval, the outer one the confidence sequence. Without a frame it
 /// has axes of its own.
 #[must_use]
-pub fn lift_over_time(arm: usize, name: &str, points: &[LiftPoint], frame_of_all: Option<Frame>) -> Markup {
+fn lift_over_time(arm: usize, name: &str, points: &[LiftPoint], frame_of_all: Option<Frame>) -> Markup {
     let mut points: Vec<LiftPoint> = points.iter().copied().filter(|point| is_sound(&point.lift)).collect();
     points.sort_by_key(|point| point.at);
     let title = html! { p class="panel-title" { (badge(arm)) " " bdi { (name) } } };

@@ -22,14 +22,11 @@ use inroad_policy::Interval;
 
 pub use allocation::allocation_over_time;
 pub use funnel::funnel;
-pub use lift::{lift_over_time, lifts_over_time};
+pub use lift::lifts_over_time;
 pub use posterior::posteriors;
 pub use scale::lift_range;
-pub use small::{interval_bar, sparkline};
+pub use small::interval_bar;
 pub use strip::{strip, strip_small};
-
-/// What the plots' classes look like; pages serve it as a file.
-pub const STYLE: &str = include_str!("../../asset/chart.css");
 
 /// A stretch of the line, 0 to 1, and whose it is.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -44,10 +44,7 @@ fn all(variations: usize) -> Vec<String> {
         posteriors(&names, &hills),
         posteriors(&names, &known),
         lifts_over_time(&names, &points),
-        lift_over_time(1, EVIL, &[point(0)], None),
         funnel(&names, &[EVIL.to_owned(), "b".to_owned()], &reached, &step_lifts),
-        sparkline(&odd),
-        sparkline(&[f64::MAX, f64::MIN]),
     ];
     all.extend(lifts.map(|lift| interval_bar(lift, (-0.5, 0.5))));
     all.extend([
@@ -57,7 +54,6 @@ fn all(variations: usize) -> Vec<String> {
         posteriors(&[], &[]),
         lifts_over_time(&names, &[]),
         funnel(&names, &[], &[], &[]),
-        sparkline(&[]),
     ]);
     all.into_iter().map(maud::PreEscaped::into_string).collect()
 }
@@ -90,7 +86,9 @@ fn whatever_is_given_names_stay_text_and_numbers_are_numbers() {
 #[test]
 fn every_plot_has_its_table_and_nothing_has_a_sentence() {
     let all = all(3);
-    for plot in all.iter().filter(|plot| plot.contains("<figure") && plot.contains("<svg")) {
+    let drawn = all.iter().filter(|plot| plot.contains("<figure") && plot.contains("<svg"));
+    // The funnel's page is its table.
+    for plot in drawn.filter(|plot| !plot.contains("chart funnel")) {
         assert!(
             plot.contains("<summary>As a table</summary>")
                 && plot.contains("<caption>")

@@ -17,13 +17,6 @@ pub struct SampleRatio {
     pub evidence: f64,
 }
 
-/// Something that a person could do next.
-#[derive(Debug, Clone)]
-pub struct Ask {
-    /// In plain words.
-    pub text: String,
-}
-
 /// Everything about the numbers but the numbers.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
@@ -43,9 +36,7 @@ pub struct Health {
     pub backlog: u64,
     /// What control can still give.
     pub headroom: f64,
-    /// What it gave a day lately.
-    pub growth_per_day: f64,
-    /// How long that lasts.
+    /// How many days that lasts, at the pace at which control gave lately.
     pub days_of_headroom: Option<f64>,
     /// What the best may still be better by than the leader.
     pub potential_value: f64,

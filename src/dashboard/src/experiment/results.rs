@@ -4,15 +4,8 @@ use inroad_policy::Interval;
 use maud::{Markup, html};
 
 use super::{Experiment, lift_words};
-use crate::chart::interval_bar;
 use crate::chart::text::{Format, number};
-
-/// What speaks against a number.
-#[derive(Debug, Clone)]
-pub struct Doubt {
-    /// In plain words.
-    pub text: String,
-}
+use crate::chart::{interval_bar, lift_range};
 
 /// One arm's part of a metric.
 #[derive(Debug, Clone, Default)]
@@ -21,9 +14,7 @@ pub struct ArmMetric {
     pub units: u64,
     /// Those of them with an outcome.
     pub converted: u64,
-    /// Outcomes, however often and by whom.
-    pub outcomes: u64,
-    /// The sum of their values.
+    /// The sum of all outcomes' values.
     pub outcome_sum: f64,
     /// Per unit.
     pub mean: Option<f64>,
@@ -41,8 +32,8 @@ pub struct ArmMetric {
     pub p_above_control: f64,
     /// How strongly it does harm, 20 being the odds at which a guardrail speaks in an experiment of one; none if the metric is no guardrail.
     pub harm: Option<f64>,
-    /// Delay, novelty, disagreement.
-    pub doubts: Vec<Doubt>,
+    /// What speaks against the numbers, in plain words: delay, novelty, disagreement.
+    pub doubts: Vec<String>,
 }
 
 /// A metric.
@@ -64,10 +55,8 @@ pub struct Metric {
 
 impl Metric {
     pub(super) fn render(&self, experiment: &Experiment) -> Markup {
-        let lifts = self.arms.iter().filter_map(|arm| arm.lift);
-        // Wide intervals of arms that nobody has seen yet must not squeeze all others to a dot.
-        let reach =
-            lifts.map(|l| l.low.abs().max(l.high.abs())).filter(|r| r.is_finite()).fold(0.05_f64, f64::max).min(1.0);
+        let lifts: Vec<Interval> = self.arms.iter().filter_map(|arm| arm.lift).collect();
+        let range = lift_range(&lifts);
         let mean =
             |value: f64| if self.is_rate { number(value, Format::Percent2) } else { number(value, Format::Num4) };
         let is_guardrail = !self.guardrail.is_empty();
@@ -100,7 +89,7 @@ impl Metric {
                                     td { @match said.mean { Some(value) => (mean(value)), None => "–" } }
                                     td { @if self.is_rate && said.outcome_sum == 0.0 { "–" } @else { (number(said.outcome_sum, Format::Num2)) } }
                                     td { @match &said.lift { Some(lift) => (lift_words(lift)), None => { @if i == 0 { "control" } @else { "–" } } } }
-                                    td.drawn { @if let Some(lift) = said.lift { (interval_bar(lift, (-reach, reach))) } }
+                                    td.drawn { @if let Some(lift) = said.lift { (interval_bar(lift, range)) } }
                                     td { @match &said.anytime {
                                         Some(lift) => span.range { (number(lift.low, Format::SignedPercent1)) " to " (number(lift.high, Format::SignedPercent1)) },
                                         None => "–",
@@ -119,7 +108,7 @@ impl Metric {
                 }
                 (self.second_opinions(experiment))
                 @for (arm, said) in experiment.arms.iter().zip(&self.arms) {
-                    @for doubt in &said.doubts { p.doubt { b { (arm.name) } ": " (doubt.text) } }
+                    @for doubt in &said.doubts { p.doubt { b { (arm.name) } ": " (doubt) } }
                 }
             }
         }

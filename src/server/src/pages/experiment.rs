@@ -14,7 +14,7 @@ use inroad_dashboard::chart::{Bucket, LiftPoint, RevisionMark};
 use inroad_dashboard::experiment as view;
 use inroad_dashboard::form::Form;
 use inroad_dashboard::shell::Place;
-use inroad_policy::{Estimator, Interval, Prior, confidence_sequence, shown_lift};
+use inroad_policy::{ALPHA, Estimator, Interval, Prior, Z_95, confidence_sequence, shown_lift};
 use inroad_store::{AuditEntry, Counts, DecisionRecord, Page};
 use inroad_wire::v1;
 
@@ -23,6 +23,7 @@ use super::standing::fingerprint;
 use super::{Pages, Sheet, Site, refused};
 use crate::error::ServerError;
 use crate::explain::decision_to_wire;
+use crate::report::tau;
 use crate::services::result::results;
 use crate::tallies::{epoch_tallies, measure};
 
@@ -30,10 +31,6 @@ use crate::tallies::{epoch_tallies, measure};
 const LISTED: usize = 40;
 /// The most instants of a course.
 const COURSE_POINTS: usize = 40;
-/// Of a normal distribution, how many standard deviations from the middle its central 95% end.
-const Z_95: f64 = 1.959_963_984_540_054;
-/// The error at which confidence sequences are drawn.
-const ALPHA: f64 = 0.05;
 
 /// An arm's lift as of each tick.
 type Course = Vec<Vec<LiftPoint>>;
@@ -69,7 +66,10 @@ pub(super) async fn page(
 ) -> Response {
     let asked = Form::parse(query.unwrap_or_default().as_bytes());
     match gather(&pages, &key, &asked).await {
-        Ok(found) => Sheet::new(&key, Place::Elsewhere, found.render()).following("scope=experiment").send(&caller),
+        Ok(found) => {
+            let live = if found.done.is_some() { "scope=experiment&done=1" } else { "scope=experiment" };
+            Sheet::new(&key, Place::Elsewhere, found.render()).following(live).send(&caller)
+        }
         Err(error) => refused(&caller, error),
     }
 }
@@ -160,7 +160,6 @@ fn frame(experiment: &Experiment, results: &v1::GetResultsResponse, now: Timesta
         };
         (who, name(o.arm))
     });
-    let is_newest = results.generation as usize == experiment.generations.len();
     view::Experiment {
         key: definition.key().to_string(),
         description: definition.description().to_owned(),
@@ -192,7 +191,7 @@ fn frame(experiment: &Experiment, results: &v1::GetResultsResponse, now: Timesta
             .enumerate()
             .map(|(i, m)| view_metric(m, i, definition.decision_metric(), results))
             .collect(),
-        health: health(experiment, results, is_newest),
+        health: health(experiment, results),
         decisions: Vec::new(),
         audit: Vec::new(),
         done: None,
@@ -296,24 +295,21 @@ fn view_arm_metric(result: &v1::MetricResult) -> view::ArmMetric {
     let percent = |share: f64| format!("{:.1}%", 100.0 * share);
     if let Some(delay) = result.delay.as_ref().filter(|delay| delay.differs) {
         let text = format!(
-            "{} of its outcomes come in the first tenth of the window, control's {}: read mature units only",
+            "{} of its units with an outcome had it within a quarter of the window, of control's {}: read mature units only",
             percent(delay.early),
             percent(delay.control_early)
         );
-        doubts.push(view::Doubt { text });
+        doubts.push(text);
     }
     if result.novelty.as_ref().is_some_and(|novelty| novelty.changed) {
-        doubts.push(view::Doubt {
-            text: "its lift has changed over time: novelty that wears off, or learning".to_owned(),
-        });
+        doubts.push("its lift has changed over time: novelty that wears off, or learning".to_owned());
     }
     if estimates.is_some_and(|estimates| estimates.disagrees) {
-        doubts.push(view::Doubt { text: "the estimators disagree: its lift is not one constant number".to_owned() });
+        doubts.push("the estimators disagree: its lift is not one constant number".to_owned());
     }
     view::ArmMetric {
         units: result.units,
         converted: result.converted,
-        outcomes: result.outcomes,
         outcome_sum: result.outcome_sum,
         mean: result.mean,
         lift: estimates.and_then(|e| e.credible.as_ref()).map(interval),
@@ -327,23 +323,20 @@ fn view_arm_metric(result: &v1::MetricResult) -> view::ArmMetric {
     }
 }
 
-fn health(experiment: &Experiment, results: &v1::GetResultsResponse, is_newest: bool) -> view::Health {
-    let leader = results.arms.iter().max_by(|a, b| a.p_best.total_cmp(&b.p_best));
-    let may_ship = is_newest && results.verdict.ends_with("ship it?");
+fn health(experiment: &Experiment, results: &v1::GetResultsResponse) -> view::Health {
     let alerts = experiment.alerts.iter().map(|alert| {
         let name = experiment.definition.variation(alert.arm).map(|v| v.key.to_string()).unwrap_or_default();
         format!("{}: {name} does harm (evidence {:.0} to 1)", alert.metric, alert.log_evidence.exp())
     });
     view::Health {
         warnings: results.warnings.clone(),
-        ship_arm: leader.filter(|_| may_ship).map(|arm| arm.variation.clone()),
+        ship_arm: (!results.ship.is_empty()).then(|| results.ship.clone()),
         units_moved: results.units_moved,
         crossovers: results.crossovers,
         stale_exposures: results.stale_exposures,
         dropped: results.dropped_records,
         backlog: results.backlog,
         headroom: results.headroom,
-        growth_per_day: results.growth_per_day,
         days_of_headroom: results.days_of_headroom,
         potential_value: results.potential_value_remaining,
         sample_ratio: results.sample_ratio.as_ref().map(|ratio| view::SampleRatio {
@@ -433,10 +426,7 @@ fn course(
     let arms = experiment.definition.variations().len();
     let metric = &experiment.definition.metrics()[index];
     let epochs = epoch_tallies(experiment, generation, counts, Some(index));
-    let tau = match experiment.definition.policy() {
-        Policy::Thompson(settings) => settings.tau,
-        Policy::Manual { .. } => inroad_assignment::ThompsonSettings::default().tau,
-    };
+    let tau = tau(experiment);
     let mut ends: Vec<usize> = (1..=epochs.len())
         .filter(|end| epochs.get(*end).map(|e| e.epoch.tick) != Some(epochs[end - 1].epoch.tick))
         .collect();

@@ -7,9 +7,10 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use inroad_assignment::MetricKind;
 use inroad_dashboard::form::Form;
-use inroad_dashboard::funnel::{Found, Funnel, MAX_STEPS};
+use inroad_dashboard::funnel::{Found, Funnel};
 use inroad_dashboard::shell::Place;
 use inroad_policy::Interval;
+use inroad_policy::attribution::funnel::MAX_STEPS;
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1;
 

@@ -22,7 +22,7 @@ use crate::clients::ClientState;
 const MAX_OPEN: usize = 2_000;
 /// The least time between two words to one page.
 const GAP: Duration = Duration::from_millis(300);
-/// When to say so again after something was done: clients report in a little later.
+/// When to say so after a page was opened that tells what was just done: clients report a little later that they have it.
 const ECHOES: [Duration; 3] = [Duration::from_millis(500), Duration::from_millis(1_200), Duration::from_millis(3_000)];
 /// How often rates are told anew while there is traffic.
 const RATES: Duration = Duration::from_secs(10);
@@ -54,12 +54,6 @@ enum Scope {
     Clients,
 }
 
-/// Only pages about one experiment tell how far connected clients are.
-fn echoes(scope: Scope, now: Instant) -> Vec<Instant> {
-    let after = if scope == Scope::Counts { &ECHOES[..] } else { &[] };
-    after.iter().map(|after| now + *after).collect()
-}
-
 struct Follower {
     pages: Arc<Pages>,
     scope: Scope,
@@ -76,8 +70,7 @@ struct Follower {
 /// Why a follower woke.
 enum Woken {
     Over,
-    Changed,
-    Counted,
+    Heard,
     Echo,
     Slow,
 }
@@ -86,30 +79,27 @@ impl Follower {
     /// Waits until there is something to say; false when it is over.
     async fn wait(&mut self) -> bool {
         loop {
-            let now = Instant::now();
             let echo = self.echoes.iter().min().copied();
             let slow = match self.scope {
-                Scope::Overview => Some(RATES),
-                Scope::Clients => Some(CLIENTS),
+                Scope::Overview => Some(Instant::now() + RATES),
+                Scope::Clients => Some(Instant::now() + CLIENTS),
                 _ => None,
             };
-            let far = now + Duration::from_secs(3600);
             let counts_matter = self.scope != Scope::Clients;
             let standings_matter = self.scope == Scope::Overview;
             let woken = tokio::select! {
                 _ = self.stopping.wait_for(|stop| *stop) => Woken::Over,
-                heard = self.versions.changed() => if heard.is_ok() { Woken::Changed } else { Woken::Over },
-                heard = self.counted.changed(), if counts_matter => if heard.is_ok() { Woken::Counted } else { Woken::Over },
+                heard = self.versions.changed() => if heard.is_ok() { Woken::Heard } else { Woken::Over },
+                heard = self.counted.changed(), if counts_matter => if heard.is_ok() { Woken::Heard } else { Woken::Over },
                 heard = self.standings.changed(), if standings_matter => {
-                    if heard.is_ok() { Woken::Counted } else { Woken::Over }
+                    if heard.is_ok() { Woken::Heard } else { Woken::Over }
                 }
-                () = sleep_until(echo.unwrap_or(far)) => Woken::Echo,
-                () = tokio::time::sleep(slow.unwrap_or(Duration::from_secs(3600))) => Woken::Slow,
+                () = until(echo) => Woken::Echo,
+                () = until(slow) => Woken::Slow,
             };
             match woken {
                 Woken::Over => return false,
-                Woken::Changed => self.echoes = echoes(self.scope, now),
-                Woken::Counted => {}
+                Woken::Heard => {}
                 Woken::Echo => {
                     let passed = Instant::now();
                     self.echoes.retain(|at| *at > passed);
@@ -135,6 +125,14 @@ impl Follower {
             self.standings.mark_unchanged();
             return true;
         }
+    }
+}
+
+/// Waits until an instant; for ever if there is none.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -170,7 +168,7 @@ pub(super) async fn stream(State(pages): State<Arc<Pages>>, RawQuery(query): Raw
         counted: shared.fold.progress(),
         standings: pages.standings.changes(),
         stopping: shared.stopping.clone(),
-        echoes: echoes(scope, now),
+        echoes: if asked.is_on("done") { ECHOES.iter().map(|after| now + *after).collect() } else { Vec::new() },
         next: now,
         seen_clients: 0,
         pages,

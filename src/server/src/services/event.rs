@@ -117,10 +117,7 @@ impl EventService for Events {
         check_forget(&request)?;
         let shared = &self.shared;
         let version = shared.catalogue.peek().version;
-        if !shared.fold.caught_up(version, LONGEST_WAIT).await {
-            let (backlog, limit) = (shared.fold.backlog(), shared.config.max_backlog);
-            return Err(ServerError::Backlog { backlog, limit, retry_after: Duration::from_secs(5) }.into());
-        }
+        shared.counted(version, LONGEST_WAIT).await?;
         let ForgetUnitRequest { unit_type, unit } = request;
         let forget = Forget { unit_type, unit, actor, at: shared.clock.now() };
         let forgotten = shared.store.forget_unit(forget).await.map_err(ServerError::from)?;

@@ -73,10 +73,7 @@ impl Experiments {
     /// The generation asked for, 0 being the running one.
     fn generation(&self, key: &str, number: u32) -> Result<(Entry, u32), ServerError> {
         let entry = self.shared.catalogue.state().get(key)?.clone();
-        let number = if number == 0 { entry.experiment.generations.len() as u32 } else { number };
-        if number != 0 && entry.experiment.generation_numbered(number).is_none() {
-            return Err(ServerError::NoSuchNumber { experiment: key.to_owned(), what: "generation", number });
-        }
+        let number = entry.generation(number)?;
         Ok((entry, number))
     }
 

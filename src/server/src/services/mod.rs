@@ -8,6 +8,7 @@ pub mod experiment;
 pub mod result;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use inroad_store::Store;
 use tonic::{Request, Status};
@@ -47,6 +48,17 @@ pub struct Shared {
     pub clients: Arc<Clients>,
     /// Turns true when the server goes away.
     pub stopping: tokio::sync::watch::Receiver<bool>,
+}
+
+impl Shared {
+    /// Waits until every event acknowledged before the call is counted, by the catalogue at `version` or later.
+    pub(crate) async fn counted(&self, version: u64, patience: Duration) -> Result<(), ServerError> {
+        if self.fold.caught_up(version, patience).await {
+            return Ok(());
+        }
+        let (backlog, limit) = (self.fold.backlog(), self.config.max_backlog);
+        Err(ServerError::Backlog { backlog, limit, retry_after: Duration::from_secs(5) })
+    }
 }
 
 /// Who asks, for the audit log: metadata `inroad-actor`, at most 128 bytes.

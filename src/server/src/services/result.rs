@@ -40,15 +40,11 @@ impl Results {
 pub(crate) async fn results(shared: &Shared, request: GetResultsRequest) -> Result<GetResultsResponse, ServerError> {
     let state = shared.catalogue.state();
     let entry = state.get(&request.key)?;
-    if request.wait && !shared.fold.caught_up(entry.version, LONGEST_WAIT).await {
-        let (backlog, limit) = (shared.fold.backlog(), shared.config.max_backlog);
-        return Err(ServerError::Backlog { backlog, limit, retry_after: Duration::from_secs(5) });
+    if request.wait {
+        shared.counted(entry.version, LONGEST_WAIT).await?;
     }
     let experiment = &entry.experiment;
-    let number = match request.generation {
-        0 => experiment.generations.len() as u32,
-        number => number,
-    };
+    let number = entry.generation(request.generation)?;
     let now = experiment.now(shared.clock.now());
     let mut response = GetResultsResponse {
         key: request.key.clone(),
@@ -59,12 +55,9 @@ pub(crate) async fn results(shared: &Shared, request: GetResultsRequest) -> Resu
         backlog: shared.fold.backlog(),
         ..GetResultsResponse::default()
     };
-    if number == 0 {
+    let Some(generation) = experiment.generation_numbered(number) else {
         response.verdict = "not started: nothing has been measured yet".to_owned();
         return Ok(response);
-    }
-    let Some(generation) = experiment.generation_numbered(number) else {
-        return Err(ServerError::NoSuchNumber { experiment: request.key, what: "generation", number });
     };
     let counts = shared.store.counts(experiment.definition.key(), number).await?;
     fill(&mut response, experiment, generation, &counts, now)?;
@@ -120,6 +113,9 @@ fn fill(
     };
     response.arms = (0..arms).filter_map(Arm::new).map(arm_result).collect();
     response.potential_value_remaining = report.summary.potential_value_remaining;
+    let ready =
+        report.ship.filter(|ship| ship.ready()).and_then(|_| definition.variations().get(report.summary.leader));
+    response.ship = ready.map(|v| v.key.to_string()).unwrap_or_default();
     response.ship_waits_for = report.ship.map(waits_for).unwrap_or_default();
     response.warnings = report.warnings(experiment, counts);
     response.verdict = verdict(experiment, &report, counts.units_moved);
