@@ -132,7 +132,8 @@ impl Experiment {
             (live_part("contents", &self.contents()))
             (live_part("line", &self.line(&names)))
             (live_part("results", &self.results(&names)))
-            (live_part("health", &self.health.render()))
+            // A draft has nothing that could be well or ill; the part is there for when it starts.
+            (live_part("health", &if self.generation > 0 { self.health.render() } else { html! {} }))
             (live_part("controls", &self.manage()))
             (live_part("history", &self.history()))
             (self.declaration())
