@@ -32,7 +32,8 @@ struct Seen {
     /// The arms that are, or may already be, or may still be, killed: a bit each.
     killable: AtomicU64,
     stop: AtomicBool,
-    sweeps: AtomicU64,
+    /// How often each client has swept over all units.
+    sweeps: Vec<AtomicU64>,
 }
 
 impl Seen {
@@ -42,7 +43,7 @@ impl Seen {
             homes: (0..UNITS).map(|_| AtomicU8::new(NOBODY)).collect(),
             killable: AtomicU64::new(0),
             stop: AtomicBool::new(false),
-            sweeps: AtomicU64::new(0),
+            sweeps: (0..CLIENTS).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
@@ -77,7 +78,7 @@ fn sweep(client: Client, number: usize, seen: Arc<Seen>) -> tokio::task::JoinHan
                     tokio::task::yield_now().await;
                 }
             }
-            seen.sweeps.fetch_add(1, Ordering::SeqCst);
+            seen.sweeps[number].fetch_add(1, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     })
@@ -250,11 +251,11 @@ async fn fifty_clients_flip_together_obey_a_kill_at_once_and_never_see_a_unit_ch
     }
 }
 
-/// Waits until every client has swept twice from start to end, or so.
+/// Waits until every client has begun and ended a sweep over all units: one that was on its way may have begun earlier.
 async fn settle(seen: &Seen) {
-    let from = seen.sweeps.load(Ordering::SeqCst);
+    let from: Vec<u64> = seen.sweeps.iter().map(|sweeps| sweeps.load(Ordering::SeqCst)).collect();
     eventually("all clients have swept over all units", async || {
-        (seen.sweeps.load(Ordering::SeqCst) >= from + 4 * CLIENTS as u64).then_some(())
+        seen.sweeps.iter().zip(&from).all(|(sweeps, from)| sweeps.load(Ordering::SeqCst) >= from + 2).then_some(())
     })
     .await;
 }

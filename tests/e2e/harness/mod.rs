@@ -18,6 +18,6 @@ pub(crate) use http::{gauge, get};
 pub(crate) use proxy::Proxy;
 pub(crate) use run::{Ended, Process};
 pub(crate) use server::{Server, Setup};
-pub(crate) use time::{at_second, micros, now_micros, wait_until};
+pub(crate) use time::{at_second, micros, now_micros, wait_until, wait_until_by};
 pub(crate) use trial::write_trial;
 pub(crate) use wait::{eventually, eventually_within};

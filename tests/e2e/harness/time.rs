@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use inroad_sdk::Client;
 use prost_types::Timestamp;
+
+use super::eventually;
 
 /// Microseconds since the epoch, of an instant that was sent.
 #[track_caller]
@@ -20,6 +23,15 @@ pub(crate) fn now_micros() -> i64 {
 /// The instant at a second of the epoch.
 pub(crate) fn at_second(seconds: i64) -> Timestamp {
     Timestamp { seconds, nanos: 0 }
+}
+
+/// Waits until an instant has gone by as a client reads the server's clock: after a slow first message, and before it
+/// hears a faster one, that is a little later than by the wall's.
+pub(crate) async fn wait_until_by(client: &Client, micros: i64) {
+    eventually("the client's clock shows the instant", async || {
+        (now_micros() + client.status().clock_offset_micros > micros + 50_000).then_some(())
+    })
+    .await;
 }
 
 /// Sleeps until an instant by the wall's clock has gone by, such as that at which a revision takes effect.
