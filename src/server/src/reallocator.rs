@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use inroad_assignment::{Experiment, ExperimentKey, Policy, Status, Timestamp};
 use inroad_store::StoreError;
@@ -14,12 +14,17 @@ use crate::catalogue::{By, Catalogue, Entry};
 use crate::clock::WallClock;
 use crate::error::ServerError;
 use crate::metrics::Metrics;
-use crate::tick::{TickTime, Ticked, Ticker};
+use crate::tick::{Guarded, TickTime, Ticked, Ticker};
 
 /// How much earlier than the lead the reallocator wakes, to have time to decide.
 const GRACE: Duration = Duration::from_secs(1);
 /// The longest sleep, so that a clock that was set is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// How soon what failed, or came too early, is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// How long the fold is waited for before events count as late: by one caller, and by everything that is due at one
+/// time together, so that a backlog does not hold up a thousand experiments one after another.
+const FOLD_PATIENCE: Duration = Duration::from_secs(30);
 /// The most ticks that one call may advance a manual clock over.
 const MAX_TICKS_PER_ADVANCE: usize = 1_000;
 
@@ -71,16 +76,21 @@ impl Reallocator {
             let state = changes.borrow_and_update().clone();
             let now = self.clock.now();
             let mut next = now.plus(LONGEST_SLEEP);
+            let give_up = Instant::now() + FOLD_PATIENCE;
             for (key, entry) in &state.entries {
                 if *stop.borrow() {
                     return;
                 }
                 let hour = now.tick(GUARD_EVERY);
+                let patience = give_up.saturating_duration_since(Instant::now());
                 if is_guarded(&entry.experiment) && entry.experiment.manual_now.is_none() {
-                    if guarded.insert(key.clone(), hour) != Some(hour) {
-                        self.guard(key.as_str(), now).await;
+                    let due = guarded.get(key) != Some(&hour);
+                    if !due || self.guard(key.as_str(), now, patience).await {
+                        guarded.insert(key.clone(), hour);
+                        next = next.min(Timestamp::start_of_tick(hour + 1, GUARD_EVERY));
+                    } else {
+                        next = next.min(now.plus(RETRY_AFTER));
                     }
-                    next = next.min(Timestamp::start_of_tick(hour + 1, GUARD_EVERY));
                 }
                 let Some(wake_at) = self.wake_at(&entry.experiment, now) else { continue };
                 if wake_at > now {
@@ -88,11 +98,12 @@ impl Reallocator {
                     continue;
                 }
                 let at = self.due_tick(&entry.experiment, now);
-                if let Err(error) = self.wall_tick(key.as_str(), POLICY_ACTOR, at).await {
+                let patience = give_up.saturating_duration_since(Instant::now());
+                if let Err(error) = self.wall_tick(key.as_str(), POLICY_ACTOR, at, patience).await {
                     // A conflict means that somebody changed the experiment meanwhile; the next round sees that.
                     self.metrics.failed_ticks.inc();
                     tracing::error!(experiment = %key, %error, "a tick failed, and will be tried again");
-                    next = next.min(now.plus(Duration::from_secs(5)));
+                    next = next.min(now.plus(RETRY_AFTER));
                 }
             }
             let pause = next.since(self.clock.now()).max(Duration::from_millis(10));
@@ -123,27 +134,41 @@ impl Reallocator {
         Some(experiment.next_tick_after(last.max(now)).minus(self.lead + GRACE))
     }
 
-    async fn wall_tick(&self, key: &str, actor: &str, at: Timestamp) -> Result<(Entry, Ticked), ServerError> {
-        let ticked = self.ticker.tick(key, actor, TickTime { at, lead: self.lead, advance_to: None }).await?;
+    async fn wall_tick(
+        &self,
+        key: &str,
+        actor: &str,
+        at: Timestamp,
+        patience: Duration,
+    ) -> Result<(Entry, Ticked), ServerError> {
+        let ticked = self.ticker.tick(key, actor, TickTime { at, lead: self.lead, advance_to: None, patience }).await?;
         self.told(key, &ticked.1);
         Ok(ticked)
     }
 
-    /// Asks an experiment's guardrails. What fails is tried again in an hour.
-    async fn guard(&self, key: &str, at: Timestamp) {
-        match self.ticker.guard(key, GUARDRAIL_ACTOR, at).await {
-            Ok(ticked) => ticked.iter().for_each(|ticked| self.told(key, ticked)),
+    /// Asks an experiment's guardrails. False if that failed or has to wait for the fold, and is to be tried again.
+    async fn guard(&self, key: &str, at: Timestamp, patience: Duration) -> bool {
+        match self.ticker.guard(key, GUARDRAIL_ACTOR, at, patience).await {
+            Ok(Guarded::Acted(ticked)) => self.told(key, &ticked),
+            Ok(Guarded::Silent) => {}
+            Ok(Guarded::Late) => {
+                // Not louder: it may be said of every experiment in every round, and the backlog is a gauge.
+                tracing::debug!(experiment = key, "events are late: the guardrails are asked once they are counted");
+                return false;
+            }
             Err(error) => {
                 self.metrics.failed_ticks.inc();
-                tracing::error!(experiment = key, %error, "the guardrails could not be asked");
+                tracing::error!(experiment = key, %error, "the guardrails could not be asked, and will be again");
+                return false;
             }
         }
+        true
     }
 
     /// Lets the policy decide now.
     pub async fn reallocate_now(&self, key: &str, actor: &str) -> Result<(Entry, Ticked), ServerError> {
         let now = self.catalogue.state().get(key)?.experiment.now(self.clock.now());
-        let time = TickTime { at: now, lead: self.lead, advance_to: None };
+        let time = TickTime { at: now, lead: self.lead, advance_to: None, patience: FOLD_PATIENCE };
         for _ in 1..ATTEMPTS {
             match self.ticker.tick(key, actor, time).await {
                 Err(ServerError::Store(StoreError::Conflict)) => {}
@@ -170,7 +195,7 @@ impl Reallocator {
                 let by = By { actor, action: "advance", expected_version: None };
                 let (mut entry, ()) = self.catalogue.change(key, by, |e, _| Ok((e.advance_clock(to)?, None))).await?;
                 if guards {
-                    self.guard(key, to).await;
+                    self.guard(key, to, FOLD_PATIENCE).await;
                     entry = self.catalogue.state().get(key)?.clone();
                 }
                 return Ok((entry, told));
@@ -182,7 +207,7 @@ impl Reallocator {
             let now = experiment.manual_now.unwrap_or(boundary);
             if experiment.last_growth_at < Some(boundary) {
                 let advance_to = Some(boundary.minus(self.lead).max(now));
-                let time = TickTime { at: boundary, lead: self.lead, advance_to };
+                let time = TickTime { at: boundary, lead: self.lead, advance_to, patience: FOLD_PATIENCE };
                 match self.ticker.tick(key, POLICY_ACTOR, time).await {
                     Ok((_, ticked)) => {
                         self.told(key, &ticked);

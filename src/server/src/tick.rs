@@ -14,9 +14,6 @@ use crate::error::ServerError;
 use crate::fold::Fold;
 use crate::tallies::{better, epoch_tallies, guarded_metrics, measure};
 
-/// How long a tick waits for the fold before it counts the data as late and freezes.
-const FOLD_PATIENCE: Duration = Duration::from_secs(30);
-
 /// What the policy is asked at `now`.
 pub fn tick_input(
     experiment: &Experiment,
@@ -73,6 +70,19 @@ pub struct TickTime {
     pub lead: Duration,
     /// What a manual clock is moved to first: a revision is published there, and holds from `at` on.
     pub advance_to: Option<Timestamp>,
+    /// How long to wait for the fold before the data counts as late, and growth is frozen.
+    pub patience: Duration,
+}
+
+/// What became of asking guardrails.
+#[derive(Debug, Clone)]
+pub enum Guarded {
+    /// They could not be asked: events are late, and half a count is no evidence.
+    Late,
+    /// They say nothing new.
+    Silent,
+    /// They changed something.
+    Acted(Box<Ticked>),
 }
 
 /// What a tick did.
@@ -108,7 +118,7 @@ impl Ticker {
     pub async fn tick(&self, key: &str, actor: &str, time: TickTime) -> Result<(Entry, Ticked), ServerError> {
         let state = self.catalogue.state();
         let entry = state.get(key)?;
-        let on_time = self.fold.caught_up(entry.version, FOLD_PATIENCE).await;
+        let on_time = self.fold.caught_up(entry.version, time.patience).await;
         let generation = entry.experiment.generation().map_or(0, |g| g.number);
         let counts = self.store.counts(entry.experiment.definition.key(), generation).await?;
         let by = By { actor, action: "tick", expected_version: Some(entry.version) };
@@ -150,28 +160,37 @@ impl Ticker {
     }
 
     /// Asks the guardrails of one running experiment at `at`, by its clock; whatever its policy. Nothing is stored where
-    /// they say nothing new. Gives the decision if it changed anything.
-    pub async fn guard(&self, key: &str, actor: &str, at: Timestamp) -> Result<Option<Ticked>, ServerError> {
+    /// they say nothing new, or cannot be asked because the fold was not done within `patience`.
+    pub async fn guard(
+        &self,
+        key: &str,
+        actor: &str,
+        at: Timestamp,
+        patience: Duration,
+    ) -> Result<Guarded, ServerError> {
         let state = self.catalogue.state();
         let entry = state.get(key)?;
-        let on_time = self.fold.caught_up(entry.version, FOLD_PATIENCE).await;
+        if !self.fold.caught_up(entry.version, patience).await {
+            return Ok(Guarded::Late);
+        }
         let generation = entry.experiment.generation().map_or(0, |g| g.number);
         let counts = self.store.counts(entry.experiment.definition.key(), generation).await?;
         let by = By { actor, action: "guardrail", expected_version: Some(entry.version) };
-        let (_, ticked) = self
+        let (_, guarded) = self
             .catalogue
             .change(key, by, |experiment, now| {
-                let input = tick_input(experiment, &counts, Scope::Guardrails, at, !on_time)?;
+                let input = tick_input(experiment, &counts, Scope::Guardrails, at, false)?;
                 let decision = self.decide(&input)?;
                 if !guard(experiment, &decision, now)? {
-                    return Ok((None, None));
+                    return Ok((Guarded::Silent, None));
                 }
                 let (input_json, output) = (serde_json::to_string(&input)?, serde_json::to_string(&decision)?);
                 let record = DecisionRecord { generation, at, revision: None, input: input_json, output };
-                Ok((Some(Ticked { decision, input, revision: None, at, generation }), Some(record)))
+                let ticked = Ticked { decision, input, revision: None, at, generation };
+                Ok((Guarded::Acted(Box::new(ticked)), Some(record)))
             })
             .await?;
-        Ok(ticked)
+        Ok(guarded)
     }
 
     fn decide(&self, input: &TickInput) -> Result<Decision, ServerError> {
