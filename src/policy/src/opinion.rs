@@ -24,7 +24,7 @@ pub struct Opinion {
     /// shares were adapted between blocks (Zhang, Janson & Murphy, *Inference for batched bandits*, NeurIPS 2020; weights
     /// of Lehmacher & Wassmer, Biometrics 1999). 95% interval.
     pub batched: Interval,
-    /// E3 and the period-weighted estimate lie more than two standard errors (of the latter) apart.
+    /// E3's estimate lies more than two standard errors from the period-weighted or from the batched one, by their errors.
     pub disagrees: bool,
 }
 
@@ -51,11 +51,14 @@ pub(crate) fn opinion(measure: Measure, ordered: &[&EpochTally], flat: &Posterio
     let log = libm::log(mean[1] / mean[0]);
     let error = (variance[1] / (mean[1] * mean[1]) + variance[0] / (mean[0] * mean[0])).sqrt();
     let (middle, half) = (mean[1] - mean[0], Z_95 * (variance[0] + variance[1]).sqrt());
+    let contrast = Contrast::of(&blocks)?;
+    let from_period = (log - flat.mean[arm]).abs() / error;
+    let from_batched = contrast.z(libm::expm1(flat.mean[arm])).abs();
     Some(Opinion {
         period: Interval::from_log(log, Z_95 * error),
         difference: Interval { estimate: middle, low: middle - half, high: middle + half },
-        batched: batched(&blocks)?,
-        disagrees: (log - flat.mean[arm]).abs() > DISAGREEMENT * error,
+        batched: contrast.interval(),
+        disagrees: from_period > DISAGREEMENT || from_batched > DISAGREEMENT,
     })
 }
 
@@ -76,28 +79,72 @@ fn weighted(blocks: &[Block]) -> Option<([f64; 2], [f64; 2])> {
     Some((mean, variance))
 }
 
-/// {L : |Z(L)| ≤ 1.96} with Z(L) = Σ a_b·(ȳ_kb − (1+L)·ȳ_0b)/SE_b(L), a_b = √(N_b/N). Z falls in L.
-fn batched(blocks: &[Block]) -> Option<Interval> {
-    let total: f64 = blocks.iter().map(|block| block.weight).sum();
-    if total <= 0.0 {
-        return None;
+/// Z(L) = Σ a_b·(ȳ_kb − (1+L)·ȳ_0b)/SE_b(L), a_b = √(N_b/N): how many standard errors the blocks together lie from a
+/// relative lift L. It falls in L.
+struct Contrast<'a> {
+    blocks: &'a [Block],
+    total: f64,
+}
+
+impl<'a> Contrast<'a> {
+    fn of(blocks: &'a [Block]) -> Option<Self> {
+        let total: f64 = blocks.iter().map(|block| block.weight).sum();
+        (total > 0.0).then_some(Self { blocks, total })
     }
-    let z = |lift: f64| -> f64 {
+
+    fn z(&self, lift: f64) -> f64 {
         let ratio = 1.0 + lift;
         let part = |block: &Block| {
             let difference = block.mean[1] - ratio * block.mean[0];
             let error = (block.variance[1] + ratio * ratio * block.variance[0]).sqrt();
-            (block.weight / total).sqrt() * difference / error
+            (block.weight / self.total).sqrt() * difference / error
         };
-        blocks.iter().map(part).sum()
-    };
-    let reach = |wanted: f64| {
-        let (mut low, mut high) = LIFT_RANGE;
-        for _ in 0..100 {
-            let middle = 0.5 * (low + high);
-            if z(middle) > wanted { low = middle } else { high = middle }
-        }
-        0.5 * (low + high)
-    };
-    Some(Interval { estimate: reach(0.0), low: reach(Z_95), high: reach(-Z_95) })
+        self.blocks.iter().map(part).sum()
+    }
+
+    /// {L : |Z(L)| ≤ 1.96}, and where Z is 0.
+    fn interval(&self) -> Interval {
+        let reach = |wanted: f64| {
+            let (mut low, mut high) = LIFT_RANGE;
+            for _ in 0..100 {
+                let middle = 0.5 * (low + high);
+                if self.z(middle) > wanted { low = middle } else { high = middle }
+            }
+            0.5 * (low + high)
+        };
+        Interval { estimate: reach(0.0), low: reach(Z_95), high: reach(-Z_95) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ArmTally, EpochKey};
+
+    /// One in ten converts in control; `lift` says how many more do in the other arm, which `share` of the units get.
+    fn epoch(tick: i64, units: f64, share: f64, lift: f64) -> EpochTally {
+        let tally = |units: f64, rate: f64| {
+            let n = units.round() as u64;
+            ArmTally { first: n, n, s: (units * rate).round() as u64, ..ArmTally::default() }
+        };
+        let arms = vec![tally(units * (1.0 - share), 0.1), tally(units * share, 0.1 * (1.0 + lift))];
+        EpochTally { epoch: EpochKey { tick, revision: 1 }, shares: vec![1.0 - share, share], arms }
+    }
+
+    #[test]
+    fn what_one_crowded_hour_hides_from_the_period_weighted_the_batched_estimate_sees() {
+        // Even days without a lift; lopsided ones with one, when control was large; and an hour of very many units of
+        // whom hardly any got the arm.
+        let even = (0..5).map(|tick| epoch(tick, 2_000.0, 0.5, 0.0));
+        let lopsided = (5..15).map(|tick| epoch(tick, 4_000.0, 0.05, 1.0));
+        let crowded = epoch(15, 400_000.0, 0.000_25, 0.0);
+        let epochs: Vec<EpochTally> = even.chain(lopsided).chain([crowded]).collect();
+        let flat = Posterior { mean: vec![0.0, 0.1], covariance: vec![vec![0.0; 2]; 2] };
+        let opinion = opinions(Measure::Conversion, 2, &epochs, &flat).unwrap()[1].unwrap();
+        let (low, high) = (libm::log1p(opinion.period.low), libm::log1p(opinion.period.high));
+        assert!(low < 0.1 && 0.1 < high, "{opinion:?}");
+        assert!(libm::log1p(opinion.batched.low) > 0.1 && opinion.disagrees, "{opinion:?}");
+        let agreeing = Posterior { mean: vec![0.0, libm::log1p(opinion.batched.estimate)], ..flat };
+        assert!(!opinions(Measure::Conversion, 2, &epochs, &agreeing).unwrap()[1].unwrap().disagrees);
+    }
 }

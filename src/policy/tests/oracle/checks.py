@@ -54,7 +54,8 @@ def blocks(data, arm):
     return result
 
 
-def opinion(data, arm):
+def opinion(data, arm, log_lift):
+    """What others make of a lift, and whether they lie more than two standard errors from `log_lift`, if that is known."""
     found = blocks(data, arm)
     if not found:
         return None
@@ -82,7 +83,7 @@ def opinion(data, arm):
         "period": lifted(np.log(m[1] / m[0]), Z * error),
         "difference": [m[1] - m[0], m[1] - m[0] - half, m[1] - m[0] + half],
         "batched": [reach(0.0), reach(Z), reach(-Z)],
-        "error": error,
+        "disagrees": log_lift is None or abs(np.log(m[1] / m[0]) - log_lift) / error > 2 or abs(z(np.exp(log_lift) - 1)) > 2,
     }
 
 

@@ -222,13 +222,7 @@ def intervals(given, data):
             lift = checks.anytime(mean[k - 1], covariance[k - 1, k - 1])
         known = flat is not None and math.isfinite(flat[0][k - 1])
         anytime = checks.anytime(flat[0][k - 1], flat[1][k - 1, k - 1]) if known else None
-        opinion = checks.opinion(data, k)
-        if opinion and known:
-            apart = abs(math.log1p(opinion["period"][0]) - flat[0][k - 1]) / opinion.pop("error")
-            opinion["disagrees"] = apart > 2
-        elif opinion:
-            opinion.pop("error")
-            opinion["disagrees"] = True
+        opinion = checks.opinion(data, k, flat[0][k - 1] if known else None)
         arms.append({"lift": lift, "anytime": anytime, "opinion": opinion})
     return arms
 
