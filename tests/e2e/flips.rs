@@ -17,8 +17,9 @@ use crate::harness::{
 const KEY: &str = "button";
 const CLIENTS: usize = 50;
 const UNITS: usize = 2_000;
-/// How much later than it should a client may be on a machine that is busy with all the others.
-const LATE: i64 = 1_500_000;
+/// How much later than it should a client may be on a machine that is busy with all the others: how fast they are is
+/// for the bench `fanout` to say.
+const LATE: i64 = 10_000_000;
 /// How far two readings of one clock may be apart.
 const SKEW: i64 = 20_000;
 /// Nobody has been seen there yet.
