@@ -51,6 +51,9 @@ pub enum SimulationError {
     /// The results could not be written.
     #[error("the results could not be written: {0}")]
     Csv(#[from] csv::Error),
+    /// The results could not be written.
+    #[error("the results could not be written: {0}")]
+    Parquet(#[from] parquet::errors::ParquetError),
 }
 
 impl SimulationError {

@@ -1,136 +1,167 @@
-//! Results as CSV: one line per run, one per policy, and one per policy and tick. JSON is serde's.
+//! Results as tables: one line per run, one per policy, and one per policy, tick and arm, of any number of simulations
+//! together. Columns have types, so that a table is the same in every format that it is written in. JSON is serde's.
 
-use std::io::Write;
+mod format;
 
-use crate::SimulationError;
+use crate::results::{ArmAt, RunResult};
 use crate::simulate::Simulation;
+use crate::summary::{ArmEstimates, EstimatorSummary, Mean, Quantiles, Summary};
+
+/// One column's cells, from the first line to the last.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Column {
+    /// Names.
+    Text(Vec<String>),
+    /// Whole numbers, where there is one.
+    Count(Vec<Option<i64>>),
+    /// Numbers, where there is one.
+    Number(Vec<Option<f64>>),
+    /// Yes or no, where it can be said.
+    Flag(Vec<Option<bool>>),
+}
+
+/// Named columns of one length.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Table {
+    columns: Vec<(&'static str, Column)>,
+}
+
+/// A table in the making: what its lines are made of, and what has been asked of each so far.
+struct Lines<R> {
+    rows: Vec<R>,
+    columns: Vec<(&'static str, Column)>,
+}
+
+impl<R> Lines<R> {
+    fn of(rows: impl Iterator<Item = R>) -> Self {
+        Self { rows: rows.collect(), columns: Vec::new() }
+    }
+
+    fn column(mut self, name: &'static str, column: Column) -> Self {
+        self.columns.push((name, column));
+        self
+    }
+
+    fn text(self, name: &'static str, cell: impl Fn(&R) -> String) -> Self {
+        let cells = self.rows.iter().map(cell).collect();
+        self.column(name, Column::Text(cells))
+    }
+
+    fn count<N: TryInto<i64>>(self, name: &'static str, cell: impl Fn(&R) -> Option<N>) -> Self {
+        // Nothing that is counted here comes near the end of an i64.
+        let cells = self.rows.iter().map(|row| cell(row).and_then(|count| count.try_into().ok())).collect();
+        self.column(name, Column::Count(cells))
+    }
+
+    fn number(self, name: &'static str, cell: impl Fn(&R) -> Option<f64>) -> Self {
+        let cells = self.rows.iter().map(cell).collect();
+        self.column(name, Column::Number(cells))
+    }
+
+    fn flag(self, name: &'static str, cell: impl Fn(&R) -> Option<bool>) -> Self {
+        let cells = self.rows.iter().map(cell).collect();
+        self.column(name, Column::Flag(cells))
+    }
+
+    fn table(self) -> Table {
+        Table { columns: self.columns }
+    }
+}
+
+fn name(simulation: &Simulation) -> String {
+    simulation.scenario.doc().name.clone()
+}
 
 /// One line per replication and policy.
-pub fn write_runs(simulation: &Simulation, to: impl Write) -> Result<(), SimulationError> {
-    let mut csv = csv::Writer::from_writer(to);
-    csv.write_record([
-        "scenario",
-        "policy",
-        "replication",
-        "regret",
-        "forgone",
-        "possible",
-        "units",
-        "revisions",
-        "kills",
-        "concluded_arm",
-        "concluded_tick",
-        "shipped_arm",
-        "leader",
-        "correct",
-        "false_winner",
-        "moved_between_variations",
-        "moved_into_variations",
-        "moved_back_to_control",
-        "dropped",
-        "srm_p_value",
-        "srm_alarm",
-    ])?;
-    let optional = |number: Option<String>| number.unwrap_or_default();
-    for run in &simulation.runs {
-        csv.write_record([
-            simulation.scenario.doc().name.clone(),
-            run.policy.clone(),
-            run.replication.to_string(),
-            run.regret.to_string(),
-            run.forgone.last().copied().unwrap_or_default().to_string(),
-            run.possible.to_string(),
-            run.units.to_string(),
-            run.revisions.to_string(),
-            run.kills.iter().map(|kill| format!("{}@{}", kill.arm, kill.tick)).collect::<Vec<_>>().join(" "),
-            optional(run.concluded.map(|at| at.arm.to_string())),
-            optional(run.concluded.map(|at| at.tick.to_string())),
-            optional(run.shipped.map(|at| at.arm.to_string())),
-            run.leader.to_string(),
-            optional(run.correct.map(|correct| correct.to_string())),
-            run.false_winner.to_string(),
-            run.moves.between_variations.to_string(),
-            run.moves.into_variations.to_string(),
-            run.moves.back_to_control.to_string(),
-            run.dropped.to_string(),
-            run.sample_ratio.p_value.to_string(),
-            run.sample_ratio.alarm.to_string(),
-        ])?;
-    }
-    flushed(csv)
+pub fn runs(simulations: &[Simulation]) -> Table {
+    type Row<'a> = (&'a Simulation, &'a RunResult);
+    let arm = |at: Option<ArmAt>| at.map(|at| at.arm);
+    let tick = |at: Option<ArmAt>| at.map(|at| at.tick);
+    let kills =
+        |run: &RunResult| run.kills.iter().map(|kill| format!("{}@{}", kill.arm, kill.tick)).collect::<Vec<_>>();
+    Lines::<Row<'_>>::of(simulations.iter().flat_map(|s| s.runs.iter().map(move |run| (s, run))))
+        .text("scenario", |(simulation, _)| name(simulation))
+        .text("policy", |(_, run)| run.policy.clone())
+        .count("replication", |(_, run)| Some(run.replication))
+        .number("regret", |(_, run)| Some(run.regret))
+        .number("forgone", |(_, run)| run.forgone.last().copied())
+        .number("possible", |(_, run)| Some(run.possible))
+        .count("units", |(_, run)| Some(run.units))
+        .count("revisions", |(_, run)| Some(run.revisions))
+        .text("kills", |(_, run)| kills(run).join(" "))
+        .count("concluded_arm", |(_, run)| arm(run.concluded))
+        .count("concluded_tick", |(_, run)| tick(run.concluded))
+        .count("prompted_arm", |(_, run)| arm(run.prompted))
+        .count("prompted_tick", |(_, run)| tick(run.prompted))
+        .flag("false_prompt", |(_, run)| Some(run.false_prompt))
+        .count("shipped_arm", |(_, run)| arm(run.shipped))
+        .count("leader", |(_, run)| Some(run.leader))
+        .flag("correct", |(_, run)| run.correct)
+        .flag("false_winner", |(_, run)| Some(run.false_winner))
+        .count("moved_between_variations", |(_, run)| Some(run.moves.between_variations))
+        .count("moved_into_variations", |(_, run)| Some(run.moves.into_variations))
+        .count("moved_back_to_control", |(_, run)| Some(run.moves.back_to_control))
+        .count("dropped", |(_, run)| Some(run.dropped))
+        .number("srm_p_value", |(_, run)| Some(run.sample_ratio.p_value))
+        .flag("srm_alarm", |(_, run)| Some(run.sample_ratio.alarm))
+        .table()
 }
 
 /// One line per policy, estimator and treated arm, with the policy's own numbers in each.
-pub fn write_summaries(simulation: &Simulation, to: impl Write) -> Result<(), SimulationError> {
-    let mut csv = csv::Writer::from_writer(to);
-    csv.write_record([
-        "scenario",
-        "policy",
-        "replications",
-        "regret",
-        "regret_se",
-        "correct",
-        "false_winner",
-        "moved_between",
-        "moved_into",
-        "moved_back",
-        "estimator",
-        "arm",
-        "truth",
-        "lift",
-        "bias",
-        "rmse",
-        "coverage",
-        "width",
-    ])?;
-    for summary in &simulation.summaries {
-        for estimator in &summary.estimators {
-            for (i, arm) in estimator.arms.iter().enumerate() {
-                let optional = |number: Option<f64>| number.map(|number| number.to_string()).unwrap_or_default();
-                csv.write_record([
-                    simulation.scenario.doc().name.clone(),
-                    summary.policy.clone(),
-                    summary.replications.to_string(),
-                    summary.regret.mean.to_string(),
-                    summary.regret.se.to_string(),
-                    optional(summary.correct.map(|mean| mean.mean)),
-                    summary.false_winner.mean.to_string(),
-                    summary.moved_between.mean.to_string(),
-                    summary.moved_into.mean.to_string(),
-                    summary.moved_back.mean.to_string(),
-                    estimator.estimator.clone(),
-                    (i + 1).to_string(),
-                    optional(arm.truth),
-                    optional(arm.lift.map(|mean| mean.mean)),
-                    optional(arm.bias.map(|mean| mean.mean)),
-                    optional(arm.rmse),
-                    optional(arm.coverage.map(|mean| mean.mean)),
-                    optional(arm.width.map(|mean| mean.mean)),
-                ])?;
+pub fn summaries(simulations: &[Simulation]) -> Table {
+    type Row<'a> = (&'a Simulation, &'a Summary, &'a EstimatorSummary, (i64, &'a ArmEstimates));
+    let mean = |mean: Option<Mean>| mean.map(|mean| mean.mean);
+    let mut rows: Vec<Row<'_>> = Vec::new();
+    for simulation in simulations {
+        for summary in &simulation.summaries {
+            for estimator in &summary.estimators {
+                rows.extend((1..).zip(&estimator.arms).map(|arm| (simulation, summary, estimator, arm)));
             }
         }
     }
-    flushed(csv)
+    Lines::of(rows.into_iter())
+        .text("scenario", |(simulation, ..)| name(simulation))
+        .text("policy", |(_, summary, ..)| summary.policy.clone())
+        .count("replications", |(_, summary, ..)| Some(summary.replications))
+        .number("regret", |(_, summary, ..)| Some(summary.regret.mean))
+        .number("regret_se", |(_, summary, ..)| Some(summary.regret.se))
+        .number("correct", |(_, summary, ..)| mean(summary.correct))
+        .number("false_winner", |(_, summary, ..)| Some(summary.false_winner.mean))
+        .number("moved_between", |(_, summary, ..)| Some(summary.moved_between.mean))
+        .number("moved_into", |(_, summary, ..)| Some(summary.moved_into.mean))
+        .number("moved_back", |(_, summary, ..)| Some(summary.moved_back.mean))
+        .text("estimator", |(_, _, estimator, _)| estimator.estimator.clone())
+        .count("arm", |(.., (arm, _))| Some(*arm))
+        .number("truth", |(.., (_, arm))| arm.truth)
+        .number("lift", |(.., (_, arm))| mean(arm.lift))
+        .number("bias", |(.., (_, arm))| mean(arm.bias))
+        .number("rmse", |(.., (_, arm))| arm.rmse)
+        .number("coverage", |(.., (_, arm))| mean(arm.coverage))
+        .number("width", |(.., (_, arm))| mean(arm.width))
+        .table()
 }
 
-/// One line per policy and tick: outcomes forgone so far, and mean shares.
-pub fn write_course(simulation: &Simulation, to: impl Write) -> Result<(), SimulationError> {
-    let mut csv = csv::Writer::from_writer(to);
-    let arms = simulation.scenario.doc().arms.len();
-    let fixed = ["scenario", "policy", "tick", "forgone_p10", "forgone_p50", "forgone_p90"].map(str::to_owned);
-    csv.write_record(fixed.into_iter().chain((0..arms).map(|arm| format!("share_{arm}"))))?;
-    for summary in &simulation.summaries {
-        for (tick, (forgone, shares)) in summary.forgone.iter().zip(&summary.shares).enumerate() {
-            let name = simulation.scenario.doc().name.clone();
-            let numbers = [forgone.p10, forgone.p50, forgone.p90].into_iter().chain(shares.iter().copied());
-            let fixed = [name, summary.policy.clone(), tick.to_string()];
-            csv.write_record(fixed.into_iter().chain(numbers.map(|number| number.to_string())))?;
+/// One line per policy, tick and arm: its mean share, and the outcomes that the policy has forgone so far.
+pub fn course(simulations: &[Simulation]) -> Table {
+    type Row<'a> = (&'a Simulation, &'a Summary, (i64, Quantiles), (i64, f64));
+    let mut rows: Vec<Row<'_>> = Vec::new();
+    for simulation in simulations {
+        for summary in &simulation.summaries {
+            for ((tick, forgone), shares) in (0..).zip(&summary.forgone).zip(&summary.shares) {
+                rows.extend(
+                    (0..).zip(shares).map(|(arm, share)| (simulation, summary, (tick, *forgone), (arm, *share))),
+                );
+            }
         }
     }
-    flushed(csv)
-}
-
-fn flushed(mut csv: csv::Writer<impl Write>) -> Result<(), SimulationError> {
-    csv.flush().map_err(csv::Error::from)?;
-    Ok(())
+    Lines::of(rows.into_iter())
+        .text("scenario", |(simulation, ..)| name(simulation))
+        .text("policy", |(_, summary, ..)| summary.policy.clone())
+        .count("tick", |(_, _, (tick, _), _)| Some(*tick))
+        .count("arm", |(.., (arm, _))| Some(*arm))
+        .number("share", |(.., (_, share))| Some(*share))
+        .number("forgone_p10", |(_, _, (_, forgone), _)| Some(forgone.p10))
+        .number("forgone_p50", |(_, _, (_, forgone), _)| Some(forgone.p50))
+        .number("forgone_p90", |(_, _, (_, forgone), _)| Some(forgone.p90))
+        .table()
 }

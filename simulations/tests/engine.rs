@@ -127,16 +127,17 @@ fn lost_exposures_raise_the_alarm_and_nothing_else_does() {
 #[test]
 fn every_line_of_the_tables_has_every_column() {
     let simulation = run(&small("s1", 2, 0.1));
-    let mut tables = [Vec::new(), Vec::new(), Vec::new()];
-    export::write_runs(&simulation, &mut tables[0]).expect("runs");
-    export::write_summaries(&simulation, &mut tables[1]).expect("summaries");
-    export::write_course(&simulation, &mut tables[2]).expect("course");
-    // A header, and: 2 × 3 runs; 3 policies × the estimators × 1 arm; 3 policies × 112 ticks.
     let estimators = simulation.summaries[0].estimators.len();
-    for (table, lines) in tables.iter().zip([7, 1 + 3 * estimators, 1 + 3 * 112]) {
-        let text = String::from_utf8(table.clone()).expect("UTF-8");
+    let simulations = [simulation];
+    let tables = [export::runs(&simulations), export::summaries(&simulations), export::course(&simulations)];
+    // 2 × 3 runs; 3 policies × the estimators × 1 arm; 3 policies × 112 ticks × 2 arms.
+    for (table, lines) in tables.iter().zip([6, 3 * estimators, 3 * 112 * 2]) {
+        let mut text = Vec::new();
+        table.write_csv(&mut text).expect("CSV");
+        let text = String::from_utf8(text).expect("UTF-8");
         let columns: Vec<usize> = text.lines().map(|line| line.split(',').count()).collect();
-        assert!(columns.len() == lines && columns.iter().all(|count| *count == columns[0]), "{text}");
+        assert!(columns.len() == lines + 1 && columns.iter().all(|count| *count == columns[0]), "{text}");
+        assert_eq!(table.len(), lines);
     }
 }
 

@@ -18,7 +18,7 @@ async fn simulate(folder: &TempDir, options: &[&str]) -> Ended {
 async fn a_scenario_becomes_a_page_and_numbers_and_the_same_again() {
     let folder = TempDir::new().expect("a folder");
     let run = async |report: &str, threads: &str| {
-        let more = ["--report", report, "--csv", "policies.csv", "--runs-csv", "runs.csv", "--json"];
+        let more = ["--report", report, "--table", "policies.csv", "--runs-table", "runs.csv", "--json"];
         let options = [&["s1", "--replications", "2", "--threads", threads], more.as_slice()].concat();
         simulate(&folder, &options).await.ok().json()
     };

@@ -114,12 +114,6 @@ impl Width {
         Self(self.0.saturating_sub(other.0))
     }
 
-    /// This width in `parts` parts, rounded down.
-    #[must_use]
-    pub fn divided_by(self, parts: u32) -> Self {
-        Self(self.0 / u128::from(parts.max(1)))
-    }
-
     /// From a point up to, not including, a later place on the line (2^64 is the line's end).
     pub(crate) fn between(start: u128, end: u128) -> Self {
         Self(end.saturating_sub(start))

@@ -1,6 +1,7 @@
 //! What people type, parsed at the edge: shares, instants, attributes and units become types that hold only what is
 //! right, so that nothing further in has to ask again.
 
+use std::path::Path;
 use std::time::Duration;
 
 use inroad_assignment::{Point, TARGETING_KEY, Timestamp, UnitKey};
@@ -162,6 +163,12 @@ pub(crate) fn setting(text: &str) -> Result<(String, toml::Value), String> {
     let read = toml::from_str::<toml::Table>(&format!("value = {value}")).ok();
     let read = read.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
     Ok((key.to_owned(), read.unwrap_or_else(|| value.into())))
+}
+
+/// Whether a file's name says that it is Parquet.
+pub(crate) fn is_parquet(path: &Path) -> bool {
+    let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
+    matches!(extension.as_ref().and_then(|extension| extension.to_str()), Some("parquet" | "pq"))
 }
 
 #[cfg(test)]

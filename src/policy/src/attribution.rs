@@ -213,15 +213,6 @@ impl<'a> History<'a> {
         Self { early: false, ..self }
     }
 
-    /// The same with what was served as another state of the generation tells it.
-    #[must_use]
-    pub fn with_generation<'b>(self, generation: &'b Generation) -> History<'b>
-    where
-        'a: 'b,
-    {
-        History { early: self.early, generation, metrics: self.metrics, tick: self.tick }
-    }
-
     fn revision_at(&self, at: Timestamp) -> u32 {
         self.generation.in_effect(at).map_or(0, |r| r.number)
     }

@@ -185,12 +185,6 @@ impl Decision {
         arms.dedup();
         arms.into_iter()
     }
-
-    /// Whether `input` leads to this very decision, to the last bit (I7).
-    pub fn replays(&self, input: &TickInput) -> Result<bool, PolicyError> {
-        let again = crate::decide(input, &mut crate::PointsCache::default())?;
-        Ok(again == *self)
-    }
 }
 
 /// One arm in a decision.

@@ -132,7 +132,7 @@ proptest! {
         let (stored_input, stored) = (serde_json::to_string(&input).unwrap(), serde_json::to_string(&decision).unwrap());
         let mut read: TickInput = serde_json::from_str(&stored_input).unwrap();
         prop_assert_eq!(&read, &input);
-        prop_assert!(serde_json::from_str::<Decision>(&stored).unwrap().replays(&read).unwrap());
+        prop_assert_eq!(&serde_json::from_str::<Decision>(&stored).unwrap(), &decided(&read));
         // Also by one that has decided on others before, and with the epochs in another order.
         let mut decider = Decider::default();
         decider.decide(&fresh(12)).unwrap();

@@ -9,7 +9,7 @@ use inroad_assignment::{AllocationError, DefinitionError, KeyError};
 use inroad_policy::PolicyError;
 use inroad_store::StoreError;
 use inroad_wire::WireError;
-use inroad_wire::status::{busy, invalid_fields, status};
+use inroad_wire::status::{busy, invalid_definition, invalid_fields, status};
 use thiserror::Error;
 use tonic::{Code, Status};
 
@@ -108,7 +108,7 @@ impl From<ServerError> for Status {
             ServerError::Invalid { field, message } => invalid_fields([(field.to_owned(), message)]),
             ServerError::Wire(error) => error.into(),
             ServerError::Key(_) => plain(Code::InvalidArgument, "MALFORMED"),
-            ServerError::Definition(e) => invalid_fields(e.violations.into_iter().map(|v| (v.field, v.message))),
+            ServerError::Definition(e) => invalid_definition(&e),
             ServerError::Change(e) => match e {
                 ChangeError::Allocation(AllocationError::PastTheFloor { .. }) => {
                     plain(Code::OutOfRange, "PAST_THE_FLOOR")

@@ -147,7 +147,7 @@ fn control_cannot_grow() {
 
 #[test]
 fn sixty_four_variations_can_eat_all_of_control_point_by_point_and_at_once() {
-    for foothold in [Width::ZERO, width(1), width(1 << 50), Width::LINE.divided_by(64)] {
+    for foothold in [Width::ZERO, width(1), width(1 << 50), width(Width::LINE.get() / 64)] {
         let mut allocation = Allocation::with_footholds(&[foothold; 64], Width::ZERO).unwrap();
         check_partition(&allocation, 64);
         let room = allocation.headroom(Width::ZERO).get();

@@ -154,7 +154,7 @@ fn hundreds_of_steps_of_ten_variations_make_few_buckets() {
         };
         // Steps up to 1/64 to 1/8192 of the line, from footholds of 2% or none, to even or lopsided favourites.
         let step = 1 << (58 - seed % 8);
-        let foothold = if seed % 3 == 0 { Width::ZERO } else { Width::LINE.divided_by(50) };
+        let foothold = if seed % 3 == 0 { Width::ZERO } else { width(Width::LINE.get() / 50) };
         let mut allocation = Allocation::with_footholds(&[foothold; 10], floor).unwrap();
         for _ in 0..1000 {
             let who = 1 + if seed % 2 == 0 { draw(10) } else { draw(10).min(draw(10)).min(draw(10)) };

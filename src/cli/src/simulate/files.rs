@@ -3,14 +3,21 @@
 use std::path::Path;
 
 use anyhow::Context;
-use inroad_simulations::{Simulation, SimulationError, export};
+use inroad_simulations::export::Table;
 
 use super::SimulateArgs;
 use crate::failure::usage;
+use crate::parse::is_parquet;
+
+/// The places that were given.
+pub(super) fn all(args: &SimulateArgs) -> impl Iterator<Item = &Path> {
+    let given = [&args.report, &args.table, &args.runs_table, &args.course_table];
+    given.into_iter().flatten().map(AsRef::as_ref)
+}
 
 /// Refuses places that cannot be written to, as far as can be told without leaving anything there.
 pub(super) fn check(args: &SimulateArgs) -> anyhow::Result<()> {
-    let all: Vec<&Path> = [&args.report, &args.csv, &args.runs_csv].into_iter().flatten().map(AsRef::as_ref).collect();
+    let all: Vec<&Path> = all(args).collect();
     for (i, path) in all.iter().enumerate() {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !folder.is_dir() {
@@ -31,27 +38,9 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The policies' numbers of all simulations as one CSV.
-pub(super) fn summaries(simulations: &[Simulation]) -> anyhow::Result<Vec<u8>> {
-    joined(simulations, |simulation, to| export::write_summaries(simulation, to))
-}
-
-/// The runs' numbers of all simulations as one CSV.
-pub(super) fn runs(simulations: &[Simulation]) -> anyhow::Result<Vec<u8>> {
-    joined(simulations, |simulation, to| export::write_runs(simulation, to))
-}
-
-/// Each simulation writes its head again; one is enough.
-fn joined(
-    simulations: &[Simulation],
-    write: impl Fn(&Simulation, &mut Vec<u8>) -> Result<(), SimulationError>,
-) -> anyhow::Result<Vec<u8>> {
-    let mut all = Vec::new();
-    for simulation in simulations {
-        let mut one = Vec::new();
-        write(simulation, &mut one)?;
-        let head = if all.is_empty() { 0 } else { one.iter().position(|b| *b == b'\n').map_or(0, |end| end + 1) };
-        all.extend_from_slice(&one[head..]);
-    }
-    Ok(all)
+/// A table in the format that the file's name asks for.
+pub(super) fn table(path: &Path, table: &Table) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if is_parquet(path) { table.write_parquet(&mut bytes) } else { table.write_csv(&mut bytes) }?;
+    Ok(bytes)
 }

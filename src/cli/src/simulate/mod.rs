@@ -10,6 +10,7 @@ mod tests;
 use std::path::PathBuf;
 
 use clap::Args;
+use inroad_simulations::export::{self, Table};
 use inroad_simulations::{Options, Scenario, Simulation, report};
 use serde_json::json;
 
@@ -48,12 +49,15 @@ pub(crate) struct SimulateArgs {
     /// Write a page to look at
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
-    /// Write the policies' numbers, a line per policy, estimator and arm
-    #[arg(long, value_name = "FILE.csv")]
-    csv: Option<PathBuf>,
+    /// Write the policies' numbers, a line per policy, estimator and arm: CSV, or Parquet if the name ends so
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
     /// Write the runs' numbers, a line per run and policy
-    #[arg(long, value_name = "FILE.csv")]
-    runs_csv: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    runs_table: Option<PathBuf>,
+    /// Write the way there, a line per policy, tick and arm
+    #[arg(long, value_name = "FILE")]
+    course_table: Option<PathBuf>,
 }
 
 /// Simulates.
@@ -69,15 +73,18 @@ pub(crate) fn run(args: &SimulateArgs, out: Output) -> anyhow::Result<()> {
     if let Some(path) = &args.report {
         files::write(path, report::html(&simulations, Some(&command)).as_bytes())?;
     }
-    if let Some(path) = &args.csv {
-        files::write(path, &files::summaries(&simulations)?)?;
-    }
-    if let Some(path) = &args.runs_csv {
-        files::write(path, &files::runs(&simulations)?)?;
+    for (path, table) in [
+        (&args.table, export::summaries as fn(&[Simulation]) -> Table),
+        (&args.runs_table, export::runs),
+        (&args.course_table, export::course),
+    ] {
+        if let Some(path) = path {
+            files::write(path, &files::table(path, &table(&simulations))?)?;
+        }
     }
     out.value(&show::json(&simulations, &command)?)?;
     out.line(show::text(&simulations))?;
-    for path in [&args.report, &args.csv, &args.runs_csv].into_iter().flatten() {
+    for path in files::all(args) {
         out.line(format!("wrote {}", path.display()))?;
     }
     Ok(())

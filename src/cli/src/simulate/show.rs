@@ -65,7 +65,7 @@ pub(super) fn list(scenarios: &[Scenario]) -> String {
     scenarios.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Scenarios and summaries; single runs are for `--runs-csv`.
+/// Scenarios and summaries; single runs are for `--runs-table`.
 pub(super) fn json(simulations: &[Simulation], command: &str) -> anyhow::Result<Value> {
     let mut all = Vec::with_capacity(simulations.len());
     for simulation in simulations {

@@ -1,6 +1,11 @@
 //! What is typed becomes what is meant, or an error that says what could have been.
 
+use std::fs::File;
+use std::path::Path;
+
 use clap::Parser;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
 
 use super::*;
 use crate::failure::Usage;
@@ -94,25 +99,54 @@ fn places_that_cannot_be_written_to_are_refused_first() {
     let folder = tempfile::tempdir().unwrap();
     let inside = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     let check = |words: &[&str]| files::check(&args(&[&["s1"], words].concat()));
-    assert!(check(&["--report", &inside("r.html"), "--csv", &inside("c.csv")]).is_ok());
+    assert!(check(&["--report", &inside("r.html"), "--table", &inside("c.csv")]).is_ok());
     let no_folder = check(&["--report", &inside("no/r.html")]).unwrap_err();
     assert!(no_folder.is::<Usage>() && no_folder.to_string().contains("there is no folder"), "{no_folder}");
-    assert!(check(&["--csv", &inside("")]).unwrap_err().to_string().contains("it is a folder"));
-    assert!(check(&["--csv", &inside("c"), "--runs-csv", &inside("c")]).is_err());
+    assert!(check(&["--table", &inside("")]).unwrap_err().to_string().contains("it is a folder"));
+    assert!(check(&["--table", &inside("c"), "--course-table", &inside("c")]).is_err());
 }
 
 #[test]
 fn several_simulations_are_one_table_each_and_one_csv() {
     let scenarios = chosen(&["s1", "aa-revenue", "--replications", "1", "--policies", "equal"]);
     let simulations = simulate(&scenarios, &args(&["s1", "--threads", "1"]), Output { json: true }).unwrap();
-    let csv = String::from_utf8(files::summaries(&simulations).unwrap()).unwrap();
-    assert_eq!(csv.matches("scenario,policy").count(), 1);
-    assert!(csv.contains("\ns1,equal,") && csv.contains("\naa-revenue,equal,"), "{csv}");
-    let runs = String::from_utf8(files::runs(&simulations).unwrap()).unwrap();
+    let csv = |table: &Table| String::from_utf8(files::table(Path::new("t.csv"), table).unwrap()).unwrap();
+    let policies = csv(&export::summaries(&simulations));
+    assert_eq!(policies.matches("scenario,policy").count(), 1);
+    assert!(policies.contains("\ns1,equal,") && policies.contains("\naa-revenue,equal,"), "{policies}");
+    let runs = csv(&export::runs(&simulations));
     assert_eq!(runs.lines().count(), 3, "{runs}");
     let text = show::text(&simulations);
     assert!(text.contains("s1: S1 classic") && text.matches("\nequal ").count() == 2, "{text}");
     let json = show::json(&simulations, "again").unwrap();
     assert_eq!(json["simulations"][1]["summaries"][0]["policy"], "equal");
     assert!(json["simulations"][0].get("runs").is_none(), "single runs are long");
+}
+
+#[test]
+fn a_table_is_the_same_as_parquet() {
+    let folder = tempfile::tempdir().unwrap();
+    let scenarios = chosen(&["s1", "s4", "--replications", "2", "--policies", "growth,equal"]);
+    let simulations = simulate(&scenarios, &args(&["s1", "--threads", "1"]), Output { json: true }).unwrap();
+    for table in [export::summaries(&simulations), export::runs(&simulations), export::course(&simulations)] {
+        let path = folder.path().join("t.parquet");
+        files::write(&path, &files::table(&path, &table).unwrap()).unwrap();
+        let rows = SerializedFileReader::new(File::open(&path).unwrap()).unwrap();
+        let mut csv = csv::Writer::from_writer(Vec::new());
+        for (i, row) in rows.get_row_iter(None).unwrap().map(Result::unwrap).enumerate() {
+            if i == 0 {
+                csv.write_record(row.get_column_iter().map(|(name, _)| name)).unwrap();
+            }
+            let cell = |(_, field): (&String, &Field)| match field {
+                Field::Null => String::new(),
+                Field::Str(text) => text.clone(),
+                Field::Long(count) => count.to_string(),
+                Field::Double(number) => number.to_string(),
+                Field::Bool(flag) => flag.to_string(),
+                other => panic!("{other:?}"),
+            };
+            csv.write_record(row.get_column_iter().map(cell)).unwrap();
+        }
+        assert_eq!(csv.into_inner().unwrap(), files::table(Path::new("t.csv"), &table).unwrap());
+    }
 }

@@ -12,6 +12,7 @@ use parquet::schema::types::Type;
 
 use crate::failure::usage;
 use crate::output;
+use crate::parse::is_parquet;
 use inroad_assignment::Timestamp;
 
 /// What is done with a row: its number, from 1, and its cells. An empty cell is empty text.
@@ -20,11 +21,7 @@ pub(super) type OnRow<'a> = dyn FnMut(u64, &[&str]) -> anyhow::Result<()> + 'a;
 /// Reads a file: Parquet where its name says so, CSV otherwise.
 pub(super) fn read(path: &Path, columns: &[&str], on_row: &mut OnRow<'_>) -> anyhow::Result<()> {
     let file = File::open(path).map_err(|e| usage(format!("cannot read {}: {e}", path.display())))?;
-    let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
-    match extension.as_ref().and_then(|extension| extension.to_str()) {
-        Some("parquet" | "pq") => parquet(file, columns, on_row),
-        _ => csv(BufReader::new(file), columns, on_row),
-    }
+    if is_parquet(path) { parquet(file, columns, on_row) } else { csv(BufReader::new(file), columns, on_row) }
 }
 
 /// Where each column is, or which ones there are.
