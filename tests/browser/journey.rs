@@ -237,7 +237,7 @@ async fn to_the_end(browser: &Browser, api: &Api) {
     browser.click("link", "Conclude").await;
     browser.click("radio", "green").await;
     browser.press_button("Conclude the experiment").await;
-    browser.wait_for("Everybody gets green until it is restarted.").await;
+    browser.wait_for("Concluded: everybody gets green until it is restarted").await;
     confirm(browser, "Restart", "Restart under a new salt").await;
     browser.wait_for("It has started again, under a new salt.").await;
     assert!(browser.text_of("#head").await.contains("Generation 2 of 2"));
@@ -245,7 +245,7 @@ async fn to_the_end(browser: &Browser, api: &Api) {
     browser.click_css("#results a[href$='generation=1']").await;
     browser.wait_for("Generation 1 of 2").await;
     confirm(browser, "Conclude", "Conclude the experiment").await;
-    browser.wait_for("Everybody gets control until it is restarted.").await;
+    browser.wait_for("Concluded: everybody gets control until it is restarted").await;
     confirm(browser, "Archive", "Archive the experiment").await;
     browser.wait_for("It is put away.").await;
     assert!(browser.all("link", "Edit, or add a variation").await.is_empty());
@@ -256,5 +256,5 @@ async fn to_the_end(browser: &Browser, api: &Api) {
     let shown = browser.text_of("#history").await;
     assert_eq!(shown.matches("Grace Hopper").count(), audit.len(), "{shown}");
     browser.follow("Inroad").await;
-    browser.wait_for("0 of 1 experiments").await;
+    browser.wait_for("0 of 1 experiment").await;
 }

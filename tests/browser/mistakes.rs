@@ -113,7 +113,7 @@ async fn who_decides_on_what_no_longer_stands_is_asked_again_and_keeps_their_cho
     browser.wait_for_path(&format!("/experiments/{KEY}")).await;
     browser.go(&format!("/experiments/{KEY}/ask/conclude?variation=green")).await;
     browser.press_button("Conclude the experiment").await;
-    browser.wait_for("Everybody gets green").await;
+    browser.wait_for("Concluded: everybody gets green").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

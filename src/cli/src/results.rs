@@ -93,10 +93,12 @@ fn text(r: &GetResultsResponse) -> String {
         ("headroom", format!("{} before control's floor of {}", percent(r.headroom), percent(r.floor))),
         ("sample ratio", ratio),
         ("not yet counted", count(r.backlog)),
-        ("still to be gained", format!("at most {} with 95% probability", percent(r.potential_value_remaining))),
     ];
+    if let Some(value) = r.potential_value_remaining {
+        facts.push(("still to be gained", format!("at most {} with 95% probability", percent(value))));
+    }
     if let Some(days) = r.days_of_headroom {
-        facts.push(("learning stops", format!("in {days:.1} days, at {} a day", percent(r.growth_per_day))));
+        facts.push(("learning stops", format!("in {days:.1} days, at {} a day", percent(r.headroom / days))));
     }
     let facts = fields(&facts);
     let warnings: String = r.warnings.iter().map(|warning| format!("\n! {warning}")).collect();

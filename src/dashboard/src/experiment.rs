@@ -82,7 +82,7 @@ pub struct Experiment {
     /// Who is pinned: who, to what.
     pub overrides: Vec<(String, String)>,
     /// Who moves the boundaries, in words.
-    pub policy: String,
+    pub policy: Markup,
     /// The generation shown; 0 before the first.
     pub generation: u32,
     /// How many there are.
@@ -161,11 +161,9 @@ impl Experiment {
     }
 
     fn verdict(&self) -> Markup {
-        let shipped = self.shipped.as_ref();
         html! {
             section.verdict aria-label="Verdict" {
                 p.said { (self.verdict) }
-                @if let Some(shipped) = shipped { p { "Everybody gets " b { (shipped) } " until it is restarted." } }
                 @for warning in &self.health.warnings { p.alarm { (warning) } }
                 @match self.state {
                     "draft" => {
@@ -286,7 +284,7 @@ impl Experiment {
                                     tr {
                                         th scope="row" { (arm.name) }
                                         td { (number(arm.share, Format::Percent2)) }
-                                        td { @if i == 0 { "control" } @else if arm.killed { "killed" } @else { "served" } }
+                                        td { (self.served(i, arm)) }
                                         td {
                                             @if i > 0 {
                                                 @if is(&["running", "paused"]) && !arm.killed {
@@ -303,6 +301,20 @@ impl Experiment {
                     }
                 }
             }
+        }
+    }
+
+    /// What becomes of those who live on an arm's part of the line.
+    fn served(&self, index: usize, arm: &Arm) -> &'static str {
+        let is_shipped = self.shipped.as_ref() == Some(&arm.name);
+        match (index, &self.shipped) {
+            (1.., _) if arm.killed => "killed",
+            (1.., _) if self.killed => "serves control: the experiment is killed",
+            (0, Some(_)) if is_shipped => "control, served to everybody",
+            (_, Some(_)) if is_shipped => "served to everybody",
+            (0, _) => "control",
+            (_, Some(_)) => "not served: the experiment is concluded",
+            (_, None) => "served",
         }
     }
 
@@ -345,6 +357,14 @@ impl Done {
             p.notice role="status" {
                 (self.what) " "
                 @if self.clients == 0 { "No client is connected." }
+                @else if self.clients == 1 {
+                    @if waiting > 0 { "The one client that is connected does not have it yet." }
+                    @else {
+                        "The one client that is connected has it"
+                        @if let Some(slowest) = self.slowest_ms { " after " (number(slowest, Format::Num2)) " ms" }
+                        "."
+                    }
+                }
                 @else if waiting == 0 {
                     "All " (number(self.clients as f64, Format::Int)) " connected clients have it"
                     @if let (Some(half), Some(slowest)) = (self.typical_ms, self.slowest_ms) {

@@ -3,7 +3,7 @@
 use inroad_assignment::Timestamp;
 use maud::{Markup, html};
 
-use crate::chart::text::{Format, instant, number};
+use crate::chart::text::{count, counted, instant};
 use crate::shell::live_part;
 
 /// One event.
@@ -67,7 +67,7 @@ impl Feed {
 
     fn list(&self) -> Markup {
         html! {
-            p.count { (number(self.per_minute, Format::Int)) " events a minute; the newest " (number(self.looked_at as f64, Format::Int)) " were looked through" }
+            p.count { (counted(self.per_minute.round() as u64, "event")) " a minute; looked through: the newest " (count(self.looked_at as u64)) }
             @if self.events.is_empty() {
                 div.empty { h2 { "Nothing yet" } p { "Events appear here as they are recorded: by an SDK, by " code { "inroad record" } ", or by Assign." } }
             } @else {

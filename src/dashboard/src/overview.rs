@@ -3,7 +3,7 @@
 use inroad_assignment::Timestamp;
 use maud::{Markup, html};
 
-use crate::chart::text::{Format, instant, number};
+use crate::chart::text::{Format, counted, instant, number};
 use crate::chart::{Bucket, strip_small};
 use crate::shell::{live_part, state_badge};
 
@@ -128,7 +128,7 @@ impl Overview {
         }
         let stale: Vec<_> = self.rows.iter().filter_map(|row| Some((row, row.stale.as_ref()?))).collect();
         html! {
-            p.count { (number(self.rows.len() as f64, Format::Int)) " of " (number(self.total as f64, Format::Int)) " experiments" }
+            p.count { (number(self.rows.len() as f64, Format::Int)) " of " (counted(self.total as u64, "experiment")) }
             @if self.rows.is_empty() {
                 div.empty { h2 { "Nothing fits" } p { a href="/" { "Show all of them" } } }
             }

@@ -26,6 +26,7 @@ pub mod retention;
 pub mod services;
 pub mod tallies;
 pub mod tick;
+mod verdict;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use inroad_assignment::{Experiment, Generation, Policy, Status, ThompsonSettings, Timestamp, Width};
+use inroad_assignment::experiment::Cause;
+use inroad_assignment::{Arm, Experiment, Generation, Policy, Revision, Status, ThompsonSettings, Timestamp};
 use inroad_policy::{
     Decider, DelayCheck, GuardrailQuestion, NoveltyCheck, PointsCache, SampleRatio, Scope, Ship, SrmAlarm, Summary,
     SummaryQuestion, check_delay, check_novelty, check_sample_ratio, guardrail, mature, summarise,
@@ -42,12 +43,17 @@ pub struct Report {
     pub summary: Summary,
     /// By metric.
     pub metrics: Vec<MetricReport>,
-    /// Of first exposures.
-    pub ratio: SampleRatio,
-    /// What speaks for shipping the leader, if there is a clear one.
+    /// Whether `summary` compares anything: there is a metric that decides, and units are counted by it.
+    pub is_compared: bool,
+    /// Of first exposures; none before there are any.
+    pub ratio: Option<SampleRatio>,
+    /// What speaks for shipping the leader, if there is a clear one and it could be shipped.
     pub ship: Option<Ship>,
-    /// What control gave a day lately, as a share of the line.
+    /// What control gave a day lately, as a share of the line; 0 before a whole tick was measured.
     pub growth_per_day: f64,
+    /// What of it a policy that still moves boundaries took, which is what may be expected to go on; none if it took
+    /// nothing.
+    pub policy_pace: Option<f64>,
 }
 
 impl Report {
@@ -73,17 +79,23 @@ impl Report {
             }
         };
         let exposures = epoch_tallies(experiment, generation, counts, None);
-        let running = experiment.generation().is_some_and(|g| g.number == generation.number);
-        let ship = if running && decision.is_some() && experiment.status == Status::Running {
+        let newest = experiment.generation().is_some_and(|g| g.number == generation.number);
+        let is_live = newest && experiment.status == Status::Running && !experiment.kills.everything;
+        let ship = if is_live && decision.is_some() {
             // The very rule of the policy, asked now: what it would put before a person.
             let input = tick_input(experiment, counts, Scope::Growth, now, false)?;
             Decider::default().decide(&input)?.ship
         } else {
             None
         };
-        let growth_per_day = growth_per_day(generation, now);
-        let ratio = check_sample_ratio(arms, &exposures, definition.policy().tick(), now)?;
-        Ok(Self { summary, metrics, ratio, ship, growth_per_day })
+        let tick = definition.policy().tick();
+        let growth_per_day = given_per_day(generation, tick, now, |_| true);
+        let policy_pace = given_per_day(generation, tick, now, |cause| cause == Cause::Policy);
+        let is_exposed = exposures.iter().flat_map(|epoch| &epoch.arms).any(|arm| arm.first > 0);
+        let ratio = if is_exposed { Some(check_sample_ratio(arms, &exposures, tick, now)?) } else { None };
+        let is_compared = decision.is_some() && summary.arms.iter().any(|arm| arm.n > 0);
+        let policy_pace = Some(policy_pace).filter(|pace| is_live && *pace > 0.0);
+        Ok(Self { summary, metrics, is_compared, ratio, ship, growth_per_day, policy_pace })
     }
 
     /// Doubts, in plain words.
@@ -91,7 +103,7 @@ impl Report {
         let name =
             |arm: usize| experiment.definition.variations().get(arm).map(|v| v.key.to_string()).unwrap_or_default();
         let mut said = Vec::new();
-        match self.ratio.alarm {
+        match self.ratio.as_ref().map_or(SrmAlarm::Quiet, |ratio| ratio.alarm) {
             SrmAlarm::Quiet => {}
             SrmAlarm::Alarm => said.push(
                 "sample ratio: exposures do not fall as the shares say; look for lost or doubled ones".to_owned(),
@@ -102,8 +114,9 @@ impl Report {
         }
         let units: u64 = counts.cells.iter().filter(|(k, _)| k.metric.is_none()).map(|(_, c)| c.first).sum();
         if counts.stale_exposures as f64 > STALE_PART * units as f64 {
+            let were = if counts.stale_exposures == 1 { "exposure was" } else { "exposures were" };
             said.push(format!(
-                "stale clients: {} exposures were served by boundaries no longer in effect",
+                "stale clients: {} {were} served by boundaries no longer in effect",
                 counts.stale_exposures
             ));
         }
@@ -137,7 +150,7 @@ impl Report {
 
 /// Which arms are not killed.
 pub(crate) fn live(experiment: &Experiment) -> Vec<bool> {
-    let arms = (0..experiment.definition.variations().len()).filter_map(inroad_assignment::Arm::new);
+    let arms = (0..experiment.definition.variations().len()).filter_map(Arm::new);
     arms.map(|arm| !experiment.kills.arm(arm)).collect()
 }
 
@@ -204,13 +217,69 @@ fn of_metric(
     })
 }
 
-/// What control gave a day over the last week, or since the start if that is shorter.
-fn growth_per_day(generation: &Generation, now: Timestamp) -> f64 {
+/// What control gave a day by revisions of these causes, over the last week or since the start if that is shorter. What was
+/// measured over less than a tick is no pace: a single revision seconds after the start would be thousands of lines a day.
+fn given_per_day(generation: &Generation, tick: Duration, now: Timestamp, is_counted: impl Fn(Cause) -> bool) -> f64 {
     let from = now.minus(PACE).max(generation.started_at);
-    let days = now.since(from).as_secs_f64() / DAY.as_secs_f64();
-    let control = |at: Timestamp| {
-        let revision = generation.in_effect(at).or(generation.revisions.first());
-        revision.map_or(Width::ZERO, |r| r.allocation.width_of(inroad_assignment::Arm::CONTROL))
+    let measured = now.since(from);
+    if measured < tick.min(PACE) {
+        return 0.0;
+    }
+    let given = |pair: &[Revision]| {
+        let [before, after] = pair else { return 0.0 };
+        let fits = after.effective_at > from && after.effective_at <= now && is_counted(after.cause);
+        let control = |revision: &Revision| revision.allocation.width_of(Arm::CONTROL);
+        if fits { control(before).saturating_sub(control(after)).share() } else { 0.0 }
     };
-    if days <= 0.0 { 0.0 } else { control(from).saturating_sub(control(now)).share() / days }
+    generation.revisions.windows(2).map(given).sum::<f64>() * DAY.as_secs_f64() / measured.as_secs_f64()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+mod tests {
+    use super::*;
+    use inroad_assignment::{DefinitionDoc, Salt, Target, Width};
+
+    fn after(hours: u64) -> Timestamp {
+        Timestamp::default().plus(Duration::from_secs(3600 * hours))
+    }
+
+    fn grown(by: Cause) -> Experiment {
+        let doc: DefinitionDoc = serde_json::from_value(serde_json::json!({
+            "key": "e", "policy": {"kind": "thompson", "tick": "6h"},
+            "variations": [{"key": "control", "payload": false}, {"key": "green", "payload": true, "share": 0.1}],
+            "metrics": [{"key": "bought", "event": "purchase", "decision": true}],
+        }))
+        .unwrap();
+        let mut experiment = Experiment::create(doc.try_into().unwrap(), after(0));
+        experiment.start(after(0), Salt::parse("s").unwrap()).unwrap();
+        let width = Width::from_share(0.1).unwrap();
+        experiment.grow(&[(Arm::new(1).unwrap(), width)], by, after(1), after(1)).unwrap();
+        experiment
+    }
+
+    fn report(experiment: &Experiment, now: Timestamp) -> Report {
+        Report::new(experiment, experiment.generation().unwrap(), &Counts::default(), now).unwrap()
+    }
+
+    #[test]
+    fn a_pace_is_a_policys_and_measured_over_a_tick() {
+        let by_policy = grown(Cause::Policy);
+        let young = report(&by_policy, after(5));
+        assert_eq!((young.growth_per_day, young.policy_pace), (0.0, None), "no whole tick has gone by");
+        let pace = report(&by_policy, after(12)).policy_pace.unwrap();
+        assert!((pace - 0.2).abs() < 1e-9, "a tenth of the line in half a day, not {pace}");
+        let by_hand = report(&grown(Cause::Grown), after(12));
+        assert!((by_hand.growth_per_day - 0.2).abs() < 1e-9);
+        assert_eq!(by_hand.policy_pace, None, "what a person did once is not going to go on");
+        let mut killed = by_policy;
+        killed.switch(Target::Everything, true, after(2)).unwrap();
+        assert_eq!(report(&killed, after(12)).policy_pace, None);
+    }
+
+    #[test]
+    fn before_anything_is_exposed_nothing_is_said_of_it() {
+        let report = report(&grown(Cause::Policy), after(12));
+        assert!(report.ratio.is_none() && !report.is_compared);
+    }
 }

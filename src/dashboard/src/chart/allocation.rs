@@ -64,7 +64,7 @@ fn sentence(names: &[String], steps: &[Step], now: &[f64], until: Timestamp) -> 
     });
     let said: Vec<String> = said.collect();
     let more = if order.len() > 4 { format!(", and {} more", order.len() - 4) } else { String::new() };
-    let steps = plural(steps.len(), "step");
+    let steps = plural(steps.len() as u64, "step");
     format!("Shares of units over time, in {steps} until {} UTC: {}{more}.", text::minute(until), said.join(", "))
 }
 

@@ -81,7 +81,11 @@ impl Data<'_> {
             .map(|arm| format!("{} {}", name_of(self.names, *arm), Format::Percent1.text(self.share(*arm, last))));
         let said: Vec<String> = said.collect();
         let name = self.steps.last().map_or("", String::as_str);
-        format!("Funnel of {}; share of those exposed that reached {name}: {}.", plural(last, "step"), said.join(", "))
+        format!(
+            "Funnel of {}; share of those exposed that reached {name}: {}.",
+            plural(last as u64, "step"),
+            said.join(", ")
+        )
     }
 
     fn drawn(&self, size: Size, shown: &[usize], sentence: &str) -> Markup {

@@ -12,7 +12,7 @@ mod posterior;
 mod scale;
 mod small;
 mod strip;
-pub(crate) mod text;
+pub mod text;
 
 #[cfg(test)]
 mod tests;

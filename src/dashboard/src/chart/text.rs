@@ -9,7 +9,7 @@ pub(crate) const NONE: &str = "–";
 
 /// How a number is written; the script knows each by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
+pub enum Format {
     /// A whole number, thousands set apart.
     Int,
     /// A share, in whole percent.
@@ -104,7 +104,8 @@ fn grouped(value: f64, decimals: usize) -> String {
 }
 
 /// A number in HTML; one that is none is a dash.
-pub(crate) fn number(value: f64, format: Format) -> Markup {
+#[must_use]
+pub fn number(value: f64, format: Format) -> Markup {
     let (text, exact) = format.say(value);
     html! {
         @if !value.is_finite() { (text) }
@@ -113,7 +114,8 @@ pub(crate) fn number(value: f64, format: Format) -> Markup {
 }
 
 /// A count in HTML.
-pub(crate) fn count(value: u64) -> Markup {
+#[must_use]
+pub fn count(value: u64) -> Markup {
     number(value as f64, Format::Int)
 }
 
@@ -155,8 +157,20 @@ pub(crate) fn year(at: Timestamp) -> String {
 }
 
 /// `1 step`, `2 steps`.
-pub(crate) fn plural(number: usize, thing: &str) -> String {
-    format!("{} {thing}{}", grouped(number as f64, 0), if number == 1 { "" } else { "s" })
+#[must_use]
+pub fn plural(number: u64, thing: &str) -> String {
+    format!("{} {thing}{}", grouped(number as f64, 0), ending(number))
+}
+
+/// The same in HTML.
+#[must_use]
+pub fn counted(number: u64, thing: &str) -> Markup {
+    html! { (count(number)) " " (thing) (ending(number)) }
+}
+
+/// What makes a word that many.
+pub(crate) fn ending(number: u64) -> &'static str {
+    if number == 1 { "" } else { "s" }
 }
 
 #[cfg(test)]
@@ -178,6 +192,8 @@ mod tests {
         assert_eq!(Format::SignedPercent1.text(-0.00001), "0.0%");
         assert_eq!(Format::SignedPercent1.text(0.5), "+50.0%");
         assert_eq!(Format::Percent2.text(0.0), "0.00%");
+        assert_eq!([plural(1, "step"), plural(2_000, "step")], ["1 step", "2,000 steps"]);
+        assert_eq!(counted(1, "unit").into_string(), "<data value=\"1\" data-f=\"int\">1</data> unit");
     }
 
     #[test]

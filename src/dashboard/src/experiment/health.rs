@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use crate::chart::text::{Format, number};
+use crate::chart::text::{Format, count, counted, ending, number};
 
 /// Whether exposures fall as the shares say.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,10 +36,10 @@ pub struct Health {
     pub backlog: u64,
     /// What control can still give.
     pub headroom: f64,
-    /// How many days that lasts, at the pace at which control gave lately.
+    /// How many days that lasts, at the policy's pace; none if it has none.
     pub days_of_headroom: Option<f64>,
-    /// What the best may still be better by than the leader.
-    pub potential_value: f64,
+    /// What the best may still be better by than the leader; none where nothing is compared, or not yet.
+    pub potential_value: Option<f64>,
     /// None before anything is exposed.
     pub sample_ratio: Option<SampleRatio>,
     /// Guardrails that have spoken, in words.
@@ -52,25 +52,30 @@ impl Health {
             section aria-labelledby="health-title" {
                 h2 id="health-title" { "Health" }
                 div.tiles {
-                    div.tile.good[self.units_moved == 0] { b { (number(self.units_moved as f64, Format::Int)) } span { "units moved between variations" } }
-                    div.tile { b { (number(self.crossovers as f64, Format::Int)) } span { "units crossed over from control into a variation" } }
+                    div.tile.good[self.units_moved == 0] { b { (count(self.units_moved)) } span { "unit" (ending(self.units_moved)) " moved between variations" } }
+                    div.tile { b { (count(self.crossovers)) } span { "unit" (ending(self.crossovers)) " crossed over from control into a variation" } }
                     div.tile { b { (number(self.headroom, Format::Percent1)) } span {
                         "of the line is left to grow into"
                         @if let Some(days) = self.days_of_headroom { ", about " (number(days, Format::Num2)) " days at this pace" }
                     } }
-                    div.tile { b { (number(self.potential_value, Format::Percent2)) } span { "at most left to gain by going on" } }
-                    div.tile { b { (number(self.stale_exposures as f64, Format::Int)) } span { "exposures by clients with old boundaries" } }
-                    div.tile { b { (number(self.dropped as f64, Format::Int)) } span { "records dropped: what was served changed within their window" } }
+                    @if let Some(value) = self.potential_value {
+                        div.tile { b { (number(value, Format::Percent2)) } span { "at most left to gain by going on" } }
+                    }
+                    div.tile { b { (count(self.stale_exposures)) } span { "exposure" (ending(self.stale_exposures)) " by clients with old boundaries" } }
+                    div.tile { b { (count(self.dropped)) } span { "record" (ending(self.dropped)) " dropped: what was served changed within their window" } }
                 }
                 @if let Some(ratio) = &self.sample_ratio {
                     p { b { "Sample ratio. " }
-                        @if ratio.p_value < 0.001 { "Exposures do not fall as the shares say: look for lost or doubled ones." } @else { "Exposures fall as the shares say." }
-                        " χ² = " (number(ratio.chi_squared, Format::Num2)) " with " (number(f64::from(ratio.degrees_of_freedom), Format::Int)) " degrees of freedom, p = " (number(ratio.p_value, Format::Num4))
-                        "; continuous alarm at odds of " (number(ratio.evidence, Format::Num2)) " to 1 (it speaks at 100)."
+                        @if ratio.degrees_of_freedom == 0 { "There are too few exposures to compare with the shares. " }
+                        @else {
+                            @if ratio.p_value < 0.001 { "Exposures do not fall as the shares say: look for lost or doubled ones." } @else { "Exposures fall as the shares say." }
+                            " χ² = " (number(ratio.chi_squared, Format::Num2)) " with " (counted(u64::from(ratio.degrees_of_freedom), "degree")) " of freedom, p = " (number(ratio.p_value, Format::Num4)) ". "
+                        }
+                        "The continuous alarm stands at odds of " (number(ratio.evidence, Format::Num2)) " to 1; it speaks at 100."
                     }
                 }
                 @for alert in &self.alerts { p.alarm { b { "Guardrail. " } (alert) } }
-                @if self.backlog > 0 { p.doubt { (number(self.backlog as f64, Format::Int)) " events are not counted yet." } }
+                @if self.backlog > 0 { p.doubt { "Not counted yet: " (counted(self.backlog, "event")) "." } }
             }
         }
     }

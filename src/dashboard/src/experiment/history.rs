@@ -6,7 +6,7 @@ use inroad_assignment::Timestamp;
 use maud::{Markup, html};
 use serde_json::Value;
 
-use crate::chart::text::{Format, instant, number};
+use crate::chart::text::{Format, counted, instant, number};
 
 /// One arm in a decision.
 #[derive(Debug, Clone)]
@@ -142,7 +142,7 @@ pub(super) fn audit(entries: &[AuditEntry]) -> Markup {
                     p { (instant(entry.at)) " " b { (entry.actor) } " " span.badge { (entry.action) } }
                     @if !entry.changed.is_empty() {
                         details {
-                            summary { (number(entry.changed.len() as f64, Format::Int)) " fields" }
+                            summary { (counted(entry.changed.len() as u64, "field")) }
                             ul.plain.changes { @for field in &entry.changed { li {
                                 code { (field.field) } ": "
                                 @if field.from.is_empty() { "set to " } @else { del { (field.from) } " → " }

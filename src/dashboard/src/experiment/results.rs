@@ -33,7 +33,7 @@ pub struct ArmMetric {
     /// How strongly it does harm, 20 being the odds at which a guardrail speaks in an experiment of one; none if the metric is no guardrail.
     pub harm: Option<f64>,
     /// What speaks against the numbers, in plain words: delay, novelty, disagreement.
-    pub doubts: Vec<String>,
+    pub doubts: Vec<Markup>,
 }
 
 /// A metric.
@@ -47,8 +47,8 @@ pub struct Metric {
     pub decides: bool,
     /// Whether its mean is a share of units.
     pub is_rate: bool,
-    /// What happens when it is harmed, in words; empty if it is no guardrail.
-    pub guardrail: String,
+    /// What happens when it is harmed, in words; none if it is no guardrail.
+    pub guardrail: Option<Markup>,
     /// Control first.
     pub arms: Vec<ArmMetric>,
 }
@@ -59,11 +59,11 @@ impl Metric {
         let range = lift_range(&lifts);
         let mean =
             |value: f64| if self.is_rate { number(value, Format::Percent2) } else { number(value, Format::Num4) };
-        let is_guardrail = !self.guardrail.is_empty();
+        let is_guardrail = self.guardrail.is_some();
         html! {
             div.metric {
                 h3 { (self.key) @if self.decides { " " span.badge.decides { "decides" } } @if is_guardrail { " " span.badge.guards { "guardrail" } } }
-                p.lead { (self.about) @if is_guardrail { " " (self.guardrail) } }
+                p.lead { (self.about) @if let Some(guardrail) = &self.guardrail { " " (guardrail) } }
                 div.scroll tabindex="0" role="region" aria-label={ "Results by " (self.key) } {
                     table.results {
                         caption { "By variation; lift is relative to control" }

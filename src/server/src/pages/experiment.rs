@@ -10,6 +10,7 @@ use inroad_assignment::definition::{Lifetime, Pinned};
 use inroad_assignment::{
     Allocation, Arm, Experiment, Generation, GuardrailAction, Metric, MetricKind, Policy, Status, Timestamp, Width,
 };
+use inroad_dashboard::chart::text::{Format, number, plural};
 use inroad_dashboard::chart::{Bucket, LiftPoint, RevisionMark};
 use inroad_dashboard::experiment as view;
 use inroad_dashboard::form::Form;
@@ -17,6 +18,7 @@ use inroad_dashboard::shell::Place;
 use inroad_policy::{ALPHA, Estimator, Interval, Prior, Z_95, confidence_sequence, shown_lift};
 use inroad_store::{AuditEntry, Counts, DecisionRecord, Page};
 use inroad_wire::v1;
+use maud::{Markup, html};
 
 use super::guard::Caller;
 use super::standing::fingerprint;
@@ -203,26 +205,31 @@ fn capitalised(text: &str) -> String {
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
-fn policy(policy: &Policy) -> String {
-    let length = |duration: Duration| {
-        let hours = duration.as_secs() as f64 / 3600.0;
-        if hours >= 24.0 { format!("{} d", hours / 24.0) } else { format!("{hours} h") }
-    };
+/// A length of time in the largest unit that it is a whole number of: `1 day`, `36 hours`.
+fn length(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [(86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")];
+    let fits = units.into_iter().find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit));
+    fits.map_or_else(|| format!("{duration:?}"), |(unit, word)| plural(seconds / unit, word))
+}
+
+/// How often: `every day`, `every 6 hours`.
+fn every(duration: Duration) -> String {
+    let length = length(duration);
+    format!("every {}", length.strip_prefix("1 ").unwrap_or(&length))
+}
+
+fn policy(policy: &Policy) -> Markup {
     match policy {
-        Policy::Manual { floor, tick } => {
-            format!(
-                "people move the boundaries; control keeps {:.1}%; results are cut every {}",
-                100.0 * floor.share(),
-                length(*tick)
-            )
-        }
-        Policy::Thompson(s) => format!(
-            "Thompson sampling{}, deciding every {}; control keeps {:.1}%; at most {:.0}% of the line moves in a day",
-            if s.shadow { ", in shadow (it changes nothing)" } else { "" },
-            length(s.tick),
-            100.0 * s.floor,
-            100.0 * s.daily_cap
-        ),
+        Policy::Manual { floor, tick } => html! {
+            "people move the boundaries; control keeps " (number(floor.share(), Format::Percent1))
+            "; results are cut " (every(*tick))
+        },
+        Policy::Thompson(s) => html! {
+            "Thompson sampling" @if s.shadow { ", in shadow (it changes nothing)" }
+            ", deciding " (every(s.tick)) "; control keeps " (number(s.floor, Format::Percent1))
+            "; at most " (number(s.daily_cap, Format::Percent0)) " of the line moves in a day"
+        },
     }
 }
 
@@ -268,8 +275,7 @@ fn view_metric(
         MetricKind::Mean { cap: None } => format!("The sum of {}'s values per unit", metric.event),
         MetricKind::Ratio { denominator } => format!("The values of {} over those of {denominator}", metric.event),
     };
-    let hours = metric.window.as_secs() / 3600;
-    let window = if hours.is_multiple_of(24) { format!("{} days", hours / 24) } else { format!("{hours} hours") };
+    let window = length(metric.window);
     let better = if metric.direction == inroad_assignment::Direction::Up { "more" } else { "less" };
     let guardrail = metric.guardrail.map(|guardrail| {
         let action = match guardrail.action {
@@ -277,14 +283,14 @@ fn view_metric(
             GuardrailAction::Freeze => "growth stops",
             GuardrailAction::Kill => "the variation is killed",
         };
-        format!("When a variation is worse than control by over {}%, {action}.", 100.0 * guardrail.margin)
+        html! { "When a variation is worse than control by over " (number(guardrail.margin, Format::Percent1)) ", " (action) "." }
     });
     view::Metric {
         key: metric.key.to_string(),
         about: format!("{kind}, within {window} of its first exposure; {better} is better."),
         decides: decides == Some(index),
         is_rate: metric.kind == MetricKind::Conversion,
-        guardrail: guardrail.unwrap_or_default(),
+        guardrail,
         arms: results.arms.iter().map(|arm| arm.metrics.get(index).map(view_arm_metric).unwrap_or_default()).collect(),
     }
 }
@@ -292,20 +298,18 @@ fn view_metric(
 fn view_arm_metric(result: &v1::MetricResult) -> view::ArmMetric {
     let estimates = result.lift.as_ref();
     let mut doubts = Vec::new();
-    let percent = |share: f64| format!("{:.1}%", 100.0 * share);
+    let percent = |share: f64| number(share, Format::Percent1);
     if let Some(delay) = result.delay.as_ref().filter(|delay| delay.differs) {
-        let text = format!(
-            "{} of its units with an outcome had it within a quarter of the window, of control's {}: read mature units only",
-            percent(delay.early),
-            percent(delay.control_early)
-        );
-        doubts.push(text);
+        doubts.push(html! {
+            (percent(delay.early)) " of its units with an outcome had it within a quarter of the window, of control's "
+            (percent(delay.control_early)) ": read mature units only"
+        });
     }
     if result.novelty.as_ref().is_some_and(|novelty| novelty.changed) {
-        doubts.push("its lift has changed over time: novelty that wears off, or learning".to_owned());
+        doubts.push(html! { "its lift has changed over time: novelty that wears off, or learning" });
     }
     if estimates.is_some_and(|estimates| estimates.disagrees) {
-        doubts.push("the estimators disagree: its lift is not one constant number".to_owned());
+        doubts.push(html! { "the estimators disagree: its lift is not one constant number" });
     }
     view::ArmMetric {
         units: result.units,

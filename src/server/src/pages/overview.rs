@@ -117,7 +117,7 @@ fn row(entry: &Entry, standing: Option<&Standing>, exposures_per_minute: f64, no
         state: experiment.status.name(),
         killed: experiment.kills.everything,
         buckets: super::experiment::buckets(&allocation),
-        killed_arms: arms.map(|arm| experiment.kills.arm(arm)).collect(),
+        killed_arms: arms.map(|arm| !arm.is_control() && experiment.kills.served(arm).is_control()).collect(),
         leader: standing.and_then(|s| s.leader).and_then(|(arm, p)| Some((names.get(arm)?.clone(), p))),
         headroom: if experiment.generations.is_empty() {
             0.0

@@ -150,9 +150,7 @@ async fn compute(shared: &Shared, key: &ExperimentKey, known: Option<&Standing>)
     let work = tokio::task::spawn_blocking(move || {
         let Some(generation) = experiment.generation() else { return Ok((None, Vec::new())) };
         let report = Report::new(&experiment, generation, &counts, now)?;
-        let decides = experiment.definition.decision_metric().is_some();
-        let measured = report.summary.arms.iter().any(|arm| arm.n > 0);
-        let leads = matches!(experiment.status, Status::Running | Status::Paused) && decides && measured;
+        let leads = matches!(experiment.status, Status::Running | Status::Paused) && report.is_compared;
         let leader = report.summary.leader;
         let leader = leads.then(|| (leader, report.summary.arms.get(leader).map_or(0.0, |arm| arm.p_best)));
         Ok::<_, ServerError>((leader, report.warnings(&experiment, &counts)))

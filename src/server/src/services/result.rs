@@ -20,6 +20,7 @@ use crate::error::ServerError;
 use crate::explain::waits_for;
 use crate::funnel::funnel;
 use crate::report::{MetricReport, Report};
+use crate::verdict::verdict;
 
 /// The longest that a reader may wait for the counts to be complete.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -56,7 +57,7 @@ pub(crate) async fn results(shared: &Shared, request: GetResultsRequest) -> Resu
         ..GetResultsResponse::default()
     };
     let Some(generation) = experiment.generation_numbered(number) else {
-        response.verdict = "not started: nothing has been measured yet".to_owned();
+        response.verdict = verdict(experiment, None);
         return Ok(response);
     };
     let counts = shared.store.counts(experiment.definition.key(), number).await?;
@@ -87,13 +88,12 @@ fn fill(
     response.dropped_records = of_decision.map(|(_, cell)| cell.dropped).sum();
     response.headroom = allocation.as_ref().map_or(0.0, |a| a.headroom(definition.policy().floor()).share());
     response.growth_per_day = report.growth_per_day;
-    response.days_of_headroom =
-        (report.growth_per_day > 0.0).then(|| response.headroom / report.growth_per_day).filter(|d| d.is_finite());
-    response.sample_ratio = Some(SampleRatio {
-        chi_squared: report.ratio.chi_squared,
-        degrees_of_freedom: report.ratio.degrees_of_freedom as u32,
-        p_value: report.ratio.p_value,
-        evidence: report.ratio.evidence,
+    response.days_of_headroom = report.policy_pace.map(|pace| response.headroom / pace);
+    response.sample_ratio = report.ratio.as_ref().map(|ratio| SampleRatio {
+        chi_squared: ratio.chi_squared,
+        degrees_of_freedom: ratio.degrees_of_freedom as u32,
+        p_value: ratio.p_value,
+        evidence: ratio.evidence,
     });
     let arm_result = |arm: Arm| {
         let summary = report.summary.arms.get(arm.index());
@@ -112,13 +112,13 @@ fn fill(
         }
     };
     response.arms = (0..arms).filter_map(Arm::new).map(arm_result).collect();
-    response.potential_value_remaining = report.summary.potential_value_remaining;
+    response.potential_value_remaining = report.is_compared.then_some(report.summary.potential_value_remaining);
     let ready =
         report.ship.filter(|ship| ship.ready()).and_then(|_| definition.variations().get(report.summary.leader));
     response.ship = ready.map(|v| v.key.to_string()).unwrap_or_default();
     response.ship_waits_for = report.ship.map(waits_for).unwrap_or_default();
     response.warnings = report.warnings(experiment, counts);
-    response.verdict = verdict(experiment, &report, counts.units_moved);
+    response.verdict = verdict(experiment, Some((generation.number, &report, counts.units_moved)));
     Ok(())
 }
 
@@ -178,29 +178,6 @@ pub(crate) fn lift_estimates(summary: &ArmSummary) -> Option<LiftEstimates> {
         difference: opinion.map(|o| interval(o.difference)),
         disagrees: opinion.is_some_and(|o| o.disagrees),
     })
-}
-
-/// The state of things in a sentence or two.
-fn verdict(experiment: &Experiment, report: &Report, moved: u64) -> String {
-    let name = |i: usize| experiment.definition.variations().get(i).map(|v| v.key.to_string()).unwrap_or_default();
-    if experiment.definition.decision_metric().is_none() {
-        return "no decision metric: nothing is compared".to_owned();
-    }
-    let arms = &report.summary.arms;
-    if arms.iter().all(|arm| arm.n == 0) {
-        return format!("nothing is measured yet; {moved} units moved; keep going");
-    }
-    let leader = report.summary.leader;
-    let lift =
-        arms[leader].lift.as_ref().map(|l| format!(", {:+.1}% over control", 100.0 * l.estimate)).unwrap_or_default();
-    let head =
-        format!("{} leads: {:.1}% likely best{lift}; {moved} units moved", name(leader), 100.0 * arms[leader].p_best);
-    match (report.ship, leader) {
-        (None, _) => format!("{head}; keep going"),
-        (Some(ship), _) if !ship.ready() => format!("{head}; wait: {}", waits_for(ship)),
-        (Some(_), 0) => format!("{head}; conclude and roll back?"),
-        (Some(_), _) => format!("{head}; ship it?"),
-    }
 }
 
 #[tonic::async_trait]
