@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use inroad_assignment::Timestamp;
 use inroad_dashboard::chart::{
-    Bucket, LiftPoint, RevisionMark, allocation_over_time, funnel, interval_bar, lift_range, lifts_over_time,
+    Bucket, Killed, LiftPoint, RevisionMark, allocation_over_time, funnel, interval_bar, lift_range, lifts_over_time,
     posteriors, strip, strip_small,
 };
 use inroad_policy::Interval;
@@ -105,6 +105,8 @@ fn plots() -> Vec<(&'static str, Markup)> {
     let steps: Vec<(Timestamp, Vec<f64>)> = (0..21).map(|day| (at(24 * day), shares(day))).collect();
     let even = |i: u64| (0..65).map(|arm| if arm == 0 { 1.0 - 0.0064 * i as f64 } else { 0.0001 * i as f64 }).collect();
     let hourly: Vec<(Timestamp, Vec<f64>)> = (0..100).map(|i| (at(i), even(i))).collect();
+    let killed = |arm, from, until: Option<u64>| Killed { arm, from: at(from), until: until.map(at) };
+    let kills = [killed(Some(1), 100, Some(150)), killed(None, 260, Some(300)), killed(Some(3), 400, None)];
     let known = [None, Some((0.062, 0.021)), Some((-0.031, 0.034)), Some((0.024, 0.026)), None];
     let wild = [None, Some((0.05, 0.01)), Some((0.02, 0.015)), Some((3.0, 40.0)), Some((-0.4, 1e-9))];
     let of_many: Vec<Option<(f64, f64)>> = (0..65).map(|i| Some((0.002 * f64::from(i % 30), 0.03))).collect();
@@ -133,10 +135,23 @@ fn plots() -> Vec<(&'static str, Markup)> {
             "Lines, small",
             html! { @for _ in 0..3 { p { (strip_small(&five, &line, &[false, false, true, false, false])) } } },
         ),
-        ("Shares over time", allocation_over_time(&five, &steps, at(24 * 21), &revisions(24, 24 * 21))),
-        ("Shares, 64 variations, hourly", allocation_over_time(&many, &hourly, at(100), &revisions(1, 100))),
-        ("Shares, one step", allocation_over_time(&five, &[(at(0), shares(0))], at(7), &revisions(7, 7))),
-        ("Shares, nothing", allocation_over_time(&five, &[], at(7), &[])),
+        ("Shares over time", allocation_over_time(&five, &steps, at(24 * 21), &revisions(24, 24 * 21), &[])),
+        ("Shares with kills", allocation_over_time(&five, &steps, at(24 * 21), &revisions(24, 24 * 21), &kills)),
+        (
+            "Shares, 64 variations, hourly",
+            allocation_over_time(
+                &many,
+                &hourly,
+                at(100),
+                &revisions(1, 100),
+                &[killed(Some(9), 30, None), killed(None, 60, Some(70))],
+            ),
+        ),
+        (
+            "Shares, one step",
+            allocation_over_time(&five, &[(at(0), shares(0))], at(7), &revisions(7, 7), &[killed(Some(2), 2, None)]),
+        ),
+        ("Shares, nothing", allocation_over_time(&five, &[], at(7), &[], &[])),
         ("Posteriors", posteriors(&five, &known)),
         ("Posteriors, wild", posteriors(&five, &wild)),
         ("Posteriors, 64", posteriors(&many, &of_many)),

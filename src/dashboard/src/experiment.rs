@@ -13,7 +13,7 @@ pub use history::{AuditEntry, ChangedField, Decision, DecisionArm, changes};
 pub use results::{ArmMetric, Metric};
 
 use crate::chart::text::{Format, instant, number};
-use crate::chart::{Bucket, LiftPoint, RevisionMark, allocation_over_time, lifts_over_time, posteriors, strip};
+use crate::chart::{Bucket, Killed, LiftPoint, RevisionMark, allocation_over_time, lifts_over_time, posteriors, strip};
 use crate::shell::{live_part, state_badge};
 
 /// One arm, whatever is measured.
@@ -107,6 +107,8 @@ pub struct Experiment {
     pub steps: Vec<(Timestamp, Vec<f64>)>,
     /// The revisions.
     pub marks: Vec<RevisionMark>,
+    /// Who served control from when until when, of the generation shown.
+    pub kills: Vec<Killed>,
     /// By metric.
     pub metrics: Vec<Metric>,
     /// Whether the numbers may be believed.
@@ -209,7 +211,7 @@ impl Experiment {
                 p.lead { "Every unit has its place on this line. Variations grow into control and into nothing else, so whoever has seen one keeps it." }
                 (strip(names, &self.buckets, &killed, Some(self.floor)))
                 h3 { "Shares over time" }
-                (allocation_over_time(names, &self.steps, self.now, &self.marks))
+                (allocation_over_time(names, &self.steps, self.now, &self.marks, &self.kills))
             }
         }
     }

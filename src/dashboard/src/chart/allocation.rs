@@ -4,15 +4,16 @@
 use inroad_assignment::Timestamp;
 use maud::{Markup, html};
 
-use super::RevisionMark;
 use super::draw::{
     Area, Size, arm, both, colour, figure, figure_at, key, label, label_within, line, name_of, nothing, path, picture,
     svg_badge, table,
 };
+use super::killed::{Kills, band};
 use super::scale::{Scale, Ticks, px, spread, thin};
 use super::text::{self, Format, plural};
+use super::{Killed, RevisionMark};
 
-type Step = (Timestamp, Vec<f64>);
+pub(super) type Step = (Timestamp, Vec<f64>);
 
 /// Labels are this far apart.
 const LABEL_GAP: f64 = 15.0;
@@ -20,10 +21,16 @@ const LABEL_GAP: f64 = 15.0;
 const PIN_GAP: f64 = 9.0;
 const PLOT_HEIGHT: f64 = 176.0;
 
-/// Shares from each instant to the next and the last one's until `until`; shares are of arms, control first. Marks need
-/// not be at steps.
+/// Shares from each instant to the next and the last one's until `until`; shares are of arms, control first. Marks and
+/// kills need not be at steps.
 #[must_use]
-pub fn allocation_over_time(names: &[String], steps: &[Step], until: Timestamp, marks: &[RevisionMark]) -> Markup {
+pub fn allocation_over_time(
+    names: &[String],
+    steps: &[Step],
+    until: Timestamp,
+    marks: &[RevisionMark],
+    kills: &[Killed],
+) -> Markup {
     let mut steps: Vec<Step> = steps.to_vec();
     steps.sort_by_key(|(at, _)| *at);
     let (Some(first), Some(last)) = (steps.first(), steps.last()) else {
@@ -34,23 +41,41 @@ pub fn allocation_over_time(names: &[String], steps: &[Step], until: Timestamp, 
     let until = if until > from { until } else { from.plus(std::time::Duration::from_secs(3600)) };
     let arms = steps.iter().map(|(_, shares)| shares.len()).max().unwrap_or(0).max(names.len());
     let now: Vec<f64> = (0..arms).map(|arm| share(&last.1, arm)).collect();
-    let sentence = sentence(names, &steps, &now, until);
+    let kills = Kills::within(kills, from, until);
+    let sentence = sentence(names, &steps, &now, until) + &kills.sentence(names);
+    let cut = kills.cut(&steps, until);
     let plot = both(|size| {
         let area =
             Area { left: 40.0, top: 6.0, right: size.width() - size.pick(30.0, 230.0), bottom: 6.0 + PLOT_HEIGHT };
         let span = (from.as_micros() as f64, until.as_micros() as f64);
         let x = Scale::new(span, (area.left, area.right));
         let pins = pins(marks, &x, area.right);
-        let inside = drawn(size, names, &steps, (from, until), &now, &area, &x, &pins);
+        let y = Scale::new((0.0, 1.0), (area.bottom, area.top));
+        let areas = html! {
+            (areas(names, &steps, until, now.len(), &x, &y))
+            (kills.drawn(&cut, until, arms, &x, &y))
+            @for pin in &pins { (line((pin.x, area.top), (pin.x, area.bottom), "pin-line")) }
+            (kills.crosses(names, &cut, &x, &y))
+        };
+        let inside = html! {
+            (grid(&area, &y))
+            (areas)
+            (area.times(&x, (from, until), if size.is_wide() { 6 } else { 4 }))
+            (labels(size, names, &now, &area, &y))
+        };
         html! { (rail(size, &area, &pins)) (picture(size, area.bottom + 38.0, &sentence, &inside)) }
     });
-    let entries: Vec<(usize, Markup)> =
-        now.iter().enumerate().map(|(i, share)| (i, text::number(*share, Format::Percent1))).collect();
-    figure("allocation", &plot, &key(names, &entries), &as_table(names, &steps, arms))
+    let said = |(i, share): (usize, &f64)| {
+        let state = if kills.holds(i, until) { " · killed" } else { "" };
+        (i, html! { (text::number(*share, Format::Percent1)) (state) })
+    };
+    let entries: Vec<(usize, Markup)> = now.iter().enumerate().map(said).collect();
+    let below = html! { (key(names, &entries)) (kills.listed(names)) };
+    figure("allocation", &plot, &below, &as_table(names, &cut, arms, &kills))
 }
 
 /// An arm's share, 0..=1 whatever is given.
-fn share(shares: &[f64], arm: usize) -> f64 {
+pub(super) fn share(shares: &[f64], arm: usize) -> f64 {
     shares.get(arm).copied().filter(|share| share.is_finite()).unwrap_or(0.0).clamp(0.0, 1.0)
 }
 
@@ -126,48 +151,38 @@ fn rail(size: Size, area: &Area, pins: &[Pin<'_>]) -> Markup {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "all of one drawing, and only here")]
-fn drawn(
-    size: Size,
-    names: &[String],
-    steps: &[Step],
-    (from, until): (Timestamp, Timestamp),
-    now: &[f64],
-    area: &Area,
-    x: &Scale,
-    pins: &[Pin<'_>],
-) -> Markup {
-    let y = Scale::new((0.0, 1.0), (area.bottom, area.top));
+fn grid(area: &Area, y: &Scale) -> Markup {
     let ticks = Ticks { values: vec![0.0, 0.25, 0.5, 0.75, 1.0], format: Format::Percent0 };
     html! {
         @for value in &ticks.values {
             (line((area.left, y.at(*value)), (area.right, y.at(*value)), "grid"))
             (figure_at(area.left - 6.0, y.at(*value) + 4.0, "tick end", *value, ticks.format))
         }
-        // Between very many bands, seams would be all that is seen.
-        @let seam = if now.len() > 20 { " seamless" } else { "" };
-        @for i in 1..now.len() {
-            @let edge = edge(steps, until, i, x, &y);
+    }
+}
+
+fn areas(names: &[String], steps: &[Step], until: Timestamp, arms: usize, x: &Scale, y: &Scale) -> Markup {
+    // Between very many bands, seams would be all that is seen.
+    let seam = if arms > 20 { " seamless" } else { "" };
+    html! {
+        @for i in 1..arms {
+            @let edge = edge(steps, until, i, x, y);
             @if let Some(d) = edge { path class={ "share " (colour(i)) (seam) } d=(d) { title { (name_of(names, i)) } } }
         }
-        @for pin in pins { (line((pin.x, area.top), (pin.x, area.bottom), "pin-line")) }
-        (area.times(x, (from, until), if size.is_wide() { 6 } else { 4 }))
-        (labels(size, names, now, area, &y))
     }
 }
 
 /// The outline of what an arm has, above those before it; none if it never has anything.
-fn edge(steps: &[Step], until: Timestamp, arm: usize, x: &Scale, y: &Scale) -> Option<String> {
+pub(super) fn edge(steps: &[Step], until: Timestamp, arm: usize, x: &Scale, y: &Scale) -> Option<String> {
     let mut above: Vec<(f64, f64)> = Vec::new();
     let mut below: Vec<(f64, f64)> = Vec::new();
     let mut is_there = false;
     for (i, (at, shares)) in steps.iter().enumerate() {
         let end = steps.get(i + 1).map_or(until, |next| next.0);
         let (from, to) = (px(x.at(at.as_micros() as f64)), px(x.at(end.as_micros() as f64)));
-        let under: f64 = (1..arm).map(|arm| share(shares, arm)).sum();
-        let own = share(shares, arm);
-        is_there |= own > 0.0;
-        for (line, level) in [(&mut above, y.at(under + own)), (&mut below, y.at(under))] {
+        let (under, over) = band(shares, arm);
+        is_there |= over > under;
+        for (line, level) in [(&mut above, y.at(over)), (&mut below, y.at(under))] {
             let level = px(level);
             // Where nothing changes there needs no corner: of thousands of steps most are that.
             match line.as_slice() {
@@ -216,9 +231,12 @@ fn labels(size: Size, names: &[String], now: &[f64], area: &Area, y: &Scale) -> 
     }
 }
 
-fn as_table(names: &[String], steps: &[Step], arms: usize) -> Markup {
-    // A table of all arms at all steps would outweigh the page.
-    let shown = thin(steps.len(), (600 / arms.max(1)).clamp(2, 60));
+fn as_table(names: &[String], steps: &[Step], arms: usize, kills: &Kills) -> Markup {
+    // A table of all arms at all steps would outweigh the page. Where somebody was killed or restored is never left out.
+    let mut shown = thin(steps.len(), (600 / arms.max(1)).clamp(2, 60));
+    shown.extend((0..steps.len()).filter(|i| kills.turns(steps[*i].0)));
+    shown.sort_unstable();
+    shown.dedup();
     let caption = match shown.len() {
         n if n < steps.len() => format!("Share of units from each instant on: {n} of {} steps", steps.len()),
         _ => "Share of units from each instant on".to_owned(),
@@ -226,7 +244,10 @@ fn as_table(names: &[String], steps: &[Step], arms: usize) -> Markup {
     let head: Vec<Markup> = [html! { "From" }].into_iter().chain((0..arms).map(|i| arm(names, i))).collect();
     let row = |at: usize| {
         let (from, shares) = &steps[at];
-        (text::instant(*from), (0..arms).map(|i| text::number(share(shares, i), Format::Percent1)).collect())
+        let cell = |i: usize| {
+            html! { (text::number(share(shares, i), Format::Percent1)) @if kills.holds(i, *from) { " killed" } }
+        };
+        (text::instant(*from), (0..arms).map(cell).collect())
     };
     table(&caption, &head, &shown.into_iter().map(row).collect::<Vec<_>>())
 }

@@ -206,6 +206,33 @@ pub(super) fn path(points: &[(f64, f64)]) -> String {
     out
 }
 
+/// Stripes of what was killed are this far apart.
+const STRIPE: f64 = 6.0;
+
+/// Stripes over pieces that lie side by side, from left to right: where pieces touch, a stripe goes on. Drawn by hand,
+/// because a pattern would need an id, of which a page must not have two.
+pub(super) fn striped(out: &mut String, pieces: &[Area]) {
+    let first = pieces.iter().map(|piece| piece.left + piece.top).fold(f64::INFINITY, f64::min);
+    let last = pieces.iter().map(|piece| piece.right + piece.bottom).fold(f64::NEG_INFINITY, f64::max);
+    // Along a stripe, across and down add up to the same: it rises to the right.
+    let mut sum = (first / STRIPE).floor() * STRIPE;
+    while sum < last {
+        let mut parts: Vec<(f64, f64)> = Vec::new();
+        for piece in pieces {
+            let (from, to) = ((sum - piece.bottom).max(piece.left), (sum - piece.top).min(piece.right));
+            match parts.last_mut() {
+                _ if to <= from => {}
+                Some((_, end)) if from - *end < 0.05 => *end = to,
+                _ => parts.push((from, to)),
+            }
+        }
+        for (from, to) in parts {
+            out.push_str(&format!("M{} {}L{} {}", px(from), px(sum - from), px(to), px(sum - to)));
+        }
+        sum += STRIPE;
+    }
+}
+
 /// Where an interval runs on beyond the plot: an arrow that points to the right (1) or to the left (-1).
 pub(super) fn arrow(x: f64, y: f64, side: i8, class: &str) -> Markup {
     let d = 6.0 * f64::from(side);

@@ -7,6 +7,7 @@
 mod allocation;
 mod draw;
 mod funnel;
+mod killed;
 mod lift;
 mod posterior;
 mod scale;
@@ -50,6 +51,17 @@ pub struct RevisionMark {
     pub title: String,
     /// Where all of it can be read.
     pub href: String,
+}
+
+/// That an arm served control, on a plot over time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Killed {
+    /// Who; none for the whole experiment.
+    pub arm: Option<usize>,
+    /// When it was killed.
+    pub from: Timestamp,
+    /// When it was restored; none if it is still killed.
+    pub until: Option<Timestamp>,
 }
 
 /// What was known of a variation's lift at an instant.

@@ -7,14 +7,12 @@ use maud::{Markup, html};
 
 use super::Bucket;
 use super::draw::{
-    Size, arm, block, both, breadth, colour, figure, figure_at, heads, key, label, label_within, line, name_of,
-    nothing, picture, table,
+    Area, Size, arm, block, both, breadth, colour, figure, figure_at, heads, key, label, label_within, line, name_of,
+    nothing, picture, striped, table,
 };
 use super::scale::{Scale, px};
 use super::text::{self, Format};
 
-/// Stripes of what was killed are this far apart.
-const STRIPE: f64 = 6.0;
 /// So many pieces are listed in the table.
 const LISTED: usize = 200;
 
@@ -111,7 +109,7 @@ fn pieces(
         // Writing to a string cannot fail.
         let _ = write!(paths[bucket.arm], "M{x} {}h{width}v{height}h-{width}z", px(top));
         if is_killed(bucket.arm) && to - from > 3.0 {
-            striped(&mut stripes, (from, to), (top, bottom));
+            striped(&mut stripes, &[Area { left: from, top, right: to, bottom }]);
         }
     }
     html! {
@@ -121,21 +119,6 @@ fn pieces(
             }
         }
         @if !stripes.is_empty() { path class="stripes" d=(stripes) {} }
-    }
-}
-
-/// Stripes that end at the edges of a rectangle: drawn by hand, because a pattern would need an id, of which a page must
-/// not have two.
-fn striped(out: &mut String, (from, to): (f64, f64), (top, bottom): (f64, f64)) {
-    let height = bottom - top;
-    let mut foot = ((from - height) / STRIPE).floor() * STRIPE;
-    while foot < to {
-        let (first, last) = ((from - foot).clamp(0.0, height), (to - foot).clamp(0.0, height));
-        if last > first {
-            let _ =
-                write!(out, "M{} {}L{} {}", px(foot + first), px(bottom - first), px(foot + last), px(bottom - last));
-        }
-        foot += STRIPE;
     }
 }
 

@@ -26,6 +26,13 @@ fn all(variations: usize) -> Vec<String> {
     let steps: Vec<_> = (0..30).map(|i| (at(i), arms().map(|arm| odd[arm % 5]).collect())).collect();
     let mark = |i| RevisionMark { at: at(i), number: i, title: EVIL.to_owned(), href: EVIL.to_owned() };
     let marks: Vec<RevisionMark> = (0..30).map(mark).collect();
+    let kill = |arm, from, until| Killed { arm, from: at(from), until };
+    let kills = [
+        kill(Some(1), 3, Some(at(7))),
+        kill(None, 5, Some(at(5))),
+        kill(Some(variations + 9), 0, None),
+        kill(None, 99, None),
+    ];
     let hills: Vec<Option<(f64, f64)>> = arms().map(|arm| Some((odd[arm % 5], odd[(arm + 2) % 5]))).collect();
     let known: Vec<Option<(f64, f64)>> =
         arms().map(|arm| Some((0.01 * arm as f64, 50.0 / (arm as f64 + 1.0)))).collect();
@@ -39,8 +46,8 @@ fn all(variations: usize) -> Vec<String> {
         strip(&names, &buckets, &killed, Some(0.1)),
         strip(&names, &buckets, &[], Some(f64::NAN)),
         strip_small(&names, &buckets, &killed),
-        allocation_over_time(&names, &steps, at(30), &marks),
-        allocation_over_time(&names, &steps[..1], at(0), &marks),
+        allocation_over_time(&names, &steps, at(30), &marks, &kills),
+        allocation_over_time(&names, &steps[..1], at(0), &marks, &kills),
         posteriors(&names, &hills),
         posteriors(&names, &known),
         lifts_over_time(&names, &points),
@@ -50,7 +57,7 @@ fn all(variations: usize) -> Vec<String> {
     all.extend([
         strip(&names, &[], &[], None),
         strip_small(&[], &[], &[]),
-        allocation_over_time(&names, &[], at(0), &[]),
+        allocation_over_time(&names, &[], at(0), &[], &kills),
         posteriors(&[], &[]),
         lifts_over_time(&names, &[]),
         funnel(&names, &[], &[], &[]),

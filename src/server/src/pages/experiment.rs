@@ -8,10 +8,11 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use inroad_assignment::definition::{Lifetime, Pinned};
 use inroad_assignment::{
-    Allocation, Arm, Experiment, Generation, GuardrailAction, Metric, MetricKind, Policy, Status, Timestamp, Width,
+    Allocation, Arm, Experiment, Generation, GuardrailAction, Metric, MetricKind, Policy, Status, Target, Timestamp,
+    Width,
 };
 use inroad_dashboard::chart::text::{Format, number, plural};
-use inroad_dashboard::chart::{Bucket, LiftPoint, RevisionMark};
+use inroad_dashboard::chart::{Bucket, Killed, LiftPoint, RevisionMark};
 use inroad_dashboard::experiment as view;
 use inroad_dashboard::form::Form;
 use inroad_dashboard::shell::Place;
@@ -187,6 +188,7 @@ fn frame(experiment: &Experiment, results: &v1::GetResultsResponse, now: Timesta
         floor: definition.policy().floor().share(),
         steps: Vec::new(),
         marks: Vec::new(),
+        kills: generation.map(kills).unwrap_or_default(),
         metrics: definition
             .metrics()
             .iter()
@@ -401,6 +403,24 @@ fn marks(generation: &Generation, decisions: &[view::Decision]) -> Vec<RevisionM
         }
     };
     generation.revisions.iter().map(mark).collect()
+}
+
+/// Who was killed when, from the switches that were thrown.
+fn kills(generation: &Generation) -> Vec<Killed> {
+    let mut kills: Vec<Killed> = Vec::new();
+    for switch in &generation.switches {
+        let arm = match switch.target {
+            Target::Everything => None,
+            Target::Variation(arm) => Some(arm.index()),
+        };
+        let open = kills.iter_mut().find(|kill| kill.arm == arm && kill.until.is_none());
+        match open {
+            Some(kill) if !switch.killed => kill.until = Some(switch.at),
+            None if switch.killed => kills.push(Killed { arm, from: switch.at, until: None }),
+            _ => {}
+        }
+    }
+    kills
 }
 
 /// What each arm was given, from each revision on.
