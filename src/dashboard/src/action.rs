@@ -105,7 +105,7 @@ pub struct Confirm {
     /// Whether it takes something away from people.
     pub is_dangerous: bool,
     /// What will happen, and to whom.
-    pub consequences: Vec<String>,
+    pub consequences: Vec<Markup>,
     /// What has to be said beside yes.
     pub question: Question,
     /// How the line would look.

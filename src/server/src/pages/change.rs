@@ -1,17 +1,20 @@
 //! Doing something to an experiment: first a page that says what would happen, then the same call that gRPC has.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
-use inroad_assignment::experiment::Cause;
+use inroad_assignment::experiment::{Cause, ChangeError};
 use inroad_assignment::{Allocation, Arm, Experiment, Status, Target};
 use inroad_dashboard::action::{Confirm, LinePreview, Question};
+use inroad_dashboard::chart::text::{Format, count, counted, number};
 use inroad_dashboard::form::{Form, encode, parse_number};
 use inroad_dashboard::shell::Place;
 use inroad_wire::v1;
 use inroad_wire::v1::experiment_service_server::ExperimentService;
 use inroad_wire::v1::grow_variation_request::Amount;
+use maud::{Markup, html};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request};
 
@@ -211,64 +214,83 @@ fn button(action: Action, name: &str) -> String {
     }
 }
 
-fn consequences(pages: &Pages, experiment: &Experiment, action: Action, arm: Option<Arm>, name: &str) -> Vec<String> {
+/// Who hears of a change that is made at once.
+fn at_once(clients: usize) -> Markup {
+    html! {
+        @match clients {
+            0 => "No client is connected now; one that connects hears of it first.",
+            1 => "The one client that is connected hears of it at once.",
+            _ => { (count(clients as u64)) " connected clients hear of it at once." }
+        }
+        " Whoever asks the server gets it from the next call on."
+    }
+}
+
+fn consequences(pages: &Pages, experiment: &Experiment, action: Action, arm: Option<Arm>, name: &str) -> Vec<Markup> {
     let allocation = experiment.latest_allocation();
-    let share = arm.map_or(0.0, |arm| allocation.width_of(arm).share());
-    let treated = 1.0 - allocation.width_of(Arm::CONTROL).share();
-    let percent = |share: f64| format!("{:.2}%", 100.0 * share);
-    let clients = pages.shared.clients.list().len();
-    let at_once = format!(
-        "{clients} connected clients hear of it at once; whoever asks the server gets it from the next call on."
-    );
-    let lines: Vec<String> = match action {
+    let percent = |share: f64| number(share, Format::Percent2);
+    let share = percent(arm.map_or(0.0, |arm| allocation.width_of(arm).share()));
+    let treated = percent(1.0 - allocation.width_of(Arm::CONTROL).share());
+    let at_once = at_once(pages.shared.clients.list().len());
+    match action {
         Action::Start => vec![
-            "Every variation gets its share below; everybody else sees control.".to_owned(),
-            "Exposures are recorded from now on. Unit, salt and the order of variations are fixed until it is restarted.".to_owned(),
+            html! { "Every variation gets its share below; everybody else sees control." },
+            html! { "Exposures are recorded from now on. Unit, salt and the order of variations are fixed until it is restarted." },
             at_once,
         ],
         Action::Pause => vec![
-            "Everybody keeps what they see.".to_owned(),
-            "No exposure is recorded and no boundary moves until it is resumed.".to_owned(),
+            html! { "Everybody keeps what they see." },
+            html! { "No exposure is recorded and nothing grows by itself until it is resumed." },
         ],
-        Action::Resume => vec!["Exposures are recorded again, and boundaries may move.".to_owned()],
+        Action::Resume => vec![html! { "Exposures are recorded again, and boundaries may move." }],
         Action::Grow => vec![
-            format!("{name} has {} of the line now. What it gets more comes from control, and from no other variation.", percent(share)),
-            "It cannot be made smaller again: to take a variation away, kill it.".to_owned(),
-            format!("It is published at once and takes effect {} s later, everywhere at the same instant.", pages.shared.config.lead.as_secs_f64()),
+            html! { (name) " has " (share) " of the line now. What it gets more comes from control, and from no other variation." },
+            html! { "It cannot be made smaller again: to take a variation away, kill it." },
+            html! { "It is published at once and takes effect " (lead(pages.shared.config.lead)) " later, everywhere at the same instant." },
         ],
         Action::Kill if arm.is_some() => vec![
-            format!("Units on {} of the line stop seeing {name} and see control, at once.", percent(share)),
-            "Its place on the line is kept, and no other variation grows into it: restoring gives the same units back.".to_owned(),
+            html! { "Units on " (share) " of the line stop seeing " (name) " and see control, at once." },
+            html! { "Its place on the line is kept, and no other variation grows into it: restoring gives the same units back." },
             at_once,
         ],
         Action::Kill => vec![
-            format!("Everybody sees control, at once: units on {} of the line stop seeing their variation.", percent(treated)),
-            "All places on the line are kept: restoring gives everybody what they had.".to_owned(),
+            html! { "Everybody sees control, at once: units on " (treated) " of the line stop seeing their variation." },
+            html! { "All places on the line are kept: restoring gives everybody what they had." },
+            at_once,
+        ],
+        Action::Restore if arm.is_some() => vec![
+            html! { "The very units that saw " (name) " before see it again, at once." },
+            html! { "Rules that kill by themselves leave it alone from now on." },
             at_once,
         ],
         Action::Restore => vec![
-            format!("The very units that saw {name} before see it again, at once."),
-            "Rules that kill by themselves leave it alone from now on.".to_owned(),
+            html! { "Everybody sees again, at once, what they saw before. A variation that was killed by itself stays killed." },
             at_once,
         ],
         Action::Restart => vec![
-            "A new generation begins under a new salt: every unit gets a new place on the line.".to_owned(),
-            format!("Units on up to {} of the line that see a variation now may see another one, or control. This is the only thing that does that.", percent(treated)),
-            "Results start from nothing; those of the generation before stay readable.".to_owned(),
+            html! { "A new generation begins under a new salt: every unit gets a new place on the line." },
+            html! { "Units on up to " (treated) " of the line that see a variation now may see another one, or control. This is the only thing that does that." },
+            html! { "Results start from nothing; those of the generation before stay readable." },
         ],
         Action::Conclude => vec![
-            "Everybody gets the variation chosen here, until it is restarted. To roll back, choose control.".to_owned(),
-            "No more exposures are recorded. Results stay.".to_owned(),
+            html! { "Everybody gets the variation chosen here, until it is restarted. To roll back, choose control." },
+            html! { "No more exposures are recorded. Results stay." },
         ],
         Action::Archive => vec![
-            "It leaves the list, and nothing about it can be changed any more.".to_owned(),
-            "Callers that still ask get what was shipped.".to_owned(),
+            html! { "It leaves the list, and nothing about it can be changed any more." },
+            html! { "Callers that still ask get what was shipped." },
         ],
-        Action::Reallocate => vec![
-            "The policy looks at the counts now instead of at the next tick. It may grow variations into control, kill one, or leave all as it is.".to_owned(),
-        ],
-    };
-    lines
+        Action::Reallocate => vec![html! {
+            "The policy looks at the counts now instead of at the next tick. It may grow variations into control, kill one, or leave all as it is."
+        }],
+    }
+}
+
+/// A short time, in milliseconds where it is no whole number of seconds.
+fn lead(lead: Duration) -> Markup {
+    html! {
+        @if lead.subsec_millis() == 0 { (counted(lead.as_secs(), "second")) } @else { (count(lead.as_millis() as u64)) " ms" }
+    }
 }
 
 /// The line now and then. What leaves one variation for another is measured on both, not asserted.
@@ -376,6 +398,10 @@ fn ask_again(
             });
             Sheet::new(&again.button, Place::Elsewhere, again.render(&caller.reader))
                 .send_as(caller, http_code(status.code()))
+        }
+        // What is not there is told in the page's own words.
+        Err(error @ (ServerError::NotFound(_) | ServerError::Change(ChangeError::UnknownVariation(_)))) => {
+            refused(caller, error)
         }
         Err(_) => refused_status(caller, status),
     }
