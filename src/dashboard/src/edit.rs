@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use crate::action::LinePreview;
 use crate::experiment::ChangedField;
 use crate::form::Form;
-use crate::shell::{Reader, hidden};
+use crate::shell::{EVENT_NAMES, Reader, event_names, hidden};
 
 /// What would change.
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ pub struct Edit {
     pub has_started: bool,
     /// What was typed.
     pub form: Form,
+    /// Events that are known, to choose from.
+    pub events: Vec<String>,
     /// What is wrong with it.
     pub faults: Vec<Violation>,
     /// What is wrong with the whole.
@@ -135,12 +137,16 @@ impl Edit {
     }
 
     fn input(&self, name: &str, label: &str, help: &str) -> Markup {
-        self.field(name, label, help, |d| d.input(false))
+        self.field(name, label, help, |d| d.input(false, None))
+    }
+
+    fn event_input(&self, name: &str, label: &str, help: &str) -> Markup {
+        self.field(name, label, help, |d| d.input(false, Some(EVENT_NAMES)))
     }
 
     fn fixed_input(&self, name: &str, label: &str, help: &str) -> Markup {
         let fixed = self.has_started;
-        self.field(name, label, if fixed { "Fixed since it started." } else { help }, |d| d.input(fixed))
+        self.field(name, label, if fixed { "Fixed since it started." } else { help }, |d| d.input(fixed, None))
     }
 
     fn choice(&self, name: &str, label: &str, help: &str, choices: &[(&str, &str)]) -> Markup {
@@ -172,12 +178,12 @@ impl Edit {
             fieldset {
                 legend { "Variations" }
                 (self.faults_of("variations"))
-                p.help { "The first is control. All payloads are of one type. Rows left blank do not count. A share is what a variation starts with, in per cent of the line; left out, the policy has its own. " @if self.has_started { "Those there are stay as they are; one more may be added at the end, and takes its share from control." } }
+                p.help { "The first is control. Rows left blank do not count. A share is what a variation starts with, in per cent of the line; left out, the policy has its own. " @if self.has_started { "Those there are stay as they are; one more may be added at the end, and takes its share from control." } }
+                (self.choice("payload_kind", "Payloads are", "What callers get with a variation; of one type for all of them.", &kinds))
                 @for i in 0..rows {
                     fieldset.row {
                         legend { @if i == 0 { "Control" } @else { "Variation " (i) } }
                         (self.input(&format!("variations.{i}.key"), "Key", ""))
-                        (self.field(&format!("variations.{i}.kind"), "Payload is", "", |d| d.or(self.form.text("variations.0.kind")).select(&kinds)))
                         (self.input(&format!("variations.{i}.payload"), "Payload", ""))
                         @if i > 0 { (self.input(&format!("variations.{i}.share"), "Share, %", "")) }
                         (self.input(&format!("variations.{i}.description"), "Description", ""))
@@ -202,17 +208,18 @@ impl Edit {
             fieldset {
                 legend { "Metrics" }
                 (self.faults_of("metrics"))
+                (event_names(&self.events))
                 p.help { "One of them decides. A guardrail is a metric that no variation may harm." }
                 @for i in 0..rows {
                     fieldset.row {
                         legend { "Metric " (i + 1) }
                         (self.input(&format!("metrics.{i}.key"), "Key", ""))
-                        (self.input(&format!("metrics.{i}.event"), "Event", "The outcome's name."))
+                        (self.event_input(&format!("metrics.{i}.event"), "Event", "The outcome's name."))
                         (self.choice(&format!("metrics.{i}.kind"), "Kind", "", &kinds))
                         (self.input(&format!("metrics.{i}.window"), "Window", "How long a unit is followed: 7d, 36h."))
                         (self.choice(&format!("metrics.{i}.direction"), "Better is", "", &[("up", "more"), ("down", "less")]))
                         (self.input(&format!("metrics.{i}.cap"), "Cap", "Of a mean: the most that one unit counts for."))
-                        (self.input(&format!("metrics.{i}.denominator"), "Divided by", "Of a ratio: the other event."))
+                        (self.event_input(&format!("metrics.{i}.denominator"), "Divided by", "Of a ratio: the other event."))
                         (self.choice(&format!("metrics.{i}.guardrail"), "Guardrail", "", &[("", "no"), ("alert", "say so"), ("freeze", "stop growing"), ("kill", "kill the variation")]))
                         (self.input(&format!("metrics.{i}.margin"), "Margin, %", "How much worse is still borne."))
                         div.field.tick {
@@ -287,18 +294,13 @@ struct Described<'a> {
     is_wrong: bool,
 }
 
-impl<'a> Described<'a> {
-    /// With this value where none was given.
-    fn or(self, value: &'a str) -> Self {
-        Self { value: if self.value.is_empty() { value } else { self.value }, ..self }
-    }
-
+impl Described<'_> {
     fn wrong(&self) -> Option<&'static str> {
         self.is_wrong.then_some("true")
     }
 
-    fn input(&self, fixed: bool) -> Markup {
-        html! { input id=(self.id) name=(self.name) value=(self.value) readonly[fixed] aria-describedby=(self.about) aria-invalid=[self.wrong()] autocomplete="off" spellcheck="false"; }
+    fn input(&self, fixed: bool, list: Option<&str>) -> Markup {
+        html! { input id=(self.id) name=(self.name) value=(self.value) list=[list] readonly[fixed] aria-describedby=(self.about) aria-invalid=[self.wrong()] autocomplete="off" spellcheck="false"; }
     }
 
     fn area(&self) -> Markup {

@@ -105,10 +105,9 @@ impl Form {
         for (name, value) in [
             ("lifetime", "temporary"),
             ("policy.kind", "thompson"),
+            ("payload_kind", "boolean"),
             ("variations.0.key", "control"),
-            ("variations.0.kind", "boolean"),
             ("variations.0.payload", "false"),
-            ("variations.1.kind", "boolean"),
             ("variations.1.payload", "true"),
             ("metrics.0.kind", "conversion"),
             ("metrics.0.window", "7d"),
@@ -135,7 +134,10 @@ impl Form {
         form.set("tags", document.tags.join(", "));
         for (i, row) in rows_of(&value, "variations") {
             let payload = row.get("payload").cloned().unwrap_or_default();
-            form.set(format!("variations.{i}.kind"), kind_of(&payload));
+            // All payloads are of one type, which is control's.
+            if i == 0 {
+                form.set("payload_kind", kind_of(&payload));
+            }
             form.set(format!("variations.{i}.payload"), text(&payload));
             for column in ["key", "description"] {
                 form.set(format!("variations.{i}.{column}"), row.get(column).map(text).unwrap_or_default());
@@ -260,10 +262,9 @@ impl Reading<'_> {
 
     fn variation(&mut self, row: usize) -> Value {
         let text = |column: &str| self.form.text(&format!("variations.{row}.{column}")).to_owned();
-        let (key, kind, payload, description, share) =
-            (text("key"), text("kind"), text("payload"), text("description"), text("share"));
+        let (key, payload, description, share) = (text("key"), text("payload"), text("description"), text("share"));
         let field = format!("variations[{row}].payload");
-        let payload = match kind.as_str() {
+        let payload = match self.form.text("payload_kind") {
             "boolean" => match payload.as_str() {
                 "true" => json!(true),
                 "false" => json!(false),
@@ -415,7 +416,7 @@ mod tests {
 
     #[test]
     fn blank_rows_do_not_count() {
-        let form = Form::parse(b"variations.0.key=&variations.0.kind=boolean&variations.3.key=a&variations.7.key=b");
+        let form = Form::parse(b"variations.0.key=&variations.0.share=5&variations.3.key=a&variations.7.key=b");
         let kept = form.without_blank_rows();
         assert_eq!((form.rows("variations"), kept.rows("variations")), (8, 2));
         assert_eq!([kept.text("variations.0.key"), kept.text("variations.1.key")], ["a", "b"]);
@@ -424,7 +425,7 @@ mod tests {
     #[test]
     fn what_does_not_read_is_told_at_its_field() {
         let form = Form::parse(
-            b"key=k&variations.0.key=c&variations.0.kind=boolean&variations.0.payload=maybe&variations.1.key=v\
+            b"key=k&payload_kind=boolean&variations.0.key=c&variations.0.payload=maybe&variations.1.key=v\
               &variations.1.payload=x&variations.1.share=lots&metrics.0.key=m&metrics.0.event=e&metrics.0.window=soon\
               &policy.kind=thompson&policy.tick=often&policy.daily_cap=x",
         );
@@ -432,7 +433,14 @@ mod tests {
         let fields: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
         assert_eq!(
             fields,
-            ["policy.tick", "policy.daily_cap", "variations[0].payload", "variations[1].share", "metrics[0].window"]
+            [
+                "policy.tick",
+                "policy.daily_cap",
+                "variations[0].payload",
+                "variations[1].payload",
+                "variations[1].share",
+                "metrics[0].window"
+            ]
         );
     }
 

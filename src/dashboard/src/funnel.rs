@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use crate::chart::funnel as chart;
 use crate::chart::text::{Format, number};
 use crate::experiment::lift_words;
-use crate::shell::live_part;
+use crate::shell::{EVENT_NAMES, event_names, live_part};
 
 /// What was found.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ pub struct Funnel {
     pub from: String,
     /// As typed: until when; empty for now.
     pub to: String,
-    /// Events that its metrics name, to choose from.
+    /// Events that its metrics name and that came lately, to choose from.
     pub events: Vec<String>,
     /// What was found; none if nothing was asked.
     pub found: Option<Found>,
@@ -61,10 +61,10 @@ impl Funnel {
         let rows = (self.steps.len() + 1).clamp(3, MAX_STEPS);
         html! {
             form.funnel method="get" action={ "/experiments/" (self.key) "/funnel" } {
-                datalist id="events" { @for event in &self.events { option value=(event) {} } }
+                (event_names(&self.events))
                 div.steps {
                     @for i in 0..rows {
-                        label { span { "Step " (i + 1) } input name="step" value=(self.steps.get(i).map_or("", String::as_str)) list="events" placeholder=(if i == 0 { "event" } else { "" }) maxlength="128"; }
+                        label { span { "Step " (i + 1) } input name="step" value=(self.steps.get(i).map_or("", String::as_str)) list=(EVENT_NAMES) placeholder=(if i == 0 { "event" } else { "" }) maxlength="128"; }
                     }
                 }
                 div.range {
@@ -82,7 +82,7 @@ impl Funnel {
             if self.error.is_some() {
                 return html! {};
             }
-            return html! { div.empty { h2 { "Choose events" } p { "For example what people do first, then what they do next. The events of this experiment's metrics are offered." } } };
+            return html! { div.empty { h2 { "Choose events" } p { "For example what people do first, then what they do next. The events of this experiment's metrics are offered, and those that came lately." } } };
         };
         let exposed = |arm: usize| found.reached.get(arm).and_then(|r| r.first()).copied().unwrap_or_default();
         let part = |n: u64, of: u64| if of == 0 { None } else { Some(n as f64 / of as f64) };

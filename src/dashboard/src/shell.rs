@@ -130,6 +130,14 @@ pub fn hidden(reader: &Reader) -> Markup {
     }
 }
 
+/// Where a field for an event finds names to offer.
+pub(crate) const EVENT_NAMES: &str = "events";
+
+/// Names of events to offer: a hint, for any other may be typed.
+pub(crate) fn event_names(names: &[String]) -> Markup {
+    html! { datalist id=(EVENT_NAMES) { @for name in names { option value=(name) {} } } }
+}
+
 /// A part of a page that is kept up to date; `id` names it, in the page and to the script.
 #[must_use]
 pub fn live_part(id: &str, body: &Markup) -> Markup {

@@ -1,6 +1,6 @@
 //! The newest events of the log, read on demand: for the live feed, and for how fast exposures come.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use inroad_assignment::Timestamp;
@@ -11,6 +11,8 @@ use crate::services::Shared;
 
 /// The most events that are kept and looked through.
 pub const KEPT: usize = 5_000;
+/// The most names of events that are offered: more are none to choose from.
+const NAMES: usize = 200;
 /// Over how long a rate is taken.
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -56,6 +58,23 @@ impl Recent {
     /// Lets go of all that is kept: a unit was forgotten.
     pub async fn forget(&self) {
         *self.ring.lock().await = Ring::default();
+    }
+
+    /// The names of the outcomes among them, each once.
+    pub async fn event_names(&self, shared: &Shared) -> Result<BTreeSet<String>, StoreError> {
+        self.with(shared, |events| {
+            let mut names = BTreeSet::new();
+            for event in events {
+                if let Event::Outcome(outcome) = &event.event
+                    && names.len() < NAMES
+                    && !names.contains(&outcome.event)
+                {
+                    names.insert(outcome.event.clone());
+                }
+            }
+            names
+        })
+        .await
     }
 
     /// How many of the newest events fit, a minute: counted over the last minute, or over as much of it as is kept.

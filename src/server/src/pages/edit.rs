@@ -19,10 +19,15 @@ use tonic_types::StatusExt;
 
 use super::change::{preview, signed};
 use super::guard::{Caller, Sent};
-use super::{Pages, Sheet, Site, http_code, on_to, refused};
+use super::{Pages, Sheet, Site, event_names, http_code, on_to, refused};
 use crate::catalogue::Entry;
 
-fn send(caller: &Caller, edit: &Edit, status: StatusCode) -> Response {
+async fn send(pages: &Pages, caller: &Caller, mut edit: Edit, status: StatusCode) -> Response {
+    let state = pages.shared.catalogue.state();
+    match event_names(pages, state.entries.values().map(|entry| &*entry.experiment)).await {
+        Ok(names) => edit.events = names,
+        Err(error) => return refused(caller, error),
+    }
     let title = edit.key.as_ref().map_or_else(|| "New experiment".to_owned(), |key| format!("Edit {key}"));
     Sheet::new(&title, Place::Elsewhere, edit.render(&caller.reader)).send_as(caller, status)
 }
@@ -42,11 +47,20 @@ pub(super) async fn blank(State(pages): Site, caller: Caller, RawQuery(query): R
             Err(error) => return refused(&caller, error),
         }
     }
-    send(&caller, &new_edit(form), StatusCode::OK)
+    send(&pages, &caller, new_edit(form), StatusCode::OK).await
 }
 
 fn new_edit(form: Form) -> Edit {
-    Edit { key: None, etag: String::new(), has_started: false, form, faults: Vec::new(), error: None, preview: None }
+    Edit {
+        key: None,
+        etag: String::new(),
+        has_started: false,
+        form,
+        events: Vec::new(),
+        faults: Vec::new(),
+        error: None,
+        preview: None,
+    }
 }
 
 fn edit_of(entry: &Entry, form: Form, etag: String) -> Edit {
@@ -56,6 +70,7 @@ fn edit_of(entry: &Entry, form: Form, etag: String) -> Edit {
         etag,
         has_started: !experiment.generations.is_empty(),
         form,
+        events: Vec::new(),
         faults: Vec::new(),
         error: None,
         preview: None,
@@ -67,7 +82,7 @@ pub(super) async fn form(State(pages): Site, caller: Caller, Path(key): Path<Str
     match pages.shared.catalogue.state().get(&key) {
         Ok(entry) => {
             let form = Form::of(&DefinitionDoc::from(entry.experiment.definition.clone()));
-            send(&caller, &edit_of(entry, form, entry.version.to_string()), StatusCode::OK)
+            send(&pages, &caller, edit_of(entry, form, entry.version.to_string()), StatusCode::OK).await
         }
         Err(error) => refused(&caller, error),
     }
@@ -82,13 +97,13 @@ pub(super) async fn create(State(pages): Site, caller: Caller, body: Sent) -> Re
     let mut edit = new_edit(sent.without_blank_rows());
     if sent.text("do").starts_with("more-") {
         edit.form = sent;
-        return send(&caller, &edit, StatusCode::OK);
+        return send(&pages, &caller, edit, StatusCode::OK).await;
     }
     let document = match checked(&edit.form, None) {
         Ok(document) => document,
         Err(faults) => {
             edit.faults = faults;
-            return send(&caller, &edit, StatusCode::UNPROCESSABLE_ENTITY);
+            return send(&pages, &caller, edit, StatusCode::UNPROCESSABLE_ENTITY).await;
         }
     };
     let validate_only = sent.text("do") != "save";
@@ -99,13 +114,13 @@ pub(super) async fn create(State(pages): Site, caller: Caller, body: Sent) -> Re
                 changed: changes(&serde_json::Value::Null, &json(&document)),
                 line: first_line(&pages, document),
             });
-            send(&caller, &edit, StatusCode::OK)
+            send(&pages, &caller, edit, StatusCode::OK).await
         }
         Ok(made) => {
             let made = made.into_inner();
             on_to(&format!("/experiments/{}?did=create&version={}", made.key, made.etag))
         }
-        Err(status) => refuse(&caller, edit, &status),
+        Err(status) => refuse(&pages, &caller, edit, &status).await,
     }
 }
 
@@ -144,23 +159,23 @@ pub(super) async fn save(State(pages): Site, caller: Caller, Path(key): Path<Str
     let mut edit = edit_of(&entry, sent.without_blank_rows(), etag.clone());
     if sent.text("do").starts_with("more-") {
         edit.form = sent;
-        return send(&caller, &edit, StatusCode::OK);
+        return send(&pages, &caller, edit, StatusCode::OK).await;
     }
     let before = DefinitionDoc::from(entry.experiment.definition.clone());
     let document = match checked(&edit.form, Some(&before)) {
         Ok(document) => document,
         Err(faults) => {
             edit.faults = faults;
-            return send(&caller, &edit, StatusCode::UNPROCESSABLE_ENTITY);
+            return send(&pages, &caller, edit, StatusCode::UNPROCESSABLE_ENTITY).await;
         }
     };
     if document.key != key {
         edit.error = Some("A key never changes: create another experiment.".to_owned());
-        return send(&caller, &edit, StatusCode::UNPROCESSABLE_ENTITY);
+        return send(&pages, &caller, edit, StatusCode::UNPROCESSABLE_ENTITY).await;
     }
     let changed = changes(&json(&before), &json(&document));
     if etag != entry.version.to_string() {
-        return changed_meanwhile(&caller, edit, &entry, changed);
+        return changed_meanwhile(&pages, &caller, edit, &entry, changed).await;
     }
     let validate_only = sent.text("do") != "save";
     let request = v1::UpdateExperimentRequest { experiment: Some(definition_to_wire(&document)), etag, validate_only };
@@ -168,20 +183,21 @@ pub(super) async fn save(State(pages): Site, caller: Caller, Path(key): Path<Str
         Ok(_) if validate_only => {
             let line = update_line(&pages, &entry, document);
             edit.preview = Some(Preview { changed, line });
-            send(&caller, &edit, StatusCode::OK)
+            send(&pages, &caller, edit, StatusCode::OK).await
         }
         Ok(made) => on_to(&format!("/experiments/{key}?did=edit&version={}", made.into_inner().etag)),
         Err(status) if status.code() == Code::Aborted => {
             let state = pages.shared.catalogue.state();
             let entry = state.get(&key).cloned().unwrap_or(entry);
-            changed_meanwhile(&caller, edit, &entry, changed)
+            changed_meanwhile(&pages, &caller, edit, &entry, changed).await
         }
-        Err(status) => refuse(&caller, edit, &status),
+        Err(status) => refuse(&pages, &caller, edit, &status).await,
     }
 }
 
 /// Nothing is overwritten: the form stays, and shows what saving it now would change of what somebody else has saved.
-fn changed_meanwhile(
+async fn changed_meanwhile(
+    pages: &Pages,
     caller: &Caller,
     mut edit: Edit,
     entry: &Entry,
@@ -193,7 +209,7 @@ fn changed_meanwhile(
             .to_owned(),
     );
     edit.preview = Some(Preview { changed, line: None });
-    send(caller, &edit, StatusCode::CONFLICT)
+    send(pages, caller, edit, StatusCode::CONFLICT).await
 }
 
 fn update_line(
@@ -211,11 +227,11 @@ fn update_line(
 }
 
 /// What the service did not like, at its fields where it names them.
-fn refuse(caller: &Caller, mut edit: Edit, status: &tonic::Status) -> Response {
+async fn refuse(pages: &Pages, caller: &Caller, mut edit: Edit, status: &tonic::Status) -> Response {
     let named = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
     edit.faults = named.into_iter().map(|v| Violation { field: v.field, message: v.description }).collect();
     if edit.faults.is_empty() {
         edit.error = Some(inroad_wire::status::describe(status));
     }
-    send(caller, &edit, http_code(status.code()))
+    send(pages, caller, edit, http_code(status.code())).await
 }

@@ -1,11 +1,9 @@
 //! The funnel's page.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
-use inroad_assignment::MetricKind;
 use inroad_dashboard::form::Form;
 use inroad_dashboard::funnel::{Found, Funnel};
 use inroad_dashboard::shell::Place;
@@ -16,7 +14,7 @@ use inroad_wire::v1;
 
 use super::guard::Caller;
 use super::units::parse_instant;
-use super::{Pages, Sheet, Site, refused};
+use super::{Pages, Sheet, Site, event_names, in_words, refused};
 use crate::error::ServerError;
 
 /// `GET /experiments/{key}/funnel`
@@ -40,13 +38,6 @@ pub(super) async fn page(
 async fn ask_funnel(pages: &Pages, key: &str, asked: &Form, steps: Vec<String>) -> Result<Funnel, ServerError> {
     let state = pages.shared.catalogue.state();
     let experiment = &state.get(key)?.experiment;
-    let mut events = BTreeSet::new();
-    for metric in experiment.definition.metrics() {
-        events.insert(metric.event.clone());
-        if let MetricKind::Ratio { denominator } = &metric.kind {
-            events.insert(denominator.clone());
-        }
-    }
     let generation = asked.text("generation").parse().unwrap_or(experiment.generations.len() as u32);
     let mut page = Funnel {
         key: key.to_owned(),
@@ -55,7 +46,7 @@ async fn ask_funnel(pages: &Pages, key: &str, asked: &Form, steps: Vec<String>) 
         steps: steps.into_iter().take(MAX_STEPS).collect(),
         from: asked.text("from").to_owned(),
         to: asked.text("to").to_owned(),
-        events: events.into_iter().collect(),
+        events: event_names(pages, std::iter::once(&**experiment)).await?,
         found: None,
         error: None,
     };
@@ -81,7 +72,7 @@ async fn ask_funnel(pages: &Pages, key: &str, asked: &Form, steps: Vec<String>) 
     let begun = Instant::now();
     match crate::funnel::funnel(&pages.shared, request).await {
         Ok(answer) => page.found = Some(found(&answer, begun.elapsed().as_secs_f64() * 1e3)),
-        Err(error) => page.error = Some(error.to_string()),
+        Err(error) => page.error = Some(in_words(&error)),
     }
     Ok(page)
 }

@@ -20,6 +20,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
+use inroad_assignment::experiment::ChangeError;
+use inroad_assignment::{Experiment, MetricKind};
 use inroad_dashboard::asset::{Asset, ICON, SCRIPT, STYLE};
 use inroad_dashboard::problem::problem;
 use inroad_dashboard::shell::{Notice, Page, Place};
@@ -111,20 +113,56 @@ impl<'a> Sheet<'a> {
     }
 }
 
+/// The names of outcomes that a person may mean: those that these experiments measure, and those that came lately.
+async fn event_names<'a>(
+    pages: &Pages,
+    experiments: impl Iterator<Item = &'a Experiment>,
+) -> Result<Vec<String>, ServerError> {
+    let mut names = pages.shared.recent.event_names(&pages.shared).await?;
+    for metric in experiments.flat_map(|experiment| experiment.definition.metrics()) {
+        names.insert(metric.event.clone());
+        if let MetricKind::Ratio { denominator } = &metric.kind {
+            names.insert(denominator.clone());
+        }
+    }
+    Ok(names.into_iter().collect())
+}
+
+/// What went wrong, with what somebody at a page can do about it: the messages themselves name calls and commands.
+fn in_words(error: &ServerError) -> String {
+    match error {
+        ServerError::NotFound(key) => {
+            format!("There is no experiment {key:?}. Look for it among all experiments, or create it.")
+        }
+        ServerError::NoSuchNumber { experiment, what, number } => {
+            format!("The experiment {experiment:?} has no {what} {number}. Its page leads to those there are.")
+        }
+        ServerError::Change(ChangeError::UnknownVariation(key)) => {
+            format!("The experiment has no variation {key:?}. Its page lists those there are.")
+        }
+        error => error.to_string(),
+    }
+}
+
 /// Something that went wrong, as a page.
 fn refused(caller: &Caller, error: ServerError) -> Response {
-    refused_status(caller, &error.into())
+    let words = in_words(&error);
+    let status = tonic::Status::from(error);
+    let is_unknown = status.code() == Code::NotFound;
+    problem_page(caller, status.code(), &if is_unknown { words } else { inroad_wire::status::describe(&status) })
 }
 
 fn refused_status(caller: &Caller, status: &tonic::Status) -> Response {
-    let code = http_code(status.code());
-    let title = match status.code() {
+    problem_page(caller, status.code(), &inroad_wire::status::describe(status))
+}
+
+fn problem_page(caller: &Caller, code: Code, message: &str) -> Response {
+    let title = match code {
         Code::NotFound => "There is no such thing",
         Code::ResourceExhausted | Code::Unavailable => "Not just now",
         _ => "That did not work",
     };
-    let body = problem(title, &inroad_wire::status::describe(status));
-    Sheet::new(title, Place::Elsewhere, body).send_as(caller, code)
+    Sheet::new(title, Place::Elsewhere, problem(title, message)).send_as(caller, http_code(code))
 }
 
 fn http_code(code: Code) -> StatusCode {

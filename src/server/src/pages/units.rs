@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::experiment::buckets;
 use super::guard::Caller;
-use super::{Pages, Sheet, Site};
+use super::{Pages, Sheet, Site, in_words};
 use crate::error::ServerError;
 
 /// How many audit entries are read at a time, and how many pages at the most.
@@ -60,7 +60,7 @@ type Fault = (&'static str, String);
 
 async fn answer(pages: &Pages, asked: &Playground) -> Result<Answer, Fault> {
     let shared = &pages.shared;
-    let at_fault = |field: &'static str| move |error: ServerError| (field, error.to_string());
+    let at_fault = |field: &'static str| move |error: ServerError| (field, in_words(&error));
     let state = shared.catalogue.state();
     let entry = state.get(&asked.experiment).map_err(at_fault("experiment"))?;
     let wall_now = shared.clock.now();
