@@ -2,7 +2,7 @@
 
 use crate::driving::{Browser, Key, Look, Scheme, assert_accessible};
 use crate::harness::{Server, eventually, flag};
-use crate::stage::{KEY, button, caught_up, clients, server, traffic, unit_of};
+use crate::stage::{KEY, button, caught_up, clients, server, traffic, unit_of, with_kills};
 
 /// Every kind of page: what it is called, and where it is.
 async fn everything(server: &Server) -> Vec<(String, String)> {
@@ -15,6 +15,9 @@ async fn everything(server: &Server) -> Vec<(String, String)> {
     server.cli(&["experiment", "conclude", "shop.concluded", "--ship", "on", "--yes"]).await.ok();
     api.launch(flag("shop.killed", &[("on", 0.5)])).await;
     api.kill("shop.killed", "").await;
+    api.launch(flag("shop.paused", &[("on", 0.5)])).await;
+    server.cli(&["experiment", "pause", "shop.paused"]).await.ok();
+    with_kills(&api, "shop.kills").await;
     let unit = unit_of(&api, KEY, "green").await;
     // What has been counted is on the pages.
     api.results(KEY).await;
@@ -27,6 +30,8 @@ async fn everything(server: &Server) -> Vec<(String, String)> {
         ("running", at.clone()),
         ("concluded", "/experiments/shop.concluded".to_owned()),
         ("killed", "/experiments/shop.killed".to_owned()),
+        ("paused", "/experiments/shop.paused".to_owned()),
+        ("kills", "/experiments/shop.kills".to_owned()),
         ("edit", format!("{at}/edit")),
         ("ask-kill", format!("{at}/ask/kill?variation=green")),
         ("ask-grow", format!("{at}/ask/grow?variation=green&amount=1.5&how=times")),
@@ -98,6 +103,16 @@ async fn look_at_everything(width: u32, height: u32) {
     browser.wait_for("This cannot be saved yet").await;
     browser.expect_complaint("422").await;
     wrong.extend(look_at(&browser, "new-with-faults", width).await.err());
+    browser.go(&format!("/experiments/{KEY}/edit")).await;
+    browser.type_into("audience", "country ==").await;
+    browser.type_into("variations.3.key", "Red One").await;
+    browser.type_into("variations.3.payload", "#f00").await;
+    browser.type_into("variations.3.share", "lots").await;
+    browser.type_into("metrics.1.window", "soon").await;
+    browser.press_first("Save").await;
+    browser.wait_for("This cannot be saved yet").await;
+    browser.expect_complaint("422").await;
+    wrong.extend(look_at(&browser, "edit-with-faults", width).await.err());
     browser.go("/experiments/nobody").await;
     browser.expect_complaint("404").await;
     wrong.extend(look_at(&browser, "problem", width).await.err());
@@ -162,6 +177,16 @@ async fn numbers_and_times_are_the_readers_own() {
     let english =
         "return [...document.querySelectorAll('data')].map(d => d.textContent).filter(t => /\\d\\.\\d\\d?%/.test(t))";
     assert_eq!(browser.evaluate(english, vec![]).await, serde_json::json!([]));
+    for ask in ["kill?variation=green", "kill", "restart", "grow?variation=green"] {
+        browser.go(&format!("/experiments/{KEY}/ask/{ask}")).await;
+        let share = if ask.contains("green") { "30,00 % of the line" } else { "50,00 % of the line" };
+        eventually("what would happen, in German numbers", async || {
+            browser.text_of(".consequences").await.contains(share).then_some(())
+        })
+        .await;
+        let said = browser.text_of("main").await;
+        assert!(!said.contains(".00%"), "{said}");
+    }
     browser.go("/").await;
     eventually("thousands as Germans set them apart", async || browser.text().await.contains("1.200").then_some(()))
         .await;

@@ -43,10 +43,9 @@ async fn a_product_manager_runs_an_experiment_from_the_first_page_to_the_archive
     browser.type_into("description", "Which colour sells").await;
     browser.pick("policy.kind", "manual").await;
     browser.type_into("policy.floor", "20").await;
-    browser.pick("variations.0.kind", "string").await;
+    browser.pick("payload_kind", "string").await;
     browser.type_into("variations.0.payload", "#00f").await;
     browser.type_into("variations.1.key", "green").await;
-    browser.pick("variations.1.kind", "string").await;
     browser.type_into("variations.1.payload", "#0f0").await;
     browser.type_into("variations.1.share", "25").await;
     browser.type_into("metrics.0.key", "bought").await;
@@ -179,7 +178,6 @@ async fn add_a_variation(browser: &Browser, api: &Api) {
     browser.go(&format!("/experiments/{KEY}")).await;
     browser.click("link", "Edit, or add a variation").await;
     browser.type_into("variations.2.key", "blue").await;
-    browser.pick("variations.2.kind", "string").await;
     browser.type_into("variations.2.payload", "#00c").await;
     browser.type_into("variations.2.share", "10").await;
     browser.press_first("Show what would change").await;
@@ -196,6 +194,9 @@ async fn look_around(browser: &Browser) {
     // 50 put something into the cart; of the others some bought, and none of them after a cart but customer-0.
     browser.go(&format!("/experiments/{KEY}")).await;
     browser.click_css("#contents a[href$='/funnel']").await;
+    let offered = "return [...document.querySelector('main [name=step]').list.options].map(o => o.value)";
+    let both = serde_json::json!(["cart", "purchase"]);
+    assert_eq!(browser.evaluate(offered, vec![]).await, both, "what a metric names, and what came lately");
     let steps =
         "const all = document.querySelectorAll('main [name=step]'); all[0].value = 'cart'; all[1].value = 'purchase'";
     browser.evaluate(steps, vec![]).await;

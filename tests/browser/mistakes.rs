@@ -139,6 +139,7 @@ async fn what_is_not_there_and_what_is_too_much_is_said_in_words() {
     let server = Server::start().await;
     let browser = Browser::open(&server, "/experiments/nobody").await;
     browser.wait_for("There is no such thing").await;
+    browser.wait_for("Look for it among all experiments, or create it.").await;
     browser.expect_complaint("404").await;
     browser.go("/new").await;
     let fill = "document.querySelector('main [name=description]').value = 'x'.repeat(3 << 20)";

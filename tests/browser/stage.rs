@@ -5,7 +5,9 @@ use std::time::Duration;
 use inroad_sdk::Client;
 use inroad_wire::v1;
 
-use crate::harness::{Api, Server, Setup, conversions, eventually, exposure_of, flag, outcome};
+use crate::harness::{
+    Api, Server, Setup, at_second, conversions, eventually, exposure_of, flag, manual_clock, outcome,
+};
 
 pub(crate) const KEY: &str = "shop.button";
 
@@ -21,6 +23,33 @@ pub(crate) fn button() -> v1::Experiment {
     experiment.owner = "Ada".to_owned();
     experiment.tags = vec!["checkout".to_owned(), "web".to_owned()];
     experiment
+}
+
+/// An experiment of twelve days by a clock of its own: green is killed and restored, then all of it, then blue for good.
+pub(crate) async fn with_kills(api: &Api, key: &str) {
+    const START: i64 = 1_767_225_600;
+    api.launch(manual_clock(flag(key, &[("green", 0.1), ("blue", 0.1)]), START)).await;
+    let day = async |day: i64| {
+        let to = Some(at_second(START + day * 86_400));
+        api.experiments()
+            .advance_clock(v1::AdvanceClockRequest { key: key.to_owned(), to })
+            .await
+            .expect("a later day");
+    };
+    day(2).await;
+    api.kill(key, "green").await;
+    day(3).await;
+    api.grow(key, "blue", 0.3).await;
+    day(5).await;
+    api.restore(key, "green").await;
+    api.grow(key, "green", 0.25).await;
+    day(7).await;
+    api.kill(key, "").await;
+    day(8).await;
+    api.restore(key, "").await;
+    day(10).await;
+    api.kill(key, "blue").await;
+    day(12).await;
 }
 
 /// Units that see their variation; every fifth buys.
