@@ -81,6 +81,8 @@ pub struct Experiment {
     pub audience: String,
     /// Who is pinned: who, to what.
     pub overrides: Vec<(String, String)>,
+    /// Whether a policy moves the boundaries; else people do.
+    pub has_policy: bool,
     /// Who moves the boundaries, in words.
     pub policy: Markup,
     /// The generation shown; 0 before the first.
@@ -263,7 +265,7 @@ impl Experiment {
                     @if is(&["draft"]) { a.button.primary href=(self.ask("start", "")) { "Start" } }
                     @if is(&["running"]) { a.button href=(self.ask("pause", "")) { "Pause" } }
                     @if is(&["paused"]) { a.button.primary href=(self.ask("resume", "")) { "Resume" } }
-                    @if is(&["running"]) { a.button href=(self.ask("reallocate", "")) { "Let the policy decide now" } }
+                    @if is(&["running"]) && self.has_policy { a.button href=(self.ask("reallocate", "")) { "Let the policy decide now" } }
                     @if is(&["draft", "running", "paused", "concluded"]) {
                         a.button href={ "/experiments/" (self.key) "/edit" } { "Edit, or add a variation" }
                     }
@@ -286,7 +288,7 @@ impl Experiment {
                                     tr {
                                         th scope="row" { (arm.name) }
                                         td { (number(arm.share, Format::Percent2)) }
-                                        td { (self.served(i, arm)) }
+                                        td.state { (self.served(i, arm)) }
                                         td {
                                             @if i > 0 {
                                                 @if is(&["running", "paused"]) && !arm.killed {
@@ -324,7 +326,7 @@ impl Experiment {
         html! {
             section aria-labelledby="history-title" {
                 h2 id="history-title" { "History" }
-                (history::decisions(&self.key, &self.decisions))
+                (history::decisions(&self.key, self.has_policy, &self.decisions))
                 (history::audit(&self.audit))
             }
         }

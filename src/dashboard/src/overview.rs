@@ -45,8 +45,8 @@ pub struct Row {
     pub killed_arms: Vec<bool>,
     /// Who is probably best, and how probably; none where nothing is compared, or not yet.
     pub leader: Option<(String, f64)>,
-    /// What control can still give, as a share of the line.
-    pub headroom: f64,
+    /// What control can still give, as a share of the line; none where nothing can grow.
+    pub headroom: Option<f64>,
     /// Exposures in the last minute.
     pub exposures_per_minute: f64,
     /// Units counted so far; none while that is being found out.
@@ -161,7 +161,7 @@ fn experiment(row: &Row) -> Markup {
                         None => { @if row.units.is_some() || row.state == "draft" { "–" } @else { "…" } }
                     }
                 } }
-                div { dt { "Headroom" } dd { (number(row.headroom, Format::Percent0)) } }
+                div { dt { "Headroom" } dd { @match row.headroom { Some(share) => (number(share, Format::Percent0)), None => "–" } } }
                 div { dt { "Exposures" } dd { (number(row.exposures_per_minute, Format::Int)) " / min" } }
                 div { dt { "Units" } dd { @match row.units { Some(units) => (number(units as f64, Format::Int)), None => "…" } } }
                 div { dt { "Owner" } dd { @if row.owner.is_empty() { "–" } @else { (row.owner) } } }

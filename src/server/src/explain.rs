@@ -164,10 +164,10 @@ fn burn_in(input: &TickInput, gap: Option<BurnInGap>, name: &dyn Fn(usize) -> St
             format!("burn-in: {:.1} of {hours:.1} hours have passed", age_us as f64 / 3.6e9)
         }
         Some(BurnInGap::Units { arm, found }) => {
-            format!("burn-in: {} has {found} of {} units", name(arm), settings.burn_in_units)
+            format!("burn-in: units of {}: {found} of {}", name(arm), settings.burn_in_units)
         }
         Some(BurnInGap::Conversions { arm, found }) => {
-            format!("burn-in: {} has {found} of {} conversions", name(arm), settings.burn_in_conversions)
+            format!("burn-in: conversions of {}: {found} of {}", name(arm), settings.burn_in_conversions)
         }
         None => "burn-in".to_owned(),
     }

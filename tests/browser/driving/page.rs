@@ -97,8 +97,8 @@ impl Browser {
     /// Leaves a picture of the whole page in `target/screenshots`, also of what is below the window's end.
     pub(crate) async fn picture(&self, name: &str) {
         let whole = json!({ "captureBeyondViewport": true, "format": "png" });
-        let size =
-            self.evaluate("const it = document.documentElement; return [it.clientWidth, it.scrollHeight]", vec![]);
+        // Beyond the window there is no bar to scroll it by, so what is drawn is as wide as the window with it.
+        let size = self.evaluate("return [window.innerWidth, document.documentElement.scrollHeight]", vec![]);
         let size = size.await;
         let mut params = whole;
         params["clip"] = json!({ "x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1 });

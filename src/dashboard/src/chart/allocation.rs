@@ -55,7 +55,7 @@ pub fn allocation_over_time(
             (areas(names, &steps, until, now.len(), &x, &y))
             (kills.drawn(&cut, until, arms, &x, &y))
             @for pin in &pins { (line((pin.x, area.top), (pin.x, area.bottom), "pin-line")) }
-            (kills.crosses(names, &cut, &x, &y))
+            (kills.crosses(names, &cut, &area, &x, &y))
         };
         let inside = html! {
             (grid(&area, &y))

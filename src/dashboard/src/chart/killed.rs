@@ -12,8 +12,9 @@ use super::text;
 
 /// So many are told in words; the table has all.
 const TOLD: usize = 12;
-/// A cross reaches so far from its middle.
+/// A cross reaches so far from its middle, and stands in a circle.
 const CROSS: f64 = 3.5;
+const RADIUS: f64 = 7.0;
 
 /// The kills of one plot, in order of time.
 pub(super) struct Kills(Vec<Killed>);
@@ -76,7 +77,7 @@ impl Kills {
     }
 
     /// Where each began; the steps are cut.
-    pub(super) fn crosses(&self, names: &[String], steps: &[Step], x: &Scale, y: &Scale) -> Markup {
+    pub(super) fn crosses(&self, names: &[String], steps: &[Step], area: &Area, x: &Scale, y: &Scale) -> Markup {
         let cross = |kill: &Killed| {
             let shares = &steps.iter().rev().find(|(at, _)| *at <= kill.from)?.1;
             let (bottom, top) = match kill.arm {
@@ -88,12 +89,14 @@ impl Kills {
         html! {
             @for (x, bottom, top, told) in self.0.iter().filter_map(cross) {
                 @let middle = f64::midpoint(bottom, top);
+                // At an edge it would cover the numbers beside the plot.
+                @let at = x.clamp(area.left + RADIUS + 2.0, area.right - RADIUS - 2.0);
                 g class="cross" {
                     title { (told) }
                     (line((x, bottom), (x, top), "began"))
-                    circle cx=(px(x)) cy=(px(middle)) r="7" {}
-                    (line((x - CROSS, middle - CROSS), (x + CROSS, middle + CROSS), ""))
-                    (line((x - CROSS, middle + CROSS), (x + CROSS, middle - CROSS), ""))
+                    circle cx=(px(at)) cy=(px(middle)) r=(RADIUS) {}
+                    (line((at - CROSS, middle - CROSS), (at + CROSS, middle + CROSS), ""))
+                    (line((at - CROSS, middle + CROSS), (at + CROSS, middle - CROSS), ""))
                 }
             }
         }

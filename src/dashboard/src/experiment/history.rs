@@ -101,10 +101,11 @@ fn leaves(path: String, value: &Value, found: &mut BTreeMap<String, String>) {
     }
 }
 
-pub(super) fn decisions(key: &str, decisions: &[Decision]) -> Markup {
+pub(super) fn decisions(key: &str, has_policy: bool, decisions: &[Decision]) -> Markup {
     html! {
         h3 id="decisions" { "Decisions of the policy" }
-        @if decisions.is_empty() { p.lead { "None yet: the policy decides at each tick of a running experiment." } }
+        @if decisions.is_empty() && has_policy { p.lead { "None yet: the policy decides at each tick of a running experiment." } }
+        @if decisions.is_empty() && !has_policy { p.lead { "None: people move the boundaries of this experiment." } }
         ol.log {
             @for decision in decisions {
                 li id=[(decision.revision > 0).then(|| format!("revision-{}", decision.revision))] {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use inroad_assignment::experiment::{Cause, ChangeError};
-use inroad_assignment::{Allocation, Arm, Experiment, Status, Target};
+use inroad_assignment::{Allocation, Arm, Experiment, Policy, Status, Target};
 use inroad_dashboard::action::{Confirm, LinePreview, Question};
 use inroad_dashboard::chart::text::{Format, count, counted, number};
 use inroad_dashboard::form::{Form, encode, parse_number};
@@ -20,7 +20,7 @@ use tonic::{Code, Request};
 
 use super::experiment::buckets;
 use super::guard::{Caller, Sent};
-use super::{Pages, Sheet, Site, http_code, on_to, refused, refused_status};
+use super::{Pages, Sheet, Site, http_code, in_words, on_to, refused, refused_status};
 use crate::error::ServerError;
 use crate::services::experiment::growth_width;
 
@@ -154,6 +154,13 @@ fn confirm(pages: &Pages, key: &str, action: Action, form: &Form) -> Result<Conf
             is_shown = false;
         }
         Action::Reallocate => {
+            if matches!(experiment.definition.policy(), Policy::Manual { .. }) {
+                return Err(ServerError::Invalid {
+                    field: "action",
+                    message: "no policy moves the boundaries of this experiment: grow its variations by hand"
+                        .to_owned(),
+                });
+            }
             if experiment.status != Status::Running {
                 return Err(ServerError::Invalid {
                     field: "action",
@@ -179,7 +186,7 @@ fn confirm(pages: &Pages, key: &str, action: Action, form: &Form) -> Result<Conf
                         Ok(after.grow(&[(arm, width)], Cause::Grown, now, now.plus(shared.config.lead))?)
                     });
                 if let Err(refused) = grown {
-                    error = Some(refused.to_string());
+                    error = Some(in_words(&refused));
                     is_shown = false;
                 }
             }

@@ -115,7 +115,7 @@ async fn gather(pages: &Pages, key: &str, asked: &Form) -> Result<view::Experime
     found.marks = marks(generation, &found.decisions);
     found.steps = steps(experiment, generation);
     let counts = shared.store.counts(experiment_key, number).await?;
-    if let Some(course) = course(pages, experiment, generation, &counts)? {
+    if let Some(course) = course(pages, experiment, generation, &counts, now)? {
         for (arm, course) in found.arms.iter_mut().zip(course.iter()) {
             arm.course.clone_from(course);
         }
@@ -175,6 +175,7 @@ fn frame(experiment: &Experiment, results: &v1::GetResultsResponse, now: Timesta
         unit: definition.unit().to_owned(),
         audience: definition.audience().map(|a| a.source().to_owned()).unwrap_or_default(),
         overrides: overrides.collect(),
+        has_policy: matches!(definition.policy(), Policy::Thompson(_)),
         policy: policy(definition.policy()),
         generation: results.generation,
         generations: experiment.generations.len() as u32,
@@ -438,6 +439,7 @@ fn course(
     experiment: &Experiment,
     generation: &Generation,
     counts: &Counts,
+    now: Timestamp,
 ) -> Result<Option<Arc<Course>>, ServerError> {
     let Some(index) = experiment.definition.decision_metric() else { return Ok(None) };
     let key = (experiment.definition.key().to_string(), generation.number);
@@ -464,7 +466,8 @@ fn course(
         let shown = estimator.fit_each(measure(metric), arms, known, Prior::Normal(tau))?;
         let flat = estimator.fit_each(measure(metric), arms, known, Prior::Flat)?;
         let tick = epochs[end - 1].epoch.tick;
-        let at = Timestamp::start_of_tick(tick.saturating_add(1), experiment.definition.policy().tick());
+        // The last tick is not over yet.
+        let at = Timestamp::start_of_tick(tick.saturating_add(1), experiment.definition.policy().tick()).min(now);
         for (arm, points) in course.iter_mut().enumerate().skip(1) {
             // Without information there is nothing to draw but the prior.
             if let Some(anytime) = confidence_sequence(&flat, arm, ALPHA) {

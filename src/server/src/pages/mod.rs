@@ -140,6 +140,14 @@ fn in_words(error: &ServerError) -> String {
         ServerError::Change(ChangeError::UnknownVariation(key)) => {
             format!("The experiment has no variation {key:?}. Its page lists those there are.")
         }
+        ServerError::Invalid { field: "times", .. } => {
+            "That would be more than the whole line: ask for less.".to_owned()
+        }
+        ServerError::Invalid { field: "to_share" | "by_share", .. } => {
+            "A share of the line is between 0% and 100%.".to_owned()
+        }
+        // It stands at its field.
+        ServerError::Invalid { message, .. } => message.clone(),
         error => error.to_string(),
     }
 }

@@ -119,11 +119,8 @@ fn row(entry: &Entry, standing: Option<&Standing>, exposures_per_minute: f64, no
         buckets: super::experiment::buckets(&allocation),
         killed_arms: arms.map(|arm| !arm.is_control() && experiment.kills.served(arm).is_control()).collect(),
         leader: standing.and_then(|s| s.leader).and_then(|(arm, p)| Some((names.get(arm)?.clone(), p))),
-        headroom: if experiment.generations.is_empty() {
-            0.0
-        } else {
-            allocation.headroom(definition.policy().floor()).share()
-        },
+        headroom: matches!(experiment.status, Status::Running | Status::Paused)
+            .then(|| allocation.headroom(definition.policy().floor()).share()),
         exposures_per_minute,
         units: standing.map(|s| s.units),
         created_at: experiment.created_at,
