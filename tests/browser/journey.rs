@@ -63,6 +63,10 @@ async fn a_product_manager_runs_an_experiment_from_the_first_page_to_the_archive
     browser.wait_for("Exposures are recorded from now on.").await;
     browser.press_button("Start the experiment").await;
     browser.wait_for("It has started.").await;
+    let health = browser.text_of("#health").await;
+    for early in ["Sample ratio", "left to gain", "at this pace"] {
+        assert!(!health.contains(early), "nobody was exposed, nothing was measured: {health}");
+    }
 
     // Callers: three that decide by themselves, and much traffic through one of them.
     let callers = clients(&server, &["till-1", "till-2", "till-3"]).await;
@@ -144,6 +148,13 @@ async fn kill_and_restore(browser: &Browser, api: &Api, callers: &[inroad_sdk::C
     assert_eq!(seen(&callers[0]), "green");
     confirm(browser, "Kill the experiment", "Kill the experiment").await;
     browser.wait_for("All 3 connected clients have it").await;
+    let verdict = browser.text_of("#verdict").await;
+    assert!(verdict.starts_with("Killed: everybody gets control until it is restored"), "{verdict}");
+    let controls = browser.text_of("#controls").await;
+    assert!(controls.contains("green 50.00% serves control: the experiment is killed"), "{controls}");
+    let over_time = browser.text_of("#line").await;
+    assert_eq!(over_time.matches(", restored ").count(), 1, "green was: {over_time}");
+    assert!(over_time.contains("The whole experiment: killed ") && over_time.contains(", and still is"), "{over_time}");
     assert_eq!(seen(&callers[2]), "control");
     let killed = browser.evaluate("return new Date().toISOString()", vec![]).await;
     ask_playground(browser, mine, killed.as_str().expect("an instant")).await;
@@ -233,12 +244,15 @@ async fn to_the_end(browser: &Browser, api: &Api) {
     traffic(api, KEY, "late", 20).await;
     confirm(browser, "Pause", "Pause the experiment").await;
     browser.wait_for("It is paused").await;
+    browser.wait_for("Paused: everybody keeps what they have").await;
     confirm(browser, "Resume", "Resume the experiment").await;
     browser.wait_for("It goes on.").await;
     browser.click("link", "Conclude").await;
     browser.click("radio", "green").await;
     browser.press_button("Conclude the experiment").await;
     browser.wait_for("Concluded: everybody gets green until it is restarted").await;
+    let controls = browser.text_of("#controls").await;
+    assert!(controls.contains("served to everybody") && controls.contains("not served"), "{controls}");
     confirm(browser, "Restart", "Restart under a new salt").await;
     browser.wait_for("It has started again, under a new salt.").await;
     assert!(browser.text_of("#head").await.contains("Generation 2 of 2"));

@@ -212,7 +212,8 @@ fn capitalised(text: &str) -> String {
 fn length(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let units = [(86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")];
-    let fits = units.into_iter().find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit));
+    let whole = duration.subsec_nanos() == 0;
+    let fits = units.into_iter().find(|(unit, _)| whole && seconds >= *unit && seconds.is_multiple_of(*unit));
     fits.map_or_else(|| format!("{duration:?}"), |(unit, word)| plural(seconds / unit, word))
 }
 
@@ -491,5 +492,18 @@ fn audit_entry(entry: &AuditEntry) -> view::AuditEntry {
         } else {
             view::changes(&parsed(&entry.from), &parsed(&entry.to))
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time_are_words() {
+        let hours = |n: u64| Duration::from_secs(3600 * n);
+        assert_eq!([length(hours(24)), length(hours(36)), length(hours(1))], ["1 day", "36 hours", "1 hour"]);
+        assert_eq!([every(hours(24)), every(hours(168)), every(hours(1))], ["every day", "every 7 days", "every hour"]);
+        assert_eq!([length(Duration::from_secs(90)), length(Duration::from_millis(1_500))], ["90 seconds", "1.5s"]);
     }
 }
