@@ -67,8 +67,10 @@ impl Feed {
 
     fn list(&self) -> Markup {
         html! {
-            p.count { (counted(self.per_minute.round() as u64, "event")) " a minute; looked through: the newest " (count(self.looked_at as u64)) }
-            @if self.events.is_empty() {
+            p.count { (counted(self.per_minute.round() as u64, "event")) " a minute" @if self.looked_at > 0 { "; looked through: the newest " (count(self.looked_at as u64)) } }
+            @if self.events.is_empty() && self.looked_at > 0 {
+                div.empty { h2 { "Nothing fits" } p { a href="/feed" { "Show all events" } } }
+            } @else if self.events.is_empty() {
                 div.empty { h2 { "Nothing yet" } p { "Events appear here as they are recorded: by an SDK, by " code { "inroad record" } ", or by Assign." } }
             } @else {
                 div.scroll tabindex="0" role="region" aria-label="Events" {
