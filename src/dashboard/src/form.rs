@@ -24,9 +24,9 @@ const LISTS: [(&str, &[&str]); 3] =
     [("variations", &["key", "payload"]), ("overrides", &["units", "when"]), ("metrics", &["key", "event"])];
 /// The settings of a policy that have a field of their own: name, and whether it is in per cent.
 const SETTINGS: [(&str, Setting); 9] = [
-    ("tick", Setting::Text),
+    ("tick", Setting::Length),
     ("floor", Setting::Percent),
-    ("burn_in", Setting::Text),
+    ("burn_in", Setting::Length),
     ("burn_in_units", Setting::Number),
     ("burn_in_conversions", Setting::Number),
     ("daily_cap", Setting::Percent),
@@ -38,6 +38,7 @@ const SETTINGS: [(&str, Setting); 9] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Setting {
     Text,
+    Length,
     Number,
     Percent,
 }
@@ -156,7 +157,8 @@ impl Form {
         }
         for (i, row) in rows_of(&value, "metrics") {
             for column in ["key", "event", "kind", "cap", "denominator", "window", "direction"] {
-                form.set(format!("metrics.{i}.{column}"), row.get(column).map(text).unwrap_or_default());
+                let written = row.get(column).map(text).unwrap_or_default();
+                form.set(format!("metrics.{i}.{column}"), if column == "window" { length(&written) } else { written });
             }
             if row.get("decision") == Some(&Value::Bool(true)) {
                 form.set(format!("metrics.{i}.decision"), "on");
@@ -171,8 +173,11 @@ impl Form {
         form.set("policy.kind", policy.get("kind").map(text).unwrap_or_default());
         for (name, kind) in SETTINGS {
             let Some(value) = policy.get(name) else { continue };
-            let shown =
-                if kind == Setting::Percent { percent(value.as_f64().unwrap_or_default()) } else { text(value) };
+            let shown = match kind {
+                Setting::Percent => percent(value.as_f64().unwrap_or_default()),
+                Setting::Length => length(&text(value)),
+                Setting::Text | Setting::Number => text(value),
+            };
             form.set(format!("policy.{name}"), shown);
         }
         if policy.get("shadow") == Some(&Value::Bool(true)) {
@@ -225,6 +230,11 @@ fn kind_of(payload: &Value) -> &'static str {
         Value::Object(_) => "object",
         _ => "string",
     }
+}
+
+/// A length of time as people type it, and as the fields' help has it: `7d`.
+fn length(written: &str) -> String {
+    written.replace("days", "d").replace("day", "d")
 }
 
 /// A share as people type it.
@@ -348,7 +358,7 @@ impl Reading<'_> {
                 continue;
             }
             policy[name] = match setting {
-                Setting::Text => json!(text),
+                Setting::Text | Setting::Length => json!(text),
                 Setting::Number => self.number(field.clone(), &text),
                 Setting::Percent => self.percent(field.clone(), &text),
             };
@@ -404,6 +414,7 @@ mod tests {
         let form = Form::of(&doc);
         assert_eq!(form.document(Some(&doc)).unwrap(), doc);
         assert_eq!(form.without_blank_rows(), form);
+        assert_eq!([form.text("metrics.0.window"), form.text("policy.tick")], ["3d", "6h"]);
     }
 
     #[test]
