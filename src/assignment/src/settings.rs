@@ -104,7 +104,7 @@ impl Default for ThompsonSettings {
             min_step: 0.005,
             tau: 0.25,
             kill_probability: 0.99,
-            conclude_probability: 0.95,
+            conclude_probability: 0.96,
             conclude_loss: 0.01,
             draws_log2: 14,
             rule: GrowthRule::default(),

@@ -9,8 +9,8 @@
 //! kill k if P(b_k<0) > .99
 //! return if the burn-in is unmet
 //! g_k ← max(0, f_k + S·w_k·(1 − 1.5·loss_k/b_k)₊ − p_k) if live, P(b_k>0) > ½ and not held back
-//! conclude ← the live arm with w ≥ .95, if its loss ≤ 1%; ship it if nothing speaks against it
-//! scale Σg to (conclude ? .50 : .10)·days, then to p_0 − floor;  skip below .5%
+//! conclude ← the live arm with w ≥ .96, if its loss ≤ 1%; ship it if nothing speaks against it
+//! scale Σg to (conclude ? .50 : .25)·days, then to p_0 − floor;  skip below .5%
 //! ```
 
 use core::time::Duration;

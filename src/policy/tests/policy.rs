@@ -159,7 +159,7 @@ fn the_pseudo_code_is_followed_to_the_number() {
     // Two arms; the target is f + S·w² with S = 1 − .05 − .2, far above what it owns, so the cap binds: 10% of a day.
     let decision = decided(&after_ten_days(&[4000, 1000], &[400, 115]));
     let w = decision.arms[1].p_best;
-    assert!(w > 0.9 && decision.conclude.is_some_and(|conclude| conclude.arm == 1) == (w >= 0.95));
+    assert!(w > 0.9 && decision.conclude.is_some_and(|conclude| conclude.arm == 1) == (w >= 0.96));
     assert!((decision.arms[1].target_share - (0.2 + 0.75 * w * w)).abs() < 1e-9);
     let cap = if decision.conclude.is_some() { 0.5 } else { 0.1 };
     assert_eq!(decision.arms[1].grow_by, share(cap));
