@@ -68,7 +68,7 @@ impl Browser {
         eventually_within(PATIENCE, &format!("the {role} {name:?} stays long enough"), async || {
             match act(self.find(role, name).await).await {
                 Ok(()) => Some(()),
-                Err(e) if e.is_stale_element_reference() => None,
+                Err(e) if gone(&e) => None,
                 Err(e) => panic!("the {role} {name:?}: {e}"),
             }
         })
@@ -109,10 +109,20 @@ impl Browser {
         self.act("combobox", label, async |element| element.select_by_label(option).await).await;
     }
 
-    /// Role and name of what has the keyboard's focus.
+    /// Role and name of what has the keyboard's focus. If the page replaces it under the question, the focus is on what
+    /// came in its place, and that is asked.
     pub(crate) async fn focused(&self) -> (String, String) {
-        let element = self.client.active_element().await.expect("something has the focus");
-        driver::role_and_name(&self.client, &element.element_id()).await.expect("what it is")
+        eventually_within(PATIENCE, "what has the focus stays long enough", async || match self.focus().await {
+            Ok(said) => Some(said),
+            Err(e) if gone(&e) => None,
+            Err(e) => panic!("asking for the focus: {e}"),
+        })
+        .await
+    }
+
+    async fn focus(&self) -> Result<(String, String), CmdError> {
+        let element = self.client.active_element().await?;
+        driver::role_and_name(&self.client, &element.element_id()).await
     }
 }
 
