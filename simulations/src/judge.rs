@@ -1,17 +1,12 @@
 //! What the statistics say of a run's tallies, asked through the policy crate: the one place that calls its estimators.
 
-use inroad_assignment::Width;
+use inroad_assignment::{ThompsonSettings, Width};
 use inroad_policy::{
     ArmState, Comparison, Decision, EpochTally, Estimator, Measure, PointsCache, PolicyError, Posterior, Prior,
     TickInput, compare,
 };
 
 use crate::SimulationError;
-
-/// P(best) at which an arm is clearly the winner.
-pub(crate) const WINNER: f64 = 0.95;
-/// The most that a clear winner may be expected to forgo, log scale.
-pub(crate) const WINNER_LOSS: f64 = 0.01;
 
 /// Buffers and draws, kept between ticks and shared by the policies of a replication.
 pub(crate) struct Judge {
@@ -35,11 +30,13 @@ impl Belief {
         (1..self.p_best.len()).fold(0, |best, arm| if self.p_best[arm] > self.p_best[best] { arm } else { best })
     }
 
-    /// The leader, if it is clearly best.
+    /// The leader, if it is clearly best, by the policy's own default: all ship by one rule.
     pub(crate) fn winner(&self) -> Option<usize> {
+        let rule = ThompsonSettings::default();
         let leader = self.leader();
-        let small = self.loss[leader].is_some_and(|loss| loss <= WINNER_LOSS);
-        (self.p_best[leader] >= WINNER && small).then_some(leader)
+        // At so small a loss, the log scale and the relative one are the same.
+        let small = self.loss[leader].is_some_and(|loss| loss <= rule.conclude_loss);
+        (self.p_best[leader] >= rule.conclude_probability && small).then_some(leader)
     }
 }
 
