@@ -1,6 +1,6 @@
 //! `Assign` and the exposures that it records by itself.
 
-use inroad_wire::v1::{ExposureMode, Override, Reason};
+use inroad_wire::v1::{AssignRequest, ExposureMode, GetResultsRequest, Override, Reason};
 
 use crate::harness::{Server, context, conversions, eventually, flag, gauge};
 
@@ -114,4 +114,25 @@ async fn exposures_that_are_queued_are_on_disk_after_an_orderly_stop() {
     server.stopped().await.ok();
     server.restart().await;
     assert_eq!(seen(&api.results("banner").await), 1_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exposures_of_assignments_alone_are_counted_without_anybody_waiting_for_them() {
+    let server = Server::start().await;
+    let api = server.api();
+    api.launch(conversions(flag("alone", &[("a", 0.5)]))).await;
+    for unit in 0..10 {
+        let request = AssignRequest {
+            experiment: "alone".to_owned(),
+            context: Some(context(&format!("unit-{unit}"))),
+            exposure: ExposureMode::Background.into(),
+        };
+        api.assignments().assign(request).await.expect("an answer");
+    }
+    eventually("they are counted", async || {
+        let request = GetResultsRequest { key: "alone".to_owned(), generation: 0, wait: false };
+        let results = api.result_service().get_results(request).await.expect("results").into_inner();
+        (seen(&results) == 10).then_some(())
+    })
+    .await;
 }

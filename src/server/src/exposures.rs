@@ -10,6 +10,7 @@ use inroad_store::{Event, ExposureEvent, Store};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::WallClock;
+use crate::fold::Fold;
 use crate::metrics::Metrics;
 
 /// How many exposures go to the log in one group.
@@ -80,14 +81,14 @@ impl Exposures {
     /// The queue, and the task that empties it. When `closing` turns true, nothing more gets in, and the task ends with
     /// what is queued: connections that outlive the server do not hold it up.
     pub fn start(
-        store: Arc<dyn Store>,
+        (store, fold): (Arc<dyn Store>, Fold),
         clock: Arc<WallClock>,
         metrics: Arc<Metrics>,
         capacity: usize,
         closing: watch::Receiver<bool>,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(capacity.max(1));
-        let task = tokio::spawn(drain(store, clock, metrics, waiting, closing));
+        let task = tokio::spawn(drain((store, fold), clock, metrics, waiting, closing));
         (Self { queue, queued: Memory::new(), on_disk: Memory::new() }, task)
     }
 
@@ -120,7 +121,7 @@ impl Exposures {
 }
 
 async fn drain(
-    store: Arc<dyn Store>,
+    (store, fold): (Arc<dyn Store>, Fold),
     clock: Arc<WallClock>,
     metrics: Arc<Metrics>,
     mut waiting: mpsc::Receiver<ExposureEvent>,
@@ -155,5 +156,7 @@ async fn drain(
             pause = (pause * 2).min(std::time::Duration::from_secs(2));
         }
         metrics.accepted_exposures.inc_by(count);
+        // Whoever only ever asks for assignments has nobody else who would.
+        fold.wake();
     }
 }

@@ -101,7 +101,7 @@ impl Server {
         ));
         let ticking = tokio::spawn(Arc::clone(&reallocator).run(stopping.clone()));
         let (exposures, draining) = Exposures::start(
-            Arc::clone(&store),
+            (Arc::clone(&store), fold.clone()),
             Arc::clone(&clock),
             Arc::clone(&metrics),
             config.exposure_queue,

@@ -35,6 +35,8 @@ pub(crate) struct Fold {
     log: Connection,
     /// The most events of one step.
     step: usize,
+    /// Whether something was learnt that the counts do not know yet.
+    is_behind: bool,
     unchecked: usize,
 }
 
@@ -88,7 +90,14 @@ pub(super) struct Changes {
 impl Fold {
     /// A fold over one log.
     pub(crate) fn new(log: Connection, step: usize, remembered: usize) -> Self {
-        Self { slots: Slots::default(), memory: Memory::new(remembered), log, step: step.max(1), unchecked: 0 }
+        Self {
+            slots: Slots::default(),
+            memory: Memory::new(remembered),
+            log,
+            step: step.max(1),
+            is_behind: false,
+            unchecked: 0,
+        }
     }
 
     /// One step; see [`crate::Store::fold`].
@@ -100,8 +109,11 @@ impl Fold {
     ) -> Result<FoldStep, StoreError> {
         let after = shared.folded.load(Ordering::Acquire);
         let mut changed = 0;
-        if shared.writer.with(|connection| self.slots.learn(connection, experiments))? {
+        self.is_behind |= shared.writer.with(|connection| self.slots.learn(connection, experiments))?;
+        if self.is_behind {
+            // Stays so if this fails: the same catalogue is not learnt twice, and no event may be counted before it.
             changed += self.apply_history(shared)?;
+            self.is_behind = false;
         }
         let limit = limit.min(self.step);
         let mut scanned = scan(&self.log, after, limit, &self.slots, &self.memory, true)?;
@@ -109,8 +121,9 @@ impl Fold {
             // The caller's catalogue is older than the log: what was served was committed before it was served.
             let (_, stored) = shared.readers.with(catalogue::load)?;
             let all = Arc::new(stored.into_iter().map(|s| s.experiment).collect());
-            shared.writer.with(|connection| self.slots.learn(connection, &all))?;
+            self.is_behind |= shared.writer.with(|connection| self.slots.learn(connection, &all))?;
             changed += self.apply_history(shared)?;
+            self.is_behind = false;
             scanned = scan(&self.log, after, limit, &self.slots, &self.memory, false)?;
         }
         if scanned.events == 0 {
