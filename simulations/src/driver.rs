@@ -261,7 +261,7 @@ impl Growth {
             self.experiment.grow(&requests, Cause::Policy, now, now)?;
             change.revised = true;
         }
-        self.experiment.last_growth_at = Some(now);
+        self.experiment.ticked(now, decision.had_its_chance());
         change.flipped = change.revised || !change.killed.is_empty();
         Ok(change)
     }

@@ -12,9 +12,10 @@ use crate::allocation::{Allocation, AllocationError, Arm};
 use crate::definition::{ClockKind, Definition, GuardrailAction, Lifetime};
 use crate::key::Salt;
 use crate::line::Width;
+use crate::settings::Policy;
 use crate::time::Timestamp;
 
-pub use crate::generation::{Cause, Generation, Kills, Revision, Switch, Target};
+pub use crate::generation::{Cause, Ending, Generation, Kills, Revision, Switch, Target};
 
 /// Where an experiment is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,8 +132,11 @@ pub struct Experiment {
     pub manual_now: Option<Timestamp>,
     /// When it was created, by the wall's clock.
     pub created_at: Timestamp,
-    /// When the policy last had its chance to grow, by the experiment's clock.
+    /// Since when the allowance of the policy's growth accrues, by the experiment's clock: its last chance to grow.
     pub last_growth_at: Option<Timestamp>,
+    /// The last tick that the policy was asked about, whether it had its chance or was held up.
+    #[serde(default)]
+    pub last_tick_at: Option<Timestamp>,
     /// What guardrails have said in the running generation, one a metric and variation: the gravest.
     #[serde(default)]
     pub alerts: Vec<Alert>,
@@ -153,6 +157,7 @@ impl Experiment {
             manual_now,
             created_at: wall_now,
             last_growth_at: None,
+            last_tick_at: None,
             alerts: Vec::new(),
         }
     }
@@ -230,12 +235,30 @@ impl Experiment {
         let killed = (0..self.definition.variations.len()).filter_map(Arm::new).filter(|arm| self.kills.arm(*arm));
         let targets = killed.map(Target::Variation).chain(self.kills.everything.then_some(Target::Everything));
         let switches = targets.map(|target| Switch { at: now, target, killed: true }).collect();
-        let number = self.generations.len() as u32 + 1;
-        self.generations.push(Generation { number, salt, started_at: now, revisions: vec![first], switches });
+        self.end_generation(now, None);
+        let (number, revisions) = (self.generations.len() as u32 + 1, vec![first]);
+        let generation = Generation { number, salt, started_at: now, revisions, switches, endings: Vec::new() };
+        self.generations.push(generation);
         self.status = Status::Running;
-        self.last_growth_at = Some(now);
+        self.ticked(now, true);
         self.alerts.clear();
         Ok(())
+    }
+
+    /// Writes down that the newest generation's line no longer decides what is served.
+    fn end_generation(&mut self, now: Timestamp, shipped: Option<Arm>) {
+        if let Some(generation) = self.generations.last_mut() {
+            let at = generation.endings.last().map_or(now, |ending| ending.at.max(now));
+            generation.endings.push(Ending { at, shipped });
+        }
+    }
+
+    /// Writes down that the policy was asked at `at`. Unless it had its chance to grow, the allowance goes on accruing.
+    pub fn ticked(&mut self, at: Timestamp, had_its_chance: bool) {
+        self.last_tick_at = Some(at);
+        if had_its_chance {
+            self.last_growth_at = Some(at);
+        }
     }
 
     /// Remembers what a guardrail says; false if it has said so before, or worse.
@@ -277,7 +300,7 @@ impl Experiment {
             Status::Paused => {
                 self.status = Status::Running;
                 // The pause earned nobody any growth.
-                self.last_growth_at = Some(now);
+                self.ticked(now, true);
                 Ok(())
             }
             _ => self.wrong_state("resume", "only a paused experiment can be resumed"),
@@ -339,6 +362,10 @@ impl Experiment {
             return Ok(());
         }
         self.kills = self.kills.with(target, killed);
+        if target == Target::Everything && !killed && self.status == Status::Running {
+            // Nor did the time in which nobody was served any variation.
+            self.ticked(now, true);
+        }
         if let Some(generation) = self.generations.last_mut() {
             let at = generation.switches.last().map_or(now, |s| s.at.max(now));
             generation.switches.push(Switch { at, target, killed });
@@ -346,8 +373,14 @@ impl Experiment {
         Ok(())
     }
 
-    /// Ends the experiment: everybody gets `shipped` (control: rolled back) until it is restarted.
-    pub fn conclude(&mut self, shipped: Arm) -> Result<(), ChangeError> {
+    /// Whether the policy is asked at its ticks: not while nobody is served any variation.
+    pub fn is_ticking(&self) -> bool {
+        let has_policy = matches!(self.definition.policy, Policy::Thompson(_));
+        has_policy && self.status == Status::Running && !self.kills.everything
+    }
+
+    /// Ends the experiment: from `now` on everybody gets `shipped` (control: rolled back) until it is restarted.
+    pub fn conclude(&mut self, shipped: Arm, now: Timestamp) -> Result<(), ChangeError> {
         self.check_known(shipped)?;
         match self.status {
             Status::Running | Status::Paused if self.kills.served(shipped) != shipped => {
@@ -355,6 +388,7 @@ impl Experiment {
             }
             Status::Running | Status::Paused => {
                 self.status = Status::Concluded { shipped };
+                self.end_generation(now, Some(shipped));
                 Ok(())
             }
             _ => self.wrong_state("conclude", "only a running or paused experiment can be concluded"),

@@ -118,6 +118,15 @@ pub struct Revision {
     pub allocation: Arc<Allocation>,
 }
 
+/// The instant from which a generation's line no longer decides what is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// When.
+    pub at: Timestamp,
+    /// The arm that everybody was served from then on; `None` where the next generation began.
+    pub shipped: Option<Arm>,
+}
+
 /// One run of an experiment under one salt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Generation {
@@ -131,6 +140,9 @@ pub struct Generation {
     pub revisions: Vec<Revision>,
     /// Every kill and restore, in order.
     pub switches: Vec<Switch>,
+    /// None while it runs; then that it was concluded, that another generation took its place, or both, in order.
+    #[serde(default)]
+    pub endings: Vec<Ending>,
 }
 
 impl Generation {
@@ -162,17 +174,30 @@ impl Generation {
         self.switches.iter().any(about)
     }
 
-    /// What a point is served at an instant by a client that is up to date.
+    /// When its line ceased to decide what is served; `None` while it runs or is paused.
+    pub fn ended_at(&self) -> Option<Timestamp> {
+        self.endings.first().map(|ending| ending.at)
+    }
+
+    /// What a point is served at an instant by a client that is up to date, as long as no other generation has begun.
     pub fn served(&self, point: Point, at: Timestamp) -> Arm {
-        let owner = self.in_effect(at).map_or(Arm::CONTROL, |r| r.allocation.owner(point));
-        self.kills(at).served(owner)
+        let shipped = self.endings.iter().take_while(|e| e.at <= at).filter_map(|e| e.shipped).last();
+        let owner = || self.in_effect(at).map_or(Arm::CONTROL, |r| r.allocation.owner(point));
+        self.kills(at).served(shipped.unwrap_or_else(owner))
     }
 
     /// Whether whoever lives at `point` would be served `arm`, and nothing else, from `from` up to, not including,
-    /// `until` (STATISTICS: data rule). What lies in the future counts as far as it has been published.
+    /// `until` (STATISTICS: data rule). What lies in the future counts as far as it has been published. Nobody who
+    /// comes after the end is: by then the line draws no units. Who came before it is if `arm` is what was shipped, and
+    /// as far as no other generation has drawn the unit anew.
     pub fn serves_throughout(&self, point: Point, arm: Arm, from: Timestamp, until: Timestamp) -> bool {
+        let drawn_anew = self.endings.iter().any(|e| e.shipped.is_none() && e.at < until);
+        if drawn_anew || self.ended_at().is_some_and(|end| end <= from) {
+            return false;
+        }
         let within = |at: &Timestamp| *at > from && *at < until;
-        let flips = self.revisions.iter().map(|r| r.effective_at).chain(self.switches.iter().map(|s| s.at));
+        let flips = self.revisions.iter().map(|r| r.effective_at);
+        let flips = flips.chain(self.switches.iter().map(|s| s.at)).chain(self.endings.iter().map(|e| e.at));
         self.served(point, from) == arm && flips.filter(within).all(|at| self.served(point, at) == arm)
     }
 }

@@ -24,7 +24,7 @@ pub use allocation::{Allocation, AllocationError, Arm, Bucket};
 pub use context::{Context, TARGETING_KEY, Value};
 pub use definition::{Definition, DefinitionError, Direction, Guardrail, GuardrailAction, Metric, MetricKind, Payload};
 pub use document::DefinitionDoc;
-pub use experiment::{Experiment, Generation, Kills, Revision, Status, Switch, Target};
+pub use experiment::{Ending, Experiment, Generation, Kills, Revision, Status, Switch, Target};
 pub use hash::{Digest, UnitHasher, unit_digest};
 pub use key::{ExperimentKey, KeyError, Salt, UnitKey, VariationKey};
 pub use line::{Point, Width};

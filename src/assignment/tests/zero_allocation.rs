@@ -72,6 +72,6 @@ fn an_answer_by_the_line_allocates_nothing() {
     experiment.switch(Target::Everything, true, at(1)).unwrap();
     assert_eq!(allocations(&snapshot(&experiment), &contexts, Reason::Killed), 0);
     experiment.switch(Target::Everything, false, at(1)).unwrap();
-    experiment.conclude(Arm::new(1).unwrap()).unwrap();
+    experiment.conclude(Arm::new(1).unwrap(), Timestamp::default()).unwrap();
     assert_eq!(allocations(&snapshot(&experiment), &contexts, Reason::Concluded), 0);
 }

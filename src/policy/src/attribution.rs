@@ -181,7 +181,7 @@ impl Tally {
 
 /// What was served when, and what is measured: all that a contribution depends on beside the unit's own events.
 ///
-/// A history grows: revisions, kills and metrics are added, never changed. To take away what a unit contributed under
+/// A history grows: revisions, kills, endings and metrics are added, never changed. To take away what a unit contributed under
 /// an earlier history, give the generation as it was known then ([`known_up_to`]) and the number of its metrics.
 #[derive(Debug, Clone, Copy)]
 pub struct History<'a> {
@@ -223,14 +223,15 @@ impl<'a> History<'a> {
     }
 }
 
-/// A generation as it was known when it had only so many revisions and switches.
-pub fn known_up_to(generation: &Generation, revisions: usize, switches: usize) -> Generation {
+/// A generation as it was known when it had only so many revisions, switches and endings.
+pub fn known_up_to(generation: &Generation, revisions: usize, switches: usize, endings: usize) -> Generation {
     Generation {
         number: generation.number,
         salt: generation.salt.clone(),
         started_at: generation.started_at,
         revisions: generation.revisions.iter().take(revisions).cloned().collect(),
         switches: generation.switches.iter().take(switches).copied().collect(),
+        endings: generation.endings.iter().take(endings).copied().collect(),
     }
 }
 

@@ -96,19 +96,33 @@ fn fixed(probability: f64) -> u128 {
     (probability.clamp(0.0, 1.0) * (1_u64 << PROBABILITY_BITS) as f64) as u128
 }
 
-/// The points that may change hands: `daily_cap` (0..=1) of the line per day, over `elapsed`, but never more than one
-/// day's worth, or one tick's if ticks are longer: an allowance nobody used must not add up to a landslide.
-pub(crate) fn allowance(daily_cap: f64, elapsed: Duration, tick: Duration) -> u128 {
-    let days = elapsed.min(tick.max(DAY)).as_secs_f64() / DAY.as_secs_f64();
-    Width::from_share((daily_cap * days).clamp(0.0, 1.0)).map_or(0, Width::get)
+/// The points that may change hands: `daily_cap` (0..=1) of the line per day, over `elapsed` since the last chance to grow,
+/// but never more than one day's worth, or one tick's if ticks are longer: what nobody used must not add up to a landslide.
+pub(crate) fn allowance(daily_cap: f64, elapsed: Duration, tick: Duration) -> Allowance {
+    let most = tick.max(DAY);
+    let over = |time: Duration| {
+        let days = time.as_secs_f64() / DAY.as_secs_f64();
+        Width::from_share((daily_cap * days).clamp(0.0, 1.0)).map_or(0, Width::get)
+    };
+    Allowance { now: over(elapsed.min(most)), most: over(most) }
 }
 
-/// Points to give to each arm: what it lacks, scaled to the allowance and to control's headroom, rounded down.
+/// How many points may change hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Allowance {
+    /// By now.
+    pub(crate) now: u128,
+    /// However long nothing grows.
+    pub(crate) most: u128,
+}
+
+/// Points to give to each arm: what it lacks, scaled to the allowance and to control's headroom, rounded down. A step
+/// below `min_step` (0..=1) is not taken, unless the allowance is all that can ever accrue.
 pub(crate) fn steps(
     owned: &[Width],
     targets: &[u128],
     floor: Width,
-    allowance: u128,
+    allowance: Allowance,
     min_step: f64,
 ) -> Result<Vec<Width>, HoldReason> {
     let lacking: Vec<u128> =
@@ -121,10 +135,16 @@ pub(crate) fn steps(
     if headroom == 0 {
         return Err(HoldReason::NoHeadroom);
     }
-    let given = total.min(allowance).min(headroom);
-    if given == 0 || given < Width::from_share(min_step).unwrap_or(Width::LINE).get() {
-        let cramped = headroom == given && headroom < total.min(allowance);
-        return Err(if cramped { HoldReason::NoHeadroom } else { HoldReason::BelowMinStep });
+    let given = total.min(allowance.now).min(headroom);
+    let worth_it = Width::from_share(min_step).unwrap_or(Width::LINE).get().min(allowance.most);
+    if given == 0 || given < worth_it {
+        return Err(if headroom < total.min(allowance.now) {
+            HoldReason::NoHeadroom
+        } else if allowance.now < total.min(allowance.most) {
+            HoldReason::Accruing
+        } else {
+            HoldReason::BelowMinStep
+        });
     }
     let scaled = |want: u128| {
         if given == total { want } else { mul_div(want, given, total) }
@@ -154,12 +174,13 @@ mod tests {
     fn an_unused_allowance_does_not_add_up() {
         let line = Width::LINE.get();
         let tenth = share(0.1).get();
-        assert_eq!(allowance(0.1, DAY, DAY), tenth);
-        assert_eq!(allowance(0.1, DAY * 9, DAY / 4), tenth);
-        assert_eq!(allowance(0.1, DAY * 9, DAY * 7), share(0.1 * 7.0).get());
-        assert_eq!(allowance(1.0, DAY * 9, DAY * 7), line);
-        assert!(allowance(0.1, DAY / 4, DAY).abs_diff(tenth / 4) < 1 << 16);
-        assert_eq!(allowance(0.1, Duration::ZERO, DAY), 0);
+        let now = |cap, elapsed, tick| allowance(cap, elapsed, tick).now;
+        assert_eq!(now(0.1, DAY, DAY), tenth);
+        assert_eq!(now(0.1, DAY * 9, DAY / 4), tenth);
+        assert_eq!(now(0.1, DAY * 9, DAY * 7), share(0.1 * 7.0).get());
+        assert_eq!(now(1.0, DAY * 9, DAY * 7), line);
+        assert!(now(0.1, DAY / 4, DAY).abs_diff(tenth / 4) < 1 << 16);
+        assert_eq!(allowance(0.1, Duration::ZERO, DAY), Allowance { now: 0, most: tenth });
     }
 
     #[test]
@@ -208,13 +229,28 @@ mod tests {
     fn the_reason_for_a_hold_is_the_one_that_binds() {
         let owned = [share(0.06), share(0.94)];
         let line = Width::LINE.get();
-        let hold = |target, floor, allowance, min| steps(&owned, &[0, target], share(floor), allowance, min).err();
+        let hold = |target, floor, now, min| {
+            let allowance = Allowance { now, most: line };
+            steps(&owned, &[0, target], share(floor), allowance, min).err()
+        };
         assert_eq!(hold(0, 0.05, line, 0.0), Some(HoldReason::NobodyDeserves));
         assert_eq!(hold(line, 0.06, line, 0.0), Some(HoldReason::NoHeadroom));
         assert_eq!(hold(line, 0.059, line, 0.005), Some(HoldReason::NoHeadroom));
-        assert_eq!(hold(line, 0.05, line / 1000, 0.005), Some(HoldReason::BelowMinStep));
-        assert_eq!(hold(line, 0.05, 0, 0.0), Some(HoldReason::BelowMinStep));
+        assert_eq!(hold(line, 0.05, line / 1000, 0.005), Some(HoldReason::Accruing));
+        assert_eq!(hold(line, 0.05, 0, 0.0), Some(HoldReason::Accruing));
+        assert_eq!(hold(owned[1].get() + line / 1000, 0.05, line / 100, 0.005), Some(HoldReason::BelowMinStep));
         assert_eq!(hold(line, 0.05, line, 0.005), None);
+    }
+
+    #[test]
+    fn a_cap_below_the_least_step_grows_by_the_cap() {
+        let owned = [share(0.9), share(0.1)];
+        let of = |elapsed| {
+            steps(&owned, &[0, Width::LINE.get()], share(0.05), allowance(0.003, elapsed, DAY / 24), 0.005)
+                .map(|steps| steps[1])
+        };
+        assert_eq!(of(DAY / 2), Err(HoldReason::Accruing));
+        assert_eq!(of(DAY), Ok(share(0.003)));
     }
 
     #[test]

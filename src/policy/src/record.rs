@@ -177,6 +177,13 @@ impl Decision {
         self.arms.iter().any(|arm| arm.grow_by > Width::ZERO)
     }
 
+    /// Whether the policy had its chance to grow. Not where events were late, nor where its allowance still accrues: then
+    /// the next tick may use what this one could not.
+    #[must_use]
+    pub fn had_its_chance(&self) -> bool {
+        self.frozen != Some(Freeze::DataLate) && self.hold != Some(HoldReason::Accruing)
+    }
+
     /// The arms that guardrails kill, each once.
     pub fn guardrail_kills(&self) -> impl Iterator<Item = usize> + '_ {
         let kills = |guard: &&GuardrailDecision| guard.action == GuardrailAction::Kill;
@@ -279,4 +286,6 @@ pub enum HoldReason {
     NoHeadroom,
     /// The step would be smaller than a revision is worth.
     BelowMinStep,
+    /// What may grow since the last chance is less than a revision is worth: it accrues until it is worth one.
+    Accruing,
 }

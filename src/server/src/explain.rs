@@ -83,6 +83,9 @@ fn summary(input: &TickInput, decision: &Decision, name: &dyn Fn(usize) -> Strin
             (HoldReason::NotDue, ..) => "only guardrails were asked".to_owned(),
             (HoldReason::NobodyDeserves, ..) => "nothing grows: nobody deserves more than it has".to_owned(),
             (HoldReason::NoHeadroom, ..) => "nothing grows: control is at its floor".to_owned(),
+            (HoldReason::Accruing, ..) => {
+                "nothing grows yet: what may grow since the last growth is less than a revision is worth, and accrues".to_owned()
+            }
             (HoldReason::BelowMinStep, ..) => "nothing grows: the step would be too small to be worth a revision".to_owned(),
         });
     }

@@ -148,7 +148,9 @@ async fn drain(
         let mut pause = std::time::Duration::from_millis(20);
         while let Err(error) = store.append(clock.now(), events.clone()).await {
             if matches!(error, inroad_store::StoreError::Closed) {
-                tracing::error!(lost = count, "the store closed with exposures still queued");
+                let lost = count + waiting.len() as u64;
+                metrics.unqueued_exposures.inc_by(lost);
+                tracing::error!(lost, "the store closed with exposures still queued");
                 return;
             }
             tracing::warn!(%error, "exposures wait for the log");

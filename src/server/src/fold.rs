@@ -12,6 +12,13 @@ use crate::metrics::Metrics;
 /// How many events one step takes.
 const STEP: usize = 50_000;
 
+/// Events that must be counted, and until when.
+#[derive(Debug, Clone, Copy)]
+pub struct Awaited {
+    head: Seq,
+    until: Instant,
+}
+
 /// Knows how far the fold has come, and wakes it.
 #[derive(Clone)]
 pub struct Fold {
@@ -49,14 +56,29 @@ impl Fold {
         self.done.clone()
     }
 
+    /// What is acknowledged by now, to be counted within `patience`.
+    pub fn awaited(&self, patience: Duration) -> Awaited {
+        Awaited { head: self.store.head(), until: Instant::now() + patience }
+    }
+
     /// Waits until every event acknowledged before the call is counted, and the counts know the catalogue at
-    /// `version` or later. False if that did not happen within `timeout`.
-    pub async fn caught_up(&self, version: u64, timeout: Duration) -> bool {
-        let head = self.store.head();
+    /// `version` or later. False if that did not happen within `patience`.
+    pub async fn caught_up(&self, version: u64, patience: Duration) -> bool {
+        self.reaches(version, self.awaited(patience)).await
+    }
+
+    /// Whether that much is counted by now.
+    pub fn has_reached(&self, version: u64, awaited: Awaited) -> bool {
+        let (folded, known) = *self.done.borrow();
+        folded >= awaited.head && known >= version
+    }
+
+    /// The same for what was acknowledged at an earlier moment. Whoever asks after the time is told how it stands.
+    pub async fn reaches(&self, version: u64, Awaited { head, until }: Awaited) -> bool {
         let mut done = self.done.clone();
         self.wake();
         let reached = done.wait_for(|(folded, known)| *folded >= head && *known >= version);
-        matches!(tokio::time::timeout(timeout, reached).await, Ok(Ok(_)))
+        matches!(tokio::time::timeout_at(until.into(), reached).await, Ok(Ok(_)))
     }
 }
 
@@ -69,6 +91,7 @@ async fn run(
     mut stop: watch::Receiver<bool>,
 ) {
     let mut changes = catalogue.subscribe();
+    let mut known = 0;
     loop {
         let state = changes.borrow_and_update().clone();
         let begun = Instant::now();
@@ -78,11 +101,14 @@ async fn run(
                     metrics.fold_seconds.observe(begun.elapsed().as_secs_f64());
                     metrics.folded.inc_by(step.events as u64);
                 }
-                tell.send_replace((step.folded, state.version));
+                if !step.behind {
+                    known = state.version;
+                }
+                tell.send_replace((step.folded, known));
                 if *stop.borrow() {
                     return;
                 }
-                if step.events > 0 && step.folded < store.head() {
+                if step.behind || (step.events > 0 && step.folded < store.head()) {
                     continue;
                 }
             }

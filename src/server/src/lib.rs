@@ -248,10 +248,14 @@ impl RunningServer {
         }
         // Nobody is answered any more, so nothing more is queued.
         let _ = self.close_queue.send(true);
-        let _ = tokio::time::timeout(self.drain_timeout, self.tasks.draining).await;
+        let drained = tokio::time::timeout(self.drain_timeout, &mut self.tasks.draining).await.is_ok();
         let _ = self.stop_fold.send(true);
         let _ = self.tasks.folding.await;
         self.store.close().await?;
+        if !drained {
+            // The store refuses it what it still holds; it says how much that was.
+            let _ = tokio::time::timeout(self.drain_timeout, self.tasks.draining).await;
+        }
         tracing::info!("stopped");
         Ok(())
     }

@@ -2,17 +2,19 @@
 //! by the wall's clock, so that what is decided is published before the tick begins and takes effect as it begins (I4).
 //! Experiments with a manual clock tick when their caller advances it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use inroad_assignment::{Experiment, ExperimentKey, Policy, Status, Timestamp};
+use inroad_assignment::{Experiment, ExperimentKey, Status, Timestamp};
+use inroad_policy::Freeze;
 use inroad_store::StoreError;
 use tokio::sync::watch;
 
 use crate::catalogue::{By, Catalogue, Entry};
 use crate::clock::WallClock;
 use crate::error::ServerError;
+use crate::fold::Awaited;
 use crate::metrics::Metrics;
 use crate::tick::{Guarded, TickTime, Ticked, Ticker};
 
@@ -22,8 +24,8 @@ const GRACE: Duration = Duration::from_secs(1);
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// How soon what failed, or came too early, is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-/// How long the fold is waited for before events count as late: by one caller, and by everything that is due at one
-/// time together, so that a backlog does not hold up a thousand experiments one after another.
+/// How long the fold is waited for before events count as late. Everything that is due at one time waits for the same
+/// events, together, so that neither a backlog nor new traffic holds up a thousand experiments one after another.
 const FOLD_PATIENCE: Duration = Duration::from_secs(30);
 /// The most ticks that one call may advance a manual clock over.
 const MAX_TICKS_PER_ADVANCE: usize = 1_000;
@@ -72,38 +74,56 @@ impl Reallocator {
         let mut changes = self.catalogue.subscribe();
         // In memory alone: after a restart the guardrails of everything are asked at once, which does no harm.
         let mut guarded: HashMap<ExperimentKey, i64> = HashMap::new();
+        // Whose last tick found events late. They are asked again once those are counted, and not a whole tick later.
+        let mut late: HashSet<ExperimentKey> = HashSet::new();
         while !*stop.borrow() {
             let state = changes.borrow_and_update().clone();
             let now = self.clock.now();
             let mut next = now.plus(LONGEST_SLEEP);
-            let give_up = Instant::now() + FOLD_PATIENCE;
+            let counted = self.ticker.awaited(FOLD_PATIENCE);
             for (key, entry) in &state.entries {
                 if *stop.borrow() {
                     return;
                 }
                 let hour = now.tick(GUARD_EVERY);
-                let patience = give_up.saturating_duration_since(Instant::now());
                 if is_guarded(&entry.experiment) && entry.experiment.manual_now.is_none() {
                     let due = guarded.get(key) != Some(&hour);
-                    if !due || self.guard(key.as_str(), now, patience).await {
+                    if !due || self.guard(key.as_str(), now, counted).await {
                         guarded.insert(key.clone(), hour);
                         next = next.min(Timestamp::start_of_tick(hour + 1, GUARD_EVERY));
                     } else {
                         next = next.min(now.plus(RETRY_AFTER));
                     }
                 }
-                let Some(wake_at) = self.wake_at(&entry.experiment, now) else { continue };
-                if wake_at > now {
-                    next = next.min(wake_at);
+                let Some(wake_at) = self.wake_at(&entry.experiment, now) else {
+                    late.remove(key);
                     continue;
-                }
-                let at = self.due_tick(&entry.experiment, now);
-                let patience = give_up.saturating_duration_since(Instant::now());
-                if let Err(error) = self.wall_tick(key.as_str(), POLICY_ACTOR, at, patience).await {
-                    // A conflict means that somebody changed the experiment meanwhile; the next round sees that.
-                    self.metrics.failed_ticks.inc();
-                    tracing::error!(experiment = %key, %error, "a tick failed, and will be tried again");
-                    next = next.min(now.plus(RETRY_AFTER));
+                };
+                let at = if wake_at <= now {
+                    self.due_tick(&entry.experiment, now)
+                } else {
+                    next = next.min(wake_at);
+                    if !late.contains(key) {
+                        continue;
+                    }
+                    if !self.ticker.is_counted(entry.version, counted) {
+                        next = next.min(now.plus(RETRY_AFTER));
+                        continue;
+                    }
+                    now
+                };
+                match self.wall_tick(key.as_str(), POLICY_ACTOR, at, counted).await {
+                    Ok((_, ticked)) if ticked.decision.frozen == Some(Freeze::DataLate) => {
+                        late.insert(key.clone());
+                        next = next.min(now.plus(RETRY_AFTER));
+                    }
+                    Ok(_) => drop(late.remove(key)),
+                    Err(error) => {
+                        // A conflict means that somebody changed the experiment meanwhile; the next round sees that.
+                        self.metrics.failed_ticks.inc();
+                        tracing::error!(experiment = %key, %error, "a tick failed, and will be tried again");
+                        next = next.min(now.plus(RETRY_AFTER));
+                    }
                 }
             }
             let pause = next.since(self.clock.now()).max(Duration::from_millis(10));
@@ -123,11 +143,10 @@ impl Reallocator {
 
     /// When to wake for this experiment; `None` if it does not tick by the wall's clock.
     fn wake_at(&self, experiment: &Experiment, now: Timestamp) -> Option<Timestamp> {
-        let ticks = matches!(experiment.definition.policy(), Policy::Thompson(_));
-        if !ticks || experiment.status != Status::Running || experiment.manual_now.is_some() {
+        if !experiment.is_ticking() || experiment.manual_now.is_some() {
             return None;
         }
-        let last = experiment.last_growth_at?;
+        let last = experiment.last_tick_at?;
         if self.due_tick(experiment, now) > last {
             return Some(now);
         }
@@ -139,16 +158,16 @@ impl Reallocator {
         key: &str,
         actor: &str,
         at: Timestamp,
-        patience: Duration,
+        counted: Awaited,
     ) -> Result<(Entry, Ticked), ServerError> {
-        let ticked = self.ticker.tick(key, actor, TickTime { at, lead: self.lead, advance_to: None, patience }).await?;
+        let ticked = self.ticker.tick(key, actor, TickTime { at, lead: self.lead, advance_to: None, counted }).await?;
         self.told(key, &ticked.1);
         Ok(ticked)
     }
 
     /// Asks an experiment's guardrails. False if that failed or has to wait for the fold, and is to be tried again.
-    async fn guard(&self, key: &str, at: Timestamp, patience: Duration) -> bool {
-        match self.ticker.guard(key, GUARDRAIL_ACTOR, at, patience).await {
+    async fn guard(&self, key: &str, at: Timestamp, counted: Awaited) -> bool {
+        match self.ticker.guard(key, GUARDRAIL_ACTOR, at, counted).await {
             Ok(Guarded::Acted(ticked)) => self.told(key, &ticked),
             Ok(Guarded::Silent) => {}
             Ok(Guarded::Late) => {
@@ -168,7 +187,8 @@ impl Reallocator {
     /// Lets the policy decide now.
     pub async fn reallocate_now(&self, key: &str, actor: &str) -> Result<(Entry, Ticked), ServerError> {
         let now = self.catalogue.state().get(key)?.experiment.now(self.clock.now());
-        let time = TickTime { at: now, lead: self.lead, advance_to: None, patience: FOLD_PATIENCE };
+        let counted = self.ticker.awaited(FOLD_PATIENCE);
+        let time = TickTime { at: now, lead: self.lead, advance_to: None, counted };
         for _ in 1..ATTEMPTS {
             match self.ticker.tick(key, actor, time).await {
                 Err(ServerError::Store(StoreError::Conflict)) => {}
@@ -195,7 +215,7 @@ impl Reallocator {
                 let by = By { actor, action: "advance", expected_version: None };
                 let (mut entry, ()) = self.catalogue.change(key, by, |e, _| Ok((e.advance_clock(to)?, None))).await?;
                 if guards {
-                    self.guard(key, to, FOLD_PATIENCE).await;
+                    self.guard(key, to, self.ticker.awaited(FOLD_PATIENCE)).await;
                     entry = self.catalogue.state().get(key)?.clone();
                 }
                 return Ok((entry, told));
@@ -205,9 +225,10 @@ impl Reallocator {
                 return Err(ServerError::Invalid { field: "to", message });
             }
             let now = experiment.manual_now.unwrap_or(boundary);
-            if experiment.last_growth_at < Some(boundary) {
+            if experiment.last_tick_at < Some(boundary) {
                 let advance_to = Some(boundary.minus(self.lead).max(now));
-                let time = TickTime { at: boundary, lead: self.lead, advance_to, patience: FOLD_PATIENCE };
+                let counted = self.ticker.awaited(FOLD_PATIENCE);
+                let time = TickTime { at: boundary, lead: self.lead, advance_to, counted };
                 match self.ticker.tick(key, POLICY_ACTOR, time).await {
                     Ok((_, ticked)) => {
                         self.told(key, &ticked);
@@ -228,9 +249,8 @@ impl Reallocator {
 
     /// The next boundary on the way at which the policy has its chance.
     fn next_step(&self, experiment: &Experiment, now: Timestamp, to: Timestamp) -> Option<Timestamp> {
-        let ticks = matches!(experiment.definition.policy(), Policy::Thompson(_));
         let boundary = experiment.next_tick_after(now);
-        (ticks && experiment.status == Status::Running && boundary <= to).then_some(boundary)
+        (experiment.is_ticking() && boundary <= to).then_some(boundary)
     }
 
     fn told(&self, key: &str, ticked: &Ticked) {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inroad_assignment::experiment::{Alert, Cause, ChangeError};
-use inroad_assignment::{Arm, Experiment, Policy, Target, ThompsonSettings, Timestamp, Width};
+use inroad_assignment::{Arm, Experiment, Policy, Status, Target, ThompsonSettings, Timestamp, Width};
 use inroad_policy::{ArmState, Decider, Decision, Freeze, HoldReason, Scope, TickInput};
 use inroad_store::{Counts, DecisionRecord, Store};
 
 use crate::catalogue::{By, Catalogue, Entry};
 use crate::error::ServerError;
-use crate::fold::Fold;
+use crate::fold::{Awaited, Fold};
 use crate::tallies::{better, epoch_tallies, guarded_metrics, measure};
 
 /// What the policy is asked at `now`.
@@ -60,6 +60,22 @@ fn not_running(experiment: &Experiment) -> ServerError {
     })
 }
 
+/// Refuses to reallocate where no policy moves the boundaries, or where nothing may move now.
+pub(crate) fn check_ticking(experiment: &Experiment) -> Result<(), ServerError> {
+    if matches!(experiment.definition.policy(), Policy::Manual { .. }) {
+        return Err(ServerError::Invalid {
+            field: "key",
+            message: "the experiment's policy is manual: grow its variations by hand".to_owned(),
+        });
+    }
+    if experiment.status == Status::Running && experiment.kills.everything {
+        let (action, state) = ("reallocate", "killed");
+        let remedy = "restore it first; until then everybody gets control, and nothing is learnt";
+        return Err(ServerError::Change(ChangeError::WrongState { action, state, remedy }));
+    }
+    if experiment.is_ticking() { Ok(()) } else { Err(not_running(experiment)) }
+}
+
 /// When a tick is.
 #[derive(Debug, Clone, Copy)]
 pub struct TickTime {
@@ -70,8 +86,8 @@ pub struct TickTime {
     pub lead: Duration,
     /// What a manual clock is moved to first: a revision is published there, and holds from `at` on.
     pub advance_to: Option<Timestamp>,
-    /// How long to wait for the fold before the data counts as late, and growth is frozen.
-    pub patience: Duration,
+    /// What must be counted before, or the data counts as late, and growth is frozen.
+    pub counted: Awaited,
 }
 
 /// What became of asking guardrails.
@@ -118,7 +134,7 @@ impl Ticker {
     pub async fn tick(&self, key: &str, actor: &str, time: TickTime) -> Result<(Entry, Ticked), ServerError> {
         let state = self.catalogue.state();
         let entry = state.get(key)?;
-        let on_time = self.fold.caught_up(entry.version, time.patience).await;
+        let on_time = self.fold.reaches(entry.version, time.counted).await;
         let generation = entry.experiment.generation().map_or(0, |g| g.number);
         let counts = self.store.counts(entry.experiment.definition.key(), generation).await?;
         let by = By { actor, action: "tick", expected_version: Some(entry.version) };
@@ -127,16 +143,8 @@ impl Ticker {
                 if let Some(to) = time.advance_to {
                     experiment.advance_clock(to)?;
                 }
-                let Policy::Thompson(settings) = experiment.definition.policy() else {
-                    return Err(ServerError::Invalid {
-                        field: "key",
-                        message: "the experiment's policy is manual: grow its variations by hand".to_owned(),
-                    });
-                };
-                if experiment.status != inroad_assignment::Status::Running {
-                    return Err(not_running(experiment));
-                }
-                let shadow = settings.shadow;
+                check_ticking(experiment)?;
+                let shadow = matches!(experiment.definition.policy(), Policy::Thompson(settings) if settings.shadow);
                 let input = tick_input(experiment, &counts, Scope::Growth, time.at, !on_time)?;
                 let decision = self.decide(&input)?;
                 // Counted from here and not from when the tick was asked for: the counts may have been waited for (I4).
@@ -146,7 +154,7 @@ impl Ticker {
                 };
                 guard(experiment, &decision, now)?;
                 let revision = if shadow { None } else { apply(experiment, &decision, now, effective_at)? };
-                experiment.last_growth_at = Some(time.at);
+                experiment.ticked(time.at, decision.had_its_chance());
                 let record = DecisionRecord {
                     generation,
                     at: time.at,
@@ -160,17 +168,11 @@ impl Ticker {
     }
 
     /// Asks the guardrails of one running experiment at `at`, by its clock; whatever its policy. Nothing is stored where
-    /// they say nothing new, or cannot be asked because the fold was not done within `patience`.
-    pub async fn guard(
-        &self,
-        key: &str,
-        actor: &str,
-        at: Timestamp,
-        patience: Duration,
-    ) -> Result<Guarded, ServerError> {
+    /// they say nothing new, or cannot be asked because what must be counted was not in time.
+    pub async fn guard(&self, key: &str, actor: &str, at: Timestamp, counted: Awaited) -> Result<Guarded, ServerError> {
         let state = self.catalogue.state();
         let entry = state.get(key)?;
-        if !self.fold.caught_up(entry.version, patience).await {
+        if !self.fold.reaches(entry.version, counted).await {
             return Ok(Guarded::Late);
         }
         let generation = entry.experiment.generation().map_or(0, |g| g.number);
@@ -191,6 +193,16 @@ impl Ticker {
             })
             .await?;
         Ok(guarded)
+    }
+
+    /// Whether that much is counted, with the catalogue at `version`.
+    pub fn is_counted(&self, version: u64, counted: Awaited) -> bool {
+        self.fold.has_reached(version, counted)
+    }
+
+    /// What is acknowledged by now, to be counted within so long.
+    pub fn awaited(&self, patience: Duration) -> Awaited {
+        self.fold.awaited(patience)
     }
 
     fn decide(&self, input: &TickInput) -> Result<Decision, ServerError> {
@@ -248,5 +260,6 @@ pub fn hold_reason(decision: &Decision) -> &'static str {
         (Some(HoldReason::NobodyDeserves), _) => "NOBODY_DESERVES",
         (Some(HoldReason::NoHeadroom), _) => "NO_HEADROOM",
         (Some(HoldReason::BelowMinStep), _) => "BELOW_MIN_STEP",
+        (Some(HoldReason::Accruing), _) => "ACCRUING",
     }
 }

@@ -124,7 +124,7 @@ mod tests {
         experiment.switch(Target::Everything, false, NOW).unwrap();
         assert!(said(&experiment, 1).starts_with("paused: everybody keeps what they have"));
         let green = experiment.arm("green").unwrap();
-        experiment.conclude(green).unwrap();
+        experiment.conclude(green, Timestamp::default()).unwrap();
         assert_eq!(said(&experiment, 1), "concluded: everybody gets green until it is restarted");
         experiment.switch(Target::Variation(green), true, NOW).unwrap();
         assert_eq!(said(&experiment, 1), "killed: everybody gets control, not green, which it was concluded with");

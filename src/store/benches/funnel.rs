@@ -101,7 +101,7 @@ async fn fill(store: &dyn Store, folder: &std::path::Path, experiment: &Arc<Expe
         for group in (first..last).collect::<Vec<_>>().chunks(20_000) {
             store.append(at(0), group.iter().map(|unit| exposure(*unit)).collect()).await.unwrap();
         }
-        while store.fold(Arc::clone(&experiments), usize::MAX).await.unwrap().events > 0 {}
+        while store.fold(Arc::clone(&experiments), usize::MAX).await.unwrap().goes_on() {}
         eprintln!("{last} units");
     }
     let mut state = Connection::open(folder.join("inroad.db")).unwrap();

@@ -45,6 +45,15 @@ pub struct DecisionRecord {
     pub output: String,
 }
 
+/// A decision as the store has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredDecision {
+    /// Rises by time.
+    pub id: u64,
+    /// The decision.
+    pub record: DecisionRecord,
+}
+
 /// An entry of the audit log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuditEntry {

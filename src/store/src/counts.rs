@@ -26,8 +26,18 @@ pub struct Counts {
 pub struct FoldStep {
     /// How many events were folded.
     pub events: usize,
-    /// How many of them changed anything.
+    /// How many units count for something else than before.
     pub changed: usize,
+    /// Units are still to be counted again for what changed in the catalogue: call again. Until that is done no event is
+    /// folded, and of the counts part is as it was and part as it will be.
+    pub behind: bool,
     /// How far the fold has come.
     pub folded: Seq,
+}
+
+impl FoldStep {
+    /// Whether another step, right away, would do anything as far as this one could see.
+    pub fn goes_on(&self) -> bool {
+        self.events > 0 || self.behind
+    }
 }

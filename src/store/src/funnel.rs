@@ -18,7 +18,7 @@ pub struct FunnelQuestion {
     /// The outcomes' event names, in order: 1 to [`MAX_STEPS`](inroad_policy::attribution::funnel::MAX_STEPS), and what
     /// is beyond is not counted.
     pub steps: Vec<String>,
-    /// When exposures and outcomes happened that are counted.
+    /// When exposures and outcomes happened that are counted; never after the generation's end.
     pub range: TimeRange,
 }
 

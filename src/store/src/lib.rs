@@ -20,7 +20,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use inroad_assignment::{Experiment, ExperimentKey, Timestamp};
 
-pub use catalogue::{AuditEntry, Change, DecisionRecord, Page, Stored};
+pub use catalogue::{AuditEntry, Change, DecisionRecord, Page, Stored, StoredDecision};
 pub use counts::{Counts, FoldStep};
 pub use error::StoreError;
 pub use event::{Event, ExposureEvent, LoggedEvent, OutcomeEvent, Seq};
@@ -48,8 +48,22 @@ pub trait Store: Send + Sync + 'static {
     /// Audit entries, newest first, of one experiment or of all.
     async fn audit(&self, experiment: Option<&ExperimentKey>, page: Page) -> Result<Vec<AuditEntry>, StoreError>;
 
-    /// The policy's decisions on one generation, oldest first.
-    async fn decisions(&self, experiment: &ExperimentKey, generation: u32) -> Result<Vec<DecisionRecord>, StoreError>;
+    /// The policy's decisions on one generation, newest first. A record holds all that the policy knew, which in a long
+    /// life is much: ask for as many as are shown.
+    async fn decisions(
+        &self,
+        experiment: &ExperimentKey,
+        generation: u32,
+        page: Page,
+    ) -> Result<Vec<StoredDecision>, StoreError>;
+
+    /// The decision that made one revision of a generation; `None` if no decision did.
+    async fn decision(
+        &self,
+        experiment: &ExperimentKey,
+        generation: u32,
+        revision: u32,
+    ) -> Result<Option<DecisionRecord>, StoreError>;
 
     /// Appends events to the log; when this returns they are on disk, whatever happens next. Groups of several
     /// callers share a commit. `received_at` is the server's clock.
@@ -66,7 +80,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Folds the next events, at most `limit`, into unit records and tallies, in one transaction with the fold's
     /// offset; `experiments` is the catalogue to attribute by. Changes of what units are served (revisions, kills)
-    /// that `experiments` has and the counts have not are applied first. Call it from one task at a time.
+    /// that `experiments` has and the counts have not are applied first, over as many calls as that takes, each short: see
+    /// [`FoldStep::behind`]. Call it from one task at a time.
     async fn fold(&self, experiments: Arc<Vec<Arc<Experiment>>>, limit: usize) -> Result<FoldStep, StoreError>;
 
     /// The tallies of one generation.

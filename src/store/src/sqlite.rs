@@ -27,7 +27,7 @@ use async_trait::async_trait;
 use inroad_assignment::{Experiment, ExperimentKey, Timestamp, UnitKey, unit_digest};
 use rusqlite::{OptionalExtension, params};
 
-use crate::catalogue::{AuditEntry, Change, DecisionRecord, Page, Stored};
+use crate::catalogue::{AuditEntry, Change, DecisionRecord, Page, Stored, StoredDecision};
 use crate::counts::{Counts, FoldStep};
 use crate::error::StoreError;
 use crate::event::{Event, LoggedEvent, Seq};
@@ -220,9 +220,24 @@ impl crate::Store for SqliteStore {
         self.blocking(move |inner| inner.readers.with(|c| catalogue::audit(c, key.as_deref(), page))).await
     }
 
-    async fn decisions(&self, experiment: &ExperimentKey, generation: u32) -> Result<Vec<DecisionRecord>, StoreError> {
+    async fn decisions(
+        &self,
+        experiment: &ExperimentKey,
+        generation: u32,
+        page: Page,
+    ) -> Result<Vec<StoredDecision>, StoreError> {
         let key = experiment.to_string();
-        self.blocking(move |inner| inner.readers.with(|c| catalogue::decisions(c, &key, generation))).await
+        self.blocking(move |inner| inner.readers.with(|c| catalogue::decisions(c, &key, generation, page))).await
+    }
+
+    async fn decision(
+        &self,
+        experiment: &ExperimentKey,
+        generation: u32,
+        revision: u32,
+    ) -> Result<Option<DecisionRecord>, StoreError> {
+        let key = experiment.to_string();
+        self.blocking(move |inner| inner.readers.with(|c| catalogue::decision(c, &key, generation, revision))).await
     }
 
     async fn append(&self, received_at: Timestamp, events: Vec<Event>) -> Result<Seq, StoreError> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use contract::block_on;
 use contract::world::{all_metrics, arm, at, change, exposure, key, outcome, started};
 use inroad_assignment::Arm;
-use inroad_store::{Forget, SqliteOptions, SqliteStore, Store, StoreError};
+use inroad_store::{Forget, Page, SqliteOptions, SqliteStore, Store, StoreError};
 use rusqlite::Connection;
 
 store_contract_suite!(|folder| Ok(Arc::new(SqliteStore::open(folder, SqliteOptions::default())?) as Arc<dyn Store>));
@@ -111,7 +111,7 @@ fn another_programs_database_is_refused() {
 
 #[test]
 fn a_newer_database_is_refused_with_both_versions() {
-    for (file, last) in [("inroad.db", 2), ("log.db", 1)] {
+    for (file, last) in [("inroad.db", 3), ("log.db", 1)] {
         let folder = folder();
         drop(open(folder.path()).unwrap());
         Connection::open(folder.path().join(file)).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
@@ -155,11 +155,12 @@ fn version_one_is_opened_and_goes_on() {
         let got = store.counts(&key("checkout"), 1).await.unwrap();
         assert_eq!(got, inroad_store::Counts { folded: 6, ..want });
         assert_eq!(store.offset("sink").await.unwrap(), 3);
-        assert_eq!(store.decisions(&key("checkout"), 1).await.unwrap().len(), 1);
+        let all = Page { before: u64::MAX, limit: 10 };
+        assert_eq!(store.decisions(&key("checkout"), 1, all).await.unwrap().len(), 1);
         // A repeat is known, and a new unit is counted.
         let next = exposure("checkout", 1, "somebody new", Arm::CONTROL, 1, at(20));
         store.append(at(1), [events, vec![next]].concat()).await.unwrap();
-        while store.fold(Arc::default(), 100).await.unwrap().events > 0 {}
+        while store.fold(Arc::default(), 100).await.unwrap().goes_on() {}
         let firsts = |counts: &inroad_store::Counts| counts.cells.values().map(|cell| cell.first).sum::<u64>();
         assert_eq!(firsts(&store.counts(&key("checkout"), 1).await.unwrap()), firsts(&got) + 1);
     });
@@ -181,7 +182,7 @@ fn counts_that_do_not_tell_early_outcomes_are_made_anew() {
         };
         store.append(at(1), (0..60).flat_map(unit).collect()).await.unwrap();
         let known = Arc::new(vec![Arc::new(experiment.clone())]);
-        while store.fold(Arc::clone(&known), 1_000).await.unwrap().events > 0 {}
+        while store.fold(Arc::clone(&known), 1_000).await.unwrap().goes_on() {}
         let whole = store.counts(&key("a"), 1).await.unwrap();
         store.close().await.unwrap();
         whole
@@ -220,7 +221,7 @@ fn a_full_disk_refuses_whole_groups_and_is_survived() {
         assert_eq!(store.head(), 100 * taken as u64);
         // Other work goes on, and so does the log once there is room, without anybody's help.
         store.commit(change(&started("a", false, &all_metrics(), 1), None, "create")).await.unwrap();
-        while store.fold(Arc::default(), 1_000).await.unwrap().events > 0 {}
+        while store.fold(Arc::default(), 1_000).await.unwrap().goes_on() {}
         assert_eq!(store.prune_log(at(2)).await.unwrap(), 100 * taken as u64);
         store.append(at(1), group(taken)).await.unwrap();
         assert_eq!(store.head(), 100 * (taken + 1) as u64);
@@ -258,7 +259,7 @@ fn a_fold_that_finds_the_disk_full_counts_nothing_twice() {
         drop(store);
         let store = open(folder.path()).unwrap();
         assert_eq!((store.folded(), store.counts(&key("a"), 1).await.unwrap()), (reached, counted));
-        while store.fold(Arc::clone(&experiments), 7_000).await.unwrap().events > 0 {}
+        while store.fold(Arc::clone(&experiments), 7_000).await.unwrap().goes_on() {}
         let want = contract::oracle::counts(&experiment, &experiment.generations[0], &events);
         assert_eq!(store.counts(&key("a"), 1).await.unwrap().cells, want.cells);
     });
@@ -278,7 +279,7 @@ fn a_change_does_not_wait_for_the_whole_fold() {
         store.append(at(1), events).await.unwrap();
         let folding = tokio::spawn({
             let store = Arc::clone(&store);
-            async move { while store.fold(Arc::clone(&experiments), 50_000).await.unwrap().events > 0 {} }
+            async move { while store.fold(Arc::clone(&experiments), 50_000).await.unwrap().goes_on() {} }
         });
         for name in ["b", "c", "d"] {
             let before = store.folded();
@@ -317,7 +318,7 @@ fn a_forgotten_key_is_in_no_byte_of_any_file() {
             |i: usize| if i.is_multiple_of(7) { "ann-of-the-green-gables".to_owned() } else { format!("unit-{i}") };
         let events = (0..2_000).map(|i| exposure("a", 1, &name(i), Arm::CONTROL, 1, at(1))).collect();
         store.append(at(1), events).await.unwrap();
-        while store.fold(Arc::clone(&experiments), 1_000).await.unwrap().events > 0 {}
+        while store.fold(Arc::clone(&experiments), 1_000).await.unwrap().goes_on() {}
         assert!(has(&files(folder.path()), "ann-of-the-green-gables"));
         let (unit_type, unit) = ("user".to_owned(), "ann-of-the-green-gables".to_owned());
         let forget = Forget { unit_type, unit, actor: "test".to_owned(), at: at(2) };
@@ -348,7 +349,7 @@ fn a_copy_from_outside_is_whole_whatever_the_store_does_meanwhile() {
             store.prune_log(at(2)).await.unwrap();
         }
         let copied = copying.await.unwrap();
-        while store.fold(Arc::clone(&experiments), 1_000).await.unwrap().events > 0 {}
+        while store.fold(Arc::clone(&experiments), 1_000).await.unwrap().goes_on() {}
         let want = store.counts(&key("a"), 1).await.unwrap().cells;
         for (n, copied) in copied.into_iter().enumerate() {
             let (copied, at_place) = (copied.unwrap(), copies.path().join(n.to_string()));
@@ -357,7 +358,7 @@ fn a_copy_from_outside_is_whole_whatever_the_store_does_meanwhile() {
             let copy = open(&at_place).unwrap();
             assert_eq!((copy.head(), copy.folded()), (copied.head, copied.folded));
             copy.append(at(1), (0..sent).map(unit).collect()).await.unwrap();
-            while copy.fold(Arc::clone(&experiments), 50_000).await.unwrap().events > 0 {}
+            while copy.fold(Arc::clone(&experiments), 50_000).await.unwrap().goes_on() {}
             assert_eq!(copy.counts(&key("a"), 1).await.unwrap().cells, want, "copy {n}");
         }
     });

@@ -183,7 +183,7 @@ fn an_experiment_is_shown_with_what_became_of_it() {
     // What was shown can be declared again: outputs are passed over.
     let declared = definition_from_wire(shown).unwrap();
     assert_eq!(Definition::try_from(declared).unwrap(), experiment.definition);
-    experiment.conclude(Arm::new(1).unwrap()).unwrap();
+    experiment.conclude(Arm::new(1).unwrap(), Timestamp::default()).unwrap();
     assert_eq!(experiment_to_wire(&experiment, 43, NOW).shipped, "b");
     let draft = Experiment::create(experiment.definition.clone(), NOW);
     let shown = experiment_to_wire(&draft, 1, NOW);
@@ -203,7 +203,7 @@ fn a_snapshot_comes_back_the_same_in_every_state() {
     one.switch(Target::Everything, false, NOW).unwrap();
     one.pause().unwrap();
     states.push(one.clone());
-    one.conclude(Arm::new(1).unwrap()).unwrap();
+    one.conclude(Arm::new(1).unwrap(), Timestamp::default()).unwrap();
     states.push(one.clone());
     one.archive().unwrap();
     states.push(one);

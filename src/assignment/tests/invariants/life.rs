@@ -82,7 +82,7 @@ fn apply(experiment: &mut Experiment, command: &Command, wall: Timestamp) -> Res
             let manual = experiment.manual_now.is_some();
             experiment.update(definition(arms + more, manual), now, lead(*later))
         }
-        Command::Conclude(who) => experiment.conclude(arm(who.index(arms + 1))),
+        Command::Conclude(who) => experiment.conclude(arm(who.index(arms + 1)), now),
         Command::Archive => experiment.archive(),
         Command::Advance(by) => experiment.advance_clock(at(experiment.now(wall).as_micros() + by)),
     }
@@ -106,6 +106,8 @@ fn check_generation(generation: &Generation) {
         }
     }
     assert!(generation.switches.windows(2).all(|pair| pair[0].at <= pair[1].at));
+    assert!(generation.endings.windows(2).all(|pair| pair[0].at <= pair[1].at));
+    assert!(generation.endings.iter().rev().skip(1).all(|ending| ending.shipped.is_some()));
 }
 
 /// Nothing that was published is ever taken back or altered.
@@ -115,20 +117,24 @@ fn check_history_is_kept(before: &Experiment, after: &Experiment) {
         assert_eq!((old.number, &old.salt, old.started_at), (new.number, &new.salt, new.started_at));
         assert!(new.revisions.starts_with(&old.revisions));
         assert!(new.switches.starts_with(&old.switches));
+        assert!(new.endings.starts_with(&old.endings));
     }
     let keys = |e: &Experiment| e.definition.variations().iter().map(|v| v.key.clone()).collect::<Vec<_>>();
     assert!(keys(after).starts_with(&keys(before)));
 }
 
-/// What a point is served, by walking through the whole history.
-fn naive_served(generation: &Generation, point: u64, instant: i64) -> Arm {
+/// What a point is served, by walking through the whole history; `None` where another generation draws it.
+fn naive_served(generation: &Generation, point: u64, instant: i64) -> Option<Arm> {
     let mut allocation = &generation.revisions[0].allocation;
     for revision in &generation.revisions {
         if revision.effective_at.as_micros() <= instant {
             allocation = &revision.allocation;
         }
     }
-    let owner = naive_owner(allocation, point);
+    let mut owner = naive_owner(allocation, point);
+    for ending in generation.endings.iter().filter(|e| e.at.as_micros() <= instant) {
+        owner = ending.shipped?;
+    }
     let (mut everything, mut it) = (false, false);
     for switch in generation.switches.iter().filter(|s| s.at.as_micros() <= instant) {
         match switch.target {
@@ -137,7 +143,7 @@ fn naive_served(generation: &Generation, point: u64, instant: i64) -> Arm {
             Target::Variation(_) => {}
         }
     }
-    if everything || it { Arm::CONTROL } else { owner }
+    Some(if everything || it { Arm::CONTROL } else { owner })
 }
 
 proptest! {
@@ -165,6 +171,14 @@ proptest! {
             }
             if let Some(generation) = experiment.generation() {
                 prop_assert_eq!(generation.kills(Timestamp::MAX), experiment.kills);
+                let shipped = match experiment.status {
+                    Status::Concluded { shipped } | Status::Archived { shipped } => Some(shipped),
+                    _ => None,
+                };
+                prop_assert_eq!(generation.endings.iter().map(|e| e.shipped).collect::<Vec<_>>(), Vec::from_iter(shipped.map(Some)));
+            }
+            for past in experiment.generations.iter().rev().skip(1) {
+                prop_assert_eq!(past.endings.last().map(|e| e.shipped), Some(None));
             }
             prop_assert!(experiment.manual_now >= before.manual_now);
             // What is served follows from what was, at once and after any number of missed changes.
@@ -195,13 +209,15 @@ proptest! {
             let points = edge_points(generation.revisions.iter().map(|r| &*r.allocation));
             let point = points[pick.index(points.len())];
             for i in 0..experiment.definition.variations().len() {
-                let everywhere = (from..from + length.max(1)).all(|t| naive_served(generation, point, t) == arm(i));
+                let all = |t| naive_served(generation, point, t) == Some(arm(i));
+                let in_time = generation.endings.iter().all(|e| e.at > at(from));
+                let everywhere = in_time && (from..from + length.max(1)).all(all);
                 let said = generation.serves_throughout(Point::new(point), arm(i), at(from), at(from + length));
                 prop_assert_eq!(said, everywhere, "arm {} at {:016x}", i, point);
             }
             for instant in from..from + length {
                 let served = generation.served(Point::new(point), at(instant));
-                prop_assert_eq!(served, naive_served(generation, point, instant));
+                prop_assert!(naive_served(generation, point, instant).is_none_or(|naive| naive == served));
             }
         }
     }
@@ -261,7 +277,7 @@ fn every_command_is_allowed_in_its_states_only() {
         ("resume", |e| e.resume(at(50))),
         ("grow", |e| e.grow(&[(arm(1), width(1))], Cause::Grown, at(50), at(50)).map(|_| ())),
         ("kill", |e| e.switch(Target::Variation(arm(1)), true, at(50))),
-        ("conclude", |e| e.conclude(arm(1))),
+        ("conclude", |e| e.conclude(arm(1), at(50))),
         ("archive", |e| e.archive()),
         ("update", |e| e.update(definition(3, false), at(50), at(60))),
     ];
@@ -273,7 +289,7 @@ fn every_command_is_allowed_in_its_states_only() {
         e
     };
     let paused = after(&running, |e| e.pause());
-    let concluded = after(&running, |e| e.conclude(arm(1)));
+    let concluded = after(&running, |e| e.conclude(arm(1), at(50)));
     let archived = after(&concluded, |e| e.archive());
     for (experiment, allowed) in [
         (draft, &["start", "kill", "archive", "update"][..]),
@@ -301,7 +317,7 @@ fn an_arm_that_is_no_variation_is_refused_everywhere() {
     let refusals = [
         experiment.grow(&[(arm(3), width(1))], Cause::Grown, at(20), at(20)).unwrap_err(),
         experiment.switch(Target::Variation(arm(3)), true, at(20)).unwrap_err(),
-        experiment.conclude(arm(64)).unwrap_err(),
+        experiment.conclude(arm(64), at(50)).unwrap_err(),
         experiment.arm("nobody").unwrap_err(),
     ];
     assert!(refusals.iter().all(|r| matches!(r, ChangeError::UnknownVariation(_))), "{refusals:?}");

@@ -62,7 +62,7 @@ fn each_reason_has_its_place() {
     let kill: Setup = |e| e.switch(Target::Everything, true, at(20)).unwrap();
     let kill_1: Setup = |e| e.switch(Target::Variation(arm(1)), true, at(20)).unwrap();
     let pause: Setup = |e| e.pause().unwrap();
-    let conclude: Setup = |e| e.conclude(arm(1)).unwrap();
+    let conclude: Setup = |e| e.conclude(arm(1), at(50)).unwrap();
     let archive: Setup = |e| e.archive().unwrap();
     let mut probe = Experiment::create(declared(|_| {}), at(0));
     start(&mut probe);
@@ -108,7 +108,14 @@ fn each_reason_has_its_place() {
         ("archived", vec![start, conclude, archive], internal(&on_2), 1, Archived, false),
         ("archived as a draft", vec![archive], internal(&on_2), 0, Archived, false),
         ("killed, then archived", vec![start, conclude, kill_1, archive], internal(&on_1), 0, Killed, false),
-        ("rolled back", vec![start, |e| e.conclude(Arm::CONTROL).unwrap()], internal(&on_1), 0, Concluded, false),
+        (
+            "rolled back",
+            vec![start, |e| e.conclude(Arm::CONTROL, at(50)).unwrap()],
+            internal(&on_1),
+            0,
+            Concluded,
+            false,
+        ),
     ];
     for (name, setups, context, served, reason, records) in table {
         let mut experiment = Experiment::create(declared(|_| {}), at(0));

@@ -199,7 +199,8 @@ pub struct Stays {
 }
 
 impl Stays {
-    /// Up to, not including, `until`. What lies in the future counts as far as it has been published.
+    /// Up to, not including, `until`, which is not after the generation's end. What lies in the future counts as far as
+    /// it has been published.
     pub fn new(generation: &Generation, until: Timestamp) -> Self {
         let revisions = generation.revisions.iter().map(|r| r.effective_at);
         let flips: BTreeSet<Timestamp> =

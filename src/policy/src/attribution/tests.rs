@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inroad_assignment::experiment::{Cause, Revision, Switch};
-use inroad_assignment::{Allocation, Bucket, Salt, Target};
+use inroad_assignment::{Allocation, Bucket, Ending, Salt, Target};
 use proptest::prelude::*;
 
 use super::*;
@@ -47,6 +47,7 @@ fn generation(switches: Vec<Switch>) -> Generation {
         started_at: at(0),
         revisions: vec![revision(1, 0, [1, 0, 2, 0]), revision(2, 100, [1, 1, 2, 0])],
         switches,
+        endings: vec![],
     }
 }
 
@@ -148,6 +149,31 @@ fn a_kill_drops_who_saw_it_and_counts_who_came_after_as_control() {
 }
 
 #[test]
+fn an_end_drops_whoever_is_served_something_else_from_then_on() {
+    let ended = |shipped: &[(i64, Option<usize>)]| Generation {
+        endings: shipped.iter().map(|(seconds, who)| Ending { at: at(*seconds), shipped: who.map(arm) }).collect(),
+        ..generation(vec![])
+    };
+    let of = |generation: &Generation, quarter, exposure: Exposure| {
+        let (_, tally) = count(generation, quarter, &[exposure], &[]);
+        let cell = tally.cells.iter().find(|(key, _)| key.metric == Some(0) && key.revision > 0).unwrap().1;
+        (cell.n, cell.dropped)
+    };
+    let shipped = ended(&[(300, Some(2))]);
+    assert_eq!(of(&shipped, 2, shown(2, 290, 2)), (1, 0), "it goes on seeing what was shipped");
+    assert_eq!(of(&shipped, 3, shown(0, 290, 2)), (0, 1), "from 300 s on it sees arm 2");
+    assert_eq!(of(&shipped, 3, shown(0, 180, 2)), (1, 0), "its window of two minutes had just closed");
+    assert_eq!(of(&shipped, 2, shown(2, 310, 2)), (0, 1), "nobody was drawn any more");
+    let drawn_anew = ended(&[(300, None)]);
+    assert_eq!((of(&drawn_anew, 2, shown(2, 290, 2)), of(&drawn_anew, 3, shown(0, 290, 2))), ((0, 1), (0, 1)));
+    let both = ended(&[(300, Some(2)), (350, None)]);
+    assert_eq!(of(&both, 2, shown(2, 240, 2)), (0, 1));
+    assert_eq!(of(&both, 2, shown(2, 230, 2)), (1, 0));
+    let known = known_up_to(&both, 2, 0, 1);
+    assert_eq!((of(&known, 2, shown(2, 240, 2)), known.ended_at()), ((1, 0), Some(at(300))));
+}
+
+#[test]
 fn flags_tell_who_moved() {
     let generation = generation(vec![]);
     let of = |exposures: &[Exposure]| {
@@ -179,7 +205,7 @@ fn an_outcome_goes_to_what_was_served_last_before_it() {
 #[test]
 fn a_generation_is_known_as_it_was() {
     let full = generation(vec![killed(Target::Everything, 200, true)]);
-    let before = known_up_to(&full, 1, 0);
+    let before = known_up_to(&full, 1, 0, 0);
     assert_eq!((before.revisions.len(), before.switches.len()), (1, 0));
     let (_, then) = count(&before, 1, &[shown(0, 50, 1)], &[]);
     let (_, now) = count(&full, 1, &[shown(0, 50, 1)], &[]);

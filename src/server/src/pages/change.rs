@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use inroad_assignment::experiment::{Cause, ChangeError};
-use inroad_assignment::{Allocation, Arm, Experiment, Policy, Status, Target};
+use inroad_assignment::{Allocation, Arm, Experiment, Target};
 use inroad_dashboard::action::{Confirm, LinePreview, Question};
 use inroad_dashboard::chart::text::{Format, count, counted, number};
 use inroad_dashboard::form::{Form, encode, parse_number};
@@ -23,6 +23,7 @@ use super::guard::{Caller, Sent};
 use super::{Pages, Sheet, Site, http_code, in_words, on_to, refused, refused_status};
 use crate::error::ServerError;
 use crate::services::experiment::growth_width;
+use crate::tick::check_ticking;
 
 /// What can be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,7 +146,7 @@ fn confirm(pages: &Pages, key: &str, action: Action, form: &Form) -> Result<Conf
             // What somebody chose stays chosen when they are asked again.
             let proposed = experiment.definition.variation(proposed).map(|v| v.key.to_string()).unwrap_or_default();
             let chosen = choices.iter().find(|choice| *choice == form.text("ship")).cloned().unwrap_or(proposed);
-            after.conclude(Arm::CONTROL)?;
+            after.conclude(Arm::CONTROL, now)?;
             question = Question::Ship { choices, chosen };
             is_shown = false;
         }
@@ -154,19 +155,7 @@ fn confirm(pages: &Pages, key: &str, action: Action, form: &Form) -> Result<Conf
             is_shown = false;
         }
         Action::Reallocate => {
-            if matches!(experiment.definition.policy(), Policy::Manual { .. }) {
-                return Err(ServerError::Invalid {
-                    field: "action",
-                    message: "no policy moves the boundaries of this experiment: grow its variations by hand"
-                        .to_owned(),
-                });
-            }
-            if experiment.status != Status::Running {
-                return Err(ServerError::Invalid {
-                    field: "action",
-                    message: "only a running experiment is reallocated: start it".to_owned(),
-                });
-            }
+            check_ticking(experiment)?;
             is_shown = false;
         }
         Action::Grow => {

@@ -17,7 +17,7 @@ use inroad_dashboard::experiment as view;
 use inroad_dashboard::form::Form;
 use inroad_dashboard::shell::Place;
 use inroad_policy::{ALPHA, Estimator, Interval, Prior, Z_95, confidence_sequence, shown_lift};
-use inroad_store::{AuditEntry, Counts, DecisionRecord, Page};
+use inroad_store::{AuditEntry, Counts, Page, StoredDecision};
 use inroad_wire::v1;
 use maud::{Markup, html};
 
@@ -110,7 +110,7 @@ async fn gather(pages: &Pages, key: &str, asked: &Form) -> Result<view::Experime
         }
     });
     let Some(generation) = experiment.generation_numbered(number) else { return Ok(found) };
-    let records = shared.store.decisions(experiment_key, number).await?;
+    let records = shared.store.decisions(experiment_key, number, page).await?;
     found.decisions = decisions(experiment, number, &records)?;
     found.marks = marks(generation, &found.decisions);
     found.steps = steps(experiment, generation);
@@ -361,11 +361,11 @@ fn health(experiment: &Experiment, results: &v1::GetResultsResponse) -> view::He
 fn decisions(
     experiment: &Experiment,
     generation: u32,
-    records: &[DecisionRecord],
+    records: &[StoredDecision],
 ) -> Result<Vec<view::Decision>, ServerError> {
-    let newest = records.iter().rev().take(LISTED);
-    newest
-        .map(|record| {
+    records
+        .iter()
+        .map(|StoredDecision { record, .. }| {
             let (input, output) = (serde_json::from_str(&record.input)?, serde_json::from_str(&record.output)?);
             let decision = decision_to_wire(experiment, generation, record.revision, &input, &output);
             let arms = decision.arms.iter().map(|arm| view::DecisionArm {

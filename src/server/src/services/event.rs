@@ -33,6 +33,8 @@ impl Events {
         if backlog < limit {
             return Ok(());
         }
+        // It counts whatever there is, but somebody has to say so: refused events do not.
+        self.shared.fold.wake();
         // About the time in which the fold takes in a tenth of what waits, at its slowest.
         let retry_after = Duration::from_millis((limit / 10 / 25).clamp(100, 10_000));
         Err(ServerError::Backlog { backlog, limit, retry_after })

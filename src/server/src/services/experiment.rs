@@ -5,7 +5,7 @@ use std::sync::Arc;
 use inroad_assignment::experiment::{Cause, ChangeError};
 use inroad_assignment::{Arm, Definition, Experiment, ExperimentKey, Salt, Target, Timestamp, Width};
 use inroad_policy::{Decision, PointsCache, TickInput};
-use inroad_store::{DecisionRecord, Page};
+use inroad_store::{DecisionRecord, Page, StoredDecision};
 use inroad_wire::definition::{definition_from_wire, experiment_to_wire};
 use inroad_wire::revision::revision_to_wire;
 use inroad_wire::time::{timestamp_from_wire, timestamp_to_wire};
@@ -15,7 +15,7 @@ use inroad_wire::v1::grow_variation_request::Amount;
 use rand::distr::{Alphanumeric, SampleString};
 use tonic::{Request, Response, Status};
 
-use super::{Shared, actor, bad_token, page_size};
+use super::{Shared, actor, page_before, page_size};
 use crate::catalogue::{By, Entry};
 use crate::error::ServerError;
 use crate::explain::decision_to_wire;
@@ -86,8 +86,7 @@ impl Experiments {
         };
         let generation = entry.experiment.generation_numbered(number).ok_or_else(missing)?;
         let revision = generation.revision(request.revision).ok_or_else(missing)?;
-        let records = self.shared.store.decisions(entry.experiment.definition.key(), number).await?;
-        let record = records.into_iter().find(|record| record.revision == Some(request.revision));
+        let record = self.shared.store.decision(entry.experiment.definition.key(), number, request.revision).await?;
         let mut response = v1::ExplainRevisionResponse {
             revision: Some(revision_to_wire(revision, record.is_some())),
             ..v1::ExplainRevisionResponse::default()
@@ -255,9 +254,9 @@ impl ExperimentService for Experiments {
     async fn conclude_experiment(&self, request: Request<v1::ConcludeExperimentRequest>) -> Answer<v1::Experiment> {
         let actor = actor(&request)?;
         let v1::ConcludeExperimentRequest { key, ship, etag } = request.into_inner();
-        let conclude = |e: &mut Experiment, _| {
+        let conclude = |e: &mut Experiment, now| {
             let arm = if ship.is_empty() { Arm::CONTROL } else { e.arm(&ship)? };
-            Ok(e.conclude(arm)?)
+            Ok(e.conclude(arm, now)?)
         };
         self.change(&key, &etag, &actor, "conclude", conclude).await
     }
@@ -290,10 +289,8 @@ impl ExperimentService for Experiments {
     async fn list_revisions(&self, request: Request<v1::ListRevisionsRequest>) -> Answer<v1::ListRevisionsResponse> {
         let request = request.into_inner();
         let (entry, number) = self.generation(&request.key, request.generation)?;
-        let decided = self.shared.store.decisions(entry.experiment.definition.key(), number).await;
-        let decided: Vec<u32> = decided.map_err(ServerError::from)?.iter().filter_map(|d| d.revision).collect();
         let revisions = entry.experiment.generation_numbered(number).map_or(&[][..], |g| &g.revisions);
-        let revisions = revisions.iter().map(|r| revision_to_wire(r, decided.contains(&r.number))).collect();
+        let revisions = revisions.iter().map(|r| revision_to_wire(r, r.cause == Cause::Policy)).collect();
         Ok(Response::new(v1::ListRevisionsResponse { revisions }))
     }
 
@@ -306,19 +303,21 @@ impl ExperimentService for Experiments {
 
     async fn list_decisions(&self, request: Request<v1::ListDecisionsRequest>) -> Answer<v1::ListDecisionsResponse> {
         let v1::ListDecisionsRequest { key, generation, page_size: size, page_token } = request.into_inner();
-        let limit = page_size(size)?;
-        // A token is how many were shown before: decisions are only ever added, at the other end.
-        let shown = if page_token.is_empty() { 0 } else { page_token.parse::<usize>().map_err(|_| bad_token())? };
+        let (limit, before) = (page_size(size)?, page_before(&page_token)?);
         let (entry, number) = self.generation(&key, generation)?;
-        let records = self.shared.store.decisions(entry.experiment.definition.key(), number).await;
-        let records = records.map_err(ServerError::from)?;
-        let before = records.len().saturating_sub(shown);
-        let decisions = records[before.saturating_sub(limit)..before].iter().rev().map(|record| {
+        // One more tells whether there is another page.
+        let page = Page { before, limit: limit + 1 };
+        let records = self.shared.store.decisions(entry.experiment.definition.key(), number, page).await;
+        let mut records = records.map_err(ServerError::from)?;
+        let more = records.len() > limit;
+        records.truncate(limit);
+        let decisions = records.iter().map(|StoredDecision { record, .. }| {
             let (input, output) = (serde_json::from_str(&record.input)?, serde_json::from_str(&record.output)?);
             Ok(decision_to_wire(&entry.experiment, number, record.revision, &input, &output))
         });
         let decisions = decisions.collect::<Result<Vec<_>, ServerError>>()?;
-        let next_page_token = if before > limit { (shown + limit).to_string() } else { String::new() };
+        let last = records.last().filter(|_| more);
+        let next_page_token = last.map(|decision| decision.id.to_string()).unwrap_or_default();
         Ok(Response::new(v1::ListDecisionsResponse { decisions, next_page_token }))
     }
 
@@ -327,8 +326,7 @@ impl ExperimentService for Experiments {
         request: Request<v1::ListAuditEntriesRequest>,
     ) -> Answer<v1::ListAuditEntriesResponse> {
         let v1::ListAuditEntriesRequest { key, page_size: size, page_token } = request.into_inner();
-        let limit = page_size(size)?;
-        let before = if page_token.is_empty() { u64::MAX } else { page_token.parse().map_err(|_| bad_token())? };
+        let (limit, before) = (page_size(size)?, page_before(&page_token)?);
         let state = self.shared.catalogue.state();
         let key = if key.is_empty() { None } else { Some(state.get(&key)?.experiment.definition.key().clone()) };
         let page = Page { before, limit };

@@ -84,6 +84,11 @@ fn page_size(asked: u32) -> Result<usize, ServerError> {
     }
 }
 
+/// What a page's token says that the next begins before; everything, without one.
+fn page_before(token: &str) -> Result<u64, ServerError> {
+    if token.is_empty() { Ok(u64::MAX) } else { token.parse().map_err(|_| bad_token()) }
+}
+
 fn bad_token() -> ServerError {
     ServerError::Invalid { field: "page_token", message: "give the token that a page returned".to_owned() }
 }

@@ -35,6 +35,7 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<Copied, StoreError> {
             remove(schema.file)?;
             copy_file(&from.join(schema.file), &unfinished(schema.file), schema)?;
         }
+        name_anew(&unfinished(STATE.file))?;
         look(&unfinished(STATE.file), &unfinished(LOG.file))
     })();
     let copied = made.inspect_err(|_| {
@@ -67,6 +68,19 @@ fn copy_file(from: &Path, to: &Path, schema: Schema) -> Result<(), StoreError> {
         }
     })?;
     File::open(to).and_then(|file| file.sync_all()).map_err(|error| cannot(to, error))
+}
+
+/// A copy is another store from here on. Clients that know more of the one it was made of must not take it for a replica
+/// of that one that lags behind, whose word they would not take: not even for a kill (I8).
+fn name_anew(state: &Path) -> Result<(), StoreError> {
+    let rename = || -> Result<(), StoreError> {
+        let connection = Connection::open_with_flags(state, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.execute("UPDATE meta SET value = lower(hex(randomblob(16))) WHERE key = 'store_id'", [])?;
+        connection.close().map_err(|(_, error)| error)?;
+        Ok(())
+    };
+    rename().map_err(|error| error.located(state))?;
+    File::open(state).and_then(|file| file.sync_all()).map_err(|error| cannot(state, error))
 }
 
 fn cannot(to: &Path, why: impl std::fmt::Display) -> StoreError {

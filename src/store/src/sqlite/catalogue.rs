@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use inroad_assignment::experiment::{Alert, Kills};
-use inroad_assignment::{Definition, Experiment, ExperimentKey, Generation, Revision, Salt, Status, Switch, Timestamp};
+use inroad_assignment::{
+    Definition, Ending, Experiment, ExperimentKey, Generation, Revision, Salt, Status, Switch, Timestamp,
+};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 
-use super::rows::{bound, damaged};
-use crate::catalogue::{AuditEntry, Change, DecisionRecord, Page, Stored};
+use super::rows::{arm, bound, damaged};
+use crate::catalogue::{AuditEntry, Change, DecisionRecord, Page, Stored, StoredDecision};
 use crate::error::StoreError;
 
 /// What of an experiment is written anew with each change of it.
@@ -21,6 +23,7 @@ struct BodyOut<'a> {
     manual_now: Option<Timestamp>,
     created_at: Timestamp,
     last_growth_at: Option<Timestamp>,
+    last_tick_at: Option<Timestamp>,
     alerts: &'a [Alert],
     /// For the audit log only: the rows of the history have it too, but not as it was.
     line: Line,
@@ -57,6 +60,8 @@ struct Body {
     manual_now: Option<Timestamp>,
     created_at: Timestamp,
     last_growth_at: Option<Timestamp>,
+    #[serde(default)]
+    last_tick_at: Option<Timestamp>,
     #[serde(default)]
     alerts: Vec<Alert>,
 }
@@ -123,6 +128,7 @@ pub(crate) fn commit(connection: &mut Connection, change: &Change) -> Result<u64
         manual_now: experiment.manual_now,
         created_at: experiment.created_at,
         last_growth_at: experiment.last_growth_at,
+        last_tick_at: experiment.last_tick_at,
         alerts: &experiment.alerts,
         line: Line::of(experiment),
     })?;
@@ -154,7 +160,7 @@ pub(crate) fn commit(connection: &mut Connection, change: &Change) -> Result<u64
     Ok(version as u64)
 }
 
-/// Adds the generations, revisions and switches that are not on disk yet, and refuses what I2 forbids.
+/// Adds the generations, revisions, switches and endings that are not on disk yet, and refuses what I2 forbids.
 fn add_history(transaction: &Transaction<'_>, id: i64, experiment: &Experiment) -> Result<(), StoreError> {
     let count = |sql: &str, number: u32| -> rusqlite::Result<usize> {
         let mut statement = transaction.prepare_cached(sql)?;
@@ -166,12 +172,13 @@ fn add_history(transaction: &Transaction<'_>, id: i64, experiment: &Experiment) 
     if stored > experiment.generations.len() {
         return Err(shortened());
     }
-    // Kills are thrown in the newest generation only, and so are revisions made: none before it can have grown.
+    // Kills are thrown in the newest generation only, and so are revisions made; and it ends with the next one's start:
+    // none before it can have grown.
     for (number, generation) in (1u32..).zip(&experiment.generations).skip(stored.saturating_sub(1)) {
         if generation.number != number {
             return Err(shortened());
         }
-        let (mut revisions, mut switches) = (0, 0);
+        let (mut revisions, mut switches, mut endings) = (0, 0, 0);
         if number as usize > stored {
             let row = params![id, number, generation.salt.as_str(), generation.started_at.as_micros()];
             transaction.prepare_cached("INSERT INTO generation VALUES (?1, ?2, ?3, ?4)")?.execute(row)?;
@@ -179,8 +186,10 @@ fn add_history(transaction: &Transaction<'_>, id: i64, experiment: &Experiment) 
             let of = "WHERE experiment_id = ?1 AND generation = ?2";
             revisions = count(&format!("SELECT count(*) FROM revision {of}"), number)?;
             switches = count(&format!("SELECT count(*) FROM switch {of}"), number)?;
+            endings = count(&format!("SELECT count(*) FROM ending {of}"), number)?;
         }
-        if revisions > generation.revisions.len() || switches > generation.switches.len() {
+        let grown = revisions <= generation.revisions.len() && switches <= generation.switches.len();
+        if !grown || endings > generation.endings.len() {
             return Err(shortened());
         }
         add_revisions(transaction, id, key, generation, revisions)?;
@@ -188,6 +197,11 @@ fn add_history(transaction: &Transaction<'_>, id: i64, experiment: &Experiment) 
         for (at, switch) in (1i64..).zip(&generation.switches).skip(switches) {
             let target = to_json(&switch.target)?;
             insert.execute(params![id, number, at, switch.at.as_micros(), target, switch.killed])?;
+        }
+        let mut insert = transaction.prepare_cached("INSERT INTO ending VALUES (?1, ?2, ?3, ?4, ?5)")?;
+        for (at, ending) in (1i64..).zip(&generation.endings).skip(endings) {
+            let shipped = ending.shipped.map(|arm| arm.index() as i64);
+            insert.execute(params![id, number, at, ending.at.as_micros(), shipped])?;
         }
     }
     Ok(())
@@ -240,6 +254,8 @@ pub(crate) fn load(connection: &mut Connection) -> Result<(u64, Vec<Stored>), St
             manual_now: body.manual_now,
             created_at: body.created_at,
             last_growth_at: body.last_growth_at,
+            // Before there was a difference, each tick was a chance to grow.
+            last_tick_at: body.last_tick_at.or(body.last_growth_at),
             alerts: body.alerts,
         });
         all.push(Stored { version: row.get::<_, i64>(1)? as u64, experiment });
@@ -264,6 +280,11 @@ fn generations(connection: &Connection) -> Result<HashMap<i64, Vec<Generation>>,
         let target = from_json("switch.target", &row.get::<_, String>(3)?)?;
         Ok(Switch { at: Timestamp::from_micros(row.get(2)?), target, killed: row.get(4)? })
     })?;
+    let sql = "SELECT experiment_id, generation, at, shipped FROM ending ORDER BY 1, 2, number";
+    let mut endings = grouped(connection, sql, |row| {
+        let shipped = row.get::<_, Option<i64>>(3)?.map(arm).transpose()?;
+        Ok(Ending { at: Timestamp::from_micros(row.get(2)?), shipped })
+    })?;
     let mut generations: HashMap<i64, Vec<Generation>> = HashMap::new();
     let sql = "SELECT experiment_id, number, salt, started_at FROM generation ORDER BY 1, 2";
     let mut statement = connection.prepare(sql)?;
@@ -277,6 +298,7 @@ fn generations(connection: &Connection) -> Result<HashMap<i64, Vec<Generation>>,
             started_at: Timestamp::from_micros(row.get(3)?),
             revisions: revisions.remove(&(id, number)).unwrap_or_default(),
             switches: switches.remove(&(id, number)).unwrap_or_default(),
+            endings: endings.remove(&(id, number)).unwrap_or_default(),
         });
     }
     Ok(generations)
@@ -329,15 +351,41 @@ pub(crate) fn audit(connection: &Connection, key: Option<&str>, page: Page) -> R
     Ok(entries)
 }
 
-/// Decisions on one generation, oldest first.
-pub(crate) fn decisions(connection: &Connection, key: &str, number: u32) -> Result<Vec<DecisionRecord>, StoreError> {
+/// Decisions on one generation, newest first.
+pub(crate) fn decisions(
+    connection: &Connection,
+    key: &str,
+    number: u32,
+    page: Page,
+) -> Result<Vec<StoredDecision>, StoreError> {
     let Some(id) = id_of(connection, key)? else { return Ok(Vec::new()) };
-    let mut statement = connection.prepare_cached(
-        "SELECT at, revision, input, output FROM decision WHERE experiment_id = ?1 AND generation = ?2 ORDER BY id",
-    )?;
-    let rows = statement.query_map(params![id, number], |row| {
-        let at = Timestamp::from_micros(row.get(0)?);
-        Ok(DecisionRecord { generation: number, at, revision: row.get(1)?, input: row.get(2)?, output: row.get(3)? })
-    })?;
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {DECISION} FROM decision WHERE experiment_id = ?1 AND generation = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4"
+    ))?;
+    let rows = statement.query_map(params![id, number, bound(page.before), bound(page.limit as u64)], read_decision)?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The decision behind one revision.
+pub(crate) fn decision(
+    connection: &Connection,
+    key: &str,
+    number: u32,
+    revision: u32,
+) -> Result<Option<DecisionRecord>, StoreError> {
+    let Some(id) = id_of(connection, key)? else { return Ok(None) };
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {DECISION} FROM decision WHERE experiment_id = ?1 AND generation = ?2 AND revision = ?3"
+    ))?;
+    let found = statement.query_row(params![id, number, revision], read_decision).optional()?;
+    Ok(found.map(|decision| decision.record))
+}
+
+const DECISION: &str = "id, generation, at, revision, input, output";
+
+fn read_decision(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredDecision> {
+    let at = Timestamp::from_micros(row.get(2)?);
+    let (generation, revision) = (row.get(1)?, row.get(3)?);
+    let record = DecisionRecord { generation, at, revision, input: row.get(4)?, output: row.get(5)? };
+    Ok(StoredDecision { id: row.get::<_, i64>(0)? as u64, record })
 }

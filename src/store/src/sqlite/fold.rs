@@ -33,8 +33,8 @@ pub(crate) struct Fold {
     pub(super) slots: Slots,
     memory: Memory,
     log: Connection,
-    /// The most events of one step.
-    step: usize,
+    /// The most events of one step, and the most units that one counts again.
+    pub(super) step: usize,
     /// Whether something was learnt that the counts do not know yet.
     is_behind: bool,
     unchecked: usize,
@@ -112,8 +112,12 @@ impl Fold {
         self.is_behind |= shared.writer.with(|connection| self.slots.learn(connection, experiments))?;
         if self.is_behind {
             // Stays so if this fails: the same catalogue is not learnt twice, and no event may be counted before it.
-            changed += self.apply_history(shared)?;
-            self.is_behind = false;
+            let applied = self.apply_history(shared)?;
+            changed += applied.units;
+            self.is_behind = !applied.done;
+        }
+        if self.is_behind {
+            return Ok(FoldStep { events: 0, changed, folded: after, behind: true });
         }
         let limit = limit.min(self.step);
         let mut scanned = scan(&self.log, after, limit, &self.slots, &self.memory, true)?;
@@ -122,13 +126,17 @@ impl Fold {
             let (_, stored) = shared.readers.with(catalogue::load)?;
             let all = Arc::new(stored.into_iter().map(|s| s.experiment).collect());
             self.is_behind |= shared.writer.with(|connection| self.slots.learn(connection, &all))?;
-            changed += self.apply_history(shared)?;
-            self.is_behind = false;
+            let applied = self.apply_history(shared)?;
+            changed += applied.units;
+            self.is_behind = !applied.done;
+            if self.is_behind {
+                return Ok(FoldStep { events: 0, changed, folded: after, behind: true });
+            }
             scanned = scan(&self.log, after, limit, &self.slots, &self.memory, false)?;
         }
         if scanned.events == 0 {
             self.checkpoint(shared, 1)?;
-            return Ok(FoldStep { events: 0, changed, folded: after });
+            return Ok(FoldStep { events: 0, changed, folded: after, behind: false });
         }
         let (events, last) = (scanned.events, scanned.last);
         let mut known = Vec::new();
@@ -141,7 +149,7 @@ impl Fold {
         }
         self.unchecked += changes.units.len() + changes.outcomes.len();
         self.checkpoint(shared, CHECKPOINT_ROWS)?;
-        Ok(FoldStep { events, changed, folded: last })
+        Ok(FoldStep { events, changed, folded: last, behind: false })
     }
 
     /// Compares what was read with what is known. `known` gets the records that were looked up and did not change.
@@ -285,19 +293,15 @@ impl Fold {
                 put_unit(&transaction, self.slots.get(written.slot)?, &written.row, written.is_new)?;
             }
             let mut memory = shared.tallies.write();
-            let mut kept = Vec::with_capacity(changes.deltas.len());
-            for (index, delta) in &changes.deltas {
-                kept.push((*index, memory.put(&transaction, self.slots.get(*index)?, delta)?));
-            }
+            let put = |(index, delta): (&SlotIndex, _)| memory.put(&transaction, self.slots.get(*index)?, delta);
+            let put = changes.deltas.iter().map(put).collect::<Result<Vec<_>, _>>()?;
             if let Some(last) = last {
                 transaction
                     .prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'folded'")?
                     .execute([last as i64])?;
             }
             transaction.commit()?;
-            for (index, kept) in kept {
-                memory.keep(self.slots.get(index)?, kept);
-            }
+            put.into_iter().for_each(|put| memory.keep(put));
             if let Some(last) = last {
                 shared.folded.store(last, Ordering::Release);
             }

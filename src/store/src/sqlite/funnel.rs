@@ -94,10 +94,12 @@ pub(super) fn funnel(source: Source<'_>, question: &FunnelQuestion) -> Result<Fu
     else {
         return Ok(FunnelCounts { folded, tally: FunnelTally::new(arms) });
     };
+    // Nobody is drawn after the end, and whoever saw a variation may see another.
+    let range = TimeRange { to: generation.ended_at().map_or(range.to, |end| end.min(range.to)), ..*range };
     let task = Task {
         experiment_id,
         generation: *number,
-        range: *range,
+        range,
         history: History::new(definition, generation),
         stays: Stays::new(generation, range.to),
         events,

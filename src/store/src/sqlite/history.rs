@@ -1,65 +1,88 @@
 //! What was served changes after units were counted: revisions take slices, kills and restores change what a stretch
-//! serves, a metric is added. Then the units whose part may differ are counted again: those of the slices and of no
-//! others, which is what records are keyed by the line for.
+//! serves, a generation ends, a metric is added. Then the units whose part may differ are counted again: those of the slices and of no
+//! others, which is what records are keyed by the line for. That goes piece by piece, each in a transaction of its own,
+//! so that a kill never waits for more than one of them, and whoever starts again goes on where it stopped.
 
 use inroad_assignment::{Arm, Digest, Generation, Target, Timestamp};
-use inroad_policy::attribution::{History, known_up_to, settled, watched};
+use inroad_policy::attribution::{History, settled, watched};
 
 use super::fold::{BREATH, Changes, Fold, Shared};
 use super::slots::{Slot, SlotIndex};
-use super::tallies::{Applied, Delta};
+use super::tallies::{Applied, Delta, Known, Recount};
 use super::units::{UnitRow, outcomes_of, stretch};
 use crate::error::StoreError;
 
 /// A stretch of the line: first and last digest.
 type Stretch = (Digest, Digest);
 
+/// How far the counts were brought.
+pub(super) struct AppliedHistory {
+    /// How many units were counted again.
+    pub(super) units: usize,
+    /// Whether all is known now.
+    pub(super) done: bool,
+}
+
 impl Fold {
-    /// Brings the counts of every generation up to what is known of its history; gives how many were behind.
-    pub(super) fn apply_history(&mut self, shared: Shared<'_>) -> Result<usize, StoreError> {
-        let mut behind = 0;
+    /// Brings the counts of every generation up to what is known of its history, as far as one step may go.
+    pub(super) fn apply_history(&mut self, shared: Shared<'_>) -> Result<AppliedHistory, StoreError> {
+        let mut units = 0;
         for (index, slot) in self.slots.all() {
-            let kept = shared.tallies.get(shared.readers, slot.key(), slot.number)?;
-            let now = Applied::all_of(slot)?;
-            if let Some(applied) = kept.applied.filter(|applied| *applied != now) {
-                let latest = kept.latest_exposure;
-                drop(kept);
-                let changes = self.recount(shared, (index, slot), applied, latest)?;
-                self.write(shared, &changes, None)?;
-                behind += 1;
+            while let Some(known) = shared.tallies.get(shared.readers, slot.key(), slot.number)?.known {
+                if known == (Known { applied: Applied::all_of(slot)?, recount: None }) {
+                    break;
+                }
+                if units >= self.step {
+                    return Ok(AppliedHistory { units, done: false });
+                }
+                units += self.recount(shared, (index, slot), self.step - units)?;
             }
         }
-        Ok(behind)
+        Ok(AppliedHistory { units, done: true })
     }
 
+    /// Counts at most `limit` units of one generation again, and writes down how far that came. Gives how many they were.
     fn recount(
         &self,
         shared: Shared<'_>,
         (index, slot): (SlotIndex, &Slot),
-        applied: Applied,
-        latest: Timestamp,
-    ) -> Result<Changes, StoreError> {
-        let generation = slot.generation()?;
-        let before = known_up_to(generation, applied.revisions, applied.switches);
-        let new = slot.history()?;
-        let mut old = History::new(&slot.experiment.definition, &before).with_metrics(applied.metrics);
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        let kept = shared.tallies.get(shared.readers, slot.key(), slot.number)?;
+        let (Some(known), latest) = (kept.known, kept.latest_exposure) else { return Ok(0) };
+        drop(kept);
+        // What was begun is brought to its end first, whatever has happened since.
+        let begun = known.recount.map_or_else(|| Applied::all_of(slot).map(|to| Recount { to, from: line().0 }), Ok)?;
+        let (applied, to) = (known.applied, begun.to);
+        let (before, generation) = (applied.of(slot.generation()?), to.of(slot.generation()?));
+        let definition = &slot.experiment.definition;
+        let mut old = History::new(definition, &before).with_metrics(applied.metrics);
         if !applied.early {
             old = old.without_early();
         }
-        let added = new.metrics.len() > applied.metrics;
-        let stretches = if added || !applied.early { vec![line()] } else { touched(generation, applied, latest) };
-        let (mut rows, mut delta) = (Vec::new(), Delta::default());
-        for (mut from, to) in stretches {
+        let new = History::new(definition, &generation).with_metrics(to.metrics);
+        let added = to.metrics > applied.metrics;
+        let everywhere = added || !applied.early || to.endings > applied.endings;
+        let stretches = if everywhere { vec![line()] } else { touched(&generation, applied, latest) };
+        let mut delta = Delta::default();
+        let (mut rows, mut counted, mut next) = (Vec::new(), 0, None);
+        'line: for (first, last) in stretches.into_iter().filter(|(_, last)| *last >= begun.from) {
+            let mut from = first.max(begun.from);
             loop {
+                if counted >= limit {
+                    next = Some(from);
+                    break 'line;
+                }
+                let breath = BREATH.min(limit - counted);
                 let units = shared.writer.read(|connection| {
-                    let units = stretch(connection, slot, (from, to), BREATH)?;
+                    let units = stretch(connection, slot, (from, last), breath)?;
                     let outcomes = |unit: &UnitRow| {
                         if added { outcomes_of(connection, &unit.unit) } else { Ok(Vec::new()) }
                     };
                     units.into_iter().map(|unit| outcomes(&unit).map(|o| (unit, o))).collect::<Result<Vec<_>, _>>()
                 })?;
-                let last = units.last().map(|(unit, _)| unit.digest);
-                let full = units.len() == BREATH;
+                counted += units.len();
+                let reached = units.last().filter(|_| units.len() == breath).and_then(|(unit, _)| after(unit.digest));
                 for (unit, outcomes) in units {
                     let (point, tally) = (unit.digest.point(), &mut delta.tally);
                     let flags = settled(&unit.record, point, old, |key, cell| tally.sub_cell(key, &cell));
@@ -76,13 +99,21 @@ impl Fold {
                         rows.push(UnitRow { record, ..unit });
                     }
                 }
-                match last.and_then(after) {
-                    Some(next) if full => from = next,
+                match reached {
+                    Some(reached) if reached <= last => from = reached,
                     _ => break,
                 }
             }
         }
-        Ok(Changes::of_history(index, rows, delta))
+        delta.learnt = Some((
+            known,
+            match next {
+                Some(from) => Known { applied, recount: Some(Recount { to, from }) },
+                None => Known { applied: to, recount: None },
+            },
+        ));
+        self.write(shared, &Changes::of_history(index, rows, delta), None)?;
+        Ok(counted)
     }
 }
 

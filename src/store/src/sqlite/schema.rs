@@ -14,7 +14,8 @@ pub(crate) struct Schema {
 }
 
 /// Catalogue and counts. "InrS".
-pub(crate) const STATE: Schema = Schema { file: "inroad.db", application_id: 0x496e_7253, steps: &[STATE_1, STATE_2] };
+pub(crate) const STATE: Schema =
+    Schema { file: "inroad.db", application_id: 0x496e_7253, steps: &[STATE_1, STATE_2, STATE_3] };
 /// The log. "InrL".
 pub(crate) const LOG: Schema = Schema { file: "log.db", application_id: 0x496e_724c, steps: &[LOG_1] };
 
@@ -84,6 +85,19 @@ CREATE TABLE tally (
 const STATE_2: &str = "
 ALTER TABLE tally ADD COLUMN early INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE counted ADD COLUMN early INTEGER NOT NULL DEFAULT 0;
+";
+
+/// Endings of generations, which count as history; those from before were not written down, and have none. A recount that
+/// goes piece by piece keeps what it counts up to, and the digest it goes on from.
+const STATE_3: &str = "
+CREATE TABLE ending (
+    experiment_id INTEGER NOT NULL, generation INTEGER NOT NULL, number INTEGER NOT NULL,
+    at INTEGER NOT NULL, shipped INTEGER,
+    PRIMARY KEY (experiment_id, generation, number)
+) STRICT, WITHOUT ROWID;
+ALTER TABLE counted ADD COLUMN endings INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counted ADD COLUMN recount_to TEXT;
+ALTER TABLE counted ADD COLUMN recount_from BLOB;
 ";
 
 /// One row an event. An exposure has `experiment` to `context`, an outcome `units` to `clock`; the rest is NULL.

@@ -152,9 +152,9 @@ impl Slots {
 /// Whether `this` is an earlier state of an experiment than `that`.
 fn is_behind(this: &Experiment, that: &Experiment) -> bool {
     let progress = |e: &Experiment| {
-        let last = e.generation().map_or((0, 0), |g| (g.revisions.len(), g.switches.len()));
-        (e.generations.len(), last.0, last.1, e.definition.metrics().len())
+        let last = e.generation().map_or((0, 0, 0), |g| (g.revisions.len(), g.switches.len(), g.endings.len()));
+        (e.generations.len(), [last.0, last.1, last.2, e.definition.metrics().len()])
     };
-    let (this, that) = (progress(this), progress(that));
-    this.0 < that.0 || (this.0 == that.0 && (this.1 < that.1 || this.2 < that.2 || this.3 < that.3))
+    let ((this, known), (that, newest)) = (progress(this), progress(that));
+    this < that || (this == that && known.iter().zip(newest).any(|(known, newest)| *known < newest))
 }

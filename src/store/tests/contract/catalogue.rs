@@ -38,7 +38,7 @@ pub async fn what_was_committed_is_read_again(place: Place) {
     experiment.advance_clock(at(31)).unwrap();
     experiment.grow(&[(arm(1), share(0.1))], Cause::Grown, at(31), at(31)).unwrap();
     version = store.commit(change(&experiment, Some(version), "restart")).await.unwrap();
-    experiment.conclude(Arm::CONTROL).unwrap();
+    experiment.conclude(Arm::CONTROL, at(50)).unwrap();
     store.commit(change(&experiment, Some(version), "conclude")).await.unwrap();
     assert_eq!(*store.load().await.unwrap().1[0].experiment, experiment);
     drop(store);
@@ -131,9 +131,17 @@ pub async fn decisions_are_kept_to_the_bit(place: Place) {
             inroad_store::Change { decision: Some(decision.clone()), ..change(&experiment, Some(version), "tick") };
         version = store.commit(change).await.unwrap();
     }
-    assert_eq!(store.decisions(&key("a"), 1).await.unwrap(), made);
-    assert_eq!(store.decisions(&key("a"), 2).await.unwrap(), []);
-    assert_eq!(store.decisions(&key("nobody"), 1).await.unwrap(), []);
+    let listed = store.decisions(&key("a"), 1, FIRST).await.unwrap();
+    assert!(listed.iter().map(|decision| &decision.record).eq(made.iter().rev()));
+    assert!(listed.windows(2).all(|pair| pair[0].id > pair[1].id));
+    let page = Page { before: listed[0].id, limit: 1 };
+    assert_eq!(store.decisions(&key("a"), 1, page).await.unwrap(), listed[1..2]);
+    assert_eq!(store.decisions(&key("a"), 2, FIRST).await.unwrap(), []);
+    assert_eq!(store.decisions(&key("nobody"), 1, FIRST).await.unwrap(), []);
+    assert_eq!(store.decision(&key("a"), 1, 2).await.unwrap().as_ref(), Some(&made[1]));
+    for (experiment, generation, revision) in [("a", 1, 1), ("a", 2, 2), ("nobody", 1, 2)] {
+        assert_eq!(store.decision(&key(experiment), generation, revision).await.unwrap(), None);
+    }
 }
 
 pub async fn concurrent_changes_lose_nothing(place: Place) {

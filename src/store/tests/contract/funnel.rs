@@ -15,7 +15,7 @@ const ALL: TimeRange = TimeRange { from: Timestamp::MIN, to: Timestamp::MAX };
 
 async fn fold_all(store: &dyn Store, experiments: &[Experiment], limit: usize) {
     let known = Arc::new(experiments.iter().cloned().map(Arc::new).collect::<Vec<_>>());
-    while store.fold(Arc::clone(&known), limit).await.unwrap().events > 0 {}
+    while store.fold(Arc::clone(&known), limit).await.unwrap().goes_on() {}
 }
 
 fn question(experiment: &Experiment, generation: u32, steps: &[&str], range: TimeRange) -> FunnelQuestion {
@@ -34,6 +34,8 @@ fn oracle(
     steps: &[&str],
     range: TimeRange,
 ) -> FunnelTally {
+    let end = generation.endings.iter().map(|ending| ending.at).min();
+    let range = TimeRange { to: range.to.min(end.unwrap_or(Timestamp::MAX)), ..range };
     let definition = &experiment.definition;
     let clock = if experiment.manual_now.is_some() { definition.key().as_str() } else { "" };
     let mut shown: BTreeMap<&str, BTreeMap<Arm, (Timestamp, u32)>> = BTreeMap::new();

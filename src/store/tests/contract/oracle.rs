@@ -74,10 +74,12 @@ fn count_unit(
         };
         let ours = within(&metric.event);
         let cell = counts.cells.entry(epoch(index)).or_default();
+        let ended = generation.endings.first().is_some_and(|ending| ending.at <= t0);
         let instants =
             generation.revisions.iter().map(|r| r.effective_at).chain(generation.switches.iter().map(|s| s.at));
+        let instants = instants.chain(generation.endings.iter().map(|e| e.at));
         let mut instants = instants.filter(|at| *at >= t0 && *at < end).chain([t0]);
-        if instants.all(|at| served(generation, point, at) == arm0) {
+        if !ended && instants.all(|at| served(generation, point, at) == Some(arm0)) {
             let sum: i128 = ours.iter().sum();
             let (x, y) = match &metric.kind {
                 MetricKind::Conversion => (if ours.is_empty() { 0 } else { 1_000_000 }, 0),
@@ -123,10 +125,14 @@ fn in_effect(generation: &Generation, at: Timestamp) -> u32 {
     generation.revisions.iter().rfind(|r| r.effective_at <= at).map_or(1, |r| r.number)
 }
 
-fn served(generation: &Generation, point: Point, at: Timestamp) -> Arm {
+/// Nobody knows where another generation places the unit.
+fn served(generation: &Generation, point: Point, at: Timestamp) -> Option<Arm> {
     let number = in_effect(generation, at);
     let allocation = &generation.revisions.iter().find(|r| r.number == number).unwrap().allocation;
-    let owner = allocation.buckets().filter(|bucket| bucket.start <= point).last().unwrap().owner;
+    let mut owner = allocation.buckets().filter(|bucket| bucket.start <= point).last().unwrap().owner;
+    for ending in generation.endings.iter().filter(|ending| ending.at <= at) {
+        owner = ending.shipped?;
+    }
     let mut killed = BTreeSet::new();
     let mut everything = false;
     for switch in generation.switches.iter().filter(|s| s.at <= at) {
@@ -136,5 +142,5 @@ fn served(generation: &Generation, point: Point, at: Timestamp) -> Arm {
             inroad_assignment::Target::Variation(arm) => drop(killed.remove(&arm)),
         }
     }
-    if everything || killed.contains(&owner) { Arm::CONTROL } else { owner }
+    Some(if everything || killed.contains(&owner) { Arm::CONTROL } else { owner })
 }

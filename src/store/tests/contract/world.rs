@@ -122,7 +122,7 @@ pub fn mishap(experiment: &mut Experiment, now: i64, chance: &mut Chance) {
     let any = arm(1 + chance.below(arms - 1) as usize);
     let lead = at(now + chance.below(40) as i64);
     // What is refused changes nothing, and is as good an outcome here as any.
-    match chance.below(10) {
+    match chance.below(11) {
         0..4 => {
             let width = share(0.01 + chance.below(15) as f64 / 100.0);
             drop(experiment.grow(&[(any, width)], Cause::Grown, at(now), lead));
@@ -137,6 +137,7 @@ pub fn mishap(experiment: &mut Experiment, now: i64, chance: &mut Chance) {
             let variations = experiment.definition.variations().len() - 1 + chance.below(2) as usize;
             drop(experiment.update(definition(&key, manual, metrics, variations.min(5)), at(now), lead));
         }
+        9 if chance.once_in(3) => drop(experiment.conclude(arm(chance.below(arms) as usize), at(now))),
         _ if chance.once_in(4) => {
             let salt = Salt::parse(&format!("salt{}", chance.below(100))).unwrap();
             drop(experiment.restart(at(now), salt));

@@ -167,6 +167,7 @@ fn generation(switches: Vec<Switch>) -> Generation {
             revision(3, 200, [1, 1, 1, 2, 2, 2, 0, 0]),
         ],
         switches,
+        endings: vec![],
     }
 }
 
