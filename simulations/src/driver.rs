@@ -8,8 +8,8 @@ use inroad_assignment::definition::Direction;
 use inroad_assignment::document::{MetricDoc, PolicyDoc, VariationDoc};
 use inroad_assignment::experiment::Cause;
 use inroad_assignment::{
-    Allocation, Arm, Bucket, Definition, DefinitionDoc, Experiment, Kills, MetricKind, Payload, Point, Salt, Target,
-    ThompsonSettings, Timestamp, Width,
+    Allocation, Arm, Bucket, Definition, DefinitionDoc, Experiment, GrowthRule, Kills, MetricKind, Payload, Point,
+    Salt, Target, ThompsonSettings, Timestamp, Width,
 };
 use inroad_policy::{Better, EpochTally, Measure, Scope, TickInput};
 
@@ -186,14 +186,35 @@ impl Driver {
             Mind::Still | Mind::Reference if tick < self.ticks_per_day => return Ok(Change::default()),
             Mind::Still | Mind::Reference => {
                 let belief = self.belief(judge, tick, epochs)?;
-                Change { winner: belief.winner(), belief: Some(belief), ..Change::default() }
+                let winner = belief.winner();
+                let ready = match winner {
+                    Some(_) if self.spec.ship => self.ready(judge, tick, epochs)?,
+                    _ => None,
+                };
+                Change { winner, ready, belief: Some(belief), ..Change::default() }
             }
         };
         self.take(&mut change)?;
-        if let (true, Some(arm)) = (self.spec.ship, change.winner) {
+        if let (true, Some(arm)) = (self.spec.ship, change.ready) {
             self.shipped = Arm::new(arm);
         }
         Ok(change)
+    }
+
+    /// Whom a person would be prompted to ship where no policy of ours moves anything: by the same rule as elsewhere.
+    fn ready(&self, judge: &mut Judge, tick: u32, epochs: &[EpochTally]) -> Result<Option<usize>, SimulationError> {
+        let settings =
+            ThompsonSettings { rule: GrowthRule::Fixed, kill_probability: 1.0, ..self.spec.settings.clone() };
+        let arms = (0..self.live.len()).filter_map(Arm::new).map(|arm| self.allocation.width_of(arm));
+        let input = TickInput {
+            now: Timestamp::start_of_tick(i64::from(tick), self.tick),
+            seed: self.seed,
+            arms: arms.map(|width| arm_state(width, width, false)).collect(),
+            epochs: epochs.to_vec(),
+            ..blank_input(settings, judge.measure(), Width::ZERO)
+        };
+        let decision = judge.decide(&input)?;
+        Ok(decision.conclude.map(|conclude| conclude.arm).filter(|_| decision.ship.is_some_and(|ship| ship.ready())))
     }
 
     /// Carries over what changed.
@@ -224,21 +245,8 @@ impl Growth {
         let definition = Definition::try_from(declaration(frame, spec))?;
         let mut experiment = Experiment::create(definition, Timestamp::default());
         experiment.start(Timestamp::default(), salt.clone())?;
-        let input = TickInput {
-            now: Timestamp::default(),
-            generation_started_at: Timestamp::default(),
-            last_growth_at: Timestamp::default(),
-            seed,
-            settings: spec.settings.clone(),
-            arms: Vec::new(),
-            floor: experiment.definition.policy().floor(),
-            data_late: false,
-            measure: frame.measure,
-            better: Better::More,
-            scope: Scope::Growth,
-            guardrails: Vec::new(),
-            epochs: Vec::new(),
-        };
+        let floor = experiment.definition.policy().floor();
+        let input = TickInput { seed, ..blank_input(spec.settings.clone(), frame.measure, floor) };
         Ok(Self { experiment, input })
     }
 
@@ -283,6 +291,25 @@ impl Growth {
         }
         let known = input.epochs.len();
         input.epochs.extend_from_slice(&epochs[known..]);
+    }
+}
+
+/// What the policy is asked before anything has happened.
+fn blank_input(settings: ThompsonSettings, measure: Measure, floor: Width) -> TickInput {
+    TickInput {
+        now: Timestamp::default(),
+        generation_started_at: Timestamp::default(),
+        last_growth_at: Timestamp::default(),
+        seed: 0,
+        settings,
+        arms: Vec::new(),
+        floor,
+        data_late: false,
+        measure,
+        better: Better::More,
+        scope: Scope::Growth,
+        guardrails: Vec::new(),
+        epochs: Vec::new(),
     }
 }
 

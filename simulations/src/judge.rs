@@ -58,6 +58,11 @@ impl Judge {
         Self { measure, estimator: Estimator::default(), caches: Vec::new() }
     }
 
+    /// How estimates see the metric.
+    pub(crate) fn measure(&self) -> Measure {
+        self.measure
+    }
+
     /// E3's posterior under a prior.
     pub(crate) fn posterior(
         &mut self,
@@ -119,5 +124,5 @@ fn cache(caches: &mut Vec<(u32, PointsCache)>, draws_log2: u32) -> &mut PointsCa
 
 /// An arm's state as the policy is told it.
 pub(crate) fn arm_state(owned: Width, foothold: Width, killed: bool) -> ArmState {
-    ArmState { owned, foothold, killed, spared: false }
+    ArmState { owned, foothold, killed, spared: false, harmed: false }
 }

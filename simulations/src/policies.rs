@@ -18,7 +18,8 @@ pub struct PolicyDoc {
     pub name: String,
     /// Which policy it is.
     pub kind: PolicyKind,
-    /// Whether the arm with P(best) ≥ .95 and expected loss ≤ .01 (log scale) gets everything from then on.
+    /// Whether the arm that a person would be prompted to ship (docs/statistics.md), or control where that is to be rolled
+    /// back to, gets everything from then on.
     #[serde(default)]
     pub ship: bool,
     /// The settings of Thompson sampling, as an experiment's `policy` has them; what is missing has its default, and
@@ -71,7 +72,7 @@ pub struct PolicySpec {
     pub name: String,
     /// Which policy it is.
     pub kind: PolicyKind,
-    /// Whether a clear winner gets everything.
+    /// Whether the arm that a person would be prompted to ship gets everything.
     pub ship: bool,
     /// Settings with every default filled in.
     pub settings: ThompsonSettings,

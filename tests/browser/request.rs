@@ -19,7 +19,7 @@ impl Answer {
     }
 }
 
-/// Sends it; a body is a form.
+/// Sends it; a body is a form, unless a header says what it is.
 pub(crate) async fn send(address: SocketAddr, line: &str, headers: &[(&str, &str)], body: &str) -> Answer {
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     let mut request = format!("{line} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
@@ -28,7 +28,10 @@ pub(crate) async fn send(address: SocketAddr, line: &str, headers: &[(&str, &str
     }
     if !body.is_empty() {
         let length = body.len();
-        request += &format!("content-type: application/x-www-form-urlencoded\r\ncontent-length: {length}\r\n");
+        if headers.iter().all(|(name, _)| *name != "content-type") {
+            request += "content-type: application/x-www-form-urlencoded\r\n";
+        }
+        request += &format!("content-length: {length}\r\n");
     }
     stream.write_all(format!("{request}\r\n").as_bytes()).await.expect("it takes the head");
     // A server that has had enough may have closed already; what it said counts.

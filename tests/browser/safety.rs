@@ -190,6 +190,44 @@ async fn what_no_page_of_ours_sent_changes_nothing() {
     assert!(api.get(KEY).await.variations[1].killed);
 }
 
+/// gRPC is on the same port, and a browser sends what any page tells it to any address.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_another_site_makes_no_grpc_call() {
+    let server = server().await;
+    let api = server.api();
+    api.launch(button()).await;
+    let path = "/inroad.v1.ExperimentService/Kill";
+    let message = [&[0x0a, KEY.len() as u8], KEY.as_bytes()].concat();
+    let body = [&[0, 0, 0, 0, message.len() as u8], &message[..]].concat();
+    let killed = async || api.get(KEY).await.killed;
+
+    // Another port is another origin; this page of it has no policy of its own.
+    let elsewhere = Server::start().await;
+    let browser = Browser::open(&elsewhere, "/healthz").await;
+    let fetch = "const [url, bytes, headers, mode] = arguments; return fetch(url, {method: 'POST', mode, headers, \
+        body: new Uint8Array(bytes)}).then(() => 'sent', error => 'refused')";
+    let url = format!("{}{path}", server.url());
+    let send_there = async |kind: &str, mode: &str| {
+        let headers = serde_json::json!({"content-type": kind});
+        let arguments = vec![url.clone().into(), body.clone().into(), headers, mode.into()];
+        browser.evaluate(fetch, arguments).await
+    };
+    assert_eq!(send_there("text/plain", "no-cors").await, "sent", "no browser stops this");
+    assert_eq!(send_there("application/grpc", "cors").await, "refused", "it asks first, and nobody answers");
+    browser.expect_complaint("").await;
+    assert!(!killed().await);
+
+    let text = String::from_utf8(body.clone()).expect("small bytes");
+    let post = format!("POST {path}");
+    let of = async |headers: &[(&str, &str)]| send(server.address, &post, headers, &text).await.code;
+    assert_eq!(of(&[("content-type", "text/plain")]).await, 415);
+    assert_eq!(of(&[("content-type", "application/grpc"), ("origin", "http://evil.example")]).await, 403);
+    assert!(!killed().await);
+    // The same bytes from a program are a call, so that it is the rest that was refused.
+    assert_eq!(of(&[("content-type", "application/grpc")]).await, 200);
+    assert!(killed().await);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_led_elsewhere_and_nothing_too_large_is_taken() {
     let server = server().await;

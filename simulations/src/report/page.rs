@@ -146,7 +146,7 @@ fn told(spec: &PolicySpec, settings: &toml::Table) -> String {
         text += &format!("; shares {}", shares.join(", "));
     }
     if spec.ship {
-        text += "; a clear winner gets everything from then on";
+        text += "; the arm that a person is prompted to ship gets everything from then on";
     }
     if !settings.is_empty() {
         let settings: Vec<String> = settings.iter().map(|(key, value)| format!("{key} = {value}")).collect();

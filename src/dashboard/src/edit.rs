@@ -258,7 +258,7 @@ impl Edit {
                     (self.input("policy.kill_probability", "Kill at, %", "A variation that is worse than control with more than this probability is killed."))
                     (self.input("policy.conclude_probability", "Conclude at, %", "The winner is put before a person when it is this likely best."))
                     (self.choice("policy.rule", "Rule", "How P(best) becomes the share that is deserved.", &rules))
-                    div.field.tick { label { input type="checkbox" name="policy.shadow" checked[self.form.is_on("policy.shadow")]; " Shadow: decide and record, change nothing" } }
+                    div.field.tick { label { input type="checkbox" name="policy.shadow" checked[self.form.is_on("policy.shadow")]; " Shadow: decide and record, change nothing (guardrails act all the same)" } }
                 }
             }
         }

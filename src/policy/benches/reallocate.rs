@@ -61,6 +61,7 @@ fn experiment(lcg: &mut Lcg) -> TickInput {
                 foothold,
                 killed: false,
                 spared: false,
+                harmed: false,
             })
             .collect(),
         floor: Width::from_share(0.05).unwrap_or(Width::ZERO),

@@ -5,7 +5,8 @@
 //!
 //! - P(best)_k = ∫ f_k·∏_{j≠k} F_j
 //! - E[max] = Σ_k ∫ x·f_k·∏_{j≠k} F_j, and the expected loss of k, on the log scale, is ln(E[max]/E[k]). Not as
-//!   ∫ (1 − ∏ F_j): of rates near 0 that is a small difference of large numbers
+//!   ∫ (1 − ∏ F_j): of rates near 0 that is a small difference of large numbers. Where less is better, of the rates
+//!   themselves as well: ln(E[k]/E[min])
 //!
 //! Gauss–Legendre on panels whose edges lie at every arm's quantiles, so that a tiny foothold beside a huge control is
 //! resolved as well; the distribution functions are integrals of the densities over the same nodes, by the spectral
@@ -52,7 +53,8 @@ impl Beta {
 }
 
 /// Compare the live arms, control among them. The posterior that comes beside it says the same of log-lifts, to first
-/// order, for the record. Where less is better, the rates of *not* converting are compared.
+/// order, for the record. Where less is better, the rates of *not* converting are compared; losses are of the rates of
+/// converting either way.
 pub(crate) fn compare_pooled(
     epochs: &[EpochTally],
     live: &[bool],
@@ -70,7 +72,8 @@ pub(crate) fn compare_pooled(
         p_below_control: vec![0.5; arms],
         expected_loss: vec![None; arms],
     };
-    let mut expected_max = 0.0;
+    let rate_at = |x: f64| if better == Better::More { x } else { 1.0 - x };
+    let mut expected_best = 0.0;
     let rule = Rule::new();
     let panels = edges(&betas);
     let mut reached = vec![0.0; arms];
@@ -102,7 +105,7 @@ pub(crate) fn compare_pooled(
                 if live[k] {
                     let best = weight * density[k][i] * before * after[k + 1];
                     comparison.p_best[k] += best;
-                    expected_max += best * (start + half * (1.0 + rule.node[i]));
+                    expected_best += best * rate_at(start + half * (1.0 + rule.node[i]));
                     before *= below[k][i];
                 }
             }
@@ -118,13 +121,13 @@ pub(crate) fn compare_pooled(
     // Somebody is best. Of very many units the densities are known to fewer digits than a loss needs, all alike.
     let certain: f64 = comparison.p_best.iter().sum();
     comparison.p_best.iter_mut().for_each(|p| *p /= certain);
-    expected_max /= certain;
+    expected_best /= certain;
     for k in 1..arms {
         comparison.p_above_control[k] = (comparison.p_above_control[k] - 0.5).clamp(0.0, 1.0);
         comparison.p_below_control[k] = 1.0 - comparison.p_above_control[k];
     }
     for (k, loss) in comparison.expected_loss.iter_mut().enumerate().filter(|(k, _)| live[*k]) {
-        *loss = Some(libm::log(expected_max / betas[k].mean()).max(0.0));
+        *loss = Some((better.sign() * libm::log(expected_best / measured[k].mean())).max(0.0));
     }
     Ok((log_lifts(&measured), comparison))
 }
@@ -203,4 +206,28 @@ fn legendre(x: f64) -> [f64; NODES + 1] {
 fn legendre_with_slope(x: f64) -> (f64, f64) {
     let p = legendre(x);
     (p[NODES], NODES as f64 * (x * p[NODES] - p[NODES - 1]) / (x * x - 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::EpochKey;
+
+    /// Two arms with their conversions of a million.
+    fn losses(better: Better, conversions: [u64; 2]) -> Vec<f64> {
+        let tally = |s| ArmTally { first: 1_000_000, n: 1_000_000, s, ..ArmTally::default() };
+        let epoch = EpochKey { tick: 0, revision: 1 };
+        let epochs = [EpochTally { epoch, arms: conversions.map(tally).to_vec(), shares: Vec::new() }];
+        let (_, comparison) = compare_pooled(&epochs, &[true, true], better).unwrap();
+        comparison.expected_loss.into_iter().flatten().collect()
+    }
+
+    #[test]
+    fn what_is_lost_is_a_share_of_the_rate_whichever_way_is_better() {
+        for (better, conversions) in [(Better::More, [50_000, 55_000]), (Better::Less, [55_000, 50_000])] {
+            let losses = losses(better, conversions);
+            assert!((losses[0] - 1.1_f64.ln()).abs() < 1e-3, "{better:?} {losses:?}");
+            assert!(losses[1] < 1e-9, "{better:?} {losses:?}");
+        }
+    }
 }

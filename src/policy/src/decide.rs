@@ -22,8 +22,8 @@ use crate::growth::{Wants, allowance, steps};
 use crate::opinion::opinion;
 use crate::{
     ArmDecision, BurnIn, BurnInGap, Comparison, Conclude, Decision, EpochTally, Estimator, Freeze, GuardrailDecision,
-    GuardrailQuestion, HoldReason, PointsCache, PolicyError, Posterior, Prior, Scope, Ship, SrmAlarm, TickInput,
-    check_sample_ratio, compare, confidence_sequence, guardrail,
+    GuardrailQuestion, HoldReason, PointsCache, PolicyError, Posterior, Prior, SampleRatio, Scope, Ship, SrmAlarm,
+    TickInput, check_sample_ratio, compare, confidence_sequence, guardrail,
 };
 
 /// Family-wise error of the guardrails, and of putting an arm before a person that is no better than control.
@@ -59,7 +59,8 @@ fn decide_with(
     let arms = input.arms.len();
     let mut live: Vec<bool> = input.arms.iter().map(|arm| !arm.killed).collect();
 
-    let frozen = freeze(input)?;
+    let ratio = check_sample_ratio(arms, &input.epochs, settings.tick, input.now)?;
+    let frozen = freeze(input, &ratio);
     let guardrails = if frozen == Some(Freeze::DataLate) { Vec::new() } else { guard(input, &live)? };
     let stopped = |action| guardrails.iter().filter(move |g: &&GuardrailDecision| g.action >= action).map(|g| g.arm);
     let (posterior, comparison) = judge(input, &live, estimator, points)?;
@@ -92,7 +93,7 @@ fn decide_with(
 
     let free = growing && frozen.is_none() && burn_in.met;
     let conclude = if free { conclude(input, &comparison, &live) } else { None };
-    let ship = conclude.map(|conclude| ship(input, conclude.arm, estimator)).transpose()?;
+    let ship = conclude.map(|conclude| ship(input, conclude.arm, (&guardrails, &ratio), estimator)).transpose()?;
     let steps = if !growing {
         Err(HoldReason::NotDue)
     } else if frozen.is_some() {
@@ -177,11 +178,16 @@ fn risk(input: &TickInput, posterior: &Posterior, comparison: &Comparison, arm: 
 }
 
 /// What a person should wait for before shipping `arm`. Rolling back to control needs a week, and nothing else.
-fn ship(input: &TickInput, arm: usize, estimator: &mut Estimator) -> Result<Ship, PolicyError> {
+fn ship(
+    input: &TickInput,
+    arm: usize,
+    (guardrails, ratio): (&[GuardrailDecision], &SampleRatio),
+    estimator: &mut Estimator,
+) -> Result<Ship, PolicyError> {
     let arms = input.arms.len();
     let full_week = input.now.since(input.generation_started_at) >= WEEK;
     if arm == 0 {
-        return Ok(Ship { full_week, opinions_agree: true, beyond_chance: true });
+        return Ok(Ship { full_week, opinions_agree: true, beyond_chance: true, harmless: true, ratio_sound: true });
     }
     let flat = estimator.fit_only(input.measure, arms, &input.epochs, Prior::Flat, arm)?;
     let opinion = opinion(input.measure, &crate::tallies::in_order(arms, &input.epochs)?, &flat, arm);
@@ -192,16 +198,17 @@ fn ship(input: &TickInput, arm: usize, estimator: &mut Estimator) -> Result<Ship
         full_week,
         opinions_agree: opinion.is_some_and(|opinion| !opinion.disagrees),
         beyond_chance: sequence.is_some_and(|sequence| sequence.low > 0.0),
+        harmless: !input.arms[arm].harmed && guardrails.iter().all(|guard| guard.arm != arm),
+        ratio_sound: ratio.alarm == SrmAlarm::Quiet,
     })
 }
 
-fn freeze(input: &TickInput) -> Result<Option<Freeze>, PolicyError> {
-    let ratio = check_sample_ratio(input.arms.len(), &input.epochs, input.settings.tick, input.now)?;
+fn freeze(input: &TickInput, ratio: &SampleRatio) -> Option<Freeze> {
     if input.data_late {
-        return Ok(Some(Freeze::DataLate));
+        return Some(Freeze::DataLate);
     }
-    Ok((ratio.alarm == SrmAlarm::Freeze)
-        .then_some(Freeze::SampleRatioMismatch { log_evidence: ratio.peak_log_evidence, p_value: ratio.p_value }))
+    (ratio.alarm == SrmAlarm::Freeze)
+        .then_some(Freeze::SampleRatioMismatch { log_evidence: ratio.peak_log_evidence, p_value: ratio.p_value })
 }
 
 fn burn_in(input: &TickInput, live: &[bool]) -> BurnIn {

@@ -21,6 +21,9 @@ pub struct ArmState {
     /// Whether a person restored it after a kill: then no rule kills it again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub spared: bool,
+    /// Whether a guardrail has spoken against it in this generation, whatever it says now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub harmed: bool,
 }
 
 /// Everything that a decision is made from.
@@ -137,7 +140,7 @@ pub struct Decision {
     pub hold: Option<HoldReason>,
 }
 
-/// What speaks for shipping an arm beside its P(best). A person is prompted when all three hold.
+/// What speaks for shipping an arm beside its P(best). A person is prompted when all hold.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Ship {
     /// The generation has seen every day of the week.
@@ -147,13 +150,24 @@ pub struct Ship {
     /// The confidence sequence against control excludes no benefit. Over all arms together, an arm that is no better is
     /// put before a person with a probability of at most 5%, however often one looks.
     pub beyond_chance: bool,
+    /// No guardrail has spoken against it in this generation.
+    #[serde(default = "unheard")]
+    pub harmless: bool,
+    /// Exposures fall as the shares say, as far as the continuous check has ever been able to tell.
+    #[serde(default = "unheard")]
+    pub ratio_sound: bool,
+}
+
+/// What records say of that which was not asked when they were made.
+fn unheard() -> bool {
+    true
 }
 
 impl Ship {
     /// Whether nothing is missing.
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.full_week && self.opinions_agree && self.beyond_chance
+        self.full_week && self.opinions_agree && self.beyond_chance && self.harmless && self.ratio_sound
     }
 }
 

@@ -7,10 +7,10 @@ mod common;
 use std::time::Duration;
 
 use common::{DAY_US, World, apply, fresh, served, share};
-use inroad_assignment::{Timestamp, Width};
+use inroad_assignment::{GuardrailAction, Timestamp, Width};
 use inroad_policy::{
-    ArmTally, BurnInGap, Decider, Decision, EpochKey, EpochTally, Freeze, HoldReason, PointsCache, PolicyError,
-    TickInput, decide,
+    ArmTally, Better, BurnInGap, Decider, Decision, EpochKey, EpochTally, Freeze, GuardedMetric, HoldReason, Measure,
+    PointsCache, PolicyError, TickInput, decide,
 };
 use proptest::prelude::*;
 
@@ -109,8 +109,8 @@ proptest! {
         let days = input.now.since(input.last_growth_at).min(Duration::from_secs(86_400)).as_secs_f64() / 86_400.0;
         prop_assert!(grown(&decision) <= share((cap * days).min(1.0)).get());
         if decision.grows() {
-            // Rounding down loses less than a point per arm.
-            prop_assert!(grown(&decision) + input.arms.len() as u128 >= share(settings.min_step).get());
+            // Rounding down loses less than a point per arm. A cap below the least step grows by the cap.
+            prop_assert!(grown(&decision) + input.arms.len() as u128 >= share(settings.min_step.min(cap)).get());
         }
     }
 
@@ -217,6 +217,73 @@ fn late_data_and_a_sample_ratio_mismatch_freeze_everything() {
     let decision = decided(&input);
     assert!(matches!(decision.frozen, Some(Freeze::SampleRatioMismatch { .. })));
     assert!(decision.kill.is_empty() && decision.hold == Some(HoldReason::Frozen));
+}
+
+#[test]
+fn nobody_is_prompted_to_ship_what_does_harm_or_what_was_counted_wrongly() {
+    let mut input = after_ten_days(&[2000, 2000], &[200, 320]);
+    let ready = |input: &TickInput| {
+        let decision = decided(input);
+        assert_eq!(decision.conclude.unwrap().arm, 1);
+        let ship = decision.ship.unwrap();
+        (ship.harmless, ship.ratio_sound, ship.ready())
+    };
+    assert_eq!(ready(&input), (true, true, true));
+    input.arms[1].harmed = true;
+    assert_eq!(ready(&input), (false, true, false), "a guardrail spoke at another tick");
+    input.arms[1].harmed = false;
+    // Three times as many crashes as control has.
+    let crashes = after_ten_days(&[2000, 2000], &[20, 60]).epochs;
+    input.guardrails = vec![GuardedMetric {
+        metric: "crashes".to_owned(),
+        measure: Measure::Conversion,
+        better: Better::Less,
+        margin: 0.0,
+        action: GuardrailAction::Alert,
+        epochs: crashes,
+    }];
+    assert_eq!(ready(&input), (false, true, false));
+    input.guardrails.clear();
+    let uneven = |first: u64| {
+        let mut input = input.clone();
+        for epoch in &mut input.epochs {
+            epoch.shares = vec![0.5, 0.5];
+            epoch.arms[0].first = first;
+        }
+        input
+    };
+    assert_eq!(ready(&uneven(2000)), (true, true, true));
+    let alarmed = (2001..2200).map(uneven).find(|input| decided(input).ship.is_none_or(|ship| !ship.ratio_sound));
+    assert_eq!(ready(&alarmed.unwrap()), (true, false, false), "an alarm, not yet a freeze");
+    // Rolling back is always safe.
+    let mut worse = after_ten_days(&[2000, 2000], &[320, 200]);
+    worse.arms[1].spared = true;
+    worse.arms[0].harmed = true;
+    assert!(decided(&worse).ship.unwrap().ready());
+}
+
+#[test]
+fn however_short_the_ticks_a_winner_grows_as_fast() {
+    let grown_in_a_day = |ticks: i64| {
+        let mut input = after_ten_days(&[20_000, 20_000], &[2000, 2600]);
+        input.settings.daily_cap_conclude = input.settings.daily_cap;
+        input.settings.tick = Duration::from_secs(86_400 / ticks as u64);
+        input.last_growth_at = input.now;
+        let (before, mut held) = (input.arms[1].owned.share(), 0);
+        for _ in 0..ticks {
+            input.now = Timestamp::from_micros(input.now.as_micros() + DAY_US / ticks);
+            let decision = decided(&input);
+            held += usize::from(decision.hold == Some(HoldReason::Accruing));
+            apply(&mut input, &decision);
+        }
+        (input.arms[1].owned.share() - before, held)
+    };
+    assert!((grown_in_a_day(1).0 - 0.25).abs() < 1e-9);
+    let (hourly, held) = grown_in_a_day(24);
+    assert!((hourly - 0.25).abs() < 1e-9 && held == 0, "{hourly} {held}");
+    // A minute's allowance is far below a revision's worth: it grows every 29th.
+    let (every_minute, held) = grown_in_a_day(1440);
+    assert!(every_minute > 0.245 && every_minute <= 0.25 && held > 1380, "{every_minute} {held}");
 }
 
 #[test]

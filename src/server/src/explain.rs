@@ -49,9 +49,6 @@ pub fn decision_to_wire(
 
 fn summary(input: &TickInput, decision: &Decision, name: &dyn Fn(usize) -> String) -> String {
     let mut said = Vec::new();
-    if input.settings.shadow {
-        said.push("in shadow, nothing is done of what follows".to_owned());
-    }
     for spoken in &decision.guardrails {
         let (arm, metric) = (name(spoken.arm), &spoken.metric);
         let evidence = spoken.log_evidence.exp();
@@ -59,6 +56,9 @@ fn summary(input: &TickInput, decision: &Decision, name: &dyn Fn(usize) -> Strin
             "guardrail {metric}: {arm} does harm (evidence {evidence:.0} to 1); {}",
             done(spoken.action)
         ));
+    }
+    if input.settings.shadow {
+        said.push("in shadow, nothing is done of what the policy says".to_owned());
     }
     for arm in &decision.kill {
         let below = decision.arms.get(*arm).map_or(0.0, |d| 1.0 - d.p_above_control);
@@ -112,6 +112,8 @@ pub fn waits_for(ship: Ship) -> String {
         (ship.full_week, "it has not seen every day of a week"),
         (ship.opinions_agree, "the period-weighted estimate does not agree"),
         (ship.beyond_chance, "chance is not excluded at every look (the confidence sequence holds 0)"),
+        (ship.harmless, "a guardrail says that it does harm"),
+        (ship.ratio_sound, "exposures do not fall as the shares say"),
     ];
     let missing: Vec<&str> = reasons.iter().filter(|(holds, _)| !holds).map(|(_, said)| *said).collect();
     missing.join(" and ")

@@ -18,6 +18,7 @@ pub mod http;
 pub mod ingest;
 pub mod metrics;
 mod pages;
+mod programs;
 pub mod publications;
 pub mod reallocator;
 pub mod recent;
@@ -138,8 +139,13 @@ impl Server {
 fn newest_instant(stored: &[inroad_store::Stored]) -> Timestamp {
     let on_the_wall = stored.iter().filter(|s| s.experiment.manual_now.is_none());
     let generations = on_the_wall.flat_map(|s| &s.experiment.generations);
-    let made =
-        generations.flat_map(|g| g.revisions.iter().map(|r| r.created_at).chain(g.switches.iter().map(|s| s.at)));
+    let made = generations.flat_map(|g| {
+        g.revisions
+            .iter()
+            .map(|r| r.created_at)
+            .chain(g.switches.iter().map(|s| s.at))
+            .chain(g.endings.iter().map(|e| e.at))
+    });
     made.chain(stored.iter().map(|s| s.experiment.created_at)).max().unwrap_or(Timestamp::MIN)
 }
 
@@ -156,8 +162,7 @@ fn listen(
     };
     let fault = |e: tonic_reflection::server::Error| ServerError::Transport(e.to_string());
     let (mut reporter, health) = tonic_health::server::health_reporter();
-    let mut routes = Routes::from(http::routes(Arc::clone(&shared)).merge(pages::routes(Arc::clone(&shared))));
-    routes = routes
+    let calls = Routes::from(axum::Router::new())
         .add_service(health)
         .add_service(reflection(true).0.build_v1().map_err(fault)?)
         .add_service(reflection(false).0.build_v1alpha().map_err(fault)?)
@@ -178,6 +183,9 @@ fn listen(
             ResultServiceServer::new(services::result::Results::new(Arc::clone(&shared)))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
         );
+    let calls = calls.into_axum_router().route_layer(axum::middleware::from_fn(programs::only));
+    let pages = http::routes(Arc::clone(&shared)).merge(pages::routes(Arc::clone(&shared)));
+    let routes = Routes::from(pages.merge(calls));
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = tonic::transport::Server::builder()
         .accept_http1(true)

@@ -27,7 +27,9 @@ pub fn tick_input(
     let arm_state = |(i, variation): (usize, &inroad_assignment::definition::Variation)| {
         let arm = Arm::new(i)?;
         let (owned, foothold) = (allocation.width_of(arm), variation.foothold);
-        Some(ArmState { owned, foothold, killed: experiment.kills.arm(arm), spared: experiment.was_restored(arm) })
+        let harmed = experiment.alerts.iter().any(|alert| alert.arm == arm);
+        let (killed, spared) = (experiment.kills.arm(arm), experiment.was_restored(arm));
+        Some(ArmState { owned, foothold, killed, spared, harmed })
     };
     let metric = experiment.definition.decision_metric();
     let decisive = metric.and_then(|i| experiment.definition.metrics().get(i));

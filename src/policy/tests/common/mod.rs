@@ -51,6 +51,7 @@ pub(crate) fn fresh(arms: usize) -> TickInput {
                 foothold,
                 killed: false,
                 spared: false,
+                harmed: false,
             })
             .collect(),
         floor: share(0.05),
@@ -77,7 +78,7 @@ pub(crate) fn apply(input: &mut TickInput, decision: &Decision) {
         input.arms[k].owned = input.arms[k].owned.checked_add(arm.grow_by).unwrap();
     }
     decision.kill.iter().for_each(|&arm| input.arms[arm].killed = true);
-    if decision.grows() {
+    if decision.had_its_chance() {
         input.last_growth_at = input.now;
     }
 }

@@ -10,7 +10,7 @@ use crate::oracle::{Ledger, problems};
 #[derive(Deserialize)]
 struct Expected {
     p_best: Vec<f64>,
-    /// ln(E[max]/E[k]).
+    /// ln(E[max]/E[k]); where less is better, ln(E[k]/E[min]).
     loss: Vec<Option<f64>>,
     above: Vec<f64>,
 }

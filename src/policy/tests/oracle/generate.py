@@ -178,7 +178,7 @@ def comparison(given, main):
 
 
 def pooled(given, data):
-    """Of Betas, which measure conversions; where less is better, of not converting."""
+    """Of Betas, which measure conversions; where less is better, of not converting. Losses are of converting."""
     n, s = data.units.sum(axis=0), data.s.sum(axis=0)
     parameters = [(int(1 + s), int(1 + n - s)) for n, s in zip(n, s)]
     if given["better"] == "less":
@@ -193,7 +193,11 @@ def pooled(given, data):
     share, loss = [0.0] * len(n), [None] * len(n)
     for at, k in enumerate(alive):
         a, b = parameters[k]
-        share[k], loss[k] = p[at], max(math.log(top * (a + b) / a), 0.0)
+        share[k] = p[at]
+        if given["better"] == "less":
+            loss[k] = max(math.log(b / (a + b) / (1 - top)), 0.0)
+        else:
+            loss[k] = max(math.log(top * (a + b) / a), 0.0)
     above = [0.5]
     for k in range(1, len(n)):
         # The shorter sum of the four that say the same.

@@ -230,7 +230,7 @@ fn policy(policy: &Policy) -> Markup {
             "; results are cut " (every(*tick))
         },
         Policy::Thompson(s) => html! {
-            "Thompson sampling" @if s.shadow { ", in shadow (it changes nothing)" }
+            "Thompson sampling" @if s.shadow { ", in shadow (it changes nothing; guardrails do)" }
             ", deciding " (every(s.tick)) "; control keeps " (number(s.floor, Format::Percent1))
             "; at most " (number(s.daily_cap, Format::Percent0)) " of the line moves in a day"
         },
