@@ -5,7 +5,7 @@ use std::time::Duration;
 use inroad_wire::v1;
 
 use crate::harness::{
-    Api, Server, Setup, conversions, eventually_within, exposure_of, flag, metric, micros, outcome, thompson,
+    Api, Refused, Server, Setup, conversions, eventually_within, exposure_of, flag, metric, micros, outcome, thompson,
 };
 
 const KEY: &str = "bandit";
@@ -65,6 +65,24 @@ async fn reallocating_now_grows_the_better_variation_within_its_cap_and_can_be_r
     let audit = api.audit(KEY).await;
     assert_eq!(audit[0].action, "tick");
     assert_ne!(audit[0].actor, "inroad-policy", "a person asked for it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_experiment_does_not_grow() {
+    let server = Server::start().await;
+    let api = server.api();
+    api.launch(experiment(86_400)).await;
+    visit(&api, 3_000).await;
+    assert_eq!(reallocate(&api).await.decision.expect("a decision").revision, 2);
+    api.kill(KEY, "").await;
+    let request = v1::ReallocateRequest { key: KEY.to_owned() };
+    let refused = Refused::by(api.experiments().reallocate(request).await);
+    assert_eq!((refused.code.as_str(), refused.reason.as_str()), ("FAILED_PRECONDITION", "WRONG_STATE"));
+    assert!(refused.message.contains("restore it first"), "{refused:?}");
+    assert_eq!(api.revisions(KEY).await.len(), 2);
+    api.restore(KEY, "").await;
+    let decision = reallocate(&api).await.decision.expect("a decision");
+    assert_eq!(decision.hold, "BURN_IN", "whoever came before was served something else meanwhile: {decision:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

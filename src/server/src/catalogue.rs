@@ -7,10 +7,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use inroad_assignment::{Experiment, ExperimentKey, ServedExperiment, Snapshot, Timestamp, UnitHasher};
 use inroad_store::{Change, DecisionRecord, Store, StoreError, Stored};
+use inroad_wire::snapshot::served_to_wire;
+use prost::Message;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use crate::clock::WallClock;
+use crate::config::MAX_DECLARED_BYTES;
 use crate::error::ServerError;
+use crate::metrics::Metrics;
 use crate::publications::{Publication, Publications};
 
 /// An experiment with what is kept ready of it.
@@ -61,6 +65,25 @@ impl State {
         self.entries.get(key).ok_or_else(|| ServerError::NotFound(key.chars().take(160).collect()))
     }
 
+    /// Refuses a declaration with which all experiments would no longer fit into the message that a client begins with.
+    fn check_room(&self, declared: &Experiment, limit: usize, now: Timestamp) -> Result<(), ServerError> {
+        let own = served_to_wire(&ServedExperiment::of(declared, 0, now)?).encoded_len();
+        let others = self.snapshot.experiments().filter(|served| served.parts().key != *declared.definition.key());
+        let all = own + others.map(|served| served_to_wire(served).encoded_len()).sum::<usize>();
+        if all <= limit {
+            return Ok(());
+        }
+        let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+        let message = format!(
+            "with its {:.1} MiB all experiments together come to {:.1} MiB, and {:.1} MiB is the most that clients are sent: \
+             shorten payloads, here or elsewhere; large content belongs elsewhere, under an id that the payload names",
+            mib(own),
+            mib(all),
+            mib(limit)
+        );
+        Err(ServerError::Invalid { field: "experiment", message })
+    }
+
     fn with(&self, version: u64, stored: Vec<Stored>, now: Timestamp) -> Result<Self, ServerError> {
         let mut next = self.clone();
         let mut snapshot = Snapshot::clone(&self.snapshot);
@@ -99,13 +122,18 @@ pub struct Catalogue {
     state: ArcSwap<State>,
     published: watch::Sender<Arc<State>>,
     publications: Arc<Publications>,
+    metrics: Arc<Metrics>,
     /// One change at a time in this process; other processes are kept apart by the store's compare-and-set.
     changing: Arc<Mutex<()>>,
 }
 
 impl Catalogue {
     /// Reads everything from the store.
-    pub async fn load(store: Arc<dyn Store>, clock: Arc<WallClock>) -> Result<Self, ServerError> {
+    pub async fn load(
+        store: Arc<dyn Store>,
+        clock: Arc<WallClock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, ServerError> {
         let (version, stored) = store.load().await?;
         let state = Arc::new(State::default().with(version, stored, clock.now())?);
         Ok(Self {
@@ -114,6 +142,7 @@ impl Catalogue {
             state: ArcSwap::new(Arc::clone(&state)),
             published: watch::Sender::new(state),
             publications: Arc::default(),
+            metrics,
             changing: Arc::default(),
         })
     }
@@ -142,9 +171,11 @@ impl Catalogue {
     pub async fn create(self: &Arc<Self>, experiment: Experiment, actor: &str) -> Result<Entry, ServerError> {
         let turn = Arc::clone(&self.changing).lock_owned().await;
         let key = experiment.definition.key().clone();
-        if self.state.load().entries.contains_key(&key) {
+        let state = self.state.load();
+        if state.entries.contains_key(&key) {
             return Err(ServerError::Store(StoreError::Exists(key.to_string())));
         }
+        state.check_room(&experiment, MAX_DECLARED_BYTES, self.clock.now())?;
         self.commit(turn, None, experiment, By { actor, action: "create", expected_version: None }, None).await
     }
 
@@ -166,6 +197,9 @@ impl Catalogue {
         let (told, decision) = change(&mut experiment, now)?;
         if decision.is_none() && experiment == *entry.experiment {
             return Ok((entry, told));
+        }
+        if experiment.definition != entry.experiment.definition {
+            self.state.load().check_room(&experiment, MAX_DECLARED_BYTES, now)?;
         }
         let entry = self.commit(turn, Some(entry.version), experiment, by, decision).await?;
         Ok((entry, told))
@@ -198,6 +232,23 @@ impl Catalogue {
         task.await.map_err(|_| ServerError::ShuttingDown)?
     }
 
+    /// A disk that stalls for longer than the lead makes clients flip one after another (I4). Nothing undoes that, but what
+    /// was served in between is counted as stale, and somebody should know why.
+    fn tell_if_late(&self, experiment: &Experiment, published_at: Timestamp) {
+        let state = self.state.load();
+        let key = experiment.definition.key();
+        let revisions = |e: &Experiment| e.generation().map_or((0, 0), |g| (g.number, g.revisions.len()));
+        let before = state.entries.get(key).map(|entry| revisions(&entry.experiment)).unwrap_or_default();
+        let newest = experiment.generation().and_then(|generation| generation.latest());
+        // The first of a generation flips nobody; and a manual clock stands still meanwhile.
+        let Some(newest) = newest.filter(|newest| newest.number > 1 && experiment.manual_now.is_none()) else { return };
+        if revisions(experiment) > before && newest.effective_at < published_at {
+            let late = published_at.since(newest.effective_at);
+            self.metrics.late_revisions.inc();
+            tracing::warn!(experiment = %key, revision = newest.number, ?late, "a revision was on disk only after it took effect: clients do not flip together");
+        }
+    }
+
     async fn store_and_show(&self, change: Change) -> Result<Entry, ServerError> {
         let experiment = Arc::clone(&change.experiment);
         let action = change.action.clone();
@@ -207,9 +258,37 @@ impl Catalogue {
         let next = Arc::new(next);
         // Before anybody can be sent it, so that nobody is seen to have had it earlier.
         let at = self.clock.now();
+        self.tell_if_late(&next.get(key.as_str())?.experiment, at);
         self.publications.add(Publication { version, at, experiment: key.to_string(), action });
         self.state.store(Arc::clone(&next));
         self.published.send_replace(Arc::clone(&next));
         Ok(next.get(key.as_str())?.clone())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+mod tests {
+    use super::*;
+    use inroad_assignment::DefinitionDoc;
+
+    fn draft(key: &str, payload: usize) -> Experiment {
+        let variations = serde_json::json!([
+            {"key": "control", "payload": ""}, {"key": "a", "payload": "x".repeat(payload)}
+        ]);
+        let doc = serde_json::json!({"key": key, "variations": variations});
+        let doc: DefinitionDoc = serde_json::from_value(doc).unwrap();
+        Experiment::create(doc.try_into().unwrap(), Timestamp::default())
+    }
+
+    #[test]
+    fn a_declaration_that_clients_could_not_be_sent_is_refused() {
+        let now = Timestamp::default();
+        let stored = |key, payload| Stored { version: 1, experiment: Arc::new(draft(key, payload)) };
+        let state = State::default().with(1, vec![stored("one", 5_000), stored("two", 5_000)], now).unwrap();
+        assert!(state.check_room(&draft("three", 5_000), 20_000, now).is_ok());
+        let refused = state.check_room(&draft("three", 11_000), 20_000, now).unwrap_err().to_string();
+        assert!(refused.contains("shorten payloads"), "{refused}");
+        assert!(state.check_room(&draft("two", 11_000), 20_000, now).is_ok(), "its older self does not count");
     }
 }

@@ -12,6 +12,9 @@ pub const MAX_BATCH_EVENTS: usize = 10_000;
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 /// The largest snapshot message that a watcher is sent, in bytes.
 pub const MAX_SNAPSHOT_BYTES: usize = 64 * 1024 * 1024;
+/// What all experiments together may come to in it when one is created or updated: what changes by itself, such as
+/// boundaries, has the rest.
+pub const MAX_DECLARED_BYTES: usize = 60 * 1024 * 1024;
 /// The most of a context that an exposure keeps, as bytes of JSON.
 pub const MAX_EXPOSURE_CONTEXT_BYTES: usize = 2 * 1024;
 /// How far in the future an event may claim to have happened.

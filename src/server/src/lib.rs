@@ -86,7 +86,7 @@ impl Server {
         let clock = Arc::new(WallClock::starting_at(newest_instant(&stored)));
         drop(stored);
         let metrics = Arc::new(Metrics::new());
-        let catalogue = Arc::new(Catalogue::load(Arc::clone(&store), Arc::clone(&clock)).await?);
+        let catalogue = Arc::new(Catalogue::load(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&metrics)).await?);
         let (stop, stopping) = watch::channel(false);
         let (stop_fold, fold_stopping) = watch::channel(false);
         let (close_queue, queue_closing) = watch::channel(false);

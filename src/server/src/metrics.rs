@@ -63,6 +63,8 @@ pub struct Metrics {
     pub ticks: Counter<u64, AtomicU64>,
     /// Ticks that failed.
     pub failed_ticks: Counter<u64, AtomicU64>,
+    /// Revisions that were on disk only after they took effect.
+    pub late_revisions: Counter<u64, AtomicU64>,
     /// Seconds by which the machine's clock is behind what it was.
     pub clock_behind_seconds: Gauge<i64, AtomicI64>,
 }
@@ -114,6 +116,11 @@ impl Metrics {
             version: register!("snapshot_version", "Version of the whole", Gauge::default()),
             ticks: register!("ticks", "Policy ticks decided", Counter::default()),
             failed_ticks: register!("ticks_failed", "Policy ticks that failed", Counter::default()),
+            late_revisions: register!(
+                "revisions_late",
+                "Revisions that were published after they took effect",
+                Counter::default()
+            ),
             clock_behind_seconds: register!("clock_behind_seconds", "How far the clock was set back", Gauge::default()),
             registry,
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use contract::block_on;
 use contract::world::{all_metrics, arm, at, change, exposure, key, outcome, started};
 use inroad_assignment::Arm;
-use inroad_store::{Forget, Page, SqliteOptions, SqliteStore, Store, StoreError};
+use inroad_store::{Event, ExposureEvent, Forget, Page, SqliteOptions, SqliteStore, Store, StoreError};
 use rusqlite::Connection;
 
 store_contract_suite!(|folder| Ok(Arc::new(SqliteStore::open(folder, SqliteOptions::default())?) as Arc<dyn Store>));
@@ -265,6 +265,65 @@ fn a_fold_that_finds_the_disk_full_counts_nothing_twice() {
     });
 }
 
+/// What a new metric asks of known units is done before any event, however often that fails.
+#[test]
+fn a_recount_that_finds_the_disk_full_is_taken_up_again_where_it_stopped() {
+    let folder = folder();
+    let mut experiment = started("a", false, &all_metrics()[..1], 1);
+    let unit = |i: i64| {
+        let name = format!("u{i}");
+        let told = ["signup", "view", "order"].map(|event| outcome(&name, event, i, at(2), &format!("{event}{i}"), ""));
+        [vec![exposure("a", 1, &name, Arm::CONTROL, 1, at(1))], told.to_vec()].concat()
+    };
+    let events: Vec<_> = (0..4_010).flat_map(unit).collect();
+    let (known, waiting) = events.split_at(16_000);
+    block_on(async {
+        let store = open(folder.path()).unwrap();
+        store.commit(change(&experiment, None, "create")).await.unwrap();
+        store.append(at(1), known.to_vec()).await.unwrap();
+        let before = Arc::new(vec![Arc::new(experiment.clone())]);
+        while store.fold(Arc::clone(&before), 5_000).await.unwrap().goes_on() {}
+        experiment.update(contract::world::definition("a", false, &all_metrics(), 1), at(3), at(3)).unwrap();
+        store.commit(change(&experiment, Some(1), "update")).await.unwrap();
+        store.append(at(1), waiting.to_vec()).await.unwrap();
+        store.close().await.unwrap();
+        let after = Arc::new(vec![Arc::new(experiment.clone())]);
+        let state = Connection::open(folder.path().join("inroad.db")).unwrap();
+        let pages: u32 = state.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        drop(state);
+        let options = SqliteOptions { max_pages: Some(pages + 20), fold_step: 300, ..SqliteOptions::default() };
+        let store = SqliteStore::open(folder.path(), options).unwrap();
+        let mut recounted = 0;
+        let refused = loop {
+            match store.fold(Arc::clone(&after), 1_000).await {
+                Ok(step) => {
+                    assert!(step.behind && step.events == 0, "{step:?}");
+                    recounted += step.changed;
+                }
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(refused, StoreError::DiskFull { .. }), "{refused:?}");
+        assert!((1..4_000).contains(&recounted), "{recounted}");
+        for _ in 0..3 {
+            assert!(store.fold(Arc::clone(&after), 1_000).await.is_err(), "the same catalogue is not learnt twice");
+            assert_eq!(store.folded(), 16_000);
+        }
+        drop(store);
+        let options = SqliteOptions { fold_step: 300, ..SqliteOptions::default() };
+        let store = SqliteStore::open(folder.path(), options).unwrap();
+        let mut rest = 0;
+        while store.folded() == 16_000 {
+            let step = store.fold(Arc::clone(&after), 1_000).await.unwrap();
+            rest += if step.events == 0 { step.changed } else { 0 };
+        }
+        assert!(rest <= 4_000 - recounted, "{rest} and {recounted}");
+        while store.fold(Arc::clone(&after), 1_000).await.unwrap().goes_on() {}
+        let want = contract::oracle::counts(&experiment, &experiment.generations[0], &events);
+        assert_eq!(store.counts(&key("a"), 1).await.unwrap().cells, want.cells);
+    });
+}
+
 /// A change of the catalogue, such as a kill, waits for the writing half of one step at the most.
 #[test]
 fn a_change_does_not_wait_for_the_whole_fold() {
@@ -306,6 +365,13 @@ fn has(files: &[(String, Vec<u8>)], text: &str) -> bool {
     files.iter().any(|(_, bytes)| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
 }
 
+fn exposure_of(experiment: &str, unit: &str) -> ExposureEvent {
+    match exposure(experiment, 1, unit, Arm::CONTROL, 1, at(1)) {
+        Event::Exposure(exposure) => exposure,
+        Event::Outcome(_) => unreachable!("it was asked for an exposure"),
+    }
+}
+
 #[test]
 fn a_forgotten_key_is_in_no_byte_of_any_file() {
     let folder = folder();
@@ -318,13 +384,18 @@ fn a_forgotten_key_is_in_no_byte_of_any_file() {
             |i: usize| if i.is_multiple_of(7) { "ann-of-the-green-gables".to_owned() } else { format!("unit-{i}") };
         let events = (0..2_000).map(|i| exposure("a", 1, &name(i), Arm::CONTROL, 1, at(1))).collect();
         store.append(at(1), events).await.unwrap();
+        let elsewhere = Event::Exposure(ExposureEvent {
+            context: r#"{"account":"acme","partner":{"user":"ann-of-the-green-gables"}}"#.to_owned(),
+            ..exposure_of("a", "acme")
+        });
+        store.append(at(1), vec![elsewhere]).await.unwrap();
         while store.fold(Arc::clone(&experiments), 1_000).await.unwrap().goes_on() {}
         assert!(has(&files(folder.path()), "ann-of-the-green-gables"));
         let (unit_type, unit) = ("user".to_owned(), "ann-of-the-green-gables".to_owned());
         let forget = Forget { unit_type, unit, actor: "test".to_owned(), at: at(2) };
-        assert_eq!(store.forget_unit(forget).await.unwrap().events, 286);
+        assert_eq!(store.forget_unit(forget).await.unwrap().events, 287);
         let files = files(folder.path());
-        assert!(!has(&files, "ann-of-the-green-gables") && has(&files, "unit-1999"));
+        assert!(!has(&files, "ann-of-the-green-gables") && has(&files, "unit-1999") && has(&files, "acme"));
     });
 }
 

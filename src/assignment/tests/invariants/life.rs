@@ -268,6 +268,34 @@ fn running() -> Experiment {
 }
 
 #[test]
+fn nobody_earns_growth_while_the_policy_does_not_tick() {
+    let mut document = serde_json::to_value(definition(2, false)).unwrap();
+    document["policy"] = serde_json::json!({"kind": "thompson"});
+    document["metrics"] = serde_json::json!([{"key": "bought", "event": "buy", "decision": true}]);
+    let mut experiment = Experiment::create(serde_json::from_value(document).unwrap(), at(0));
+    assert!(!experiment.is_ticking());
+    experiment.start(at(10), salt("s1")).unwrap();
+    let reading = |e: &Experiment| (e.is_ticking(), e.last_growth_at.unwrap(), e.last_tick_at.unwrap());
+    assert_eq!(reading(&experiment), (true, at(10), at(10)));
+    experiment.ticked(at(20), false);
+    assert_eq!(reading(&experiment), (true, at(10), at(20)), "what it could not use goes on accruing");
+    experiment.ticked(at(30), true);
+    assert_eq!(reading(&experiment), (true, at(30), at(30)));
+    experiment.pause().unwrap();
+    assert!(!experiment.is_ticking());
+    experiment.resume(at(40)).unwrap();
+    assert_eq!(reading(&experiment), (true, at(40), at(40)));
+    experiment.switch(Target::Variation(arm(1)), true, at(50)).unwrap();
+    assert!(experiment.is_ticking(), "the others may grow");
+    experiment.switch(Target::Everything, true, at(60)).unwrap();
+    assert!(!experiment.is_ticking());
+    experiment.switch(Target::Everything, false, at(70)).unwrap();
+    assert_eq!(reading(&experiment), (true, at(70), at(70)));
+    experiment.conclude(arm(2), at(80)).unwrap();
+    assert!(!experiment.is_ticking());
+}
+
+#[test]
 fn every_command_is_allowed_in_its_states_only() {
     type Act = fn(&mut Experiment) -> Result<(), ChangeError>;
     let acts: [(&str, Act); 9] = [

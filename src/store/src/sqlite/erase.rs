@@ -45,13 +45,24 @@ pub(crate) fn prune(
     })
 }
 
-/// An event that has a unit's raw key: its place and, of an outcome, its units.
+/// An event that has a unit's raw key.
 pub(crate) struct Named {
     pub(crate) seq: Seq,
-    units: Option<String>,
+    by: NamedBy,
 }
 
-/// The events that have one unit's raw key; `experiments` are those whose unit is of that type. Reads the whole log.
+/// Where an event has a unit's raw key.
+enum NamedBy {
+    /// It is the unit's own exposure.
+    Exposure,
+    /// It is another unit's exposure, whose context has the key.
+    Context,
+    /// Among the units of an outcome: these.
+    Units(String),
+}
+
+/// The events that have one unit's raw key; `experiments` are those whose unit is of that type. In a context a key has no
+/// type, whatever the attribute is called: what says it is blanked. Reads the whole log.
 pub(crate) fn named(
     connection: &Connection,
     unit_type: &str,
@@ -60,13 +71,20 @@ pub(crate) fn named(
 ) -> Result<Vec<Named>, StoreError> {
     let experiments = serde_json::to_string(experiments).unwrap_or_default();
     let mut statement = connection.prepare(
-        "SELECT seq, units FROM log WHERE CASE WHEN units IS NULL
-            THEN unit = ?2 AND experiment IN (SELECT value FROM json_each(?3))
+        "SELECT seq, units, unit = ?2 AND experiment IN (SELECT value FROM json_each(?3)) AS own
+         FROM log WHERE CASE WHEN units IS NULL
+            THEN own OR json_valid(context) AND EXISTS (SELECT 1 FROM json_tree(context)
+                WHERE type IN ('text', 'integer', 'real') AND CAST(atom AS TEXT) = ?2)
             ELSE EXISTS (SELECT 1 FROM json_each(units)
                 WHERE json_extract(value, '$[0]') = ?1 AND json_extract(value, '$[1]') = ?2) END",
     )?;
     let rows = statement.query_map(params![unit_type, unit, experiments], |row| {
-        Ok(Named { seq: row.get::<_, i64>(0)? as Seq, units: row.get(1)? })
+        let by = match row.get(1)? {
+            Some(units) => NamedBy::Units(units),
+            None if row.get(2)? => NamedBy::Exposure,
+            None => NamedBy::Context,
+        };
+        Ok(Named { seq: row.get::<_, i64>(0)? as Seq, by })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
@@ -80,13 +98,15 @@ pub(crate) fn blank(
 ) -> Result<u64, StoreError> {
     let changed = erasing(connection, |transaction| {
         let mut exposure = transaction.prepare("UPDATE log SET unit = ?2, context = NULL WHERE seq = ?1")?;
+        let mut context = transaction.prepare("UPDATE log SET context = NULL WHERE seq = ?1")?;
         let mut outcome = transaction.prepare("UPDATE log SET units = ?2 WHERE seq = ?1")?;
         let mut changed = 0;
-        for Named { seq, units } in events {
+        for Named { seq, by } in events {
             let seq = bound(*seq);
-            changed += match units {
-                None => exposure.execute(params![seq, FORGOTTEN])?,
-                Some(json) => {
+            changed += match by {
+                NamedBy::Exposure => exposure.execute(params![seq, FORGOTTEN])?,
+                NamedBy::Context => context.execute([seq])?,
+                NamedBy::Units(json) => {
                     let mut units = units_from_json(json)?;
                     for (_, key) in units.iter_mut().filter(|(kind, key)| kind == unit_type && key == unit) {
                         FORGOTTEN.clone_into(key);
