@@ -10,12 +10,14 @@ use std::error::Error;
 
 use inroad_simulations::report::over_reference;
 use inroad_simulations::summary::{EstimatorSummary, Mean, Summary};
-use inroad_simulations::{Options, PolicyDoc, PolicyKind, Scenario, Simulation, builtin, simulate};
+use inroad_simulations::{Options, PolicyDoc, PolicyKind, Scenario, ShipRule, Simulation, builtin, simulate};
 
 const WORLDS: [&str; 8] = ["s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8"];
 const MEASURES: [&str; 4] = ["revenue", "count", "ratio", "heterogeneous"];
 /// Growth alone is run so many times as often.
 const REPLICATIONS_ALONE: u32 = 10;
+/// When whoever ships does.
+const SHIPPING: [(&str, ShipRule); 2] = [("clearly best", ShipRule::ClearlyBest), ("prompted", ShipRule::Prompted)];
 const ESTIMATORS: [&str; 6] = ["pooled", "period", "e3", "e3-killed", "bols", "cs"];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -28,7 +30,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut policies = PolicyDoc::usual();
     for kind in [PolicyKind::Growth, PolicyKind::Equal] {
         let plain = PolicyDoc::plain(kind);
-        policies.push(PolicyDoc { name: format!("{}+ship", plain.name), ship: true, ..plain });
+        for (rule, ship) in SHIPPING {
+            policies.push(PolicyDoc { name: format!("{}, {rule}", plain.name), ship, ..plain.clone() });
+        }
     }
     let growth = || vec![PolicyDoc::plain(PolicyKind::Growth)];
     // Growth alone is cheap, so there is more of it: how often an interval or a rule is wrong takes many runs to tell.
@@ -102,12 +106,17 @@ fn regret(worlds: &[(String, Simulation)]) {
 }
 
 fn shipped(worlds: &[(String, Simulation)]) {
-    println!("\n### Regret with the ship rule, %\n");
+    println!(
+        "\n### Regret where an arm is shipped, %: as soon as it is clearly best, or as soon as a person is prompted\n"
+    );
     println!("| | {} |", WORLDS.join(" | "));
     println!("|---{}|", "|---".repeat(WORLDS.len()));
-    for policy in ["growth+ship", "equal+ship"] {
-        let cells: Vec<String> = worlds.iter().map(|(_, s)| percent(of(s, policy).map(|s| s.regret))).collect();
-        println!("| {policy} | {} |", cells.join(" | "));
+    for (rule, _) in SHIPPING {
+        for policy in ["growth", "equal"] {
+            let name = format!("{policy}, {rule}");
+            let cells: Vec<String> = worlds.iter().map(|(_, s)| percent(of(s, &name).map(|s| s.regret))).collect();
+            println!("| {name} | {} |", cells.join(" | "));
+        }
     }
 }
 

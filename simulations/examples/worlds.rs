@@ -12,7 +12,7 @@
 use std::error::Error;
 use std::time::Instant;
 
-use inroad_simulations::{Options, PolicyDoc, PolicyKind, Scenario, Summary, builtin, simulate};
+use inroad_simulations::{Options, PolicyDoc, PolicyKind, Scenario, ShipRule, Summary, builtin, simulate};
 
 struct Arguments {
     replications: u32,
@@ -46,7 +46,12 @@ fn policies(arguments: &Arguments) -> Vec<PolicyDoc> {
         for kind in [PolicyKind::Growth, PolicyKind::Equal] {
             let plain = PolicyDoc::plain(kind);
             let settings = if kind == PolicyKind::Growth { arguments.settings.clone() } else { toml::Table::new() };
-            policies.push(PolicyDoc { name: format!("{}+ship", plain.name), ship: true, settings, ..plain });
+            policies.push(PolicyDoc {
+                name: format!("{}+ship", plain.name),
+                ship: ShipRule::Prompted,
+                settings,
+                ..plain
+            });
         }
     }
     policies

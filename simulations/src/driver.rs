@@ -16,7 +16,7 @@ use inroad_policy::{Better, EpochTally, Measure, Scope, TickInput};
 use crate::SimulationError;
 use crate::crowd::Serving;
 use crate::judge::{Belief, Judge, Look, arm_state};
-use crate::policies::{PolicyKind, PolicySpec, tick_length};
+use crate::policies::{PolicyKind, PolicySpec, ShipRule, tick_length};
 use crate::scenario::{MetricSpec, Scenario};
 
 /// The least share of any arm under unconstrained Thompson sampling.
@@ -188,16 +188,19 @@ impl Driver {
                 let belief = self.belief(judge, tick, epochs)?;
                 let winner = belief.winner();
                 let ready = match winner {
-                    Some(_) if self.spec.ship => self.ready(judge, tick, epochs)?,
+                    Some(_) if self.spec.ship == ShipRule::Prompted => self.ready(judge, tick, epochs)?,
                     _ => None,
                 };
                 Change { winner, ready, belief: Some(belief), ..Change::default() }
             }
         };
         self.take(&mut change)?;
-        if let (true, Some(arm)) = (self.spec.ship, change.ready) {
-            self.shipped = Arm::new(arm);
-        }
+        let shipped = match self.spec.ship {
+            ShipRule::Never => None,
+            ShipRule::ClearlyBest => change.winner,
+            ShipRule::Prompted => change.ready,
+        };
+        self.shipped = shipped.and_then(Arm::new);
         Ok(change)
     }
 

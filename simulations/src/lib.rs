@@ -28,7 +28,7 @@ pub mod world;
 pub use bandit::{Bandit, BanditError, Played, Sampler, play, replicate};
 pub use crowd::Moves;
 pub use error::SimulationError;
-pub use policies::{PolicyDoc, PolicyKind, PolicySpec};
+pub use policies::{PolicyDoc, PolicyKind, PolicySpec, ShipRule};
 pub use results::RunResult;
 pub use scenario::{Scenario, ScenarioDoc};
 pub use simulate::{Options, Simulation, simulate};

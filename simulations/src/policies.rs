@@ -18,10 +18,9 @@ pub struct PolicyDoc {
     pub name: String,
     /// Which policy it is.
     pub kind: PolicyKind,
-    /// Whether the arm that a person would be prompted to ship (docs/statistics.md), or control where that is to be rolled
-    /// back to, gets everything from then on.
+    /// When an arm gets everything from then on.
     #[serde(default)]
-    pub ship: bool,
+    pub ship: ShipRule,
     /// The settings of Thompson sampling, as an experiment's `policy` has them; what is missing has its default, and
     /// `tick` is the scenario's. Of growth all count, of the others `tau` and `draws_log2`.
     #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
@@ -29,6 +28,20 @@ pub struct PolicyDoc {
     /// Of `fixed`, all arms' shares, which add up to 1; of `growth`, the footholds of all arms but control.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shares: Option<Vec<f64>>,
+}
+
+/// Who ships when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShipRule {
+    /// Nobody does.
+    #[default]
+    Never,
+    /// Whatever arm is clearly best, at once: its P(best) and its expected loss are as a policy's defaults ask.
+    ClearlyBest,
+    /// The arm that a person is prompted to ship: when beside that nothing speaks against it (docs/statistics.md). Control,
+    /// if that is to be rolled back to.
+    Prompted,
 }
 
 /// Which policy.
@@ -55,7 +68,7 @@ impl PolicyDoc {
             PolicyKind::Fixed => "fixed",
             PolicyKind::Thompson => "thompson",
         };
-        Self { name: name.to_owned(), kind, ship: false, settings: toml::Table::new(), shares: None }
+        Self { name: name.to_owned(), kind, ship: ShipRule::Never, settings: toml::Table::new(), shares: None }
     }
 
     /// Growth, an equal split, and the reference.
@@ -72,8 +85,8 @@ pub struct PolicySpec {
     pub name: String,
     /// Which policy it is.
     pub kind: PolicyKind,
-    /// Whether the arm that a person would be prompted to ship gets everything.
-    pub ship: bool,
+    /// When an arm gets everything from then on.
+    pub ship: ShipRule,
     /// Settings with every default filled in.
     pub settings: ThompsonSettings,
     /// Shares of all arms, or the footholds of the treated ones; see [`PolicyDoc::shares`].

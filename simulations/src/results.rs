@@ -29,7 +29,7 @@ pub struct RunResult {
     /// The arm that was first found clearly best, whatever was done about it.
     pub concluded: Option<ArmAt>,
     /// The first variation that a person was prompted to ship: clearly best, after a full week, with estimates that agree
-    /// and a confidence sequence above 0. Under growth, and whoever ships.
+    /// and a confidence sequence above 0. Under growth, and whoever ships when prompted.
     pub prompted: Option<ArmAt>,
     /// Whether a variation was ever prompted that is no better than control at that time.
     pub false_prompt: bool,

@@ -4,7 +4,8 @@
 #![allow(clippy::expect_used, reason = "a test tells what it found by panicking")]
 
 use inroad_simulations::{
-    Options, PolicyDoc, PolicyKind, RunResult, Scenario, ScenarioDoc, Simulation, Summary, builtin, export, simulate,
+    Options, PolicyDoc, PolicyKind, RunResult, Scenario, ScenarioDoc, ShipRule, Simulation, Summary, builtin, export,
+    simulate,
 };
 
 /// A scenario that comes with the crate, with a part of its traffic.
@@ -100,7 +101,7 @@ fn growth_costs_less_than_an_equal_split_and_finds_the_winner() {
 
 #[test]
 fn a_shipped_arm_gets_everything_from_then_on() {
-    let ship = PolicyDoc { name: "ship".to_owned(), ship: true, ..PolicyDoc::plain(PolicyKind::Equal) };
+    let ship = PolicyDoc { name: "ship".to_owned(), ship: ShipRule::Prompted, ..PolicyDoc::plain(PolicyKind::Equal) };
     let scenario = small("s3", 4, 0.5).with_policies(vec![ship]).expect("policies");
     let simulation = run(&scenario);
     assert!(simulation.runs.iter().any(|run| run.shipped.is_some_and(|at| at.arm == 1)));

@@ -4,7 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::policies::PolicyKind;
+use crate::policies::{PolicyKind, ShipRule};
 
 fn salt(text: &str) -> Salt {
     Salt::parse(text).unwrap()
@@ -221,7 +221,7 @@ fn a_learning_policy_is_worth_what_its_own_course_is_worth() {
 #[test]
 fn a_policy_that_ships_gives_everyone_the_winner() {
     let log = random_log(3, 12_000, [0.1, 0.3, 0.1], [1.0 / 3.0; 3], 20);
-    let ship = PolicyDoc { ship: true, ..PolicyDoc::plain(PolicyKind::Equal) };
+    let ship = PolicyDoc { ship: ShipRule::ClearlyBest, ..PolicyDoc::plain(PolicyKind::Equal) };
     let found = counterfactual(&log, &[ship], &salt("s"), None).unwrap();
     assert_eq!((found.policies[0].shipped, found.policies[0].leader), (Some(1), 1));
     assert_eq!(found.policies[0].shares, [0.0, 1.0, 0.0]);

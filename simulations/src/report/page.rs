@@ -5,7 +5,7 @@ use super::plot::marker;
 use super::section::section;
 use super::text::{NONE, count, escape, number, percent, percent_error, plural};
 use super::{Report, of_kind, over_reference};
-use crate::policies::{PolicyKind, PolicySpec};
+use crate::policies::{PolicyKind, PolicySpec, ShipRule};
 use crate::simulate::Simulation;
 use crate::summary::{Mean, Summary};
 
@@ -145,9 +145,11 @@ fn told(spec: &PolicySpec, settings: &toml::Table) -> String {
         let shares: Vec<String> = shares.iter().map(|share| percent(*share, 1)).collect();
         text += &format!("; shares {}", shares.join(", "));
     }
-    if spec.ship {
-        text += "; the arm that a person is prompted to ship gets everything from then on";
-    }
+    text += match spec.ship {
+        ShipRule::Never => "",
+        ShipRule::ClearlyBest => "; an arm that is clearly best gets everything from then on",
+        ShipRule::Prompted => "; the arm that a person is prompted to ship gets everything from then on",
+    };
     if !settings.is_empty() {
         let settings: Vec<String> = settings.iter().map(|(key, value)| format!("{key} = {value}")).collect();
         text += &format!("; {}", settings.join(", "));

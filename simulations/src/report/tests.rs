@@ -15,7 +15,7 @@ const HOSTILE: &str = r#"
     arms = [{ lift = 0.0 }, { lift = 0.5 }, { lift = -0.2, novelty = { to = 0.1, half_life_days = 2.0 } }]
     policies = [
         { name = "growth & <b>", kind = "growth", settings = { floor = 0.1 } },
-        { name = "equal", kind = "equal", ship = true },
+        { name = "equal", kind = "equal", ship = "clearly_best" },
         { name = "halves", kind = "fixed", shares = [0.5, 0.5, 0.0] },
         { name = "thompson", kind = "thompson" },
     ]

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
-use inroad_assignment::{Context, Timestamp, Value};
+use inroad_assignment::{Context, Timestamp};
+use inroad_wire::kept::{KEPT_CONTEXT_BYTES, keep_part};
 use inroad_wire::{context_to_struct, timestamp_to_wire, v1};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -77,7 +78,11 @@ impl Shared {
         self.dedupe.once(seen, || {
             self.queue.offer(Kind::Exposure, || {
                 let parts = experiment.parts();
-                let kept = || context_to_struct(&part_worth_keeping(context, &parts.unit));
+                let kept = || {
+                    let mut kept = context_to_struct(context);
+                    keep_part(&mut kept, &parts.unit, KEPT_CONTEXT_BYTES);
+                    kept
+                };
                 Event::Exposure(v1::Exposure {
                     experiment: parts.key.to_string(),
                     generation: decision.generation(),
@@ -145,85 +150,5 @@ impl Shared {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
-    }
-}
-
-/// The most of a context that goes with an exposure, in bytes of JSON.
-const KEPT_CONTEXT: usize = 2048;
-
-/// The attributes that go with an exposure: those that fit, in order of their names, without the unit's own key, which
-/// the exposure already has (and which a store should keep in one place only).
-fn part_worth_keeping(context: &Context, unit: &str) -> Context {
-    let mut kept = Context::default();
-    let mut left = KEPT_CONTEXT.saturating_sub(2);
-    for (name, value) in context.attributes().iter().filter(|(name, _)| *name != unit) {
-        let bytes = json_bytes_of_text(name) + 2 + json_bytes(value, left);
-        if let Some(rest) = left.checked_sub(bytes) {
-            left = rest;
-            kept.insert(name.clone(), value.clone());
-        }
-    }
-    kept
-}
-
-/// No fewer bytes than a value takes up as JSON, counted up to a little over `enough`.
-fn json_bytes(value: &Value, enough: usize) -> usize {
-    let mut bytes = 2;
-    match value {
-        Value::Null | Value::Bool(_) => bytes = 5,
-        // The longest that a double is printed as.
-        Value::Number(_) => bytes = 24,
-        Value::String(text) => bytes = json_bytes_of_text(text),
-        Value::List(items) => {
-            for item in items {
-                bytes += 1 + if bytes > enough { return bytes } else { json_bytes(item, enough - bytes) };
-            }
-        }
-        Value::Object(fields) => {
-            for (name, item) in fields {
-                bytes += json_bytes_of_text(name) + 2;
-                bytes += if bytes > enough { return bytes } else { json_bytes(item, enough - bytes) };
-            }
-        }
-    }
-    bytes
-}
-
-fn json_bytes_of_text(text: &str) -> usize {
-    let escaped = |c: &u8| match c {
-        b'"' | b'\\' => 1,
-        0..0x20 => 5,
-        _ => 0,
-    };
-    text.len() + 2 + text.bytes().map(|c| escaped(&c)).sum::<usize>()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_context_that_is_too_large_is_kept_in_part_and_without_the_units_key() {
-        let context = Context::new("user-1")
-            .with("account", "acme")
-            .with("bulk", "x".repeat(5000))
-            .with("country", "fr")
-            .with("quoted", "\"\n")
-            .with("plan", 3.0);
-        let kept = part_worth_keeping(&context, "account");
-        assert_eq!(kept, Context::default().with("country", "fr").with("quoted", "\"\n").with("plan", 3.0));
-        assert_eq!(part_worth_keeping(&context, "targetingKey").attributes().len(), 4);
-    }
-
-    #[test]
-    fn many_small_attributes_stay_within_two_kibibytes_of_json() {
-        let mut context = Context::default();
-        for n in 0..500 {
-            context.insert(format!("attribute-{n:03}"), Value::List(vec![Value::Number(0.1), Value::from("a\u{1}b")]));
-        }
-        let kept = part_worth_keeping(&context, "user");
-        let json: serde_json::Map<_, _> = inroad_wire::json_from_struct(context_to_struct(&kept)).unwrap();
-        let bytes = serde_json::to_string(&json).unwrap().len();
-        assert!(bytes <= KEPT_CONTEXT && kept.attributes().len() > 20, "{bytes} bytes, {}", kept.attributes().len());
     }
 }

@@ -84,15 +84,21 @@ impl State {
         Err(ServerError::Invalid { field: "experiment", message })
     }
 
+    /// An experiment laid out for answering. It fails where no client would accept it after what is served now (I2), which
+    /// is a fault of ours.
+    fn served(&self, experiment: &Experiment, version: u64, now: Timestamp) -> Result<ServedExperiment, ServerError> {
+        let served = ServedExperiment::of(experiment, version, now)?;
+        if let Some(old) = self.snapshot.get(served.parts().key.as_str()) {
+            served.check_follows(old)?;
+        }
+        Ok(served)
+    }
+
     fn with(&self, version: u64, stored: Vec<Stored>, now: Timestamp) -> Result<Self, ServerError> {
         let mut next = self.clone();
         let mut snapshot = Snapshot::clone(&self.snapshot);
         for stored in stored {
-            let served = ServedExperiment::of(&stored.experiment, stored.version, now)?;
-            // A fault of ours, caught before any client sees it (I2).
-            if let Some(old) = snapshot.get(served.parts().key.as_str()) {
-                served.check_follows(old)?;
-            }
+            let served = self.served(&stored.experiment, stored.version, now)?;
             snapshot.insert(Arc::new(served));
             next.entries.insert(stored.experiment.definition.key().clone(), Entry::new(stored));
         }
@@ -252,6 +258,10 @@ impl Catalogue {
     async fn store_and_show(&self, change: Change) -> Result<Entry, ServerError> {
         let experiment = Arc::clone(&change.experiment);
         let action = change.action.clone();
+        let state = self.state.load();
+        // Before it is on disk, where it could not be taken back.
+        state.served(&experiment, state.version + 1, self.clock.now())?;
+        drop(state);
         let version = self.store.commit(change).await?;
         let key = experiment.definition.key().clone();
         let next = self.state.load().with(version, vec![Stored { version, experiment }], self.clock.now())?;

@@ -16,7 +16,7 @@ pub const MAX_SNAPSHOT_BYTES: usize = 64 * 1024 * 1024;
 /// boundaries, has the rest.
 pub const MAX_DECLARED_BYTES: usize = 60 * 1024 * 1024;
 /// The most of a context that an exposure keeps, as bytes of JSON.
-pub const MAX_EXPOSURE_CONTEXT_BYTES: usize = 2 * 1024;
+pub const MAX_EXPOSURE_CONTEXT_BYTES: usize = inroad_wire::kept::KEPT_CONTEXT_BYTES;
 /// How far in the future an event may claim to have happened.
 pub const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 /// The most bytes of an event name, an event id or a unit type.

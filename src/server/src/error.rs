@@ -80,6 +80,15 @@ pub enum ServerError {
     /// A stored record does not read; a fault of ours or a damaged store.
     #[error("a stored decision does not read ({0}): restore the store from a backup")]
     Record(#[from] serde_json::Error),
+    /// The call took longer than any may.
+    #[error(
+        "no answer within {} s, the most that a call may take: try again, ask for less at once, or raise --request-timeout",
+        .limit.as_secs_f64()
+    )]
+    Overdue {
+        /// How long a call may take.
+        limit: Duration,
+    },
     /// The server is going away.
     #[error("the server is shutting down: try another, or try again")]
     ShuttingDown,
@@ -132,6 +141,7 @@ impl From<ServerError> for Status {
             ServerError::Backlog { retry_after, .. } => busy("BACKLOG_FULL", message, retry_after),
             ServerError::TooManyStreams { .. } => busy("TOO_MANY_STREAMS", message, Duration::from_secs(5)),
             ServerError::NoSuchClient => plain(Code::NotFound, "UNKNOWN_CLIENT"),
+            ServerError::Overdue { .. } => plain(Code::DeadlineExceeded, "TOO_SLOW"),
             ServerError::ShuttingDown => plain(Code::Unavailable, "SHUTTING_DOWN"),
             ServerError::Served(_) | ServerError::Policy(_) | ServerError::Record(_) => {
                 plain(Code::Internal, "INTERNAL_FAULT")

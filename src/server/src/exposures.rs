@@ -15,6 +15,8 @@ use crate::metrics::Metrics;
 
 /// How many exposures go to the log in one group.
 const GROUP: usize = 2_000;
+/// How often it is asked whether the fold has caught up.
+const BACKLOG_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 /// How many exposures each half of the memory holds, per shard.
 const REMEMBERED: usize = 8_192;
 /// Shards of the memory, so that callers seldom meet.
@@ -79,16 +81,17 @@ impl Memory {
 
 impl Exposures {
     /// The queue, and the task that empties it. When `closing` turns true, nothing more gets in, and the task ends with
-    /// what is queued: connections that outlive the server do not hold it up.
+    /// what is queued: connections that outlive the server do not hold it up. It waits while `max_backlog` events are yet
+    /// to be counted.
     pub fn start(
         (store, fold): (Arc<dyn Store>, Fold),
         clock: Arc<WallClock>,
         metrics: Arc<Metrics>,
-        capacity: usize,
+        (capacity, max_backlog): (usize, u64),
         closing: watch::Receiver<bool>,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(capacity.max(1));
-        let task = tokio::spawn(drain((store, fold), clock, metrics, waiting, closing));
+        let task = tokio::spawn(drain((store, fold, max_backlog), clock, metrics, waiting, closing));
         (Self { queue, queued: Memory::new(), on_disk: Memory::new() }, task)
     }
 
@@ -121,7 +124,7 @@ impl Exposures {
 }
 
 async fn drain(
-    (store, fold): (Arc<dyn Store>, Fold),
+    (store, fold, max_backlog): (Arc<dyn Store>, Fold, u64),
     clock: Arc<WallClock>,
     metrics: Arc<Metrics>,
     mut waiting: mpsc::Receiver<ExposureEvent>,
@@ -140,6 +143,11 @@ async fn drain(
         };
         if taken == 0 {
             return;
+        }
+        // Then the queue fills, and Assign says that it could not record: as Record does at the same limit.
+        while fold.backlog() >= max_backlog && !*closing.borrow() {
+            fold.wake();
+            tokio::time::sleep(BACKLOG_PAUSE).await;
         }
         let events: Vec<Event> = group.drain(..).map(Event::Exposure).collect();
         let count = events.len() as u64;

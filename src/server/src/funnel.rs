@@ -13,8 +13,9 @@ use inroad_wire::v1::{FunnelArm, FunnelStep, GetFunnelRequest, GetFunnelResponse
 use crate::config::MAX_NAME_BYTES;
 use crate::error::ServerError;
 use crate::report::{RESULT_SEED, live, tau};
+use crate::services::LONGEST_WAIT;
 use crate::services::Shared;
-use crate::services::result::{LONGEST_WAIT, lift_estimates};
+use crate::services::result::lift_estimates;
 
 /// P(best) is not asked of a step: as few draws as there may be.
 const DRAWS_LOG2: u32 = 6;

@@ -1,11 +1,14 @@
 //! Events at the door: each is parsed and checked by itself, exposures against the line they claim to come from. What
 //! does not agree is refused with a reason, and takes nothing else with it.
 
-use inroad_assignment::{ExperimentKey, Timestamp, UnitKey};
+use inroad_assignment::served::ServedParts;
+use inroad_assignment::{Timestamp, UnitKey};
 use inroad_store::{Event, ExposureEvent, OutcomeEvent};
 use inroad_wire::context::struct_to_json;
+use inroad_wire::kept::keep_part;
 use inroad_wire::time::timestamp_from_wire;
 use inroad_wire::v1;
+use prost_types::Struct;
 
 use crate::catalogue::{Entry, State};
 use crate::config::{
@@ -90,8 +93,7 @@ pub fn check_exposure(state: &State, exposure: v1::Exposure, wall_now: Timestamp
     if occurred_at < generation.started_at.minus(FUTURE_TOLERANCE) {
         return refuse("BEFORE_START", "it claims to have happened before the generation started: check the clock");
     }
-    let json = exposure.context.map(struct_to_json).unwrap_or_default();
-    let trimmed = json.len() > MAX_EXPOSURE_CONTEXT_BYTES;
+    let (context, trimmed) = kept(exposure.context.unwrap_or_default(), experiment.definition.unit());
     let event = ExposureEvent {
         experiment: experiment.definition.key().clone(),
         generation: exposure.generation,
@@ -99,7 +101,7 @@ pub fn check_exposure(state: &State, exposure: v1::Exposure, wall_now: Timestamp
         arm,
         revision: exposure.revision,
         occurred_at,
-        context: if trimmed { String::new() } else { json },
+        context,
     };
     Ok(Taken { event, trimmed })
 }
@@ -161,19 +163,25 @@ fn instant(told: Option<prost_types::Timestamp>, now: Timestamp) -> Result<Times
 
 /// An exposure that the server itself has just served; no need to check it against the line again.
 pub fn own_exposure(
-    experiment: &ExperimentKey,
+    experiment: &ServedParts,
     unit: &str,
     assignment: &inroad_assignment::Assignment<'_>,
     now: Timestamp,
-    context: String,
+    context: Struct,
 ) -> ExposureEvent {
     ExposureEvent {
-        experiment: experiment.clone(),
+        experiment: experiment.key.clone(),
         generation: assignment.generation,
         unit: unit.to_owned(),
         arm: assignment.arm,
         revision: assignment.revision,
         occurred_at: now,
-        context: if context.len() > MAX_EXPOSURE_CONTEXT_BYTES { String::new() } else { context },
+        context: kept(context, &experiment.unit).0,
     }
+}
+
+/// What the log keeps of a context, as JSON; and whether there was more of it than is kept.
+fn kept(mut context: Struct, unit: &str) -> (String, bool) {
+    let trimmed = keep_part(&mut context, unit, MAX_EXPOSURE_CONTEXT_BYTES);
+    (struct_to_json(context), trimmed)
 }

@@ -33,6 +33,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::middleware::from_fn_with_state;
 use inroad_assignment::Timestamp;
 use inroad_store::{SqliteOptions, SqliteStore, Store};
 use inroad_wire::v1::assignment_service_server::AssignmentServiceServer;
@@ -105,7 +106,7 @@ impl Server {
             (Arc::clone(&store), fold.clone()),
             Arc::clone(&clock),
             Arc::clone(&metrics),
-            config.exposure_queue,
+            (config.exposure_queue, config.max_backlog),
             queue_closing,
         );
         let retaining = config.retain_events.map(|keep| {
@@ -183,13 +184,14 @@ fn listen(
             ResultServiceServer::new(services::result::Results::new(Arc::clone(&shared)))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
         );
-    let calls = calls.into_axum_router().route_layer(axum::middleware::from_fn(programs::only));
+    let calls = calls.into_axum_router().route_layer(from_fn_with_state(shared.config.request_timeout, programs::only));
     let pages = http::routes(Arc::clone(&shared)).merge(pages::routes(Arc::clone(&shared)));
     let routes = Routes::from(pages.merge(calls));
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = tonic::transport::Server::builder()
         .accept_http1(true)
-        .timeout(shared.config.request_timeout)
+        // Of pages; calls have answered by then.
+        .timeout(shared.config.request_timeout + Duration::from_secs(1))
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .max_concurrent_streams(Some(1024))

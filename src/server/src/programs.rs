@@ -1,22 +1,30 @@
-//! gRPC is for programs. A browser sends any site's POST to any address it can reach, and tonic reads a call whatever
+//! What every gRPC call goes through first. It is for programs: a browser sends any site's POST to any address it can reach, and tonic reads a call whatever
 //! its content type says; so without this a page of somebody else could kill an experiment from the browser of whoever
 //! looks at it.
 
-use axum::extract::Request;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tonic::Status;
+
+use crate::error::ServerError;
 
 /// What no page can send without asking first, which nobody here answers.
 const CONTENT_TYPE: &str = "application/grpc";
 /// What browsers say of every request that a page makes, and what programs do not.
 const MARKS: [HeaderName; 2] = [header::ORIGIN, HeaderName::from_static("sec-fetch-site")];
 
-/// Lets calls of programs through.
-pub(crate) async fn only(request: Request, next: Next) -> Response {
-    match refusal(request.headers()) {
-        None => next.run(request).await,
-        Some(refusal) => refusal.into_response(),
+/// Lets calls of programs through, and answers in time: what streams goes on for as long as it likes.
+pub(crate) async fn only(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    if let Some(refusal) = refusal(request.headers()) {
+        return refusal.into_response();
+    }
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Status::from(ServerError::Overdue { limit }).into_http(),
     }
 }
 

@@ -70,9 +70,12 @@ pub fn context_from_json(fields: &Map<String, Json>) -> Result<Context, WireErro
     context_from_struct(Some(json_to_struct(fields)))
 }
 
-/// A part of a context as JSON text, to be kept beside an event. A number that JSON cannot write, and whatever lies
-/// deeper than any context may, is `null`.
+/// A part of a context as JSON text, to be kept beside an event; empty if there is nothing in it. A number that JSON
+/// cannot write, and whatever lies deeper than any context may, is `null`.
 pub fn struct_to_json(sent: Struct) -> String {
+    if sent.fields.is_empty() {
+        return String::new();
+    }
     let fields = sent.fields.into_iter().map(|(name, value)| (name, json_of_wire(value, 1)));
     Json::Object(fields.collect()).to_string()
 }
@@ -90,16 +93,6 @@ fn json_of_wire(value: prost_types::Value, depth: usize) -> Json {
             Json::Object(fields.collect())
         }
     }
-}
-
-/// A context as JSON text, to be kept beside an event; empty if there is nothing in it or it has over `max` bytes.
-pub fn context_to_json(context: &Context, max: usize) -> String {
-    let sent = context_to_struct(context);
-    if sent.fields.is_empty() {
-        return String::new();
-    }
-    let json = struct_to_json(sent);
-    if json.len() <= max { json } else { String::new() }
 }
 
 fn value_from_wire(value: prost_types::Value, depth: usize, budget: &mut Budget) -> Result<Value, WireError> {

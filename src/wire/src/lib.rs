@@ -7,6 +7,7 @@ pub mod assignment;
 pub mod context;
 pub mod definition;
 mod error;
+pub mod kept;
 pub mod payload;
 pub mod reason;
 pub mod revision;
@@ -15,7 +16,7 @@ pub mod status;
 pub mod time;
 
 pub use assignment::assignment_to_wire;
-pub use context::{context_from_json, context_from_struct, context_to_json, context_to_struct, struct_to_json};
+pub use context::{context_from_json, context_from_struct, context_to_struct, struct_to_json};
 pub use definition::{definition_from_wire, definition_to_wire, experiment_to_wire};
 pub use error::WireError;
 pub use payload::{json_from_struct, json_to_struct, payload_from_wire, payload_to_wire};

@@ -15,6 +15,7 @@ use inroad_assignment::{
     ThompsonSettings, Timestamp, Value, Width,
 };
 use inroad_wire::context::{MAX_DEPTH, MAX_VALUES};
+use inroad_wire::kept::{KEPT_CONTEXT_BYTES, keep_part};
 use inroad_wire::status::{busy, describe, invalid_definition, reason_of, retry_delay};
 use inroad_wire::*;
 use proptest::prelude::*;
@@ -336,12 +337,43 @@ fn a_targeting_key_of_null_is_as_if_it_were_not_there() {
     assert_eq!(context_from_struct(sent([("targetingKey".to_owned(), text("u"))])).unwrap(), Context::new("u"));
 }
 
+/// What is left, as JSON, and whether anything was too large.
+fn kept(context: &Context, unit: &str) -> (String, bool) {
+    let mut sent = context_to_struct(context);
+    let trimmed = keep_part(&mut sent, unit, KEPT_CONTEXT_BYTES);
+    (struct_to_json(sent), trimmed)
+}
+
 #[test]
-fn a_context_is_kept_as_json_or_not_at_all() {
-    let context = Context::new("u").with("age", 41.0).with("odd", f64::NAN);
-    assert_eq!(context_to_json(&context, 2048), r#"{"age":41,"odd":null,"targetingKey":"u"}"#);
-    assert_eq!(context_to_json(&context, 10), "");
-    assert_eq!(context_to_json(&Context::default(), 10), "");
+fn a_context_that_is_too_large_is_kept_in_part_and_without_the_units_key() {
+    let context = Context::new("user-1")
+        .with("account", "acme")
+        .with("bulk", "x".repeat(5000))
+        .with("country", "fr")
+        .with("quoted", "\"\n")
+        .with("plan", 3.0)
+        .with("odd", f64::NAN);
+    let rest = r#""country":"fr","odd":null,"plan":3,"quoted":"\"\n"}"#;
+    assert_eq!(kept(&context, "account"), (format!("{{{rest}"), true));
+    assert_eq!(kept(&context, "targetingKey"), (format!(r#"{{"account":"acme",{rest}"#), true));
+    assert_eq!(kept(&Context::new("u"), "user"), (String::new(), false));
+    let owner = Value::Object([("id", "acme"), ("tier", "gold")].map(|(k, v)| (k.to_owned(), Value::from(v))).into());
+    let nested = Context::default().with("owner", owner.clone()).with("a.b", "c");
+    assert_eq!(kept(&nested, "owner.id"), (r#"{"a.b":"c","owner":{"tier":"gold"}}"#.to_owned(), false));
+    assert_eq!(kept(&nested, "a.b"), (r#"{"owner":{"id":"acme","tier":"gold"}}"#.to_owned(), false));
+    for absent in ["owner.id.x", "nobody.id", "owner."] {
+        assert_eq!(kept(&nested, absent).0.len(), 47, "{absent}");
+    }
+}
+
+#[test]
+fn many_small_attributes_stay_within_two_kibibytes_of_json() {
+    let mut context = Context::default();
+    for n in 0..500 {
+        context.insert(format!("attribute-{n:03}"), Value::List(vec![Value::Number(0.1), Value::from("a\u{1}b")]));
+    }
+    let (json, trimmed) = kept(&context, "user");
+    assert!(trimmed && json.len() <= KEPT_CONTEXT_BYTES && json.matches("attribute").count() > 20, "{json}");
 }
 
 #[test]

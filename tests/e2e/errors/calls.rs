@@ -590,3 +590,39 @@ async fn what_is_over_a_limit_of_the_server_is_refused_with_a_delay_after_which_
     drop(one);
     crate::harness::eventually("there is room again", async || open().await.ok()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exposures_of_assignments_are_held_to_the_same_backlog() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let setup = |options: &[&str]| crate::harness::Setup {
+        options: options.iter().map(|option| (*option).to_owned()).collect(),
+        folder: Some(folder.path().to_owned()),
+        ..Default::default()
+    };
+    let mut roomy = Server::with(setup(&[])).await;
+    roomy.api().launch(flag("flag", &[("a", 0.5)])).await;
+    roomy.ask_to_stop();
+    roomy.stopped().await.ok();
+    drop(roomy);
+    let assign = |mode: v1::ExposureMode| v1::AssignRequest {
+        experiment: "flag".to_owned(),
+        context: Some(context("u0")),
+        exposure: mode.into(),
+    };
+
+    let mut full = Server::with(setup(&["--max-backlog", "0"])).await;
+    let refused = Refused::by(full.api().assignments().assign(assign(v1::ExposureMode::Durable)).await);
+    assert_eq!((refused.code.as_str(), refused.reason.as_str()), ("RESOURCE_EXHAUSTED", "BACKLOG_FULL"));
+    let answer =
+        full.api().assignments().assign(assign(v1::ExposureMode::None)).await.expect("who only asks is answered");
+    assert!(!answer.into_inner().variation.is_empty());
+    full.ask_to_stop();
+    full.stopped().await.ok();
+    drop(full);
+
+    // Nothing gets on disk within a microsecond.
+    let hasty = Server::with(setup(&["--request-timeout", "1us"])).await;
+    let refused = Refused::by(hasty.api().assignments().assign(assign(v1::ExposureMode::Durable)).await);
+    assert_eq!((refused.code.as_str(), refused.reason.as_str()), ("DEADLINE_EXCEEDED", "TOO_SLOW"));
+    assert!(refused.message.contains("--request-timeout"), "{refused:?}");
+}

@@ -121,8 +121,14 @@ async fn more_context_than_is_kept_is_left_out_and_counted() {
     api.launch(flag(KEY, &[("a", 0.3)])).await;
     let units = ["u0".to_owned()];
     let mut exposure = exposure_of(KEY, &units[0], &api.assign_all(KEY, &units).await[0]);
-    exposure.context = Some(crate::harness::context(&"x".repeat(3_000)));
+    let text = |text: String| prost_types::Value { kind: Some(prost_types::value::Kind::StringValue(text)) };
+    let said = [("bulk", "x".repeat(3_000)), ("country", "fr".to_owned()), ("targetingKey", "u0".to_owned())];
+    let fields = said.map(|(name, said)| (name.to_owned(), text(said))).into();
+    exposure.context = Some(prost_types::Struct { fields });
     let request = v1::RecordRequest { exposures: vec![exposure], outcomes: vec![] };
     let response = api.events().record(request).await.expect("taken").into_inner();
     assert_eq!((response.accepted, response.contexts_trimmed, response.rejections.len()), (1, 1, 0));
+    let log = rusqlite::Connection::open(server.folder.join("log.db")).expect("the log");
+    let kept: String = log.query_row("SELECT context FROM log WHERE unit = 'u0'", [], |row| row.get(0)).expect("it");
+    assert_eq!(kept, r#"{"country":"fr"}"#, "what fits, and no key of a unit");
 }

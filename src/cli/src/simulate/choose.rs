@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use inroad_simulations::{PolicyDoc, PolicyKind, Scenario, ScenarioDoc, builtin};
+use inroad_simulations::{PolicyDoc, PolicyKind, Scenario, ScenarioDoc, ShipRule, builtin};
 
 use super::SimulateArgs;
 use crate::failure::usage;
@@ -54,9 +54,12 @@ fn changed(scenario: Scenario, args: &SimulateArgs) -> anyhow::Result<Scenario> 
         policy.settings.extend(args.set.iter().cloned());
     }
     if args.ship {
-        let ships = |policy: &&PolicyDoc| policy.kind != PolicyKind::Thompson && !policy.ship;
-        let again =
-            |policy: &PolicyDoc| PolicyDoc { name: format!("{}+ship", policy.name), ship: true, ..policy.clone() };
+        let ships = |policy: &&PolicyDoc| policy.kind != PolicyKind::Thompson && policy.ship == ShipRule::Never;
+        let again = |policy: &PolicyDoc| PolicyDoc {
+            name: format!("{}+ship", policy.name),
+            ship: ShipRule::Prompted,
+            ..policy.clone()
+        };
         let again: Vec<PolicyDoc> = doc.policies.iter().filter(ships).map(again).collect();
         doc.policies.extend(again);
     }

@@ -43,7 +43,7 @@ pub(crate) struct SimulateArgs {
     /// Set a setting of all growing policies, like floor=0.02; may be given several times
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::setting)]
     set: Vec<(String, toml::Value)>,
-    /// Have each policy but Thompson sampling once more, shipping a clear winner
+    /// Have each policy but Thompson sampling once more, shipping what a person would be prompted to ship
     #[arg(long)]
     ship: bool,
     /// Write a page to look at

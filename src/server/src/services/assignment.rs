@@ -7,7 +7,7 @@ use futures::Stream;
 use inroad_assignment::{Context, ServedExperiment, Timestamp};
 use inroad_store::Event;
 use inroad_wire::assignment::assignment_to_wire;
-use inroad_wire::context::{context_from_struct, context_to_json};
+use inroad_wire::context::{context_from_struct, context_to_struct};
 use inroad_wire::snapshot::served_to_wire;
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1::assignment_service_server::AssignmentService;
@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status};
 use super::{Shared, clients};
 use crate::catalogue::State;
 use crate::clients::ClientStream;
-use crate::config::{HEARTBEAT, MAX_BATCH_ASSIGN, MAX_EXPOSURE_CONTEXT_BYTES};
+use crate::config::{HEARTBEAT, MAX_BATCH_ASSIGN};
 use crate::error::ServerError;
 use crate::ingest::own_exposure;
 
@@ -85,6 +85,7 @@ impl Assignments {
         if durable.is_empty() {
             return Ok(answers.into_iter().map(|answer| answer.response).collect());
         }
+        self.shared.check_room()?;
         let settled: Vec<_> = durable.iter().map(|((digest, event), _)| (*digest, event.arm)).collect();
         let mut events = Vec::with_capacity(durable.len());
         for ((_, event), answer) in durable {
@@ -111,8 +112,7 @@ fn exposure(
 ) -> Option<inroad_store::ExposureEvent> {
     let unit = served.unit_of(context)?;
     let now = served.parts().manual_now.unwrap_or(wall_now);
-    let kept = context_to_json(context, MAX_EXPOSURE_CONTEXT_BYTES);
-    Some(own_exposure(&served.parts().key, &unit, assignment, now, kept))
+    Some(own_exposure(served.parts(), &unit, assignment, now, context_to_struct(context)))
 }
 
 #[tonic::async_trait]

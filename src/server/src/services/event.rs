@@ -1,7 +1,7 @@
 //! `EventService`: checks a batch, puts what is good on disk in one group, and says what was not; and forgets a unit.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use inroad_assignment::UnitKey;
 use inroad_store::{Event, Forget};
@@ -9,13 +9,10 @@ use inroad_wire::v1::event_service_server::EventService;
 use inroad_wire::v1::{ForgetUnitRequest, ForgetUnitResponse, RecordRequest, RecordResponse, Rejection};
 use tonic::{Request, Response, Status};
 
-use super::{Shared, actor};
+use super::{LONGEST_WAIT, Shared, actor};
 use crate::config::{MAX_BATCH_EVENTS, MAX_NAME_BYTES};
 use crate::error::ServerError;
 use crate::ingest::{Refusal, check_exposure, check_outcome};
-
-/// The longest that forgetting waits for the counts.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// See the module.
 pub struct Events {
@@ -26,18 +23,6 @@ impl Events {
     /// The service.
     pub fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
-    }
-
-    fn check_room(&self) -> Result<(), ServerError> {
-        let (backlog, limit) = (self.shared.fold.backlog(), self.shared.config.max_backlog);
-        if backlog < limit {
-            return Ok(());
-        }
-        // It counts whatever there is, but somebody has to say so: refused events do not.
-        self.shared.fold.wake();
-        // About the time in which the fold takes in a tenth of what waits, at its slowest.
-        let retry_after = Duration::from_millis((limit / 10 / 25).clamp(100, 10_000));
-        Err(ServerError::Backlog { backlog, limit, retry_after })
     }
 }
 
@@ -63,10 +48,7 @@ impl EventService for Events {
             let message = format!("{count} events are over the limit of {MAX_BATCH_EVENTS}: split the batch");
             return Err(ServerError::Invalid { field: "exposures and outcomes", message }.into());
         }
-        if let Err(error) = self.check_room() {
-            shared.metrics.overloads.inc();
-            return Err(error.into());
-        }
+        shared.check_room()?;
         let now = shared.clock.now();
         let mut events = Vec::with_capacity(count);
         let mut response = RecordResponse::default();

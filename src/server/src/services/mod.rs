@@ -24,6 +24,9 @@ use crate::metrics::Metrics;
 use crate::reallocator::Reallocator;
 use crate::recent::Recent;
 
+/// The longest that a caller waits for the counts to be complete: less than a call may take, so that it is told why.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
 /// What the services share.
 pub struct Shared {
     /// How the server is set up.
@@ -51,6 +54,20 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Refuses more events while too many are yet to be counted.
+    pub(crate) fn check_room(&self) -> Result<(), ServerError> {
+        let (backlog, limit) = (self.fold.backlog(), self.config.max_backlog);
+        if backlog < limit {
+            return Ok(());
+        }
+        self.metrics.overloads.inc();
+        // It counts whatever there is, but somebody has to say so: refused events do not.
+        self.fold.wake();
+        // About the time in which the fold takes in a tenth of what waits, at its slowest.
+        let retry_after = Duration::from_millis((limit / 10 / 25).clamp(100, 10_000));
+        Err(ServerError::Backlog { backlog, limit, retry_after })
+    }
+
     /// Waits until every event acknowledged before the call is counted, by the catalogue at `version` or later.
     pub(crate) async fn counted(&self, version: u64, patience: Duration) -> Result<(), ServerError> {
         if self.fold.caught_up(version, patience).await {

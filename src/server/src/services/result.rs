@@ -1,7 +1,6 @@
 //! `ResultService`: the counts and what the policy makes of them, phrased for people.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use inroad_assignment::{Arm, Experiment, Generation, Timestamp};
 use inroad_policy::ArmSummary;
@@ -15,15 +14,12 @@ use inroad_wire::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::Shared;
+use super::{LONGEST_WAIT, Shared};
 use crate::error::ServerError;
 use crate::explain::waits_for;
 use crate::funnel::funnel;
 use crate::report::{MetricReport, Report};
 use crate::verdict::verdict;
-
-/// The longest that a reader may wait for the counts to be complete.
-pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub struct Results {
