@@ -107,7 +107,19 @@ fn text(r: &GetResultsResponse) -> String {
 
 /// Every metric of every variation, by all the roads there are.
 fn metrics_text(r: &GetResultsResponse) -> String {
-    let columns = ["metric", "variation", "mean", "lift", "95%", "at any time", "by period", "batched", "mature", ""];
+    let columns = [
+        "metric",
+        "variation",
+        "mean",
+        "lift",
+        "95%",
+        "difference",
+        "at any time",
+        "by period",
+        "batched",
+        "mature",
+        "",
+    ];
     let estimate = |i: Option<&Interval>| {
         i.map_or_else(|| "–".to_owned(), |i| format!("{} ({})", signed_percent(i.estimate), within(Some(i))))
     };
@@ -126,6 +138,7 @@ fn metrics_text(r: &GetResultsResponse) -> String {
             m.mean.map_or_else(|| "–".to_owned(), |mean| format!("{mean:.4}")),
             lift.and_then(|l| l.credible.as_ref()).map_or_else(|| "–".to_owned(), |l| signed_percent(l.estimate)),
             within(lift.and_then(|l| l.credible.as_ref())),
+            difference(lift.and_then(|l| l.difference.as_ref())),
             within(lift.and_then(|l| l.anytime.as_ref())),
             estimate(lift.and_then(|l| l.period.as_ref())),
             estimate(lift.and_then(|l| l.batched.as_ref())),
@@ -136,6 +149,11 @@ fn metrics_text(r: &GetResultsResponse) -> String {
     let of = |metric: usize| r.arms.iter().filter_map(move |arm| Some((arm, arm.metrics.get(metric)?)));
     let metrics = r.arms.first().map_or(0, |arm| arm.metrics.len());
     table(&columns, (0..metrics).flat_map(of).map(|(arm, metric)| row(arm, metric)).collect())
+}
+
+/// A difference in the metric's own unit, with its interval.
+fn difference(interval: Option<&Interval>) -> String {
+    interval.map_or_else(|| "–".to_owned(), |i| format!("{:+.4} ({:+.4} to {:+.4})", i.estimate, i.low, i.high))
 }
 
 /// An interval's two ends.

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use crate::action::LinePreview;
 use crate::experiment::ChangedField;
-use crate::form::Form;
+use crate::form::{Form, is_area};
 use crate::shell::{EVENT_NAMES, Reader, event_names, hidden};
 
 /// What would change.
@@ -123,7 +123,7 @@ impl Edit {
         let id = format!("f-{name}");
         let about = format!("a-{name}");
         let described =
-            Described { name, id: &id, about: &about, value: self.form.text(name), is_wrong: !faults.is_empty() };
+            Described { name, id: &id, about: &about, value: self.form.raw(name), is_wrong: !faults.is_empty() };
         html! {
             div.field.wrong[!faults.is_empty()] {
                 label for=(id) { (label) }
@@ -137,7 +137,7 @@ impl Edit {
     }
 
     fn input(&self, name: &str, label: &str, help: &str) -> Markup {
-        self.field(name, label, help, |d| d.input(false, None))
+        self.field(name, label, help, |d| if is_area(name) { d.area() } else { d.input(false, None) })
     }
 
     fn event_input(&self, name: &str, label: &str, help: &str) -> Markup {
@@ -159,12 +159,12 @@ impl Edit {
                 legend { "What it is" }
                 @if self.key.is_some() { input type="hidden" name="key" value=(self.form.text("key")); }
                 @else { (self.input("key", "Key", "Lower case letters, digits, dots, dashes: sales.checkout-button. Callers ask by it, so it never changes.")) }
-                (self.field("description", "Description", "What is tried, and why.", |d| d.area()))
+                (self.input("description", "Description", "What is tried, and why."))
                 (self.input("owner", "Owner", "Who answers for it."))
                 (self.input("tags", "Tags", "Separated by commas."))
                 (self.choice("lifetime", "Lifetime", "A temporary flag is reported when it has served everybody the same for two weeks.", &[("temporary", "temporary"), ("permanent", "permanent")]))
                 (self.fixed_input("unit", "Unit", "The context attribute that is randomised: user, account, … Left out, targetingKey."))
-                (self.field("audience", "Audience", "CEL over the context, such as country in [\"fr\", \"de\"] && account.tier == \"internal\". Left out, everybody.", |d| d.area()))
+                (self.input("audience", "Audience", "CEL over the context, such as country in [\"fr\", \"de\"] && account.tier == \"internal\". Left out, everybody."))
                 (self.fixed_input("salt", "Salt", "Left out, one is drawn when it starts."))
             }
         }
@@ -274,7 +274,7 @@ impl Edit {
                 @for i in 0..rows {
                     fieldset.row {
                         legend { "Override " (i + 1) }
-                        (self.field(&format!("overrides.{i}.units"), "Unit keys", "One a line.", |d| d.area()))
+                        (self.input(&format!("overrides.{i}.units"), "Unit keys", "One a line, to the last blank; in JSON quotes what a line cannot hold."))
                         (self.input(&format!("overrides.{i}.when"), "Or an expression", "account.tier == \"internal\""))
                         (self.input(&format!("overrides.{i}.variation"), "Get variation", ""))
                     }
@@ -304,7 +304,10 @@ impl Described<'_> {
     }
 
     fn area(&self) -> Markup {
-        html! { textarea id=(self.id) name=(self.name) rows="2" aria-describedby=(self.about) aria-invalid=[self.wrong()] { (self.value) } }
+        // It grows with what is in it where the browser can do that; elsewhere it begins with room for some lines. HTML drops
+        // a line end that a text area begins with: ours, not the value's.
+        let lines = self.value.split('\n').count().clamp(1, 8);
+        html! { textarea id=(self.id) name=(self.name) rows=(lines) spellcheck="false" aria-describedby=(self.about) aria-invalid=[self.wrong()] { "\n" (self.value) } }
     }
 
     fn select(&self, choices: &[(&str, &str)]) -> Markup {
@@ -325,5 +328,11 @@ mod tests {
         assert_eq!(field_name("variations[1].key"), "variations.1.key");
         assert_eq!(field_name("policy.tick"), "policy.tick");
         assert_eq!(field_name("overrides[0].units[2]"), "overrides.0.units.2");
+    }
+
+    #[test]
+    fn a_text_area_keeps_the_line_end_that_its_value_begins_with() {
+        let area = Described { name: "n", id: "i", about: "a", value: "\n<b  ", is_wrong: false }.area().into_string();
+        assert!(area.ends_with(">\n\n&lt;b  </textarea>") && area.contains("rows=\"2\""), "{area}");
     }
 }

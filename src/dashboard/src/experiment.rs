@@ -119,6 +119,8 @@ pub struct Experiment {
     pub decisions: Vec<Decision>,
     /// Newest first.
     pub audit: Vec<AuditEntry>,
+    /// Below which entry of the audit log the rest is; none if that was all.
+    pub older_audit: Option<u64>,
     /// What was done a moment ago.
     pub done: Option<Done>,
 }
@@ -327,7 +329,7 @@ impl Experiment {
             section aria-labelledby="history-title" {
                 h2 id="history-title" { "History" }
                 (history::decisions(&self.key, self.has_policy, &self.decisions))
-                (history::audit(&self.audit))
+                (history::audit(&self.key, &self.audit, self.older_audit))
             }
         }
     }

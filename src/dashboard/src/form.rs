@@ -7,6 +7,8 @@ use inroad_assignment::DefinitionDoc;
 use inroad_assignment::definition::Violation;
 use serde_json::{Map, Value, json};
 
+mod units;
+
 /// A name or a value as it stands in a query.
 #[must_use]
 pub fn encode(text: &str) -> String {
@@ -47,7 +49,9 @@ impl Form {
     /// Reads `application/x-www-form-urlencoded`.
     #[must_use]
     pub fn parse(body: &[u8]) -> Self {
-        Self { fields: form_urlencoded::parse(body).into_owned().collect() }
+        // Browsers end every line with CR LF, whatever it ended with before.
+        let one_line_end = |(name, value): (String, String)| (name, returned_by_area(&value));
+        Self { fields: form_urlencoded::parse(body).into_owned().map(one_line_end).collect() }
     }
 
     /// Every value of one name, in order, blanks left out.
@@ -60,7 +64,13 @@ impl Form {
     /// What was typed, without blanks around it; empty if the field is not there.
     #[must_use]
     pub fn text(&self, name: &str) -> &str {
-        self.fields.get(name).map(|value| value.trim()).unwrap_or_default()
+        self.raw(name).trim()
+    }
+
+    /// What was typed, to the last blank; empty if the field is not there.
+    #[must_use]
+    pub fn raw(&self, name: &str) -> &str {
+        self.fields.get(name).map(String::as_str).unwrap_or_default()
     }
 
     /// Whether a box is ticked.
@@ -148,9 +158,8 @@ impl Form {
             }
         }
         for (i, row) in rows_of(&value, "overrides") {
-            let units =
-                row.get("units").and_then(Value::as_array).map(|units| units.iter().map(text).collect::<Vec<_>>());
-            form.set(format!("overrides.{i}.units"), units.unwrap_or_default().join("\n"));
+            let units = row.get("units").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+            form.set(format!("overrides.{i}.units"), units::written(units));
             for column in ["when", "variation"] {
                 form.set(format!("overrides.{i}.{column}"), row.get(column).map(text).unwrap_or_default());
             }
@@ -186,24 +195,29 @@ impl Form {
         form
     }
 
-    /// The experiment that the form describes. What has no field here (a clock, rarer settings) is taken from `base`.
-    /// Call it on a form without blank rows, or the faults name other rows than a person sees.
+    /// The experiment that the form describes. What has no field here (a clock, rarer settings) is taken from `base`, and
+    /// so is what nobody touched: a field cannot carry everything that may be stored (line ends of another kind, all the
+    /// digits of a share). Call it on a form without blank rows, or the faults name other rows than a person sees.
     pub fn document(&self, base: Option<&DefinitionDoc>) -> Result<DefinitionDoc, Vec<Violation>> {
-        let mut reading = Reading { form: self, faults: Vec::new() };
+        let shown = base.map(Self::of).unwrap_or_default();
         let base = base.and_then(|document| serde_json::to_value(document).ok()).unwrap_or_else(|| json!({}));
+        let mut reading = Reading { form: self, shown, base: &base, faults: Vec::new() };
         let mut document = Map::new();
         if let Some(clock) = base.get("clock") {
             document.insert("clock".to_owned(), clock.clone());
         }
         for name in ["key", "description", "owner", "lifetime", "unit", "audience", "salt"] {
-            if self.is_on(name) {
-                document.insert(name.to_owned(), json!(self.text(name)));
+            match base.get(name).filter(|_| reading.is_untouched(name, name)) {
+                Some(kept) => drop(document.insert(name.to_owned(), kept.clone())),
+                None if self.is_on(name) => drop(document.insert(name.to_owned(), json!(self.text(name)))),
+                None => {}
             }
         }
         document.entry("key").or_insert_with(|| json!(""));
         let tags: BTreeSet<&str> = self.text("tags").split(',').map(str::trim).filter(|tag| !tag.is_empty()).collect();
-        document.insert("tags".to_owned(), json!(tags));
-        document.insert("policy".to_owned(), reading.policy(base.get("policy")));
+        let kept = base.get("tags").filter(|_| reading.is_untouched("tags", "tags"));
+        document.insert("tags".to_owned(), kept.cloned().unwrap_or_else(|| json!(tags)));
+        document.insert("policy".to_owned(), reading.policy());
         let rows = |list: &str| 0..self.rows(list);
         let variations: Vec<Value> = rows("variations").map(|i| reading.variation(i)).collect();
         let overrides: Vec<Value> = rows("overrides").map(|i| reading.pinned(i)).collect();
@@ -244,12 +258,56 @@ fn percent(share: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
+/// What a text area makes of a value: it knows one end of a line only, and HTML has no NUL.
+fn returned_by_area(value: &str) -> String {
+    value.replace("\r\n", "\n").replace('\r', "\n").replace('\0', "\u{fffd}")
+}
+
+/// What a browser sends back of a value that it was given, if nobody touches it.
+fn returned(name: &str, value: &str) -> String {
+    let value = returned_by_area(value);
+    // A field of one line drops the ends of lines.
+    if is_area(name) { value } else { value.replace('\n', "") }
+}
+
+/// Whether a field has room for more than one line.
+pub(crate) fn is_area(name: &str) -> bool {
+    ["description", "audience"].contains(&name) || name.ends_with(".payload") || name.ends_with(".units")
+}
+
 struct Reading<'a> {
     form: &'a Form,
+    /// The form of what is stored.
+    shown: Form,
+    /// What is stored.
+    base: &'a Value,
     faults: Vec<Violation>,
 }
 
 impl Reading<'_> {
+    /// Whether a field is as it was shown, under the name that it was shown by.
+    fn is_untouched(&self, name: &str, shown: &str) -> bool {
+        match (self.form.fields.get(name), self.shown.fields.get(shown)) {
+            (Some(typed), Some(shown)) => *typed == returned(name, shown),
+            _ => false,
+        }
+    }
+
+    /// Which stored row a row is; rows move up where others were left blank.
+    fn stored_row(&self, list: &str, row: usize) -> usize {
+        let telling = if list == "overrides" { "when" } else { "key" };
+        let is_it =
+            |other: &usize| self.is_untouched(&format!("{list}.{row}.{telling}"), &format!("{list}.{other}.{telling}"));
+        std::iter::once(row).chain(0..self.shown.rows(list)).find(is_it).unwrap_or(row)
+    }
+
+    /// What is stored where nobody touched a row's field; `path` leads there from the stored row.
+    fn kept(&self, list: &str, row: usize, column: &str, path: &str) -> Option<Value> {
+        let stored = self.stored_row(list, row);
+        let untouched = self.is_untouched(&format!("{list}.{row}.{column}"), &format!("{list}.{stored}.{column}"));
+        self.base.get(list)?.get(stored)?.pointer(path).filter(|_| untouched).cloned()
+    }
+
     fn fault(&mut self, field: String, message: impl Into<String>) -> Value {
         self.faults.push(Violation { field, message: message.into() });
         Value::Null
@@ -257,16 +315,16 @@ impl Reading<'_> {
 
     fn number(&mut self, field: String, text: &str) -> Value {
         match parse_number(text) {
-            Some(number) if number.fract() == 0.0 && number.abs() < 9e15 => json!(number as i64),
-            Some(number) => json!(number),
-            None => self.fault(field, "write a number, such as 12.5"),
+            Ok(number) if number.fract() == 0.0 && number.abs() < 9e15 => json!(number as i64),
+            Ok(number) => json!(number),
+            Err(error) => self.fault(field, error.told("write a number, such as 12.5")),
         }
     }
 
     fn percent(&mut self, field: String, text: &str) -> Value {
         match parse_number(text.trim_end_matches('%')) {
-            Some(number) => json!(number / 100.0),
-            None => self.fault(field, "write per cent, such as 12.5"),
+            Ok(number) => json!(number / 100.0),
+            Err(error) => self.fault(field, error.told("write per cent, such as 12.5")),
         }
     }
 
@@ -274,7 +332,10 @@ impl Reading<'_> {
         let text = |column: &str| self.form.text(&format!("variations.{row}.{column}")).to_owned();
         let (key, payload, description, share) = (text("key"), text("payload"), text("description"), text("share"));
         let field = format!("variations[{row}].payload");
+        let same_kind = self.is_untouched("payload_kind", "payload_kind");
+        let kept = self.kept("variations", row, "payload", "/payload").filter(|_| same_kind);
         let payload = match self.form.text("payload_kind") {
+            _ if kept.is_some() => kept.unwrap_or_default(),
             "boolean" => match payload.as_str() {
                 "true" => json!(true),
                 "false" => json!(false),
@@ -287,11 +348,15 @@ impl Reading<'_> {
                 Err(error) => self
                     .fault(field, format!("this is no JSON object ({error}): write it like {{\"color\": \"green\"}}")),
             },
-            _ => json!(payload),
+            // Text is what it is, blanks and ends of lines included.
+            _ => json!(self.form.raw(&format!("variations.{row}.payload"))),
         };
+        let description =
+            self.kept("variations", row, "description", "/description").unwrap_or_else(|| json!(description));
         let mut variation = json!({"key": key, "payload": payload, "description": description});
         if row > 0 && !share.is_empty() {
-            variation["share"] = self.percent(format!("variations[{row}].share"), &share);
+            let kept = self.kept("variations", row, "share", "/share");
+            variation["share"] = kept.unwrap_or_else(|| self.percent(format!("variations[{row}].share"), &share));
         }
         variation
     }
@@ -299,13 +364,14 @@ impl Reading<'_> {
     fn pinned(&mut self, row: usize) -> Value {
         let text = |column: &str| self.form.text(&format!("overrides.{row}.{column}"));
         let mut pinned = json!({"variation": text("variation")});
-        let units: Vec<&str> =
-            text("units").split(['\n', ',']).map(str::trim).filter(|unit| !unit.is_empty()).collect();
-        if !units.is_empty() {
-            pinned["units"] = json!(units);
-        }
         if !text("when").is_empty() {
-            pinned["when"] = json!(text("when"));
+            let kept = self.kept("overrides", row, "when", "/when");
+            pinned["when"] = kept.unwrap_or_else(|| json!(text("when")));
+        }
+        match units::read(self.form.raw(&format!("overrides.{row}.units"))) {
+            Ok(units) if units.is_empty() => {}
+            Ok(units) => pinned["units"] = json!(units),
+            Err(message) => drop(self.fault(format!("overrides[{row}].units"), message)),
         }
         pinned
     }
@@ -315,20 +381,22 @@ impl Reading<'_> {
         let mut metric = json!({"key": text("key"), "event": text("event"), "decision": !text("decision").is_empty()});
         for column in ["kind", "window", "direction"] {
             if !text(column).is_empty() {
-                metric[column] = json!(text(column));
+                let kept = self.kept("metrics", row, column, &format!("/{column}"));
+                metric[column] = kept.unwrap_or_else(|| json!(text(column)));
             }
         }
         if text("kind") == "mean" && !text("cap").is_empty() {
-            metric["cap"] = self.number(format!("metrics[{row}].cap"), &text("cap"));
+            let kept = self.kept("metrics", row, "cap", "/cap");
+            metric["cap"] = kept.unwrap_or_else(|| self.number(format!("metrics[{row}].cap"), &text("cap")));
         }
         if text("kind") == "ratio" {
             metric["denominator"] = json!(text("denominator"));
         }
         if !text("guardrail").is_empty() {
-            let margin = if text("margin").is_empty() {
-                json!(0.0)
-            } else {
-                self.percent(format!("metrics[{row}].margin"), &text("margin"))
+            let margin = match self.kept("metrics", row, "margin", "/guardrail/margin") {
+                Some(kept) => kept,
+                None if text("margin").is_empty() => json!(0.0),
+                None => self.percent(format!("metrics[{row}].margin"), &text("margin")),
             };
             metric["guardrail"] = json!({"action": text("guardrail"), "margin": margin});
         }
@@ -343,18 +411,20 @@ impl Reading<'_> {
         metric
     }
 
-    fn policy(&mut self, base: Option<&Value>) -> Value {
+    fn policy(&mut self) -> Value {
         let kind = match self.form.text("policy.kind") {
             "" => "manual",
             kind => kind,
         };
-        let known = base.filter(|policy| policy.get("kind").and_then(Value::as_str) == Some(kind));
+        let stored = self.base.get("policy");
+        let known = stored.filter(|policy| policy.get("kind").and_then(Value::as_str) == Some(kind));
         let mut policy = known.cloned().unwrap_or_else(|| json!({ "kind": kind }));
         let manual = kind == "manual";
         for (name, setting) in SETTINGS.into_iter().filter(|(name, _)| !manual || ["tick", "floor"].contains(name)) {
             let field = format!("policy.{name}");
             let text = self.form.text(&field).to_owned();
-            if text.is_empty() {
+            let kept = known.is_some() && self.is_untouched(&field, &field);
+            if text.is_empty() || kept {
                 continue;
             }
             policy[name] = match setting {
@@ -376,91 +446,49 @@ impl Reading<'_> {
     }
 }
 
-/// A number as people type it, with a point or a comma.
-#[must_use]
-pub fn parse_number(text: &str) -> Option<f64> {
-    let number: f64 = text.trim().replace(',', ".").parse().ok()?;
-    number.is_finite().then_some(number)
+/// Why what was typed is no number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoNumber {
+    /// It may mean two numbers; both are told.
+    Ambiguous(String),
+    /// It means none.
+    Unreadable,
+}
+
+impl NoNumber {
+    /// What to tell whoever typed it; `otherwise` where there is nothing better to say.
+    #[must_use]
+    pub fn told(self, otherwise: &str) -> String {
+        match self {
+            Self::Ambiguous(told) => told,
+            Self::Unreadable => otherwise.to_owned(),
+        }
+    }
+}
+
+/// A number as people type it, with a point or a comma. In half of the world `1,000` is a thousand and in the other half
+/// it is one, so that nobody may guess; after a zero a comma can only be a decimal one.
+pub fn parse_number(text: &str) -> Result<f64, NoNumber> {
+    let text = text.trim();
+    let written = match text.split_once(',') {
+        None => text.to_owned(),
+        Some((_, after)) if after.contains(['.', ',']) => return Err(NoNumber::Unreadable),
+        Some((before, _)) if before.contains('.') => return Err(NoNumber::Unreadable),
+        Some((before, after)) => {
+            let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+            let whole = before.trim_start_matches(['-', '+']);
+            if digits == 3 && whole.bytes().any(|digit| digit != b'0') {
+                let short = after.trim_end_matches('0');
+                let part = if short.is_empty() { "0" } else { short };
+                return Err(NoNumber::Ambiguous(format!(
+                    "{text} may mean two numbers: write {before}{after} or {before}.{part}"
+                )));
+            }
+            format!("{before}.{after}")
+        }
+    };
+    written.parse().ok().filter(|number: &f64| number.is_finite()).ok_or(NoNumber::Unreadable)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use inroad_assignment::Definition;
-
-    fn document(json: Value) -> DefinitionDoc {
-        let doc: DefinitionDoc = serde_json::from_value(json).unwrap();
-        Definition::try_from(doc).unwrap().into()
-    }
-
-    fn survives(payloads: [Value; 3]) {
-        let [control, green, plain] = payloads;
-        let doc = document(json!({
-            "key": "checkout", "description": "d", "owner": "me", "tags": ["a", "b"], "unit": "user",
-            "audience": "country == \"fr\"", "clock": {"kind": "manual", "start": "2026-01-01T00:00:00Z"},
-            "policy": {"kind": "thompson", "tick": "6h", "tau": 0.3, "shadow": true},
-            "variations": [
-                {"key": "control", "payload": control}, {"key": "green", "payload": green, "share": 0.125},
-                {"key": "plain", "payload": plain, "description": "x"},
-            ],
-            "overrides": [{"units": ["qa-1", "qa-2"], "variation": "green"}, {"when": "a == 1", "variation": "plain"}],
-            "metrics": [
-                {"key": "bought", "event": "purchase", "decision": true, "window": "3d"},
-                {"key": "revenue", "event": "purchase", "kind": "mean", "cap": 250.5},
-                {"key": "ratio", "event": "x", "kind": "ratio", "denominator": "y", "direction": "down",
-                 "guardrail": {"margin": 0.1, "action": "freeze"}},
-            ],
-        }));
-        let form = Form::of(&doc);
-        assert_eq!(form.document(Some(&doc)).unwrap(), doc);
-        assert_eq!(form.without_blank_rows(), form);
-        assert_eq!([form.text("metrics.0.window"), form.text("policy.tick")], ["3d", "6h"]);
-    }
-
-    #[test]
-    fn an_experiment_survives_being_a_form() {
-        survives([json!("#00f"), json!("x"), json!("1.5")]);
-        survives([json!(true), json!(false), json!(true)]);
-        survives([json!(-1.5), json!(0.1), json!(3.0)]);
-        survives([json!({}), json!({"n": [1, "x"]}), json!({"a": {"b": null}})]);
-    }
-
-    #[test]
-    fn blank_rows_do_not_count() {
-        let form = Form::parse(b"variations.0.key=&variations.0.share=5&variations.3.key=a&variations.7.key=b");
-        let kept = form.without_blank_rows();
-        assert_eq!((form.rows("variations"), kept.rows("variations")), (8, 2));
-        assert_eq!([kept.text("variations.0.key"), kept.text("variations.1.key")], ["a", "b"]);
-    }
-
-    #[test]
-    fn what_does_not_read_is_told_at_its_field() {
-        let form = Form::parse(
-            b"key=k&payload_kind=boolean&variations.0.key=c&variations.0.payload=maybe&variations.1.key=v\
-              &variations.1.payload=x&variations.1.share=lots&metrics.0.key=m&metrics.0.event=e&metrics.0.window=soon\
-              &policy.kind=thompson&policy.tick=often&policy.daily_cap=x",
-        );
-        let faults = form.document(None).unwrap_err();
-        let fields: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
-        assert_eq!(
-            fields,
-            [
-                "policy.tick",
-                "policy.daily_cap",
-                "variations[0].payload",
-                "variations[1].payload",
-                "variations[1].share",
-                "metrics[0].window"
-            ]
-        );
-    }
-
-    #[test]
-    fn numbers_are_read_as_people_type_them() {
-        assert_eq!(
-            [parse_number(" 12,5 "), parse_number("3"), parse_number("x"), parse_number("inf")],
-            [Some(12.5), Some(3.0), None, None]
-        );
-        assert_eq!(percent(0.1 + 0.2), "30");
-    }
-}
+mod tests;

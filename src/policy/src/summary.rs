@@ -75,8 +75,8 @@ pub struct ArmSummary {
     /// What a unit has come to on average: s/n for conversions, the mean, the ratio. None without records. Arms' raw means
     /// are not comparable when shares have changed: `lift` is.
     pub mean: Option<f64>,
-    /// Posterior lift, against control alone, with its 95% credible interval; none for control. Of a killed arm see
-    /// [`shown_lift`].
+    /// Posterior lift, against control alone, with its 95% credible interval; none for control, nor while it would be the
+    /// prior alone: before both have records, and either an outcome. Of a killed arm see [`shown_lift`].
     pub lift: Option<Interval>,
     /// Lift over control without prior, with a 95% confidence *sequence*: true at every look at once, with probability
     /// 95%. None for control and where there is no information.
@@ -153,15 +153,56 @@ fn arm_summary(
 ) -> ArmSummary {
     let cells = || question.epochs.iter().map(|epoch| question.measure.cell(&epoch.arms[arm]));
     let (sum, size): (f64, f64) = cells().fold((0.0, 0.0), |(sum, size), cell| (sum + cell.sum, size + cell.size));
+    let counted = |arm: usize| {
+        question.epochs.iter().fold((0, 0), |(n, s), epoch| (n + epoch.arms[arm].n, s + epoch.arms[arm].s))
+    };
+    let (n, s) = counted(arm);
+    let (control_n, control_s) = counted(0);
+    // Without these there is nothing but the prior to tell, and it is no measurement.
+    let is_known = n > 0 && control_n > 0 && s + control_s > 0;
     ArmSummary {
-        n: question.epochs.iter().map(|epoch| epoch.arms[arm].n).sum(),
-        s: question.epochs.iter().map(|epoch| epoch.arms[arm].s).sum(),
+        n,
+        s,
         mean: (size > 0.0).then(|| sum / size),
-        lift: (arm > 0).then(|| shown_lift(posterior, arm, question.live[arm])),
+        lift: (arm > 0 && is_known).then(|| shown_lift(posterior, arm, question.live[arm])),
         anytime: confidence_sequence(flat, arm, ALPHA),
         opinion,
         p_best: comparison.p_best[arm],
         p_above_control: comparison.p_above_control[arm],
         expected_loss: comparison.relative_loss(arm),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ArmTally, EpochKey};
+
+    fn lift(control: (u64, u64), arm: (u64, u64)) -> Option<Interval> {
+        let tally = |(n, s): (u64, u64)| ArmTally { first: n, n, s, ..ArmTally::default() };
+        let epoch = EpochTally {
+            epoch: EpochKey { tick: 0, revision: 1 },
+            shares: vec![0.5, 0.5],
+            arms: vec![tally(control), tally(arm)],
+        };
+        let question = SummaryQuestion {
+            epochs: &[epoch],
+            measure: Measure::Conversion,
+            better: Better::More,
+            live: &[true, true],
+            tau: 0.25,
+            posterior: PosteriorKind::E3,
+            seed: 1,
+            draws_log2: 6,
+        };
+        summarise(&question, &mut PointsCache::default()).unwrap().arms[1].lift
+    }
+
+    #[test]
+    fn the_prior_alone_is_no_lift() {
+        for nothing in [((0, 0), (0, 0)), ((100, 10), (0, 0)), ((0, 0), (100, 10)), ((100, 0), (100, 0))] {
+            assert_eq!(lift(nothing.0, nothing.1), None, "{nothing:?}");
+        }
+        assert!(lift((100, 10), (100, 0)).is_some() && lift((100, 0), (100, 10)).is_some());
     }
 }

@@ -47,15 +47,30 @@ pub fn decision_to_wire(
     }
 }
 
+/// Odds beyond which nobody reads the digits.
+pub(crate) const MOST_ODDS: f64 = 1e6;
+/// Beyond it nothing is said that has not been said, and infinity cannot be stored as JSON.
+const LOG_ODDS_MAX: f64 = 600.0;
+
+/// The odds of evidence, always finite.
+pub(crate) fn odds(log_evidence: f64) -> f64 {
+    log_evidence.min(LOG_ODDS_MAX).exp()
+}
+
+/// The same in words.
+fn odds_text(log_evidence: f64) -> String {
+    match odds(log_evidence) {
+        odds if odds > MOST_ODDS => "over 1,000,000 to 1".to_owned(),
+        odds => format!("{odds:.0} to 1"),
+    }
+}
+
 fn summary(input: &TickInput, decision: &Decision, name: &dyn Fn(usize) -> String) -> String {
     let mut said = Vec::new();
     for spoken in &decision.guardrails {
         let (arm, metric) = (name(spoken.arm), &spoken.metric);
-        let evidence = spoken.log_evidence.exp();
-        said.push(format!(
-            "guardrail {metric}: {arm} does harm (evidence {evidence:.0} to 1); {}",
-            done(spoken.action)
-        ));
+        let evidence = odds_text(spoken.log_evidence);
+        said.push(format!("guardrail {metric}: {arm} does harm (evidence {evidence}); {}", done(spoken.action)));
     }
     if input.settings.shadow {
         said.push("in shadow, nothing is done of what the policy says".to_owned());
@@ -110,7 +125,11 @@ fn done(action: GuardrailAction) -> &'static str {
 pub fn waits_for(ship: Ship) -> String {
     let reasons = [
         (ship.full_week, "it has not seen every day of a week"),
-        (ship.opinions_agree, "the period-weighted estimate does not agree"),
+        // What was recorded does not tell which of these it is.
+        (
+            ship.opinions_agree,
+            "the second opinions (period-weighted and batched) do not both agree, or have too few events to say",
+        ),
         (ship.beyond_chance, "chance is not excluded at every look (the confidence sequence holds 0)"),
         (ship.harmless, "a guardrail says that it does harm"),
         (ship.ratio_sound, "exposures do not fall as the shares say"),
@@ -175,5 +194,16 @@ fn burn_in(input: &TickInput, gap: Option<BurnInGap>, name: &dyn Fn(usize) -> St
             format!("burn-in: conversions of {}: {found} of {}", name(arm), settings.burn_in_conversions)
         }
         None => "burn-in".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strong_evidence_is_finite_and_short() {
+        assert!(odds(1e4).is_finite());
+        assert_eq!([odds_text(20_f64.ln()), odds_text(1e4)], ["20 to 1", "over 1,000,000 to 1"]);
     }
 }

@@ -98,12 +98,17 @@ impl Report {
         Ok(Self { summary, metrics, is_compared, ratio, ship, growth_per_day, policy_pace })
     }
 
+    /// How loudly the check of the sample ratio speaks.
+    pub fn alarm(&self) -> SrmAlarm {
+        self.ratio.as_ref().map_or(SrmAlarm::Quiet, |ratio| ratio.alarm)
+    }
+
     /// Doubts, in plain words.
     pub fn warnings(&self, experiment: &Experiment, counts: &Counts) -> Vec<String> {
         let name =
             |arm: usize| experiment.definition.variations().get(arm).map(|v| v.key.to_string()).unwrap_or_default();
         let mut said = Vec::new();
-        match self.ratio.as_ref().map_or(SrmAlarm::Quiet, |ratio| ratio.alarm) {
+        match self.alarm() {
             SrmAlarm::Quiet => {}
             SrmAlarm::Alarm => said.push(
                 "sample ratio: exposures do not fall as the shares say; look for lost or doubled ones".to_owned(),

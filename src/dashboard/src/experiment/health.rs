@@ -1,11 +1,12 @@
 //! Whether an experiment's numbers may be believed, and how long it can go on learning.
 
+use inroad_policy::SrmAlarm;
 use maud::{Markup, html};
 
 use crate::chart::text::{Format, count, counted, ending, number};
 
 /// Whether exposures fall as the shares say.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct SampleRatio {
     /// The statistic.
     pub chi_squared: f64,
@@ -15,6 +16,8 @@ pub struct SampleRatio {
     pub p_value: f64,
     /// The alarm's evidence, as odds; it may be looked at whenever one likes.
     pub evidence: f64,
+    /// What the evidence amounts to; the page's words go by it, as the warnings do.
+    pub alarm: SrmAlarm,
 }
 
 /// Everything about the numbers but the numbers.
@@ -43,7 +46,7 @@ pub struct Health {
     /// None before anything is exposed.
     pub sample_ratio: Option<SampleRatio>,
     /// Guardrails that have spoken, in words.
-    pub alerts: Vec<String>,
+    pub alerts: Vec<Markup>,
 }
 
 impl Health {
@@ -68,15 +71,30 @@ impl Health {
                     p { b { "Sample ratio. " }
                         @if ratio.degrees_of_freedom == 0 { "There are too few exposures to compare with the shares. " }
                         @else {
-                            @if ratio.p_value < 0.001 { "Exposures do not fall as the shares say: look for lost or doubled ones." } @else { "Exposures fall as the shares say." }
+                            @if ratio.alarm != SrmAlarm::Quiet { "Exposures do not fall as the shares say: look for lost or doubled ones." } @else { "Nothing says that exposures do not fall as the shares say." }
                             " χ² = " (number(ratio.chi_squared, Format::Num2)) " with " (counted(u64::from(ratio.degrees_of_freedom), "degree")) " of freedom, p = " (number(ratio.p_value, Format::Num4)) ". "
                         }
-                        "The continuous alarm stands at odds of " (number(ratio.evidence, Format::Num2)) " to 1; it speaks at 100."
+                        "The continuous alarm stands at odds of " (number(ratio.evidence, Format::Num2)) " to 1" @if ratio.alarm == SrmAlarm::Quiet { ", and is silent." } @else { ", and speaks." }
                     }
                 }
                 @for alert in &self.alerts { p.alarm { b { "Guardrail. " } (alert) } }
                 @if self.backlog > 0 { p.doubt { "Not counted yet: " (counted(self.backlog, "event")) "." } }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_go_by_the_alarm_and_not_by_one_look() {
+        let page = |p_value: f64, alarm: SrmAlarm| {
+            let ratio = SampleRatio { chi_squared: 1.0, degrees_of_freedom: 1, p_value, evidence: 1.0, alarm };
+            Health { sample_ratio: Some(ratio), ..Health::default() }.render().into_string()
+        };
+        assert!(!page(0.000_1, SrmAlarm::Quiet).contains("look for lost"));
+        assert!(page(0.5, SrmAlarm::Alarm).contains("look for lost"));
     }
 }

@@ -134,9 +134,11 @@ pub(super) fn decisions(key: &str, has_policy: bool, decisions: &[Decision]) -> 
     }
 }
 
-pub(super) fn audit(entries: &[AuditEntry]) -> Markup {
+pub(super) fn audit(key: &str, entries: &[AuditEntry], older: Option<u64>) -> Markup {
     html! {
         h3 id="audit" { "Who changed what" }
+        p.lead { "Without the policy's ticks, which are told above." }
+        @if entries.is_empty() { p { "Nobody changed anything here." } }
         ol.log {
             @for entry in entries {
                 li {
@@ -154,5 +156,6 @@ pub(super) fn audit(entries: &[AuditEntry]) -> Markup {
                 }
             }
         }
+        @if let Some(before) = older { p { a href={ "/experiments/" (key) "?before=" (before) "#audit" } { "Older changes" } } }
     }
 }

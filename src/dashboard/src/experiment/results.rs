@@ -22,6 +22,8 @@ pub struct ArmMetric {
     pub lift: Option<Interval>,
     /// Over control, true at every look.
     pub anytime: Option<Interval>,
+    /// The same as an absolute difference in the metric's unit, weighted by period; none with too few events.
+    pub difference: Option<Interval>,
     /// From units alone whose window has ended.
     pub mature: Option<Interval>,
     /// How many those are.
@@ -66,7 +68,7 @@ impl Metric {
                 p.lead { (self.about) @if let Some(guardrail) = &self.guardrail { " " (guardrail) } }
                 div.scroll tabindex="0" role="region" aria-label={ "Results by " (self.key) } {
                     table.results {
-                        caption { "By variation; lift is relative to control" }
+                        caption { "By variation; lift is relative to control, the difference from it absolute and weighted by period" }
                         thead { tr {
                             th scope="col" { "Variation" }
                             th scope="col" { "Units" }
@@ -75,6 +77,7 @@ impl Metric {
                             th scope="col" { "Value" }
                             th scope="col" { "Lift, 95% interval" }
                             th scope="col" { span.unseen { "The same, drawn" } }
+                            th scope="col" { @if self.is_rate { "Difference, points" } @else { "Difference per unit" } }
                             th scope="col" { "At every look" }
                             @if self.decides { th scope="col" { "Best" } th scope="col" { "Expected loss" } }
                             @else { th scope="col" { "Better than control" } }
@@ -90,6 +93,7 @@ impl Metric {
                                     td { @if self.is_rate && said.outcome_sum == 0.0 { "–" } @else { (number(said.outcome_sum, Format::Num2)) } }
                                     td { @match &said.lift { Some(lift) => (lift_words(lift)), None => { @if i == 0 { "control" } @else { "–" } } } }
                                     td.drawn { @if let Some(lift) = said.lift { (interval_bar(lift, range)) } }
+                                    td { @match &said.difference { Some(difference) => (self.difference(difference)), None => "–" } }
                                     td { @match &said.anytime {
                                         Some(lift) => span.range { (number(lift.low, Format::SignedPercent1)) " to " (number(lift.high, Format::SignedPercent1)) },
                                         None => "–",
@@ -112,6 +116,12 @@ impl Metric {
                 }
             }
         }
+    }
+
+    /// A difference of rates in percentage points, any other in the metric's own unit.
+    fn difference(&self, difference: &Interval) -> Markup {
+        let value = |value: f64| number(value, if self.is_rate { Format::Percent2 } else { Format::Num4 });
+        html! { span.lift { (value(difference.estimate)) } " " span.range { (value(difference.low)) " to " (value(difference.high)) } }
     }
 
     fn second_opinions(&self, experiment: &Experiment) -> Markup {

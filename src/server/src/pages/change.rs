@@ -101,9 +101,10 @@ pub(super) async fn ask(
 
 /// By how much, as typed.
 fn amount(form: &Form) -> Result<Amount, ServerError> {
-    let message = || "write a number, such as 2 or 12.5".to_owned();
-    let number = parse_number(form.text("amount").trim_end_matches('%'))
-        .ok_or_else(|| ServerError::Invalid { field: "amount", message: message() })?;
+    let number = parse_number(form.text("amount").trim_end_matches('%')).map_err(|error| ServerError::Invalid {
+        field: "amount",
+        message: error.told("write a number, such as 2 or 12.5"),
+    })?;
     Ok(match form.text("how") {
         "to" => Amount::ToShare(number / 100.0),
         "by" => Amount::ByShare(number / 100.0),

@@ -8,15 +8,15 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use inroad_assignment::definition::{Lifetime, Pinned};
 use inroad_assignment::{
-    Allocation, Arm, Experiment, Generation, GuardrailAction, Metric, MetricKind, Policy, Status, Target, Timestamp,
-    Width,
+    Allocation, Arm, Experiment, ExperimentKey, Generation, GuardrailAction, Metric, MetricKind, Policy, Status,
+    Target, Timestamp, Width,
 };
 use inroad_dashboard::chart::text::{Format, number, plural};
 use inroad_dashboard::chart::{Bucket, Killed, LiftPoint, RevisionMark};
 use inroad_dashboard::experiment as view;
 use inroad_dashboard::form::Form;
 use inroad_dashboard::shell::Place;
-use inroad_policy::{ALPHA, Estimator, Interval, Prior, Z_95, confidence_sequence, shown_lift};
+use inroad_policy::{ALPHA, Estimator, Interval, Prior, SrmAlarm, Z_95, confidence_sequence, shown_lift};
 use inroad_store::{AuditEntry, Counts, Page, StoredDecision};
 use inroad_wire::v1;
 use maud::{Markup, html};
@@ -25,25 +25,40 @@ use super::guard::Caller;
 use super::standing::fingerprint;
 use super::{Pages, Sheet, Site, refused};
 use crate::error::ServerError;
-use crate::explain::decision_to_wire;
-use crate::report::tau;
-use crate::services::result::results;
+use crate::explain::{MOST_ODDS, decision_to_wire, odds};
+use crate::report::{live, tau};
+use crate::services::Shared;
+use crate::services::result::results_and_alarm;
 use crate::tallies::{epoch_tallies, measure};
 
 /// The most decisions and audit entries on the page.
 const LISTED: usize = 40;
+/// How many entries of the audit log are read at once, and how often at the most for one page: nearly all of them may be
+/// ticks that are not listed.
+const AUDIT_READ: (usize, usize) = (200, 5);
 /// The most instants of a course.
 const COURSE_POINTS: usize = 40;
 
 /// An arm's lift as of each tick.
 type Course = Vec<Vec<LiftPoint>>;
 
-/// Courses, kept until the counts change: they cost a fit for each tick.
+/// Courses, kept until what they were drawn from changes: they cost a fit for each tick.
 #[derive(Default)]
 pub(super) struct Courses(Mutex<HashMap<(String, u32), Drawn>>);
 
-/// A course, and the print of the counts that it was drawn from.
-type Drawn = (u64, Arc<Course>);
+/// A course, and what it was drawn from.
+type Drawn = (Basis, Arc<Course>);
+
+/// All that a course depends on.
+#[derive(PartialEq)]
+struct Basis {
+    /// The print of the counts.
+    counts: u64,
+    /// The metric that decides: its place among the metrics, and how it is measured.
+    metric: (usize, Metric),
+    tau: f64,
+    live: Vec<bool>,
+}
 
 /// The line as the dashboard draws it: 0 to 1.
 pub(super) fn buckets(allocation: &Allocation) -> Vec<Bucket> {
@@ -90,24 +105,29 @@ async fn gather(pages: &Pages, key: &str, asked: &Form) -> Result<view::Experime
         })?,
     };
     let request = v1::GetResultsRequest { key: key.to_owned(), generation: number, wait: false };
-    let results = results(shared, request).await?;
+    let (results, alarm) = results_and_alarm(shared, request).await?;
     let number = results.generation;
     let now = experiment.now(shared.clock.now());
     let experiment_key = experiment.definition.key();
     let page = Page { before: u64::MAX, limit: LISTED };
-    let audit = shared.store.audit(Some(experiment_key), page).await?;
-    let mut found = frame(experiment, &results, now);
+    let before = asked.text("before").parse().unwrap_or(u64::MAX);
+    let (audit, older_audit) = changes_before(shared, experiment_key, before).await?;
+    let mut found = frame(experiment, &results, alarm, now);
     found.audit = audit.iter().map(audit_entry).collect();
+    found.older_audit = older_audit;
     let version = asked.text("version").parse::<u64>().ok();
-    found.done = version.map(|version| {
+    found.done = version.and_then(|version| {
         let reach = shared.clients.reached(version);
-        view::Done {
-            what: said(asked.text("did"), asked.text("variation")),
+        // Anybody can write an address: what is said is what that version did to this experiment, or nothing.
+        let did = asked.text("did");
+        let is_it = reach.experiment == key && reach.action == audited_as(did);
+        Some(view::Done {
+            what: said(experiment, did, asked.text("variation")).filter(|_| is_it)?,
             clients: reach.connected,
             reached: reach.applied,
             typical_ms: reach.to_applied.as_ref().map(|delays| delays.p50.as_secs_f64() * 1e3),
             slowest_ms: reach.to_applied.as_ref().map(|delays| delays.max.as_secs_f64() * 1e3),
-        }
+        })
     });
     let Some(generation) = experiment.generation_numbered(number) else { return Ok(found) };
     let records = shared.store.decisions(experiment_key, number, page).await?;
@@ -123,10 +143,51 @@ async fn gather(pages: &Pages, key: &str, asked: &Form) -> Result<view::Experime
     Ok(found)
 }
 
-/// What was done, for the one who did it.
-fn said(action: &str, variation: &str) -> String {
+/// The newest entries of the audit log before one, without ticks that changed nothing; and before which entry the rest is.
+async fn changes_before(
+    shared: &Shared,
+    key: &ExperimentKey,
+    mut before: u64,
+) -> Result<(Vec<AuditEntry>, Option<u64>), ServerError> {
+    let (limit, times) = AUDIT_READ;
+    let mut found = Vec::new();
+    for _ in 0..times {
+        let entries = shared.store.audit(Some(key), Page { before, limit }).await?;
+        let is_last = entries.len() < limit;
+        for entry in entries {
+            before = entry.id;
+            if entry.action != "tick" || entry.from != entry.to {
+                found.push(entry);
+            }
+            if found.len() == LISTED {
+                return Ok((found, Some(before)));
+            }
+        }
+        if is_last {
+            return Ok((found, None));
+        }
+    }
+    Ok((found, Some(before)))
+}
+
+/// What the audit log calls what a page's address tells as done.
+fn audited_as(did: &str) -> &str {
+    match did {
+        "edit" => "update",
+        "reallocate" => "tick",
+        did => did,
+    }
+}
+
+/// What was done, for the one who did it; nothing if it does not hold of this experiment.
+fn said(experiment: &Experiment, action: &str, variation: &str) -> Option<String> {
+    let arm = if variation.is_empty() { None } else { Some(experiment.arm(variation).ok()?) };
     let of = if variation.is_empty() { "The experiment" } else { variation };
-    match action {
+    let is_killed = arm.map_or(experiment.kills.everything, |arm| experiment.kills.arm(arm));
+    if (action == "kill" && !is_killed) || (action == "restore" && is_killed) {
+        return None;
+    }
+    Some(match action {
         "kill" => format!("{of} is killed: it serves control."),
         "restore" => format!("{of} is restored: it serves the very units it had."),
         "grow" => format!("{of} grows: published, and in effect in a moment, everywhere at once."),
@@ -139,12 +200,17 @@ fn said(action: &str, variation: &str) -> String {
         "reallocate" => "The policy has decided: see History for what and why.".to_owned(),
         "edit" => "Saved.".to_owned(),
         "create" => "Created, as a draft.".to_owned(),
-        _ => "Done.".to_owned(),
-    }
+        _ => return None,
+    })
 }
 
 /// All that the results and the definition say.
-fn frame(experiment: &Experiment, results: &v1::GetResultsResponse, now: Timestamp) -> view::Experiment {
+fn frame(
+    experiment: &Experiment,
+    results: &v1::GetResultsResponse,
+    alarm: SrmAlarm,
+    now: Timestamp,
+) -> view::Experiment {
     let definition = &experiment.definition;
     let generation = experiment.generation_numbered(results.generation);
     let allocation = generation
@@ -196,9 +262,10 @@ fn frame(experiment: &Experiment, results: &v1::GetResultsResponse, now: Timesta
             .enumerate()
             .map(|(i, m)| view_metric(m, i, definition.decision_metric(), results))
             .collect(),
-        health: health(experiment, results),
+        health: health(experiment, results, alarm),
         decisions: Vec::new(),
         audit: Vec::new(),
+        older_audit: None,
         done: None,
     }
 }
@@ -322,6 +389,7 @@ fn view_arm_metric(result: &v1::MetricResult) -> view::ArmMetric {
         mean: result.mean,
         lift: estimates.and_then(|e| e.credible.as_ref()).map(interval),
         anytime: estimates.and_then(|e| e.anytime.as_ref()).map(interval),
+        difference: estimates.and_then(|e| e.difference.as_ref()).map(interval),
         mature: result.mature.as_ref().and_then(|e| e.credible.as_ref()).map(interval),
         mature_units: result.mature_units,
         opinions: estimates.and_then(|e| Some((interval(e.period.as_ref()?), interval(e.batched.as_ref()?)))),
@@ -331,10 +399,14 @@ fn view_arm_metric(result: &v1::MetricResult) -> view::ArmMetric {
     }
 }
 
-fn health(experiment: &Experiment, results: &v1::GetResultsResponse) -> view::Health {
+fn health(experiment: &Experiment, results: &v1::GetResultsResponse, alarm: SrmAlarm) -> view::Health {
     let alerts = experiment.alerts.iter().map(|alert| {
         let name = experiment.definition.variation(alert.arm).map(|v| v.key.to_string()).unwrap_or_default();
-        format!("{}: {name} does harm (evidence {:.0} to 1)", alert.metric, alert.log_evidence.exp())
+        let odds = odds(alert.log_evidence);
+        html! {
+            (alert.metric) ": " (name) " does harm (evidence "
+            @if odds > MOST_ODDS { "over " } (number(odds.min(MOST_ODDS), Format::Int)) " to 1)"
+        }
     });
     view::Health {
         warnings: results.warnings.clone(),
@@ -352,6 +424,7 @@ fn health(experiment: &Experiment, results: &v1::GetResultsResponse) -> view::He
             degrees_of_freedom: ratio.degrees_of_freedom,
             p_value: ratio.p_value,
             evidence: ratio.evidence,
+            alarm,
         }),
         alerts: alerts.collect(),
     }
@@ -444,16 +517,15 @@ fn course(
 ) -> Result<Option<Arc<Course>>, ServerError> {
     let Some(index) = experiment.definition.decision_metric() else { return Ok(None) };
     let key = (experiment.definition.key().to_string(), generation.number);
-    let print = fingerprint(counts);
+    let (metric, tau, live) = (&experiment.definition.metrics()[index], tau(experiment), live(experiment));
+    let basis = Basis { counts: fingerprint(counts), metric: (index, metric.clone()), tau, live: live.clone() };
     if let Some((known, course)) = pages.courses.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
-        && *known == print
+        && *known == basis
     {
         return Ok(Some(Arc::clone(course)));
     }
     let arms = experiment.definition.variations().len();
-    let metric = &experiment.definition.metrics()[index];
     let epochs = epoch_tallies(experiment, generation, counts, Some(index));
-    let tau = tau(experiment);
     let mut ends: Vec<usize> = (1..=epochs.len())
         .filter(|end| epochs.get(*end).map(|e| e.epoch.tick) != Some(epochs[end - 1].epoch.tick))
         .collect();
@@ -472,12 +544,12 @@ fn course(
         for (arm, points) in course.iter_mut().enumerate().skip(1) {
             // Without information there is nothing to draw but the prior.
             if let Some(anytime) = confidence_sequence(&flat, arm, ALPHA) {
-                points.push(LiftPoint { at, lift: shown_lift(&shown, arm, true), anytime: Some(anytime) });
+                points.push(LiftPoint { at, lift: shown_lift(&shown, arm, live[arm]), anytime: Some(anytime) });
             }
         }
     }
     let course = Arc::new(course);
-    pages.courses.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (print, Arc::clone(&course)));
+    pages.courses.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (basis, Arc::clone(&course)));
     Ok(Some(course))
 }
 

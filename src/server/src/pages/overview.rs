@@ -126,7 +126,7 @@ fn row(entry: &Entry, standing: Option<&Standing>, exposures_per_minute: f64, no
         created_at: experiment.created_at,
         age_days: now.since(experiment.created_at).as_secs() / DAY.as_secs(),
         alarms: standing.map(|s| s.alarms.clone()).unwrap_or_default(),
-        stale: standing.and_then(|s| stale(experiment, s.changed_at?, now)),
+        stale: standing.and_then(|s| stale(experiment, s.changed_at?, experiment.now(now))),
         names,
     }
 }

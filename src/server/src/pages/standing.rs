@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use inroad_assignment::{ExperimentKey, Status, Timestamp};
+use inroad_assignment::{Experiment, ExperimentKey, Status, Timestamp};
 use inroad_store::{Counts, Page};
 use tokio::sync::{Notify, watch};
 
@@ -33,7 +33,7 @@ pub(super) struct Standing {
     pub(super) units: u64,
     /// What somebody should look at.
     pub(super) alarms: Vec<String>,
-    /// When it was last changed, by the server's clock.
+    /// Since when everybody is served as now, by the experiment's clock; of a draft, when it was last touched.
     pub(super) changed_at: Option<Timestamp>,
 }
 
@@ -133,7 +133,11 @@ async fn compute(shared: &Shared, key: &ExperimentKey, known: Option<&Standing>)
     let same_version = known.filter(|standing| standing.version == entry.version);
     let changed_at = match same_version {
         Some(standing) => standing.changed_at,
-        None => shared.store.audit(Some(key), Page { before: u64::MAX, limit: 1 }).await?.first().map(|e| e.at),
+        None => match served_since(&entry.experiment) {
+            Some(at) => Some(at),
+            // Nothing is served of a draft: it counts when somebody touched it.
+            None => shared.store.audit(Some(key), Page { before: u64::MAX, limit: 1 }).await?.first().map(|e| e.at),
+        },
     };
     let number = entry.experiment.generations.len() as u32;
     if number == 0 {
@@ -157,6 +161,16 @@ async fn compute(shared: &Shared, key: &ExperimentKey, known: Option<&Standing>)
     });
     let (leader, alarms) = work.await.map_err(|_| ServerError::ShuttingDown)??;
     Ok(Standing { version: entry.version, folded, print, leader, units, alarms, changed_at })
+}
+
+/// The last change of what is served: a revision, a kill or restore, an ending. Neither what the policy decided without
+/// moving anything nor an edit of a description is one. None before there is a generation.
+fn served_since(experiment: &Experiment) -> Option<Timestamp> {
+    let generation = experiment.generation()?;
+    let revisions = generation.revisions.iter().map(|revision| revision.effective_at);
+    let switches = generation.switches.iter().map(|switch| switch.at);
+    let endings = generation.endings.iter().map(|ending| ending.at);
+    revisions.chain(switches).chain(endings).chain([generation.started_at]).max()
 }
 
 /// Tells counts apart.

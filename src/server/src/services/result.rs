@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use inroad_assignment::{Arm, Experiment, Generation, Timestamp};
-use inroad_policy::ArmSummary;
+use inroad_assignment::{Arm, Experiment, Generation};
+use inroad_policy::{ArmSummary, SrmAlarm};
 use inroad_store::Counts;
 use inroad_wire::reason::status_to_wire;
 use inroad_wire::time::timestamp_to_wire;
@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::{LONGEST_WAIT, Shared};
 use crate::error::ServerError;
-use crate::explain::waits_for;
+use crate::explain::{odds, waits_for};
 use crate::funnel::funnel;
 use crate::report::{MetricReport, Report};
 use crate::verdict::verdict;
@@ -35,6 +35,14 @@ impl Results {
 
 /// How an experiment stands; what `GetResults` answers.
 pub(crate) async fn results(shared: &Shared, request: GetResultsRequest) -> Result<GetResultsResponse, ServerError> {
+    Ok(results_and_alarm(shared, request).await?.0)
+}
+
+/// The same, and what the policy itself makes of the sample ratio.
+pub(crate) async fn results_and_alarm(
+    shared: &Shared,
+    request: GetResultsRequest,
+) -> Result<(GetResultsResponse, SrmAlarm), ServerError> {
     let state = shared.catalogue.state();
     let entry = state.get(&request.key)?;
     if request.wait {
@@ -54,11 +62,12 @@ pub(crate) async fn results(shared: &Shared, request: GetResultsRequest) -> Resu
     };
     let Some(generation) = experiment.generation_numbered(number) else {
         response.verdict = verdict(experiment, None);
-        return Ok(response);
+        return Ok((response, SrmAlarm::Quiet));
     };
     let counts = shared.store.counts(experiment.definition.key(), number).await?;
-    fill(&mut response, experiment, generation, &counts, now)?;
-    Ok(response)
+    let report = Report::new(experiment, generation, &counts, now)?;
+    fill(&mut response, experiment, generation, &counts, &report);
+    Ok((response, report.alarm()))
 }
 
 fn fill(
@@ -66,11 +75,10 @@ fn fill(
     experiment: &Experiment,
     generation: &Generation,
     counts: &Counts,
-    now: Timestamp,
-) -> Result<(), ServerError> {
+    report: &Report,
+) {
     let definition = &experiment.definition;
     let arms = definition.variations().len();
-    let report = Report::new(experiment, generation, counts, now)?;
     let allocation = generation.latest().map(|r| Arc::clone(&r.allocation));
     let decision = definition.decision_metric();
 
@@ -99,7 +107,7 @@ fn fill(
             killed: experiment.kills.arm(arm),
             share: allocation.as_ref().map_or(0.0, |a| a.width_of(arm).share()),
             units,
-            metrics: metric_results(experiment, counts, &report, arm),
+            metrics: metric_results(experiment, counts, report, arm),
             p_best: summary.map_or(0.0, |s| s.p_best),
             p_above_control: summary.map_or(0.5, |s| s.p_above_control),
             expected_loss: summary.and_then(|s| s.expected_loss).unwrap_or_default(),
@@ -114,8 +122,7 @@ fn fill(
     response.ship = ready.map(|v| v.key.to_string()).unwrap_or_default();
     response.ship_waits_for = report.ship.map(waits_for).unwrap_or_default();
     response.warnings = report.warnings(experiment, counts);
-    response.verdict = verdict(experiment, Some((generation.number, &report, counts.units_moved)));
-    Ok(())
+    response.verdict = verdict(experiment, Some((generation.number, report, counts.units_moved)));
 }
 
 fn interval(interval: inroad_policy::Interval) -> Interval {
@@ -146,7 +153,7 @@ fn metric_results(experiment: &Experiment, counts: &Counts, report: &Report, arm
                 p_value: check.p_value,
                 changed: check.changed,
             }),
-            harm: report.harm.get(arm.index()).copied().flatten().map(f64::exp),
+            harm: report.harm.get(arm.index()).copied().flatten().map(odds),
             ..MetricResult::default()
         };
         let ours = |key: &inroad_policy::attribution::CellKey| key.metric.map(usize::from) == Some(i) && key.arm == arm;
