@@ -620,9 +620,12 @@ async fn exposures_of_assignments_are_held_to_the_same_backlog() {
     full.stopped().await.ok();
     drop(full);
 
-    // Nothing gets on disk within a microsecond.
-    let hasty = Server::with(setup(&["--request-timeout", "1us"])).await;
+    // Nothing gets on disk while somebody else writes to it.
+    let hasty = Server::with(setup(&["--request-timeout", "200ms"])).await;
+    let log = rusqlite::Connection::open(folder.path().join("log.db")).expect("the log");
+    log.execute_batch("BEGIN IMMEDIATE").expect("a turn to write");
     let refused = Refused::by(hasty.api().assignments().assign(assign(v1::ExposureMode::Durable)).await);
     assert_eq!((refused.code.as_str(), refused.reason.as_str()), ("DEADLINE_EXCEEDED", "TOO_SLOW"));
     assert!(refused.message.contains("--request-timeout"), "{refused:?}");
+    log.execute_batch("ROLLBACK").expect("it lets go");
 }
