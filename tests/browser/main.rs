@@ -17,3 +17,4 @@ mod request;
 mod safety;
 mod self_tests;
 mod stage;
+mod truth;

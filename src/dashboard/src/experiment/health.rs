@@ -71,7 +71,7 @@ impl Health {
                     p { b { "Sample ratio. " }
                         @if ratio.degrees_of_freedom == 0 { "There are too few exposures to compare with the shares. " }
                         @else {
-                            @if ratio.alarm != SrmAlarm::Quiet { "Exposures do not fall as the shares say: look for lost or doubled ones." } @else { "Nothing says that exposures do not fall as the shares say." }
+                            @if ratio.alarm != SrmAlarm::Quiet { "Exposures do not fall as the shares say: look for lost or doubled ones." } @else { "Exposures fall as the shares say, as far as the alarm can tell." }
                             " χ² = " (number(ratio.chi_squared, Format::Num2)) " with " (counted(u64::from(ratio.degrees_of_freedom), "degree")) " of freedom, p = " (number(ratio.p_value, Format::Num4)) ". "
                         }
                         "The continuous alarm stands at odds of " (number(ratio.evidence, Format::Num2)) " to 1" @if ratio.alarm == SrmAlarm::Quiet { ", and is silent." } @else { ", and speaks." }

@@ -184,3 +184,31 @@ pub(super) fn fingerprint(counts: &Counts) -> u64 {
     (counts.units_moved, counts.crossovers, counts.stale_exposures).hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+mod tests {
+    use super::*;
+    use inroad_assignment::{Arm, DefinitionDoc, Salt, Target};
+
+    #[test]
+    fn neither_a_tick_nor_an_edit_changes_what_is_served() {
+        let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
+        let variations = serde_json::json!([{"key": "control", "payload": false}, {"key": "a", "payload": true}]);
+        let doc = |description: &str| -> DefinitionDoc {
+            let doc = serde_json::json!({"key": "e", "variations": variations, "description": description});
+            serde_json::from_value(doc).unwrap()
+        };
+        let mut experiment = Experiment::create(doc("").try_into().unwrap(), at(0));
+        assert_eq!(served_since(&experiment), None);
+        experiment.start(at(10), Salt::parse("s").unwrap()).unwrap();
+        experiment.ticked(at(20), true);
+        experiment.update(doc("other words").try_into().unwrap(), at(30), at(30)).unwrap();
+        assert_eq!(served_since(&experiment), Some(at(10)));
+        experiment.switch(Target::Everything, true, at(40)).unwrap();
+        assert_eq!(served_since(&experiment), Some(at(40)));
+        experiment.switch(Target::Everything, false, at(50)).unwrap();
+        experiment.conclude(Arm::CONTROL, at(60)).unwrap();
+        assert_eq!(served_since(&experiment), Some(at(60)));
+    }
+}
