@@ -183,7 +183,9 @@ async fn an_experiment_lives_its_whole_life_at_a_terminal() {
     for _ in 0..2 {
         assert_eq!(t.json(&bought).await["accepted"], 1);
     }
-    let events = homes[1..].iter().map(|(unit, ..)| json!({"unit": unit, "event": "purchase", "value": 1}).to_string());
+    let events = homes[1..].iter().map(|(unit, ..)| {
+        json!({"unit": unit, "event": "purchase", "value": 1, "event_id": format!("p-{unit}")}).to_string()
+    });
     let events = t.file("events.jsonl", &events.collect::<Vec<_>>().join("\n"));
     assert_eq!(t.json(&["record", "-f", events.to_str().expect("UTF-8")]).await["accepted"], 24);
     let results = t.server.api().results("checkout").await;
@@ -295,4 +297,44 @@ async fn watching_tells_each_change_as_it_happens() {
     for line in watch.said().lines() {
         serde_json::from_str::<Value>(line).unwrap_or_else(|e| panic!("{e}: {line}"));
     }
+}
+
+/// An outcome without an id is known by what it says: wherever it stands, and in whatever file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_events_is_sent_again_mended_or_not_and_counts_what_happened() {
+    let t = Terminal::new().await;
+    let file = t.file("checkout.toml", TOML);
+    t.says(&["apply", "-f", file.to_str().expect("UTF-8"), "--start"]).await;
+    t.json(&["record", "exposure", "--experiment", "checkout", "--unit", "dave"]).await;
+    let line = |unit: &str, value: f64, at: &str| {
+        json!({"unit": unit, "event": "purchase", "value": value, "occurred_at": at}).to_string()
+    };
+    let begun = jiff::Timestamp::now();
+    let now = |seconds: i64| (begun + jiff::SignedDuration::from_secs(seconds)).to_string();
+    let (first, second) = (line("dave", 1.0, &now(1)), line("dave", 2.0, &now(2)));
+    let bad = json!({"unit": "dave", "event": "purchase", "value": 1e12, "occurred_at": now(1)}).to_string();
+    let timeless = json!({"unit": "dave", "event": "purchase", "value": 9}).to_string();
+    let record = async |name: &str, lines: &[&str]| {
+        let file = t.file(name, &lines.join("\n"));
+        t.server.cli(&["record", "-f", file.to_str().expect("UTF-8"), "--json"]).await
+    };
+    let bought = async || {
+        let results = t.server.api().results("checkout").await;
+        results
+            .arms
+            .iter()
+            .flat_map(|arm| &arm.metrics)
+            .filter(|m| m.metric == "bought")
+            .map(|m| m.outcomes)
+            .sum::<u64>()
+    };
+    let told = record("events.jsonl", &[&first, &bad, &timeless, &second]).await;
+    assert_eq!(told.code(), Some(1), "{told:?}");
+    assert!(told.stderr.contains("2 events refused") && told.stderr.contains("nothing counts twice"), "{told:?}");
+    assert!(told.stdout.contains("occurred_at"), "{told:?}");
+    assert_eq!(bought().await, 2);
+    record("events.jsonl", &[&first, &second]).await.ok();
+    assert_eq!(bought().await, 2, "the lines stand elsewhere now");
+    record("more.jsonl", &[&second, &line("dave", 2.0, &now(3)), &second]).await.ok();
+    assert_eq!(bought().await, 4, "one at another time, and one that was told twice in one file");
 }

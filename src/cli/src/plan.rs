@@ -113,8 +113,15 @@ fn text(args: &PlanArgs, found: &[(f64, Summary)]) -> String {
         ]
     };
     let within = format!("found in {} days", args.days);
-    let head =
-        ["true lift", within.as_str(), "soonest tenth", "half by", "nine tenths by", "found, and no better", "forgone"];
+    let head = [
+        "true lift",
+        within.as_str(),
+        "of those a tenth by",
+        "half by",
+        "nine tenths by",
+        "found, and no better",
+        "forgone",
+    ];
     let rows = table(&head, found.iter().map(row).collect());
     let asked = found.iter().find(|(lift, _)| *lift == args.lift).map(|(_, summary)| summary);
     let verdict = match asked.and_then(|summary| Some((summary.prompted.mean, summary.prompted_after_days?.p50))) {

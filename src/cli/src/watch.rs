@@ -42,6 +42,10 @@ pub(crate) async fn run(args: WatchArgs, server: &ServerArgs, out: Output) -> an
                 loop {
                     match stream.message().await {
                         Ok(Some(message)) => {
+                            if message.store_id != store_id {
+                                // Another one, such as a copy that was restored: what was heard before is no past of it.
+                                watch.known.clear();
+                            }
                             (version, store_id) = (message.version, message.store_id);
                             if message.full {
                                 watch.keep_only(&message.experiments);

@@ -107,7 +107,7 @@ impl ClientBuilder {
     }
 
     /// After how long a silence the stream of snapshots counts as dead and is opened again. The server speaks at least
-    /// every 15 s. Default: 40 s.
+    /// every 10 s: with less than that the stream is opened again and again. Default: 40 s.
     pub fn silence_timeout(mut self, timeout: Duration) -> Self {
         self.options.silence = timeout;
         self

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::background::Background;
 use crate::backoff::Backoff;
 use crate::builder::ClientBuilder;
+use crate::clock::deadline;
 use crate::decision::{Decision, Pinned};
 use crate::deliver::{attempt, is_final};
 use crate::error::Error;
@@ -219,7 +220,7 @@ impl Client {
         let shared = Arc::clone(&self.inner.shared);
         let finished = self.inner.background.finished();
         let wait = async move {
-            let by = Instant::now() + within;
+            let by = deadline(within);
             shared.end(by);
             timeout_at(by, finished).await.is_ok()
         };
@@ -245,7 +246,7 @@ impl std::fmt::Debug for Client {
 }
 
 async fn record(shared: &Shared, outcomes: Vec<v1::Outcome>, within: Duration) -> Result<Receipt, Error> {
-    let by = Instant::now() + within;
+    let by = deadline(within);
     let mut receipt = Receipt::default();
     for (n, part) in outcomes.chunks(shared.options.batch_size).enumerate() {
         let first = n * shared.options.batch_size;

@@ -87,6 +87,14 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// As far ahead as anybody waits.
+const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
+
+/// The end of a time from now on, which may be longer than the clock can tell.
+pub(crate) fn deadline(within: Duration) -> tokio::time::Instant {
+    tokio::time::Instant::now() + within.min(FAR)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tonic::{Code, Status};
 
 use crate::backoff::Backoff;
+use crate::clock::deadline;
 use crate::queue::Event;
 use crate::shared::Shared;
 
@@ -50,7 +51,7 @@ impl Gatherer<'_> {
         let mut batch = v1::RecordRequest::default();
         let (mut count, mut bytes) = (0, 0);
         let options = &self.shared.options;
-        let full_at = Instant::now() + options.flush_interval;
+        let full_at = deadline(options.flush_interval);
         let mut event = Some(first);
         while let Some(taken) = event.take() {
             let size = size_of(&taken);

@@ -101,6 +101,21 @@ async fn what_finds_no_room_is_dropped_and_counted_and_the_caller_goes_on() {
 }
 
 #[tokio::test]
+async fn whoever_waits_for_ever_waits_for_nothing_else() {
+    let server = Scripted::with(full(1, &[Made::everybody("colour", 1).wire()])).await;
+    let client = server.builder().flush_interval(Duration::MAX).build().unwrap();
+    assert!(client.ready(SOON).await);
+    client.track(Outcome::new("purchase").by("user-1"));
+    assert!(client.flush(SOON).await.is_complete());
+    let receipt = client.record(vec![Outcome::new("purchase").by("user-2")], Duration::MAX).await;
+    assert_eq!(receipt.unwrap().accepted, 1);
+    client.track(Outcome::new("purchase").by("user-3"));
+    let flushed = client.shutdown(Duration::MAX).await;
+    assert_eq!((flushed.left, flushed.dropped), (0, 0));
+    assert_eq!(server.batches(3).await.len(), 3);
+}
+
+#[tokio::test]
 async fn an_exposure_that_found_no_room_is_recorded_the_next_time() {
     let server = Scripted::with(full(1, &[Made::everybody("colour", 1).wire()])).await;
     server.answer(|_| Err(full_queue(Duration::from_millis(300))));

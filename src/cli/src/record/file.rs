@@ -9,6 +9,7 @@ use inroad_wire::v1::RecordRequest;
 use serde_json::{Value, json};
 
 use super::line::{Event, parse_line};
+use super::names::Names;
 use super::send;
 use crate::connect::{Connection, Patience, ServerArgs};
 use crate::failure::usage;
@@ -103,7 +104,7 @@ pub(super) async fn run(path: &Path, retry_for: Duration, server: &ServerArgs, o
         let length = file.metadata().map_err(fault)?.len();
         (Box::new(BufReader::new(file)), length)
     };
-    let name = path.file_name().map_or_else(|| "stdin".into(), |name| name.to_string_lossy());
+    let mut names = if stdin { Names::of_stdin() } else { Names::of_file() };
     let bar = progress::bar(length, Of::Bytes, out);
     let pausing = |status: &tonic::Status| bar.set_message(format!("waiting: {}", status.message()));
     let connection = Connection::open(server).await?;
@@ -122,7 +123,7 @@ pub(super) async fn run(path: &Path, retry_for: Duration, server: &ServerArgs, o
         if text.trim().is_empty() {
             continue;
         }
-        match parse_line(&text, || default_id(&name, line)) {
+        match parse_line(&text, |outcome| names.name(outcome)) {
             Ok(event) => batch.push(line, event, bytes),
             Err(message) => sender.refused.push(Refused { line, reason: "MALFORMED".to_owned(), message }),
         }
@@ -135,26 +136,21 @@ pub(super) async fn run(path: &Path, retry_for: Duration, server: &ServerArgs, o
     };
     bar.finish_and_clear();
     tell(&sender, out)?;
+    let again = match names.anonymous() {
+        0 => "nothing counts twice".to_owned(),
+        n => format!(
+            "but without the {} that had neither event_id nor occurred_at: they would count twice",
+            plural(n, "outcome")
+        ),
+    };
     sent.map_err(|e| {
-        e.context(format!(
-            "{} were accepted before line {line}; run the same command again, nothing counts twice",
-            plural(sender.accepted, "event")
-        ))
+        let accepted = plural(sender.accepted, "event");
+        e.context(format!("{accepted} were accepted before line {line}; run the same command again, {again}"))
     })?;
     match sender.refused.len() {
         0 => Ok(()),
-        n => anyhow::bail!(
-            "{} refused: mend them and send the file again, nothing counts twice",
-            plural(n as u64, "event")
-        ),
+        n => anyhow::bail!("{} refused: mend them and send them again, {again}", plural(n as u64, "event")),
     }
-}
-
-/// Names an outcome by where it stands: the same whenever the file is sent.
-fn default_id(file: &str, line: u64) -> String {
-    // An id has at most 128 bytes.
-    let file: String = file.chars().filter(char::is_ascii).take(100).collect();
-    format!("{file}:{line}")
 }
 
 fn tell(sender: &Sender<'_>, out: Output) -> anyhow::Result<()> {
@@ -181,17 +177,12 @@ mod tests {
     #[test]
     fn a_refusal_is_told_by_the_line_it_came_from() {
         let mut batch = Batch::default();
-        let mut push = |line, text: &str| batch.push(line, parse_line(text, || "x".to_owned()).unwrap(), text.len());
+        let mut push =
+            |line, text: &str| batch.push(line, parse_line(text, |_| Ok("x".to_owned())).unwrap(), text.len());
         push(1, r#"{"unit": "a", "event": "e"}"#);
         push(3, r#"{"experiment": "k", "generation": 1, "unit": "a", "variation": "on", "revision": 3}"#);
         push(4, r#"{"unit": "b", "event": "e"}"#);
         assert_eq!((batch.line_of(true, 1), batch.line_of(false, 0)), (4, 3));
         assert!(!batch.is_full() && !batch.is_empty());
-    }
-
-    #[test]
-    fn a_line_names_its_outcome_the_same_each_time() {
-        assert_eq!(default_id("events.jsonl", 12), "events.jsonl:12");
-        assert!(default_id(&"x".repeat(500), u64::MAX).len() <= 128);
     }
 }

@@ -47,8 +47,8 @@ struct OutcomeLine {
     clock: String,
 }
 
-/// Reads a line. An outcome without an id gets `default_id`, which must be the same whenever the file is read.
-pub(crate) fn parse_line(text: &str, default_id: impl FnOnce() -> String) -> Result<Event, String> {
+/// Reads a line. An outcome without an id is named by `name`.
+pub(crate) fn parse_line(text: &str, name: impl FnOnce(&Outcome) -> Result<String, String>) -> Result<Event, String> {
     let fields: Map<String, Value> = serde_json::from_str(text).map_err(|e| format!("not a JSON object: {e}"))?;
     let outcome = match (fields.contains_key("event"), fields.contains_key("variation")) {
         (true, false) => true,
@@ -68,14 +68,19 @@ pub(crate) fn parse_line(text: &str, default_id: impl FnOnce() -> String) -> Res
             let unit = parse::unit(&unit)?;
             units.insert(unit.kind, unit.key);
         }
-        return Ok(Event::Outcome(Outcome {
+        let mut outcome = Outcome {
             units,
             event: line.event,
             value: line.value,
             occurred_at: at(line.occurred_at)?,
-            event_id: line.event_id.unwrap_or_else(default_id),
+            event_id: String::new(),
             clock: line.clock,
-        }));
+        };
+        outcome.event_id = match line.event_id {
+            Some(id) => id,
+            None => name(&outcome)?,
+        };
+        return Ok(Event::Outcome(outcome));
     }
     let line: ExposureLine = serde_json::from_value(fields).map_err(|e| e.to_string())?;
     Ok(Event::Exposure(Exposure {
@@ -94,7 +99,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Event, String> {
-        parse_line(text, || "file:7".to_owned())
+        parse_line(text, |_| Ok("file:7".to_owned()))
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod file;
 mod line;
+mod names;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,7 +24,9 @@ use crate::parse::{self, Attribute, UnitRef};
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct RecordArgs {
-    /// A file of events, one JSON object a line; - for standard input
+    /// A file of events, one JSON object a line; - for standard input. It may be sent again, mended or not: an outcome is
+    /// known by its event_id, or else by all that it says, for which it needs an occurred_at. On standard input it may
+    /// have neither, and counts each time
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
     /// How long to go on trying while the server is busy or away

@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use inroad_assignment::Timestamp;
 use inroad_wire::v1::{
     AdvanceClockRequest, AssignRequest, AssignResponse, BatchAssignRequest, ExposureMode, GetResultsRequest,
-    GetResultsResponse,
+    GetResultsResponse, RecordRequest,
 };
 use inroad_wire::{json_to_struct, timestamp_to_wire};
 use serde_json::Map;
@@ -24,6 +24,8 @@ use crate::views;
 
 /// The most rows in a batch.
 const BATCH: usize = 1_000;
+/// The most events that a server takes in one call: each row of a batch may have an outcome in every column.
+const MAX_EVENTS: usize = 10_000;
 /// The most ticks that the clock is moved over in one call.
 const TICKS_PER_CALL: u32 = 500;
 
@@ -84,9 +86,11 @@ impl Drive<'_> {
         if matched.used.is_empty() {
             return Ok(());
         }
-        let response = send(self.connection, &matched.request, &self.patience).await?;
-        for rejection in response.rejections {
-            *self.seen.refused.entry(rejection.reason).or_default() += 1;
+        for request in parts(matched.request) {
+            let response = send(self.connection, &request, &self.patience).await?;
+            for rejection in response.rejections {
+                *self.seen.refused.entry(rejection.reason).or_default() += 1;
+            }
         }
         for i in matched.used {
             let row = batch[i].0;
@@ -141,5 +145,41 @@ impl Drive<'_> {
             async move { client.get_results(request).await }
         });
         Ok(results.await?)
+    }
+}
+
+/// Events in calls that a server takes; exposures first.
+fn parts(RecordRequest { exposures, outcomes }: RecordRequest) -> Vec<RecordRequest> {
+    let mut outcomes = outcomes.into_iter();
+    let room = MAX_EVENTS.saturating_sub(exposures.len());
+    let mut parts = vec![RecordRequest { exposures, outcomes: outcomes.by_ref().take(room).collect() }];
+    loop {
+        let more: Vec<_> = outcomes.by_ref().take(MAX_EVENTS).collect();
+        if more.is_empty() {
+            return parts;
+        }
+        parts.push(RecordRequest { exposures: Vec::new(), outcomes: more });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inroad_wire::v1::{Exposure, Outcome};
+
+    #[test]
+    fn however_many_columns_a_call_has_no_more_events_than_a_server_takes() {
+        let whole = |columns: usize| RecordRequest {
+            exposures: vec![Exposure::default(); BATCH],
+            outcomes: (0..columns * BATCH).map(|i| Outcome { event_id: i.to_string(), ..Outcome::default() }).collect(),
+        };
+        let sizes = |columns| -> Vec<_> {
+            parts(whole(columns)).iter().map(|part| (part.exposures.len(), part.outcomes.len())).collect()
+        };
+        assert_eq!(sizes(0), [(1_000, 0)]);
+        assert_eq!(sizes(9), [(1_000, 9_000)]);
+        assert_eq!(sizes(25), [(1_000, 9_000), (0, 10_000), (0, 6_000)]);
+        let outcomes: Vec<_> = parts(whole(25)).into_iter().flat_map(|part| part.outcomes).collect();
+        assert_eq!(outcomes, whole(25).outcomes, "all of them, in order");
     }
 }
