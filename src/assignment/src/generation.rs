@@ -187,17 +187,15 @@ impl Generation {
     }
 
     /// Whether whoever lives at `point` would be served `arm`, and nothing else, from `from` up to, not including,
-    /// `until` (STATISTICS: data rule). What lies in the future counts as far as it has been published. Nobody who
-    /// comes after the end is: by then the line draws no units. Who came before it is if `arm` is what was shipped, and
-    /// as far as no other generation has drawn the unit anew.
+    /// `until` or the end, whichever is sooner (STATISTICS: data rule). What lies in the future counts as far as it has
+    /// been published. Nobody who comes after the end is: by then the line draws no units.
     pub fn serves_throughout(&self, point: Point, arm: Arm, from: Timestamp, until: Timestamp) -> bool {
-        let drawn_anew = self.endings.iter().any(|e| e.shipped.is_none() && e.at < until);
-        if drawn_anew || self.ended_at().is_some_and(|end| end <= from) {
+        let until = self.ended_at().map_or(until, |end| end.min(until));
+        if self.ended_at().is_some_and(|end| end <= from) {
             return false;
         }
         let within = |at: &Timestamp| *at > from && *at < until;
-        let flips = self.revisions.iter().map(|r| r.effective_at);
-        let flips = flips.chain(self.switches.iter().map(|s| s.at)).chain(self.endings.iter().map(|e| e.at));
+        let flips = self.revisions.iter().map(|r| r.effective_at).chain(self.switches.iter().map(|s| s.at));
         self.served(point, from) == arm && flips.filter(within).all(|at| self.served(point, at) == arm)
     }
 }

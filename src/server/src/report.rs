@@ -205,7 +205,9 @@ fn of_metric(
     let (live, tick) = (live(experiment), experiment.definition.policy().tick());
     let arms = live.len();
     let epochs = epoch_tallies(experiment, generation, counts, Some(index));
-    let ripe = mature(&epochs, tick, metric.window, Duration::ZERO, now);
+    // Whoever the end found in their window is not followed to its end.
+    let followed_until = generation.ended_at().map_or(now, |end| end.min(now));
+    let ripe = mature(&epochs, tick, metric.window, Duration::ZERO, followed_until);
     let guardrails = experiment.definition.metrics().iter().filter(|m| m.guardrail.is_some()).count();
     let harm = |arm: usize| -> Result<Option<f64>, ServerError> {
         let Some(declared) = metric.guardrail.filter(|_| arm > 0) else { return Ok(None) };

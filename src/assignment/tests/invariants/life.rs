@@ -210,8 +210,8 @@ proptest! {
             let point = points[pick.index(points.len())];
             for i in 0..experiment.definition.variations().len() {
                 let all = |t| naive_served(generation, point, t) == Some(arm(i));
-                let in_time = generation.endings.iter().all(|e| e.at > at(from));
-                let everywhere = in_time && (from..from + length.max(1)).all(all);
+                let end = generation.ended_at().map_or(i64::MAX, Timestamp::as_micros);
+                let everywhere = end > from && (from..(from + length.max(1)).min(end)).all(all);
                 let said = generation.serves_throughout(Point::new(point), arm(i), at(from), at(from + length));
                 prop_assert_eq!(said, everywhere, "arm {} at {:016x}", i, point);
             }

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use inroad_assignment::{Arm, Metric, MetricKind, Timestamp};
+use inroad_assignment::{Arm, MetricKind, Timestamp};
+
+use super::History;
 
 /// A unit's earliest exposure to an arm. Ordered by time, then revision, then arm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,13 +119,14 @@ impl UnitRecord {
         self.credited.clear();
     }
 
-    /// Takes one outcome, once, for every metric from `from_metric` on.
-    pub fn follow(&mut self, metrics: &[Metric], from_metric: usize, outcome: &Outcome<'_>) {
+    /// Takes one outcome, once, for every metric from `from_metric` on: within its window, and before the generation's end.
+    pub fn follow(&mut self, history: History<'_>, from_metric: usize, outcome: &Outcome<'_>) {
         let Some(first) = self.first() else { return };
-        for (index, metric) in (0u16..).zip(metrics).skip(from_metric) {
+        let end = history.generation.ended_at().unwrap_or(Timestamp::MAX);
+        for (index, metric) in history.numbered().skip(from_metric) {
             let ours = metric.event == outcome.event;
             let divides = matches!(&metric.kind, MetricKind::Ratio { denominator } if *denominator == outcome.event);
-            if (ours || divides) && outcome.at >= first.at && outcome.at < first.at.plus(metric.window) {
+            if (ours || divides) && outcome.at >= first.at && outcome.at < first.at.plus(metric.window).min(end) {
                 let sums = self.accumulator(index);
                 if ours {
                     sums.count = sums.count.saturating_add(1);

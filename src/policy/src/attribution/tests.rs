@@ -86,8 +86,8 @@ fn count(
     for exposure in exposures {
         record.expose(*exposure);
     }
-    outcomes.iter().for_each(|outcome| record.follow(&metrics, 0, outcome));
     let history = History { early: true, generation, metrics: &metrics, tick: TICK };
+    outcomes.iter().for_each(|outcome| record.follow(history, 0, outcome));
     let tally = contribution(&record, in_quarter(quarter), history, outcomes.iter().copied());
     (record, tally)
 }
@@ -149,28 +149,30 @@ fn a_kill_drops_who_saw_it_and_counts_who_came_after_as_control() {
 }
 
 #[test]
-fn an_end_drops_whoever_is_served_something_else_from_then_on() {
-    let ended = |shipped: &[(i64, Option<usize>)]| Generation {
-        endings: shipped.iter().map(|(seconds, who)| Ending { at: at(*seconds), shipped: who.map(arm) }).collect(),
-        ..generation(vec![])
+fn an_end_cuts_every_window_alike() {
+    let ended = |endings: &[(i64, Option<usize>)]| Generation {
+        endings: endings.iter().map(|(seconds, who)| Ending { at: at(*seconds), shipped: who.map(arm) }).collect(),
+        ..generation(vec![killed(Target::Everything, 320, true)])
     };
     let of = |generation: &Generation, quarter, exposure: Exposure| {
-        let (_, tally) = count(generation, quarter, &[exposure], &[]);
-        let cell = tally.cells.iter().find(|(key, _)| key.metric == Some(0) && key.revision > 0).unwrap().1;
-        (cell.n, cell.dropped)
+        let outcomes = [told("buy", 295, 1), told("buy", 300, 1), told("buy", 310, 1)];
+        let (_, tally) = count(generation, quarter, &[exposure], &outcomes);
+        let cell = tally.cells.iter().find(|(key, _)| key.metric == Some(1) && key.revision > 0).unwrap().1;
+        (cell.n, cell.x / 1_000_000, cell.dropped)
     };
-    let shipped = ended(&[(300, Some(2))]);
-    assert_eq!(of(&shipped, 2, shown(2, 290, 2)), (1, 0), "it goes on seeing what was shipped");
-    assert_eq!(of(&shipped, 3, shown(0, 290, 2)), (0, 1), "from 300 s on it sees arm 2");
-    assert_eq!(of(&shipped, 3, shown(0, 180, 2)), (1, 0), "its window of two minutes had just closed");
-    assert_eq!(of(&shipped, 2, shown(2, 310, 2)), (0, 1), "nobody was drawn any more");
-    let drawn_anew = ended(&[(300, None)]);
-    assert_eq!((of(&drawn_anew, 2, shown(2, 290, 2)), of(&drawn_anew, 3, shown(0, 290, 2))), ((0, 1), (0, 1)));
+    for generation in [ended(&[(300, Some(2))]), ended(&[(300, None)]), ended(&[(300, Some(0)), (350, None)])] {
+        assert_eq!(
+            of(&generation, 2, shown(2, 290, 2)),
+            (1, 1, 0),
+            "up to the end, and what is thrown later is nothing"
+        );
+        assert_eq!(of(&generation, 3, shown(0, 290, 2)), (1, 1, 0));
+        assert_eq!(of(&generation, 3, shown(0, 180, 2)), (1, 1, 0), "120 s after 180 is the end as well");
+        assert_eq!(of(&generation, 2, shown(2, 300, 2)), (0, 0, 1), "nobody is drawn any more");
+    }
     let both = ended(&[(300, Some(2)), (350, None)]);
-    assert_eq!(of(&both, 2, shown(2, 240, 2)), (0, 1));
-    assert_eq!(of(&both, 2, shown(2, 230, 2)), (1, 0));
-    let known = known_up_to(&both, 2, 0, 1);
-    assert_eq!((of(&known, 2, shown(2, 240, 2)), known.ended_at()), ((1, 0), Some(at(300))));
+    assert_eq!(known_up_to(&both, 2, 0, 0).ended_at(), None);
+    assert_eq!(of(&known_up_to(&both, 2, 0, 0), 2, shown(2, 290, 2)), (1, 3, 0), "as it was known before");
 }
 
 #[test]
@@ -344,14 +346,14 @@ fn step_by_step(generation: &Generation, point: Point, events: &[Result<Exposure
             Ok(exposure) => {
                 tally.sub(&contribution(&record, point, history, seen.iter().copied()));
                 if record.expose(*exposure) {
-                    seen.iter().for_each(|outcome| record.follow(&metrics, 0, outcome));
+                    seen.iter().for_each(|outcome| record.follow(history, 0, outcome));
                 }
                 tally.add(&contribution(&record, point, history, seen.iter().copied()));
             }
             Err(outcome) => {
                 let flags = settled(&record, point, history, |key, cell| tally.sub_cell(key, &cell));
                 tally.flags.sub(&flags);
-                record.follow(&metrics, 0, outcome);
+                record.follow(history, 0, outcome);
                 let flags = settled(&record, point, history, |key, cell| tally.add_cell(key, &cell));
                 tally.flags.add(&flags);
                 watched(&record, history, outcome, 0, |key, cell| tally.add_cell(key, &cell));
@@ -393,10 +395,9 @@ proptest! {
         for exposure in &shown {
             record.expose(*exposure);
         }
-        let before = metrics.get(..known).unwrap_or_default();
-        told.iter().for_each(|o| record.follow(before, 0, o));
-        told.iter().for_each(|o| record.follow(&metrics, known, o));
         let history = History { early: true, generation: &generation, metrics: &metrics, tick: TICK };
+        told.iter().for_each(|o| record.follow(history.with_metrics(known), 0, o));
+        told.iter().for_each(|o| record.follow(history, known, o));
         let got = contribution(&record, in_quarter(quarter), history, told.iter().copied());
         prop_assert_eq!(got, brute_force(&generation, in_quarter(quarter), &shown, &told));
     }

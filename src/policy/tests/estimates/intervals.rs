@@ -58,7 +58,11 @@ fn intervals_and_second_opinions_agree() {
         assert!(found[0].lift.is_none() && found[0].anytime.is_none() && found[0].opinion.is_none());
         for (k, (arm, wanted)) in (1..).zip(found[1..].iter().zip(wanted)) {
             let name = format!("{}, arm {k}", problem.name);
-            see_lift(&mut ledger, &format!("{name}, lift"), arm.lift.unwrap(), wanted.lift);
+            match arm.lift {
+                Some(lift) => see_lift(&mut ledger, &format!("{name}, lift"), lift, wanted.lift),
+                // The prior alone, which is shown to nobody.
+                None => ledger.holds(&format!("{name}, nothing measured"), arm.n == 0 || arm.s + found[0].s == 0),
+            }
             ledger.holds(&format!("{name}, anytime known"), arm.anytime.is_some() == wanted.anytime.is_some());
             if let (Some(found), Some(wanted)) = (arm.anytime, wanted.anytime) {
                 see_lift(&mut ledger, &format!("{name}, anytime"), found, wanted);

@@ -225,7 +225,7 @@ impl Fold {
         let delta = changes.deltas.entry(index).or_default();
         for News { heard, .. } in news {
             let outcome = heard.outcome.said.outcome();
-            record.follow(history.metrics, 0, &outcome);
+            record.follow(history, 0, &outcome);
             watched(&record, history, &outcome, 0, |key, cell| delta.tally.add_cell(key, &cell));
         }
         if record != before {
@@ -270,7 +270,7 @@ impl Fold {
             let kept = old.iter().filter(|outcome| !replaced(outcome));
             for outcome in kept.chain(news.iter().map(|news| &news.heard.outcome)) {
                 let outcome = outcome.said.outcome();
-                row.record.follow(history.metrics, 0, &outcome);
+                row.record.follow(history, 0, &outcome);
                 watched(&row.record, history, &outcome, 0, |key, cell| delta.tally.add_cell(key, &cell));
             }
             move_settled(slot, row.digest, before.as_ref(), &row.record, delta)?;

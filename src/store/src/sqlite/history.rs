@@ -62,7 +62,10 @@ impl Fold {
         }
         let new = History::new(definition, &generation).with_metrics(to.metrics);
         let added = to.metrics > applied.metrics;
-        let everywhere = added || !applied.early || to.endings > applied.endings;
+        let ended = before.ended_at() != generation.ended_at();
+        let everywhere = added || ended || !applied.early;
+        // What an end cuts off was counted already where clocks run ahead.
+        let (from_metric, reads) = (if ended { 0 } else { applied.metrics }, added || ended);
         let stretches = if everywhere { vec![line()] } else { touched(&generation, applied, latest) };
         let mut delta = Delta::default();
         let (mut rows, mut counted, mut next) = (Vec::new(), 0, None);
@@ -77,7 +80,7 @@ impl Fold {
                 let units = shared.writer.read(|connection| {
                     let units = stretch(connection, slot, (from, last), breath)?;
                     let outcomes = |unit: &UnitRow| {
-                        if added { outcomes_of(connection, &unit.unit) } else { Ok(Vec::new()) }
+                        if reads { outcomes_of(connection, &unit.unit) } else { Ok(Vec::new()) }
                     };
                     units.into_iter().map(|unit| outcomes(&unit).map(|o| (unit, o))).collect::<Result<Vec<_>, _>>()
                 })?;
@@ -88,9 +91,12 @@ impl Fold {
                     let flags = settled(&unit.record, point, old, |key, cell| tally.sub_cell(key, &cell));
                     tally.flags.sub(&flags);
                     let mut record = unit.record.clone();
+                    if ended {
+                        record.forget_outcomes();
+                    }
                     for outcome in &outcomes {
                         let outcome = outcome.said.outcome();
-                        record.follow(new.metrics, applied.metrics, &outcome);
+                        record.follow(new, from_metric, &outcome);
                         watched(&record, new, &outcome, applied.metrics, |key, cell| tally.add_cell(key, &cell));
                     }
                     let flags = settled(&record, point, new, |key, cell| tally.add_cell(key, &cell));

@@ -65,7 +65,8 @@ fn count_unit(
     }
     for (i, metric) in experiment.definition.metrics().iter().enumerate() {
         let index = Some(i as u16);
-        let end = t0.plus(metric.window);
+        let ended = generation.endings.iter().map(|ending| ending.at).min().unwrap_or(Timestamp::MAX);
+        let end = t0.plus(metric.window).min(ended);
         let within = |event: &str| {
             told.iter()
                 .filter(|(at, name, _)| name == event && *at >= t0 && *at < end)
@@ -74,12 +75,10 @@ fn count_unit(
         };
         let ours = within(&metric.event);
         let cell = counts.cells.entry(epoch(index)).or_default();
-        let ended = generation.endings.first().is_some_and(|ending| ending.at <= t0);
         let instants =
             generation.revisions.iter().map(|r| r.effective_at).chain(generation.switches.iter().map(|s| s.at));
-        let instants = instants.chain(generation.endings.iter().map(|e| e.at));
         let mut instants = instants.filter(|at| *at >= t0 && *at < end).chain([t0]);
-        if !ended && instants.all(|at| served(generation, point, at) == Some(arm0)) {
+        if t0 < ended && instants.all(|at| served(generation, point, at) == arm0) {
             let sum: i128 = ours.iter().sum();
             let (x, y) = match &metric.kind {
                 MetricKind::Conversion => (if ours.is_empty() { 0 } else { 1_000_000 }, 0),
@@ -91,7 +90,7 @@ fn count_unit(
             cell.n += 1;
             cell.s += u64::from(!ours.is_empty());
             let quarter = t0.plus(metric.window / 4);
-            let soon = |(at, name, _): &&&Told| *name == metric.event && *at >= t0 && *at < quarter;
+            let soon = |(at, name, _): &&&Told| *name == metric.event && *at >= t0 && *at < quarter.min(end);
             cell.early += u64::from(told.iter().any(|outcome| soon(&outcome)));
             cell.x += x;
             cell.xx += x * x;
@@ -125,14 +124,11 @@ fn in_effect(generation: &Generation, at: Timestamp) -> u32 {
     generation.revisions.iter().rfind(|r| r.effective_at <= at).map_or(1, |r| r.number)
 }
 
-/// Nobody knows where another generation places the unit.
-fn served(generation: &Generation, point: Point, at: Timestamp) -> Option<Arm> {
+/// Before the end.
+fn served(generation: &Generation, point: Point, at: Timestamp) -> Arm {
     let number = in_effect(generation, at);
     let allocation = &generation.revisions.iter().find(|r| r.number == number).unwrap().allocation;
-    let mut owner = allocation.buckets().filter(|bucket| bucket.start <= point).last().unwrap().owner;
-    for ending in generation.endings.iter().filter(|ending| ending.at <= at) {
-        owner = ending.shipped?;
-    }
+    let owner = allocation.buckets().filter(|bucket| bucket.start <= point).last().unwrap().owner;
     let mut killed = BTreeSet::new();
     let mut everything = false;
     for switch in generation.switches.iter().filter(|s| s.at <= at) {
@@ -142,5 +138,5 @@ fn served(generation: &Generation, point: Point, at: Timestamp) -> Option<Arm> {
             inroad_assignment::Target::Variation(arm) => drop(killed.remove(&arm)),
         }
     }
-    Some(if everything || killed.contains(&owner) { Arm::CONTROL } else { owner })
+    if everything || killed.contains(&owner) { Arm::CONTROL } else { owner }
 }
