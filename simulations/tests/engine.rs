@@ -101,17 +101,22 @@ fn growth_costs_less_than_an_equal_split_and_finds_the_winner() {
 
 #[test]
 fn a_shipped_arm_gets_everything_from_then_on() {
-    let ship = PolicyDoc { name: "ship".to_owned(), ship: ShipRule::Prompted, ..PolicyDoc::plain(PolicyKind::Equal) };
-    let scenario = small("s3", 4, 0.5).with_policies(vec![ship]).expect("policies");
-    let simulation = run(&scenario);
-    assert!(simulation.runs.iter().any(|run| run.shipped.is_some_and(|at| at.arm == 1)));
-    for (run, shipped) in simulation.runs.iter().filter_map(|run| Some((run, run.shipped?))) {
-        assert!(shipped.tick >= run.concluded.expect("clearly best before it is shipped").tick);
-        let days = shipped.tick / scenario.doc().ticks_per_day;
-        assert!(days >= 7, "nothing is put before a person before a full week");
-        for (tick, shares) in run.shares.iter().enumerate() {
-            let all = shares[shipped.arm] == 1.0;
-            assert_eq!(all, tick >= shipped.tick as usize);
+    for (rule, part) in [(ShipRule::ClearlyBest, 0.5), (ShipRule::Prompted, 1.0)] {
+        let ship = PolicyDoc { name: "ship".to_owned(), ship: rule, ..PolicyDoc::plain(PolicyKind::Equal) };
+        let scenario = small("s3", 4, part).with_policies(vec![ship]).expect("policies");
+        let week = 7 * scenario.doc().ticks_per_day;
+        let simulation = run(&scenario);
+        assert!(simulation.runs.iter().any(|run| run.shipped.is_some_and(|at| at.arm == 1)), "{rule:?}");
+        for (run, shipped) in simulation.runs.iter().filter_map(|run| Some((run, run.shipped?))) {
+            let concluded = run.concluded.expect("clearly best before it is shipped");
+            match rule {
+                ShipRule::Prompted => assert!(shipped.tick >= concluded.tick.max(week), "{shipped:?} {concluded:?}"),
+                _ => assert_eq!(concluded, shipped),
+            }
+            for (tick, shares) in run.shares.iter().enumerate() {
+                let all = shares[shipped.arm] == 1.0;
+                assert_eq!(all, tick >= shipped.tick as usize);
+            }
         }
     }
 }

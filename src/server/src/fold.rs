@@ -67,12 +67,6 @@ impl Fold {
         self.reaches(version, self.awaited(patience)).await
     }
 
-    /// Whether that much is counted by now.
-    pub fn has_reached(&self, version: u64, awaited: Awaited) -> bool {
-        let (folded, known) = *self.done.borrow();
-        folded >= awaited.head && known >= version
-    }
-
     /// The same for what was acknowledged at an earlier moment. Whoever asks after the time is told how it stands.
     pub async fn reaches(&self, version: u64, Awaited { head, until }: Awaited) -> bool {
         let mut done = self.done.clone();

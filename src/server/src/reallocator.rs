@@ -27,6 +27,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How long the fold is waited for before events count as late. Everything that is due at one time waits for the same
 /// events, together, so that neither a backlog nor new traffic holds up a thousand experiments one after another.
 const FOLD_PATIENCE: Duration = Duration::from_secs(30);
+/// How long, in each round, whoever was late waits to see whether the fold has caught up: with traffic coming in it is
+/// always a little behind.
+const LATE_PATIENCE: Duration = Duration::from_secs(2);
 /// The most ticks that one call may advance a manual clock over.
 const MAX_TICKS_PER_ADVANCE: usize = 1_000;
 
@@ -81,6 +84,7 @@ impl Reallocator {
             let now = self.clock.now();
             let mut next = now.plus(LONGEST_SLEEP);
             let counted = self.ticker.awaited(FOLD_PATIENCE);
+            let soon = self.ticker.awaited(LATE_PATIENCE);
             for (key, entry) in &state.entries {
                 if *stop.borrow() {
                     return;
@@ -106,7 +110,7 @@ impl Reallocator {
                     if !late.contains(key) {
                         continue;
                     }
-                    if !self.ticker.is_counted(entry.version, counted) {
+                    if !self.ticker.gets_counted(entry.version, soon).await {
                         next = next.min(now.plus(RETRY_AFTER));
                         continue;
                     }

@@ -197,9 +197,9 @@ impl Ticker {
         Ok(guarded)
     }
 
-    /// Whether that much is counted, with the catalogue at `version`.
-    pub fn is_counted(&self, version: u64, counted: Awaited) -> bool {
-        self.fold.has_reached(version, counted)
+    /// Whether that much gets counted in time, with the catalogue at `version`.
+    pub async fn gets_counted(&self, version: u64, counted: Awaited) -> bool {
+        self.fold.reaches(version, counted).await
     }
 
     /// What is acknowledged by now, to be counted within so long.
