@@ -65,12 +65,15 @@ impl State {
         self.entries.get(key).ok_or_else(|| ServerError::NotFound(key.chars().take(160).collect()))
     }
 
-    /// Refuses a declaration with which all experiments would no longer fit into the message that a client begins with.
+    /// Refuses a declaration with which all experiments would no longer fit into the message that a client begins with. One
+    /// that is no larger than it was is taken all the same: how else should they ever fit again.
     fn check_room(&self, declared: &Experiment, limit: usize, now: Timestamp) -> Result<(), ServerError> {
-        let own = served_to_wire(&ServedExperiment::of(declared, 0, now)?).encoded_len();
-        let others = self.snapshot.experiments().filter(|served| served.parts().key != *declared.definition.key());
-        let all = own + others.map(|served| served_to_wire(served).encoded_len()).sum::<usize>();
-        if all <= limit {
+        let size = |served: &ServedExperiment| served_to_wire(served).encoded_len();
+        let own = size(&ServedExperiment::of(declared, 0, now)?);
+        let key = declared.definition.key();
+        let others = self.snapshot.experiments().filter(|served| served.parts().key != *key);
+        let all = own + others.map(|served| size(served)).sum::<usize>();
+        if all <= limit || self.snapshot.get(key.as_str()).is_some_and(|before| own <= size(before)) {
             return Ok(());
         }
         let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
@@ -300,5 +303,6 @@ mod tests {
         let refused = state.check_room(&draft("three", 11_000), 20_000, now).unwrap_err().to_string();
         assert!(refused.contains("shorten payloads"), "{refused}");
         assert!(state.check_room(&draft("two", 11_000), 20_000, now).is_ok(), "its older self does not count");
+        assert!(state.check_room(&draft("two", 4_000), 5_000, now).is_ok(), "what shrinks may, however full it is");
     }
 }

@@ -191,7 +191,7 @@ fn listen(
     let server = tonic::transport::Server::builder()
         .accept_http1(true)
         // Of pages; calls have answered by then.
-        .timeout(shared.config.request_timeout + Duration::from_secs(1))
+        .timeout(shared.config.request_timeout.saturating_add(Duration::from_secs(1)))
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .max_concurrent_streams(Some(1024))

@@ -2,7 +2,7 @@
 //! by the wall's clock, so that what is decided is published before the tick begins and takes effect as it begins (I4).
 //! Experiments with a manual clock tick when their caller advances it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ impl Reallocator {
         // In memory alone: after a restart the guardrails of everything are asked at once, which does no harm.
         let mut guarded: HashMap<ExperimentKey, i64> = HashMap::new();
         // Whose last tick found events late. They are asked again once those are counted, and not a whole tick later.
-        let mut late: HashSet<ExperimentKey> = HashSet::new();
+        let mut late: HashMap<ExperimentKey, Timestamp> = HashMap::new();
         while !*stop.borrow() {
             let state = changes.borrow_and_update().clone();
             let now = self.clock.now();
@@ -107,7 +107,9 @@ impl Reallocator {
                     self.due_tick(&entry.experiment, now)
                 } else {
                     next = next.min(wake_at);
-                    if !late.contains(key) {
+                    // Somebody may have let the policy decide since then.
+                    if late.get(key).copied() != entry.experiment.last_tick_at {
+                        late.remove(key);
                         continue;
                     }
                     if !self.ticker.gets_counted(entry.version, soon).await {
@@ -118,7 +120,7 @@ impl Reallocator {
                 };
                 match self.wall_tick(key.as_str(), POLICY_ACTOR, at, counted).await {
                     Ok((_, ticked)) if ticked.decision.frozen == Some(Freeze::DataLate) => {
-                        late.insert(key.clone());
+                        late.insert(key.clone(), ticked.at);
                         next = next.min(now.plus(RETRY_AFTER));
                     }
                     Ok(_) => drop(late.remove(key)),

@@ -149,7 +149,7 @@ pub(super) async fn run(path: &Path, retry_for: Duration, server: &ServerArgs, o
     })?;
     match sender.refused.len() {
         0 => Ok(()),
-        n => anyhow::bail!("{} refused: mend them and send them again, {again}", plural(n as u64, "event")),
+        n => anyhow::bail!("{} refused: mend that and send everything again, {again}", plural(n as u64, "event")),
     }
 }
 

@@ -126,7 +126,11 @@ fn row(entry: &Entry, standing: Option<&Standing>, exposures_per_minute: f64, no
         created_at: experiment.created_at,
         age_days: now.since(experiment.created_at).as_secs() / DAY.as_secs(),
         alarms: standing.map(|s| s.alarms.clone()).unwrap_or_default(),
-        stale: standing.and_then(|s| stale(experiment, s.changed_at?, experiment.now(now))),
+        // What is served changes by the experiment's own clock; a draft, by the wall's.
+        stale: standing.and_then(|s| {
+            let now = if experiment.generation().is_some() { experiment.now(now) } else { now };
+            stale(experiment, s.changed_at?, now)
+        }),
         names,
     }
 }

@@ -62,7 +62,7 @@ enum NamedBy {
 }
 
 /// The events that have one unit's raw key; `experiments` are those whose unit is of that type. In a context a key has no
-/// type, whatever the attribute is called: what says it is blanked. Reads the whole log.
+/// type, whatever the attribute is called: what says it goes, as a whole. Reads the whole log.
 pub(crate) fn named(
     connection: &Connection,
     unit_type: &str,
