@@ -8,7 +8,7 @@ use std::time::Duration;
 pub const MAX_BATCH_ASSIGN: usize = 1_000;
 /// The most events in one batch.
 pub const MAX_BATCH_EVENTS: usize = 10_000;
-/// The largest gRPC message taken or sent, in bytes.
+/// The largest gRPC message taken, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 /// The largest snapshot message that a watcher is sent, in bytes.
 pub const MAX_SNAPSHOT_BYTES: usize = 64 * 1024 * 1024;

@@ -27,7 +27,7 @@ pub struct Metrics {
     pub accepted_outcomes: Counter<u64, AtomicU64>,
     /// Events refused, by reason.
     pub refused_events: Family<Why, Counter<u64, AtomicU64>>,
-    /// Record calls answered with "try again later".
+    /// Calls that record, answered with "try again later".
     pub overloads: Counter<u64, AtomicU64>,
     /// Exposures that Assign had no room for.
     pub unqueued_exposures: Counter<u64, AtomicU64>,
@@ -86,7 +86,7 @@ impl Metrics {
             accepted_exposures: register!("exposures_accepted", "Exposures on disk", Counter::default()),
             accepted_outcomes: register!("outcomes_accepted", "Outcomes on disk", Counter::default()),
             refused_events: register!("events_refused", "Events refused, by reason", Family::default()),
-            overloads: register!("overloads", "Record calls answered with a retry delay", Counter::default()),
+            overloads: register!("overloads", "Calls that record, answered with a retry delay", Counter::default()),
             unqueued_exposures: register!("exposures_unqueued", "Exposures of Assign without room", Counter::default()),
             backlog: register!("backlog_events", "Events acknowledged and not yet folded", Gauge::default()),
             log_head: register!("log_head", "Last place in the log", Gauge::default()),

@@ -4,6 +4,7 @@
 mod calls;
 mod document;
 mod events;
+mod limits;
 mod processes;
 mod questions;
 

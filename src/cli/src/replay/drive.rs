@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::ProgressBar;
 use inroad_assignment::Timestamp;
+use inroad_server::config::MAX_BATCH_EVENTS;
 use inroad_wire::v1::{
     AdvanceClockRequest, AssignRequest, AssignResponse, BatchAssignRequest, ExposureMode, GetResultsRequest,
     GetResultsResponse, RecordRequest,
@@ -24,8 +25,6 @@ use crate::views;
 
 /// The most rows in a batch.
 const BATCH: usize = 1_000;
-/// The most events that a server takes in one call: each row of a batch may have an outcome in every column.
-const MAX_EVENTS: usize = 10_000;
 /// The most ticks that the clock is moved over in one call.
 const TICKS_PER_CALL: u32 = 500;
 
@@ -148,13 +147,13 @@ impl Drive<'_> {
     }
 }
 
-/// Events in calls that a server takes; exposures first.
+/// Events in calls that a server takes, exposures first: each row of a batch may have an outcome in every column.
 fn parts(RecordRequest { exposures, outcomes }: RecordRequest) -> Vec<RecordRequest> {
     let mut outcomes = outcomes.into_iter();
-    let room = MAX_EVENTS.saturating_sub(exposures.len());
+    let room = MAX_BATCH_EVENTS.saturating_sub(exposures.len());
     let mut parts = vec![RecordRequest { exposures, outcomes: outcomes.by_ref().take(room).collect() }];
     loop {
-        let more: Vec<_> = outcomes.by_ref().take(MAX_EVENTS).collect();
+        let more: Vec<_> = outcomes.by_ref().take(MAX_BATCH_EVENTS).collect();
         if more.is_empty() {
             return parts;
         }
