@@ -29,8 +29,8 @@ pub use time::{duration_from_wire, duration_to_wire, timestamp_from_wire, timest
 /// The contract as generated: messages, clients and servers.
 #[allow(clippy::all, clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 pub mod v1 {
-    tonic::include_proto!("inroad.v1");
+    include!("generated/inroad.v1.rs");
 }
 
 /// The contract described by itself, for gRPC reflection.
-pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("inroad");
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/inroad.v1.bin");

@@ -1,0 +1,19 @@
+//! The size of the binary that the tests run, which grows with its dependencies.
+
+#[path = "../e2e/harness/binary.rs"]
+#[allow(dead_code, reason = "shared with the end-to-end tests, which need more of it")]
+mod binary;
+
+/// Of the unoptimised build for tests; optimised builds grow and shrink with it. Lower it when the binary shrinks.
+const MAX_DEV_BYTES: u64 = 0;
+
+#[test]
+fn binary_does_not_grow() {
+    let path = binary::inroad();
+    let profile = path.parent().and_then(|folder| folder.file_name()).expect("target/<profile>");
+    if profile != "debug" {
+        return;
+    }
+    let bytes = std::fs::metadata(path).expect("the binary").len();
+    assert!(bytes <= MAX_DEV_BYTES, "{bytes} bytes, more than {MAX_DEV_BYTES}: use fewer or lighter dependencies");
+}

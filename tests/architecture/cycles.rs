@@ -1,0 +1,315 @@
+//! Modules that share a parent must not depend on each other in a circle: each can then be read after those it uses.
+//!
+//! The module tree and the paths are read from the source with `syn`. A path that goes through a re-export counts as a
+//! use of the module that defines the item. What a module and its own parent share is excepted, as are tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use syn::visit::{self, Visit};
+use syn::{Item, UseTree};
+
+use crate::source::{SourceFile, rust_files};
+
+/// A path of a module within its crate; empty for the root.
+type ModulePath = Vec<String>;
+
+#[derive(Default)]
+struct Module {
+    items: BTreeSet<String>,
+    /// Name → path as written, from the crate's root.
+    imports: BTreeMap<String, Vec<String>>,
+    globs: Vec<Vec<String>>,
+    /// Every path that the code names, from the crate's root.
+    uses: Vec<Vec<String>>,
+}
+
+#[derive(Default)]
+struct Crate {
+    modules: BTreeMap<ModulePath, Module>,
+}
+
+fn is_test(attributes: &[syn::Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        attribute.path().is_ident("cfg") && matches!(&attribute.meta, syn::Meta::List(list) if list.tokens.to_string().contains("test"))
+    })
+}
+
+/// Makes a path that starts with `crate`, `self` or `super` one from the crate's root; others name other crates or
+/// imports.
+fn from_root(at: &[String], path: &[String]) -> Option<Vec<String>> {
+    let (first, mut rest) = path.split_first()?;
+    let mut base: Vec<String> = match first.as_str() {
+        "crate" => Vec::new(),
+        "self" => at.to_vec(),
+        "super" => at.split_last()?.1.to_vec(),
+        _ => return None,
+    };
+    while let Some((next, after)) = rest.split_first().filter(|(next, _)| *next == "super") {
+        debug_assert_eq!(next, "super");
+        base.pop()?;
+        rest = after;
+    }
+    base.extend(rest.iter().cloned());
+    Some(base)
+}
+
+struct Reader<'a> {
+    at: &'a [String],
+    module: &'a mut Module,
+    submodules: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn leaves(&mut self, prefix: &mut Vec<String>, tree: &UseTree) {
+        match tree {
+            UseTree::Path(path) => {
+                prefix.push(path.ident.to_string());
+                self.leaves(prefix, &path.tree);
+                prefix.pop();
+            }
+            UseTree::Name(name) if name.ident == "self" => {
+                let name = prefix.last().cloned().unwrap_or_default();
+                self.import(name, prefix.clone());
+            }
+            UseTree::Name(name) => {
+                let path = [prefix.clone(), vec![name.ident.to_string()]].concat();
+                self.import(name.ident.to_string(), path);
+            }
+            UseTree::Rename(rename) => {
+                let path = [prefix.clone(), vec![rename.ident.to_string()]].concat();
+                self.import(rename.rename.to_string(), path);
+            }
+            UseTree::Glob(_) => {
+                if let Some(path) = self.absolute(prefix) {
+                    self.module.uses.push(path.clone());
+                    self.module.globs.push(path);
+                }
+            }
+            UseTree::Group(group) => group.items.iter().for_each(|tree| self.leaves(prefix, tree)),
+        }
+    }
+
+    /// Also for `use child::Item`, which names a child without `self`.
+    fn absolute(&self, path: &[String]) -> Option<Vec<String>> {
+        from_root(self.at, path).or_else(|| {
+            let first = path.first()?;
+            self.submodules.contains(first).then(|| [self.at.to_vec(), path.to_vec()].concat())
+        })
+    }
+
+    fn import(&mut self, name: String, path: Vec<String>) {
+        if let Some(path) = self.absolute(&path) {
+            self.module.uses.push(path.clone());
+            self.module.imports.insert(name, path);
+        }
+    }
+
+    /// Macros are not parsed: the paths in them are found by their tokens.
+    fn tokens(&mut self, tokens: proc_macro2::TokenStream) {
+        let mut path: Vec<String> = Vec::new();
+        let mut colons = 0;
+        let finish = |path: &mut Vec<String>, reader: &mut Self| {
+            if let Some(path) = from_root(reader.at, path) {
+                reader.module.uses.push(path);
+            }
+            path.clear();
+        };
+        for token in tokens {
+            match token {
+                proc_macro2::TokenTree::Ident(ident) => {
+                    if colons != 2 {
+                        finish(&mut path, self);
+                    }
+                    path.push(ident.to_string());
+                    colons = 0;
+                }
+                proc_macro2::TokenTree::Punct(punct) if punct.as_char() == ':' => colons += 1,
+                proc_macro2::TokenTree::Group(group) => {
+                    finish(&mut path, self);
+                    self.tokens(group.stream());
+                    colons = 0;
+                }
+                _ => {
+                    finish(&mut path, self);
+                    colons = 0;
+                }
+            }
+        }
+        finish(&mut path, self);
+    }
+}
+
+impl<'ast> Visit<'ast> for Reader<'_> {
+    fn visit_item(&mut self, item: &'ast Item) {
+        let (attributes, name) = match item {
+            Item::Const(i) => (&i.attrs, Some(&i.ident)),
+            Item::Enum(i) => (&i.attrs, Some(&i.ident)),
+            Item::Fn(i) => (&i.attrs, Some(&i.sig.ident)),
+            Item::Mod(i) => (&i.attrs, None),
+            Item::Static(i) => (&i.attrs, Some(&i.ident)),
+            Item::Struct(i) => (&i.attrs, Some(&i.ident)),
+            Item::Trait(i) => (&i.attrs, Some(&i.ident)),
+            Item::Type(i) => (&i.attrs, Some(&i.ident)),
+            Item::Use(i) => (&i.attrs, None),
+            Item::Impl(i) => (&i.attrs, None),
+            _ => return visit::visit_item(self, item),
+        };
+        if is_test(attributes) {
+            return;
+        }
+        if let Some(name) = name {
+            self.module.items.insert(name.to_string());
+        }
+        visit::visit_item(self, item);
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        self.leaves(&mut Vec::new(), &item.tree);
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let names: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        if let Some(path) = from_root(self.at, &names) {
+            self.module.uses.push(path);
+        }
+        visit::visit_path(self, path);
+    }
+
+    fn visit_macro(&mut self, item: &'ast syn::Macro) {
+        self.tokens(item.tokens.clone());
+        visit::visit_macro(self, item);
+    }
+}
+
+/// `src/a/b.rs` and `src/a/b/mod.rs` → `["a", "b"]`; nothing for tests.
+fn module_path(file: &str, source: &str) -> Option<ModulePath> {
+    let inside = file.strip_prefix(source)?.strip_suffix(".rs")?;
+    let mut path: ModulePath = inside.split('/').map(str::to_owned).collect();
+    if matches!(path.last().map(String::as_str), Some("mod" | "lib" | "main")) {
+        path.pop();
+    }
+    let test = path.iter().any(|part| part == "tests") || path.first().is_some_and(|part| part == "bin");
+    (!test).then_some(path)
+}
+
+fn read(files: &[SourceFile], source: &str) -> Crate {
+    let files: Vec<_> =
+        files.iter().filter_map(|file| Some((module_path(&file.path, source)?, file.text.as_str()))).collect();
+    let mut found = Crate::default();
+    for (path, text) in &files {
+        let code = syn::parse_file(text).expect("Rust");
+        let submodules = files.iter().filter(|(other, _)| other.len() == path.len() + 1 && other.starts_with(path));
+        let submodules = submodules.filter_map(|(other, _)| other.last().cloned()).collect();
+        let module = found.modules.entry(path.clone()).or_default();
+        Reader { at: path, module, submodules }.visit_file(&code);
+    }
+    found
+}
+
+impl Crate {
+    /// The module that defines what `path` names, through re-exports.
+    fn definer(&self, path: &[String], depth: usize) -> Option<ModulePath> {
+        let mut at: ModulePath = Vec::new();
+        for (index, name) in path.iter().enumerate() {
+            let child = [at.clone(), vec![name.clone()]].concat();
+            if self.modules.contains_key(&child) {
+                at = child;
+                continue;
+            }
+            let module = self.modules.get(&at)?;
+            if module.items.contains(name) || depth == 0 {
+                return Some(at);
+            }
+            let rest = || path[index + 1..].to_vec();
+            if let Some(import) = module.imports.get(name) {
+                return self.definer(&[import.clone(), rest()].concat(), depth - 1);
+            }
+            for glob in &module.globs {
+                let through = [glob.clone(), path[index..].to_vec()].concat();
+                let defined = self.definer(&through, depth - 1).filter(|found| found != &at);
+                if let Some(found) = defined.filter(|found| self.modules.get(found).is_some_and(|m| m.items.contains(name))) {
+                    return Some(found);
+                }
+            }
+            return Some(at);
+        }
+        Some(at)
+    }
+
+    /// For each parent: child → children that it uses, each with an example of a use.
+    fn sibling_arrows(&self) -> BTreeMap<ModulePath, BTreeMap<String, BTreeMap<String, String>>> {
+        let mut arrows: BTreeMap<ModulePath, BTreeMap<String, BTreeMap<String, String>>> = BTreeMap::new();
+        for (from, module) in &self.modules {
+            for used in &module.uses {
+                let Some(to) = self.definer(used, 8) else { continue };
+                let shared = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
+                if let (Some(one), Some(other)) = (from.get(shared), to.get(shared)) {
+                    let example = format!("{} → {}", from.join("::"), used.join("::"));
+                    let arrows = arrows.entry(from[..shared].to_vec()).or_default();
+                    arrows.entry(one.clone()).or_default().entry(other.clone()).or_insert(example);
+                }
+            }
+        }
+        arrows
+    }
+}
+
+/// The names that `start` reaches.
+fn reached(arrows: &BTreeMap<String, BTreeMap<String, String>>, start: &str) -> BTreeSet<String> {
+    let (mut seen, mut open) = (BTreeSet::new(), vec![start.to_owned()]);
+    while let Some(name) = open.pop() {
+        for next in arrows.get(&name).into_iter().flat_map(BTreeMap::keys) {
+            if seen.insert(next.clone()) {
+                open.push(next.clone());
+            }
+        }
+    }
+    seen
+}
+
+/// One line for each arrow that is part of a circle among siblings.
+fn circles(found: &Crate) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (parent, arrows) in found.sibling_arrows() {
+        for (from, to) in &arrows {
+            for (to, example) in to {
+                if reached(&arrows, to).contains(from) {
+                    lines.push(format!("{}: {from} uses {to} ({example})", parent.join("::")));
+                }
+            }
+        }
+    }
+    lines
+}
+
+#[test]
+fn sibling_modules_form_no_cycle() {
+    let files = rust_files();
+    let sources: BTreeSet<String> = files
+        .iter()
+        .filter_map(|file| file.path.split_once("/src/").map(|(folder, _)| format!("{folder}/src/")))
+        .collect();
+    assert!(sources.len() > 8, "the crates are in src/ and simulations/: {sources:?}");
+    let mut found = Vec::new();
+    for source in sources {
+        found.extend(circles(&read(&files, &source)).into_iter().map(|line| format!("{source} {line}")));
+    }
+    assert!(found.is_empty(), "move what the modules share to where both can use it:\n{}", found.join("\n"));
+}
+
+#[test]
+fn a_cycle_through_a_re_export_or_a_macro_is_found() {
+    let crate_with = |b: &str| {
+        let file = |name: &str, text: &str| SourceFile { path: format!("src/x/src/{name}.rs"), text: text.to_owned() };
+        let files = [
+            file("lib", "mod a; mod b; mod c; pub use b::B;"),
+            file("a", "use crate::B; pub struct A(B); pub fn h() {}"),
+            file("b", b),
+            file("c", "pub fn g() { crate::a::h() } #[cfg(test)] mod tests { use crate::b::B; }"),
+        ];
+        circles(&read(&files, "src/x/src/"))
+    };
+    let found = crate_with("pub struct B; fn f() { html!(p { (super::c::g()) }) }");
+    assert_eq!(found.len(), 3, "a uses b, b uses c, c uses a: {found:?}");
+    assert_eq!(crate_with("pub struct B;"), Vec::<String>::new());
+}
