@@ -1,0 +1,126 @@
+//! The commands of README.md, pasted from top to bottom into one shell in an empty folder, against the real binary.
+//!
+//! Every line that starts with `$ ` in a `console` block is a command, with what a here-document or a `\` at its end
+//! brings along; the other lines of such a block are sample output. Each command must succeed, and print something
+//! unless it only writes a file.
+
+#![allow(clippy::expect_used, reason = "a test reports what it found by panicking")]
+
+#[path = "../e2e/harness/binary.rs"]
+#[allow(dead_code, reason = "shared with the end-to-end tests, which need more of it")]
+mod binary;
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+/// Lines that the test runs in another form: the line of README.md, and what is run.
+const INSTEAD: &[(&str, &str)] = &[
+    // The same demo with the binary under test, without the server that stays afterwards.
+    ("cargo run --release -p inroad-cli -- demo", "inroad demo --no-keep"),
+    // The binary under test is the one on the path.
+    ("cargo install --path src/cli", "inroad --version"),
+];
+
+/// The commands of a document's `console` blocks, in order.
+fn commands(document: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let (mut in_console, mut heredoc, mut continued) = (false, None::<String>, false);
+    for line in document.lines() {
+        if heredoc.is_none() && line.starts_with("```") {
+            in_console = line == "```console";
+            continue;
+        }
+        if !in_console {
+            continue;
+        }
+        if let Some(end) = heredoc.clone() {
+            let command = found.last_mut().expect("a command before its document");
+            command.push('\n');
+            command.push_str(line);
+            if line == end {
+                heredoc = None;
+            }
+            continue;
+        }
+        if continued {
+            let command = found.last_mut().expect("a command before its continuation");
+            command.push('\n');
+            command.push_str(line);
+        } else if let Some(command) = line.strip_prefix("$ ") {
+            found.push(command.to_owned());
+        } else {
+            continue;
+        }
+        continued = line.ends_with('\\');
+        heredoc = line.split_once("<<'").and_then(|(_, rest)| rest.split_once('\'')).map(|(end, _)| end.to_owned());
+    }
+    assert!(heredoc.is_none(), "a here-document has no end");
+    found
+}
+
+/// One shell script that runs all of them and writes `N.out`, `N.err` and `N.code` for each.
+fn script(commands: &[String]) -> String {
+    let mut script = "trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n".to_owned();
+    for (number, command) in commands.iter().enumerate() {
+        let without_comment = command.split("   #").next().expect("a first part").trim_end();
+        let is_server = without_comment.ends_with('&');
+        let _ = write!(script, "{{ {command}\n}} >$logs/{number}.out 2>$logs/{number}.err; echo $? >$logs/{number}.code\n");
+        if is_server {
+            // The address is on the server's first line, once it accepts calls.
+            let _ = write!(
+                script,
+                "INROAD_SERVER=$(grep -m 1 -o 'http://[0-9.:]*' <(timeout 60 tail -n +1 -F $logs/{number}.out 2>/dev/null))\n\
+                 export INROAD_SERVER\n"
+            );
+        }
+    }
+    script
+}
+
+#[test]
+fn commands_of_the_readme_work_when_pasted_from_top_to_bottom() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("README.md");
+    let readme = std::fs::read_to_string(readme).expect("README.md");
+    let mut commands = commands(&readme);
+    assert!(commands.len() > 20, "the commands of README.md are found: {commands:#?}");
+    for (line, instead) in INSTEAD {
+        let places = commands.iter_mut().filter(|command| command.as_str() == *line);
+        let replaced = places.map(|command| *command = (*instead).to_owned()).count();
+        assert!(replaced > 0, "README.md no longer has the command {line:?}: correct INSTEAD");
+    }
+    let (folder, logs) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
+    let binary = binary::inroad().parent().expect("its folder");
+    let path = std::env::join_paths(
+        std::iter::once(binary.to_path_buf()).chain(std::env::split_paths(&std::env::var_os("PATH").expect("a path"))),
+    );
+    let status = Command::new("bash")
+        .args(["-c", &script(&commands)])
+        .current_dir(folder.path())
+        .env("PATH", path.expect("a path"))
+        .env("logs", logs.path())
+        .env("INROAD_LISTEN", "127.0.0.1:0")
+        .status()
+        .expect("bash runs");
+    let read = |number: usize, what: &str| {
+        std::fs::read_to_string(logs.path().join(format!("{number}.{what}"))).unwrap_or_default()
+    };
+    let mut wrong = String::new();
+    for (number, command) in commands.iter().enumerate() {
+        let (out, err, code) = (read(number, "out"), read(number, "err"), read(number, "code"));
+        let writes_a_file = command.contains(" > ") || command.contains("<<'");
+        if code.trim() != "0" || (out.trim().is_empty() && !writes_a_file) {
+            let _ = write!(wrong, "$ {command}\nexit status {}\n{out}{err}\n", code.trim());
+        }
+    }
+    assert!(wrong.is_empty(), "these commands of README.md fail or print nothing:\n{wrong}");
+    assert!(status.success(), "the shell ends well: {status}");
+}
+
+#[test]
+fn commands_are_read_from_console_blocks_only() {
+    let document = "```console\n$ a \\\n  b\nout\n$ cat > f <<'EOF'\nx\n$ y\nEOF\n$ c   # why\n```\n```sh\n$ d\n```\n";
+    assert_eq!(commands(document), ["a \\\n  b", "cat > f <<'EOF'\nx\n$ y\nEOF", "c   # why"]);
+}
