@@ -1,14 +1,14 @@
-"""Steps a second of the textbook bandit: simulations/benches/bandit.rs, NumPy, MABWiser and Open Bandit Pipeline.
+"""Steps per second of a Bernoulli bandit: simulations/benches/bandit.rs, NumPy, MABWiser and Open Bandit Pipeline.
 
-One problem: Bernoulli Thompson sampling, Beta(1, 1), 5 arms, 10,000 pulls, each learnt from before the next. NumPy plays
-1,000 runs side by side, a step of all of them at once, which is the fastest that its calls allow; the libraries have no
-such mode and are driven as their manuals say, a call to choose and a call to learn. Each round runs all four, beginning
-with another one each time, and has its own ratios; quoted are the medians, with the quartiles of the ratios. Processor
-time of one thread on every side. The mean regret of each is in the figures: the same problem has the same.
+All solve the same problem: Bernoulli Thompson sampling, Beta(1, 1), 5 arms, 10,000 pulls, with an update after every
+pull. NumPy simulates 1,000 runs in parallel, one step of all runs at a time, which is the fastest method that it allows.
+The libraries have no such mode and are used as documented: one call to choose and one call to update. Each round runs all
+four, starting with a different one, and has its own ratios. The report has the medians and the quartiles of the ratios.
+All figures are processor time of one thread. The mean regret of each is reported too: it must be the same for all.
 
-Open Bandit Pipeline asks for torch, which weighs gigabytes and which its bandits never touch: it is installed without its
-dependencies, and imported with a stand-in in torch's place. Its 0.5.0 on PyPI calls itself 0.4.2, which pip refuses,
-hence 0.4.1; the class is the same.
+Open Bandit Pipeline depends on torch, which has several gigabytes and which its bandits do not use. So it is installed
+without its dependencies and imported with a mock of torch. Version 0.5.0 on PyPI declares itself as 0.4.2, which pip
+rejects, so version 0.4.1 is used; the class is the same.
 
     pip install numpy scipy -r benches/bandits/requirements.txt && pip install --no-deps obp==0.4.1
     python benches/bandits/bandits.py [--quick] [--rounds N]
@@ -35,17 +35,17 @@ from mabwiser.mab import MAB, LearningPolicy  # noqa: E402
 
 def bernoulli_ts():
     torch = MagicMock()
-    torch.utils.data.Dataset = torch.nn.Module = object  # What classes derive from.
+    torch.utils.data.Dataset = torch.nn.Module = object  # Base classes.
     sys.modules |= {"torch": torch, "torch.nn": torch.nn, "torch.optim": torch.optim}
     from obp.policy import BernoulliTS
 
-    # Or SciPy takes it for the real one.
+    # Otherwise SciPy would take the mock for the real torch.
     for name in ("torch", "torch.nn", "torch.optim"):
         del sys.modules[name]
     return BernoulliTS
 
 
-# Before the stand-in, for the same reason.
+# Imported before the mock, for the same reason.
 import scipy.stats  # noqa: E402, F401
 import sklearn.linear_model  # noqa: E402, F401
 
@@ -60,66 +60,66 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 def inroad(replications, seed):
     command = ["cargo", "bench", "--locked", "--quiet", "-p", "inroad-simulations", "--bench", "bandit", "--", "--json"]
     command += ["--replications", str(replications), "--seed", str(seed)]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    figures = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    figures = json.loads(next(line for line in output.splitlines() if line.startswith("{")))
     return figures["steps_per_second"], figures["regret"]
 
 
 def numpy(replications, seed):
     rng = np.random.default_rng(seed)
-    begun = time.process_time()
-    paid, unpaid = np.ones((replications, ARMS)), np.ones((replications, ARMS))
+    started = time.process_time()
+    successes, failures = np.ones((replications, ARMS)), np.ones((replications, ARMS))
     rows = np.arange(replications)
     for _ in range(HORIZON):
-        chosen = rng.beta(paid, unpaid).argmax(axis=1)
-        won = rng.random(replications) < RATES[chosen]
-        paid[rows, chosen] += won
-        unpaid[rows, chosen] += ~won
-    took = time.process_time() - begun
-    return replications * HORIZON / took, float(((paid + unpaid - 2) @ GAPS).mean())
+        chosen = rng.beta(successes, failures).argmax(axis=1)
+        rewards = rng.random(replications) < RATES[chosen]
+        successes[rows, chosen] += rewards
+        failures[rows, chosen] += ~rewards
+    seconds = time.process_time() - started
+    return replications * HORIZON / seconds, float(((successes + failures - 2) @ GAPS).mean())
 
 
-def one_by_one(make, choose, learn):
-    """The loop that a library's user writes. Payments are drawn ahead: they are not the library's to pay for."""
+def one_by_one(make, choose, update):
+    """The loop of a user of the library. Rewards are drawn in advance, so that their cost is not measured."""
 
     def measure(replications, seed):
-        took, regret = 0.0, 0.0
+        seconds, regret = 0.0, 0.0
         for replication in range(replications):
-            payments = np.random.default_rng([seed, replication]).random((HORIZON, ARMS)) < RATES
-            payments = payments.astype(int).tolist()
+            rewards = np.random.default_rng([seed, replication]).random((HORIZON, ARMS)) < RATES
+            rewards = rewards.astype(int).tolist()
             policy, pulls = make(seed * 1000 + replication), [0] * ARMS
-            begun = time.process_time()
-            for payment in payments:
+            started = time.process_time()
+            for reward in rewards:
                 arm = choose(policy)
-                learn(policy, arm, payment[arm])
+                update(policy, arm, reward[arm])
                 pulls[arm] += 1
-            took += time.process_time() - begun
+            seconds += time.process_time() - started
             regret += float(np.dot(pulls, GAPS))
-        return replications * HORIZON / took, regret / replications
+        return replications * HORIZON / seconds, regret / replications
 
     return measure
 
 
 def mab(seed):
     policy = MAB(list(range(ARMS)), LearningPolicy.ThompsonSampling(), seed=seed)
-    # It predicts only after a fit; this one takes one unpaid pull of each arm for known.
+    # It predicts only after a fit. This one records one pull without a reward for each arm.
     policy.fit(list(range(ARMS)), [0] * ARMS)
     return policy
 
 
-# Arrays: from lists it takes a quarter longer.
+# Arrays, because lists take 25% longer.
 mabwiser = one_by_one(
     mab,
     lambda policy: policy.predict(),
-    lambda policy, arm, paid: policy.partial_fit(np.array([arm]), np.array([paid])),
+    lambda policy, arm, reward: policy.partial_fit(np.array([arm]), np.array([reward])),
 )
 obp = one_by_one(
     lambda seed: BernoulliTS(n_actions=ARMS, random_state=seed),
     lambda policy: int(policy.select_action()[0]),
-    lambda policy, arm, paid: policy.update_params(arm, paid),
+    lambda policy, arm, reward: policy.update_params(arm, reward),
 )
 
-# How many replications a round has, so that each takes a second or a few; and what the ratio is to be.
+# Name: the function, the replications per round (a few seconds each), and the target of the ratio.
 SIDES = {"inroad": (inroad, 2000, None), "NumPy, 1,000 runs at once": (numpy, 1000, 4)}
 SIDES |= {"MABWiser": (mabwiser, 4, 100), "Open Bandit Pipeline": (obp, 3, None)}
 
@@ -132,7 +132,7 @@ def main():
     rounds = max(arguments.rounds or (2 if arguments.quick else 7), 2)
     speeds = {name: [] for name in SIDES}
     regrets = {name: [] for name in SIDES}
-    inroad(50, 0)  # Builds, if nobody has.
+    inroad(50, 0)  # Builds the benchmark before the first round.
     names = list(SIDES)
     for number in range(rounds):
         shift = number % len(names)
@@ -153,7 +153,7 @@ def main():
                 "what": f"Thompson sampling, 5 arms: {name}",
                 "inroad": statistics.median(speeds["inroad"]),
                 "floor": statistics.median(speeds[name]),
-                "unit": "steps/s a core",
+                "unit": "steps/s per core",
                 "ratio": ratio,
                 "ratio_low": low,
                 "ratio_high": high,
@@ -161,8 +161,8 @@ def main():
                 "met": ratio >= target if target else None,
             }
         )
-    means = ", ".join(f"{name} {statistics.mean(of):.1f}" for name, of in regrets.items())
-    notes = [f"Larger is better: the floor is the other library. Mean regret: {means}."]
+    means = ", ".join(f"{name} {statistics.mean(values):.1f}" for name, values in regrets.items())
+    notes = [f"Larger is better. The reference is the other library. Mean regret: {means}."]
     print(json.dumps({"bench": "bandits", "rounds": rounds, "rows": rows, "notes": notes}))
 
 

@@ -1,9 +1,10 @@
-"""The twin of src/policy/benches/reallocate.rs in NumPy and SciPy: the same tallies, estimate and number of draws.
+"""The same computation as src/policy/benches/reallocate.rs, in NumPy and SciPy: same tallies, estimate and draws.
 
-Vectorised as far as it goes: Newton runs on all experiments at once, the Cholesky factors too; draws are one matrix
-product, one maximum and one count per experiment. Measured twice: with Sobol points of its own for each experiment (what
-one experiment costs by itself), and with one set of points shared by all (what the crate does). Unlike the crate it checks
-no sample ratio, no burn-in, and grows nothing. CPU time of the process, one thread, the best of three rounds.
+Vectorised as far as possible: Newton's method and the Cholesky factorisation run on all experiments at once; the draws
+of an experiment need one matrix product, one maximum and one count. Measured twice: with separate Sobol points for each
+experiment (the cost of a single experiment), and with one set of points shared by all (as in the crate). Unlike the
+crate, it does not check for sample ratio mismatch or burn-in, and it grows no variation. CPU time of the process, one
+thread, best of three rounds.
 
     pip install numpy scipy && python benches/numpy/reallocate.py
 """
@@ -25,7 +26,7 @@ EXPERIMENTS, ARMS, TICKS, LOG2_DRAWS, TAU, ROUNDS = 1000, 5, 28, 14, 0.25, 3
 def tallies():
     state = 42
 
-    def following():
+    def next_random():
         nonlocal state
         state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
         return state >> 33
@@ -35,14 +36,14 @@ def tallies():
     for x in range(EXPERIMENTS):
         for e in range(TICKS):
             for k in range(ARMS):
-                records = (3200 if k == 0 else 200) + following() % 64
+                records = (3200 if k == 0 else 200) + next_random() % 64
                 n[x, e, k] = records
-                s[x, e, k] = records // 20 + following() % (records // 100 * (1 + k) + 1)
+                s[x, e, k] = records // 20 + next_random() % (records // 100 * (1 + k) + 1)
     return n, s
 
 
 def estimate(n, s):
-    """E3 of all experiments at once: Newton on (experiments, arms − 1)."""
+    """Estimate E3 of all experiments at once: Newton's method on an array of shape (experiments, arms − 1)."""
     precision = 1 / TAU**2
     total = s.sum(axis=2)
     arm_s = s.sum(axis=1)[:, 1:]
@@ -61,15 +62,15 @@ def estimate(n, s):
 
 
 def normals(seed):
-    """One row per dimension, so that everything after runs along memory."""
+    """One row per dimension, so that later operations access contiguous memory."""
     sobol = qmc.Sobol(ARMS - 1, scramble=True, seed=seed).random_base2(LOG2_DRAWS)
     return ndtri(np.clip(np.ascontiguousarray(sobol.T), 2.0**-33, 1 - 2.0**-33))
 
 
 def compare(z, mean, factor, theta):
-    """P(best) and expected loss from draws with control = 0; theta (arms, draws) is a buffer to reuse.
+    """P(best) and expected loss from draws with control = 0; theta (arms, draws) is a reused buffer.
 
-    A maximum and a count of who equals it: argmax over so short an axis takes NumPy several times as long.
+    Uses a maximum and a count of equal values, because argmax over such a short axis is several times slower in NumPy.
     """
     np.matmul(factor, z, out=theta[1:])
     theta[1:] += mean[:, None]

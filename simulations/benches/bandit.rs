@@ -1,11 +1,13 @@
-//! Steps a second of the textbook bandit: Thompson sampling on 5 arms over 10,000 pulls, in one thread.
-//! `benches/bandits/bandits.py` sets the same in NumPy, MABWiser and Open Bandit Pipeline beside it, round by round.
+//! Speed of the textbook bandit in steps per second: Thompson sampling on 5 arms over 10,000 pulls, in one thread.
+//! `benches/bandits/bandits.py` compares it with the same bandit in NumPy, MABWiser and Open Bandit Pipeline, round by
+//! round.
 //!
 //! ```text
 //! cargo bench -p inroad-simulations --bench bandit -- --json --replications 500
 //! ```
 //!
-//! Time is the thread's own on a processor where Linux tells it (to a few milliseconds: ask for enough), else the wall's.
+//! On Linux, time is the processor time of the thread, with a resolution of a few milliseconds: use enough
+//! replications. Elsewhere it is wall-clock time.
 
 #![allow(clippy::print_stdout)]
 
@@ -13,15 +15,15 @@ use std::time::Instant;
 
 use inroad_simulations::{Bandit, BanditError, Sampler, play};
 
-/// Seconds that this thread has had a processor: the first number of its schedstat, in nanoseconds.
+/// Processor time of this thread in seconds: the first number of its schedstat, in nanoseconds.
 fn processor_seconds() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     text.split_whitespace().next()?.parse::<u64>().ok().map(|nanoseconds| nanoseconds as f64 / 1e9)
 }
 
-fn number(arguments: &[String], name: &str, otherwise: u64) -> u64 {
+fn number(arguments: &[String], name: &str, default: u64) -> u64 {
     let at = arguments.iter().position(|argument| argument == name);
-    at.and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(otherwise)
+    at.and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(default)
 }
 
 fn main() -> Result<(), BanditError> {
@@ -30,7 +32,7 @@ fn main() -> Result<(), BanditError> {
     let seed = number(&arguments, "--seed", 1);
     let bandit = Bandit { rates: vec![0.10, 0.12, 0.14, 0.16, 0.20], horizon: 10_000 };
     let json = arguments.iter().any(|argument| argument == "--json");
-    // Not in the figures unless asked for: they are not what others are held against.
+    // Other samplers are measured only with --all: they are not compared with other implementations.
     let all = arguments.iter().any(|argument| argument == "--all");
     let others = [
         ("top-two", Sampler::TopTwo { beta: 0.5 }),
@@ -45,8 +47,8 @@ fn main() -> Result<(), BanditError> {
             regret += play(&bandit, &sampler, seed, replication)?.regret.last().copied().unwrap_or_default();
         }
         let wall = wall.elapsed().as_secs_f64();
-        let own = processor_seconds().zip(processor).map(|(end, begin)| end - begin);
-        let seconds = own.filter(|own| *own > 0.0).unwrap_or(wall);
+        let used = processor_seconds().zip(processor).map(|(end, begin)| end - begin);
+        let seconds = used.filter(|used| *used > 0.0).unwrap_or(wall);
         let steps = replications * u64::from(bandit.horizon);
         let (regret, speed) = (regret / replications as f64, steps as f64 / seconds);
         if json {

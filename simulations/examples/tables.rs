@@ -1,4 +1,5 @@
-//! The tables of docs/statistics.md, as Markdown: regret, coverage, errors of every rule that stops something.
+//! Prints the tables of docs/statistics.md as Markdown: regret, coverage of intervals, and errors of the rules that are
+//! checked at every tick. With 200 replications it takes about 20 minutes on two cores.
 //!
 //! ```text
 //! cargo run --release -p inroad-simulations --example tables -- [--replications 200]
@@ -8,16 +9,17 @@
 
 use std::error::Error;
 
-use inroad_simulations::report::over_reference;
+use inroad_simulations::report::regret_relative_to_thompson;
 use inroad_simulations::summary::{EstimatorSummary, Mean, Summary};
 use inroad_simulations::{Options, PolicyDoc, PolicyKind, Scenario, ShipRule, Simulation, builtin, simulate};
 
-const WORLDS: [&str; 8] = ["s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8"];
-const MEASURES: [&str; 4] = ["revenue", "count", "ratio", "heterogeneous"];
-/// Growth alone is run so many times as often.
-const REPLICATIONS_ALONE: u32 = 10;
-/// When whoever ships does.
-const SHIPPING: [(&str, ShipRule); 2] = [("clearly best", ShipRule::ClearlyBest), ("prompted", ShipRule::Prompted)];
+const SCENARIOS: [&str; 8] = ["s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8"];
+/// Scenarios with other metrics or units.
+const OTHER_SCENARIOS: [&str; 4] = ["revenue", "count", "ratio", "heterogeneous"];
+/// Factor for the number of replications where growth runs alone.
+const GROWTH_ALONE_FACTOR: u32 = 10;
+/// The rules by which policies ship, with their names in the table.
+const SHIP_RULES: [(&str, ShipRule); 2] = [("clearly best", ShipRule::ClearlyBest), ("prompted", ShipRule::Prompted)];
 const ESTIMATORS: [&str; 6] = ["pooled", "period", "e3", "e3-killed", "bols", "cs"];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -27,48 +29,52 @@ fn main() -> Result<(), Box<dyn Error>> {
         (Some("--replications"), Some(number)) => number.parse()?,
         _ => return Err("usage: tables [--replications N]".into()),
     };
-    let mut policies = PolicyDoc::usual();
+    let mut policies = PolicyDoc::default_policies();
     for kind in [PolicyKind::Growth, PolicyKind::Equal] {
-        let plain = PolicyDoc::plain(kind);
-        for (rule, ship) in SHIPPING {
-            policies.push(PolicyDoc { name: format!("{}, {rule}", plain.name), ship, ..plain.clone() });
+        let base = PolicyDoc::with_defaults(kind);
+        for (rule, ship) in SHIP_RULES {
+            policies.push(PolicyDoc { name: format!("{}, {rule}", base.name), ship, ..base.clone() });
         }
     }
-    let growth = || vec![PolicyDoc::plain(PolicyKind::Growth)];
-    // Growth alone is cheap, so there is more of it: how often an interval or a rule is wrong takes many runs to tell.
-    let many = REPLICATIONS_ALONE * replications;
-    let alone = |name: &&str| -> Result<(String, Simulation), Box<dyn Error>> {
+    let growth = || vec![PolicyDoc::with_defaults(PolicyKind::Growth)];
+    // How often an interval or a rule is wrong needs many runs. Growth alone is fast, so it gets more replications.
+    let replications_alone = GROWTH_ALONE_FACTOR * replications;
+    let run_growth = |name: &&str| -> Result<(String, Simulation), Box<dyn Error>> {
         eprintln!("{name}, growth alone");
-        let scenario = builtin::scenario(name)?.with_replications(many)?.with_policies(growth())?;
+        let scenario = builtin::scenario(name)?.with_replications(replications_alone)?.with_policies(growth())?;
         Ok(((*name).to_owned(), simulate(&scenario, Options::default())?))
     };
-    let run = |name: &&str| -> Result<(String, Simulation), Box<dyn Error>> {
+    let run_all = |name: &&str| -> Result<(String, Simulation), Box<dyn Error>> {
         eprintln!("{name}");
         let scenario = builtin::scenario(name)?.with_replications(replications)?.with_policies(policies.clone())?;
         Ok(((*name).to_owned(), simulate(&scenario, Options::default())?))
     };
-    let worlds = WORLDS.iter().map(run).collect::<Result<Vec<_>, _>>()?;
-    let growing = WORLDS.iter().chain(&MEASURES).map(alone).collect::<Result<Vec<_>, _>>()?;
-    println!("{replications} replications; {many} where growth runs alone. ± is one Monte-Carlo standard error.");
-    regret(&worlds);
-    shipped(&worlds);
-    coverage(&growing, many);
-    eprintln!("nothing to find, and units that get lost");
-    let nothing =
+    let simulations = SCENARIOS.iter().map(run_all).collect::<Result<Vec<_>, _>>()?;
+    let growing = SCENARIOS.iter().chain(&OTHER_SCENARIOS).map(run_growth).collect::<Result<Vec<_>, _>>()?;
+    println!(
+        "{replications} replications; {replications_alone} where growth runs alone. ± is one Monte \
+         Carlo standard error."
+    );
+    regret(&simulations);
+    regret_when_shipping(&simulations);
+    coverage(&growing, replications_alone);
+    eprintln!("A/A tests and lost units");
+    let aa_test =
         Scenario::from_toml(&builtin::text("s6").ok_or("s6 is built in")?.replace("trend = 1.0", "trend = 0.0"))?;
-    let quiet = simulate(&nothing.with_replications(many)?.with_policies(growth())?, Options::default())?;
-    let revenue = alone(&"aa-revenue")?.1;
-    let growing = growing.get(..WORLDS.len()).unwrap_or_default();
-    errors(growing, &quiet, &revenue);
-    let lost = alone(&"srm")?.1;
-    let mut slow = PolicyDoc::plain(PolicyKind::Growth);
+    let without_trend =
+        simulate(&aa_test.with_replications(replications_alone)?.with_policies(growth())?, Options::default())?;
+    let revenue = run_growth(&"aa-revenue")?.1;
+    let growing = growing.get(..SCENARIOS.len()).unwrap_or_default();
+    errors(growing, &without_trend, &revenue);
+    let with_loss = run_growth(&"srm")?.1;
+    let mut slow = PolicyDoc::with_defaults(PolicyKind::Growth);
     slow.settings = toml::from_str("daily_cap = 0.1\ndaily_cap_conclude = 0.1")?;
-    let slowly = builtin::scenario("srm")?.with_replications(many)?.with_policies(vec![slow])?;
-    sample_ratio(growing, &lost, &simulate(&slowly, Options::default())?);
+    let slow_growth = builtin::scenario("srm")?.with_replications(replications_alone)?.with_policies(vec![slow])?;
+    sample_ratio(growing, &with_loss, &simulate(&slow_growth, Options::default())?);
     Ok(())
 }
 
-fn of<'a>(simulation: &'a Simulation, policy: &str) -> Option<&'a Summary> {
+fn summary_of<'a>(simulation: &'a Simulation, policy: &str) -> Option<&'a Summary> {
     simulation.summaries.iter().find(|summary| summary.policy == policy)
 }
 
@@ -76,13 +82,13 @@ fn percent(mean: Option<Mean>) -> String {
     mean.map_or_else(|| "–".to_owned(), |mean| format!("{:.1} ± {:.1}", 100.0 * mean.mean, 100.0 * mean.se))
 }
 
-fn regret(worlds: &[(String, Simulation)]) {
-    println!("\n### Regret over unconstrained Thompson sampling\n");
-    println!("| | {} | S1–S5 | S7–S8 |", WORLDS.join(" | "));
-    println!("|---{}|", "|---".repeat(WORLDS.len() + 2));
+fn regret(simulations: &[(String, Simulation)]) {
+    println!("\n### Regret relative to unconstrained Thompson sampling\n");
+    println!("| | {} | S1–S5 | S7–S8 |", SCENARIOS.join(" | "));
+    println!("|---{}|", "|---".repeat(SCENARIOS.len() + 2));
     for policy in ["growth", "equal"] {
-        let ratio = |(_, simulation): &(String, Simulation)| over_reference(simulation, policy);
-        let ratios: Vec<Option<Mean>> = worlds.iter().map(ratio).collect();
+        let ratio = |(_, simulation): &(String, Simulation)| regret_relative_to_thompson(simulation, policy);
+        let ratios: Vec<Option<Mean>> = simulations.iter().map(ratio).collect();
         let cell =
             |ratio: &Option<Mean>| ratio.map_or_else(|| "–".to_owned(), |r| format!("{:.2} ± {:.2}", r.mean, r.se));
         let cells: Vec<String> = ratios.iter().map(cell).collect();
@@ -90,43 +96,48 @@ fn regret(worlds: &[(String, Simulation)]) {
             |which: &[usize]| which.iter().filter_map(|i| ratios[*i]).map(|r| r.mean).sum::<f64>() / which.len() as f64;
         println!("| {policy} | {} | **{:.2}** | **{:.2}** |", cells.join(" | "), mean(&[0, 1, 2, 3, 4]), mean(&[6, 7]));
     }
-    for (title, number) in [
-        ("right winner %, growth", "growth"),
-        ("right winner %, Thompson", "thompson"),
-        ("right winner %, equal", "equal"),
+    for (title, policy) in [
+        ("best arm found %, growth", "growth"),
+        ("best arm found %, Thompson", "thompson"),
+        ("best arm found %, equal", "equal"),
     ] {
-        let cells: Vec<String> = worlds.iter().map(|(_, s)| percent(of(s, number).and_then(|s| s.correct))).collect();
+        let cells: Vec<String> =
+            simulations.iter().map(|(_, s)| percent(summary_of(s, policy).and_then(|s| s.correct))).collect();
         println!("| {title} | {} | | |", cells.join(" | "));
     }
-    for (title, policy) in [("units moved between variations, growth", "growth"), ("the same, Thompson", "thompson")] {
-        let cells: Vec<String> =
-            worlds.iter().map(|(_, s)| of(s, policy).map_or(0, |s| s.moved_between_variations).to_string()).collect();
+    for (title, policy) in [
+        ("moves of units between variations, growth", "growth"),
+        ("moves of units between variations, Thompson", "thompson"),
+    ] {
+        let cells: Vec<String> = simulations
+            .iter()
+            .map(|(_, s)| summary_of(s, policy).map_or(0, |s| s.moved_between_variations).to_string())
+            .collect();
         println!("| {title} | {} | | |", cells.join(" | "));
     }
 }
 
-fn shipped(worlds: &[(String, Simulation)]) {
-    println!(
-        "\n### Regret where an arm is shipped, %: as soon as it is clearly best, or as soon as a person is prompted\n"
-    );
-    println!("| | {} |", WORLDS.join(" | "));
-    println!("|---{}|", "|---".repeat(WORLDS.len()));
-    for (rule, _) in SHIPPING {
+fn regret_when_shipping(simulations: &[(String, Simulation)]) {
+    println!("\n### Regret of policies that ship, %: when an arm is clearly best, or when a person is prompted\n");
+    println!("| | {} |", SCENARIOS.join(" | "));
+    println!("|---{}|", "|---".repeat(SCENARIOS.len()));
+    for (rule, _) in SHIP_RULES {
         for policy in ["growth", "equal"] {
             let name = format!("{policy}, {rule}");
-            let cells: Vec<String> = worlds.iter().map(|(_, s)| percent(of(s, &name).map(|s| s.regret))).collect();
+            let cells: Vec<String> =
+                simulations.iter().map(|(_, s)| percent(summary_of(s, &name).map(|s| s.regret))).collect();
             println!("| {name} | {} |", cells.join(" | "));
         }
     }
 }
 
 fn coverage(runs: &[(String, Simulation)], replications: u32) {
-    println!("\n### Coverage of 95% intervals under growth, %; bias of E3 in points of lift\n");
-    println!("{replications} replications; each interval counts once. In brackets, how many there are.\n");
+    println!("\n### Coverage of 95% intervals under growth, %; bias of E3 in percentage points of lift\n");
+    println!("{replications} replications; each interval counts once. The number of intervals is in parentheses.\n");
     println!("| | {} | bias of e3 |", ESTIMATORS.join(" | "));
     println!("|---{}|", "|---".repeat(ESTIMATORS.len() + 1));
     for (name, simulation) in runs {
-        let Some(growth) = of(simulation, "growth") else { continue };
+        let Some(growth) = summary_of(simulation, "growth") else { continue };
         let found = |name: &str| growth.estimators.iter().find(|e: &&EstimatorSummary| e.estimator == name);
         let cell = |name: &&str| {
             let covers = percent(found(name).and_then(|e| e.coverage));
@@ -138,14 +149,15 @@ fn coverage(runs: &[(String, Simulation)], replications: u32) {
     }
 }
 
-fn errors(worlds: &[(String, Simulation)], quiet: &Simulation, revenue: &Simulation) {
-    println!("\n### Rules that stop something, looked at at every tick, %\n");
+fn errors(simulations: &[(String, Simulation)], without_trend: &Simulation, revenue: &Simulation) {
+    println!("\n### Rules that are checked at every tick, % of runs\n");
     println!(
-        "| | prompted to ship | of it: no better than control | clearly best, and not | a guardrail kills a harmless arm |"
+        "| | prompted to ship | prompted to ship an arm no better than control | found clearly best, but not \
+         the best | a guardrail kills a harmless arm |"
     );
     println!("|---|---|---|---|---|");
     let row = |name: &str, simulation: &Simulation| {
-        let Some(growth) = of(simulation, "growth") else { return };
+        let Some(growth) = summary_of(simulation, "growth") else { return };
         println!(
             "| {name} | {} | {} | {} | {} |",
             percent(Some(growth.prompted)),
@@ -154,23 +166,27 @@ fn errors(worlds: &[(String, Simulation)], quiet: &Simulation, revenue: &Simulat
             percent(growth.guardrail_false)
         );
     };
-    worlds.iter().for_each(|(name, simulation)| row(name, simulation));
-    row("A/A without trend", quiet);
+    simulations.iter().for_each(|(name, simulation)| row(name, simulation));
+    row("A/A without trend", without_trend);
     row("A/A, revenue", revenue);
 }
 
-fn sample_ratio(worlds: &[(String, Simulation)], lost: &Simulation, slowly: &Simulation) {
-    println!("\n### Sample ratio mismatch, %\n");
-    println!("| | alarm at any look | growth freezes | χ² in the end, p < .01 |");
+fn sample_ratio(simulations: &[(String, Simulation)], with_loss: &Simulation, slow_growth: &Simulation) {
+    println!("\n### Sample ratio mismatch, % of runs\n");
+    println!("| | alarm at any check | growth frozen | χ² at the end, p < .01 |");
     println!("|---|---|---|---|");
     let row = |name: &str, summary: &Summary| {
         let [alarm, frozen, chi] =
             [summary.srm_alarm, summary.srm_frozen, summary.srm_chi_squared].map(|m| percent(Some(m)));
         println!("| {name} | {alarm} | {frozen} | {chi} |");
     };
-    for (name, simulation) in worlds {
-        of(simulation, "growth").into_iter().for_each(|summary| row(name, summary));
+    for (name, simulation) in simulations {
+        summary_of(simulation, "growth").into_iter().for_each(|summary| row(name, summary));
     }
-    of(lost, "growth").into_iter().for_each(|summary| row("3% of a growing arm's units lost", summary));
-    of(slowly, "growth").into_iter().for_each(|summary| row("the same, growing by 10% a day", summary));
+    summary_of(with_loss, "growth")
+        .into_iter()
+        .for_each(|summary| row("3% of the units of a growing arm lost", summary));
+    summary_of(slow_growth, "growth")
+        .into_iter()
+        .for_each(|summary| row("the same, with growth of at most 10% a day", summary));
 }

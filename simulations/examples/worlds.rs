@@ -1,11 +1,13 @@
-//! Regret over unconstrained Thompson sampling, scenario by scenario, to tune the policy by:
+//! Prints the results of the policies in each scenario, and their regret relative to unconstrained Thompson sampling.
+//! Use it to choose settings of the policy:
 //!
 //! ```text
 //! cargo run --release -p inroad-simulations --example worlds -- \
 //!     [--replications 40] [--scenarios s1,s2] [--ship] [--set floor=0.1] [--set kill_probability=0.95] ...
 //! ```
 //!
-//! Settings are those of growth; the reference keeps its own. At the end: the mean of growth over the reference.
+//! `--set` changes the settings of growth. Unconstrained Thompson sampling, the reference, keeps its defaults. The last
+//! lines are means over scenarios of the regret of growth divided by that of the reference.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -26,48 +28,48 @@ fn main() -> Result<(), Box<dyn Error>> {
     let policies = policies(&arguments);
     println!(
         "{:14} {:11} {:>7} {:>6} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6} {:>6} {:>6}  pooled/period/e3/bols/cs",
-        "scenario", "policy", "regret", "se", "÷ ref", "right", "false", "v→v", "v→v%", "c→v%", "v→c%", "kills"
+        "scenario", "policy", "regret", "se", "÷ ref", "best", "false", "v→v", "v→v%", "c→v%", "v→c%", "kills"
     );
     let mut ratios = Vec::new();
     for name in &arguments.scenarios {
         let scenario = builtin::scenario(name)?.with_replications(arguments.replications)?;
-        let ratio = table(&scenario.with_policies(policies.clone())?)?;
+        let ratio = run_and_print(&scenario.with_policies(policies.clone())?)?;
         ratios.push((name.as_str(), ratio));
     }
-    mean("S1–S5", &ratios, &["s1", "s2", "s3", "s4", "s5"]);
-    mean("S7–S8", &ratios, &["s7", "s8"]);
+    print_mean("S1–S5", &ratios, &["s1", "s2", "s3", "s4", "s5"]);
+    print_mean("S7–S8", &ratios, &["s7", "s8"]);
     Ok(())
 }
 
 fn policies(arguments: &Arguments) -> Vec<PolicyDoc> {
-    let mut policies = PolicyDoc::usual();
+    let mut policies = PolicyDoc::default_policies();
     policies[0].settings = arguments.settings.clone();
     if arguments.ship {
         for kind in [PolicyKind::Growth, PolicyKind::Equal] {
-            let plain = PolicyDoc::plain(kind);
+            let base = PolicyDoc::with_defaults(kind);
             let settings = if kind == PolicyKind::Growth { arguments.settings.clone() } else { toml::Table::new() };
             policies.push(PolicyDoc {
-                name: format!("{}+ship", plain.name),
+                name: format!("{}+ship", base.name),
                 ship: ShipRule::Prompted,
                 settings,
-                ..plain
+                ..base
             });
         }
     }
     policies
 }
 
-/// Says the mean of some scenarios' ratios, if all of them were run.
-fn mean(title: &str, ratios: &[(&str, f64)], of: &[&str]) {
+/// Prints the mean ratio of some scenarios, if all of them were run.
+fn print_mean(title: &str, ratios: &[(&str, f64)], scenarios: &[&str]) {
     let ratio = |name: &&str| ratios.iter().find(|(run, _)| run == name).map(|(_, ratio)| *ratio);
-    if let Some(found) = of.iter().map(ratio).collect::<Option<Vec<f64>>>() {
+    if let Some(found) = scenarios.iter().map(ratio).collect::<Option<Vec<f64>>>() {
         println!("{title}: growth ÷ reference {:.2} on average", found.iter().sum::<f64>() / found.len() as f64);
     }
 }
 
-/// Runs and prints one scenario; returns growth's regret over the reference's.
-fn table(scenario: &Scenario) -> Result<f64, Box<dyn Error>> {
-    let begun = Instant::now();
+/// Runs and prints one scenario. Returns the regret of growth divided by that of the reference.
+fn run_and_print(scenario: &Scenario) -> Result<f64, Box<dyn Error>> {
+    let started_at = Instant::now();
     let simulation = simulate(scenario, Options::default())?;
     let regret = |policy: &str| {
         let found = simulation.summaries.iter().find(|summary| summary.policy == policy);
@@ -76,22 +78,22 @@ fn table(scenario: &Scenario) -> Result<f64, Box<dyn Error>> {
     for summary in &simulation.summaries {
         println!("{:14} {}", scenario.doc().name, line(summary, regret("thompson")));
     }
-    eprintln!("{:14} took {:.1} s", scenario.doc().name, begun.elapsed().as_secs_f64());
+    eprintln!("{:14} took {:.1} s", scenario.doc().name, started_at.elapsed().as_secs_f64());
     Ok(regret("growth") / regret("thompson"))
 }
 
 fn line(summary: &Summary, reference: f64) -> String {
-    let covered = |name: &str| {
+    let coverage = |name: &str| {
         let found = summary.estimators.iter().find(|estimator| estimator.estimator == name);
-        let coverage = found.and_then(|estimator| estimator.coverage);
-        coverage.map_or("–".to_owned(), |mean| format!("{:.0}", 100.0 * mean.mean))
+        let fraction = found.and_then(|estimator| estimator.coverage);
+        fraction.map_or("–".to_owned(), |mean| format!("{:.0}", 100.0 * mean.mean))
     };
-    let known = summary.correct.is_some();
-    let ratio = if known { format!("{:.2}", summary.regret.mean / reference) } else { "–".to_owned() };
+    let has_best_arm = summary.correct.is_some();
+    let ratio = if has_best_arm { format!("{:.2}", summary.regret.mean / reference) } else { "–".to_owned() };
     format!(
         "{:11} {:>6.2}% {:>5.2}% {:>6} {:>6} {:>6.2} {:>8} {:>6.1} {:>6.1} {:>6.1} {:>6.2}  {}/{}/{}/{}/{}",
         summary.policy,
-        // Rounding in an A/A world leaves a regret of ±1e-17.
+        // Rounding leaves a regret of ±1e-17 in an A/A test.
         (100.0 * summary.regret.mean).max(0.0),
         100.0 * summary.regret.se,
         ratio,
@@ -102,11 +104,11 @@ fn line(summary: &Summary, reference: f64) -> String {
         100.0 * summary.moved_into.mean,
         100.0 * summary.moved_back.mean,
         summary.killed.iter().map(|mean| mean.mean).sum::<f64>(),
-        covered("pooled"),
-        covered("period"),
-        covered("e3"),
-        covered("bols"),
-        covered("cs"),
+        coverage("pooled"),
+        coverage("period"),
+        coverage("e3"),
+        coverage("bols"),
+        coverage("cs"),
     )
 }
 
@@ -120,7 +122,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Arguments, Box<d
             "--scenarios" => parsed.scenarios = value()?.split(',').map(str::to_owned).collect(),
             "--set" => parsed.settings.extend(toml::from_str::<toml::Table>(&value()?)?),
             "--ship" => parsed.ship = true,
-            _ => return Err(format!("{flag} is no argument").into()),
+            _ => return Err(format!("unknown argument {flag}").into()),
         }
     }
     Ok(parsed)

@@ -1,12 +1,12 @@
-//! The textbook bandit: K arms that pay 0 or 1 at rates that stay, one pull at a time. Here a sampler can be held against
-//! the literature and against other implementations, without ticks, shares or anything else that serving needs.
+//! The textbook bandit: K arms with constant rates that pay 0 or 1, one pull at a time. It compares samplers with the
+//! literature and with other implementations, without ticks, shares and the other parts of a simulated experiment.
 //!
-//! [`play`] is one life of it, [`replicate`] many of them on all cores. A replication is a function of the bandit, the
-//! sampler, the seed and its own number, and nothing is added up before all are in: the result is the same to the last
-//! digit on any number of threads.
+//! [`play`] runs one replication, [`replicate`] many of them on all cores. A replication depends only on the bandit,
+//! the sampler, the seed and its number, and results are added up in order, so they are the same to the last digit on
+//! any number of threads.
 //!
-//! Thompson sampling asks only whose draw is the largest, and draws no more than that takes; `thompson` says how, and
-//! why the law of what is pulled stays that of drawing every arm at every step.
+//! Thompson sampling needs to know only which arm has the largest draw. `thompson` finds it without drawing every arm,
+//! and explains why the distribution of the pulled arm stays the same.
 
 mod posterior;
 mod thompson;
@@ -24,106 +24,106 @@ use thiserror::Error;
 
 use posterior::Arm;
 
-/// Arms that pay 0 or 1, and for how long they are played.
+/// Arms that pay 0 or 1, and the number of pulls.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bandit {
-    /// The probability that a pull of each arm pays, 0 to 1; two arms or more.
+    /// For each arm the probability that a pull pays, 0 to 1; at least two arms.
     pub rates: Vec<f64>,
-    /// Pulls in a replication, from 1.
+    /// Pulls per replication, at least 1.
     pub horizon: u32,
 }
 
-/// Who chooses the arm.
+/// The rule that chooses the arm of each pull.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Sampler {
-    /// Thompson sampling: an arm is pulled with the probability that it is the best, given Beta(1, 1) on every rate
+    /// Thompson sampling: an arm is pulled with its probability to be the best, with a Beta(1, 1) prior for every rate
     /// (Thompson 1933; Chapelle and Li 2011, algorithm 2).
     Thompson,
-    /// Top-two Thompson sampling (Russo 2016, "Simple Bayesian Algorithms for Best-Arm Identification"), Beta(1, 1)
-    /// on every rate.
+    /// Top-two Thompson sampling (Russo 2016, "Simple Bayesian Algorithms for Best-Arm Identification"), with a Beta(1,
+    /// 1) prior for every rate.
     TopTwo {
-        /// The probability that the first draw's best is pulled and not the best of the first draw that disagrees, above
-        /// 0 and at most 1. At 1 it is Thompson sampling.
-        #[serde(default = "half")]
+        /// The probability that the best arm of the first draw is pulled, above 0 and at most 1. Otherwise draws are
+        /// repeated until another arm is the best, and that one is pulled. With 1 it is Thompson sampling.
+        #[serde(default = "default_beta")]
         beta: f64,
     },
-    /// The arm of the best mean so far, and now and then any (Sutton and Barto, section 2.4: an arm that was never pulled
-    /// has the mean 0, ties are broken evenly).
+    /// The arm with the best mean so far, and sometimes a random arm (Sutton and Barto, section 2.4). An arm that was
+    /// never pulled has the mean 0; ties are broken at random.
     EpsilonGreedy {
-        /// The probability that the arm is chosen at random, 0 to 1.
+        /// The probability of a random arm, 0 to 1.
         epsilon: f64,
     },
-    /// Every arm in turn.
+    /// All arms in turn.
     Uniform,
 }
 
-fn half() -> f64 {
+fn default_beta() -> f64 {
     0.5
 }
 
-/// What one replication came to.
+/// The result of one replication.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Played {
-    /// Pulls of each arm.
+pub struct BanditRun {
+    /// Number of pulls of each arm.
     pub pulls: Vec<u64>,
-    /// Pulls that paid.
+    /// Number of pulls that paid.
     pub reward: u64,
-    /// Pseudo-regret after each of [`Bandit::checkpoints`] pulls: what the pulled arms' rates fall short of the best
-    /// arm's, added up. Chance in the payments is not in it.
+    /// Pseudo-regret after each of [`Bandit::checkpoints`] pulls: the sum of the differences between the best rate and
+    /// the rates of the pulled arms. It does not depend on which pulls happened to pay.
     pub regret: Vec<f64>,
 }
 
-/// What many replications came to, on average.
+/// Means over many replications.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
-    /// How many there were.
+    /// Number of replications.
     pub replications: u32,
     /// Mean pulls of each arm.
     pub pulls: Vec<f64>,
     /// Mean number of pulls that paid.
     pub reward: f64,
-    /// Pulls after which the regret is told.
+    /// Numbers of pulls after which the regret is given.
     pub checkpoints: Vec<u32>,
-    /// Mean pseudo-regret after each of them.
+    /// Mean pseudo-regret at each checkpoint.
     pub regret: Vec<f64>,
     /// Standard error of each of these means; 0 for a single replication.
     pub regret_error: Vec<f64>,
 }
 
-/// Why a bandit cannot be played.
+/// Why a bandit or a sampler is not valid.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum BanditError {
-    /// With one arm there is nothing to choose.
-    #[error("a bandit needs two arms or more, this one has {0}")]
+    /// There are fewer than two arms.
+    #[error("a bandit needs at least two arms, and this one has {0}")]
     Arms(usize),
-    /// A rate is no probability.
-    #[error("the rate of arm {arm} is {rate}, not within 0 to 1")]
+    /// A rate is not a probability.
+    #[error("the rate of arm {arm} is {rate}. Use a number from 0 to 1")]
     Rate {
         /// The arm, from 0.
         arm: usize,
         /// Its rate.
         rate: f64,
     },
-    /// Nothing would be pulled.
-    #[error("the horizon is 0")]
+    /// The horizon is 0.
+    #[error("the horizon is 0. Use at least 1 pull")]
     Horizon,
-    /// A sampler's own number is out of its range.
-    #[error("{name} is {value}, not within 0 to 1 (beta: above 0)")]
+    /// A parameter of the sampler is out of range.
+    #[error("{name} is {value}. Use a number from 0 to 1 (beta: above 0)")]
     Sampler {
-        /// Which number.
+        /// Name of the parameter.
         name: &'static str,
-        /// What it is.
+        /// Its value.
         value: f64,
     },
-    /// There is no mean of nothing.
-    #[error("no replication was asked for")]
+    /// The number of replications is 0.
+    #[error("the number of replications is 0. Use at least 1")]
     Replications,
 }
 
 impl Bandit {
-    /// Whether it can be played.
+    /// Checks that the bandit is valid.
     ///
     /// # Errors
     ///
@@ -138,8 +138,8 @@ impl Bandit {
         if self.horizon == 0 { Err(BanditError::Horizon) } else { Ok(()) }
     }
 
-    /// Where the regret is told: 1, 2, 5, 10, 20, 50 … and the horizon. A good sampler's regret grows with the logarithm
-    /// of time, so that even steps of it are these.
+    /// The numbers of pulls after which the regret is given: 1, 2, 5, 10, 20, 50 … and the horizon. The regret of a
+    /// good sampler grows with the logarithm of time, so these are roughly equal steps.
     pub fn checkpoints(&self) -> Vec<u32> {
         let mut points = Vec::new();
         let mut decade = 1_u32;
@@ -157,6 +157,7 @@ impl Bandit {
         points
     }
 
+    /// The pseudo-regret of the pulls so far.
     fn regret(&self, arms: &[Arm]) -> f64 {
         let best = self.rates.iter().copied().fold(0.0, f64::max);
         self.rates.iter().zip(arms).map(|(rate, arm)| (best - rate) * arm.pulls() as f64).sum()
@@ -164,7 +165,7 @@ impl Bandit {
 }
 
 impl Sampler {
-    /// Whether its numbers are in their ranges.
+    /// Checks that the parameters are in range.
     ///
     /// # Errors
     ///
@@ -182,7 +183,7 @@ impl Sampler {
     }
 }
 
-/// A generator of its own for each replication: ChaCha's streams are apart by construction, Xoshiro is fast.
+/// A separate generator for each replication. Streams of ChaCha do not overlap; it seeds Xoshiro, which is faster.
 fn generator(seed: u64, replication: u64) -> Xoshiro256PlusPlus {
     let mut streams = ChaCha12Rng::seed_from_u64(seed);
     streams.set_stream(replication);
@@ -191,8 +192,13 @@ fn generator(seed: u64, replication: u64) -> Xoshiro256PlusPlus {
     Xoshiro256PlusPlus::from_seed(state)
 }
 
-/// The pulls of one replication, told which arm each time. `choose` has the arms as they stand and the step, from 0.
-fn pulled<R: Rng>(bandit: &Bandit, rng: &mut R, mut choose: impl FnMut(&mut [Arm], u32, &mut R) -> usize) -> Played {
+/// Runs the pulls of one replication. `choose` returns the arm to pull; it gets the arms and the number of the step,
+/// from 0.
+fn run_pulls<R: Rng>(
+    bandit: &Bandit,
+    rng: &mut R,
+    mut choose: impl FnMut(&mut [Arm], u32, &mut R) -> usize,
+) -> BanditRun {
     let mut arms = vec![Arm::default(); bandit.rates.len()];
     let mut reward = 0;
     let mut regret = Vec::new();
@@ -200,26 +206,27 @@ fn pulled<R: Rng>(bandit: &Bandit, rng: &mut R, mut choose: impl FnMut(&mut [Arm
     for checkpoint in bandit.checkpoints() {
         while step < checkpoint {
             let chosen = choose(&mut arms, step, rng);
-            // A sampler names arms that there are; both are of one length.
+            // Samplers return valid indices, and both lists have the same length.
             if let (Some(rate), Some(arm)) = (bandit.rates.get(chosen), arms.get_mut(chosen)) {
                 let paid = rng.random::<f64>() < *rate;
-                arm.learn(paid);
+                arm.record_pull(paid);
                 reward += u64::from(paid);
             }
             step += 1;
         }
         regret.push(bandit.regret(&arms));
     }
-    Played { pulls: arms.iter().map(Arm::pulls).collect(), reward, regret }
+    BanditRun { pulls: arms.iter().map(Arm::pulls).collect(), reward, regret }
 }
 
+/// The arm with the best mean so far; ties are broken at random.
 fn greedy<R: Rng>(arms: &[Arm], rng: &mut R) -> usize {
     let (mut best, mut ties) = (0, 1_u32);
     for (index, arm) in arms.iter().enumerate().skip(1) {
         match arm.sample_mean().total_cmp(&arms[best].sample_mean()) {
             std::cmp::Ordering::Greater => (best, ties) = (index, 1),
             std::cmp::Ordering::Equal => {
-                // The n-th that is as good takes the place with probability 1/n: then all have the same.
+                // The n-th arm of a tie replaces the previous one with probability 1/n, so all have the same chance.
                 ties += 1;
                 if rng.random_range(0..ties) == 0 {
                     best = index;
@@ -231,56 +238,56 @@ fn greedy<R: Rng>(arms: &[Arm], rng: &mut R) -> usize {
     best
 }
 
-/// One replication: `horizon` pulls from nothing known.
+/// Runs one replication: `horizon` pulls, starting from the priors.
 ///
 /// # Errors
 ///
-/// Whatever [`Bandit::check`] and [`Sampler::check`] find.
-pub fn play(bandit: &Bandit, sampler: &Sampler, seed: u64, replication: u64) -> Result<Played, BanditError> {
+/// The errors of [`Bandit::check`] and [`Sampler::check`].
+pub fn play(bandit: &Bandit, sampler: &Sampler, seed: u64, replication: u64) -> Result<BanditRun, BanditError> {
     bandit.check()?;
     sampler.check()?;
     let mut rng = generator(seed, replication);
     let count = bandit.rates.len();
     Ok(match *sampler {
-        Sampler::Thompson => pulled(bandit, &mut rng, |arms, _, rng| thompson::best(arms, rng)),
+        Sampler::Thompson => run_pulls(bandit, &mut rng, |arms, _, rng| thompson::arm_with_largest_draw(arms, rng)),
         Sampler::TopTwo { beta } => {
-            let mut challenge = top_two::Challenge::default();
-            pulled(bandit, &mut rng, |arms, _, rng| challenge.choose(arms, beta, rng))
+            let mut top_two = top_two::TopTwoSampler::default();
+            run_pulls(bandit, &mut rng, |arms, _, rng| top_two.choose(arms, beta, rng))
         }
-        Sampler::EpsilonGreedy { epsilon } => pulled(bandit, &mut rng, |arms, _, rng| {
+        Sampler::EpsilonGreedy { epsilon } => run_pulls(bandit, &mut rng, |arms, _, rng| {
             if rng.random::<f64>() < epsilon { rng.random_range(0..count) } else { greedy(arms, rng) }
         }),
-        Sampler::Uniform => pulled(bandit, &mut rng, |_, step, _| step as usize % count),
+        Sampler::Uniform => run_pulls(bandit, &mut rng, |_, step, _| step as usize % count),
     })
 }
 
-/// Replications 0 to `replications` − 1 on all of rayon's threads, and their means.
+/// Runs replications 0 to `replications` − 1 on all threads of rayon, and returns their means.
 ///
 /// # Errors
 ///
-/// Whatever [`play`] says, and that there is no replication.
+/// The errors of [`play`], and `replications` of 0.
 pub fn replicate(bandit: &Bandit, sampler: &Sampler, seed: u64, replications: u32) -> Result<Summary, BanditError> {
     if replications == 0 {
         return Err(BanditError::Replications);
     }
-    let all: Vec<Played> = (0..replications)
+    let all: Vec<BanditRun> = (0..replications)
         .into_par_iter()
         .map(|replication| play(bandit, sampler, seed, u64::from(replication)))
         .collect::<Result<_, _>>()?;
-    // In their order and by one thread: floats add up differently in another order.
+    // Added up in order by one thread: the rounding of a sum depends on the order.
     let n = f64::from(replications);
     let checkpoints = bandit.checkpoints();
-    let mean = |of: &dyn Fn(&Played) -> f64| all.iter().map(of).sum::<f64>() / n;
-    let regret: Vec<f64> = (0..checkpoints.len()).map(|point| mean(&|played| played.regret[point])).collect();
-    let error = |(point, at): (usize, &f64)| {
-        let squares = all.iter().map(|played| (played.regret[point] - at).powi(2)).sum::<f64>();
+    let mean = |value: &dyn Fn(&BanditRun) -> f64| all.iter().map(value).sum::<f64>() / n;
+    let regret: Vec<f64> = (0..checkpoints.len()).map(|point| mean(&|run| run.regret[point])).collect();
+    let standard_error = |(point, mean): (usize, &f64)| {
+        let squares = all.iter().map(|run| (run.regret[point] - mean).powi(2)).sum::<f64>();
         (squares / (n - 1.0).max(1.0) / n).sqrt()
     };
     Ok(Summary {
         replications,
-        pulls: (0..bandit.rates.len()).map(|arm| mean(&|played| played.pulls[arm] as f64)).collect(),
-        reward: mean(&|played| played.reward as f64),
-        regret_error: regret.iter().enumerate().map(error).collect(),
+        pulls: (0..bandit.rates.len()).map(|arm| mean(&|run| run.pulls[arm] as f64)).collect(),
+        reward: mean(&|run| run.reward as f64),
+        regret_error: regret.iter().enumerate().map(standard_error).collect(),
         checkpoints,
         regret,
     })

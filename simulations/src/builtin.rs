@@ -1,4 +1,4 @@
-//! The scenarios that come with the crate, by name.
+//! The built-in scenarios. Their files in `scenarios/` are compiled into the crate.
 
 use crate::SimulationError;
 use crate::scenario::Scenario;
@@ -27,18 +27,23 @@ builtin!(
     "aa-revenue",
 );
 
-/// All names.
+/// The names of all built-in scenarios.
 pub fn names() -> impl Iterator<Item = &'static str> {
     TEXTS.iter().map(|(name, _)| *name)
 }
 
-/// A scenario's TOML.
+/// The TOML text of a built-in scenario; none if the name is unknown.
 #[must_use]
 pub fn text(name: &str) -> Option<&'static str> {
     TEXTS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
 }
 
-/// A scenario by its name.
+/// A built-in scenario by its name.
+///
+/// # Errors
+///
+/// No scenario has this name.
 pub fn scenario(name: &str) -> Result<Scenario, SimulationError> {
-    Scenario::from_toml(text(name).ok_or_else(|| SimulationError::Unknown(name.to_owned()))?)
+    let unknown = || SimulationError::UnknownScenario { name: name.to_owned(), known: names().collect() };
+    Scenario::from_toml(text(name).ok_or_else(unknown)?)
 }

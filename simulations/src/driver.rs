@@ -1,52 +1,89 @@
-//! Who moves the boundaries of one run. Growth is the production code itself: an [`Experiment`] with its own changes,
-//! and the policy's own decision. The reference, unconstrained Thompson sampling, writes its boundaries anew each tick.
+//! Changes the boundaries of one run: one [`PolicyDriver`] per policy, in a simulated world or over a logged trial.
+//!
+//! A driver owns the allocation that the run serves. At each tick of its policy it gets the tallies of all earlier
+//! ticks and decides. How it decides depends on the policy:
+//!
+//! - `growth` is the production code: an [`Experiment`] with its own growth and kills, and the decision of the policy
+//!   crate. Growth takes points from control only, so no unit moves from one variation to another.
+//! - `equal` and `fixed` never change their shares. Their tallies are evaluated all the same, so that they can find
+//!   a winner, and ship it if their `ship` rule says so.
+//! - `thompson`, unconstrained Thompson sampling, is the reference. From the second day it sets all shares again at
+//!   every tick, in proportion to P(best) with at least 1% for each arm, and moves units freely.
+//!
+//! One tick of one run in a simulated world (`replication` runs these steps; over a log, `offline` does):
+//!
+//! ```text
+//!  tick t begins
+//!     │
+//!     ▼
+//!  tallies: outcomes that are due become known, windows close
+//!     │
+//!     ▼
+//!  driver.decide ───────► statistics: P(best), expected loss ───► ship an arm?  then it serves all units from now on
+//!     │ growth: kill, grow    equal, fixed: no change    thompson: all shares again
+//!     ▼
+//!  boundaries or kills changed?
+//!     ├── yes ──► unit_moves: count the units whose arm changes
+//!     │           tallies: drop the records of units whose arm changes within their window
+//!     ▼
+//!  the units of tick t arrive, the same for every policy
+//!     │
+//!     ▼
+//!  unit key ─► point ─► bucket ─► arm ─► outcome, known `delay` ticks later
+//!     │
+//!     ▼
+//!  regret += visits × (rate of the best arm − mean rate served)
+//! ```
+//!
+//! The driver knows nothing of true rates. It sees what the production policy would see: counts per epoch and arm.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use inroad_assignment::definition::Direction;
 use inroad_assignment::document::{MetricDoc, PolicyDoc, VariationDoc};
-use inroad_assignment::experiment::Cause;
+use inroad_assignment::experiment::RevisionCause;
 use inroad_assignment::{
-    Allocation, Arm, Bucket, Definition, DefinitionDoc, Experiment, GrowthRule, Kills, MetricKind, Payload, Point,
-    Salt, Target, ThompsonSettings, Timestamp, Width,
+    Allocation, Arm, Bucket, Definition, DefinitionDoc, Experiment, GrowthRule, KillTarget, Kills, MetricKind, Payload,
+    Point, Salt, ThompsonSettings, Timestamp, Width,
 };
-use inroad_policy::{Better, EpochTally, Measure, Scope, TickInput};
+use inroad_policy::{BetterDirection, EpochTally, Measure, TickInput, TickScope};
 
 use crate::SimulationError;
-use crate::crowd::Serving;
-use crate::judge::{Belief, Judge, Look, arm_state};
 use crate::policies::{PolicyKind, PolicySpec, ShipRule, tick_length};
-use crate::scenario::{MetricSpec, Scenario};
+use crate::scenario::Scenario;
+use crate::scenario_doc::MetricSpec;
+use crate::statistics::{BestArmEstimate, BestArmSettings, Statistics, arm_state};
+use crate::unit_moves::ServedAllocation;
 
-/// The least share of any arm under unconstrained Thompson sampling.
-const REFERENCE_SHARE_MIN: f64 = 0.01;
+/// The smallest share of any arm under unconstrained Thompson sampling.
+const THOMPSON_SHARE_MIN: f64 = 0.01;
 
-/// What a driver has to know of where it drives: a simulated world, or a log of what happened.
+/// The experiment that a driver runs in, either simulated or logged.
 #[derive(Debug, Clone)]
-pub(crate) struct Frame {
+pub(crate) struct ExperimentSetup {
     /// The experiment's key.
     pub(crate) experiment: &'static str,
-    /// Control and variations.
+    /// Number of arms, control included.
     pub(crate) arms: usize,
-    /// A divisor of 24.
+    /// Ticks per day, a divisor of 24.
     pub(crate) ticks_per_day: u32,
-    /// How estimates see the metric.
+    /// How estimates treat the metric.
     pub(crate) measure: Measure,
-    /// How somebody would declare it.
+    /// The metric as an experiment's definition declares it.
     pub(crate) metric: MetricKind,
-    /// How long a unit is followed.
+    /// How long the outcomes of a unit count after its exposure.
     pub(crate) window: Duration,
 }
 
-impl Frame {
-    /// How long a tick lasts.
-    pub(crate) fn tick(&self) -> Duration {
+impl ExperimentSetup {
+    /// The length of a tick.
+    pub(crate) fn tick_length(&self) -> Duration {
         tick_length(self.ticks_per_day)
     }
 }
 
-impl From<&Scenario> for Frame {
+impl From<&Scenario> for ExperimentSetup {
     fn from(scenario: &Scenario) -> Self {
         let doc = scenario.doc();
         Self {
@@ -60,152 +97,171 @@ impl From<&Scenario> for Frame {
     }
 }
 
-/// One run's boundaries and whoever moves them.
-pub(crate) struct Driver {
+/// The allocation of one run and the policy that changes it.
+pub(crate) struct PolicyDriver {
     allocation: Arc<Allocation>,
     kills: Kills,
     shipped: Option<Arm>,
     live: Vec<bool>,
-    mind: Mind,
+    method: DecisionMethod,
     spec: PolicySpec,
     tick: Duration,
     ticks_per_day: u32,
     seed: u64,
 }
 
-enum Mind {
-    Growth(Box<Growth>),
-    Still,
-    Reference,
+/// How a policy decides.
+enum DecisionMethod {
+    Growth(Box<GrowthExperiment>),
+    ConstantShares,
+    UnconstrainedThompson,
 }
 
-struct Growth {
+/// The experiment of a growing policy, and the input of its decisions.
+struct GrowthExperiment {
     experiment: Experiment,
     input: TickInput,
 }
 
-/// What a tick brought.
+/// What changed at a tick.
 #[derive(Debug, Default)]
-pub(crate) struct Change {
-    /// Boundaries or kills are not what they were.
-    pub(crate) flipped: bool,
-    /// Boundaries moved.
-    pub(crate) revised: bool,
-    /// Arms killed.
+pub(crate) struct TickChange {
+    /// Boundaries or kills changed: some units are served another arm.
+    pub(crate) serving_changed: bool,
+    /// Boundaries changed: a new revision.
+    pub(crate) new_revision: bool,
+    /// Arms killed at this tick.
     pub(crate) killed: Vec<usize>,
-    /// The arm that was clearly best.
-    pub(crate) winner: Option<usize>,
-    /// The same, if nothing speaks against shipping it: what a person is prompted with.
-    pub(crate) ready: Option<usize>,
-    /// What was believed, if it was asked.
-    pub(crate) belief: Option<Belief>,
+    /// The arm that is clearly best.
+    pub(crate) clearly_best: Option<usize>,
+    /// The clearly best arm, if no check advises against shipping it: a person is prompted to ship it.
+    pub(crate) ready_to_ship: Option<usize>,
+    /// The estimate of the best arm, if it was computed.
+    pub(crate) estimate: Option<BestArmEstimate>,
 }
 
-impl Driver {
-    pub(crate) fn new(frame: &Frame, spec: &PolicySpec, salt: &Salt, seed: u64) -> Result<Self, SimulationError> {
-        let arms = frame.arms;
+impl PolicyDriver {
+    pub(crate) fn new(
+        setup: &ExperimentSetup,
+        spec: &PolicySpec,
+        salt: &Salt,
+        seed: u64,
+    ) -> Result<Self, SimulationError> {
+        let arms = setup.arms;
         let even = vec![1.0 / arms as f64; arms];
-        let (mind, allocation) = match spec.kind {
+        let (method, allocation) = match spec.kind {
             PolicyKind::Growth => {
-                let growth = Growth::start(frame, spec, salt, seed)?;
+                let growth = GrowthExperiment::start(setup, spec, salt, seed)?;
                 let allocation = growth.experiment.latest_allocation();
-                (Mind::Growth(Box::new(growth)), allocation)
+                (DecisionMethod::Growth(Box::new(growth)), allocation)
             }
-            PolicyKind::Equal => (Mind::Still, Arc::new(side_by_side(&even)?)),
-            PolicyKind::Fixed => (Mind::Still, Arc::new(side_by_side(spec.shares.as_deref().unwrap_or(&even))?)),
-            PolicyKind::Thompson => (Mind::Reference, Arc::new(side_by_side(&even)?)),
+            PolicyKind::Equal => (DecisionMethod::ConstantShares, Arc::new(allocation_from_shares(&even)?)),
+            PolicyKind::Fixed => (
+                DecisionMethod::ConstantShares,
+                Arc::new(allocation_from_shares(spec.shares.as_deref().unwrap_or(&even))?),
+            ),
+            PolicyKind::Thompson => (DecisionMethod::UnconstrainedThompson, Arc::new(allocation_from_shares(&even)?)),
         };
         Ok(Self {
             allocation,
             kills: Kills::default(),
             shipped: None,
             live: vec![true; arms],
-            mind,
+            method,
             spec: spec.clone(),
-            tick: frame.tick(),
-            ticks_per_day: frame.ticks_per_day,
+            tick: setup.tick_length(),
+            ticks_per_day: setup.ticks_per_day,
             seed,
         })
     }
 
-    /// Who is served what; of no account once an arm is shipped.
-    pub(crate) fn serving(&self) -> Serving<'_> {
-        Serving { allocation: &self.allocation, kills: self.kills }
+    /// Which arm each point is served. Not used once an arm is shipped.
+    pub(crate) fn served_allocation(&self) -> ServedAllocation<'_> {
+        ServedAllocation { allocation: &self.allocation, kills: self.kills }
     }
 
-    /// Boundaries and kills, to be looked back at.
-    pub(crate) fn snapshot(&self) -> (Arc<Allocation>, Kills) {
+    /// The current boundaries and kills, to compare later ones with.
+    pub(crate) fn allocation_and_kills(&self) -> (Arc<Allocation>, Kills) {
         (Arc::clone(&self.allocation), self.kills)
     }
 
-    /// The arm that gets everything.
+    /// The arm that was shipped and serves all units.
     pub(crate) fn shipped(&self) -> Option<Arm> {
         self.shipped
     }
 
-    /// Each arm's share of what is served. Added up in whole points: shares rounded one by one may come to more than 1.
+    /// The share of units that each arm serves. Summed in whole points, because rounded shares may add up to more than
+    /// 1.
     pub(crate) fn shares(&self) -> Vec<f64> {
         let mut widths = vec![Width::ZERO; self.live.len()];
         for owner in (0..widths.len()).filter_map(Arm::new) {
-            let served = &mut widths[self.shipped.unwrap_or_else(|| self.kills.served(owner)).index()];
+            let served = &mut widths[self.shipped.unwrap_or_else(|| self.kills.served_arm(owner)).index()];
             *served = served.saturating_add(self.allocation.width_of(owner));
         }
         widths.into_iter().map(Width::share).collect()
     }
 
-    /// What the policy believes of the arms at the beginning of `tick`.
-    pub(crate) fn belief(
+    /// The policy's estimate of the best arm at the beginning of `tick`. Changes nothing.
+    pub(crate) fn best_arm_estimate(
         &mut self,
-        judge: &mut Judge,
+        statistics: &mut Statistics,
         tick: u32,
         epochs: &[EpochTally],
-    ) -> Result<Belief, SimulationError> {
-        if let Mind::Growth(growth) = &mut self.mind {
-            // As it is, with the posterior that its settings choose; nothing is done about it.
-            growth.look(Timestamp::start_of_tick(i64::from(tick), self.tick), epochs);
-            return Ok(Belief::from(&judge.decide(&growth.input)?));
+    ) -> Result<BestArmEstimate, SimulationError> {
+        if let DecisionMethod::Growth(growth) = &mut self.method {
+            // The decision uses the posterior that the settings choose. It is not carried out.
+            growth.refresh_input(Timestamp::start_of_tick(i64::from(tick), self.tick), epochs);
+            return Ok(BestArmEstimate::from(&statistics.decide(&growth.input)?));
         }
         let ThompsonSettings { tau, draws_log2, .. } = self.spec.settings;
-        judge.belief(epochs, &Look { live: &self.live, tau, draws_log2, seed: self.seed })
+        statistics.best_arm(epochs, &BestArmSettings { live: &self.live, tau, draws_log2, seed: self.seed })
     }
 
-    /// The policy's chance to move boundaries at the beginning of `tick`.
+    /// Lets the policy decide at the beginning of `tick`, and carries the decision out.
     pub(crate) fn decide(
         &mut self,
-        judge: &mut Judge,
+        statistics: &mut Statistics,
         tick: u32,
         epochs: &[EpochTally],
-    ) -> Result<Change, SimulationError> {
+    ) -> Result<TickChange, SimulationError> {
         if self.shipped.is_some() || tick == 0 || !tick.is_multiple_of(self.spec.stride) {
-            return Ok(Change::default());
+            return Ok(TickChange::default());
         }
-        let mut change = match &mut self.mind {
-            Mind::Growth(growth) => {
-                growth.decide(judge, Timestamp::start_of_tick(i64::from(tick), self.tick), epochs)?
+        let mut change = match &mut self.method {
+            DecisionMethod::Growth(growth) => {
+                growth.decide(statistics, Timestamp::start_of_tick(i64::from(tick), self.tick), epochs)?
             }
-            Mind::Still | Mind::Reference if tick < self.ticks_per_day => return Ok(Change::default()),
-            Mind::Still | Mind::Reference => {
-                let belief = self.belief(judge, tick, epochs)?;
-                let winner = belief.winner();
-                let ready = match winner {
-                    Some(_) if self.spec.ship == ShipRule::Prompted => self.ready(judge, tick, epochs)?,
+            DecisionMethod::ConstantShares | DecisionMethod::UnconstrainedThompson if tick < self.ticks_per_day => {
+                return Ok(TickChange::default());
+            }
+            DecisionMethod::ConstantShares | DecisionMethod::UnconstrainedThompson => {
+                let estimate = self.best_arm_estimate(statistics, tick, epochs)?;
+                let clearly_best = estimate.clearly_best();
+                let ready_to_ship = match clearly_best {
+                    Some(_) if self.spec.ship == ShipRule::Prompted => self.ready_to_ship(statistics, tick, epochs)?,
                     _ => None,
                 };
-                Change { winner, ready, belief: Some(belief), ..Change::default() }
+                TickChange { clearly_best, ready_to_ship, estimate: Some(estimate), ..TickChange::default() }
             }
         };
-        self.take(&mut change)?;
+        self.apply(&mut change)?;
         let shipped = match self.spec.ship {
             ShipRule::Never => None,
-            ShipRule::ClearlyBest => change.winner,
-            ShipRule::Prompted => change.ready,
+            ShipRule::ClearlyBest => change.clearly_best,
+            ShipRule::Prompted => change.ready_to_ship,
         };
         self.shipped = shipped.and_then(Arm::new);
         Ok(change)
     }
 
-    /// Whom a person would be prompted to ship where no policy of ours moves anything: by the same rule as elsewhere.
-    fn ready(&self, judge: &mut Judge, tick: u32, epochs: &[EpochTally]) -> Result<Option<usize>, SimulationError> {
+    /// The arm that a person would be prompted to ship under a policy other than growth: by the rule of the production
+    /// policy, with growth and kills switched off.
+    fn ready_to_ship(
+        &self,
+        statistics: &mut Statistics,
+        tick: u32,
+        epochs: &[EpochTally],
+    ) -> Result<Option<usize>, SimulationError> {
         let settings =
             ThompsonSettings { rule: GrowthRule::Fixed, kill_probability: 1.0, ..self.spec.settings.clone() };
         let arms = (0..self.live.len()).filter_map(Arm::new).map(|arm| self.allocation.width_of(arm));
@@ -214,71 +270,75 @@ impl Driver {
             seed: self.seed,
             arms: arms.map(|width| arm_state(width, width, false)).collect(),
             epochs: epochs.to_vec(),
-            ..blank_input(settings, judge.measure(), Width::ZERO)
+            ..initial_input(settings, statistics.measure(), Width::ZERO)
         };
-        let decision = judge.decide(&input)?;
+        let decision = statistics.decide(&input)?;
         Ok(decision.conclude.map(|conclude| conclude.arm).filter(|_| decision.ship.is_some_and(|ship| ship.ready())))
     }
 
-    /// Carries over what changed.
-    fn take(&mut self, change: &mut Change) -> Result<(), SimulationError> {
-        match &self.mind {
-            Mind::Growth(growth) => {
+    /// Updates the allocation after a decision.
+    fn apply(&mut self, change: &mut TickChange) -> Result<(), SimulationError> {
+        match &self.method {
+            DecisionMethod::Growth(growth) => {
                 self.allocation = growth.experiment.latest_allocation();
                 self.kills = growth.experiment.kills;
                 change.killed.iter().for_each(|arm| self.live[*arm] = false);
             }
-            Mind::Still => {}
-            Mind::Reference => {
-                let belief = change.belief.as_ref();
-                let p_best = belief.map(|belief| belief.p_best.as_slice()).unwrap_or_default();
-                let free = 1.0 - REFERENCE_SHARE_MIN * p_best.len() as f64;
-                let shares: Vec<f64> = p_best.iter().map(|p| REFERENCE_SHARE_MIN + free * p).collect();
-                self.allocation = Arc::new(side_by_side(&shares)?);
-                change.revised = true;
-                change.flipped = true;
+            DecisionMethod::ConstantShares => {}
+            DecisionMethod::UnconstrainedThompson => {
+                let p_best = change.estimate.as_ref().map(|estimate| estimate.p_best.as_slice()).unwrap_or_default();
+                let free = 1.0 - THOMPSON_SHARE_MIN * p_best.len() as f64;
+                let shares: Vec<f64> = p_best.iter().map(|p| THOMPSON_SHARE_MIN + free * p).collect();
+                self.allocation = Arc::new(allocation_from_shares(&shares)?);
+                change.new_revision = true;
+                change.serving_changed = true;
             }
         }
         Ok(())
     }
 }
 
-impl Growth {
-    fn start(frame: &Frame, spec: &PolicySpec, salt: &Salt, seed: u64) -> Result<Self, SimulationError> {
-        let definition = Definition::try_from(declaration(frame, spec))?;
+impl GrowthExperiment {
+    fn start(setup: &ExperimentSetup, spec: &PolicySpec, salt: &Salt, seed: u64) -> Result<Self, SimulationError> {
+        let definition = Definition::try_from(definition_doc(setup, spec))?;
         let mut experiment = Experiment::create(definition, Timestamp::default());
         experiment.start(Timestamp::default(), salt.clone())?;
         let floor = experiment.definition.policy().floor();
-        let input = TickInput { seed, ..blank_input(spec.settings.clone(), frame.measure, floor) };
+        let input = TickInput { seed, ..initial_input(spec.settings.clone(), setup.measure, floor) };
         Ok(Self { experiment, input })
     }
 
-    fn decide(&mut self, judge: &mut Judge, now: Timestamp, epochs: &[EpochTally]) -> Result<Change, SimulationError> {
-        self.look(now, epochs);
-        let decision = judge.decide(&self.input)?;
-        let mut change = Change { belief: Some(Belief::from(&decision)), ..Change::default() };
-        change.winner = decision.conclude.map(|conclude| conclude.arm);
-        change.ready = change.winner.filter(|_| decision.ship.is_some_and(|ship| ship.ready()));
+    fn decide(
+        &mut self,
+        statistics: &mut Statistics,
+        now: Timestamp,
+        epochs: &[EpochTally],
+    ) -> Result<TickChange, SimulationError> {
+        self.refresh_input(now, epochs);
+        let decision = statistics.decide(&self.input)?;
+        let mut change = TickChange { estimate: Some(BestArmEstimate::from(&decision)), ..TickChange::default() };
+        change.clearly_best = decision.conclude.map(|conclude| conclude.arm);
+        change.ready_to_ship = change.clearly_best.filter(|_| decision.ship.is_some_and(|ship| ship.ready()));
         if self.input.settings.shadow {
             return Ok(change);
         }
         for arm in decision.kill.iter().filter_map(|arm| Arm::new(*arm)) {
-            self.experiment.switch(Target::Variation(arm), true, now)?;
+            self.experiment.set_killed(KillTarget::Variation(arm), true, now)?;
             change.killed.push(arm.index());
         }
         let grows = decision.arms.iter().enumerate().filter_map(|(i, arm)| Some((Arm::new(i)?, arm.grow_by)));
         let requests: Vec<_> = grows.filter(|(_, width)| *width > Width::ZERO).collect();
         if !requests.is_empty() {
-            self.experiment.grow(&requests, Cause::Policy, now, now)?;
-            change.revised = true;
+            self.experiment.grow(&requests, RevisionCause::Policy, now, now)?;
+            change.new_revision = true;
         }
-        self.experiment.ticked(now, decision.had_its_chance());
-        change.flipped = change.revised || !change.killed.is_empty();
+        self.experiment.record_tick(now, decision.resets_growth_allowance());
+        change.serving_changed = change.new_revision || !change.killed.is_empty();
         Ok(change)
     }
 
-    /// Brings the input up to the instant of the decision. Its buffers are kept: this happens at every tick.
-    fn look(&mut self, now: Timestamp, epochs: &[EpochTally]) {
+    /// Updates the input to the time of the decision. Its buffers are reused, because this happens at every tick.
+    fn refresh_input(&mut self, now: Timestamp, epochs: &[EpochTally]) {
         let (experiment, input) = (&self.experiment, &mut self.input);
         let allocation = experiment.latest_allocation();
         input.now = now;
@@ -286,19 +346,19 @@ impl Growth {
         input.arms.clear();
         for (i, variation) in experiment.definition.variations().iter().enumerate() {
             let Some(arm) = Arm::new(i) else { continue };
-            let killed = experiment.kills.arm(arm);
+            let killed = experiment.kills.is_arm_killed(arm);
             input.arms.push(arm_state(allocation.width_of(arm), variation.foothold, killed));
         }
-        for (kept, epoch) in input.epochs.iter_mut().zip(epochs) {
-            kept.arms.copy_from_slice(&epoch.arms);
+        for (known, epoch) in input.epochs.iter_mut().zip(epochs) {
+            known.arms.copy_from_slice(&epoch.arms);
         }
         let known = input.epochs.len();
         input.epochs.extend_from_slice(&epochs[known..]);
     }
 }
 
-/// What the policy is asked before anything has happened.
-fn blank_input(settings: ThompsonSettings, measure: Measure, floor: Width) -> TickInput {
+/// The policy's input before the first tick.
+fn initial_input(settings: ThompsonSettings, measure: Measure, floor: Width) -> TickInput {
     TickInput {
         now: Timestamp::default(),
         generation_started_at: Timestamp::default(),
@@ -309,15 +369,15 @@ fn blank_input(settings: ThompsonSettings, measure: Measure, floor: Width) -> Ti
         floor,
         data_late: false,
         measure,
-        better: Better::More,
-        scope: Scope::Growth,
+        better: BetterDirection::Higher,
+        scope: TickScope::Growth,
         guardrails: Vec::new(),
         epochs: Vec::new(),
     }
 }
 
-/// The experiment as somebody would declare it.
-fn declaration(frame: &Frame, spec: &PolicySpec) -> DefinitionDoc {
+/// The definition of the experiment, as a person would write it.
+fn definition_doc(setup: &ExperimentSetup, spec: &PolicySpec) -> DefinitionDoc {
     let shares = spec.shares.as_deref();
     let variation = |arm: usize| VariationDoc {
         key: if arm == 0 { "control".to_owned() } else { format!("v{arm}") },
@@ -326,7 +386,7 @@ fn declaration(frame: &Frame, spec: &PolicySpec) -> DefinitionDoc {
         share: if arm == 0 { None } else { shares.and_then(|shares| shares.get(arm - 1).copied()) },
     };
     DefinitionDoc {
-        key: frame.experiment.to_owned(),
+        key: setup.experiment.to_owned(),
         description: String::new(),
         owner: String::new(),
         tags: Vec::new(),
@@ -336,13 +396,13 @@ fn declaration(frame: &Frame, spec: &PolicySpec) -> DefinitionDoc {
         salt: None,
         clock: Default::default(),
         policy: PolicyDoc::Thompson(spec.settings.clone()),
-        variations: (0..frame.arms).map(variation).collect(),
+        variations: (0..setup.arms).map(variation).collect(),
         overrides: Vec::new(),
         metrics: vec![MetricDoc {
             key: "outcome".to_owned(),
             event: "outcome".to_owned(),
-            kind: frame.metric.clone(),
-            window: frame.window,
+            kind: setup.metric.clone(),
+            window: setup.window,
             direction: Direction::Up,
             decision: true,
             guardrail: None,
@@ -353,21 +413,21 @@ fn declaration(frame: &Frame, spec: &PolicySpec) -> DefinitionDoc {
 fn metric_kind(metric: MetricSpec) -> MetricKind {
     match metric {
         MetricSpec::Conversion => MetricKind::Conversion,
-        // A mean that decides needs a cap; values are capped as they are drawn, so that this one never binds.
+        // A primary metric of kind mean needs a cap. Values are capped when they are drawn: this cap has no effect.
         MetricSpec::Mean { cap, .. } => MetricKind::Mean { cap: Some(cap.unwrap_or(1e12)) },
         MetricSpec::Count => MetricKind::Count,
         MetricSpec::Ratio { .. } => MetricKind::Ratio { denominator: "visit".to_owned() },
     }
 }
 
-/// One stretch per arm, in order.
-fn side_by_side(shares: &[f64]) -> Result<Allocation, SimulationError> {
+/// An allocation with one bucket per arm, in order.
+fn allocation_from_shares(shares: &[f64]) -> Result<Allocation, SimulationError> {
     let mut buckets: Vec<Bucket> = Vec::with_capacity(shares.len());
     let mut before = 0.0;
     for (owner, share) in shares.iter().enumerate() {
         let start = Width::from_share(f64::min(before, 1.0)).map_or(0, Width::get);
         before += share;
-        // An arm of no width has no bucket.
+        // An arm without points has no bucket.
         if let (true, Ok(start), Some(owner)) = (*share > 0.0, u64::try_from(start), Arm::new(owner)) {
             buckets.push(Bucket { start: Point::new(start), owner });
         }

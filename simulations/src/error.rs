@@ -1,4 +1,4 @@
-//! What a simulation can refuse, by what whoever wrote the scenario can do about it.
+//! Errors of reading, running and writing a simulation. Each message names the field or row to correct.
 
 use inroad_assignment::experiment::ChangeError;
 use inroad_assignment::{AllocationError, DefinitionError, KeyError};
@@ -8,57 +8,70 @@ use thiserror::Error;
 /// Why a scenario could not be read or run.
 #[derive(Debug, Error)]
 pub enum SimulationError {
-    /// The text is no TOML, or has a field that scenarios do not have; the message names it and its line.
+    /// The text is not TOML, or has an unknown key. The message names the key and its line.
     #[error("the scenario cannot be read: {0}")]
     Toml(#[from] toml::de::Error),
-    /// A field holds what no world can have.
+    /// The value of a field is out of range.
     #[error("{field}: {message}")]
     Field {
-        /// Where, as a path into the scenario: `arms[1].lift`.
+        /// Path of the field in the scenario, such as `arms[1].lift`.
         field: String,
-        /// What, and what to do.
+        /// What is wrong, and which values are allowed.
         message: String,
     },
-    /// A row of a log holds what no log can have.
+    /// A row of a log is not valid.
     #[error("row {row}: {message}")]
     Row {
-        /// Which, from 1.
+        /// Number of the row, from 1.
         row: u64,
-        /// What, and what to do.
+        /// What is wrong, and which values are allowed.
         message: String,
     },
-    /// No scenario of this name comes with the crate.
-    #[error("there is no scenario {0:?}: give one of {names}", names = crate::builtin::names().collect::<Vec<_>>().join(", "))]
-    Unknown(String),
-    /// The scenario makes no experiment.
+    /// No built-in scenario has this name.
+    #[error("there is no built-in scenario {name:?}. Use one of {}", known.join(", "))]
+    UnknownScenario {
+        /// The name that was asked for.
+        name: String,
+        /// The names of all built-in scenarios.
+        known: Vec<&'static str>,
+    },
+    /// The experiment of the scenario is not valid.
     #[error(transparent)]
     Definition(#[from] DefinitionError),
     /// A key is malformed.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// A change was refused.
+    /// A change of the experiment was refused.
     #[error(transparent)]
     Change(#[from] ChangeError),
-    /// Shares make no allocation.
+    /// The shares are not a valid allocation.
     #[error(transparent)]
     Allocation(#[from] AllocationError),
-    /// The policy failed.
+    /// The policy could not decide, or an estimate failed.
     #[error(transparent)]
     Policy(#[from] PolicyError),
     /// The threads could not be started.
     #[error("the threads of the simulation could not be started: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
-    /// The results could not be written.
+    /// The CSV file could not be written.
     #[error("the results could not be written: {0}")]
     Csv(#[from] csv::Error),
-    /// The results could not be written.
+    /// The Parquet file could not be written.
     #[error("the results could not be written: {0}")]
     Parquet(#[from] parquet::errors::ParquetError),
 }
 
 impl SimulationError {
-    /// Finds fault with one field.
+    /// An error about one field.
     pub(crate) fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Field { field: field.into(), message: message.into() }
     }
+}
+
+/// Refuses a value outside `low..=high`. NaN is always refused.
+pub(crate) fn check_range(field: &str, value: f64, low: f64, high: f64) -> Result<(), SimulationError> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(SimulationError::field(field, format!("{value} is not between {low} and {high}")))
 }

@@ -1,31 +1,32 @@
-//! The estimators that a run's data are put before in the end, by name. To add one, write a function and list it.
+//! The estimators of lift that are applied to every run at its end, by name. Each interval is then compared with the
+//! true lift. To add an estimator, write a function and list it in [`ESTIMATORS`].
 
 use inroad_policy::{
-    ANYTIME_RHO, EpochTally, Interval, Measure, Moments, Opinion, Posterior, Prior, anytime_half_width, opinions,
-    shown_lift,
+    ANYTIME_RHO, AlternativeEstimates, EpochTally, Interval, Measure, Moments, Posterior, Prior, alternative_estimates,
+    anytime_half_width, displayed_lift,
 };
 
 use crate::SimulationError;
-use crate::judge::Judge;
 use crate::results::{Estimate, NamedEstimates};
 use crate::scenario::{ArmSpec, Scenario};
+use crate::statistics::Statistics;
 
-/// Standard deviations either side of the mean that hold 95% of a normal.
+/// 97.5% quantile of the standard normal distribution.
 const Z_95: f64 = 1.959_963_984_540_054;
 const ALPHA: f64 = 0.05;
-/// Information on a log-lift below which an estimate without prior is no estimate.
+/// Information (1/variance) on a log-lift below which an estimate without prior is left out.
 const INFORMATION_MIN: f64 = 1e-3;
-/// The name of the estimator that must hold at every look.
+/// Name of the estimator whose interval must contain the truth at every tick.
 pub const CONFIDENCE_SEQUENCE: &str = "cs";
 
-/// What an estimator may look at.
+/// The data of one run, as an estimator gets it.
 #[derive(Debug, Clone, Copy)]
-pub struct Observed<'a> {
-    /// How many arms, control included.
+pub struct RunData<'a> {
+    /// Number of arms, control included.
     pub arms: usize,
-    /// Tallies per epoch.
+    /// The tallies of all epochs.
     pub epochs: &'a [EpochTally],
-    /// How it is measured.
+    /// How estimates treat the metric.
     pub measure: Measure,
     /// Prior standard deviation of a log-lift.
     pub tau: f64,
@@ -33,24 +34,24 @@ pub struct Observed<'a> {
     pub live: &'a [bool],
 }
 
-/// A log-lift over control with its interval.
+/// A log-lift over control with its 95% interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LogInterval {
     /// The estimate.
     pub middle: f64,
-    /// Lower end.
+    /// Lower end of the interval.
     pub low: f64,
-    /// Upper end.
+    /// Upper end of the interval.
     pub high: f64,
 }
 
-/// An estimator: one answer per treated arm, none where there is nothing to go by.
-pub type Estimator = fn(&Observed<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError>;
+/// An estimator. It returns one interval per variation, none where it has too little data.
+pub type Estimator = fn(&RunData<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError>;
 
 /// All estimators by name.
 pub const ESTIMATORS: &[(&str, Estimator)] = &[
-    ("pooled", pooled),
-    ("period", period),
+    ("pooled", pooled_rates),
+    ("period", period_weighted),
     ("e3", e3),
     ("e3-killed", e3_killed),
     ("e3-flat", e3_flat),
@@ -59,9 +60,10 @@ pub const ESTIMATORS: &[(&str, Estimator)] = &[
     (CONFIDENCE_SEQUENCE, confidence_sequence),
 ];
 
-/// The ratio of raw rates over the whole run, with the delta method's variance: what drifts and shifting shares mislead.
-fn pooled(observed: &Observed<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
-    let log_rates: Vec<Option<(f64, f64)>> = (0..observed.arms).map(|arm| log_rate(observed, arm)).collect();
+/// Ratio of raw rates over the whole run, with the variance by the delta method. It is biased when rates drift while
+/// shares change.
+fn pooled_rates(data: &RunData<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
+    let log_rates: Vec<Option<(f64, f64)>> = (0..data.arms).map(|arm| log_rate(data, arm)).collect();
     let control = log_rates[0];
     let lift = |rate: &Option<(f64, f64)>| {
         let ((log, variance), (base, base_variance)) = ((*rate)?, control?);
@@ -70,11 +72,11 @@ fn pooled(observed: &Observed<'_>) -> Result<Vec<Option<LogInterval>>, Simulatio
     Ok(log_rates[1..].iter().map(lift).collect())
 }
 
-/// The logarithm of an arm's rate over all epochs and its variance.
-fn log_rate(observed: &Observed<'_>, arm: usize) -> Option<(f64, f64)> {
-    let n: u64 = observed.epochs.iter().map(|epoch| epoch.arms[arm].n).sum();
+/// The logarithm of the rate of an arm over all epochs, and its variance; none without outcomes.
+fn log_rate(data: &RunData<'_>, arm: usize) -> Option<(f64, f64)> {
+    let n: u64 = data.epochs.iter().map(|epoch| epoch.arms[arm].n).sum();
     let mut total = Moments::default();
-    for tally in observed.epochs.iter().map(|epoch| &epoch.arms[arm]) {
+    for tally in data.epochs.iter().map(|epoch| &epoch.arms[arm]) {
         let s = tally.s as f64;
         let sums = tally.moments.unwrap_or(Moments { x: s, xx: s, ..Moments::default() });
         total.x += sums.x;
@@ -86,7 +88,7 @@ fn log_rate(observed: &Observed<'_>, arm: usize) -> Option<(f64, f64)> {
     if total.x <= 0.0 {
         return None;
     }
-    let (denominator, y_squares, xy) = match observed.measure {
+    let (denominator, y_squares, xy) = match data.measure {
         Measure::Ratio => (total.y, total.yy, total.xy),
         _ => (n as f64, n as f64, total.x),
     };
@@ -95,73 +97,79 @@ fn log_rate(observed: &Observed<'_>, arm: usize) -> Option<(f64, f64)> {
     Some((rate.ln(), residual / (total.x * total.x)))
 }
 
-fn normal(posterior: &Posterior) -> Vec<Option<LogInterval>> {
+/// Normal intervals from a posterior; none where the information is too small.
+fn normal_intervals(posterior: &Posterior) -> Vec<Option<LogInterval>> {
     let interval = |arm| {
         let sd = posterior.sd(arm);
-        let known = sd * sd < 1.0 / INFORMATION_MIN;
-        known.then(|| LogInterval::around(posterior.mean[arm], Z_95 * sd))
+        let informative = sd * sd < 1.0 / INFORMATION_MIN;
+        informative.then(|| LogInterval::around(posterior.mean[arm], Z_95 * sd))
     };
     (1..posterior.mean.len()).map(interval).collect()
 }
 
-/// E3, each arm against control alone: the lift that people are shown of live arms.
-fn e3(observed: &Observed<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
-    shown(observed, true)
+/// E3, each variation compared with control only: the lift that people are shown of live arms.
+fn e3(data: &RunData<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
+    shown_lifts(data, true)
 }
 
-/// The same of killed arms, whose interval holds at whatever instant they were stopped.
-fn e3_killed(observed: &Observed<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
-    shown(observed, false)
+/// The same for killed arms. Their interval is valid at any time at which they may have been stopped.
+fn e3_killed(data: &RunData<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
+    shown_lifts(data, false)
 }
 
-fn shown(observed: &Observed<'_>, live: bool) -> Result<Vec<Option<LogInterval>>, SimulationError> {
-    let each = Judge::new(observed.measure).each(observed.arms, observed.epochs, Prior::Normal(observed.tau))?;
+fn shown_lifts(data: &RunData<'_>, live: bool) -> Result<Vec<Option<LogInterval>>, SimulationError> {
+    let posterior =
+        Statistics::new(data.measure).separate_posterior(data.arms, data.epochs, Prior::Normal(data.tau))?;
     let lift = |arm: usize| {
-        let asked = observed.live[arm] == live;
-        asked.then(|| LogInterval::from_lifts(shown_lift(&each, arm, live))).flatten()
+        let included = data.live[arm] == live;
+        included.then(|| LogInterval::from_lifts(displayed_lift(&posterior, arm, live))).flatten()
     };
-    Ok((1..observed.arms).map(lift).collect())
+    Ok((1..data.arms).map(lift).collect())
 }
 
-/// E3 of all arms together: what the policy steers by. An arm whose lift changes spoils the others'.
-fn e3_joint(observed: &Observed<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
-    Ok(normal(&Judge::new(observed.measure).posterior(observed.arms, observed.epochs, Prior::Normal(observed.tau))?))
+/// E3 of all arms together: the posterior that the policy decides by. An arm whose lift changes biases the others.
+fn e3_joint(data: &RunData<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
+    Ok(normal_intervals(&Statistics::new(data.measure).joint_posterior(
+        data.arms,
+        data.epochs,
+        Prior::Normal(data.tau),
+    )?))
 }
 
-/// E3 without prior.
-fn e3_flat(observed: &Observed<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
-    let posterior = Judge::new(observed.measure).flat(observed.arms, observed.epochs)?;
-    Ok(posterior.map_or(vec![None; observed.arms - 1], |posterior| normal(&posterior)))
+/// E3 without a prior.
+fn e3_flat(data: &RunData<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
+    let posterior = Statistics::new(data.measure).posterior_without_prior(data.arms, data.epochs)?;
+    Ok(posterior.map_or(vec![None; data.arms - 1], |posterior| normal_intervals(&posterior)))
 }
 
-/// The policy's second opinions: period-weighted, and batched with fixed weights.
-fn second(
-    observed: &Observed<'_>,
-    which: fn(&Opinion) -> Interval,
+/// One of the policy crate's other estimates: period-weighted, or batched with fixed weights.
+fn other_estimate(
+    data: &RunData<'_>,
+    which: fn(&AlternativeEstimates) -> Interval,
 ) -> Result<Vec<Option<LogInterval>>, SimulationError> {
-    let Some(flat) = Judge::new(observed.measure).flat(observed.arms, observed.epochs)? else {
-        return Ok(vec![None; observed.arms - 1]);
+    let Some(flat) = Statistics::new(data.measure).posterior_without_prior(data.arms, data.epochs)? else {
+        return Ok(vec![None; data.arms - 1]);
     };
-    let all = opinions(observed.measure, observed.arms, observed.epochs, &flat)?;
-    Ok(all[1..].iter().map(|opinion| LogInterval::from_lifts(which(opinion.as_ref()?))).collect())
+    let all = alternative_estimates(data.measure, data.arms, data.epochs, &flat)?;
+    Ok(all[1..].iter().map(|alternatives| LogInterval::from_lifts(which(alternatives.as_ref()?))).collect())
 }
 
-fn period(observed: &Observed<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
-    second(observed, |opinion| opinion.period)
+fn period_weighted(data: &RunData<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
+    other_estimate(data, |alternatives| alternatives.period)
 }
 
-fn batched(observed: &Observed<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
-    second(observed, |opinion| opinion.batched)
+fn batched(data: &RunData<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
+    other_estimate(data, |alternatives| alternatives.batched)
 }
 
-/// The anytime-valid interval about E3 without prior.
-fn confidence_sequence(observed: &Observed<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
-    let posterior = Judge::new(observed.measure).flat(observed.arms, observed.epochs)?;
-    Ok((1..observed.arms).map(|arm| anytime(posterior.as_ref()?, arm)).collect())
+/// The always-valid interval around E3 without a prior.
+fn confidence_sequence(data: &RunData<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
+    let posterior = Statistics::new(data.measure).posterior_without_prior(data.arms, data.epochs)?;
+    Ok((1..data.arms).map(|arm| always_valid_interval(posterior.as_ref()?, arm)).collect())
 }
 
-/// The confidence sequence's interval at one look.
-pub(crate) fn anytime(posterior: &Posterior, arm: usize) -> Option<LogInterval> {
+/// The interval of the confidence sequence at one tick.
+pub(crate) fn always_valid_interval(posterior: &Posterior, arm: usize) -> Option<LogInterval> {
     let information = 1.0 / posterior.covariance[arm][arm];
     let half_width = || anytime_half_width(information, ANYTIME_RHO, ALPHA);
     (information > INFORMATION_MIN).then(|| LogInterval::around(posterior.mean[arm], half_width()))
@@ -172,7 +180,7 @@ impl LogInterval {
         Self { middle, low: middle - half_width, high: middle + half_width }
     }
 
-    /// From relative lifts; none where the estimate is no positive rate.
+    /// From relative lifts; none if the estimate is a lift of −100% or less, which has no logarithm.
     fn from_lifts(lifts: Interval) -> Option<Self> {
         let log = |lift: f64| lift.max(-1.0).ln_1p();
         (lifts.estimate > -1.0).then(|| Self {
@@ -182,36 +190,36 @@ impl LogInterval {
         })
     }
 
-    /// Whether it holds a log-lift.
+    /// Whether the interval contains a log-lift.
     #[must_use]
-    pub fn holds(&self, log_lift: f64) -> bool {
+    pub fn contains(&self, log_lift: f64) -> bool {
         (self.low..=self.high).contains(&log_lift)
     }
 }
 
-/// The true log-lift of each treated arm; none where it changes over time.
+/// The true log-lift of each variation; none if it changes over time.
 #[must_use]
-pub fn truths(scenario: &Scenario) -> Vec<Option<f64>> {
+pub fn true_log_lifts(scenario: &Scenario) -> Vec<Option<f64>> {
     let arms = &scenario.doc().arms;
     let log = |arm: &ArmSpec| arm.novelty.is_none().then(|| arm.lift.ln_1p()).filter(|log| log.is_finite());
     let control = log(&arms[0]);
     arms[1..].iter().map(|arm| Some(log(arm)? - control?)).collect()
 }
 
-/// Puts the data before every estimator. `excluded` says of each treated arm whether the confidence sequence ever
-/// excluded its truth.
-pub(crate) fn all(
-    observed: &Observed<'_>,
+/// Applies every estimator. `excluded` has one entry per variation: whether the confidence sequence ever excluded the
+/// true lift.
+pub(crate) fn apply_all(
+    data: &RunData<'_>,
     truths: &[Option<f64>],
     excluded: &[bool],
 ) -> Result<Vec<NamedEstimates>, SimulationError> {
     let named = |(name, estimator): &(&str, Estimator)| {
-        let at_every_look = *name == CONFIDENCE_SEQUENCE;
+        let at_every_tick = *name == CONFIDENCE_SEQUENCE;
         let arm = |(i, interval): (usize, Option<LogInterval>)| {
             let interval = interval?;
             let truth = truths[i];
-            let covers = truth.map(|truth| interval.holds(truth) && !(at_every_look && excluded[i]));
-            // Beyond a factor of e^±100 the ends say nothing, and infinity cannot be stored as JSON.
+            let covers = truth.map(|truth| interval.contains(truth) && !(at_every_tick && excluded[i]));
+            // Ends beyond a factor of e^±100 carry no information, and JSON cannot store infinity.
             let lift = |log: f64| log.clamp(-100.0, 100.0).exp_m1();
             Some(Estimate {
                 lift: lift(interval.middle),
@@ -221,7 +229,7 @@ pub(crate) fn all(
                 covers,
             })
         };
-        let arms = estimator(observed)?.into_iter().enumerate().map(arm).collect();
+        let arms = estimator(data)?.into_iter().enumerate().map(arm).collect();
         Ok(NamedEstimates { estimator: (*name).to_owned(), arms })
     };
     ESTIMATORS.iter().map(named).collect()

@@ -1,5 +1,6 @@
-//! Results as tables: one line per run, one per policy, and one per policy, tick and arm, of any number of simulations
-//! together. Columns have types, so that a table is the same in every format that it is written in. JSON is serde's.
+//! Results as tables for CSV and Parquet files: one row per run, one per policy, estimator and variation, and one per
+//! policy, tick and arm. A table contains any number of simulations. Columns are typed, so that all formats have the
+//! same content. JSON is written by serde, without these tables.
 
 mod format;
 
@@ -7,33 +8,33 @@ use crate::results::{ArmAt, RunResult};
 use crate::simulate::Simulation;
 use crate::summary::{ArmEstimates, EstimatorSummary, Mean, Quantiles, Summary};
 
-/// One column's cells, from the first line to the last.
+/// The cells of one column, one per row.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Column {
-    /// Names.
+    /// Text.
     Text(Vec<String>),
-    /// Whole numbers, where there is one.
+    /// Integers; a cell may be empty.
     Count(Vec<Option<i64>>),
-    /// Numbers, where there is one.
+    /// Floating-point numbers; a cell may be empty.
     Number(Vec<Option<f64>>),
-    /// Yes or no, where it can be said.
+    /// True or false; a cell may be empty.
     Flag(Vec<Option<bool>>),
 }
 
-/// Named columns of one length.
+/// Named columns of equal length.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table {
     columns: Vec<(&'static str, Column)>,
 }
 
-/// A table in the making: what its lines are made of, and what has been asked of each so far.
-struct Lines<R> {
+/// Builds a table column by column: every column computes one cell from each row.
+struct TableBuilder<R> {
     rows: Vec<R>,
     columns: Vec<(&'static str, Column)>,
 }
 
-impl<R> Lines<R> {
-    fn of(rows: impl Iterator<Item = R>) -> Self {
+impl<R> TableBuilder<R> {
+    fn new(rows: impl Iterator<Item = R>) -> Self {
         Self { rows: rows.collect(), columns: Vec::new() }
     }
 
@@ -48,7 +49,7 @@ impl<R> Lines<R> {
     }
 
     fn count<N: TryInto<i64>>(self, name: &'static str, cell: impl Fn(&R) -> Option<N>) -> Self {
-        // Nothing that is counted here comes near the end of an i64.
+        // All counts here are far below the largest i64.
         let cells = self.rows.iter().map(|row| cell(row).and_then(|count| count.try_into().ok())).collect();
         self.column(name, Column::Count(cells))
     }
@@ -68,19 +69,19 @@ impl<R> Lines<R> {
     }
 }
 
-fn name(simulation: &Simulation) -> String {
+fn scenario_name(simulation: &Simulation) -> String {
     simulation.scenario.doc().name.clone()
 }
 
-/// One line per replication and policy.
+/// One row per replication and policy.
 pub fn runs(simulations: &[Simulation]) -> Table {
     type Row<'a> = (&'a Simulation, &'a RunResult);
     let arm = |at: Option<ArmAt>| at.map(|at| at.arm);
     let tick = |at: Option<ArmAt>| at.map(|at| at.tick);
     let kills =
         |run: &RunResult| run.kills.iter().map(|kill| format!("{}@{}", kill.arm, kill.tick)).collect::<Vec<_>>();
-    Lines::<Row<'_>>::of(simulations.iter().flat_map(|s| s.runs.iter().map(move |run| (s, run))))
-        .text("scenario", |(simulation, _)| name(simulation))
+    TableBuilder::<Row<'_>>::new(simulations.iter().flat_map(|s| s.runs.iter().map(move |run| (s, run))))
+        .text("scenario", |(simulation, _)| scenario_name(simulation))
         .text("policy", |(_, run)| run.policy.clone())
         .count("replication", |(_, run)| Some(run.replication))
         .number("regret", |(_, run)| Some(run.regret))
@@ -107,7 +108,7 @@ pub fn runs(simulations: &[Simulation]) -> Table {
         .table()
 }
 
-/// One line per policy, estimator and treated arm, with the policy's own numbers in each.
+/// One row per policy, estimator and variation. The values of the policy are repeated in each of its rows.
 pub fn summaries(simulations: &[Simulation]) -> Table {
     type Row<'a> = (&'a Simulation, &'a Summary, &'a EstimatorSummary, (i64, &'a ArmEstimates));
     let mean = |mean: Option<Mean>| mean.map(|mean| mean.mean);
@@ -119,8 +120,8 @@ pub fn summaries(simulations: &[Simulation]) -> Table {
             }
         }
     }
-    Lines::of(rows.into_iter())
-        .text("scenario", |(simulation, ..)| name(simulation))
+    TableBuilder::new(rows.into_iter())
+        .text("scenario", |(simulation, ..)| scenario_name(simulation))
         .text("policy", |(_, summary, ..)| summary.policy.clone())
         .count("replications", |(_, summary, ..)| Some(summary.replications))
         .number("regret", |(_, summary, ..)| Some(summary.regret.mean))
@@ -141,7 +142,8 @@ pub fn summaries(simulations: &[Simulation]) -> Table {
         .table()
 }
 
-/// One line per policy, tick and arm: its mean share, and the outcomes that the policy has forgone so far.
+/// One row per policy, tick and arm: the mean share of the arm, and the expected outcomes that the policy has lost so
+/// far.
 pub fn course(simulations: &[Simulation]) -> Table {
     type Row<'a> = (&'a Simulation, &'a Summary, (i64, Quantiles), (i64, f64));
     let mut rows: Vec<Row<'_>> = Vec::new();
@@ -154,8 +156,8 @@ pub fn course(simulations: &[Simulation]) -> Table {
             }
         }
     }
-    Lines::of(rows.into_iter())
-        .text("scenario", |(simulation, ..)| name(simulation))
+    TableBuilder::new(rows.into_iter())
+        .text("scenario", |(simulation, ..)| scenario_name(simulation))
         .text("policy", |(_, summary, ..)| summary.policy.clone())
         .count("tick", |(_, _, (tick, _), _)| Some(*tick))
         .count("arm", |(.., (arm, _))| Some(*arm))

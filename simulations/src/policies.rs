@@ -1,5 +1,5 @@
-//! Policies as data: who moves the boundaries in a run, and by which settings. Growth takes the production policy's own
-//! document, so whatever that learns to read is understood here as well.
+//! The policies that a scenario compares, and their settings. The settings of `growth` are read by the same code as the
+//! `policy` of a real experiment, so that every setting of the production policy can be simulated.
 
 use std::time::Duration;
 
@@ -8,60 +8,61 @@ use inroad_assignment::document::PolicyDoc as ProductionDoc;
 use serde::{Deserialize, Serialize};
 
 use crate::SimulationError;
-use crate::scenario::within;
+use crate::error::check_range;
 
-/// A policy as written down.
+/// A policy as it is written in TOML.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyDoc {
-    /// What its results are listed under, unique in the scenario.
+    /// Its name in the results, 1 to 64 characters, unique in the scenario.
     pub name: String,
-    /// Which policy it is.
+    /// How it allocates traffic.
     pub kind: PolicyKind,
-    /// When an arm gets everything from then on.
+    /// When it ships an arm, which then serves all units.
     #[serde(default)]
     pub ship: ShipRule,
-    /// The settings of Thompson sampling, as an experiment's `policy` has them; what is missing has its default, and
-    /// `tick` is the scenario's. Of growth all count, of the others `tau` and `draws_log2`.
+    /// Settings of Thompson sampling, with the keys of an experiment's `policy`. A missing key has its default; the
+    /// default of `tick` is the tick of the scenario. `growth` uses all settings, the other kinds use `tau` and
+    /// `draws_log2`.
     #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
     pub settings: toml::Table,
-    /// Of `fixed`, all arms' shares, which add up to 1; of `growth`, the footholds of all arms but control.
+    /// For `fixed`: the shares of all arms, which add up to 1. For `growth`: the footholds of all arms except control.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shares: Option<Vec<f64>>,
 }
 
-/// Who ships when.
+/// When a policy ships an arm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ShipRule {
-    /// Nobody does.
+    /// It never ships.
     #[default]
     Never,
-    /// Whatever arm is clearly best, at once: its P(best) and its expected loss are as a policy's defaults ask.
+    /// As soon as an arm is clearly best: its P(best) and its expected loss reach the default limits of the policy.
     ClearlyBest,
-    /// The arm that a person is prompted to ship: when beside that nothing speaks against it (docs/statistics.md). Control,
-    /// if that is to be rolled back to.
+    /// When a person would be prompted to ship: the arm is clearly best and no check advises against it
+    /// (docs/statistics.md). If control is clearly best, it is shipped: a roll back.
     Prompted,
 }
 
-/// Which policy.
+/// How a policy allocates traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PolicyKind {
-    /// The production policy: variations grow by eating control.
+    /// The production policy: variations grow into control.
     Growth,
-    /// All arms have the same share throughout.
+    /// All arms have the same share in the whole run.
     Equal,
-    /// Each arm has a share of its own throughout.
+    /// Each arm has the share given in `shares` in the whole run.
     Fixed,
-    /// Unconstrained Thompson sampling, the reference: every tick all shares are set anew and units move.
+    /// Unconstrained Thompson sampling, the reference: every tick it sets all shares again, and units move freely.
     Thompson,
 }
 
 impl PolicyDoc {
-    /// A policy of this kind with its defaults, named after it.
+    /// A policy of this kind with default settings. Its name is that of the kind.
     #[must_use]
-    pub fn plain(kind: PolicyKind) -> Self {
+    pub fn with_defaults(kind: PolicyKind) -> Self {
         let name = match kind {
             PolicyKind::Growth => "growth",
             PolicyKind::Equal => "equal",
@@ -71,38 +72,41 @@ impl PolicyDoc {
         Self { name: name.to_owned(), kind, ship: ShipRule::Never, settings: toml::Table::new(), shares: None }
     }
 
-    /// Growth, an equal split, and the reference.
+    /// The policies of a scenario that names none: growth, an equal split, and unconstrained Thompson sampling.
     #[must_use]
-    pub fn usual() -> Vec<Self> {
-        [PolicyKind::Growth, PolicyKind::Equal, PolicyKind::Thompson].map(Self::plain).to_vec()
+    pub fn default_policies() -> Vec<Self> {
+        [PolicyKind::Growth, PolicyKind::Equal, PolicyKind::Thompson].map(Self::with_defaults).to_vec()
     }
 }
 
-/// A policy with nothing wrong in it.
+/// A policy whose values have been checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PolicySpec {
-    /// What its results are listed under.
+    /// Its name in the results.
     pub name: String,
-    /// Which policy it is.
+    /// How it allocates traffic.
     pub kind: PolicyKind,
-    /// When an arm gets everything from then on.
+    /// When it ships an arm, which then serves all units.
     pub ship: ShipRule,
-    /// Settings with every default filled in.
+    /// The settings, defaults included.
     pub settings: ThompsonSettings,
-    /// Shares of all arms, or the footholds of the treated ones; see [`PolicyDoc::shares`].
+    /// The shares of all arms, or the footholds of all arms except control; see [`PolicyDoc::shares`].
     pub shares: Option<Vec<f64>>,
-    /// Ticks of the world in one of the policy's.
+    /// Ticks of the scenario per tick of the policy, at least 1.
     pub stride: u32,
 }
 
 impl PolicySpec {
-    /// Checks all policies that are to be compared in a world of so many arms and ticks a day.
-    pub(crate) fn all(docs: &[PolicyDoc], arms: usize, ticks_per_day: u32) -> Result<Vec<Self>, SimulationError> {
+    /// Checks the policies that a scenario with `arms` arms compares.
+    pub(crate) fn check_all(docs: &[PolicyDoc], arms: usize, ticks_per_day: u32) -> Result<Vec<Self>, SimulationError> {
         let specs = docs.iter().enumerate().map(|(i, doc)| Self::new(doc, i, arms, ticks_per_day));
         let policies = specs.collect::<Result<Vec<_>, _>>()?;
         for (i, policy) in policies.iter().enumerate() {
             if policies[..i].iter().any(|other| other.name == policy.name) {
-                return Err(SimulationError::field(format!("policies[{i}].name"), "another policy has this name"));
+                return Err(SimulationError::field(
+                    format!("policies[{i}].name"),
+                    "another policy has this name. Use another name",
+                ));
             }
         }
         Ok(policies)
@@ -114,10 +118,10 @@ impl PolicySpec {
             return Err(SimulationError::field(at("name"), "use 1 to 64 characters"));
         }
         let tick = tick_length(ticks_per_day);
-        let settings = settings(&doc.settings, tick).map_err(|m| SimulationError::field(at("settings"), m))?;
+        let settings = read_settings(&doc.settings, tick).map_err(|m| SimulationError::field(at("settings"), m))?;
         let stride = settings.tick.as_secs() / tick.as_secs();
         if settings.tick.is_zero() || settings.tick != tick * u32::try_from(stride).unwrap_or(u32::MAX) {
-            let message = "a policy's tick is one or several of the world's";
+            let message = "use the tick of the scenario or a multiple of it";
             return Err(SimulationError::field(at("settings.tick"), message));
         }
         let spec = Self {
@@ -135,34 +139,36 @@ impl PolicySpec {
     fn check_shares(&self, field: &str, arms: usize) -> Result<(), SimulationError> {
         let (wanted, total) = match (self.kind, &self.shares) {
             (PolicyKind::Fixed, None) => {
-                return Err(SimulationError::field(field, "give the share of each arm, control first"));
+                return Err(SimulationError::field(field, "give the share of every arm, control first"));
             }
             (_, None) => return Ok(()),
             (PolicyKind::Fixed, Some(_)) => (arms, 1.0),
             (PolicyKind::Growth, Some(shares)) => (arms - 1, shares.iter().sum()),
-            (_, Some(_)) => return Err(SimulationError::field(field, "only fixed and growth have shares")),
+            (_, Some(_)) => {
+                return Err(SimulationError::field(field, "only policies of kind fixed or growth have shares"));
+            }
         };
         let shares = self.shares.as_deref().unwrap_or_default();
         if shares.len() != wanted {
-            return Err(SimulationError::field(field, format!("{} shares, but {wanted} are needed", shares.len())));
+            return Err(SimulationError::field(field, format!("there are {} shares. Give {wanted}", shares.len())));
         }
-        shares.iter().try_for_each(|share| within(field, *share, 0.0, 1.0))?;
+        shares.iter().try_for_each(|share| check_range(field, *share, 0.0, 1.0))?;
         let sum: f64 = shares.iter().sum();
-        within(field, sum, 0.0, 1.0 + 1e-9)?;
+        check_range(field, sum, 0.0, 1.0 + 1e-9)?;
         if (sum - total).abs() > 1e-9 {
-            return Err(SimulationError::field(field, format!("the shares add up to {sum}, not to 1")));
+            return Err(SimulationError::field(field, format!("the shares add up to {sum}. They must add up to 1")));
         }
         Ok(())
     }
 }
 
-/// How long a tick lasts of which so many, at least 1, make a day.
+/// The length of a tick.
 pub(crate) fn tick_length(ticks_per_day: u32) -> Duration {
     Duration::from_secs(86_400 / u64::from(ticks_per_day.max(1)))
 }
 
-/// The production policy's settings: read by its own reader, so that no name and no default is written down twice.
-fn settings(table: &toml::Table, tick: Duration) -> Result<ThompsonSettings, String> {
+/// Reads the settings with the reader of the production policy, so that names and defaults are defined only once.
+fn read_settings(table: &toml::Table, tick: Duration) -> Result<ThompsonSettings, String> {
     let mut table = table.clone();
     if let Some(kind) = table.insert("kind".to_owned(), "thompson".into()) {
         return Err(format!("unknown field `kind` = {kind}"));
@@ -171,6 +177,6 @@ fn settings(table: &toml::Table, tick: Duration) -> Result<ThompsonSettings, Str
     table.entry("tick").or_insert_with(|| seconds.into());
     match table.try_into::<ProductionDoc>().map_err(|error| error.to_string())? {
         ProductionDoc::Thompson(settings) => Ok(settings),
-        ProductionDoc::Manual { .. } => Err("these are no settings of Thompson sampling".to_owned()),
+        ProductionDoc::Manual { .. } => Err("these are not settings of Thompson sampling".to_owned()),
     }
 }

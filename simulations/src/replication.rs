@@ -1,78 +1,87 @@
-//! One replication: the units come once, tick by tick, and live through every policy side by side.
+//! One replication: the units arrive tick by tick, and every policy serves the same units. `driver` has a diagram of
+//! one tick.
 
 use inroad_assignment::{Allocation, Kills, Timestamp};
-use inroad_policy::{Better, EpochTally, GuardrailQuestion, Measure, SrmAlarm, check_sample_ratio, guardrail};
+use inroad_policy::{
+    BetterDirection, EpochTally, GuardrailInput, Measure, SrmAlarm, check_sample_ratio, evaluate_guardrail,
+};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::SimulationError;
-use crate::cells::{Cells, Record};
-use crate::crowd::{Crowd, Mover, Serving};
-use crate::driver::{Driver, Frame};
-use crate::estimates::{self, Observed};
-use crate::judge::{Belief, Judge};
+use crate::driver::{ExperimentSetup, PolicyDriver};
+use crate::estimates::{self, RunData};
 use crate::policies::PolicySpec;
 use crate::results::{ArmAt, RunResult, SampleRatioResult};
 use crate::scenario::Scenario;
+use crate::statistics::Statistics;
+use crate::tallies::{RunTallies, UnitRecord};
+use crate::unit_moves::{ArrivedUnits, MoveCounter, ServedAllocation};
 use crate::visitors::{Visitor, Visitors, outcome, replication_seed};
 use crate::world::World;
 
-/// Lives through one replication under every policy of the scenario, in their order.
+/// Runs one replication under every policy of the scenario. Results are in the order of the policies.
 pub(crate) fn replicate(
     scenario: &Scenario,
     world: &World,
     replication: u32,
 ) -> Result<Vec<RunResult>, SimulationError> {
     let mut visitors = Visitors::new(scenario, world, replication)?;
-    let truths = estimates::truths(scenario);
-    let stage = Stage { scenario, world, truths: &truths };
+    let true_log_lifts = estimates::true_log_lifts(scenario);
+    let context = ReplicationContext { scenario, world, true_log_lifts: &true_log_lifts };
     let seed = replication_seed(scenario.doc().seed ^ POLICY_STREAM, replication);
-    let frame = Frame::from(scenario);
-    let lanes = scenario.policies().iter().map(|spec| {
-        let driver = Driver::new(&frame, spec, visitors.salt(), seed)?;
-        Ok(Lane::new(stage, spec, driver))
+    let setup = ExperimentSetup::from(scenario);
+    let policy_runs = scenario.policies().iter().map(|spec| {
+        let driver = PolicyDriver::new(&setup, spec, visitors.salt(), seed)?;
+        Ok(PolicyRun::new(context, spec, driver))
     });
-    let mut lanes = lanes.collect::<Result<Vec<_>, SimulationError>>()?;
-    let (mut judge, mut crowd, mut batch) = (Judge::new(scenario.measure()), Crowd::new(), Vec::new());
+    let mut policy_runs = policy_runs.collect::<Result<Vec<_>, SimulationError>>()?;
+    let (mut statistics, mut arrived, mut batch) =
+        (Statistics::new(scenario.measure()), ArrivedUnits::new(), Vec::new());
     for tick in 0..world.ticks() {
-        for lane in &mut lanes {
-            lane.begin(&mut judge, &crowd, tick)?;
+        for run in &mut policy_runs {
+            run.begin_tick(&mut statistics, &arrived, tick)?;
         }
-        visitors.come(tick, &mut batch)?;
-        let visits = batch.len() as f64 + scenario.doc().returning * crowd.size() as f64;
-        batch.iter().for_each(|visitor| crowd.join(visitor.point));
-        for lane in &mut lanes {
-            lane.serve(&crowd, tick, visits, &batch);
+        visitors.draw_arrivals(tick, &mut batch)?;
+        let visits = batch.len() as f64 + scenario.doc().returning * arrived.total() as f64;
+        batch.iter().for_each(|visitor| arrived.add(visitor.point));
+        for run in &mut policy_runs {
+            run.serve_units(&arrived, tick, visits, &batch);
         }
     }
-    lanes.into_iter().map(|lane| lane.finish(&mut judge, replication, crowd.size())).collect()
+    policy_runs.into_iter().map(|run| run.finish(&mut statistics, replication, arrived.total())).collect()
 }
 
-/// Sets the policies' draws apart from the world's.
+/// Separates the random draws of the policies from those of the simulated units.
 const POLICY_STREAM: u64 = 0x706f_6c69_6379;
 
-/// What all lanes of a scenario share.
+/// What all runs of a replication share.
 #[derive(Clone, Copy)]
-struct Stage<'a> {
+struct ReplicationContext<'a> {
     scenario: &'a Scenario,
     world: &'a World,
-    truths: &'a [Option<f64>],
+    /// One per variation; none if the lift changes over time.
+    true_log_lifts: &'a [Option<f64>],
 }
 
-/// One policy's run.
-struct Lane<'a> {
-    stage: Stage<'a>,
+/// The run of one policy in one replication.
+struct PolicyRun<'a> {
+    context: ReplicationContext<'a>,
     spec: &'a PolicySpec,
-    driver: Driver,
-    cells: Cells,
-    mover: Mover,
-    /// What was in force before, newest last; as far back as the latest client lags.
+    driver: PolicyDriver,
+    tallies: RunTallies,
+    moves: MoveCounter,
+    /// Earlier boundaries and kills, newest last, as far back as the slowest client has them.
     past: VecDeque<(Arc<Allocation>, Kills)>,
+    /// One per variation: whether the confidence sequence ever excluded its true lift.
     excluded: Vec<bool>,
+    /// Expected outcomes lost up to the end of each tick.
     forgone: Vec<f64>,
+    /// The same up to now.
     lost: f64,
+    /// Expected outcomes of always serving the best arm, up to now.
     possible: f64,
     shares: Vec<Vec<f64>>,
     revisions: u32,
@@ -82,24 +91,25 @@ struct Lane<'a> {
     false_winner: bool,
     prompted: Option<ArmAt>,
     false_prompt: bool,
+    /// One per variation: the largest evidence of harm so far.
     harm: Vec<f64>,
 }
 
-impl<'a> Lane<'a> {
-    fn new(stage: Stage<'a>, spec: &'a PolicySpec, driver: Driver) -> Self {
-        let arms = stage.world.arms();
+impl<'a> PolicyRun<'a> {
+    fn new(context: ReplicationContext<'a>, spec: &'a PolicySpec, driver: PolicyDriver) -> Self {
+        let arms = context.world.arms();
         Self {
-            stage,
+            context,
             spec,
             driver,
-            cells: Cells::new(arms, stage.scenario.window_ticks(), spec.stride, stage.scenario.measure()),
-            mover: Mover::new(),
+            tallies: RunTallies::new(arms, context.scenario.window_ticks(), spec.stride, context.scenario.measure()),
+            moves: MoveCounter::new(),
             past: VecDeque::new(),
             excluded: vec![false; arms - 1],
-            forgone: Vec::with_capacity(stage.world.ticks() as usize),
+            forgone: Vec::with_capacity(context.world.ticks() as usize),
             lost: 0.0,
             possible: 0.0,
-            shares: Vec::with_capacity(stage.world.ticks() as usize),
+            shares: Vec::with_capacity(context.world.ticks() as usize),
             revisions: 0,
             kills: Vec::new(),
             concluded: None,
@@ -111,41 +121,47 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// What happens as a tick begins: outcomes become known, and the policy has its chance.
-    fn begin(&mut self, judge: &mut Judge, crowd: &Crowd, tick: u32) -> Result<(), SimulationError> {
+    /// Begins a tick: outcomes become known, and the policy decides.
+    fn begin_tick(
+        &mut self,
+        statistics: &mut Statistics,
+        arrived: &ArrivedUnits,
+        tick: u32,
+    ) -> Result<(), SimulationError> {
         if self.driver.shipped().is_none() {
-            self.cells.deliver(tick);
-            let before = self.driver.snapshot();
-            self.remember(&before);
-            let change = self.driver.decide(judge, tick, self.cells.epochs())?;
-            if change.flipped {
-                let after = self.driver.serving();
-                self.mover.count(crowd, Serving { allocation: &before.0, kills: before.1 }, after);
-                if self.follows() {
-                    self.cells.drop_moved(tick, |point| after.at(point));
+            self.tallies.add_due_outcomes(tick);
+            let before = self.driver.allocation_and_kills();
+            self.keep_for_stale_clients(&before);
+            let change = self.driver.decide(statistics, tick, self.tallies.epochs())?;
+            if change.serving_changed {
+                let after = self.driver.served_allocation();
+                self.moves.count_change(arrived, ServedAllocation { allocation: &before.0, kills: before.1 }, after);
+                if self.drops_moved_units() {
+                    self.tallies.drop_moved(tick, |point| after.arm_at(point));
                 }
             }
-            self.revisions += u32::from(change.revised);
+            self.revisions += u32::from(change.new_revision);
             self.kills.extend(change.killed.iter().map(|arm| ArmAt { arm: *arm, tick }));
-            self.note_winner(change.winner, tick);
-            self.note_prompt(change.ready, tick);
-            self.look(judge, tick)?;
+            self.record_clearly_best(change.clearly_best, tick);
+            self.record_prompt(change.ready_to_ship, tick);
+            self.check_continuously(statistics, tick)?;
         }
         self.shares.push(self.driver.shares());
         if self.driver.shipped().is_none() {
-            self.cells.open(tick, &self.shares[tick as usize]);
+            self.tallies.open_tick(tick, &self.shares[tick as usize]);
         }
         Ok(())
     }
 
-    /// The data rule is for those who serve by growth. The reference moves so many that little would be left; it counts
-    /// a unit under what it was served first, which is right in these worlds, where that alone decides the outcome.
-    fn follows(&self) -> bool {
+    /// Whether records of moved units are dropped. Unconstrained Thompson sampling moves so many units that few records
+    /// would be left. It counts a unit under the arm served first, which is correct here: in simulations the first arm
+    /// alone determines the outcome.
+    fn drops_moved_units(&self) -> bool {
         self.spec.kind != crate::PolicyKind::Thompson
     }
 
-    fn remember(&mut self, before: &(Arc<Allocation>, Kills)) {
-        if let Some(stale) = self.stage.scenario.doc().stale {
+    fn keep_for_stale_clients(&mut self, before: &(Arc<Allocation>, Kills)) {
+        if let Some(stale) = self.context.scenario.doc().stale {
             self.past.push_back(before.clone());
             if self.past.len() > stale.ticks as usize {
                 self.past.pop_front();
@@ -153,44 +169,44 @@ impl<'a> Lane<'a> {
         }
     }
 
-    fn note_winner(&mut self, winner: Option<usize>, tick: u32) {
-        let Some(arm) = winner else { return };
+    fn record_clearly_best(&mut self, clearly_best: Option<usize>, tick: u32) {
+        let Some(arm) = clearly_best else { return };
         self.concluded = self.concluded.or(Some(ArmAt { arm, tick }));
-        self.false_winner |= !self.stage.world.is_best(arm) || self.stage.world.best_arm().is_none();
+        self.false_winner |= !self.context.world.is_best(arm) || self.context.world.best_arm().is_none();
         if self.driver.shipped().is_some() {
             self.shipped = self.shipped.or(Some(ArmAt { arm, tick }));
         }
     }
 
-    fn note_prompt(&mut self, ready: Option<usize>, tick: u32) {
-        let Some(arm) = ready.filter(|arm| *arm > 0) else { return };
+    fn record_prompt(&mut self, ready_to_ship: Option<usize>, tick: u32) {
+        let Some(arm) = ready_to_ship.filter(|arm| *arm > 0) else { return };
         self.prompted = self.prompted.or(Some(ArmAt { arm, tick }));
-        let rates = self.stage.world.rates(tick);
+        let rates = self.context.world.rates(tick);
         self.false_prompt |= rates[arm] <= rates[0];
     }
 
-    /// The confidence sequence and the guardrails are looked at at every tick.
-    fn look(&mut self, judge: &mut Judge, tick: u32) -> Result<(), SimulationError> {
+    /// Checks the confidence sequence and the guardrails, which must be valid at every tick.
+    fn check_continuously(&mut self, statistics: &mut Statistics, tick: u32) -> Result<(), SimulationError> {
         if tick == 0 || !tick.is_multiple_of(self.spec.stride) {
             return Ok(());
         }
-        let (arms, measure) = (self.stage.world.arms(), self.stage.scenario.measure());
-        for (peak, now) in self.harm.iter_mut().zip(guardrails(arms, measure, self.cells.epochs())?) {
+        let (arms, measure) = (self.context.world.arms(), self.context.scenario.measure());
+        for (peak, now) in self.harm.iter_mut().zip(harm_evidence(arms, measure, self.tallies.epochs())?) {
             *peak = peak.max(now);
         }
-        let Some(posterior) = judge.flat(arms, self.cells.epochs())? else { return Ok(()) };
-        for (i, truth) in self.stage.truths.iter().enumerate() {
-            let interval = estimates::anytime(&posterior, i + 1);
+        let Some(posterior) = statistics.posterior_without_prior(arms, self.tallies.epochs())? else { return Ok(()) };
+        for (i, truth) in self.context.true_log_lifts.iter().enumerate() {
+            let interval = estimates::always_valid_interval(&posterior, i + 1);
             let (Some(interval), Some(truth)) = (interval, truth) else { continue };
-            self.excluded[i] |= !interval.holds(*truth);
+            self.excluded[i] |= !interval.contains(*truth);
         }
         Ok(())
     }
 
-    /// Serves a tick's units and charges the regret of all its visits.
-    fn serve(&mut self, crowd: &Crowd, tick: u32, visits: f64, batch: &[Visitor]) {
-        let rates = self.stage.world.rates(tick);
-        let best = self.stage.world.best_rate(tick);
+    /// Serves the units of a tick, and adds the regret of all visits in it.
+    fn serve_units(&mut self, arrived: &ArrivedUnits, tick: u32, visits: f64, batch: &[Visitor]) {
+        let rates = self.context.world.rates(tick);
+        let best = self.context.world.best_rate(tick);
         let served: f64 = self.shares[tick as usize].iter().zip(rates).map(|(share, rate)| share * rate).sum();
         self.lost += visits * (best - served);
         self.possible += visits * best;
@@ -198,49 +214,56 @@ impl<'a> Lane<'a> {
         if self.driver.shipped().is_some() {
             return;
         }
-        self.mover.meet(crowd, self.driver.serving());
+        self.moves.add_arrivals(arrived, self.driver.served_allocation());
         for visitor in batch {
-            self.admit(tick, visitor);
+            self.serve_unit(tick, visitor);
         }
     }
 
-    fn admit(&mut self, tick: u32, visitor: &Visitor) {
-        let doc = self.stage.scenario.doc();
-        let current = self.driver.serving().at(visitor.point);
-        // A client that flips late knows what was in force then; the oldest there is, before that.
+    fn serve_unit(&mut self, tick: u32, visitor: &Visitor) {
+        let doc = self.context.scenario.doc();
+        let current = self.driver.served_allocation().arm_at(visitor.point);
+        // A stale client serves old boundaries: the oldest that are kept.
         let old = self.past.front().filter(|_| visitor.stale);
-        let arm = old.map_or(current, |(allocation, kills)| Serving { allocation, kills: *kills }.at(visitor.point));
+        let arm = old.map_or(current, |(allocation, kills)| {
+            ServedAllocation { allocation, kills: *kills }.arm_at(visitor.point)
+        });
         if let Some(loss) = doc.loss
             && loss.arm == arm.index()
             && tick >= loss.from_day * doc.ticks_per_day
-            && visitor.luck < loss.probability
+            && visitor.loss_draw < loss.probability
         {
             return;
         }
-        let record = Record {
+        let record = UnitRecord {
             point: visitor.point,
             arm,
-            stable: arm == current,
-            x: outcome(doc.metric, visitor, self.stage.world.rates(tick)[arm.index()]),
+            up_to_date: arm == current,
+            x: outcome(doc.metric, visitor, self.context.world.rates(tick)[arm.index()]),
             y: visitor.denominator,
             delay: visitor.delay,
         };
-        self.cells.admit(tick, &record);
+        self.tallies.add_unit(tick, &record);
     }
 
-    fn finish(mut self, judge: &mut Judge, replication: u32, units: u64) -> Result<RunResult, SimulationError> {
-        let ticks = self.stage.world.ticks();
+    fn finish(
+        mut self,
+        statistics: &mut Statistics,
+        replication: u32,
+        units: u64,
+    ) -> Result<RunResult, SimulationError> {
+        let ticks = self.context.world.ticks();
         if self.driver.shipped().is_none() {
-            self.cells.deliver(ticks);
+            self.tallies.add_due_outcomes(ticks);
         }
-        let belief: Belief = self.driver.belief(judge, ticks, self.cells.epochs())?;
-        let leader = self.driver.shipped().map_or_else(|| belief.leader(), |arm| arm.index());
-        let world = self.stage.world;
+        let best_arm = self.driver.best_arm_estimate(statistics, ticks, self.tallies.epochs())?;
+        let leader = self.driver.shipped().map_or_else(|| best_arm.leader(), |arm| arm.index());
+        let world = self.context.world;
         let live: Vec<bool> = (0..world.arms()).map(|arm| self.kills.iter().all(|kill| kill.arm != arm)).collect();
-        let observed = Observed {
+        let data = RunData {
             arms: world.arms(),
-            epochs: self.cells.epochs(),
-            measure: self.stage.scenario.measure(),
+            epochs: self.tallies.epochs(),
+            measure: self.context.scenario.measure(),
             tau: self.spec.settings.tau,
             live: &live,
         };
@@ -258,10 +281,10 @@ impl<'a> Lane<'a> {
             leader,
             correct: world.best_arm().map(|_| world.is_best(leader)),
             false_winner: self.false_winner,
-            moves: self.mover.finish(),
-            dropped: self.cells.dropped(),
-            estimates: estimates::all(&observed, self.stage.truths, &self.excluded)?,
-            sample_ratio: sample_ratio(&observed, self.spec.settings.tick)?,
+            moves: self.moves.totals(),
+            dropped: self.tallies.dropped(),
+            estimates: estimates::apply_all(&data, self.context.true_log_lifts, &self.excluded)?,
+            sample_ratio: check_sample_ratios(&data, self.spec.settings.tick)?,
             guardrail: self.harm,
             forgone: self.forgone,
             shares: self.shares,
@@ -270,34 +293,41 @@ impl<'a> Lane<'a> {
     }
 }
 
-/// The check in the end, and when it first spoke.
-fn sample_ratio(observed: &Observed<'_>, tick: Duration) -> Result<SampleRatioResult, SimulationError> {
+/// The sample ratio check at the end, and the epoch of its first alarm.
+fn check_sample_ratios(data: &RunData<'_>, tick: Duration) -> Result<SampleRatioResult, SimulationError> {
     let check = |epochs: usize| {
-        let known = &observed.epochs[..epochs];
+        let known = &data.epochs[..epochs];
         let end = known.last().map_or(0, |epoch| epoch.epoch.tick + 1);
-        check_sample_ratio(observed.arms, known, tick, Timestamp::start_of_tick(end, tick))
+        check_sample_ratio(data.arms, known, tick, Timestamp::start_of_tick(end, tick))
     };
-    let last = check(observed.epochs.len())?;
+    let last = check(data.epochs.len())?;
     let alarm = last.alarm != SrmAlarm::Quiet;
-    // The peak never falls, so the first alarm is found by halving.
-    let (mut quiet, mut loud) = (0, observed.epochs.len());
-    while alarm && loud - quiet > 1 {
-        let middle = (quiet + loud) / 2;
-        if check(middle)?.alarm == SrmAlarm::Quiet { quiet = middle } else { loud = middle }
+    // The largest evidence never decreases, so the first alarm is found by binary search.
+    let (mut quiet, mut alarmed) = (0, data.epochs.len());
+    while alarm && alarmed - quiet > 1 {
+        let middle = (quiet + alarmed) / 2;
+        if check(middle)?.alarm == SrmAlarm::Quiet { quiet = middle } else { alarmed = middle }
     }
     Ok(SampleRatioResult {
         p_value: last.p_value,
         evidence: last.evidence,
         alarm,
         frozen: last.alarm == SrmAlarm::Freeze,
-        first_epoch: (alarm && loud > 0).then(|| loud as u32 - 1),
+        first_epoch: (alarm && alarmed > 0).then(|| alarmed as u32 - 1),
     })
 }
 
-/// Evidence of harm to the metric itself, without a margin.
-fn guardrails(arms: usize, measure: Measure, epochs: &[EpochTally]) -> Result<Vec<f64>, SimulationError> {
-    let question =
-        GuardrailQuestion { epochs, measure, better: Better::More, arms, margin: 0.0, guardrails: 1, alpha: 0.05 };
-    let evidence = |arm| Ok(guardrail(&question, arm)?.log_evidence);
+/// For each variation, the evidence (ln M) that it harms the primary metric, with no allowed degradation.
+fn harm_evidence(arms: usize, measure: Measure, epochs: &[EpochTally]) -> Result<Vec<f64>, SimulationError> {
+    let question = GuardrailInput {
+        epochs,
+        measure,
+        better: BetterDirection::Higher,
+        arms,
+        margin: 0.0,
+        guardrails: 1,
+        alpha: 0.05,
+    };
+    let evidence = |arm| Ok(evaluate_guardrail(&question, arm)?.log_evidence);
     (1..arms).map(evidence).collect()
 }

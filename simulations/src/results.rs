@@ -1,101 +1,101 @@
-//! What one run came to. Plain data, to be written as JSON or CSV.
+//! The result of one run: plain data, written as JSON or CSV.
 
 use serde::Serialize;
 
-use crate::crowd::Moves;
+use crate::unit_moves::UnitMoves;
 
-/// One policy in one replication.
+/// The result of one policy in one replication.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunResult {
-    /// The policy's name.
+    /// Name of the policy.
     pub policy: String,
-    /// Which replication, from 0.
+    /// Number of the replication, from 0.
     pub replication: u32,
-    /// Outcomes forgone against always serving the best arm, as a part of those that would have had: 0 to 1. In
-    /// expectation, over all visits.
+    /// Relative regret, 0 to 1: expected outcomes lost compared with always serving the best arm, divided by the
+    /// expected outcomes of the best arm. Over all visits.
     pub regret: f64,
-    /// Outcomes forgone up to the end of each tick, in expectation.
+    /// Expected outcomes lost up to the end of each tick.
     pub forgone: Vec<f64>,
-    /// Outcomes that the best arm would have had over the run, in expectation.
+    /// Expected outcomes of always serving the best arm, over the run.
     pub possible: f64,
-    /// Units that came.
+    /// Number of units that arrived.
     pub units: u64,
-    /// Shares served, each 0 to 1, per tick and arm.
+    /// Shares served, 0 to 1, by tick and arm.
     pub shares: Vec<Vec<f64>>,
-    /// Changes of boundaries.
+    /// Number of changes of the boundaries.
     pub revisions: u32,
-    /// Arms killed.
+    /// Arms killed, and when.
     pub kills: Vec<ArmAt>,
-    /// The arm that was first found clearly best, whatever was done about it.
+    /// The first arm found clearly best, whether or not it was shipped.
     pub concluded: Option<ArmAt>,
-    /// The first variation that a person was prompted to ship: clearly best, after a full week, with estimates that agree
-    /// and a confidence sequence above 0. Under growth, and whoever ships when prompted.
+    /// The first variation that a person was prompted to ship: clearly best, after a full week, with estimates that
+    /// agree and a confidence sequence above 0. Computed for growth and for policies that ship when prompted.
     pub prompted: Option<ArmAt>,
-    /// Whether a variation was ever prompted that is no better than control at that time.
+    /// Whether a prompt was ever for a variation that was not better than control at that time.
     pub false_prompt: bool,
-    /// The arm that was given everything.
+    /// The arm that was shipped, and when.
     pub shipped: Option<ArmAt>,
-    /// The arm that is most likely best in the end, or was shipped.
+    /// The shipped arm, or the arm most likely to be best at the end.
     pub leader: usize,
-    /// Whether that is the best arm at the end; none if all arms are alike.
+    /// Whether the leader is the best arm at the end; none if all arms are equal.
     pub correct: Option<bool>,
-    /// Whether an arm was found clearly best that is not; where all are alike, whether any was.
+    /// Whether an arm was ever found clearly best that is not best at the end. If all arms are equal, any is false.
     pub false_winner: bool,
-    /// Who was moved.
-    pub moves: Moves,
-    /// Records that the data rule dropped.
+    /// Units whose arm changed.
+    pub moves: UnitMoves,
+    /// Unit records dropped because the unit's arm changed within its window.
     pub dropped: u64,
-    /// What each estimator says in the end.
+    /// The estimates of every estimator at the end.
     pub estimates: Vec<NamedEstimates>,
-    /// Whether exposures fell as the shares say.
+    /// The check for a sample ratio mismatch.
     pub sample_ratio: SampleRatioResult,
-    /// For each treated arm, the largest evidence (ln M) at any tick that it does worse than control.
+    /// For each variation, the largest evidence of harm at any tick (ln M): that it does worse than control.
     pub guardrail: Vec<f64>,
 }
 
-/// An arm and when.
+/// An arm and the tick of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ArmAt {
-    /// Which arm.
+    /// The arm; 0 is control.
     pub arm: usize,
-    /// At the beginning of which tick.
+    /// The event was at the beginning of this tick.
     pub tick: u32,
 }
 
-/// One estimator's answers.
+/// The estimates of one estimator.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct NamedEstimates {
-    /// The estimator's name.
+    /// Name of the estimator.
     pub estimator: String,
-    /// One per treated arm; none where it has no answer.
+    /// One per variation; none where the estimator has too little data.
     pub arms: Vec<Option<Estimate>>,
 }
 
-/// A relative lift over control with its 95% interval: 0.1 is ten per cent more.
+/// A relative lift over control with its 95% interval: 0.1 is 10% more.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Estimate {
-    /// The middle.
+    /// The estimated lift.
     pub lift: f64,
-    /// Lower end.
+    /// Lower end of the interval.
     pub low: f64,
-    /// Upper end.
+    /// Upper end of the interval.
     pub high: f64,
-    /// The true lift; none where it changes over time.
+    /// The true lift; none if it changes over time.
     pub truth: Option<f64>,
-    /// Whether the interval holds the truth; of the confidence sequence, whether it did at every look.
+    /// Whether the interval contains the true lift. For the confidence sequence: whether it did at every tick.
     pub covers: Option<bool>,
 }
 
 /// The sample ratio check at the end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct SampleRatioResult {
-    /// χ² p-value over all epochs.
+    /// p-value of the χ² test over all epochs.
     pub p_value: f64,
-    /// Largest evidence of the alarm: from 100 on it speaks.
+    /// Largest evidence of the sequential test. It raises the alarm at 100.
     pub evidence: f64,
-    /// Whether it ever came to an alarm.
+    /// Whether there was ever an alarm.
     pub alarm: bool,
-    /// Whether it ever came to a freeze.
+    /// Whether growth was ever frozen.
     pub frozen: bool,
     /// The first epoch with an alarm.
     pub first_epoch: Option<u32>,

@@ -1,4 +1,4 @@
-//! Replications on all processors, put back in their order.
+//! Runs the replications of a scenario in parallel and returns them in order.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -10,49 +10,52 @@ use crate::replication::replicate;
 use crate::results::RunResult;
 use crate::scenario::Scenario;
 use crate::summary::{Summary, summarise};
-use crate::world::World;
 
-/// How to run, none of which changes what comes out.
+/// Options that do not change the results.
 #[derive(Default, Clone, Copy)]
 pub struct Options<'a> {
-    /// Threads; those of the caller's pool, or one per processor, if none are given.
+    /// Number of threads. If not given: those of the caller's rayon pool, or one per processor.
     pub threads: Option<usize>,
-    /// Told after each replication how many are done, and of how many. Called from several threads.
+    /// Called after each replication with the number done and the total. Called from several threads.
     pub progress: Option<&'a (dyn Fn(u32, u32) + Sync)>,
 }
 
-/// Everything that a scenario came to.
+/// All results of a scenario.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Simulation {
-    /// What was run.
+    /// The scenario that was run.
     pub scenario: Scenario,
-    /// One per policy, in the scenario's order.
+    /// One per policy, in the order of the scenario.
     pub summaries: Vec<Summary>,
-    /// One per replication and policy: policies within replications.
+    /// One per replication and policy, sorted by replication, then in the order of the policies.
     pub runs: Vec<RunResult>,
 }
 
 /// Runs all replications of a scenario under all its policies.
+///
+/// # Errors
+///
+/// The threads could not be started, or a policy or an estimate failed.
 pub fn simulate(scenario: &Scenario, options: Options<'_>) -> Result<Simulation, SimulationError> {
-    let work = || all_replications(scenario, options);
+    let run_all = || run_replications(scenario, options);
     let runs = match options.threads {
-        Some(threads) => rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(work)?,
-        None => work()?,
+        Some(threads) => rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(run_all)?,
+        None => run_all()?,
     };
     let summaries = summarise(scenario, &runs);
     Ok(Simulation { scenario: scenario.clone(), summaries, runs })
 }
 
-fn all_replications(scenario: &Scenario, options: Options<'_>) -> Result<Vec<RunResult>, SimulationError> {
-    let world = World::new(scenario);
+fn run_replications(scenario: &Scenario, options: Options<'_>) -> Result<Vec<RunResult>, SimulationError> {
+    let world = scenario.world();
     let (total, done) = (scenario.doc().replications, AtomicU32::new(0));
-    let one = |replication| {
+    let run_one = |replication| {
         let results = replicate(scenario, &world, replication);
         if let Some(progress) = options.progress {
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
         }
         results
     };
-    let runs: Vec<Vec<RunResult>> = (0..total).into_par_iter().map(one).collect::<Result<_, _>>()?;
+    let runs: Vec<Vec<RunResult>> = (0..total).into_par_iter().map(run_one).collect::<Result<_, _>>()?;
     Ok(runs.into_iter().flatten().collect())
 }

@@ -1,4 +1,4 @@
-//! Replications put together, with the error that comes from there being only so many of them.
+//! Combines the replications of each policy into means with their Monte-Carlo standard errors.
 
 use serde::Serialize;
 
@@ -14,105 +14,106 @@ pub struct Mean {
     pub se: f64,
 }
 
-/// Three quantiles of a number over replications.
+/// Three quantiles of a value over replications.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Quantiles {
-    /// A tenth of the replications is below.
+    /// 10% of the replications are below.
     pub p10: f64,
-    /// Half of them.
+    /// The median.
     pub p50: f64,
-    /// Nine tenths.
+    /// 90% of the replications are below.
     pub p90: f64,
 }
 
-/// One policy over all replications.
+/// The results of one policy over all replications.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
-    /// The policy's name.
+    /// Name of the policy.
     pub policy: String,
-    /// How many replications.
+    /// Number of replications.
     pub replications: u32,
     /// Relative regret, 0 to 1.
     pub regret: Mean,
-    /// Outcomes forgone up to the end of each tick.
+    /// Expected outcomes lost up to the end of each tick.
     pub forgone: Vec<Quantiles>,
-    /// Mean shares served per tick and arm.
+    /// Mean shares served, 0 to 1, by tick and arm.
     pub shares: Vec<Vec<f64>>,
-    /// Changes of boundaries.
+    /// Number of changes of the boundaries per run.
     pub revisions: Mean,
-    /// Kills per run of each arm.
+    /// Probability that each arm is killed.
     pub killed: Vec<Mean>,
-    /// Probability that the leader at the end is the best arm; none if all arms are alike.
+    /// Probability that the leader at the end is the best arm; none if all arms are equal.
     pub correct: Option<Mean>,
-    /// Probability that some arm is found clearly best, rightly or not.
+    /// Probability that any arm is found clearly best, correctly or not.
     pub concluded: Mean,
-    /// Probability that an arm is ever found clearly best that is not.
+    /// Probability that an arm is ever found clearly best that is not the best.
     pub false_winner: Mean,
-    /// Units moved from one variation to another, all replications together: counted over all units.
+    /// Moves of units from one variation to another, summed over all units and replications.
     pub moved_between_variations: u64,
-    /// Part of the units that ever moved from one variation to another, 0 to 1.
+    /// Fraction of units that ever moved from one variation to another, 0 to 1.
     pub moved_between: Mean,
-    /// Part that ever moved from control into a variation.
+    /// Fraction that ever moved from control into a variation.
     pub moved_into: Mean,
-    /// Part that ever moved from a variation back to control.
+    /// Fraction that ever moved from a variation back to control.
     pub moved_back: Mean,
-    /// Part that ever moved at all.
+    /// Fraction that ever moved.
     pub moved_any: Mean,
-    /// Part of the units whose record the data rule dropped.
+    /// Fraction of units whose record was dropped because their arm changed within their window.
     pub dropped: Mean,
-    /// Each estimator, each treated arm.
+    /// One per estimator.
     pub estimators: Vec<EstimatorSummary>,
-    /// Probability that the sample ratio alarm ever speaks.
+    /// Probability that there is ever a sample ratio alarm.
     pub srm_alarm: Mean,
-    /// Probability that it freezes growth.
+    /// Probability that the alarm ever freezes growth.
     pub srm_frozen: Mean,
-    /// Probability that χ² in the end has a p-value below .01.
+    /// Probability that the χ² test at the end has a p-value below 0.01.
     pub srm_chi_squared: Mean,
-    /// Probability per treated arm that a guardrail on this metric kills it at any tick (family-wise error .05).
+    /// Probability for each variation that a guardrail on this metric kills it at any tick (family-wise error rate
+    /// 0.05).
     pub guardrail_kill: Vec<Mean>,
-    /// Probability that it kills any arm that is no worse than control; none if all are.
+    /// Probability that the guardrail kills any arm that is not worse than control; none if all are worse.
     pub guardrail_false: Option<Mean>,
     /// Probability that a person is ever prompted to ship a variation.
     pub prompted: Mean,
-    /// Probability that a person is ever prompted to ship a variation that is no better than control.
+    /// Probability that a person is ever prompted to ship a variation that is not better than control.
     pub false_prompt: Mean,
-    /// Days until a person is prompted to ship a variation, over the runs in which that happens.
+    /// Days until a person is prompted to ship a variation, over the runs with a prompt.
     pub prompted_after_days: Option<Quantiles>,
 }
 
-/// One estimator over all replications.
+/// The results of one estimator over all replications.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EstimatorSummary {
-    /// Its name.
+    /// Name of the estimator.
     pub estimator: String,
-    /// How many intervals it gave of lifts with a truth.
+    /// Number of intervals for lifts that have a constant true value.
     pub intervals: usize,
-    /// Which part of them holds it, each counting once; none without any.
+    /// Fraction of these intervals that contain the true lift, each counted once; none if there are none.
     pub coverage: Option<Mean>,
-    /// Mean error of those lifts, in points of lift: 0.01 is one point of a hundred.
+    /// Mean error of these lifts: 0.01 is one percentage point.
     pub bias: Option<Mean>,
-    /// One per treated arm.
+    /// One per variation.
     pub arms: Vec<ArmEstimates>,
 }
 
-/// One estimator's answers about one arm.
+/// The results of one estimator for one variation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ArmEstimates {
-    /// The true relative lift; none where it changes over time.
+    /// The true relative lift; none if it changes over time.
     pub truth: Option<f64>,
     /// Mean estimate.
     pub lift: Option<Mean>,
     /// Mean error.
     pub bias: Option<Mean>,
-    /// Root of the mean squared error.
+    /// Root mean squared error.
     pub rmse: Option<f64>,
-    /// Coverage of its 95% intervals.
+    /// Coverage of the 95% intervals.
     pub coverage: Option<Mean>,
     /// Mean width of the intervals.
     pub width: Option<Mean>,
 }
 
-/// The mean of some numbers; none of none.
+/// The mean of the values; none if there are no values.
 fn mean(values: impl IntoIterator<Item = f64>) -> Option<Mean> {
     let values: Vec<f64> = values.into_iter().collect();
     let n = values.len() as f64;
@@ -125,9 +126,10 @@ fn mean(values: impl IntoIterator<Item = f64>) -> Option<Mean> {
     Some(Mean { mean, se })
 }
 
-/// The mean of numbers that come in clusters, each number counting once; none of none. Numbers of one cluster go up and
-/// down together: the error is that of a ratio of sums over clusters (Cochran, *Sampling Techniques*, 1977, §6.4).
-fn mean_in_clusters(clusters: impl IntoIterator<Item = Vec<f64>>) -> Option<Mean> {
+/// The mean of values in clusters, each value counted once; none if there are no values. Values of one cluster are
+/// correlated, so the standard error is that of a ratio of sums over clusters (Cochran, *Sampling Techniques*, 1977,
+/// §6.4).
+fn clustered_mean(clusters: impl IntoIterator<Item = Vec<f64>>) -> Option<Mean> {
     let sums = |cluster: Vec<f64>| (cluster.iter().sum::<f64>(), cluster.len() as f64);
     let clusters: Vec<(f64, f64)> = clusters.into_iter().map(sums).filter(|(_, n)| *n > 0.0).collect();
     let n: f64 = clusters.iter().map(|(_, n)| n).sum();
@@ -141,12 +143,12 @@ fn mean_in_clusters(clusters: impl IntoIterator<Item = Vec<f64>>) -> Option<Mean
     Some(Mean { mean, se })
 }
 
-fn chance(yes: bool) -> f64 {
+fn indicator(yes: bool) -> f64 {
     f64::from(u8::from(yes))
 }
 
-fn part(count: u64, of: u64) -> f64 {
-    if of == 0 { 0.0 } else { count as f64 / of as f64 }
+fn fraction(count: u64, total: u64) -> f64 {
+    if total == 0 { 0.0 } else { count as f64 / total as f64 }
 }
 
 /// Quantiles by linear interpolation between order statistics.
@@ -160,52 +162,60 @@ fn quantiles(mut values: Vec<f64>) -> Quantiles {
     Quantiles { p10: at(0.1), p50: at(0.5), p90: at(0.9) }
 }
 
-/// Puts the runs of each policy together, in the scenario's order. A policy without runs has no summary.
+/// Summarises the runs of each policy, in the order of the scenario. A policy without runs has no summary.
 #[must_use]
 pub fn summarise(scenario: &Scenario, runs: &[RunResult]) -> Vec<Summary> {
-    let of = |name: &str| runs.iter().filter(|run| run.policy == name).collect::<Vec<_>>();
-    scenario.policies().iter().filter_map(|policy| one(scenario, &policy.name, &of(&policy.name))).collect()
+    let runs_of = |name: &str| runs.iter().filter(|run| run.policy == name).collect::<Vec<_>>();
+    scenario
+        .policies()
+        .iter()
+        .filter_map(|policy| summarise_policy(scenario, &policy.name, &runs_of(&policy.name)))
+        .collect()
 }
 
-fn one(scenario: &Scenario, policy: &str, runs: &[&RunResult]) -> Option<Summary> {
+fn summarise_policy(scenario: &Scenario, policy: &str, runs: &[&RunResult]) -> Option<Summary> {
     let first = runs.first()?;
     let arms = first.shares.first().map_or(0, Vec::len);
     let ticks = first.forgone.len();
-    let over = |number: &dyn Fn(&RunResult) -> f64| mean(runs.iter().map(|run| number(run)));
-    let followed = |run: &RunResult, moved: u64| part(moved, run.moves.followed);
-    let killed = |arm: usize| over(&|run| chance(run.kills.iter().any(|kill| kill.arm == arm)));
-    let kills = |run: &RunResult, i: usize| run.guardrail[i] >= ((arms - 1) as f64 / 0.05).ln();
-    let guarded = |i: usize| over(&|run| chance(kills(run, i)));
+    let mean_over_runs = |value: &dyn Fn(&RunResult) -> f64| mean(runs.iter().map(|run| value(run)));
+    let sampled = |run: &RunResult, moved: u64| fraction(moved, run.moves.followed);
+    let killed = |arm: usize| mean_over_runs(&|run| indicator(run.kills.iter().any(|kill| kill.arm == arm)));
+    let guardrail_kills = |run: &RunResult, i: usize| run.guardrail[i] >= ((arms - 1) as f64 / 0.05).ln();
+    let guardrail_kill = |i: usize| mean_over_runs(&|run| indicator(guardrail_kills(run, i)));
     let harmless: Vec<usize> =
         (0..arms - 1).filter(|i| scenario.doc().arms[i + 1].lift >= scenario.doc().arms[0].lift).collect();
-    let killed_harmless = |run: &RunResult| harmless.iter().any(|i| kills(run, *i));
+    let killed_harmless = |run: &RunResult| harmless.iter().any(|i| guardrail_kills(run, *i));
     let per_day = f64::from(scenario.doc().ticks_per_day);
     let days: Vec<f64> = runs.iter().filter_map(|run| Some(f64::from(run.prompted?.tick) / per_day)).collect();
     Some(Summary {
         policy: policy.to_owned(),
         replications: runs.len() as u32,
-        regret: over(&|run| run.regret)?,
+        regret: mean_over_runs(&|run| run.regret)?,
         forgone: (0..ticks).map(|t| quantiles(runs.iter().map(|run| run.forgone[t]).collect())).collect(),
         shares: (0..ticks).map(|tick| mean_shares(runs, tick, arms)).collect(),
-        revisions: over(&|run| f64::from(run.revisions))?,
+        revisions: mean_over_runs(&|run| f64::from(run.revisions))?,
         killed: (0..arms).filter_map(killed).collect(),
-        correct: mean(runs.iter().filter_map(|run| run.correct).map(chance)),
-        concluded: over(&|run| chance(run.concluded.is_some()))?,
-        false_winner: over(&|run| chance(run.false_winner))?,
+        correct: mean(runs.iter().filter_map(|run| run.correct).map(indicator)),
+        concluded: mean_over_runs(&|run| indicator(run.concluded.is_some()))?,
+        false_winner: mean_over_runs(&|run| indicator(run.false_winner))?,
         moved_between_variations: runs.iter().map(|run| run.moves.between_variations).sum(),
-        moved_between: over(&|run| followed(run, run.moves.followed_between))?,
-        moved_into: over(&|run| followed(run, run.moves.followed_into))?,
-        moved_back: over(&|run| followed(run, run.moves.followed_back))?,
-        moved_any: over(&|run| followed(run, run.moves.followed_any))?,
-        dropped: over(&|run| part(run.dropped, run.units))?,
-        estimators: (0..first.estimates.len()).map(|i| estimator(runs, i, arms)).collect(),
-        srm_alarm: over(&|run| chance(run.sample_ratio.alarm))?,
-        srm_frozen: over(&|run| chance(run.sample_ratio.frozen))?,
-        srm_chi_squared: over(&|run| chance(run.sample_ratio.p_value < 0.01))?,
-        guardrail_kill: (0..arms.saturating_sub(1)).filter_map(guarded).collect(),
-        guardrail_false: if harmless.is_empty() { None } else { over(&|run| chance(killed_harmless(run))) },
-        prompted: over(&|run| chance(run.prompted.is_some()))?,
-        false_prompt: over(&|run| chance(run.false_prompt))?,
+        moved_between: mean_over_runs(&|run| sampled(run, run.moves.followed_between))?,
+        moved_into: mean_over_runs(&|run| sampled(run, run.moves.followed_into))?,
+        moved_back: mean_over_runs(&|run| sampled(run, run.moves.followed_back))?,
+        moved_any: mean_over_runs(&|run| sampled(run, run.moves.followed_any))?,
+        dropped: mean_over_runs(&|run| fraction(run.dropped, run.units))?,
+        estimators: (0..first.estimates.len()).map(|i| summarise_estimator(runs, i, arms)).collect(),
+        srm_alarm: mean_over_runs(&|run| indicator(run.sample_ratio.alarm))?,
+        srm_frozen: mean_over_runs(&|run| indicator(run.sample_ratio.frozen))?,
+        srm_chi_squared: mean_over_runs(&|run| indicator(run.sample_ratio.p_value < 0.01))?,
+        guardrail_kill: (0..arms.saturating_sub(1)).filter_map(guardrail_kill).collect(),
+        guardrail_false: if harmless.is_empty() {
+            None
+        } else {
+            mean_over_runs(&|run| indicator(killed_harmless(run)))
+        },
+        prompted: mean_over_runs(&|run| indicator(run.prompted.is_some()))?,
+        false_prompt: mean_over_runs(&|run| indicator(run.false_prompt))?,
         prompted_after_days: (!days.is_empty()).then(|| quantiles(days)),
     })
 }
@@ -215,31 +225,31 @@ fn mean_shares(runs: &[&RunResult], tick: usize, arms: usize) -> Vec<f64> {
     (0..arms).map(|arm| sum(arm) / runs.len() as f64).collect()
 }
 
-fn estimator(runs: &[&RunResult], index: usize, arms: usize) -> EstimatorSummary {
+fn summarise_estimator(runs: &[&RunResult], index: usize, arms: usize) -> EstimatorSummary {
     let name = runs.first().map(|run| run.estimates[index].estimator.clone()).unwrap_or_default();
-    let answers = |arm: usize| runs.iter().filter_map(move |run| run.estimates[index].arms[arm]);
-    // Arms share a replication. An interval counts once all the same, however many others its replication has: a mean over
-    // replications would give one that has few survivors the weight of one that has many.
-    let told = |number: &dyn Fn(&crate::results::Estimate) -> Option<f64>| {
-        let of_run = |run: &&RunResult| run.estimates[index].arms.iter().flatten().filter_map(number).collect();
-        mean_in_clusters(runs.iter().map(of_run))
+    let estimates = |arm: usize| runs.iter().filter_map(move |run| run.estimates[index].arms[arm]);
+    // Every interval counts once, however many others its replication has. A mean over replications would give too much
+    // weight to intervals of replications in which few arms are left.
+    let over_all_arms = |value: &dyn Fn(&crate::results::Estimate) -> Option<f64>| {
+        let of_run = |run: &&RunResult| run.estimates[index].arms.iter().flatten().filter_map(value).collect();
+        clustered_mean(runs.iter().map(of_run))
     };
     let arm = |arm: usize| {
-        let errors = || answers(arm).filter_map(|estimate| Some(estimate.lift - estimate.truth?));
+        let errors = || estimates(arm).filter_map(|estimate| Some(estimate.lift - estimate.truth?));
         ArmEstimates {
-            truth: answers(arm).find_map(|estimate| estimate.truth),
-            lift: mean(answers(arm).map(|estimate| estimate.lift)),
+            truth: estimates(arm).find_map(|estimate| estimate.truth),
+            lift: mean(estimates(arm).map(|estimate| estimate.lift)),
             bias: mean(errors()),
             rmse: mean(errors().map(|error| error * error)).map(|mean| mean.mean.sqrt()),
-            coverage: mean(answers(arm).filter_map(|estimate| estimate.covers).map(chance)),
-            width: mean(answers(arm).map(|estimate| estimate.high - estimate.low)),
+            coverage: mean(estimates(arm).filter_map(|estimate| estimate.covers).map(indicator)),
+            width: mean(estimates(arm).map(|estimate| estimate.high - estimate.low)),
         }
     };
     EstimatorSummary {
         estimator: name,
-        intervals: (0..arms.saturating_sub(1)).flat_map(answers).filter(|e| e.covers.is_some()).count(),
-        coverage: told(&|estimate| estimate.covers.map(chance)),
-        bias: told(&|estimate| Some(estimate.lift - estimate.truth?)),
+        intervals: (0..arms.saturating_sub(1)).flat_map(estimates).filter(|e| e.covers.is_some()).count(),
+        coverage: over_all_arms(&|estimate| estimate.covers.map(indicator)),
+        bias: over_all_arms(&|estimate| Some(estimate.lift - estimate.truth?)),
         arms: (0..arms.saturating_sub(1)).map(arm).collect(),
     }
 }
@@ -250,15 +260,15 @@ mod tests {
 
     #[test]
     #[allow(clippy::unwrap_used, reason = "a test may panic")]
-    fn in_clusters_every_number_counts_once_and_the_error_is_that_of_the_clusters() {
-        let found = mean_in_clusters([vec![1.0; 3], vec![0.0], Vec::new()]).unwrap();
+    fn clustered_mean_counts_each_value_once_and_has_the_error_of_clusters() {
+        let found = clustered_mean([vec![1.0; 3], vec![0.0], Vec::new()]).unwrap();
         assert!((found.mean - 0.75).abs() < 1e-12);
-        // Sums differ from three quarters of 3 and of 1 by 0.75 either way: √(2/(2 − 1)·2·0.75²) over four numbers.
+        // The sums differ from 0.75·3 and 0.75·1 by ±0.75: the error is √(2/(2 − 1)·2·0.75²) over four values.
         assert!((found.se - 1.5 / 4.0).abs() < 1e-12);
-        // Clusters of one are plain numbers.
+        // With clusters of one value each, it is the plain mean.
         let numbers = [1.0, 0.0, 0.5, 0.25];
-        assert_eq!(mean_in_clusters(numbers.map(|x| vec![x])).unwrap().mean, mean(numbers).unwrap().mean);
-        assert!((mean_in_clusters(numbers.map(|x| vec![x])).unwrap().se - mean(numbers).unwrap().se).abs() < 1e-12);
-        assert!(mean_in_clusters([Vec::new()]).is_none());
+        assert_eq!(clustered_mean(numbers.map(|x| vec![x])).unwrap().mean, mean(numbers).unwrap().mean);
+        assert!((clustered_mean(numbers.map(|x| vec![x])).unwrap().se - mean(numbers).unwrap().se).abs() < 1e-12);
+        assert!(clustered_mean([Vec::new()]).is_none());
     }
 }

@@ -1,79 +1,82 @@
-//! What a scenario's world expects at each tick: every arm's rate, and how many units come. Random numbers are
-//! `visitors`' business.
+//! The true state of the simulated world at each tick: the rate of every arm, and the expected number of new units.
+//! Policies do not see it. Nothing here is random: `visitors` draws the units and their outcomes.
 
 use std::f64::consts::TAU;
 
 use crate::SimulationError;
-use crate::scenario::{ArmSpec, MetricSpec, Scenario, ScenarioDoc};
+use crate::scenario_doc::{ArmSpec, MetricSpec, ScenarioDoc};
 
-/// Expectations, tick by tick.
+/// True rates and expected arrivals, tick by tick.
 #[derive(Debug, Clone, PartialEq)]
 pub struct World {
     arms: usize,
+    /// By tick, then by arm.
     rates: Vec<f64>,
+    /// By tick.
     arrivals: Vec<f64>,
-    /// Whether rates are probabilities.
+    /// Whether rates are probabilities, at most 1.
     probabilities: bool,
     heterogeneity: f64,
 }
 
 impl World {
-    /// Works a scenario's world out.
-    #[must_use]
-    pub fn new(scenario: &Scenario) -> Self {
-        let doc = scenario.doc();
-        let ticks = scenario.ticks();
+    /// Computes the world of a scenario. The caller has checked the numbers of `doc`.
+    pub(crate) fn new(doc: &ScenarioDoc) -> Self {
+        let ticks = doc.days * doc.ticks_per_day;
         let day = |tick: u32| f64::from(tick) / f64::from(doc.ticks_per_day);
-        let of = |tick| doc.arms.iter().map(move |arm| rate(doc, arm, day(tick)));
+        let rates_at = |tick| doc.arms.iter().map(move |arm| rate(doc, arm, day(tick)));
         Self {
             arms: doc.arms.len(),
-            rates: (0..ticks).flat_map(of).collect(),
+            rates: (0..ticks).flat_map(rates_at).collect(),
             arrivals: (0..ticks).map(|tick| arrivals(doc, day(tick))).collect(),
             probabilities: matches!(doc.metric, MetricSpec::Conversion | MetricSpec::Mean { .. }),
             heterogeneity: doc.heterogeneity,
         }
     }
 
+    /// Checks that rates which are probabilities stay at most 1, for every unit.
     pub(crate) fn check(&self) -> Result<(), SimulationError> {
         let highest = self.highest();
         if self.probabilities && highest > 1.0 {
-            let message = format!("with all cycles, the trend and the lifts a rate comes to {highest:.3}, above 1");
+            let message =
+                format!("the highest rate, with cycles, trend and lifts, is {highest:.3}, above 1. Use a smaller base");
             return Err(SimulationError::field("base", message));
         }
         let cv = self.heterogeneity;
         if self.probabilities && cv > 0.0 && cv * cv >= (1.0 - highest) / highest {
-            let message = format!("no propensity of mean {highest:.3} and at most 1 varies so much: choose less");
+            let message =
+                format!("propensities with mean {highest:.3} and maximum 1 cannot vary so much. Use a smaller value");
             return Err(SimulationError::field("heterogeneity", message));
         }
         Ok(())
     }
 
-    /// How many arms there are, control included.
+    /// Number of arms, control included.
     #[must_use]
     pub fn arms(&self) -> usize {
         self.arms
     }
 
-    /// How many ticks there are.
+    /// Number of ticks.
     #[must_use]
     pub fn ticks(&self) -> u32 {
         self.arrivals.len() as u32
     }
 
-    /// Every arm's rate at a tick: conversions per visit, events per unit, or numerator per denominator.
+    /// The true rate of every arm at a tick: conversions per visit, events per unit, or numerator per denominator.
     #[must_use]
     pub fn rates(&self, tick: u32) -> &[f64] {
         let start = tick as usize * self.arms;
         &self.rates[start..start + self.arms]
     }
 
-    /// The best arm's rate at a tick.
+    /// The rate of the best arm at a tick.
     #[must_use]
     pub fn best_rate(&self, tick: u32) -> f64 {
         self.rates(tick).iter().fold(0.0, |best, rate| rate.max(best))
     }
 
-    /// How many new units a tick expects.
+    /// The expected number of new units in a tick.
     #[must_use]
     pub fn arrivals(&self, tick: u32) -> f64 {
         self.arrivals[tick as usize]
@@ -85,7 +88,7 @@ impl World {
         self.rates.iter().fold(0.0, |best, rate| rate.max(best))
     }
 
-    /// The arm that is best at the end, the first of equals; none if all are alike.
+    /// The arm with the highest rate at the last tick, the first of equals; none if all arms are equal.
     #[must_use]
     pub fn best_arm(&self) -> Option<usize> {
         let last = self.rates(self.ticks().saturating_sub(1));
@@ -93,7 +96,7 @@ impl World {
         last.iter().any(|rate| *rate != last[best]).then_some(best)
     }
 
-    /// Whether no arm is better than this one at the end.
+    /// Whether no arm has a higher rate at the last tick than this one.
     #[must_use]
     pub fn is_best(&self, arm: usize) -> bool {
         let last = self.rates(self.ticks().saturating_sub(1));
@@ -101,18 +104,20 @@ impl World {
     }
 }
 
+/// The true rate of an arm at a day.
 fn rate(doc: &ScenarioDoc, arm: &ArmSpec, day: f64) -> f64 {
     let cycles = (1.0 + doc.diurnal * (TAU * day).sin()) * (1.0 + doc.weekly * (TAU * day / 7.0).sin());
     let drift = 1.0 + doc.trend * day / f64::from(doc.days);
-    doc.base * cycles * drift * (1.0 + lift(arm, day))
+    doc.base * cycles * drift * (1.0 + lift_on_day(arm, day))
 }
 
-/// An arm's relative lift at a day.
+/// The true relative lift of an arm at a day, which may be a fraction.
 #[must_use]
-pub fn lift(arm: &ArmSpec, day: f64) -> f64 {
+pub fn lift_on_day(arm: &ArmSpec, day: f64) -> f64 {
     arm.novelty.map_or(arm.lift, |n| n.to + (arm.lift - n.to) * 0.5_f64.powf(day / n.half_life_days))
 }
 
+/// The expected number of new units in the tick that begins at a day.
 fn arrivals(doc: &ScenarioDoc, day: f64) -> f64 {
     doc.per_day / f64::from(doc.ticks_per_day) * (1.0 + 0.5 * doc.diurnal * (TAU * day).sin())
 }

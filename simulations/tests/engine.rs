@@ -1,15 +1,15 @@
-//! What the simulator promises: the same numbers on any number of threads, no unit moved between variations by growth,
-//! regret as the closed form has it, and faults that are found.
+//! Tests of whole simulations: results do not depend on threads, growth moves no unit between variations, regret equals
+//! its closed form, and lost exposures raise the alarm.
 
-#![allow(clippy::expect_used, reason = "a test tells what it found by panicking")]
+#![allow(clippy::expect_used, reason = "a test reports by panicking")]
 
 use inroad_simulations::{
     Options, PolicyDoc, PolicyKind, RunResult, Scenario, ScenarioDoc, ShipRule, Simulation, Summary, builtin, export,
     simulate,
 };
 
-/// A scenario that comes with the crate, with a part of its traffic.
-fn small(name: &str, replications: u32, traffic: f64) -> Scenario {
+/// A built-in scenario with a fraction of its traffic.
+fn reduced(name: &str, replications: u32, traffic: f64) -> Scenario {
     let doc = ScenarioDoc::from(builtin::scenario(name).expect(name));
     let per_day = doc.per_day * traffic;
     Scenario::try_from(ScenarioDoc { replications, per_day, ..doc }).expect(name)
@@ -19,21 +19,21 @@ fn run(scenario: &Scenario) -> Simulation {
     simulate(scenario, Options::default()).expect("a simulation")
 }
 
-fn of<'a>(simulation: &'a Simulation, policy: &str) -> &'a Summary {
+fn summary_of<'a>(simulation: &'a Simulation, policy: &str) -> &'a Summary {
     simulation.summaries.iter().find(|summary| summary.policy == policy).expect("a summary")
 }
 
 #[test]
-fn one_thread_and_two_give_the_same_digits() {
+fn results_do_not_depend_on_the_number_of_threads() {
     for name in ["s2", "stale"] {
-        let scenario = small(name, 5, 0.2);
-        let on = |threads| {
+        let scenario = reduced(name, 5, 0.2);
+        let run_on = |threads| {
             let simulation = simulate(&scenario, Options { threads: Some(threads), progress: None });
             serde_json::to_string(&simulation.expect("a simulation")).expect("JSON")
         };
-        assert_eq!(on(1), on(2));
+        assert_eq!(run_on(1), run_on(2));
         let other = Scenario::try_from(ScenarioDoc { seed: 2, ..scenario.doc().clone() }).expect("another seed");
-        assert_ne!(on(1), serde_json::to_string(&run(&other)).expect("JSON"));
+        assert_ne!(run_on(1), serde_json::to_string(&run(&other)).expect("JSON"));
     }
 }
 
@@ -41,14 +41,14 @@ fn one_thread_and_two_give_the_same_digits() {
 fn growth_moves_no_unit_between_variations_in_any_scenario() {
     let mut grown = 0;
     for name in builtin::names() {
-        let simulation = run(&small(name, 2, 0.3));
+        let simulation = run(&reduced(name, 2, 0.3));
         let runs = |policy: &str| simulation.runs.iter().filter(move |run| run.policy == policy).collect::<Vec<_>>();
         for run in runs("growth") {
             assert_eq!((run.moves.between_variations, run.moves.followed_between), (0, 0), "{name}");
             variations_never_shrink(run, name);
             grown += run.revisions;
         }
-        // That the count can be other than 0 is shown by the policy that moves people.
+        // Unconstrained Thompson sampling shows that the count can be above 0.
         assert!(runs("thompson").iter().all(|run| run.moves.between_variations > 0) || name == "s1", "{name}");
         assert!(runs("equal").iter().all(|run| run.moves.followed_any == 0), "{name}");
     }
@@ -66,33 +66,33 @@ fn variations_never_shrink(run: &RunResult, name: &str) {
 }
 
 #[test]
-fn whoever_is_followed_moves_as_all_do() {
-    let simulation = run(&small("s4", 4, 1.0));
+fn followed_units_move_as_often_as_all_units() {
+    let simulation = run(&reduced("s4", 4, 1.0));
     for run in simulation.runs.iter().filter(|run| run.policy == "growth") {
-        let part = |count: u64, of: u64| count as f64 / of as f64;
+        let fraction = |count: u64, total: u64| count as f64 / total as f64;
         let (moves, units) = (run.moves, run.units);
-        // Under growth a unit goes into a variation once and back once, so that all can be told from the sample.
-        let (all, followed) = (part(moves.into_variations, units), part(moves.followed_into, moves.followed));
+        // Under growth a unit moves into a variation at most once and back at most once, so moves equal moved units.
+        let (all, followed) = (fraction(moves.into_variations, units), fraction(moves.followed_into, moves.followed));
         assert!((all - followed).abs() < 0.02, "into: {all} of all, {followed} of the sample");
-        let (all, followed) = (part(moves.back_to_control, units), part(moves.followed_back, moves.followed));
+        let (all, followed) = (fraction(moves.back_to_control, units), fraction(moves.followed_back, moves.followed));
         assert!(moves.back_to_control > 0 && (all - followed).abs() < 0.02, "back: {all}, {followed}");
     }
 }
 
 #[test]
-fn an_equal_split_costs_what_the_closed_form_says() {
-    // With lifts that do not change, cycles and arrivals cancel: (best − mean)/best.
+fn regret_of_an_equal_split_equals_its_closed_form() {
+    // With constant lifts, cycles and arrivals cancel: regret is (best − mean)/best.
     for (name, expected) in [("s1", 0.05 / 1.10), ("s3", 0.32 / 1.30), ("s4", 0.13), ("s8", 0.08 / 1.08)] {
-        let simulation = run(&small(name, 2, 0.05));
-        let regret = of(&simulation, "equal").regret;
+        let simulation = run(&reduced(name, 2, 0.05));
+        let regret = summary_of(&simulation, "equal").regret;
         assert!((regret.mean - expected).abs() < 1e-12 && regret.se < 1e-12, "{name}: {regret:?}");
     }
 }
 
 #[test]
-fn growth_costs_less_than_an_equal_split_and_finds_the_winner() {
-    let simulation = run(&small("s8", 12, 1.0));
-    let (growth, equal) = (of(&simulation, "growth"), of(&simulation, "equal"));
+fn growth_has_less_regret_than_an_equal_split_and_finds_the_best_arm() {
+    let simulation = run(&reduced("s8", 12, 1.0));
+    let (growth, equal) = (summary_of(&simulation, "growth"), summary_of(&simulation, "equal"));
     assert!(growth.regret.mean + 4.0 * growth.regret.se < equal.regret.mean);
     assert!(growth.correct.expect("a best arm").mean > 0.9);
     let e3 = growth.estimators.iter().find(|estimator| estimator.estimator == "e3").expect("e3");
@@ -100,10 +100,10 @@ fn growth_costs_less_than_an_equal_split_and_finds_the_winner() {
 }
 
 #[test]
-fn a_shipped_arm_gets_everything_from_then_on() {
-    for (rule, part) in [(ShipRule::ClearlyBest, 0.5), (ShipRule::Prompted, 1.0)] {
-        let ship = PolicyDoc { name: "ship".to_owned(), ship: rule, ..PolicyDoc::plain(PolicyKind::Equal) };
-        let scenario = small("s3", 4, part).with_policies(vec![ship]).expect("policies");
+fn shipped_arm_serves_all_units_from_then_on() {
+    for (rule, traffic) in [(ShipRule::ClearlyBest, 0.5), (ShipRule::Prompted, 1.0)] {
+        let ship = PolicyDoc { name: "ship".to_owned(), ship: rule, ..PolicyDoc::with_defaults(PolicyKind::Equal) };
+        let scenario = reduced("s3", 4, traffic).with_policies(vec![ship]).expect("policies");
         let week = 7 * scenario.doc().ticks_per_day;
         let simulation = run(&scenario);
         assert!(simulation.runs.iter().any(|run| run.shipped.is_some_and(|at| at.arm == 1)), "{rule:?}");
@@ -114,47 +114,47 @@ fn a_shipped_arm_gets_everything_from_then_on() {
                 _ => assert_eq!(concluded, shipped),
             }
             for (tick, shares) in run.shares.iter().enumerate() {
-                let all = shares[shipped.arm] == 1.0;
-                assert_eq!(all, tick >= shipped.tick as usize);
+                let serves_all = shares[shipped.arm] == 1.0;
+                assert_eq!(serves_all, tick >= shipped.tick as usize);
             }
         }
     }
 }
 
 #[test]
-fn lost_exposures_raise_the_alarm_and_nothing_else_does() {
-    let lossy = of(&run(&small("srm", 8, 1.0)), "equal").clone();
-    assert!(lossy.srm_chi_squared.mean > 0.5 && lossy.srm_alarm.mean > 0.2, "{lossy:?}");
-    let doc = ScenarioDoc { loss: None, ..ScenarioDoc::from(small("srm", 8, 1.0)) };
-    let whole = run(&Scenario::try_from(doc).expect("no loss"));
-    for summary in &whole.summaries {
+fn only_lost_exposures_raise_the_sample_ratio_alarm() {
+    let with_loss = summary_of(&run(&reduced("srm", 8, 1.0)), "equal").clone();
+    assert!(with_loss.srm_chi_squared.mean > 0.5 && with_loss.srm_alarm.mean > 0.2, "{with_loss:?}");
+    let doc = ScenarioDoc { loss: None, ..ScenarioDoc::from(reduced("srm", 8, 1.0)) };
+    let without_loss = run(&Scenario::try_from(doc).expect("no loss"));
+    for summary in &without_loss.summaries {
         assert!(summary.srm_chi_squared.mean < 0.3 && summary.srm_alarm.mean < 0.2, "{}", summary.policy);
     }
 }
 
 #[test]
-fn every_line_of_the_tables_has_every_column() {
-    let simulation = run(&small("s1", 2, 0.1));
+fn every_row_of_the_tables_has_every_column() {
+    let simulation = run(&reduced("s1", 2, 0.1));
     let estimators = simulation.summaries[0].estimators.len();
     let simulations = [simulation];
     let tables = [export::runs(&simulations), export::summaries(&simulations), export::course(&simulations)];
     // 2 × 3 runs; 3 policies × the estimators × 1 arm; 3 policies × 112 ticks × 2 arms.
-    for (table, lines) in tables.iter().zip([6, 3 * estimators, 3 * 112 * 2]) {
+    for (table, rows) in tables.iter().zip([6, 3 * estimators, 3 * 112 * 2]) {
         let mut text = Vec::new();
         table.write_csv(&mut text).expect("CSV");
         let text = String::from_utf8(text).expect("UTF-8");
         let columns: Vec<usize> = text.lines().map(|line| line.split(',').count()).collect();
-        assert!(columns.len() == lines + 1 && columns.iter().all(|count| *count == columns[0]), "{text}");
-        assert_eq!(table.len(), lines);
+        assert!(columns.len() == rows + 1 && columns.iter().all(|count| *count == columns[0]), "{text}");
+        assert_eq!(table.len(), rows);
     }
 }
 
 #[test]
-fn progress_is_told_after_each_replication() {
-    let told = std::sync::Mutex::new(Vec::new());
-    let progress = |done, total| told.lock().expect("no panic").push((done, total));
-    simulate(&small("s1", 6, 0.05), Options { threads: Some(2), progress: Some(&progress) }).expect("a simulation");
-    let mut told = told.into_inner().expect("no panic");
-    told.sort_unstable();
-    assert_eq!(told, (1..=6).map(|done| (done, 6)).collect::<Vec<_>>());
+fn progress_is_reported_after_each_replication() {
+    let calls = std::sync::Mutex::new(Vec::new());
+    let progress = |done, total| calls.lock().expect("no panic").push((done, total));
+    simulate(&reduced("s1", 6, 0.05), Options { threads: Some(2), progress: Some(&progress) }).expect("a simulation");
+    let mut calls = calls.into_inner().expect("no panic");
+    calls.sort_unstable();
+    assert_eq!(calls, (1..=6).map(|done| (done, 6)).collect::<Vec<_>>());
 }

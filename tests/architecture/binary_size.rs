@@ -9,7 +9,7 @@ const MAX_DEV_BYTES: u64 = 0;
 
 #[test]
 fn binary_does_not_grow() {
-    let path = binary::inroad();
+    let path = binary::inroad_binary();
     let profile = path.parent().and_then(|folder| folder.file_name()).expect("target/<profile>");
     if profile != "debug" {
         return;

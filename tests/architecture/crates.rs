@@ -34,7 +34,11 @@ const MAX_CRATES: usize = 240;
 fn metadata() -> Metadata {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let options = ["--filter-platform".to_owned(), target];
-    MetadataCommand::new().manifest_path(root().join("Cargo.toml")).other_options(options).exec().expect("cargo metadata")
+    MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .other_options(options)
+        .exec()
+        .expect("cargo metadata")
 }
 
 /// The crates that `package` is built from, itself included, along dependencies of the given kinds.
@@ -95,5 +99,8 @@ fn pure_crates_name_no_clock_and_no_file() {
 fn number_of_crates_does_not_grow() {
     let metadata = metadata();
     let crates = built_from(&metadata, "inroad-cli", &[DependencyKind::Normal, DependencyKind::Build]).len();
-    assert!(crates <= MAX_CRATES, "inroad-cli is built from {crates} crates, more than {MAX_CRATES}: use fewer or justify them");
+    assert!(
+        crates <= MAX_CRATES,
+        "inroad-cli is built from {crates} crates, more than {MAX_CRATES}: use fewer or justify them"
+    );
 }

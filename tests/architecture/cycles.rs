@@ -30,7 +30,8 @@ struct Crate {
 
 fn is_test(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
-        attribute.path().is_ident("cfg") && matches!(&attribute.meta, syn::Meta::List(list) if list.tokens.to_string().contains("test"))
+        attribute.path().is_ident("cfg")
+            && matches!(&attribute.meta, syn::Meta::List(list) if list.tokens.to_string().contains("test"))
     })
 }
 
@@ -227,7 +228,9 @@ impl Crate {
             for glob in &module.globs {
                 let through = [glob.clone(), path[index..].to_vec()].concat();
                 let defined = self.definer(&through, depth - 1).filter(|found| found != &at);
-                if let Some(found) = defined.filter(|found| self.modules.get(found).is_some_and(|m| m.items.contains(name))) {
+                if let Some(found) =
+                    defined.filter(|found| self.modules.get(found).is_some_and(|m| m.items.contains(name)))
+                {
                     return Some(found);
                 }
             }

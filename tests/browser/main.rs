@@ -1,20 +1,20 @@
-//! What a person meets: the pages that the real binary serves, in a real browser, by mouse and by keyboard.
-//! Every test has a server, a browser and ports of its own. No test needs to look whether a page complained: the
-//! browser tells when it goes away, and that fails the test.
+//! Tests of the dashboard: the pages that the real binary serves, in a real browser, by mouse and by keyboard. Every
+//! test has its own server, browser and ports. The browser checks its console when it is dropped, and fails the test if
+//! a page reported an error.
 
-#![allow(clippy::expect_used, clippy::print_stdout, reason = "a test tells what it found by panicking")]
+#![allow(clippy::expect_used, clippy::print_stdout, reason = "a failing test panics with its message")]
 
-mod driving;
 #[path = "../e2e/harness/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "it is shared with the tests that need more of it")]
+#[allow(dead_code, unused_imports, reason = "shared with tests that use more of it")]
 mod harness;
+mod webdriver;
 
-mod access;
+mod accessibility;
+mod correctness;
+mod fixtures;
 mod journey;
 mod live;
 mod mistakes;
-mod request;
-mod safety;
+mod raw_request;
+mod security;
 mod self_tests;
-mod stage;
-mod truth;

@@ -1,23 +1,23 @@
-//! `Assign` and the exposures that it records by itself.
+//! Assignments by the server and the exposures that it records for them.
 
 use inroad_wire::v1::{AssignRequest, ExposureMode, GetResultsRequest, Override, Reason};
 
-use crate::harness::{Server, context, conversions, eventually, flag, gauge};
+use crate::harness::{Server, context, eventually, flag, metric_value, with_conversion_metrics};
 
 fn experiment() -> inroad_wire::v1::Experiment {
-    conversions(flag("banner", &[("a", 0.3), ("b", 0.3)]))
+    with_conversion_metrics(flag("banner", &[("a", 0.3), ("b", 0.3)]))
 }
 
 fn units(n: usize) -> Vec<String> {
     (0..n).map(|i| format!("unit-{i}")).collect()
 }
 
-fn seen(results: &inroad_wire::v1::GetResultsResponse) -> u64 {
+fn exposed_units(results: &inroad_wire::v1::GetResultsResponse) -> u64 {
     results.arms.iter().map(|arm| arm.units).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_durable_exposure_is_counted_after_kill_9() {
+async fn durable_exposure_is_counted_after_kill_9() {
     let mut server = Server::start().await;
     let api = server.api();
     api.launch(experiment()).await;
@@ -29,17 +29,17 @@ async fn a_durable_exposure_is_counted_after_kill_9() {
     }
     server.kill();
     server.restart().await;
-    assert_eq!(seen(&api.results("banner").await), 120);
+    assert_eq!(exposed_units(&api.results("banner").await), 120);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_durable_answer_waits_for_an_exposure_that_is_only_queued() {
+async fn durable_assignment_waits_for_an_exposure_that_is_only_queued() {
     let mut server = Server::start().await;
     let api = server.api();
     api.launch(experiment()).await;
-    let mut promised = 0;
+    let mut acknowledged = 0;
     for round in 0..5 {
-        let ask = |mode: ExposureMode| {
+        let assign_all = |mode: ExposureMode| {
             let request = move |i: usize| inroad_wire::v1::AssignRequest {
                 experiment: "banner".to_owned(),
                 context: Some(context(&format!("unit-{round}-{i}"))),
@@ -49,18 +49,18 @@ async fn a_durable_answer_waits_for_an_exposure_that_is_only_queued() {
             let mut client = api.assignments();
             async move { client.batch_assign(inroad_wire::v1::BatchAssignRequest { requests }).await }
         };
-        ask(ExposureMode::Background).await.expect("an answer");
-        let answers = ask(ExposureMode::Durable).await.expect("an answer").into_inner().responses;
+        assign_all(ExposureMode::Background).await.expect("the assignments succeed");
+        let answers = assign_all(ExposureMode::Durable).await.expect("the assignments succeed").into_inner().responses;
         server.kill();
         assert!(answers.iter().all(|answer| answer.exposure_recorded));
-        promised += 1_000;
+        acknowledged += 1_000;
         server.restart().await;
-        assert_eq!(seen(&api.results("banner").await), promised, "round {round}");
+        assert_eq!(exposed_units(&api.results("banner").await), acknowledged, "round {round}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_unit_that_asks_again_and_again_is_recorded_once() {
+async fn repeated_assignment_records_one_exposure() {
     let server = Server::start().await;
     let api = server.api();
     api.launch(experiment()).await;
@@ -68,14 +68,16 @@ async fn a_unit_that_asks_again_and_again_is_recorded_once() {
         assert!(api.assign("banner", context("alice"), ExposureMode::Background).await.exposure_recorded);
     }
     api.assign("banner", context("bob"), ExposureMode::Durable).await;
-    eventually("both are in the log", async || (gauge(server.address, "inroad_log_head").await >= 2.0).then_some(()))
-        .await;
-    assert_eq!(seen(&api.results("banner").await), 2);
-    assert_eq!(gauge(server.address, "inroad_log_head").await, 2.0, "300 questions of alice make one row");
+    eventually("both exposures are in the log", async || {
+        (metric_value(server.address, "inroad_log_head").await >= 2.0).then_some(())
+    })
+    .await;
+    assert_eq!(exposed_units(&api.results("banner").await), 2);
+    assert_eq!(metric_value(server.address, "inroad_log_head").await, 2.0, "300 assignments of alice make one event");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_exposure_is_not_recorded() {
+async fn overrides_and_paused_experiments_record_no_exposure() {
     let server = Server::start().await;
     let api = server.api();
     let mut pinned = experiment();
@@ -88,16 +90,16 @@ async fn what_is_no_exposure_is_not_recorded() {
     assert!(!none.exposure_recorded);
     let key = "banner".to_owned();
     let pause = inroad_wire::v1::PauseExperimentRequest { key, etag: String::new() };
-    api.experiments().pause_experiment(pause).await.expect("it pauses");
+    api.experiments().pause_experiment(pause).await.expect("the experiment is paused");
     let paused = api.assign("banner", context("alice"), ExposureMode::Durable).await;
     assert_eq!(paused.reason(), Reason::Paused);
-    assert_eq!(paused.variation, none.variation, "everybody keeps what they have");
-    assert_eq!(seen(&api.results("banner").await), 0);
-    assert_eq!(gauge(server.address, "inroad_log_head").await, 0.0);
+    assert_eq!(paused.variation, none.variation, "units keep their variation");
+    assert_eq!(exposed_units(&api.results("banner").await), 0);
+    assert_eq!(metric_value(server.address, "inroad_log_head").await, 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exposures_that_are_queued_are_on_disk_after_an_orderly_stop() {
+async fn queued_exposures_are_on_disk_after_an_orderly_shutdown() {
     let mut server = Server::start().await;
     let api = server.api();
     api.launch(experiment()).await;
@@ -109,30 +111,32 @@ async fn exposures_that_are_queued_are_on_disk_after_an_orderly_stop() {
     };
     let requests = units.iter().map(request).collect();
     let answers = api.assignments().batch_assign(inroad_wire::v1::BatchAssignRequest { requests }).await;
-    assert!(answers.expect("answers").into_inner().responses.iter().all(|answer| answer.exposure_recorded));
-    server.ask_to_stop();
-    server.stopped().await.ok();
+    assert!(
+        answers.expect("the assignments succeed").into_inner().responses.iter().all(|answer| answer.exposure_recorded)
+    );
+    server.send_sigterm();
+    server.wait_until_stopped().await.ok();
     server.restart().await;
-    assert_eq!(seen(&api.results("banner").await), 1_000);
+    assert_eq!(exposed_units(&api.results("banner").await), 1_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exposures_of_assignments_alone_are_counted_without_anybody_waiting_for_them() {
+async fn background_exposures_are_counted_without_a_waiting_caller() {
     let server = Server::start().await;
     let api = server.api();
-    api.launch(conversions(flag("alone", &[("a", 0.5)]))).await;
+    api.launch(with_conversion_metrics(flag("background", &[("a", 0.5)]))).await;
     for unit in 0..10 {
         let request = AssignRequest {
-            experiment: "alone".to_owned(),
+            experiment: "background".to_owned(),
             context: Some(context(&format!("unit-{unit}"))),
             exposure: ExposureMode::Background.into(),
         };
-        api.assignments().assign(request).await.expect("an answer");
+        api.assignments().assign(request).await.expect("the assignments succeed");
     }
-    eventually("they are counted", async || {
-        let request = GetResultsRequest { key: "alone".to_owned(), generation: 0, wait: false };
-        let results = api.result_service().get_results(request).await.expect("results").into_inner();
-        (seen(&results) == 10).then_some(())
+    eventually("all exposures are counted", async || {
+        let request = GetResultsRequest { key: "background".to_owned(), generation: 0, wait: false };
+        let results = api.result_service().get_results(request).await.expect("the results are available").into_inner();
+        (exposed_units(&results) == 10).then_some(())
     })
     .await;
 }

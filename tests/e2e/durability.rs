@@ -1,5 +1,5 @@
-//! I5 and I6 from outside: what was acknowledged is counted whatever happens to the process, once however often it is
-//! sent, and to the same numbers whatever order it comes in.
+//! I5 and I6 from outside: acknowledged events are counted even if the process is killed, duplicates are counted once,
+//! and the order of arrival does not change the numbers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,17 +13,18 @@ use rand_chacha::ChaCha8Rng;
 use tonic_types::StatusExt;
 
 use crate::harness::{
-    Api, Refused, Server, Setup, at_second, conversions, eventually_within, exposure_of, flag, manual_clock, metric,
-    outcome,
+    Api, Refusal, Server, Setup, at_second, eventually_within, exposure_of, flag, metric, outcome,
+    with_conversion_metrics, with_manual_clock,
 };
 
 const KEY: &str = "checkout";
 
 fn experiment() -> v1::Experiment {
-    conversions(flag(KEY, &[("a", 0.3), ("b", 0.2)]))
+    with_conversion_metrics(flag(KEY, &[("a", 0.3), ("b", 0.2)]))
 }
 
-/// Fifty units, each seen and most of them buying.
+/// A batch in which 50 units are exposed and two thirds of them buy, and the expected numbers of units and buyers by
+/// variation.
 async fn batch(api: &Api, writer: usize, number: usize) -> (v1::RecordRequest, BTreeMap<String, (u64, u64)>) {
     let units: Vec<String> = (0..50).map(|i| format!("w{writer}-b{number}-u{i}")).collect();
     let answers = api.assign_all(KEY, &units).await;
@@ -41,14 +42,14 @@ async fn batch(api: &Api, writer: usize, number: usize) -> (v1::RecordRequest, B
     (request, expected)
 }
 
-/// What remains of results when nothing is left of when they were asked for.
-fn numbers(mut results: v1::GetResultsResponse) -> v1::GetResultsResponse {
+/// The results without the time of the request.
+fn without_time(mut results: v1::GetResultsResponse) -> v1::GetResultsResponse {
     results.now = None;
     results
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_that_were_acknowledged_before_kill_9_are_all_counted_and_sending_them_again_changes_nothing() {
+async fn acknowledged_events_survive_kill_9_and_duplicates_change_nothing() {
     const WRITERS: usize = 6;
     const BATCHES: usize = 30;
     let mut server = Server::start().await;
@@ -73,11 +74,11 @@ async fn events_that_were_acknowledged_before_kill_9_are_all_counted_and_sending
         .iter()
         .cloned()
         .map(|batches| {
-            // A connection of its own for each, so that one that breaks breaks alone.
+            // A connection per writer, so that one broken connection does not affect the others.
             let (api, acknowledged) = (server.api(), Arc::clone(&acknowledged));
             tokio::spawn(async move {
                 for request in batches {
-                    // Until it is acknowledged, and never again after that.
+                    // Retry until the batch is acknowledged.
                     while api.events().record(request.clone()).await.is_err() {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
@@ -89,7 +90,7 @@ async fn events_that_were_acknowledged_before_kill_9_are_all_counted_and_sending
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     for kill in 1..=3 {
         let at = kill * WRITERS * BATCHES / 4;
-        eventually_within(Duration::from_secs(60), "some more are acknowledged", async || {
+        eventually_within(Duration::from_secs(60), "more batches are acknowledged", async || {
             (acknowledged.load(Ordering::SeqCst) >= at).then_some(())
         })
         .await;
@@ -98,7 +99,7 @@ async fn events_that_were_acknowledged_before_kill_9_are_all_counted_and_sending
         server.restart().await;
     }
     for writer in writers {
-        writer.await.expect("a writer");
+        writer.await.expect("no writer panics");
     }
     let results = api.results(KEY).await;
     for arm in &results.arms {
@@ -113,12 +114,12 @@ async fn events_that_were_acknowledged_before_kill_9_are_all_counted_and_sending
     for request in work.into_iter().flatten() {
         api.record(request.exposures, request.outcomes).await;
     }
-    assert_eq!(numbers(api.results(KEY).await), numbers(results), "I5: sent again, nothing changes");
+    assert_eq!(without_time(api.results(KEY).await), without_time(results), "I5: duplicates change nothing");
 }
 
-/// An event, with when it happened.
+/// An exposure or an outcome, with its time.
 #[derive(Clone)]
-enum Told {
+enum Event {
     Exposure(v1::Exposure),
     Outcome(v1::Outcome),
 }
@@ -126,21 +127,21 @@ enum Told {
 const DAY: i64 = 86_400;
 const START: i64 = 1_700_006_400;
 
-async fn tell(api: &Api, told: impl IntoIterator<Item = Told>) {
+async fn record_all(api: &Api, events: impl IntoIterator<Item = Event>) {
     let (mut exposures, mut outcomes) = (Vec::new(), Vec::new());
-    for event in told {
+    for event in events {
         match event {
-            Told::Exposure(exposure) => exposures.push(exposure),
-            Told::Outcome(outcome) => outcomes.push(outcome),
+            Event::Exposure(exposure) => exposures.push(exposure),
+            Event::Outcome(outcome) => outcomes.push(outcome),
         }
     }
     api.record(exposures, outcomes).await;
 }
 
-/// Day by day: the clock moves, boundaries grow, one variation is killed and restored; after each day's events are
-/// known, `arrive` may tell the server of some.
-async fn live(api: &Api, mut arrive: impl AsyncFnMut(&Api, Vec<Told>)) {
-    let mut experiment = manual_clock(experiment(), START);
+/// Runs an experiment for six days: the clock advances, variations grow, one variation is killed and restored. `on_day`
+/// receives the events of each day before the day's change.
+async fn run_experiment(api: &Api, mut on_day: impl AsyncFnMut(&Api, Vec<Event>)) {
+    let mut experiment = with_manual_clock(experiment(), START);
     experiment.salt = "fixed".to_owned();
     api.launch(experiment).await;
     let units: Vec<String> = (0..400).map(|i| format!("u{i}")).collect();
@@ -148,23 +149,23 @@ async fn live(api: &Api, mut arrive: impl AsyncFnMut(&Api, Vec<Told>)) {
     for day in 0..6 {
         let noon = START + day * DAY + DAY / 2;
         let request = v1::AdvanceClockRequest { key: KEY.to_owned(), to: Some(at_second(noon)) };
-        api.experiments().advance_clock(request).await.expect("time goes on");
+        api.experiments().advance_clock(request).await.expect("the clock can be advanced");
         let answers = api.assign_all(KEY, &units).await;
         let mut events = Vec::new();
         for (unit, answer) in units.iter().zip(&answers) {
             if rng.random_bool(0.5) {
                 let mut exposure = exposure_of(KEY, unit, answer);
                 exposure.occurred_at = Some(at_second(noon + rng.random_range(0..200)));
-                events.push(Told::Exposure(exposure));
+                events.push(Event::Exposure(exposure));
             }
             if rng.random_bool(0.3) {
                 let mut bought = outcome(unit, f64::from(rng.random_range(1..9_000)) / 100.0, &format!("day-{day}"));
                 bought.occurred_at = Some(at_second(noon + rng.random_range(0..200)));
                 bought.clock = KEY.to_owned();
-                events.push(Told::Outcome(bought));
+                events.push(Event::Outcome(bought));
             }
         }
-        arrive(api, events).await;
+        on_day(api, events).await;
         match day {
             1 => drop(api.grow(KEY, "a", 0.4).await),
             2 => drop(api.kill(KEY, "b").await),
@@ -176,38 +177,38 @@ async fn live(api: &Api, mut arrive: impl AsyncFnMut(&Api, Vec<Told>)) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_order_of_arrival_duplicates_and_crashes_change_no_number() {
-    let on_time = Server::start().await;
+async fn order_of_arrival_duplicates_and_crashes_do_not_change_results() {
+    let in_order = Server::start().await;
     let mut all = Vec::new();
-    live(&on_time.api(), async |api, events| {
+    run_experiment(&in_order.api(), async |api, events| {
         all.extend(events.iter().cloned());
-        tell(api, events).await;
+        record_all(api, events).await;
     })
     .await;
-    let expected = on_time.api().results(KEY).await;
+    let expected = in_order.api().results(KEY).await;
     assert!(expected.crossovers > 0 && expected.arms.iter().all(|arm| arm.units > 20), "{expected:?}");
     assert_eq!(expected.units_moved, 0);
 
-    let mut late = Server::start().await;
-    live(&late.api(), async |_, _| {}).await;
-    let api = late.api();
+    let mut shuffled = Server::start().await;
+    run_experiment(&shuffled.api(), async |_, _| {}).await;
+    let api = shuffled.api();
     let mut rng = ChaCha8Rng::seed_from_u64(13);
-    let twice: Vec<Told> = all.iter().filter(|_| rng.random_bool(0.3)).cloned().collect();
-    all.extend(twice);
+    let duplicates: Vec<Event> = all.iter().filter(|_| rng.random_bool(0.3)).cloned().collect();
+    all.extend(duplicates);
     all.shuffle(&mut rng);
-    let chunks: Vec<Vec<Told>> = all.chunks(97).map(<[Told]>::to_vec).collect();
+    let chunks: Vec<Vec<Event>> = all.chunks(97).map(<[Event]>::to_vec).collect();
     for (i, chunk) in chunks.into_iter().enumerate() {
-        tell(&api, chunk).await;
+        record_all(&api, chunk).await;
         if i % 8 == 3 {
-            late.kill();
-            late.restart().await;
+            shuffled.kill();
+            shuffled.restart().await;
         }
     }
     assert_eq!(api.results(KEY).await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_killed_while_it_counts_neither_loses_nor_doubles() {
+async fn killing_the_server_while_it_counts_loses_and_duplicates_nothing() {
     let mut server = Server::start().await;
     let api = server.api();
     api.launch(experiment()).await;
@@ -222,7 +223,7 @@ async fn a_server_that_is_killed_while_it_counts_neither_loses_nor_doubles() {
         let (exposures, outcomes) = chunk.iter().cloned().unzip();
         api.record(exposures, outcomes).await;
     }
-    // The fold has far to go when the process dies, again and again.
+    // Kill the process several times while many events are not counted yet.
     let mut rng = ChaCha8Rng::seed_from_u64(17);
     for _ in 0..4 {
         server.kill();
@@ -236,7 +237,7 @@ async fn a_server_that_is_killed_while_it_counts_neither_loses_nor_doubles() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_change_that_was_answered_is_there_after_kill_9() {
+async fn acknowledged_changes_survive_kill_9() {
     let mut server = Server::start().await;
     let api = server.api();
     api.launch(experiment()).await;
@@ -258,7 +259,7 @@ async fn every_change_that_was_answered_is_there_after_kill_9() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_too_much_waits_to_be_counted_events_are_refused_with_a_delay_and_nothing_is_lost() {
+async fn full_backlog_refuses_events_with_a_retry_delay_and_loses_nothing() {
     let options = ["--max-backlog", "1000"].map(str::to_owned).to_vec();
     let server = Server::with(Setup { options, ..Setup::default() }).await;
     let api = server.api();
@@ -271,13 +272,16 @@ async fn when_too_much_waits_to_be_counted_events_are_refused_with_a_delay_and_n
         let request = v1::RecordRequest { exposures: chunk.to_vec(), outcomes: vec![] };
         while let Err(status) = api.events().record(request.clone()).await {
             refusals += 1;
-            let delay = status.get_details_retry_info().and_then(|info| info.retry_delay).expect("when to try again");
-            let refused = Refused::by::<()>(Err(status));
+            let delay = status
+                .get_details_retry_info()
+                .and_then(|info| info.retry_delay)
+                .expect("the error contains a retry delay");
+            let refused = Refusal::from_result::<()>(Err(status));
             assert_eq!((refused.code.as_str(), refused.reason.as_str()), ("RESOURCE_EXHAUSTED", "BACKLOG_FULL"));
             assert!(refused.message.contains("try again in"), "{refused:?}");
             tokio::time::sleep(delay).await;
         }
     }
-    assert!(refusals > 0, "40,000 events at once, and never more than 1,000 waited");
+    assert!(refusals > 0, "40,000 events exceed the backlog of 1,000");
     assert_eq!(api.results(KEY).await.arms.iter().map(|arm| arm.units).sum::<u64>(), 40_000);
 }

@@ -1,5 +1,5 @@
-//! A disk that fills up while events come in: nothing that was acknowledged is lost, what is refused says what to do,
-//! and once there is room the same server goes on.
+//! A disk that becomes full while events arrive: no acknowledged event is lost, the errors say what to do, and the same
+//! server continues once there is free space.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,12 +8,14 @@ use std::time::Duration;
 use inroad_wire::v1::{self, ExposureMode};
 use tempfile::TempDir;
 
-use crate::harness::{Api, Refused, Server, Setup, context, conversions, eventually, exposure_of, flag, outcome};
+use crate::harness::{
+    Api, Refusal, Server, Setup, context, eventually, exposure_of, flag, outcome, with_conversion_metrics,
+};
 
 const KEY: &str = "checkout";
 
-/// A file system of its own, of a few megabytes. Needs no rights beyond those of a user that may make namespaces: it
-/// is mounted in one, in which the server runs too.
+/// A tmpfs of a few megabytes. It is mounted in a user namespace, in which the server runs too, so that the test needs
+/// no root rights.
 struct SmallDisk {
     holder: std::process::Child,
     mountpoint: TempDir,
@@ -28,25 +30,28 @@ impl SmallDisk {
             .arg(mountpoint.path())
             .spawn()
             .expect("unshare runs");
-        let begun = std::time::Instant::now();
-        while !Self::seen_from_outside(holder.id(), mountpoint.path()).join("mounted").exists() {
-            assert!(holder.try_wait().expect("its state").is_none(), "this system lets nobody mount a tmpfs");
-            assert!(begun.elapsed() < Duration::from_secs(10), "no tmpfs was mounted");
+        let started = std::time::Instant::now();
+        while !Self::path_from_outside(holder.id(), mountpoint.path()).join("mounted").exists() {
+            assert!(
+                holder.try_wait().expect("its state").is_none(),
+                "cannot mount a tmpfs in a user namespace on this system"
+            );
+            assert!(started.elapsed() < Duration::from_secs(10), "the tmpfs was not mounted in time");
             std::thread::sleep(Duration::from_millis(5));
         }
         Self { holder, mountpoint }
     }
 
-    fn seen_from_outside(holder: u32, path: &Path) -> PathBuf {
+    fn path_from_outside(holder: u32, path: &Path) -> PathBuf {
         PathBuf::from(format!("/proc/{holder}/root")).join(path.strip_prefix("/").expect("an absolute path"))
     }
 
-    /// A file on it, as this process reaches it.
+    /// The path of a file on the disk, for this process.
     fn path(&self, name: &str) -> PathBuf {
-        Self::seen_from_outside(self.holder.id(), self.mountpoint.path()).join(name)
+        Self::path_from_outside(self.holder.id(), self.mountpoint.path()).join(name)
     }
 
-    /// Runs whatever comes after it where the disk can be seen.
+    /// A shell script that runs a command in the namespace of the disk.
     fn wrapper(&self) -> String {
         format!("exec nsenter --target {} --user --mount --preserve-credentials \"$@\"", self.holder.id())
     }
@@ -59,7 +64,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A batch that is all new.
+/// A batch of 400 events of new units.
 async fn batch(api: &Api, number: usize) -> v1::RecordRequest {
     let units: Vec<String> = (0..200).map(|i| format!("b{number}-u{i}")).collect();
     let answers = api.assign_all(KEY, &units).await;
@@ -68,39 +73,39 @@ async fn batch(api: &Api, number: usize) -> v1::RecordRequest {
     v1::RecordRequest { exposures, outcomes }
 }
 
-async fn seen(api: &Api) -> u64 {
+async fn exposed_units(api: &Api) -> u64 {
     api.results(KEY).await.arms.iter().map(|arm| arm.units).sum()
 }
 
-/// Records until it is refused: how many batches were acknowledged, and the refusal.
-async fn fill(api: &Api, from: usize) -> (usize, Refused) {
+/// Records batches until one is refused. Returns how many were acknowledged, and the error.
+async fn fill(api: &Api, from: usize) -> (usize, Refusal) {
     for number in from..from + 2_000 {
         let request = batch(api, number).await;
         if let Err(status) = api.events().record(request).await {
-            return (number - from, Refused::by::<()>(Err(status)));
+            return (number - from, Refusal::from_result::<()>(Err(status)));
         }
     }
-    panic!("2,000 batches fitted")
+    panic!("2,000 batches fit on the disk")
 }
 
-fn check_refusal(refused: &Refused) {
+fn check_refusal(refused: &Refusal) {
     assert_eq!((refused.code.as_str(), refused.reason.as_str()), ("RESOURCE_EXHAUSTED", "DISK_FULL"), "{refused:?}");
     assert!(refused.message.contains("free space"), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_the_disk_is_full_events_are_refused_and_after_room_is_made_the_server_goes_on_with_nothing_lost() {
+async fn full_disk_refuses_events_and_the_server_continues_after_space_is_freed() {
     let disk = SmallDisk::mount("24m");
-    std::fs::write(disk.path("ballast"), vec![1; 12 << 20]).expect("it fits");
+    std::fs::write(disk.path("ballast"), vec![1; 12 << 20]).expect("the file fits");
     let setup =
         Setup { folder: Some(disk.mountpoint.path().join("data")), wrapper: Some(disk.wrapper()), ..Setup::default() };
     let mut server = Server::with(setup).await;
     let api = server.api();
-    api.launch(conversions(flag(KEY, &[("a", 0.4)]))).await;
+    api.launch(with_conversion_metrics(flag(KEY, &[("a", 0.4)]))).await;
     let (acknowledged, refused) = fill(&api, 0).await;
     check_refusal(&refused);
-    assert!(acknowledged > 0, "some fitted");
-    // Where 400 events do not fit, a few still may: the rest of the disk is used up one by one.
+    assert!(acknowledged > 0, "some batches were acknowledged");
+    // A few events may still fit where 400 do not. Use up the rest of the disk one event at a time.
     std::fs::write(disk.path("rest"), vec![1; 1 << 20]).expect_err("the disk is full");
     let mut single = 0;
     loop {
@@ -111,20 +116,20 @@ async fn when_the_disk_is_full_events_are_refused_and_after_room_is_made_the_ser
         };
         match api.assignments().assign(durable).await {
             Ok(_) => single += 1,
-            Err(status) => break check_refusal(&Refused::by::<()>(Err(status))),
+            Err(status) => break check_refusal(&Refusal::from_result::<()>(Err(status))),
         }
-        assert!(single < 20_000, "the disk never fills up");
+        assert!(single < 20_000, "the disk does not become full");
     }
-    // An exposure that is only queued is no durable one, also for whoever asks for the same unit again.
+    // A queued exposure is not durable, so a durable assignment of the same unit must fail as well.
     let queued = api.assign(KEY, context("bob"), ExposureMode::Background).await;
-    assert!(queued.exposure_recorded, "there is room in the queue");
+    assert!(queued.exposure_recorded, "the queue has room");
     let again = v1::AssignRequest {
         experiment: KEY.to_owned(),
         context: Some(context("bob")),
         exposure: ExposureMode::Durable.into(),
     };
-    check_refusal(&Refused::by(api.assignments().assign(again).await));
-    // Reading and deciding go on; a change of an experiment may be refused, and is then not half made.
+    check_refusal(&Refusal::from_result(api.assignments().assign(again).await));
+    // Reads and assignments still work. A change of an experiment may be refused, and then nothing has changed.
     let answers = api.assign_all(KEY, &["alice".to_owned()]).await;
     assert!(answers[0].point.is_some());
     let before = api.get(KEY).await;
@@ -132,42 +137,41 @@ async fn when_the_disk_is_full_events_are_refused_and_after_room_is_made_the_ser
     match api.experiments().kill(kill).await {
         Ok(killed) => assert!(killed.into_inner().variations[1].killed),
         Err(status) => {
-            check_refusal(&Refused::by::<()>(Err(status)));
+            check_refusal(&Refusal::from_result::<()>(Err(status)));
             assert_eq!(api.get(KEY).await.etag, before.etag);
         }
     }
 
-    std::fs::remove_file(disk.path("ballast")).expect("room");
-    std::fs::remove_file(disk.path("rest")).expect("room");
-    let lost = batch(&api, acknowledged).await;
-    eventually("the server takes events again by itself", async || {
-        api.events().record(lost.clone()).await.ok().map(|_| ())
+    std::fs::remove_file(disk.path("ballast")).expect("the file can be deleted");
+    std::fs::remove_file(disk.path("rest")).expect("the file can be deleted");
+    let refused_batch = batch(&api, acknowledged).await;
+    eventually("the server accepts events again without a restart", async || {
+        api.events().record(refused_batch.clone()).await.ok().map(|_| ())
     })
     .await;
-    // And bob.
-    // And of the single units those that were acknowledged.
+    // Batches, the queued exposure of bob, and the acknowledged single units.
     let expected = 200 * (acknowledged as u64 + 1) + 1 + single;
-    eventually("what was queued is in the log", async || (seen(&api).await >= expected).then_some(())).await;
-    assert_eq!(seen(&api).await, expected, "all that was acknowledged, and nothing twice");
+    eventually("queued exposures are counted", async || (exposed_units(&api).await >= expected).then_some(())).await;
+    assert_eq!(exposed_units(&api).await, expected, "all acknowledged events, each counted once");
 
     server.kill();
     server.restart().await;
-    assert_eq!(seen(&api).await, expected);
+    assert_eq!(exposed_units(&api).await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_was_killed_on_a_full_disk_starts_again_once_there_is_room() {
+async fn server_killed_on_a_full_disk_restarts_after_space_is_freed() {
     let disk = SmallDisk::mount("24m");
-    std::fs::write(disk.path("ballast"), vec![1; 12 << 20]).expect("it fits");
+    std::fs::write(disk.path("ballast"), vec![1; 12 << 20]).expect("the file fits");
     let setup =
         Setup { folder: Some(disk.mountpoint.path().join("data")), wrapper: Some(disk.wrapper()), ..Setup::default() };
     let mut server = Server::with(setup).await;
     let api = server.api();
-    api.launch(conversions(flag(KEY, &[("a", 0.4)]))).await;
+    api.launch(with_conversion_metrics(flag(KEY, &[("a", 0.4)]))).await;
     let (acknowledged, refused) = fill(&api, 0).await;
     check_refusal(&refused);
     server.kill();
-    std::fs::remove_file(disk.path("ballast")).expect("room");
+    std::fs::remove_file(disk.path("ballast")).expect("the file can be deleted");
     server.restart().await;
-    assert_eq!(seen(&api).await, 200 * acknowledged as u64);
+    assert_eq!(exposed_units(&api).await, 200 * acknowledged as u64);
 }

@@ -1,18 +1,21 @@
-//! Guardrails act by themselves, a policy in shadow does nothing, and every kind of metric is told with its doubts.
+//! Guardrails, a policy in shadow mode, and the estimates of every kind of metric.
 
 use std::collections::BTreeMap;
 
 use inroad_wire::v1;
 use prost_types::Duration;
 
-use crate::harness::{Api, Server, at_second, conversions, exposure_of, flag, manual_clock, metric, outcome, thompson};
+use crate::harness::{
+    Api, Server, at_second, exposure_of, flag, metric, outcome, with_conversion_metrics, with_manual_clock,
+    with_thompson_policy,
+};
 
 const KEY: &str = "guarded";
 const HOUR: i64 = 3_600;
 
-/// By hand, on a manual clock, with refunds that no variation may raise by more than a tenth.
+/// An experiment with a manual policy and clock, and a guardrail: no variation may increase refunds by more than 10%.
 fn guarded(action: v1::GuardrailAction) -> v1::Experiment {
-    let mut experiment = manual_clock(conversions(flag(KEY, &[("a", 0.3), ("b", 0.3)])), 1_000 * HOUR);
+    let mut experiment = with_manual_clock(with_conversion_metrics(flag(KEY, &[("a", 0.3), ("b", 0.3)])), 1_000 * HOUR);
     experiment.metrics.push(v1::Metric {
         key: "refunds".to_owned(),
         event: "refund".to_owned(),
@@ -29,75 +32,75 @@ fn refund(unit: &str) -> v1::Outcome {
     v1::Outcome { event: "refund".to_owned(), clock: KEY.to_owned(), ..outcome(unit, 1.0, "refund-1") }
 }
 
-/// One in ten gets its money back, of `b` one in three.
-async fn visit(api: &Api, units: usize) {
+/// Exposes units. One unit in ten gets a refund, in `b` one in three.
+async fn expose_and_refund(api: &Api, units: usize) {
     let units: Vec<String> = (0..units).map(|i| format!("u{i}")).collect();
     let answers = api.assign_all(KEY, &units).await;
     let exposures = units.iter().zip(&answers).map(|(unit, answer)| exposure_of(KEY, unit, answer)).collect();
-    let of = |(i, (unit, answer)): (usize, (&String, &v1::AssignResponse))| {
+    let refund_of = |(i, (unit, answer)): (usize, (&String, &v1::AssignResponse))| {
         let rate = if answer.variation == "b" { 3 } else { 10 };
         (i % rate == 0).then(|| refund(unit))
     };
-    let refunds = units.iter().zip(&answers).enumerate().filter_map(of).collect();
+    let refunds = units.iter().zip(&answers).enumerate().filter_map(refund_of).collect();
     api.record(exposures, refunds).await;
 }
 
 async fn advance(api: &Api, hours: i64) -> v1::Experiment {
     let request = v1::AdvanceClockRequest { key: KEY.to_owned(), to: Some(at_second((1_000 + hours) * HOUR)) };
-    let answer = api.experiments().advance_clock(request).await.expect("advanced").into_inner();
+    let answer = api.experiments().advance_clock(request).await.expect("the clock can be advanced").into_inner();
     answer.experiment.expect("the experiment")
 }
 
-fn killed(experiment: &v1::Experiment) -> Vec<&str> {
+fn killed_variations(experiment: &v1::Experiment) -> Vec<&str> {
     experiment.variations.iter().filter(|v| v.killed).map(|v| v.key.as_str()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_guardrail_kills_who_does_harm_and_leaves_alone_whom_a_person_restored() {
+async fn guardrail_kills_a_harmful_variation_once_and_respects_a_manual_restore() {
     let server = Server::start().await;
     let api = server.api();
     api.launch(guarded(v1::GuardrailAction::Kill)).await;
-    visit(&api, 3_000).await;
+    expose_and_refund(&api, 3_000).await;
     let after = advance(&api, 1).await;
-    assert_eq!(killed(&after), ["b"]);
+    assert_eq!(killed_variations(&after), ["b"]);
     let [alert] = after.alerts.as_slice() else { panic!("one alert: {:?}", after.alerts) };
     assert_eq!((alert.metric.as_str(), alert.variation.as_str()), ("refunds", "b"));
     assert_eq!(alert.action(), v1::GuardrailAction::Kill);
-    assert!(alert.evidence >= 2.0 / 0.05, "over both variations: {}", alert.evidence);
+    assert!(alert.evidence >= 2.0 / 0.05, "corrected for two variations: {}", alert.evidence);
     let audit = api.audit(KEY).await;
-    let entry = audit.iter().find(|entry| entry.action == "guardrail").expect("in the audit log");
+    let entry = audit.iter().find(|entry| entry.action == "guardrail").expect("the kill is in the audit log");
     assert_eq!(entry.actor, "inroad-guardrails");
-    assert!(entry.to_json.contains("log_evidence"), "with its evidence: {}", entry.to_json);
+    assert!(entry.to_json.contains("log_evidence"), "the entry contains the evidence: {}", entry.to_json);
     assert!(metric(&api.results(KEY).await, "b", "refunds").harm.is_some_and(|odds| odds > 40.0));
 
     api.restore(KEY, "b").await;
     let later = advance(&api, 3).await;
-    assert_eq!(killed(&later), Vec::<&str>::new(), "a person has the last word");
-    assert_eq!(later.alerts.len(), 1, "what was said stays said");
+    assert_eq!(killed_variations(&later), Vec::<&str>::new(), "a manual restore is final");
+    assert_eq!(later.alerts.len(), 1, "the alert is kept");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_guardrail_that_may_only_alert_says_so_once_and_changes_nothing() {
+async fn guardrail_with_action_alert_alerts_once_and_changes_nothing() {
     let server = Server::start().await;
     let api = server.api();
     api.launch(guarded(v1::GuardrailAction::Alert)).await;
-    visit(&api, 3_000).await;
+    expose_and_refund(&api, 3_000).await;
     let after = advance(&api, 1).await;
-    assert_eq!(killed(&after), Vec::<&str>::new());
+    assert_eq!(killed_variations(&after), Vec::<&str>::new());
     assert_eq!(after.alerts.len(), 1);
     advance(&api, 2).await;
     advance(&api, 3).await;
-    let spoken = api.audit(KEY).await.iter().filter(|entry| entry.action == "guardrail").count();
-    assert_eq!(spoken, 1);
+    let entries = api.audit(KEY).await.iter().filter(|entry| entry.action == "guardrail").count();
+    assert_eq!(entries, 1);
     let results = api.results(KEY).await;
     assert!(results.warnings.iter().any(|warning| warning.contains("guardrail refunds: b")), "{:?}", results.warnings);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_policy_in_shadow_tells_what_it_would_do_and_does_nothing() {
+async fn policy_in_shadow_mode_decides_and_changes_nothing() {
     let server = Server::start().await;
     let api = server.api();
-    let mut experiment = thompson(conversions(flag(KEY, &[("a", 0.2), ("b", 0.2)])), 86_400);
+    let mut experiment = with_thompson_policy(with_conversion_metrics(flag(KEY, &[("a", 0.2), ("b", 0.2)])), 86_400);
     if let Some(v1::policy::Kind::Thompson(t)) = experiment.policy.as_mut().and_then(|p| p.kind.as_mut()) {
         t.shadow = true;
     }
@@ -105,27 +108,27 @@ async fn a_policy_in_shadow_tells_what_it_would_do_and_does_nothing() {
     let units: Vec<String> = (0..2_000).map(|i| format!("u{i}")).collect();
     let answers = api.assign_all(KEY, &units).await;
     let exposures = units.iter().zip(&answers).map(|(unit, answer)| exposure_of(KEY, unit, answer)).collect();
-    let buys = |(i, (unit, answer)): (usize, (&String, &v1::AssignResponse))| {
+    let purchase_of = |(i, (unit, answer)): (usize, (&String, &v1::AssignResponse))| {
         (i % if answer.variation == "a" { 2 } else { 10 } == 0).then(|| outcome(unit, 1.0, "order-1"))
     };
-    api.record(exposures, units.iter().zip(&answers).enumerate().filter_map(buys).collect()).await;
+    api.record(exposures, units.iter().zip(&answers).enumerate().filter_map(purchase_of).collect()).await;
     let request = v1::ReallocateRequest { key: KEY.to_owned() };
-    let decision = api.experiments().reallocate(request).await.expect("a decision").into_inner().decision;
+    let decision = api.experiments().reallocate(request).await.expect("the policy decides").into_inner().decision;
     let decision = decision.expect("a decision");
     assert!(decision.shadow && decision.hold == "SHADOW" && decision.revision == 0, "{decision:?}");
     let a = decision.arms.iter().find(|arm| arm.variation == "a").expect("a");
     assert!(a.share_after > a.share_before && a.why.starts_with("grows by"), "{a:?}");
-    assert_eq!(api.revisions(KEY).await.len(), 1, "no boundary moved");
+    assert_eq!(api.revisions(KEY).await.len(), 1, "no revision was published");
     let listed = server.cli(&["experiment", "decisions", KEY, "--json"]).await.ok().json();
     assert_eq!(listed["decisions"][0]["shadow"], true);
     assert!(listed["decisions"][0]["arms"][0]["why"].as_str().is_some_and(|why| why.starts_with("gives")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn revenue_and_ratios_have_their_lift_by_several_roads() {
+async fn mean_and_ratio_metrics_have_lift_estimates_from_several_methods() {
     let server = Server::start().await;
     let api = server.api();
-    let mut experiment = conversions(flag(KEY, &[("a", 0.4)]));
+    let mut experiment = with_conversion_metrics(flag(KEY, &[("a", 0.4)]));
     experiment.metrics.push(v1::Metric {
         key: "basket".to_owned(),
         event: "purchase".to_owned(),
@@ -154,22 +157,22 @@ async fn revenue_and_ratios_have_their_lift_by_several_roads() {
     api.record(exposures, outcomes).await;
     let results = api.results(KEY).await;
     let (control, treated) = (expected["control"], expected["a"]);
-    let near = |found: f64, wanted: f64| assert!((found / wanted - 1.0).abs() < 1e-6, "{found} {wanted}");
+    let assert_close = |found: f64, expected: f64| assert!((found / expected - 1.0).abs() < 1e-6, "{found} {expected}");
     let spent = metric(&results, "a", "spent");
-    near(spent.mean.expect("a mean"), treated.1 / treated.0);
+    assert_close(spent.mean.expect("a mean"), treated.1 / treated.0);
     let lift = spent.lift.expect("a lift");
-    let truth = (treated.1 / treated.0) / (control.1 / control.0) - 1.0;
-    near(lift.anytime.expect("without prior").estimate, truth);
-    near(lift.period.expect("by period").estimate, truth);
-    let credible = lift.credible.expect("with prior");
-    assert!(credible.low < credible.estimate && credible.estimate < truth && 0.3 < credible.low, "{credible:?}");
-    near(lift.difference.expect("a difference").estimate, treated.1 / treated.0 - control.1 / control.0);
-    assert!(lift.batched.is_some_and(|batched| batched.low < truth && truth < batched.high));
+    let true_lift = (treated.1 / treated.0) / (control.1 / control.0) - 1.0;
+    assert_close(lift.anytime.expect("an always-valid interval").estimate, true_lift);
+    assert_close(lift.period.expect("an estimate by period").estimate, true_lift);
+    let credible = lift.credible.expect("a credible interval");
+    assert!(credible.low < credible.estimate && credible.estimate < true_lift && 0.3 < credible.low, "{credible:?}");
+    assert_close(lift.difference.expect("a difference").estimate, treated.1 / treated.0 - control.1 / control.0);
+    assert!(lift.batched.is_some_and(|batched| batched.low < true_lift && true_lift < batched.high));
     let basket = metric(&results, "a", "basket");
-    near(basket.mean.expect("a ratio"), treated.1 / treated.2);
-    near(
-        basket.lift.and_then(|lift| lift.anytime).expect("without prior").estimate,
+    assert_close(basket.mean.expect("a ratio"), treated.1 / treated.2);
+    assert_close(
+        basket.lift.and_then(|lift| lift.anytime).expect("an always-valid interval").estimate,
         (treated.1 / treated.2) / (control.1 / control.2) - 1.0,
     );
-    assert_eq!(basket.mature_units, 0, "nobody's window has ended");
+    assert_eq!(basket.mature_units, 0, "no unit's window has ended");
 }

@@ -1,7 +1,7 @@
-//! End to end: the real binary, started, killed and restarted as a process, asked over the network by real clients.
-//! Every test has a server, a port and a folder of its own, waits for conditions and never for luck.
+//! End-to-end tests: the real binary is started, killed and restarted as a process, and real clients call it over the
+//! network. Every test has its own server, port and folder, and waits for conditions instead of fixed times.
 
-#![allow(clippy::expect_used, clippy::print_stdout, reason = "a test tells what it found by panicking")]
+#![allow(clippy::expect_used, clippy::print_stdout, reason = "a test reports a failure by panicking")]
 
 mod harness;
 
@@ -9,17 +9,17 @@ mod assign;
 mod clients;
 mod counterfactual;
 mod demo;
+mod disconnected_client;
 mod durability;
 mod errors;
 mod flips;
-mod flips_cut;
 mod full_disk;
 mod funnel;
 mod guardrails;
 mod lifecycle;
+mod maintenance;
 mod policy;
 mod replay;
 mod shutdown;
 mod simulate;
-mod upkeep;
 mod watch;

@@ -1,5 +1,5 @@
-//! `inroad replay` end to end: a whole trial through the real binary, on a server that is killed on the way, comes to
-//! the same numbers to the last unit (I5, I6); and every decision on the way can be recomputed (I7).
+//! `inroad replay`: replaying a trial on a server that is killed meanwhile gives exactly the same numbers (I5, I6), and
+//! every decision can be recomputed (I7).
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{Ended, Process, Server, eventually_within, gauge, get, write_trial};
+use crate::harness::{FinishedProcess, Process, Server, eventually_within, http_get, metric_value, write_trial};
 
 const KEY: &str = "trial";
 const ROWS: usize = 24_000;
 const LIMIT: Duration = Duration::from_secs(120);
 
 fn start_replay(server: &Server, trial: &std::path::Path) -> Process {
-    server.cli_started(&[
+    server.start_cli(&[
         "replay",
         trial.to_str().expect("a path in UTF-8"),
         "--experiment",
@@ -27,16 +27,16 @@ fn start_replay(server: &Server, trial: &std::path::Path) -> Process {
         "visit,conversion,spend",
         "--salt",
         "seed42",
-        // In small steps, so that there are decisions to compare.
+        // Small steps, so that there are many decisions to compare.
         "--daily-cap",
         "8%",
         "--json",
     ])
 }
 
-/// Everything that a replay leaves behind.
+/// Everything that a replay produces.
 #[derive(Debug, PartialEq)]
-struct Left {
+struct ReplayOutput {
     report: Value,
     experiment: v1::Experiment,
     results: v1::GetResultsResponse,
@@ -44,7 +44,7 @@ struct Left {
     decisions: Vec<v1::ExplainRevisionResponse>,
 }
 
-async fn left(server: &Server, ended: &Ended) -> Left {
+async fn read_output(server: &Server, ended: &FinishedProcess) -> ReplayOutput {
     let api = server.api();
     let results = api.results(KEY).await;
     let revisions = api.revisions(KEY).await;
@@ -53,46 +53,46 @@ async fn left(server: &Server, ended: &Ended) -> Left {
         decisions.push(api.explain(KEY, revision.number).await);
     }
     let mut experiment = api.get(KEY).await;
-    // By the wall's clock, and by how often the calls were repeated.
+    // These depend on the wall clock and on the number of retries.
     (experiment.create_time, experiment.etag) = (None, String::new());
-    Left { report: ended.json(), experiment, results, revisions, decisions }
+    ReplayOutput { report: ended.json(), experiment, results, revisions, decisions }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replay_through_a_server_that_is_killed_again_and_again_comes_to_the_very_same_numbers() {
+async fn replay_with_repeated_server_kills_gives_identical_results() {
     let folder = TempDir::new().expect("a folder");
     let trial = write_trial(folder.path(), ROWS, 42);
 
-    let calm = Server::start().await;
-    let ended = start_replay(&calm, &trial).finish(LIMIT).await.ok();
-    let expected = left(&calm, &ended).await;
-    let events = gauge(calm.address, "inroad_log_head").await;
+    let reference = Server::start().await;
+    let ended = start_replay(&reference, &trial).finish(LIMIT).await.ok();
+    let expected = read_output(&reference, &ended).await;
+    let events = metric_value(reference.address, "inroad_log_head").await;
     assert!(events > 8_000.0, "{events}");
     assert_eq!(expected.results.units_moved, 0);
-    assert!(expected.results.crossovers == 0, "each customer comes once");
-    assert!(expected.decisions.len() >= 5, "boundaries moved: {:?}", expected.revisions.len());
+    assert!(expected.results.crossovers == 0, "each customer appears once");
+    assert!(expected.decisions.len() >= 5, "several revisions: {:?}", expected.revisions.len());
 
-    let mut stormy = Server::start().await;
-    let mut replay = start_replay(&stormy, &trial);
+    let mut server = Server::start().await;
+    let mut replay = start_replay(&server, &trial);
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let kills = 6;
     for kill in 0..kills {
-        // One kill in each part of the run, wherever in it.
+        // One kill at a random point in each part of the replay.
         let at = events * (f64::from(kill) + rng.random_range(0.0..0.8)) / f64::from(kills);
-        let address = stormy.address;
-        eventually_within(LIMIT, "the replay has come so far", async || {
-            assert!(replay.ended().is_none(), "the replay gave up:\n{}", replay.said());
-            (gauge(address, "inroad_log_head").await >= at).then_some(())
+        let address = server.address;
+        eventually_within(LIMIT, "the replay has recorded enough events", async || {
+            assert!(replay.exit_status().is_none(), "the replay gave up:\n{}", replay.output());
+            (metric_value(address, "inroad_log_head").await >= at).then_some(())
         })
         .await;
         tokio::time::sleep(Duration::from_micros(rng.random_range(0..30_000))).await;
-        assert!(replay.ended().is_none(), "it was over before kill {kill}:\n{}", replay.said());
-        stormy.kill();
+        assert!(replay.exit_status().is_none(), "the replay ended before kill {kill}:\n{}", replay.output());
+        server.kill();
         tokio::time::sleep(Duration::from_millis(rng.random_range(0..200))).await;
-        stormy.restart().await;
+        server.restart().await;
     }
     let ended = replay.finish(LIMIT).await.ok();
-    let found = left(&stormy, &ended).await;
+    let found = read_output(&server, &ended).await;
     assert_eq!(found.results, expected.results);
     assert_eq!(found.revisions, expected.revisions);
     assert_eq!(found.decisions, expected.decisions);
@@ -100,16 +100,16 @@ async fn a_replay_through_a_server_that_is_killed_again_and_again_comes_to_the_v
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_revision_that_a_replay_made_explains_itself() {
+async fn every_decision_of_a_replay_can_be_recomputed_after_a_restart() {
     let folder = TempDir::new().expect("a folder");
     let trial = write_trial(folder.path(), ROWS, 7);
     let mut server = Server::start().await;
     let ended = start_replay(&server, &trial).finish(LIMIT).await.ok();
-    let before = left(&server, &ended).await;
-    // A server that knows nothing but what is on disk.
+    let before = read_output(&server, &ended).await;
+    // After the restart the server has only what is on disk.
     server.kill();
     server.restart().await;
-    let after = left(&server, &ended).await;
+    let after = read_output(&server, &ended).await;
     assert_eq!(after, before);
     assert!(after.decisions.len() >= 5, "{:?}", after.revisions.len());
     assert_eq!(
@@ -125,37 +125,37 @@ async fn every_revision_that_a_replay_made_explains_itself() {
         serde_json::from_str::<Value>(&explained.record_json).expect("the record is JSON");
     }
     let first = server.api().explain(KEY, 1).await;
-    assert!(first.decision.is_none() && first.record_json.is_empty(), "nobody decided the first");
+    assert!(first.decision.is_none() && first.record_json.is_empty(), "the first revision has no decision");
 
-    // The better arm has most of the line, and control its floor or more.
+    // The better variation has more traffic, and control keeps its minimum share.
     let share = |key: &str| after.results.arms.iter().find(|arm| arm.variation == key).expect("an arm").share;
     assert!(share("mens-e-mail") > share("womens-e-mail"), "{:?}", after.results.arms);
     assert!(share("no-e-mail") >= 0.05);
-    assert_eq!(get(server.address, "/readyz").await.map(|(code, _)| code), Some(200));
+    assert_eq!(http_get(server.address, "/readyz").await.map(|(code, _)| code), Some(200));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replay_that_was_broken_off_goes_on_where_it_stopped() {
+async fn interrupted_replay_continues_where_it_stopped() {
     let folder = TempDir::new().expect("a folder");
     let trial = write_trial(folder.path(), ROWS, 42);
-    let calm = Server::start().await;
-    let ended = start_replay(&calm, &trial).finish(LIMIT).await.ok();
-    let expected = left(&calm, &ended).await;
-    let events = gauge(calm.address, "inroad_log_head").await;
+    let reference = Server::start().await;
+    let ended = start_replay(&reference, &trial).finish(LIMIT).await.ok();
+    let expected = read_output(&reference, &ended).await;
+    let events = metric_value(reference.address, "inroad_log_head").await;
 
     let server = Server::start().await;
     for part in [0.2, 0.6] {
         let mut replay = start_replay(&server, &trial);
-        eventually_within(LIMIT, "the replay has come so far", async || {
-            (gauge(server.address, "inroad_log_head").await >= events * part).then_some(())
+        eventually_within(LIMIT, "the replay has recorded enough events", async || {
+            (metric_value(server.address, "inroad_log_head").await >= events * part).then_some(())
         })
         .await;
-        assert!(replay.ended().is_none(), "{}", replay.said());
+        assert!(replay.exit_status().is_none(), "{}", replay.output());
         replay.kill();
     }
     let ended = start_replay(&server, &trial).finish(LIMIT).await.ok();
-    let mut found = left(&server, &ended).await;
-    // What a run has seen itself is less, what the server knows is the same.
+    let mut found = read_output(&server, &ended).await;
+    // The report covers only the last run, so only the state of the server is compared.
     found.report = expected.report.clone();
     assert_eq!(found, expected);
 }

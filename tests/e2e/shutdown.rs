@@ -1,4 +1,4 @@
-//! An orderly stop: nothing that was acknowledged is lost, and nobody is left hanging.
+//! An orderly shutdown: no acknowledged event is lost, and no client blocks it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,15 +9,15 @@ use tokio_stream::StreamExt;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 
-use crate::harness::{Server, conversions, eventually, exposure_of, flag, outcome};
+use crate::harness::{Server, eventually, exposure_of, flag, outcome, with_conversion_metrics};
 
 const KEY: &str = "checkout";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_while_events_stream_in_keeps_all_that_was_acknowledged_and_exits_0() {
+async fn sigterm_during_recording_keeps_all_acknowledged_events_and_exits_with_0() {
     let mut server = Server::start().await;
     let api = server.api();
-    api.launch(conversions(flag(KEY, &[("a", 0.4)]))).await;
+    api.launch(with_conversion_metrics(flag(KEY, &[("a", 0.4)]))).await;
     let units: Vec<String> = (0..8_000).map(|i| format!("u{i}")).collect();
     let answers = api.assign_all(KEY, &units).await;
     let events: Vec<(v1::Exposure, v1::Outcome)> = units
@@ -47,70 +47,71 @@ async fn sigterm_while_events_stream_in_keeps_all_that_was_acknowledged_and_exit
         })
         .collect();
     let mut health = HealthClient::new(server.api().channel);
-    let watched = health.watch(HealthCheckRequest { service: String::new() }).await.expect("a stream");
-    let mut watched = watched.into_inner();
-    let first = watched.next().await.expect("a state").expect("good");
+    let states = health.watch(HealthCheckRequest { service: String::new() }).await.expect("a stream");
+    let mut states = states.into_inner();
+    let first = states.next().await.expect("a state").expect("a message without an error");
     assert_eq!(first.status(), ServingStatus::Serving);
 
-    eventually("events are coming in", async || (count.load(Ordering::SeqCst) > 100).then_some(())).await;
-    server.ask_to_stop();
-    let second = tokio::time::timeout(Duration::from_secs(5), watched.next()).await.expect("soon");
-    assert_eq!(second.expect("a state").expect("good").status(), ServingStatus::NotServing);
-    drop((watched, health));
-    let ended = server.stopped().await;
+    eventually("events are recorded", async || (count.load(Ordering::SeqCst) > 100).then_some(())).await;
+    server.send_sigterm();
+    let second =
+        tokio::time::timeout(Duration::from_secs(5), states.next()).await.expect("the state changes within 5 s");
+    assert_eq!(second.expect("a state").expect("a message without an error").status(), ServingStatus::NotServing);
+    drop((states, health));
+    let ended = server.wait_until_stopped().await;
     assert_eq!(ended.code(), Some(0), "{ended:?}");
 
     let mut acknowledged = Vec::new();
     for writer in writers {
-        acknowledged.extend(writer.await.expect("a writer"));
+        acknowledged.extend(writer.await.expect("no writer panics"));
     }
-    assert!(acknowledged.len() < 1_600, "the server stopped in the middle");
+    assert!(acknowledged.len() < 1_600, "the server stopped while events were recorded");
     server.restart().await;
     let api = server.api();
     let before = api.results(KEY).await;
-    let seen: u64 = before.arms.iter().map(|arm| arm.units).sum();
+    let exposed: u64 = before.arms.iter().map(|arm| arm.units).sum();
     let sent: usize = acknowledged.iter().map(|request| request.exposures.len()).sum();
-    assert!(seen >= sent as u64, "{seen} of {sent} that were acknowledged");
+    assert!(exposed >= sent as u64, "{exposed} of {sent} acknowledged exposures are counted");
     for request in acknowledged {
         api.record(request.exposures, request.outcomes).await;
     }
     let mut after = api.results(KEY).await;
     after.now = before.now;
-    assert_eq!(after, before, "all that was acknowledged was there");
+    assert_eq!(after, before, "all acknowledged events were counted already");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn open_snapshot_streams_do_not_hold_up_a_stop() {
+async fn open_snapshot_streams_do_not_block_shutdown() {
     let mut server = Server::start().await;
     let mut streams = Vec::new();
     for _ in 0..20 {
         let request = v1::WatchSnapshotsRequest::default();
         let stream = server.api().assignments().watch_snapshots(request).await.expect("a stream");
         let mut stream = stream.into_inner();
-        stream.next().await.expect("a message").expect("good");
+        stream.next().await.expect("a message").expect("a message without an error");
         streams.push(stream);
     }
-    let begun = Instant::now();
-    server.ask_to_stop();
+    let started = Instant::now();
+    server.send_sigterm();
     for stream in &mut streams {
         let end = tokio::time::timeout(Duration::from_secs(5), stream.next()).await.expect("the stream ends");
         assert!(end.is_none_or(|message| message.is_err()));
     }
-    let ended = server.stopped().await;
+    let ended = server.wait_until_stopped().await;
     assert_eq!(ended.code(), Some(0), "{ended:?}");
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_health_watcher_and_an_idle_connection_do_not_hold_up_a_stop() {
+async fn health_watcher_and_idle_connection_do_not_block_shutdown() {
     let mut server = Server::start().await;
     let mut health = HealthClient::new(server.api().channel);
-    let mut watched = health.watch(HealthCheckRequest { service: String::new() }).await.expect("a stream").into_inner();
-    watched.next().await.expect("a state").expect("good");
+    let mut states = health.watch(HealthCheckRequest { service: String::new() }).await.expect("a stream").into_inner();
+    states.next().await.expect("a state").expect("a message without an error");
     let _idle = tokio::net::TcpStream::connect(server.address).await.expect("a connection");
-    let begun = Instant::now();
-    server.ask_to_stop();
-    let ended = server.stopped().await;
+    let started = Instant::now();
+    server.send_sigterm();
+    let ended = server.wait_until_stopped().await;
     assert_eq!(ended.code(), Some(0), "{ended:?}");
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }

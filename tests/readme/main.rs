@@ -67,7 +67,8 @@ fn script(commands: &[String]) -> String {
     for (number, command) in commands.iter().enumerate() {
         let without_comment = command.split("   #").next().expect("a first part").trim_end();
         let is_server = without_comment.ends_with('&');
-        let _ = write!(script, "{{ {command}\n}} >$logs/{number}.out 2>$logs/{number}.err; echo $? >$logs/{number}.code\n");
+        let _ =
+            write!(script, "{{ {command}\n}} >$logs/{number}.out 2>$logs/{number}.err; echo $? >$logs/{number}.code\n");
         if is_server {
             // The address is on the server's first line, once it accepts calls.
             let _ = write!(
@@ -92,7 +93,7 @@ fn commands_of_the_readme_work_when_pasted_from_top_to_bottom() {
         assert!(replaced > 0, "README.md no longer has the command {line:?}: correct INSTEAD");
     }
     let (folder, logs) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
-    let binary = binary::inroad().parent().expect("its folder");
+    let binary = binary::inroad_binary().parent().expect("its folder");
     let path = std::env::join_paths(
         std::iter::once(binary.to_path_buf()).chain(std::env::split_paths(&std::env::var_os("PATH").expect("a path"))),
     );

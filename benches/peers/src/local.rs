@@ -1,7 +1,7 @@
-//! What one local evaluation costs: Inroad's, a bare MD5 of the same bytes, and two peers that also decide in process.
-//! Everything in one process, on one thread, in many short rounds that visit every contender in turn; the medians of the
-//! rounds are printed, and ratios are medians of the ratios within a round, so that a machine that slows down for a while
-//! slows all of them down. `--json` prints the same for programs, `--rounds N` and `--iterations N` change how long it takes.
+//! The cost of one local evaluation: Inroad, a bare MD5 of the same bytes, and two other SDKs that also decide in
+//! process. Everything runs in one process on one thread, in many short rounds that alternate between the contenders.
+//! The medians of the rounds are printed. Ratios are medians of the ratios within a round, so that a temporary slowdown
+//! of the machine affects all contenders. `--json` prints JSON; `--rounds N` and `--iterations N` change the duration.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ const VARIATIONS: [&str; 4] = ["control", "green", "large", "sticky"];
 /// Units are visited in turn, so that no branch predictor learns one answer.
 const UNITS: usize = 1024;
 
-type Any = Box<dyn std::error::Error>;
+type BoxError = Box<dyn std::error::Error>;
 
 struct Contender<'a> {
     name: &'static str,
@@ -35,31 +35,31 @@ struct Contender<'a> {
     rounds: Vec<f64>,
 }
 
-fn main() -> Result<(), Any> {
+fn main() -> Result<(), BoxError> {
     let args: Vec<String> = std::env::args().collect();
-    let number = |name: &str, default: usize| {
+    let option = |name: &str, default: usize| {
         let at = args.iter().position(|a| a == name);
         at.and_then(|at| args.get(at + 1)).and_then(|n| n.parse().ok()).unwrap_or(default)
     };
-    let (rounds, iterations) = (number("--rounds", 301), number("--iterations", 5_000));
+    let (rounds, iterations) = (option("--rounds", 301), option("--iterations", 5_000));
 
     let runtime = tokio::runtime::Runtime::new()?;
-    let client = runtime.block_on(inroad())?;
+    let client = runtime.block_on(inroad_client())?;
     let units: Vec<String> = (0..UNITS).map(|n| format!("user-{}", 123_456 + n * 7)).collect();
     let contexts: Vec<Context> = units.iter().map(Context::new).collect();
-    let whole: Vec<Vec<u8>> = units.iter().map(|u| format!("{KEY}:{SALT}:{u}").into_bytes()).collect();
-    check(&client, &contexts, &whole)?;
+    let hashed_bytes: Vec<Vec<u8>> = units.iter().map(|u| format!("{KEY}:{SALT}:{u}").into_bytes()).collect();
+    check(&client, &contexts, &hashed_bytes)?;
 
     let pinned = client.snapshot();
     let served: &ServedExperiment = pinned.get(KEY).ok_or("the experiment is not served")?;
     let hasher =
         inroad_assignment::UnitHasher::new(&served.parts().key, served.parts().salt.as_ref().ok_or("no salt")?);
-    let (eppo, eppo_units, nothing, now) = eppo(&units)?;
+    let (eppo, eppo_units, no_attributes, now) = eppo(&units)?;
     let (unleash, unleash_contexts) = unleash(&units)?;
 
     let mut contenders = vec![
         Contender::new("md-5 0.11, bare digest", |i| {
-            black_box(Md5::digest(black_box(whole[i].as_slice())));
+            black_box(Md5::digest(black_box(hashed_bytes[i].as_slice())));
         }),
         Contender::new("inroad evaluate", |i| {
             black_box(client.evaluate(black_box(KEY), black_box(&contexts[i])));
@@ -83,7 +83,7 @@ fn main() -> Result<(), Any> {
                 Some(&eppo),
                 black_box(KEY),
                 black_box(&eppo_units[i]),
-                &nothing,
+                &no_attributes,
                 None,
                 now,
             );
@@ -95,10 +95,10 @@ fn main() -> Result<(), Any> {
     ];
     for round in 0..=rounds {
         for contender in &mut contenders {
-            let took = contender.time(iterations);
-            // The first round fills caches and lets exposures be remembered.
+            let elapsed = contender.time(iterations);
+            // The first round is a warm-up: it fills caches and records the exposures.
             if round > 0 {
-                contender.rounds.push(took.as_secs_f64() * 1e9 / iterations as f64);
+                contender.rounds.push(elapsed.as_secs_f64() * 1e9 / iterations as f64);
             }
         }
     }
@@ -108,15 +108,15 @@ fn main() -> Result<(), Any> {
 
 impl<'a> Contender<'a> {
     fn new(name: &'static str, mut once: impl FnMut(usize) + 'a) -> Self {
-        // The loop is inside of the box: what is measured is inlined into it, as it would be into a caller.
+        // The loop is inside the boxed closure, so that the measured code is inlined into it as into a real caller.
         let run = Box::new(move |iterations: usize| (0..iterations).for_each(|n| once(n % UNITS)));
         Self { name, run, rounds: Vec::new() }
     }
 
     fn time(&mut self, iterations: usize) -> Duration {
-        let begun = Instant::now();
+        let started = Instant::now();
         (self.run)(iterations);
-        begun.elapsed()
+        started.elapsed()
     }
 }
 
@@ -145,12 +145,12 @@ fn report(contenders: &[Contender<'_>], rounds: usize, iterations: usize, as_jso
     }
 }
 
-/// The line is asked, the answer has a value, and the hash is the one that the bare digest makes.
-fn check(client: &Client, contexts: &[Context], whole: &[Vec<u8>]) -> Result<(), Any> {
+/// Checks that Inroad hashes each unit to the bare digest, and that every variation is served with its value.
+fn check(client: &Client, contexts: &[Context], hashed_bytes: &[Vec<u8>]) -> Result<(), BoxError> {
     let mut seen = std::collections::BTreeSet::new();
-    for (context, bytes) in contexts.iter().zip(whole) {
+    for (context, bytes) in contexts.iter().zip(hashed_bytes) {
         let decision = client.evaluate(KEY, context);
-        let digest = decision.digest().ok_or("the line was not asked")?;
+        let digest = decision.digest().ok_or("the unit was not hashed")?;
         if digest.as_bytes() != Md5::digest(bytes).as_slice() {
             return Err("the digests differ".into());
         }
@@ -159,8 +159,8 @@ fn check(client: &Client, contexts: &[Context], whole: &[Vec<u8>]) -> Result<(),
     if seen.len() == VARIATIONS.len() { Ok(()) } else { Err(format!("not every variation is served: {seen:?}").into()) }
 }
 
-/// A client that was sent its snapshot in the way that every client is.
-async fn inroad() -> Result<Client, Any> {
+/// A client that received its snapshot over the network, as every client does.
+async fn inroad_client() -> Result<Client, BoxError> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let server = tonic::transport::Server::builder().add_service(AssignmentServiceServer::new(Snapshots));
@@ -192,7 +192,7 @@ impl AssignmentService for Snapshots {
         _: Request<v1::WatchSnapshotsRequest>,
     ) -> Result<Response<Self::WatchSnapshotsStream>, Status> {
         let names = (1..EXPERIMENTS).map(|n| format!("experiment-{n}")).chain([KEY.to_owned()]);
-        let sent = v1::WatchSnapshotsResponse {
+        let message = v1::WatchSnapshotsResponse {
             version: 1,
             store_id: "bench".to_owned(),
             full: true,
@@ -200,7 +200,7 @@ impl AssignmentService for Snapshots {
             ..Default::default()
         };
         use tokio_stream::StreamExt as _;
-        Ok(Response::new(Box::pin(tokio_stream::once(Ok(sent)).chain(tokio_stream::pending()))))
+        Ok(Response::new(Box::pin(tokio_stream::once(Ok(message)).chain(tokio_stream::pending()))))
     }
 
     async fn report_client(
@@ -250,7 +250,7 @@ fn experiment(key: String) -> v1::ExperimentSnapshot {
 
 /// The same split in Eppo's own configuration format.
 #[allow(clippy::type_complexity)]
-fn eppo(units: &[String]) -> Result<(Configuration, Vec<Str>, Arc<Attributes>, DateTime<Utc>), Any> {
+fn eppo(units: &[String]) -> Result<(Configuration, Vec<Str>, Arc<Attributes>, DateTime<Utc>), BoxError> {
     let flag = |key: String| {
         let shards = |n: usize| json!([{ "salt": SALT, "ranges": [{ "start": n * 2500, "end": (n + 1) * 2500 }] }]);
         let split = |(n, v): (usize, &&str)| json!({ "variationKey": v, "shards": shards(n) });
@@ -261,7 +261,7 @@ fn eppo(units: &[String]) -> Result<(Configuration, Vec<Str>, Arc<Attributes>, D
             key.clone(),
             json!({
                 "key": key, "enabled": true, "variationType": "STRING", "totalShards": 10_000, "variations": variations,
-                "allocations": [{ "key": "everybody", "rules": [], "splits": splits, "doLog": true }],
+                "allocations": [{ "key": "all", "rules": [], "splits": splits, "doLog": true }],
             }),
         )
     };
@@ -273,20 +273,20 @@ fn eppo(units: &[String]) -> Result<(Configuration, Vec<Str>, Arc<Attributes>, D
     let config = UniversalFlagConfig::from_json(metadata, serde_json::to_vec(&wire)?)?;
     let config = Configuration::from_server_response(config, None);
     let units: Vec<Str> = units.iter().map(|u| Str::from(u.as_str())).collect();
-    let (nothing, now) = (Arc::new(Attributes::default()), Utc::now());
+    let (no_attributes, now) = (Arc::new(Attributes::default()), Utc::now());
     let mut seen = std::collections::BTreeSet::new();
     for unit in &units {
-        let answer = eppo_core::eval::get_assignment(Some(&config), KEY, unit, &nothing, None, now)?;
+        let answer = eppo_core::eval::get_assignment(Some(&config), KEY, unit, &no_attributes, None, now)?;
         seen.insert(answer.and_then(|a| a.value.as_str().map(str::to_owned)));
     }
     if seen.len() != VARIATIONS.len() || seen.contains(&None) {
-        return Err(format!("Eppo's flag is not set up as it should be: {seen:?}").into());
+        return Err(format!("the Eppo flag does not serve all variations: {seen:?}").into());
     }
-    Ok((config, units, nothing, now))
+    Ok((config, units, no_attributes, now))
 }
 
 /// The same split as four weighted variants, sticky by user, in Unleash's own configuration format.
-fn unleash(units: &[String]) -> Result<(EngineState, Vec<UnleashContext>), Any> {
+fn unleash(units: &[String]) -> Result<(EngineState, Vec<UnleashContext>), BoxError> {
     let variant = |v: &&str| {
         json!({
             "name": v, "weight": 250, "stickiness": "userId", "payload": { "type": "string", "value": v },
@@ -305,14 +305,14 @@ fn unleash(units: &[String]) -> Result<(EngineState, Vec<UnleashContext>), Any> 
     let engine = EngineState::default();
     let warnings = engine.take_state(UpdateMessage::FullResponse(serde_json::from_value(features)?));
     if let Some(warnings) = warnings {
-        return Err(format!("Unleash's flags do not compile: {} warnings", warnings.len()).into());
+        return Err(format!("the Unleash flags do not compile: {} warnings", warnings.len()).into());
     }
     let context = |u: &String| UnleashContext { user_id: Some(u.clone()), ..UnleashContext::default() };
     let contexts: Vec<_> = units.iter().map(context).collect();
     let names: std::collections::BTreeSet<_> =
         contexts.iter().map(|c| engine.get_variant(KEY, c, &None).name).collect();
     if names.len() != VARIATIONS.len() || names.contains("disabled") {
-        return Err(format!("Unleash's flag is not set up as it should be: {names:?}").into());
+        return Err(format!("the Unleash flag does not serve all variations: {names:?}").into());
     }
     Ok((engine, contexts))
 }

@@ -1,4 +1,4 @@
-//! The formats that a table can be written in.
+//! Writes a table as CSV or Parquet.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -14,28 +14,36 @@ use super::{Column, Table};
 use crate::SimulationError;
 
 impl Table {
-    /// How many lines it has, without the names of its columns.
+    /// Number of rows, without the header.
     pub fn len(&self) -> usize {
         self.columns.first().map_or(0, |(_, column)| column.len())
     }
 
-    /// Whether it has none.
+    /// Whether the table has no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Writes it as CSV, with a line of names; a cell that is not there is empty.
+    /// Writes CSV with a header. A missing value is an empty cell.
+    ///
+    /// # Errors
+    ///
+    /// `to` cannot be written.
     pub fn write_csv(&self, to: impl Write) -> Result<(), SimulationError> {
         let mut csv = csv::Writer::from_writer(to);
         csv.write_record(self.columns.iter().map(|(name, _)| name))?;
-        for line in 0..self.len() {
-            csv.write_record(self.columns.iter().map(|(_, column)| column.cell(line)))?;
+        for row in 0..self.len() {
+            csv.write_record(self.columns.iter().map(|(_, column)| column.cell(row)))?;
         }
         csv.flush().map_err(csv::Error::from)?;
         Ok(())
     }
 
-    /// Writes it as Parquet; a cell that is not there is null. Snappy, which every reader knows.
+    /// Writes Parquet with Snappy compression, which every reader supports. A missing value is null.
+    ///
+    /// # Errors
+    ///
+    /// `to` cannot be written.
     pub fn write_parquet(&self, to: impl Write + Send) -> Result<(), SimulationError> {
         let fields = self.columns.iter().map(|(name, column)| column.field(name)).collect::<Result<_, _>>()?;
         let schema = Arc::new(Type::group_type_builder("table").with_fields(fields).build()?);
@@ -61,15 +69,15 @@ impl Column {
         }
     }
 
-    fn cell(&self, line: usize) -> String {
-        fn of<T: ToString>(cells: &[Option<T>], line: usize) -> String {
-            cells.get(line).and_then(Option::as_ref).map(T::to_string).unwrap_or_default()
+    fn cell(&self, row: usize) -> String {
+        fn format_cell<T: ToString>(cells: &[Option<T>], row: usize) -> String {
+            cells.get(row).and_then(Option::as_ref).map(T::to_string).unwrap_or_default()
         }
         match self {
-            Self::Text(cells) => cells.get(line).cloned().unwrap_or_default(),
-            Self::Count(cells) => of(cells, line),
-            Self::Number(cells) => of(cells, line),
-            Self::Flag(cells) => of(cells, line),
+            Self::Text(cells) => cells.get(row).cloned().unwrap_or_default(),
+            Self::Count(cells) => format_cell(cells, row),
+            Self::Number(cells) => format_cell(cells, row),
+            Self::Flag(cells) => format_cell(cells, row),
         }
     }
 
@@ -88,26 +96,26 @@ impl Column {
         match self {
             Self::Text(cells) => {
                 let cells: Vec<ByteArray> = cells.iter().map(|cell| ByteArray::from(cell.as_str())).collect();
-                put::<ByteArrayType, W>(group, &cells, None)
+                write_values::<ByteArrayType, W>(group, &cells, None)
             }
-            Self::Count(cells) => put_optional::<Int64Type, W>(group, cells),
-            Self::Number(cells) => put_optional::<DoubleType, W>(group, cells),
-            Self::Flag(cells) => put_optional::<BoolType, W>(group, cells),
+            Self::Count(cells) => write_optional::<Int64Type, W>(group, cells),
+            Self::Number(cells) => write_optional::<DoubleType, W>(group, cells),
+            Self::Flag(cells) => write_optional::<BoolType, W>(group, cells),
         }
     }
 }
 
-/// The values that are there, and for each line whether one is.
-fn put_optional<T: DataType, W: Write + Send>(
+/// Writes the present values, and for each row whether it has a value.
+fn write_optional<T: DataType, W: Write + Send>(
     group: &mut SerializedRowGroupWriter<'_, W>,
     cells: &[Option<T::T>],
 ) -> Result<(), ParquetError> {
-    let there: Vec<T::T> = cells.iter().flatten().cloned().collect();
+    let present: Vec<T::T> = cells.iter().flatten().cloned().collect();
     let levels: Vec<i16> = cells.iter().map(|cell| i16::from(cell.is_some())).collect();
-    put::<T, W>(group, &there, Some(&levels))
+    write_values::<T, W>(group, &present, Some(&levels))
 }
 
-fn put<T: DataType, W: Write + Send>(
+fn write_values<T: DataType, W: Write + Send>(
     group: &mut SerializedRowGroupWriter<'_, W>,
     values: &[T::T],
     levels: Option<&[i16]>,

@@ -1,20 +1,20 @@
-//! Means and ratios of sums with their normal intervals, added up in one pass.
+//! Means and ratios of sums with normal intervals, computed in one pass.
 
 use serde::Serialize;
 
-/// The standard normal's 97.5% quantile.
+/// 97.5% quantile of the standard normal distribution.
 const Z_95: f64 = 1.959_963_984_540_054;
 
-/// A number with its standard error and its 95% interval, value ± 1.96·se.
+/// An estimate with its standard error and its 95% interval, value ± 1.96·se.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Estimate {
     /// The estimate.
     pub value: f64,
     /// Its standard error.
     pub se: f64,
-    /// The interval's lower end.
+    /// Lower end of the interval.
     pub low: f64,
-    /// The interval's upper end.
+    /// Upper end of the interval.
     pub high: f64,
 }
 
@@ -25,19 +25,19 @@ impl Estimate {
         (value.is_finite() && se.is_finite()).then_some(estimate)
     }
 
-    /// Whether the interval holds a number.
+    /// Whether the interval contains a number.
     #[must_use]
-    pub fn holds(&self, number: f64) -> bool {
+    pub fn contains(&self, number: f64) -> bool {
         (self.low..=self.high).contains(&number)
     }
 
-    /// The same of the number less so much.
+    /// The estimate of the value minus a constant.
     pub(super) fn minus(self, number: f64) -> Self {
         Self { value: self.value - number, low: self.low - number, high: self.high - number, ..self }
     }
 }
 
-/// Σa/Σb over pairs; with b = 1 throughout, a mean.
+/// The ratio Σa/Σb over pairs. If every b is 1, it is a mean.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Ratio {
     n: u64,
@@ -66,37 +66,39 @@ impl Ratio {
         self.a / self.b
     }
 
-    /// Σ (a − R·b)², with the sample's degree of freedom given back: of means, n times the unbiased variance.
-    pub(super) fn spread(&self) -> f64 {
+    /// Σ (a − R·b)² · n/(n − 1). For means, it is n times the unbiased variance.
+    pub(super) fn residual_sum(&self) -> f64 {
         let ratio = self.value();
         let sum = self.aa - 2.0 * ratio * self.ab + ratio * ratio * self.bb;
         let n = self.n as f64;
         sum.max(0.0) * n / (n - 1.0)
     }
 
-    /// By the delta method, Σ (a − R·b)²/(Σb)²; of means, it is the variance of the mean. None of fewer than two pairs.
+    /// The ratio with the variance by the delta method, Σ (a − R·b)²/(Σb)²; for means, the variance of the mean. None
+    /// for fewer than two pairs.
     pub(super) fn estimate(&self) -> Option<Estimate> {
         if self.n < 2 || self.b == 0.0 {
             return None;
         }
-        Estimate::new(self.value(), self.spread() / (self.b * self.b))
+        Estimate::new(self.value(), self.residual_sum() / (self.b * self.b))
     }
 
-    /// (Σb)²/Σb², where b are weights.
-    pub(super) fn effective(&self) -> Option<f64> {
+    /// The effective number of pairs, (Σb)²/Σb², where b are weights.
+    pub(super) fn effective_count(&self) -> Option<f64> {
         (self.bb > 0.0).then(|| self.b * self.b / self.bb)
     }
 }
 
-/// A part's mean relative to that of the whole it belongs to, less 1, by the delta method. With h_i the influence of row
-/// i, Σh² expands to sums over the part and over the whole, for the cross term Σ(r − m)(r − M) over the part is Σ(r − m)².
-pub(super) fn lift_of_part(part: &Ratio, whole: &Ratio) -> Option<Estimate> {
-    let (n, all, base) = (part.count() as f64, whole.count() as f64, whole.value());
-    if part.count() < 2 || base == 0.0 {
+/// The mean of a subset relative to the mean of the whole, minus 1, with the variance by the delta method. The variance
+/// is Σh² with the influence h_i of row i. It reduces to sums over the subset and over the whole, because the cross
+/// term Σ(r − m)(r − M) over the subset equals Σ(r − m)².
+pub(super) fn lift_of_subset(subset: &Ratio, whole: &Ratio) -> Option<Estimate> {
+    let (n, all, base) = (subset.count() as f64, whole.count() as f64, whole.value());
+    if subset.count() < 2 || base == 0.0 {
         return None;
     }
-    let ratio = part.value() / base;
-    let inside = part.spread() * (1.0 / (n * n) - 2.0 * ratio / (n * all));
-    let outside = whole.spread() * ratio * ratio / (all * all);
+    let ratio = subset.value() / base;
+    let inside = subset.residual_sum() * (1.0 / (n * n) - 2.0 * ratio / (n * all));
+    let outside = whole.residual_sum() * ratio * ratio / (all * all);
     Estimate::new(ratio - 1.0, (inside + outside) / (base * base))
 }

@@ -1,25 +1,28 @@
-//! What policies would have made of a randomised log that somebody has already: any number of them in one pass, without
-//! a server. The policies are those of simulations, driven by the same code; what is made up there is read here.
+//! Counterfactual evaluation: estimates from the log of a randomised experiment what other policies would have
+//! achieved. Any number of policies is evaluated in one pass, without a server. The policies and their code are those
+//! of simulations; arrivals and outcomes come from the log.
 //!
-//! Let policy π serve arm a with share π_t(a) in tick t, and let the log have given row i arm a_i with propensity p_i
-//! and seen outcome r_i. By the *replay method* (Li, Chu, Langford and Wang 2011) a row counts where the policy gives
-//! its unit what the log gave it, and the policy learns from those rows alone. So π_t is a function of earlier rows, and
-//! w_i = π_t(a_i)/p_i has mean 1 given them: a unit's point is uniform, which makes shares chances. From it come
+//! Let policy π serve arm a with share π_t(a) in tick t, and let row i of the log have arm a_i, propensity p_i and
+//! outcome r_i. By the *replay method* (Li, Chu, Langford and Wang 2011) a row matches if the policy gives its unit the
+//! arm that the log gave it, and the policy learns from matching rows only. So π_t is a function of earlier rows, and
+//! w_i = π_t(a_i)/p_i has mean 1 given these rows: points of units are uniform, so shares are probabilities. The
+//! estimators are
 //!
 //! - *IPS*, the mean of w_i·r_i (Horvitz and Thompson 1952);
 //! - *SNIPS*, Σ w_i·r_i / Σ w_i (Hájek 1971; Swaminathan and Joachims 2015);
-//! - *DR*, the mean of Σ_a π_t(a)·q_i(a) + w_i·(r_i − q_i(a_i)) (Dudík, Langford and Li 2011), where q_i(a) is arm a's mean
-//!   over the rows before i, whoever they were served to.
+//! - *DR*, the mean of Σ_a π_t(a)·q_i(a) + w_i·(r_i − q_i(a_i)) (Dudík, Langford and Li 2011), where q_i(a) is arm a's
+//!   mean over all rows before i, matching or not.
 //!
-//! All three estimate Σ_i Σ_a π_t(a)·μ(a)/n, what the policy's own course of shares is worth per row. Their terms differ
-//! from their means by martingale differences, so that the usual normal intervals hold although π_t learns. Replay's mean
-//! estimates the same where all arms are logged alike often; elsewhere it leans to the arms that the log favours.
+//! All three estimate Σ_i Σ_a π_t(a)·μ(a)/n: the expected outcome per row under the shares that the policy had over
+//! time. Their terms differ from their means by martingale differences, so that the usual normal intervals are valid
+//! although π_t learns. The mean of matching rows (replay) estimates the same if the log gave all arms equally often.
+//! Otherwise it is biased towards the arms that the log gave more often.
 //!
-//! Rows count as units of their own: a log in which units come back should be summed up by unit first.
+//! Each row counts as a separate unit. If units have several rows, sum them up by unit first.
 
 mod estimate;
 mod export;
-mod lane;
+mod policy_replay;
 #[cfg(test)]
 mod tests;
 
@@ -31,233 +34,257 @@ use inroad_policy::{MAX_ARMS, Measure};
 use serde::Serialize;
 
 use crate::SimulationError;
-use crate::crowd::{Crowd, Moves};
-use crate::driver::{Driver, Frame};
-use crate::judge::Judge;
+use crate::driver::{ExperimentSetup, PolicyDriver};
 use crate::policies::{PolicyDoc, PolicySpec};
+use crate::statistics::Statistics;
+use crate::unit_moves::{ArrivedUnits, UnitMoves};
 
 pub use estimate::Estimate;
 pub use export::write_policies;
 
 use estimate::Ratio;
-use lane::{Lane, Met, Model};
+use policy_replay::{LocatedRow, OutcomeModel, PolicyReplay};
 
-/// The experiment that every logged unit is in.
+/// Key of the experiment in which the logged units are placed.
 const EXPERIMENT: &str = "counterfactual";
-/// A year of hours: more is rather a column misread than a log.
+/// The hours of a year. With more ticks, a column of the log has probably been misread.
 const TICKS_MAX: u32 = 366 * 24;
-/// How many rows go by between two calls of the progress.
+/// Rows between two calls of the progress function.
 const PROGRESS_ROWS: usize = 4096;
 
 /// One row of a log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoggedRow {
-    /// Who: a unit's key.
+    /// Key of the unit.
     pub unit: Box<str>,
-    /// When, in ticks since the first, never before the row before.
+    /// Tick of the row, counted from the first; not before that of the previous row.
     pub tick: u32,
-    /// What it got; 0 is control.
+    /// The arm that the unit got; 0 is control.
     pub arm: usize,
-    /// What came of it, 0 or more. Nothing but 0 and 1 in all rows makes conversions of them.
+    /// The outcome, 0 or more. If all outcomes are 0 or 1, the metric is a conversion.
     pub outcome: f64,
-    /// With which probability it got that, above 0 and at most 1: known for all rows or for none.
+    /// The probability with which the unit got this arm, above 0 and at most 1. Known for all rows or for none.
     pub propensity: Option<f64>,
 }
 
-/// A log with nothing wrong in it, and what time and arms it has.
+/// A log whose rows have been checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OfflineLog {
     rows: Vec<LoggedRow>,
     arms: usize,
     ticks_per_day: u32,
-    propensities: bool,
-    conversion: bool,
+    has_propensities: bool,
+    is_conversion: bool,
 }
 
 impl OfflineLog {
     /// Checks every row. `ticks_per_day` is 1 to 24, a divisor of 24; `arms` is 2 to 65, control included.
+    ///
+    /// # Errors
+    ///
+    /// An argument is out of range, or a row is not valid. The message names the row.
     pub fn new(rows: Vec<LoggedRow>, arms: usize, ticks_per_day: u32) -> Result<Self, SimulationError> {
         if !(1..=24).contains(&ticks_per_day) || 24 % ticks_per_day != 0 {
-            return Err(SimulationError::field("ticks_per_day", "choose 1, 2, 3, 4, 6, 8, 12 or 24"));
+            return Err(SimulationError::field("ticks_per_day", "use 1, 2, 3, 4, 6, 8, 12 or 24"));
         }
         if !(2..=MAX_ARMS).contains(&arms) {
             return Err(SimulationError::field("arms", "give control and 1 to 64 variations"));
         }
         if rows.len() < 2 {
-            return Err(SimulationError::field("rows", "there is nothing to estimate from"));
+            return Err(SimulationError::field(
+                "rows",
+                "the log has fewer than 2 rows. At least 2 are needed for an estimate",
+            ));
         }
-        let propensities = rows.first().is_some_and(|row| row.propensity.is_some());
-        let mut before = 0;
+        let has_propensities = rows.first().is_some_and(|row| row.propensity.is_some());
+        let mut previous_tick = 0;
         for (i, row) in rows.iter().enumerate() {
-            let fault = |message: String| Err(SimulationError::Row { row: i as u64 + 1, message });
+            let refuse = |message: String| Err(SimulationError::Row { row: i as u64 + 1, message });
             if row.arm >= arms {
-                return fault(format!("arm {} is not declared, there are {arms}", row.arm));
+                return refuse(format!("arm {} is not declared. Arms are 0 to {}", row.arm, arms - 1));
             }
             if !(row.outcome.is_finite() && row.outcome >= 0.0) {
-                return fault(format!("outcome {} is not 0 or more: policies compare by ratios", row.outcome));
+                return refuse(format!(
+                    "outcome {} is not valid. Use 0 or more, because policies compare arms by ratios",
+                    row.outcome
+                ));
             }
-            if row.propensity.is_some() != propensities {
-                return fault("some rows have a propensity and some have none".to_owned());
+            if row.propensity.is_some() != has_propensities {
+                return refuse(
+                    "some rows have a propensity and some have none. Give it for all rows or for none".to_owned(),
+                );
             }
             if row.propensity.is_some_and(|p| !(p > 0.0 && p <= 1.0)) {
                 let p = row.propensity.unwrap_or_default();
-                return fault(format!("propensity {p} is not above 0 and at most 1"));
+                return refuse(format!("propensity {p} is not valid. Use a number above 0 and at most 1"));
             }
-            if row.tick < before {
-                return fault("rows are not in the order of time".to_owned());
+            if row.tick < previous_tick {
+                return refuse("the row is earlier than the row before it. Sort rows by time".to_owned());
             }
             if row.tick >= TICKS_MAX {
-                return fault(format!("it comes {} ticks after the first, more than {TICKS_MAX}", row.tick));
+                return refuse(format!(
+                    "the row is {} ticks after the first. At most {} are allowed",
+                    row.tick,
+                    TICKS_MAX - 1
+                ));
             }
-            before = row.tick;
+            previous_tick = row.tick;
             UnitKey::parse(&row.unit)?;
         }
-        let conversion = rows.iter().all(|row| row.outcome == 0.0 || row.outcome == 1.0);
-        Ok(Self { rows, arms, ticks_per_day, propensities, conversion })
+        let is_conversion = rows.iter().all(|row| row.outcome == 0.0 || row.outcome == 1.0);
+        Ok(Self { rows, arms, ticks_per_day, has_propensities, is_conversion })
     }
 
-    /// Its rows.
+    /// The rows.
     #[must_use]
     pub fn rows(&self) -> &[LoggedRow] {
         &self.rows
     }
 
-    /// How many ticks it lasts, those without rows included.
+    /// Number of ticks, those without rows included.
     #[must_use]
     pub fn ticks(&self) -> u32 {
         self.rows.last().map_or(0, |row| row.tick + 1)
     }
 
-    fn frame(&self) -> Frame {
-        Frame {
+    /// The experiment in which the policies run.
+    fn setup(&self) -> ExperimentSetup {
+        ExperimentSetup {
             experiment: EXPERIMENT,
             arms: self.arms,
             ticks_per_day: self.ticks_per_day,
-            measure: if self.conversion { Measure::Conversion } else { Measure::Mean },
-            // A mean that decides needs a cap; this one never binds.
-            metric: if self.conversion { MetricKind::Conversion } else { MetricKind::Mean { cap: Some(1e12) } },
-            // Outcomes are known as soon as the row is.
+            measure: if self.is_conversion { Measure::Conversion } else { Measure::Mean },
+            // A primary metric of kind mean needs a cap. This one has no effect.
+            metric: if self.is_conversion { MetricKind::Conversion } else { MetricKind::Mean { cap: Some(1e12) } },
+            // Outcomes are known at once.
             window: Duration::from_secs(3600),
         }
     }
 }
 
-/// What the log itself says of one arm.
+/// The results of one arm in the log itself.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LoggedArm {
-    /// Rows that got it.
+    /// Number of rows with this arm.
     pub rows: u64,
     /// Their mean outcome.
     pub mean: Option<Estimate>,
-    /// Mean of 1/p over all rows where they got it and 0 elsewhere. Far from 1, the propensities are not the log's.
+    /// Mean over all rows of 1/p for rows with this arm and 0 for others. If it is far from 1, the propensities are
+    /// wrong.
     pub weight: Option<Estimate>,
 }
 
-/// What one policy would have come to. Estimates are outcomes per row, with 95% intervals.
+/// The estimated results of one policy. Estimates are outcomes per row, with 95% intervals.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PolicyResult {
-    /// The policy's name.
+    /// Name of the policy.
     pub policy: String,
-    /// Rows that got what the policy gives their unit: those it learned from.
+    /// Number of rows whose arm is the one that the policy gives the unit. The policy learned from these rows.
     pub matched: u64,
-    /// Their mean outcome: the replay method.
+    /// Mean outcome of the matching rows: the replay method.
     pub replay: Option<Estimate>,
-    /// Inverse propensity scoring; without propensities none, as for the next two.
+    /// Inverse propensity scoring. This estimate and the next two are none without propensities.
     pub ips: Option<Estimate>,
     /// Self-normalised inverse propensity scoring.
     pub snips: Option<Estimate>,
-    /// Doubly robust.
+    /// Doubly robust estimate.
     pub dr: Option<Estimate>,
-    /// Relative gain over the log's mean outcome, 0.1 for a tenth more: by DR, or by replay without propensities.
+    /// Relative gain over the mean outcome of the log, 0.1 for 10% more: by DR, or by replay without propensities.
     pub lift: Option<Estimate>,
-    /// Rows that carry as much as the weighted ones, (Σw)²/Σw².
+    /// Effective number of rows: unweighted rows with the same information as the weighted ones, (Σw)²/Σw².
     pub effective_rows: Option<f64>,
-    /// Each arm's share after the last row's tick.
+    /// Share of each arm after the last tick.
     pub shares: Vec<f64>,
-    /// Each arm's share in each tick, those without rows included.
+    /// Share of each arm in each tick, ticks without rows included.
     pub course: Vec<Vec<f64>>,
-    /// Each arm's probability of being best, as the policy believes in the end.
+    /// Probability of each arm to be the best, estimated at the end.
     pub p_best: Vec<f64>,
-    /// The arm most likely best, or the one that was shipped.
+    /// The shipped arm, or the arm most likely to be the best at the end.
     pub leader: usize,
-    /// How often boundaries moved.
+    /// Number of changes of the boundaries.
     pub revisions: u32,
-    /// Arms that were killed, in that order.
+    /// Killed arms, in the order of the kills.
     pub killed: Vec<usize>,
-    /// The arm that got everything in the end, under a policy that ships.
+    /// The arm that was shipped, if any.
     pub shipped: Option<usize>,
-    /// Units that had come and were served something else later, all of the log's units taken as the policy's.
-    pub moves: Moves,
+    /// Units whose arm changed, if the policy had served all units of the log.
+    pub moves: UnitMoves,
 }
 
-/// What a log says of policies.
+/// The results of all policies over one log.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Counterfactual {
-    /// Rows of the log.
+    /// Number of rows.
     pub rows: u64,
-    /// Different units in it.
+    /// Number of different units.
     pub units: u64,
-    /// Ticks that it lasts.
+    /// Number of ticks.
     pub ticks: u32,
     /// Whether propensities are known.
     pub propensities: bool,
-    /// Its mean outcome: what the policy that made it is worth.
+    /// Mean outcome of all rows: the result of the policy that made the log.
     pub mean: Option<Estimate>,
-    /// Its arms, control first.
+    /// The arms, control first.
     pub arms: Vec<LoggedArm>,
-    /// One per policy, in the order they were given.
+    /// One per policy, in the order given.
     pub policies: Vec<PolicyResult>,
 }
 
-/// Sends a log by all policies at once. The same log, policies and salt give the same to the last digit. `progress` is
-/// told every now and then how many rows have gone by.
+/// Evaluates all policies in one pass over the log. The same log, policies and salt give the same results to the last
+/// digit. `progress` is called from time to time with the number of processed rows.
+///
+/// # Errors
+///
+/// A policy is not valid, or a decision or an estimate failed.
 pub fn counterfactual(
     log: &OfflineLog,
     policies: &[PolicyDoc],
     salt: &Salt,
     progress: Option<&dyn Fn(u64)>,
 ) -> Result<Counterfactual, SimulationError> {
-    let specs = PolicySpec::all(policies, log.arms, log.ticks_per_day)?;
-    let frame = log.frame();
+    let specs = PolicySpec::check_all(policies, log.arms, log.ticks_per_day)?;
+    let setup = log.setup();
     let hasher = UnitHasher::new(&ExperimentKey::parse(EXPERIMENT)?, salt);
-    // The salt is all the chance there is: the policies' draws hang on it as well.
+    // The salt is the only source of randomness: the seed of the policies is derived from it, too.
     let seed = hasher.digest(UnitKey::parse("seed")?).point().get();
-    let lanes = specs.iter().map(|spec| Ok(Lane::new(&frame, spec, Driver::new(&frame, spec, salt, seed)?)));
-    let mut lanes = lanes.collect::<Result<Vec<_>, SimulationError>>()?;
-    let (mut judge, mut crowd, mut model) = (Judge::new(frame.measure), Crowd::new(), Model::new(log.arms));
-    let (mut known, mut met, mut mean) = (HashSet::<Point>::new(), Vec::new(), Ratio::default());
+    let replays =
+        specs.iter().map(|spec| Ok(PolicyReplay::new(&setup, spec, PolicyDriver::new(&setup, spec, salt, seed)?)));
+    let mut replays = replays.collect::<Result<Vec<_>, SimulationError>>()?;
+    let (mut statistics, mut arrived, mut model) =
+        (Statistics::new(setup.measure), ArrivedUnits::new(), OutcomeModel::new(log.arms));
+    let (mut seen, mut located_rows, mut mean) = (HashSet::<Point>::new(), Vec::new(), Ratio::default());
     let mut weights = vec![Ratio::default(); log.arms];
-    let mut rest = log.rows.as_slice();
+    let mut remaining = log.rows.as_slice();
     for tick in 0..log.ticks() {
-        for lane in &mut lanes {
-            lane.begin(&mut judge, &crowd, tick)?;
+        for replay in &mut replays {
+            replay.begin_tick(&mut statistics, &arrived, tick)?;
         }
-        let (batch, later) = rest.split_at(rest.partition_point(|row| row.tick == tick));
-        rest = later;
-        met.clear();
+        let (batch, later) = remaining.split_at(remaining.partition_point(|row| row.tick == tick));
+        remaining = later;
+        located_rows.clear();
         for row in batch {
             let point = hasher.digest(UnitKey::parse(&row.unit)?).point();
-            if known.insert(point) {
-                crowd.join(point);
+            if seen.insert(point) {
+                arrived.add(point);
             }
-            met.push(Met { point, arm: row.arm, outcome: row.outcome, propensity: row.propensity });
+            located_rows.push(LocatedRow { point, arm: row.arm, outcome: row.outcome, propensity: row.propensity });
         }
-        for (i, row) in met.iter().enumerate() {
-            lanes.iter_mut().for_each(|lane| lane.meet(tick, row, &model));
-            model.learn(row);
+        for (i, row) in located_rows.iter().enumerate() {
+            replays.iter_mut().for_each(|replay| replay.process_row(tick, row, &model));
+            model.add_row(row);
             mean.push(row.outcome, 1.0);
             if let Some(p) = row.propensity {
-                let got = |arm| if arm == row.arm { 1.0 / p } else { 0.0 };
-                weights.iter_mut().enumerate().for_each(|(arm, weight)| weight.push(got(arm), 1.0));
+                let inverse_propensity = |arm| if arm == row.arm { 1.0 / p } else { 0.0 };
+                weights.iter_mut().enumerate().for_each(|(arm, weight)| weight.push(inverse_propensity(arm), 1.0));
             }
             if let (Some(progress), true) = (progress, i % PROGRESS_ROWS == 0) {
-                progress((log.rows.len() - rest.len() - met.len() + i) as u64);
+                progress((log.rows.len() - remaining.len() - located_rows.len() + i) as u64);
             }
         }
-        lanes.iter_mut().for_each(|lane| lane.end(&crowd));
+        replays.iter_mut().for_each(|replay| replay.end_tick(&arrived));
     }
-    let finish = |lane: Lane<'_>| lane.finish(&mut judge, &crowd, log.ticks(), &mean);
-    let policies = lanes.into_iter().map(finish).collect::<Result<Vec<_>, _>>()?;
+    let finish = |replay: PolicyReplay<'_>| replay.finish(&mut statistics, &arrived, log.ticks(), &mean);
+    let policies = replays.into_iter().map(finish).collect::<Result<Vec<_>, _>>()?;
     let arm = |(arm, weight): (&Ratio, &Ratio)| LoggedArm {
         rows: arm.count(),
         mean: arm.estimate(),
@@ -265,9 +292,9 @@ pub fn counterfactual(
     };
     Ok(Counterfactual {
         rows: log.rows.len() as u64,
-        units: crowd.size(),
+        units: arrived.total(),
         ticks: log.ticks(),
-        propensities: log.propensities,
+        propensities: log.has_propensities,
         mean: mean.estimate(),
         arms: model.arms().iter().zip(&weights).map(arm).collect(),
         policies,

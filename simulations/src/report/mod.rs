@@ -1,34 +1,39 @@
-//! A report to look at: one HTML file with nothing to load and nothing to run, the same bytes for the same simulations.
+//! Writes simulations as one HTML report. The file is self-contained: it loads nothing and runs no script. The same
+//! simulations give the same bytes.
 //!
-//! [`html`] writes it. `page` lays it out, `overview` has all scenarios side by side, `world` tells what was simulated,
-//! `section` and `estimators` tell what came of it in one scenario, `courses` and `dots` draw, `plot` has the axes and `text` the letters.
+//! [`html`] is the entry. `page` lays the page out, `overview` compares scenarios, and `section` has the results of one
+//! scenario: `setup` describes what was simulated, `estimators` shows coverage and bias. `time_charts` and `dot_plot`
+//! draw the charts, with axes and markers from `plot`. `elements` has tables and cards, `text` formats numbers and
+//! escapes text.
 
-mod courses;
-mod dots;
+mod dot_plot;
+mod elements;
 mod estimators;
 mod overview;
 mod page;
 mod plot;
 mod section;
+mod setup;
 #[cfg(test)]
 mod tests;
 mod text;
-mod world;
+mod time_charts;
 
 use crate::policies::PolicyKind;
 use crate::simulate::Simulation;
 use crate::summary::{Mean, Summary};
 
-/// Some simulations as one HTML page; `command` is what runs them again.
+/// Writes simulations as one HTML page. `command` is shown as the command that runs them again.
 #[must_use]
 pub fn html(simulations: &[Simulation], command: Option<&str>) -> String {
     page::page(&Report::new(simulations), command)
 }
 
-/// Simulations, and what all of their parts have to agree on.
+/// The simulations of one report, and the marker of each policy.
 struct Report<'a> {
     simulations: &'a [Simulation],
-    /// All policies in the order in which they first come: a policy has the same mark in all plots.
+    /// All policies in the order of first use. The index selects the marker, so a policy has the same marker in all
+    /// charts.
     policies: Vec<&'a str>,
 }
 
@@ -43,23 +48,24 @@ impl<'a> Report<'a> {
         Self { simulations, policies }
     }
 
-    /// A policy's number, by which it is marked.
+    /// The index of a policy, which selects its marker.
     fn series(&self, policy: &str) -> usize {
         self.policies.iter().position(|name| *name == policy).unwrap_or(0)
     }
 }
 
-/// The first policy of a kind, as it did.
-fn of_kind(simulation: &Simulation, kind: PolicyKind) -> Option<&Summary> {
+/// The summary of the first policy of a kind.
+fn summary_of_kind(simulation: &Simulation, kind: PolicyKind) -> Option<&Summary> {
     let policy = simulation.scenario.policies().iter().find(|policy| policy.kind == kind)?;
     simulation.summaries.iter().find(|summary| summary.policy == policy.name)
 }
 
-/// A policy's regret as a multiple of unconstrained Thompson sampling's, whose own is none. Both met the same units, so
-/// the error is that of the pairs, by the delta method.
+/// The regret of a policy divided by that of unconstrained Thompson sampling. None for Thompson sampling itself, and if
+/// it was not run or has no regret. Both policies served the same units, so the error is that of pairs, by the delta
+/// method.
 #[must_use]
-pub fn over_reference(simulation: &Simulation, policy: &str) -> Option<Mean> {
-    let reference = of_kind(simulation, PolicyKind::Thompson)?;
+pub fn regret_relative_to_thompson(simulation: &Simulation, policy: &str) -> Option<Mean> {
+    let reference = summary_of_kind(simulation, PolicyKind::Thompson)?;
     let base = reference.regret.mean;
     if policy == reference.policy || base <= 0.0 {
         return None;

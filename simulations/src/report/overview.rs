@@ -1,121 +1,119 @@
-//! All scenarios of a report side by side, a plot for each of the numbers that matter most.
+//! Compares all scenarios of a report: one chart for each of the most important results.
 
-use super::dots::{Dot, Dots, Group};
-use super::page::ratio;
-use super::section::{card, hundredths};
-use super::text::{table, words};
-use super::{Report, over_reference};
+use super::dot_plot::{Dot, DotGroup, DotPlot, in_percent};
+use super::elements::{card, table};
+use super::text::{mean_with_error, strings};
+use super::{Report, regret_relative_to_thompson};
 use crate::simulate::Simulation;
 use crate::summary::{Mean, Summary};
 
-/// What a plot of all scenarios is about.
-struct Across {
+/// One result, compared over all scenarios.
+struct Comparison {
     title: &'static str,
-    sub: &'static str,
+    explanation: &'static str,
     unit: &'static str,
-    domain: (f64, f64),
-    most: (f64, f64),
-    rule: Option<f64>,
+    /// The axis includes at least this range.
+    min_range: (f64, f64),
+    /// The axis does not go beyond these limits.
+    limits: (f64, f64),
+    reference: Option<f64>,
     band: Option<(f64, f64)>,
-    /// In the unit of the axis.
-    of: fn(&Simulation, &Summary) -> Option<Mean>,
+    /// The result of one policy, in the unit of the axis.
+    value: fn(&Simulation, &Summary) -> Option<Mean>,
 }
 
-const ACROSS: &[Across] = &[
-    Across {
+const COMPARISONS: &[Comparison] = &[
+    Comparison {
         title: "Regret",
-        sub: "Outcomes forgone in the end.",
-        unit: "% of what the best arm would have given",
-        domain: (0.0, 1.0),
-        most: (f64::MIN, 100.0),
-        rule: None,
+        explanation: "Outcomes lost by the end of the run, compared with always serving the best variation.",
+        unit: "% of the outcomes of the best variation",
+        min_range: (0.0, 1.0),
+        limits: (f64::MIN, 100.0),
+        reference: None,
         band: None,
-        of: |_, s| Some(hundredths(s.regret)),
+        value: |_, s| Some(in_percent(s.regret)),
     },
-    Across {
-        title: "Regret against Thompson",
-        sub: "1 is what unconstrained Thompson sampling forgoes on the same units. Arrows lie beyond the axis.",
-        unit: "times the regret of unconstrained Thompson",
-        domain: (0.0, 2.0),
-        most: (0.0, 6.0),
-        rule: Some(1.0),
+    Comparison {
+        title: "Regret relative to Thompson sampling",
+        explanation: "1 is the regret of unconstrained Thompson sampling on the same units. An arrow marks a value \
+                      beyond \
+                      the axis.",
+        unit: "regret ÷ regret of unconstrained Thompson sampling",
+        min_range: (0.0, 2.0),
+        limits: (0.0, 6.0),
+        reference: Some(1.0),
         band: None,
-        of: |simulation, s| over_reference(simulation, &s.policy),
+        value: |simulation, s| regret_relative_to_thompson(simulation, &s.policy),
     },
-    Across {
-        title: "Right winner",
-        sub: "The leader in the end is the best arm.",
+    Comparison {
+        title: "Best variation found",
+        explanation: "Runs in which the leader at the end is the best variation.",
         unit: "% of runs",
-        domain: (0.0, 100.0),
-        most: (0.0, 100.0),
-        rule: None,
+        min_range: (0.0, 100.0),
+        limits: (0.0, 100.0),
+        reference: None,
         band: None,
-        of: |_, s| s.correct.map(hundredths),
+        value: |_, s| s.correct.map(in_percent),
     },
-    Across {
+    Comparison {
         title: "False winner",
-        sub: "An arm that is not the best was once found clearly best.",
+        explanation: "Runs in which a variation was ever found clearly best that is not the best.",
         unit: "% of runs",
-        domain: (0.0, 20.0),
-        most: (0.0, 100.0),
-        rule: None,
+        min_range: (0.0, 20.0),
+        limits: (0.0, 100.0),
+        reference: None,
         band: None,
-        of: |_, s| Some(hundredths(s.false_winner)),
+        value: |_, s| Some(in_percent(s.false_winner)),
     },
-    Across {
-        title: "Coverage of e3",
-        sub: "95% intervals for the lift, within epochs as served, that hold the truth; shaded: 93–97%. Arrows lie \
-              beyond the axis.",
-        unit: "% of intervals that hold the true lift",
-        domain: (90.0, 100.0),
-        most: (80.0, 100.0),
-        rule: Some(95.0),
+    Comparison {
+        title: "Coverage of the lift shown to people (e3)",
+        explanation: "95% intervals that contain the true lift. The shaded range is 93–97%. An arrow marks a value \
+                      beyond \
+                      the axis.",
+        unit: "% of intervals that contain the true lift",
+        min_range: (90.0, 100.0),
+        limits: (80.0, 100.0),
+        reference: Some(95.0),
         band: Some((93.0, 97.0)),
-        of: |_, s| s.estimators.iter().find(|e| e.estimator == "e3")?.coverage.map(hundredths),
+        value: |_, s| s.estimators.iter().find(|e| e.estimator == "e3")?.coverage.map(in_percent),
     },
-    Across {
-        title: "Moved between variations",
-        sub: "Units that were ever moved from one variation to another.",
+    Comparison {
+        title: "Units moved between variations",
+        explanation: "Units that ever moved from one variation to another, not counting control.",
         unit: "% of units",
-        domain: (0.0, 1.0),
-        most: (0.0, 100.0),
-        rule: None,
+        min_range: (0.0, 1.0),
+        limits: (0.0, 100.0),
+        reference: None,
         band: None,
-        of: |_, s| Some(hundredths(s.moved_between)),
+        value: |_, s| Some(in_percent(s.moved_between)),
     },
 ];
 
-/// All scenarios side by side, where there are several.
+/// The comparison of all scenarios; empty for a single scenario.
 pub(super) fn overview(report: &Report<'_>) -> String {
     if report.simulations.len() < 2 {
         return String::new();
     }
-    let cards: String = ACROSS.iter().map(|across| across.card(report)).collect();
-    format!("<h3>Across scenarios</h3><div class=\"cards\">{cards}</div>")
+    let cards: String = COMPARISONS.iter().map(|comparison| comparison.card(report)).collect();
+    format!("<h3>Comparison of scenarios</h3><div class=\"cards\">{cards}</div>")
 }
 
-impl Across {
+impl Comparison {
     fn card(&self, report: &Report<'_>) -> String {
         let group = |simulation: &Simulation| {
-            let dot = |s: &Summary| Dot {
-                series: report.series(&s.policy),
-                name: s.policy.clone(),
-                mean: (self.of)(simulation, s),
-                faint: Vec::new(),
-                said: None,
-            };
+            let dot = |s: &Summary| Dot::for_policy(report, s, (self.value)(simulation, s));
             let dots = simulation.summaries.iter().map(dot).collect();
-            Group { name: simulation.scenario.doc().name.clone(), dots }
+            DotGroup { name: simulation.scenario.doc().name.clone(), dots }
         };
-        let groups: Vec<Group> = report.simulations.iter().map(group).collect();
-        let head: Vec<String> = words(&["scenario", "policy", self.unit]);
-        let rows = groups
-            .iter()
-            .flat_map(|group| group.dots.iter().map(|dot| vec![group.name.clone(), dot.name.clone(), ratio(dot.mean)]));
+        let groups: Vec<DotGroup> = report.simulations.iter().map(group).collect();
+        let head: Vec<String> = strings(&["scenario", "policy", self.unit]);
+        let rows = groups.iter().flat_map(|group| {
+            group.dots.iter().map(|dot| vec![group.name.clone(), dot.name.clone(), mean_with_error(dot.mean)])
+        });
         let table = table(self.title, &head, &rows.collect::<Vec<_>>());
         let title = format!("{} by scenario and policy", self.title);
-        let plot = Dots::new(&title, self.unit, groups, self.domain);
-        let plot = Dots { most: self.most, rule: self.rule, band: self.band, dense: true, ..plot };
-        card(self.title, self.sub, &plot.svg(), &table)
+        let plot = DotPlot::new(&title, self.unit, groups, self.min_range);
+        let plot = DotPlot { limits: self.limits, reference: self.reference, band: self.band, compact: true, ..plot };
+        card(self.title, self.explanation, &plot.svg(), &table)
     }
 }

@@ -1,12 +1,12 @@
-//! What plots are made of: scales, ticks, axes, markers, and labels that keep out of each other's way. A plot is drawn
-//! for the width of a phone and grows with its card, so that its letters are never too small to read.
+//! Parts of all charts: scales, ticks, axes, markers, and labels that do not overlap. A chart is drawn for the width of
+//! a phone and grows with its card, so that its text is never too small to read.
 
 use super::text::{escape, number};
 
-/// The width of every plot, in units that are pixels on a phone.
+/// Width of every chart, in pixels of a phone.
 pub(super) const WIDTH: f64 = 360.0;
 
-/// Lines between numbers and pixels.
+/// Maps values to pixels linearly.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scale {
     low: f64,
@@ -16,26 +16,26 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// Numbers `low..high` onto pixels `from..to`; a range of nothing is widened, so that it has a middle.
+    /// Maps values `low..high` to pixels `from..to`. An empty range is widened to length 1.
     pub(super) fn new((low, high): (f64, f64), (from, to): (f64, f64)) -> Self {
         let high = if high > low { high } else { low + 1.0 };
         Self { low, high, from, to }
     }
 
-    /// Where a number lies, at most at an end.
-    pub(super) fn at(&self, value: f64) -> f64 {
-        let part = ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
-        self.from + part * (self.to - self.from)
+    /// The pixel of a value. A value beyond the range is placed at its end.
+    pub(super) fn position(&self, value: f64) -> f64 {
+        let fraction = ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
+        self.from + fraction * (self.to - self.from)
     }
 
-    /// Whether a number is on it.
-    pub(super) fn has(&self, value: f64) -> bool {
-        let slack = 1e-9 * (self.high - self.low);
-        (self.low - slack..=self.high + slack).contains(&value)
+    /// Whether the range contains a value.
+    pub(super) fn contains(&self, value: f64) -> bool {
+        let tolerance = 1e-9 * (self.high - self.low);
+        (self.low - tolerance..=self.high + tolerance).contains(&value)
     }
 }
 
-/// Round numbers that cover a range, at least two.
+/// Round values that cover a range; at least two.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Ticks {
     pub(super) values: Vec<f64>,
@@ -43,10 +43,10 @@ pub(super) struct Ticks {
 }
 
 impl Ticks {
-    /// About so many, the first at most `low`, the last at least `high`.
-    pub(super) fn covering(low: f64, high: f64, about: usize) -> Self {
+    /// About `count` ticks. The first is at most `low`, the last at least `high`.
+    pub(super) fn covering(low: f64, high: f64, count: usize) -> Self {
         let high = if high > low { high } else { low + 1.0 };
-        let rough = (high - low) / about.max(1) as f64;
+        let rough = (high - low) / count.max(1) as f64;
         let magnitude = 10_f64.powf(rough.log10().floor());
         let factor = [1.0, 2.0, 2.5, 5.0].into_iter().find(|f| f * magnitude >= rough * 0.999).unwrap_or(10.0);
         let step = factor * magnitude;
@@ -60,7 +60,7 @@ impl Ticks {
         Self { values, decimals: decimals.unwrap_or(9) as usize }
     }
 
-    /// Days, at weeks where there are enough.
+    /// Ticks of a time axis in days: whole weeks in long runs.
     pub(super) fn days(days: f64) -> Self {
         let steps = [1.0, 2.0, 7.0, 14.0, 28.0, 56.0, 91.0];
         let step = steps.into_iter().find(|step| days / step <= 5.0).unwrap_or(91.0);
@@ -68,32 +68,32 @@ impl Ticks {
         Self { values: (0..=n).map(|i| f64::from(i) * step).collect(), decimals: 0 }
     }
 
-    /// From the first to the last.
+    /// From the first tick to the last.
     pub(super) fn range(&self) -> (f64, f64) {
         (self.values.first().copied().unwrap_or(0.0), self.values.last().copied().unwrap_or(1.0))
     }
 
-    /// As an axis says it; thousands and millions are cut short.
-    pub(super) fn say(&self, value: f64) -> String {
-        match self.values.iter().fold(0.0_f64, |most, v| most.max(v.abs())) {
-            most if most >= 1e6 => format!("{}M", trim(number(value / 1e6, 2))),
-            most if most >= 1e4 => format!("{}k", trim(number(value / 1e3, 2))),
+    /// Formats a tick, with k for thousands and M for millions on long axes.
+    pub(super) fn format(&self, value: f64) -> String {
+        match self.values.iter().fold(0.0_f64, |largest, v| largest.max(v.abs())) {
+            largest if largest >= 1e6 => format!("{}M", trim_zeros(number(value / 1e6, 2))),
+            largest if largest >= 1e4 => format!("{}k", trim_zeros(number(value / 1e3, 2))),
             _ => number(value, self.decimals),
         }
     }
 }
 
-fn trim(text: String) -> String {
+fn trim_zeros(text: String) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
-/// A coordinate: a tenth of a pixel is fine enough, and short.
+/// Formats a coordinate, rounded to a tenth of a pixel to keep the page small.
 pub(super) fn px(value: f64) -> String {
     let rounded = if value.is_finite() { (value * 10.0).round() / 10.0 } else { 0.0 };
     format!("{}", rounded + 0.0)
 }
 
-/// A plot of this height with its name, which is read aloud and shown under the pointer.
+/// A chart of this height. Its title is read by screen readers and shown as a tooltip.
 pub(super) fn svg(title: &str, height: f64, inside: &str) -> String {
     format!(
         "<svg viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"{title}\"><title>{title}</title>{inside}</svg>",
@@ -102,7 +102,7 @@ pub(super) fn svg(title: &str, height: f64, inside: &str) -> String {
     )
 }
 
-/// Text at a place; `class` says how it is set.
+/// Text at a position, with its CSS classes.
 pub(super) fn label(x: f64, y: f64, class: &str, text: &str) -> String {
     format!("<text x=\"{}\" y=\"{}\" class=\"{class}\">{}</text>", px(x), px(y), escape(text))
 }
@@ -112,51 +112,51 @@ pub(super) fn line((x1, y1): (f64, f64), (x2, y2): (f64, f64), class: &str) -> S
     format!("<line x1=\"{}\" y1=\"{}\" x2=\"{}\" y2=\"{}\" class=\"{class}\"/>", px(x1), px(y1), px(x2), px(y2))
 }
 
-/// The area that a plot draws into, in pixels.
+/// The area of a chart inside its axes, in pixels.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Area {
+pub(super) struct PlotArea {
     pub(super) left: f64,
     pub(super) top: f64,
     pub(super) right: f64,
     pub(super) bottom: f64,
 }
 
-impl Area {
-    /// Grid lines across with their numbers to the left, the unit above them.
+impl PlotArea {
+    /// The vertical axis: horizontal grid lines with their numbers to the left, and the unit above.
     pub(super) fn axis_y(&self, scale: &Scale, ticks: &Ticks, unit: &str) -> String {
         let tick = |value: &f64| {
-            let y = scale.at(*value);
+            let y = scale.position(*value);
             let grid = line((self.left, y), (self.right, y), "grid");
-            grid + &label(self.left - 6.0, y + 4.0, "tick end", &ticks.say(*value))
+            grid + &label(self.left - 6.0, y + 4.0, "tick end", &ticks.format(*value))
         };
         let ticks: String = ticks.values.iter().map(tick).collect();
         ticks + &label(0.0, self.top - 10.0, "unit", unit)
     }
 
-    /// Numbers below, and the unit below them.
+    /// The horizontal axis: numbers below it, and the unit below the numbers. `grid` adds vertical grid lines.
     pub(super) fn axis_x(&self, scale: &Scale, ticks: &Ticks, unit: &str, grid: bool) -> String {
         let tick = |value: &f64| {
-            let x = scale.at(*value);
+            let x = scale.position(*value);
             let (end, class) = if grid { (self.top, "grid") } else { (self.bottom + 4.0, "axis") };
-            line((x, self.bottom), (x, end), class) + &label(x, self.bottom + 16.0, "tick mid", &ticks.say(*value))
+            line((x, self.bottom), (x, end), class) + &label(x, self.bottom + 16.0, "tick mid", &ticks.format(*value))
         };
-        let ticks: String = ticks.values.iter().filter(|value| scale.has(**value)).map(tick).collect();
+        let ticks: String = ticks.values.iter().filter(|value| scale.contains(**value)).map(tick).collect();
         let middle = f64::midpoint(self.left, self.right);
         let axis = line((self.left, self.bottom), (self.right, self.bottom), "axis");
         ticks + &axis + &label(middle, self.bottom + 31.0, "unit mid", unit)
     }
 }
 
-/// The mark of the series of this number: shape and colour, so that neither has to be seen alone.
+/// The marker of a policy. Shape and colour both differ, so that the chart can be read without colours.
 pub(super) fn marker(series: usize, x: f64, y: f64, r: f64) -> String {
-    let class = format!("mark p{}", series % SERIES);
+    let class = format!("mark p{}", series % COLOURS);
     let path = |points: &[(f64, f64)]| {
         let points: Vec<String> =
             points.iter().map(|(dx, dy)| format!("{},{}", px(x + dx * r), px(y + dy * r))).collect();
         format!("<polygon points=\"{}\" class=\"{class}\"/>", points.join(" "))
     };
-    // The series after the last colour have the first colour and another shape.
-    match (series + series / SERIES) % 6 {
+    // After the last colour, colours start again with another shape.
+    match (series + series / COLOURS) % 6 {
         0 => format!("<circle cx=\"{}\" cy=\"{}\" r=\"{}\" class=\"{class}\"/>", px(x), px(y), px(r)),
         1 => path(&[(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)]),
         2 => path(&[(0.0, -1.3), (1.3, 0.0), (0.0, 1.3), (-1.3, 0.0)]),
@@ -166,11 +166,11 @@ pub(super) fn marker(series: usize, x: f64, y: f64, r: f64) -> String {
     }
 }
 
-/// How many colours there are for series.
-pub(super) const SERIES: usize = 7;
+/// Number of colours of policies.
+pub(super) const COLOURS: usize = 7;
 
-/// Moves labels apart to at least `gap`, within `low..high`, in their order and as little as that needs.
-pub(super) fn spread(wanted: &[f64], gap: f64, (low, high): (f64, f64)) -> Vec<f64> {
+/// Moves labels apart to at least `gap` within `low..high`, as little as possible and without changing their order.
+pub(super) fn spread_labels(wanted: &[f64], gap: f64, (low, high): (f64, f64)) -> Vec<f64> {
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     order.sort_by(|a, b| wanted[*a].total_cmp(&wanted[*b]).then(a.cmp(b)));
     let mut placed = wanted.to_vec();
@@ -191,32 +191,32 @@ pub(super) fn spread(wanted: &[f64], gap: f64, (low, high): (f64, f64)) -> Vec<f
 mod tests {
     use super::*;
 
-    fn said(ticks: &Ticks) -> Vec<String> {
-        ticks.values.iter().map(|value| ticks.say(*value)).collect()
+    fn formatted(ticks: &Ticks) -> Vec<String> {
+        ticks.values.iter().map(|value| ticks.format(*value)).collect()
     }
 
     #[test]
     fn ticks_are_round_and_cover_the_range() {
-        assert_eq!(said(&Ticks::covering(0.0, 1.0, 4)), ["0.00", "0.25", "0.50", "0.75", "1.00"]);
-        assert_eq!(said(&Ticks::covering(0.0, 37.0, 4)), ["0", "10", "20", "30", "40"]);
-        assert_eq!(said(&Ticks::covering(-3.1, 3.1, 4)), ["−4", "−2", "0", "2", "4"]);
-        assert_eq!(said(&Ticks::covering(0.0, 23_000.0, 5)), ["0k", "5k", "10k", "15k", "20k", "25k"]);
+        assert_eq!(formatted(&Ticks::covering(0.0, 1.0, 4)), ["0.00", "0.25", "0.50", "0.75", "1.00"]);
+        assert_eq!(formatted(&Ticks::covering(0.0, 37.0, 4)), ["0", "10", "20", "30", "40"]);
+        assert_eq!(formatted(&Ticks::covering(-3.1, 3.1, 4)), ["−4", "−2", "0", "2", "4"]);
+        assert_eq!(formatted(&Ticks::covering(0.0, 23_000.0, 5)), ["0k", "5k", "10k", "15k", "20k", "25k"]);
         assert_eq!(Ticks::covering(2.0, 2.0, 4).range(), (2.0, 3.0));
-        assert_eq!(said(&Ticks::days(28.0)), ["0", "7", "14", "21", "28"]);
-        assert_eq!(said(&Ticks::days(3.0)), ["0", "1", "2", "3"]);
+        assert_eq!(formatted(&Ticks::days(28.0)), ["0", "7", "14", "21", "28"]);
+        assert_eq!(formatted(&Ticks::days(3.0)), ["0", "1", "2", "3"]);
     }
 
     #[test]
-    fn scales_hold_at_their_ends() {
+    fn values_beyond_a_scale_are_placed_at_its_end() {
         let scale = Scale::new((0.0, 10.0), (100.0, 0.0));
-        assert_eq!([scale.at(0.0), scale.at(5.0), scale.at(99.0)], [100.0, 50.0, 0.0]);
-        assert!(Scale::new((1.0, 1.0), (0.0, 10.0)).at(1.0).is_finite());
+        assert_eq!([scale.position(0.0), scale.position(5.0), scale.position(99.0)], [100.0, 50.0, 0.0]);
+        assert!(Scale::new((1.0, 1.0), (0.0, 10.0)).position(1.0).is_finite());
         assert_eq!([px(-0.04), px(1.26), px(f64::NAN)], ["0", "1.3", "0"]);
     }
 
     #[test]
-    fn labels_keep_apart_and_in_order() {
-        assert_eq!(spread(&[50.0, 50.0, 10.0], 12.0, (0.0, 60.0)), [48.0, 60.0, 10.0]);
-        assert_eq!(spread(&[], 12.0, (0.0, 60.0)), Vec::<f64>::new());
+    fn labels_do_not_overlap_and_keep_their_order() {
+        assert_eq!(spread_labels(&[50.0, 50.0, 10.0], 12.0, (0.0, 60.0)), [48.0, 60.0, 10.0]);
+        assert_eq!(spread_labels(&[], 12.0, (0.0, 60.0)), Vec::<f64>::new());
     }
 }

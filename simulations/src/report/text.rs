@@ -1,12 +1,12 @@
-//! Text as a page has it: escaped, and numbers as people read them. Every string that goes into the page goes through
-//! here, so that no name in a scenario can become markup.
+//! Escapes text and formats numbers for people. Every string of the page is escaped here, so that no name in a scenario
+//! can become markup.
 
 use crate::summary::Mean;
 
-/// Stands where there is no number.
-pub(super) const NONE: &str = "–";
+/// Shown where there is no value.
+pub(super) const NO_VALUE: &str = "–";
 
-/// Text that means itself, in an element or in an attribute.
+/// Escapes text for an element or an attribute.
 pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -16,7 +16,7 @@ pub(super) fn escape(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            // What XML cannot hold, an SVG cannot either.
+            // Control characters are not valid in XML, and so not in SVG.
             c if c.is_control() && !matches!(c, '\n' | '\t') => out.push('\u{fffd}'),
             c => out.push(c),
         }
@@ -24,18 +24,18 @@ pub(super) fn escape(text: &str) -> String {
     out
 }
 
-/// At most so many characters, the last an ellipsis if some are gone.
-pub(super) fn shorten(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
+/// Shortens text to at most `max` characters. The last one is an ellipsis if some are cut off.
+pub(super) fn shorten(text: &str, max: usize) -> String {
+    if text.chars().count() <= max {
         return text.to_owned();
     }
-    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+    text.chars().take(max.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// With so many decimals, a minus that is one, and thousands set apart.
+/// A number with a fixed number of decimals, a true minus sign, and thousands separators. Never −0.
 pub(super) fn number(value: f64, decimals: usize) -> String {
     if !value.is_finite() {
-        return NONE.to_owned();
+        return NO_VALUE.to_owned();
     }
     let text = format!("{:.decimals$}", value.abs());
     let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
@@ -52,12 +52,12 @@ pub(super) fn number(value: f64, decimals: usize) -> String {
     out + rest
 }
 
-/// A whole number with thousands set apart.
+/// An integer with thousands separators.
 pub(super) fn count(value: u64) -> String {
     number(value as f64, 0)
 }
 
-/// As many decimals as three digits need.
+/// A number with three significant digits, without trailing zeros.
 pub(super) fn short(value: f64) -> String {
     let magnitude = value.abs();
     let decimals = match magnitude {
@@ -71,57 +71,39 @@ pub(super) fn short(value: f64) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
-/// A part of a whole.
+/// A fraction in percent.
 pub(super) fn percent(share: f64, decimals: usize) -> String {
-    if share.is_finite() { format!("{}%", number(100.0 * share, decimals)) } else { NONE.to_owned() }
+    if share.is_finite() { format!("{}%", number(100.0 * share, decimals)) } else { NO_VALUE.to_owned() }
 }
 
-/// A relative change.
+/// A relative change in percent, with its sign.
 pub(super) fn signed_percent(change: f64, decimals: usize) -> String {
     let text = percent(change, decimals);
     if change > 0.0 { format!("+{text}") } else { text }
 }
 
-/// Percentages with their standard error.
-pub(super) fn percent_error(mean: Mean, decimals: usize) -> String {
+/// A mean fraction in percent, with its standard error.
+pub(super) fn percent_with_error(mean: Mean, decimals: usize) -> String {
     format!("{}% ± {}", number(100.0 * mean.mean, decimals), number(100.0 * mean.se, decimals))
 }
 
-/// `1 run`, `2 runs`.
-pub(super) fn plural(number: u64, thing: &str) -> String {
-    format!("{} {thing}{}", count(number), if number == 1 { "" } else { "s" })
+/// A mean with its standard error, or [`NO_VALUE`].
+pub(super) fn mean_with_error(mean: Option<Mean>) -> String {
+    mean.map_or_else(|| NO_VALUE.to_owned(), |mean| format!("{} ± {}", number(mean.mean, 2), number(mean.se, 2)))
 }
 
-/// What an arm is called where there is little room.
+/// A count with its noun: `1 run`, `2 runs`.
+pub(super) fn plural(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
+/// The short name of an arm: control, v1, v2, …
 pub(super) fn arm_name(arm: usize) -> String {
     if arm == 0 { "control".to_owned() } else { format!("v{arm}") }
 }
 
-/// A table whose first column names the row; cells are text.
-pub(super) fn table(caption: &str, head: &[String], rows: &[Vec<String>]) -> String {
-    let heads: String = head.iter().map(|name| format!("<th scope=\"col\">{}</th>", escape(name))).collect();
-    let row = |row: &Vec<String>| {
-        let cells = row.iter().enumerate().map(|(i, cell)| match i {
-            0 => format!("<th scope=\"row\">{}</th>", escape(cell)),
-            _ => format!("<td>{}</td>", escape(cell)),
-        });
-        format!("<tr>{}</tr>", cells.collect::<String>())
-    };
-    let body: String = rows.iter().map(row).collect();
-    format!(
-        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{caption}\"><table><caption>{caption}</caption>\
-         <thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>",
-        caption = escape(caption)
-    )
-}
-
-/// The numbers behind a plot, folded away.
-pub(super) fn numbers(table: &str) -> String {
-    format!("<details><summary>Numbers</summary>{table}</details>")
-}
-
-/// Strings of literals.
-pub(super) fn words(texts: &[&str]) -> Vec<String> {
+/// Converts literals to strings.
+pub(super) fn strings(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
@@ -130,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn markup_becomes_text() {
+    fn markup_is_escaped() {
         assert_eq!(escape("<b a='1'>\"&\"</b>"), "&lt;b a=&#39;1&#39;&gt;&quot;&amp;&quot;&lt;/b&gt;");
         assert_eq!(escape("a\u{0}b"), "a\u{fffd}b");
         assert_eq!(shorten("unconstrained", 6), "uncon…");
@@ -138,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_set_for_reading() {
+    fn numbers_are_formatted_for_people() {
         assert_eq!([number(1234567.0, 0), number(-0.04, 1), number(-1.25, 1)], ["1,234,567", "0.0", "−1.2"]);
         assert_eq!([short(0.05), short(12.34), short(1500.0), short(0.0)], ["0.05", "12.3", "1,500", "0"]);
         assert_eq!([percent(0.123, 1), signed_percent(0.1, 0), signed_percent(-0.1, 0)], ["12.3%", "+10%", "−10%"]);

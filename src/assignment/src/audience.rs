@@ -1,25 +1,25 @@
-//! Who an experiment is for.
+//! Audiences: the expressions that select the units of an experiment.
 //!
-//! An [`Audience`] is a [CEL](https://cel.dev) expression over the evaluation context, written by whoever defines the
-//! experiment and evaluated for whoever asks, in the server and inside every client. It is therefore checked when it
-//! is saved, not when it is served: [`Audience::parse`] refuses what cannot be true or false, and
-//! [`Audience::contains`] cannot fail, cannot panic and cannot run for long.
+//! An [`Audience`] is a [CEL](https://cel.dev) expression over the evaluation context. The author of an experiment writes
+//! it, and the server and every client evaluate it for every request. So it is checked when it is saved:
+//! [`Audience::parse`] rejects an expression that cannot be true or false, and [`Audience::contains`] cannot fail, cannot
+//! panic and has a bounded cost.
 //!
-//! CEL's grammar comes from the `cel` crate; its evaluator is not used, because it has no bound on what an evaluation
-//! may cost (`list.map(x, list)` squares a list) and because CEL keeps whole numbers and fractions apart while a
-//! context knows only one kind of number. The parsed expression is lowered into a small typed tree which is run on
-//! borrowed values and with a budget. Where it departs from CEL:
+//! The `cel` crate parses the expression. Its evaluator is not used, because the cost of an evaluation is not bounded
+//! (`list.map(x, list)` squares a list), and because CEL separates whole numbers from fractions, while a context has one
+//! type of number. Instead, the parsed expression is compiled to a small typed tree, which is evaluated on borrowed
+//! values with a budget of steps. Differences to CEL:
 //!
-//! - There is one kind of number, a double, as on the wire: `seats > 10`, `seats == 10.0` and `seats in [10, 20]` do
-//!   what they say. `7 / 2` is `3.5` (`int(7 / 2)` is `3`), `%` wants whole numbers, and dividing by zero is an error
-//!   rather than infinity. A whole-number literal beyond 2^53 is refused: it could not be told from its neighbours.
-//! - `has(beta)` asks for a top-level attribute; `has(account.tier)` is false, not an error, when `account` is missing.
-//! - `account.tier` finds an attribute whose whole name is `account.tier` before it looks for `tier` in `account`.
-//! - Left out: bytes, messages, timestamps, durations, optionals, `type`, `dyn`, `bool` and `matches`.
+//! - There is one type of number, a double, as in the API: `seats > 10`, `seats == 10.0` and `seats in [10, 20]` work as
+//!   expected. `7 / 2` is `3.5` (`int(7 / 2)` is `3`), `%` needs whole numbers, and a division by zero is an error instead
+//!   of infinity. A whole-number literal beyond 2^53 is rejected, because a double cannot represent it exactly.
+//! - `has(beta)` tests a top-level attribute. `has(account.tier)` is false, not an error, when `account` is missing.
+//! - `account.tier` finds an attribute with the whole name `account.tier` before it looks for `tier` in `account`.
+//! - Not supported: bytes, messages, timestamps, durations, optionals, `type`, `dyn`, `bool` and `matches`.
 //!
-//! A missing attribute or a clash of types is an error, and errors behave as CEL has it: `true || error` and
-//! `error || true` are true, `false && error` and `error && false` are false, everything else passes the error on. An
-//! expression that ends in an error leaves the unit outside the audience; [`Audience::explain`] says why.
+//! A missing attribute or a wrong type is an error. Errors behave as in CEL: `true || error` and `error || true` are true,
+//! `false && error` and `error && false` are false, and any other operation on an error is that error. If the result is
+//! an error, the unit is not in the audience. [`Audience::evaluate`] returns the reason.
 
 mod compile;
 mod eval;
@@ -33,108 +33,110 @@ use std::sync::Arc;
 
 use crate::context::Context;
 
-/// Why an expression is not an audience, or, from [`Audience::explain`], why it could not be evaluated.
+/// Why an expression is not a valid audience or, from [`Audience::evaluate`], why it could not be evaluated.
 ///
-/// A `position` counts characters of the source from one.
+/// A `position` is the number of a character in the source, from 1.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AudienceError {
-    /// There is nothing but blanks and comments.
-    #[error("the audience is empty: write `true` for everyone, or leave the audience out")]
+    /// The source contains only blanks and comments.
+    #[error("the audience is empty: write `true` for all units, or remove the audience")]
     Empty,
     /// The source is longer than [`Audience::MAX_BYTES`].
-    #[error("the audience is {len} bytes long: shorten it to at most {max}")]
+    #[error("the audience has {len} bytes: shorten it to at most {max} bytes")]
     TooLong {
-        /// How long it is.
+        /// The length in bytes.
         len: usize,
-        /// How long it may be.
+        /// The largest allowed length in bytes.
         max: usize,
     },
     /// Brackets, operators and conditionals nest deeper than [`Audience::MAX_DEPTH`].
-    #[error("the expression nests deeper than {max} at character {position}: take it apart with `&&` or `||`")]
+    #[error(
+        "the expression has more than {max} nested levels at character {position}: split it into parts joined by `&&` or `||`"
+    )]
     TooDeep {
-        /// How deep it may be.
+        /// The largest allowed depth.
         max: usize,
-        /// Where it gets too deep.
+        /// The position of the first level that is too deep.
         position: usize,
     },
-    /// `all`, `exists`, `map` and their like nest deeper than [`Audience::MAX_LOOPS`].
-    #[error("`{name}` at character {position} is a loop inside {max} others: at most {max} may nest")]
+    /// Loops (`all`, `exists`, `map` and similar) nest deeper than [`Audience::MAX_LOOPS`].
+    #[error("`{name}` at character {position} is a loop inside {max} other loops: nest at most {max} loops")]
     TooManyLoops {
-        /// The loop too many.
+        /// The name of the loop that is too deep.
         name: String,
-        /// How many may nest.
+        /// The largest allowed number of nested loops.
         max: usize,
-        /// Where it is.
+        /// The position of the loop.
         position: usize,
     },
-    /// It is not a CEL expression.
-    #[error("not an expression at character {position}: {message}")]
+    /// The source is not a CEL expression.
+    #[error("syntax error at character {position}: {message}")]
     Syntax {
-        /// What the parser says.
+        /// The message of the parser.
         message: String,
-        /// Where.
+        /// The position of the error.
         position: usize,
     },
-    /// There is no such function.
-    #[error("there is no function `{name}` (character {position}): use one of {}", node::FUNCTIONS)]
+    /// The function does not exist.
+    #[error("the function `{name}` at character {position} does not exist: use one of {}", node::FUNCTIONS)]
     UnknownFunction {
-        /// What was called.
+        /// The name that was called.
         name: String,
-        /// Where.
+        /// The position of the error.
         position: usize,
     },
-    /// A function is called with too many or too few arguments, or not in its own way.
-    #[error("`{name}` is used wrongly at character {position}: write {usage}")]
-    Misused {
-        /// The function.
+    /// A function is called with the wrong arguments, or in the wrong form.
+    #[error("the call of `{name}` at character {position} has the wrong form: write {usage}")]
+    WrongUsage {
+        /// The name of the function.
         name: String,
-        /// How it is written.
+        /// The correct form.
         usage: &'static str,
-        /// Where.
+        /// The position of the error.
         position: usize,
     },
-    /// Something is not of the type that its place asks for.
+    /// An operand or argument has the wrong type.
     #[error("wrong type at character {position}: {message}")]
     WrongType {
-        /// What is wrong.
+        /// The types, expected and found.
         message: String,
-        /// Where.
+        /// The position of the error.
         position: usize,
     },
-    /// Part of CEL that audiences leave out.
-    #[error("{what} at character {position} cannot be used in an audience: {instead}")]
+    /// The expression uses a part of CEL that audiences do not support.
+    #[error("{what} at character {position} is not supported in an audience: {instead}")]
     Unsupported {
-        /// What it is.
+        /// The unsupported part.
         what: &'static str,
         /// What to do instead.
         instead: &'static str,
-        /// Where.
+        /// The position of the error.
         position: usize,
     },
-    /// The expression is well formed but never true or false.
-    #[error("the audience must be true or false, but the expression is {found}: compare it with something")]
+    /// The expression is valid CEL, but its value is never true or false.
+    #[error("an audience must be true or false, but this expression is {found}: compare it with a value")]
     NotBoolean {
-        /// What the expression is.
+        /// The type of the expression.
         found: &'static str,
     },
-    /// The system would not give the parser a stack of its own.
-    #[error("the audience could not be parsed for want of a thread: {message}")]
+    /// The system could not start the thread that the parser needs.
+    #[error("the audience could not be parsed, because no thread could be started: try again later ({message})")]
     NoThread {
-        /// What the system says.
+        /// The message of the system.
         message: String,
     },
-    /// The expression has no answer for this context.
-    #[error("the audience has no answer for this context: {message}")]
+    /// The expression could not be evaluated for this context.
+    #[error("the audience could not be evaluated for this context: {message}")]
     Evaluation {
-        /// Why.
+        /// The reason.
         message: String,
     },
 }
 
-/// A checked expression over the evaluation context that says who is in.
+/// A checked expression over the evaluation context that selects units.
 ///
-/// Two audiences are equal if they were written alike.
+/// Two audiences are equal if their sources are equal.
 #[derive(Clone)]
 pub struct Audience {
     source: Arc<str>,
@@ -142,26 +144,27 @@ pub struct Audience {
 }
 
 impl Audience {
-    /// The longest source, in bytes.
+    /// The largest length of the source, in bytes.
     pub const MAX_BYTES: usize = 4096;
-    /// How deep brackets, operators and conditionals may nest; `&&`, `||` and commas side by side do not count.
+    /// The largest depth of nested brackets, operators and conditionals. Parts that `&&`, `||` or commas join side by side
+    /// do not add depth.
     pub const MAX_DEPTH: usize = 32;
-    /// How many loops (`all`, `exists`, `exists_one`, `map`, `filter`) may be inside one another.
+    /// The largest number of nested loops (`all`, `exists`, `exists_one`, `map`, `filter`).
     pub const MAX_LOOPS: usize = 2;
-    /// What an evaluation may cost, in steps: every operation, list item and 64 bytes of text looked at or copied is
-    /// one. An evaluation that would cost more is an error.
+    /// The largest cost of an evaluation, in steps. An operation is one step, and so is every list item and every 64 bytes
+    /// of text that it reads or copies. An evaluation that would cost more is an error.
     pub const MAX_STEPS: u32 = 100_000;
 
     /// Parses and checks an expression.
     ///
     /// # Errors
     ///
-    /// If the expression is not CEL, is too long or too deep, calls what is not there, or cannot be true or false.
+    /// If the expression is not CEL, is too long or too deep, calls an unknown function, or cannot be true or false.
     pub fn parse(source: &str) -> Result<Self, AudienceError> {
         if source.len() > Self::MAX_BYTES {
             return Err(AudienceError::TooLong { len: source.len(), max: Self::MAX_BYTES });
         }
-        // Before the parser sees it: the parser's own guard comes too late for a small stack.
+        // The scan must come first: the parser's own depth limit is too high for a small stack.
         scan::check(source)?;
         let root = compile::compile(source)?;
         Ok(Self { source: source.into(), root: Arc::new(root) })
@@ -172,18 +175,18 @@ impl Audience {
         &self.source
     }
 
-    /// Whether the context is in the audience. What cannot be evaluated is not.
+    /// Whether the context is in the audience. False if the expression cannot be evaluated.
     pub fn contains(&self, context: &Context) -> bool {
         eval::run(&self.root, context).unwrap_or(false)
     }
 
-    /// Whether the context is in the audience, or why that cannot be said.
+    /// Whether the context is in the audience, or why the expression cannot be evaluated.
     ///
     /// # Errors
     ///
-    /// If an attribute is missing or of another type than the expression takes it for.
-    pub fn explain(&self, context: &Context) -> Result<bool, AudienceError> {
-        eval::run(&self.root, context).map_err(|fault| AudienceError::Evaluation { message: fault.to_string() })
+    /// If an attribute is missing or has another type than the expression needs, or the evaluation is too expensive.
+    pub fn evaluate(&self, context: &Context) -> Result<bool, AudienceError> {
+        eval::run(&self.root, context).map_err(|error| AudienceError::Evaluation { message: error.to_string() })
     }
 }
 

@@ -1,19 +1,20 @@
-//! The evaluation context, in OpenFeature's sense: a targeting key and attributes beside it.
+//! The evaluation context, as in OpenFeature: a targeting key and attributes. It says what a caller knows about the unit
+//! to assign.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// The attribute that names the unit where an experiment does not choose another.
+/// The attribute that contains the unit key, unless an experiment chooses another one.
 pub const TARGETING_KEY: &str = "targetingKey";
 
-/// An attribute's value.
+/// The value of an attribute.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// Nothing.
+    /// Null.
     Null,
     /// True or false.
     Bool(bool),
-    /// Any number; the wire knows doubles only.
+    /// A number. The API has doubles only.
     Number(f64),
     /// Text.
     String(String),
@@ -47,7 +48,7 @@ impl From<f64> for Value {
     }
 }
 
-/// What a caller knows of whoever asks.
+/// The evaluation context: what a caller knows about the unit to assign.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Context {
     targeting_key: Option<String>,
@@ -55,22 +56,22 @@ pub struct Context {
 }
 
 impl Context {
-    /// The most that a context may hold when it comes over a network, in bytes of names and text.
+    /// The largest context that is accepted over a network, in bytes of names and text.
     pub const MAX_BYTES: usize = 16 * 1024;
 
-    /// A context with a targeting key and nothing else.
+    /// Creates a context with a targeting key and no attributes.
     pub fn new(targeting_key: impl Into<String>) -> Self {
         Self { targeting_key: Some(targeting_key.into()), attributes: BTreeMap::new() }
     }
 
-    /// The same context with one attribute more. `targetingKey` sets the targeting key.
+    /// Adds an attribute. `targetingKey` sets the targeting key.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.insert(name.into(), value.into());
         self
     }
 
-    /// Sets an attribute; `targetingKey`, given as text, sets the targeting key. The last of two values holds.
+    /// Sets an attribute and replaces its previous value. `targetingKey` as text sets the targeting key.
     pub fn insert(&mut self, name: String, value: Value) {
         match value {
             Value::String(key) if name == TARGETING_KEY => {
@@ -86,18 +87,19 @@ impl Context {
         }
     }
 
-    /// The targeting key, if there is one.
+    /// The targeting key; `None` if it is not set.
     pub fn targeting_key(&self) -> Option<&str> {
         self.targeting_key.as_deref()
     }
 
-    /// The attributes beside the targeting key.
+    /// The attributes, without the targeting key.
     pub fn attributes(&self) -> &BTreeMap<String, Value> {
         &self.attributes
     }
 
-    /// The unit key that an experiment's unit attribute names: the targeting key, or text or a whole number found by
-    /// a dotted path through objects. `None` if the context does not have it.
+    /// The unit key that `attribute` contains. `targetingKey` stands for the targeting key. A name with dots, like
+    /// `account.id`, is first looked up as a whole name, then as a path through objects. `None` if the attribute is
+    /// missing, or is neither text nor a whole number below 2^53.
     pub fn unit(&self, attribute: &str) -> Option<Cow<'_, str>> {
         if attribute == TARGETING_KEY
             && let Some(key) = &self.targeting_key
@@ -114,7 +116,7 @@ impl Context {
         });
         match value? {
             Value::String(text) => Some(Cow::Borrowed(text)),
-            // Below 2^53 no two whole numbers share a double, and every language prints them alike.
+            // Below 2^53 every whole number is a double of its own, and all languages print it the same way.
             Value::Number(n) if n.fract() == 0.0 && n.abs() < 9_007_199_254_740_992.0 => {
                 Some(Cow::Owned((*n as i64).to_string()))
             }

@@ -1,5 +1,5 @@
-//! What one generation of an experiment served when: its revisions, its kills and restores, and what they come to at an
-//! instant. A history only grows; what makes it grow is [`crate::experiment`]'s business.
+//! The history of one generation of an experiment: its revisions, kills and restores, and which variation a point was
+//! served at an instant. Entries are only added, never changed. The module `experiment` adds them.
 
 use std::sync::Arc;
 
@@ -10,27 +10,27 @@ use crate::key::Salt;
 use crate::line::Point;
 use crate::time::Timestamp;
 
-/// What a kill or a restore is about.
+/// What a kill or a restore applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Target {
+pub enum KillTarget {
     /// The whole experiment.
     Everything,
     /// One variation, never control.
     Variation(Arm),
 }
 
-/// Which variations serve control for now. Their points are kept.
+/// What is killed: killed variations serve control. They keep their points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Kills {
-    /// The whole experiment is killed.
+    /// Whether the whole experiment is killed.
     pub everything: bool,
-    /// The killed arms, a bit each; never control's.
+    /// The killed arms, one bit each. The bit of control is never set.
     #[serde(with = "arm_list")]
     pub(crate) arms: u128,
 }
 
-/// A list of arms, where a number of 65 bits would be beyond most readers of JSON.
+/// Serialises the bits as a list of arms, because most JSON parsers cannot read a number of 65 bits.
 mod arm_list {
     use super::Arm;
     use serde::{Deserialize, Deserializer, Serializer};
@@ -46,156 +46,159 @@ mod arm_list {
 }
 
 impl Kills {
-    /// Whether this arm was killed by itself.
+    /// Whether this arm is killed. Does not consider a kill of the whole experiment.
     #[inline]
-    pub fn arm(&self, arm: Arm) -> bool {
+    pub fn is_arm_killed(&self, arm: Arm) -> bool {
         self.arms >> arm.index() & 1 == 1
     }
 
-    /// What a point's owner serves: itself, or control while it is killed.
+    /// The arm that a point of `owner` is served: `owner`, or control while it or the whole experiment is killed.
     #[inline]
-    pub fn served(&self, owner: Arm) -> Arm {
-        if self.everything || self.arm(owner) { Arm::CONTROL } else { owner }
+    pub fn served_arm(&self, owner: Arm) -> Arm {
+        if self.everything || self.is_arm_killed(owner) { Arm::CONTROL } else { owner }
     }
 
-    /// These kills after one more switch was thrown. Control cannot be killed: such a switch does nothing.
+    /// These kills after one more kill or restore. Control cannot be killed: such a change does nothing.
     #[must_use]
-    pub fn with(mut self, target: Target, killed: bool) -> Self {
+    pub fn with_change(mut self, target: KillTarget, killed: bool) -> Self {
         match target {
-            Target::Everything => self.everything = killed,
-            Target::Variation(Arm::CONTROL) => {}
-            Target::Variation(arm) if killed => self.arms |= 1 << arm.index(),
-            Target::Variation(arm) => self.arms &= !(1 << arm.index()),
+            KillTarget::Everything => self.everything = killed,
+            KillTarget::Variation(Arm::CONTROL) => {}
+            KillTarget::Variation(arm) if killed => self.arms |= 1 << arm.index(),
+            KillTarget::Variation(arm) => self.arms &= !(1 << arm.index()),
         }
         self
     }
 
-    pub(crate) fn has(&self, target: Target) -> bool {
+    /// Whether this target is killed.
+    pub(crate) fn contains(&self, target: KillTarget) -> bool {
         match target {
-            Target::Everything => self.everything,
-            Target::Variation(arm) => self.arm(arm),
+            KillTarget::Everything => self.everything,
+            KillTarget::Variation(arm) => self.is_arm_killed(arm),
         }
     }
 }
 
-/// A kill (or restore), with its instant.
+/// A kill or a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Switch {
-    /// When it took effect.
+pub struct KillChange {
+    /// When it happened. It takes effect at once.
     pub at: Timestamp,
-    /// Of what.
-    pub target: Target,
-    /// Killed, or restored.
+    /// What was killed or restored.
+    pub target: KillTarget,
+    /// True for a kill, false for a restore.
     pub killed: bool,
 }
 
-/// Why a revision was made.
+/// Why a revision was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Cause {
-    /// The first of its generation.
+pub enum RevisionCause {
+    /// It is the first revision of its generation.
     Start,
-    /// Somebody grew a variation by hand.
+    /// A person grew a variation.
     Grown,
-    /// The policy did.
+    /// The policy grew variations.
     Policy,
-    /// A variation was added and took its foothold.
+    /// A variation was added and got its foothold.
     Added,
 }
 
 /// An immutable, numbered allocation of one generation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Revision {
-    /// From 1, without a gap.
+    /// The number in the generation: 1, 2, 3, …
     pub number: u32,
-    /// When it was made and published.
+    /// When it was created and published.
     pub created_at: Timestamp,
-    /// When it takes effect: never before it was published, never before the revision before it (I4).
+    /// When it takes effect: not before it was published, and not before the previous revision (I4).
     pub effective_at: Timestamp,
-    /// Why.
-    pub cause: Cause,
-    /// Who owns what.
+    /// Why it was created.
+    pub cause: RevisionCause,
+    /// The owner of every point.
     pub allocation: Arc<Allocation>,
 }
 
-/// The instant from which a generation's line no longer decides what is served.
+/// An end of a generation: from this instant its allocation no longer decides what is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ending {
-    /// When.
+pub struct GenerationEnd {
+    /// When the generation ended.
     pub at: Timestamp,
-    /// The arm that everybody was served from then on; `None` where the next generation began.
+    /// The arm that all units were served from then on; `None` if another generation started.
     pub shipped: Option<Arm>,
 }
 
-/// One run of an experiment under one salt.
+/// One run of an experiment, under one salt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Generation {
-    /// From 1.
+    /// The number in the experiment: 1, 2, 3, …
     pub number: u32,
-    /// What sets its line apart.
+    /// The salt, which gives every unit its point in this generation.
     pub salt: Salt,
-    /// When it began.
+    /// When it started.
     pub started_at: Timestamp,
-    /// At least one; by number.
+    /// The revisions in the order of their numbers, at least one.
     pub revisions: Vec<Revision>,
-    /// Every kill and restore, in order.
-    pub switches: Vec<Switch>,
-    /// None while it runs; then that it was concluded, that another generation took its place, or both, in order.
+    /// All kills and restores, in order.
+    #[serde(rename = "switches")]
+    pub kill_changes: Vec<KillChange>,
+    /// Empty while the generation runs. Then the conclusion, the start of another generation, or both, in order.
     #[serde(default)]
-    pub endings: Vec<Ending>,
+    pub endings: Vec<GenerationEnd>,
 }
 
 impl Generation {
-    /// The newest revision, in effect or not.
+    /// The newest revision, even if it is not yet in effect.
     pub fn latest(&self) -> Option<&Revision> {
         self.revisions.last()
     }
 
-    /// The revision in effect at an instant: the first one before any has taken effect.
-    pub fn in_effect(&self, at: Timestamp) -> Option<&Revision> {
-        let after = self.revisions.partition_point(|r| r.effective_at <= at);
-        self.revisions.get(after.saturating_sub(1))
+    /// The revision in effect at an instant. Before the first revision takes effect, this is the first one.
+    pub fn revision_in_effect(&self, at: Timestamp) -> Option<&Revision> {
+        let effective = self.revisions.partition_point(|r| r.effective_at <= at);
+        self.revisions.get(effective.saturating_sub(1))
     }
 
-    /// The revision with a number.
+    /// The revision with this number; `None` if there is none.
     pub fn revision(&self, number: u32) -> Option<&Revision> {
         self.revisions.get((number as usize).checked_sub(1)?)
     }
 
     /// What is killed at an instant.
     pub fn kills(&self, at: Timestamp) -> Kills {
-        let past = self.switches.iter().take_while(|s| s.at <= at);
-        past.fold(Kills::default(), |kills, s| kills.with(s.target, s.killed))
+        let past = self.kill_changes.iter().take_while(|change| change.at <= at);
+        past.fold(Kills::default(), |kills, change| kills.with_change(change.target, change.killed))
     }
 
-    /// Whether an arm, or everything, was ever killed in this generation.
+    /// Whether the arm or the whole experiment was ever killed in this generation.
     pub fn was_ever_killed(&self, arm: Arm) -> bool {
-        let about = |s: &Switch| s.killed && (s.target == Target::Everything || s.target == Target::Variation(arm));
-        self.switches.iter().any(about)
+        let targets = [KillTarget::Everything, KillTarget::Variation(arm)];
+        self.kill_changes.iter().any(|change| change.killed && targets.contains(&change.target))
     }
 
-    /// When its line ceased to decide what is served; `None` while it runs or is paused.
+    /// When the allocation stopped deciding what is served; `None` while the generation runs or is paused.
     pub fn ended_at(&self) -> Option<Timestamp> {
         self.endings.first().map(|ending| ending.at)
     }
 
-    /// What a point is served at an instant by a client that is up to date, as long as no other generation has begun.
-    pub fn served(&self, point: Point, at: Timestamp) -> Arm {
+    /// The arm that an up-to-date client serves a point at an instant. Valid until another generation starts.
+    pub fn served_arm(&self, point: Point, at: Timestamp) -> Arm {
         let shipped = self.endings.iter().take_while(|e| e.at <= at).filter_map(|e| e.shipped).last();
-        let owner = || self.in_effect(at).map_or(Arm::CONTROL, |r| r.allocation.owner(point));
-        self.kills(at).served(shipped.unwrap_or_else(owner))
+        let owner = || self.revision_in_effect(at).map_or(Arm::CONTROL, |r| r.allocation.owner(point));
+        self.kills(at).served_arm(shipped.unwrap_or_else(owner))
     }
 
-    /// Whether whoever lives at `point` would be served `arm`, and nothing else, from `from` up to, not including,
-    /// `until` or the end, whichever is sooner (STATISTICS: data rule). What lies in the future counts as far as it has
-    /// been published. Nobody who comes after the end is: by then the line draws no units.
+    /// Whether a unit at `point` is served `arm` and nothing else from `from` up to, but not including, the earlier of
+    /// `until` and the end of the generation (the data rule in docs/statistics.md). Published revisions that are not yet
+    /// in effect count. False if the generation ended at or before `from`.
     pub fn serves_throughout(&self, point: Point, arm: Arm, from: Timestamp, until: Timestamp) -> bool {
         let until = self.ended_at().map_or(until, |end| end.min(until));
         if self.ended_at().is_some_and(|end| end <= from) {
             return false;
         }
         let within = |at: &Timestamp| *at > from && *at < until;
-        let flips = self.revisions.iter().map(|r| r.effective_at).chain(self.switches.iter().map(|s| s.at));
-        self.served(point, from) == arm && flips.filter(within).all(|at| self.served(point, at) == arm)
+        let revisions = self.revisions.iter().map(|revision| revision.effective_at);
+        let changes = revisions.chain(self.kill_changes.iter().map(|change| change.at));
+        self.served_arm(point, from) == arm && changes.filter(within).all(|at| self.served_arm(point, at) == arm)
     }
 }

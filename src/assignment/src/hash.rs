@@ -1,31 +1,33 @@
-//! The hash contract, for ever: a unit's digest is `MD5(utf8(experiment) ":" utf8(salt) ":" utf8(unit))`, and its point
-//! is the digest's first 8 bytes, big-endian (I3). `contract/golden.json` holds it down in every language.
+//! The hash contract, which never changes: a unit's digest is `MD5(utf8(experiment) ":" utf8(salt) ":" utf8(unit))`,
+//! and its point is the first 8 bytes of the digest, read as a big-endian number (I3). The SDKs in all languages are
+//! tested against `contract/golden.json`.
 
 use std::fmt;
 
 use md5::{Digest as _, Md5};
 
-use crate::compress::Begun;
 use crate::key::{ExperimentKey, Salt, UnitKey};
 use crate::line::Point;
+use crate::short_md5::HashedPrefix;
 
-/// The whole MD5 of a unit on one experiment's line; sorts as its point does, so a slice of the line is a key range.
+/// The MD5 of a unit in one generation of an experiment. Digests sort in the order of their points, so a range of the
+/// line is a range of keys in a table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 16]);
 
 impl Digest {
-    /// The digest with these bytes.
+    /// Creates a digest from its bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// The digest whose first and last 8 bytes are these numbers, little-endian as MD5 has them.
+    /// Creates a digest from its first and last 8 bytes, each as a little-endian number.
     #[inline]
     fn from_halves((first, last): (u64, u64)) -> Self {
         Self((u128::from(first) | u128::from(last) << 64).to_le_bytes())
     }
 
-    /// Its bytes, in the order that MD5 gives them.
+    /// The bytes, in the order of MD5's output.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
@@ -44,33 +46,33 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// One experiment and salt, made ready to hash unit keys: whatever of the work they fix is done beforehand.
+/// Hashes the unit keys of one experiment and salt. The work that depends only on these two is done once, in advance.
 #[derive(Clone)]
 pub struct UnitHasher {
     prefix: Box<[u8]>,
-    /// The prefix as the beginning of a block, where it leaves room in one.
-    begun: Option<Begun>,
+    /// The prefix, already hashed; `None` if it does not fit into one MD5 block together with a unit key.
+    hashed_prefix: Option<HashedPrefix>,
 }
 
 impl UnitHasher {
-    /// Lays out `experiment ":" salt ":"`.
+    /// Prepares the prefix `experiment ":" salt ":"`.
     pub fn new(experiment: &ExperimentKey, salt: &Salt) -> Self {
         let prefix = format!("{experiment}:{salt}:").into_bytes().into_boxed_slice();
-        Self { begun: Begun::new(&prefix), prefix }
+        Self { hashed_prefix: HashedPrefix::new(&prefix), prefix }
     }
 
-    /// The digest of one unit. Allocates nothing.
+    /// The digest of one unit. Does not allocate memory.
     #[inline]
     pub fn digest(&self, unit: UnitKey<'_>) -> Digest {
         let unit = unit.as_str().as_bytes();
-        match &self.begun {
-            Some(begun) if begun.has_room_for(unit) => Digest::from_halves(begun.finish(unit)),
-            _ => self.digest_of_several_blocks(unit),
+        match &self.hashed_prefix {
+            Some(prefix) if prefix.has_room_for(unit) => Digest::from_halves(prefix.finish(unit)),
+            _ => self.digest_several_blocks(unit),
         }
     }
 
     #[inline(never)]
-    fn digest_of_several_blocks(&self, unit: &[u8]) -> Digest {
+    fn digest_several_blocks(&self, unit: &[u8]) -> Digest {
         Digest(Md5::new().chain_update(&self.prefix).chain_update(unit).finalize().into())
     }
 }
@@ -81,8 +83,8 @@ impl fmt::Debug for UnitHasher {
     }
 }
 
-/// A digest that says nothing of any experiment: the same unit has the same one everywhere. Outcomes, which name no
-/// experiment, are kept under it. `clock` is empty for the wall's (see the events' own words on clocks).
+/// A digest of a unit that does not depend on an experiment. Outcomes name no experiment, so they are stored under it.
+/// `clock` is empty for the wall clock, otherwise the key of the experiment whose simulated time it is.
 pub fn unit_digest(clock: &str, unit_type: &str, unit: UnitKey<'_>) -> Digest {
     let parts = [clock.as_bytes(), &[0], unit_type.as_bytes(), &[0], unit.as_str().as_bytes()];
     Digest(parts.iter().fold(Md5::new(), |hash, part| hash.chain_update(part)).finalize().into())

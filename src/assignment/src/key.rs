@@ -1,4 +1,5 @@
-//! The names that enter the hash, parsed once at the edge: whatever holds one of these types is known to be well formed.
+//! The keys that enter the hash. They are checked once, when they are parsed, so code that receives one of these types
+//! need not check again.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -6,24 +7,24 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Why a key was refused.
+/// Why a key was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum KeyError {
     /// Not `[a-z0-9][a-z0-9._-]{0,127}`.
     #[error(
-        "key {0:?} is not well formed: use 1 to 128 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit"
+        "key {0:?} is not valid: use 1 to 128 of the characters a-z, 0-9, '.', '_' and '-', and start with a letter or digit"
     )]
-    Slug(String),
+    InvalidKey(String),
     /// Not `[A-Za-z0-9]{1,32}`.
-    #[error("salt {0:?} is not well formed: use 1 to 32 letters and digits")]
-    Salt(String),
-    /// A unit key with nothing in it.
-    #[error("the unit key is empty: give the key of the unit to assign, such as a user or account id")]
-    EmptyUnit,
-    /// A unit key over [`UnitKey::MAX_BYTES`].
-    #[error("the unit key has {bytes} bytes, over the limit of {max}: use a shorter id", max = UnitKey::MAX_BYTES)]
-    LongUnit {
-        /// How long it is.
+    #[error("salt {0:?} is not valid: use 1 to 32 letters and digits")]
+    InvalidSalt(String),
+    /// The unit key is empty.
+    #[error("the unit key is empty: send the key of the unit, such as a user id or an account id")]
+    EmptyUnitKey,
+    /// The unit key is longer than [`UnitKey::MAX_BYTES`].
+    #[error("the unit key has {bytes} bytes, but the limit is {max}: use a shorter id", max = UnitKey::MAX_BYTES)]
+    UnitKeyTooLong {
+        /// The length of the unit key.
         bytes: usize,
     },
 }
@@ -42,12 +43,12 @@ macro_rules! text_key {
         pub struct $name(Box<str>);
 
         impl $name {
-            /// Checks the text and keeps it.
+            /// Checks the text and copies it.
             pub fn parse(text: &str) -> Result<Self, KeyError> {
                 if $check(text) { Ok(Self(text.into())) } else { Err($error(shortened(text))) }
             }
 
-            /// The text itself.
+            /// The key as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -56,7 +57,7 @@ macro_rules! text_key {
         impl TryFrom<String> for $name {
             type Error = KeyError;
             fn try_from(text: String) -> Result<Self, KeyError> {
-                // As [`Self::parse`], with the text's own room.
+                // Like [`Self::parse`], but reuses the memory of the text.
                 if $check(&text) { Ok(Self(text.into())) } else { Err($error(shortened(&text))) }
             }
         }
@@ -87,7 +88,7 @@ macro_rules! text_key {
     };
 }
 
-/// As much of a refused text as an error message should carry.
+/// The start of a rejected text, short enough for an error message.
 fn shortened(text: &str) -> String {
     text.chars().take(160).collect()
 }
@@ -96,23 +97,23 @@ text_key!(
     /// An experiment's key: `[a-z0-9][a-z0-9._-]{0,127}`.
     ExperimentKey,
     is_slug,
-    KeyError::Slug
+    KeyError::InvalidKey
 );
 text_key!(
     /// A variation's key, unique in its experiment: `[a-z0-9][a-z0-9._-]{0,127}`.
     VariationKey,
     is_slug,
-    KeyError::Slug
+    KeyError::InvalidKey
 );
 text_key!(
-    /// What sets one generation's line apart from the next: `[A-Za-z0-9]{1,32}`.
+    /// The salt of a generation: a new salt gives every unit a new point. `[A-Za-z0-9]{1,32}`.
     Salt,
     |text: &str| (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric()),
-    KeyError::Salt
+    KeyError::InvalidSalt
 );
 
-/// The key of the unit that is randomised: any non-empty UTF-8 up to 1,024 bytes, hashed byte for byte, never trimmed
-/// and never normalised.
+/// The key of a randomised unit: any non-empty UTF-8 text up to 1,024 bytes. It is hashed byte for byte, without
+/// trimming or normalisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UnitKey<'a>(&'a str);
 
@@ -123,13 +124,13 @@ impl<'a> UnitKey<'a> {
     /// Checks the text and borrows it.
     pub fn parse(text: &'a str) -> Result<Self, KeyError> {
         match text.len() {
-            0 => Err(KeyError::EmptyUnit),
-            bytes if bytes > Self::MAX_BYTES => Err(KeyError::LongUnit { bytes }),
+            0 => Err(KeyError::EmptyUnitKey),
+            bytes if bytes > Self::MAX_BYTES => Err(KeyError::UnitKeyTooLong { bytes }),
             _ => Ok(Self(text)),
         }
     }
 
-    /// The text itself.
+    /// The key as text.
     pub fn as_str(&self) -> &'a str {
         self.0
     }

@@ -1,13 +1,13 @@
-//! The line on which units live: points, and how wide a stretch of them is. Integers only, so that nothing is ever
-//! lost to rounding (I1).
+//! The line that units are placed on: its points, and how many points a part of it has. Integer arithmetic only, so
+//! no point is lost to rounding (I1).
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A place on the line: the first 8 bytes, big-endian, of a unit's digest.
+/// A unit's place on the line: the first 8 bytes of its digest, read as a big-endian number.
 ///
-/// Written as 16 lowercase hex digits, which sort as text exactly as the numbers do.
+/// Written as 16 lowercase hex digits. As text they sort in the same order as the numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Point(u64);
 
@@ -17,7 +17,7 @@ impl Point {
     /// The last point of the line.
     pub const LAST: Self = Self(u64::MAX);
 
-    /// The point with this number.
+    /// Creates a point from its number.
     pub const fn new(number: u64) -> Self {
         Self(number)
     }
@@ -55,7 +55,8 @@ impl Serialize for Point {
 impl<'de> Deserialize<'de> for Point {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| de::Error::custom("a point is 16 lowercase hex digits"))
+        Self::parse(&text)
+            .ok_or_else(|| de::Error::custom("a point must have 16 lowercase hex digits, like 00000000000000ff"))
     }
 }
 
@@ -63,32 +64,32 @@ fn is_lowercase_hex(text: &str) -> bool {
     text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// How many points a stretch of the line holds: 0 to 2^64.
+/// A number of points: 0 to 2^64.
 ///
-/// Written as 17 lowercase hex digits, since the whole line needs one bit more than a point does.
+/// Written as 17 lowercase hex digits, because the whole line needs one bit more than a point.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Width(u128);
 
 impl Width {
-    /// No points at all.
+    /// No points.
     pub const ZERO: Self = Self(0);
     /// The whole line: 2^64 points.
     pub const LINE: Self = Self(1 << 64);
 
-    /// A width of `points`; `None` if that is more than the line has.
+    /// Creates a width of `points`; `None` if the line has fewer.
     pub const fn new(points: u128) -> Option<Self> {
         if points <= Self::LINE.0 { Some(Self(points)) } else { None }
     }
 
-    /// How many points.
+    /// The number of points.
     pub const fn get(self) -> u128 {
         self.0
     }
 
-    /// The width of a share of the line, rounded down to a whole point; `None` unless the share is within 0 to 1.
-    /// Exact: 2^64 is a power of two, so the product is not rounded before it is cut.
+    /// The width of a share of the line, rounded down to a whole point; `None` unless the share is from 0 to 1.
+    /// Exact: multiplying by a power of two does not round.
     pub fn from_share(share: f64) -> Option<Self> {
-        // The cast cuts towards zero; both bounds are checked first.
+        // The cast truncates towards zero. The bounds are checked first.
         if (0.0..=1.0).contains(&share) { Some(Self((share * 18_446_744_073_709_551_616.0) as u128)) } else { None }
     }
 
@@ -97,24 +98,24 @@ impl Width {
         self.0 as f64 / 18_446_744_073_709_551_616.0
     }
 
-    /// Both together, held at the whole line.
+    /// The sum, at most the whole line.
     #[must_use]
     pub fn saturating_add(self, other: Self) -> Self {
         Self((self.0 + other.0).min(Self::LINE.0))
     }
 
-    /// Both together; `None` if that is more than the line has.
+    /// The sum; `None` if it is more than the whole line.
     pub fn checked_add(self, other: Self) -> Option<Self> {
         Self::new(self.0 + other.0)
     }
 
-    /// What is left of this without `other`; nothing if `other` is the wider.
+    /// The difference; zero if `other` is wider.
     #[must_use]
     pub fn saturating_sub(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
     }
 
-    /// From a point up to, not including, a later place on the line (2^64 is the line's end).
+    /// The number of points from `start` up to, but not including, `end`. The end of the line is 2^64.
     pub(crate) fn between(start: u128, end: u128) -> Self {
         Self(end.saturating_sub(start))
     }
@@ -145,6 +146,6 @@ impl<'de> Deserialize<'de> for Width {
         let points = if canonical { u128::from_str_radix(&text, 16).ok() } else { None };
         points
             .and_then(Self::new)
-            .ok_or_else(|| de::Error::custom("a width is 17 lowercase hex digits, at most 10000000000000000"))
+            .ok_or_else(|| de::Error::custom("a width must have 17 lowercase hex digits, at most 10000000000000000"))
     }
 }

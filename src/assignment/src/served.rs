@@ -1,242 +1,153 @@
-//! What is needed of an experiment to answer "which variation?", laid out for answering: the same type, and the same
-//! [`Snapshot::assign`], stand in the server and in every client that decides locally.
+//! Serving: how the server and every client answer "which variation?".
+//!
+//! The server turns each [`Experiment`] into a [`ServedExperiment`], the part that is needed for answers, and sends all
+//! of them as a [`Snapshot`] to its clients. Server and clients then run the same [`Snapshot::assign`]. It checks, in
+//! this order: conclusion, kill of the experiment, unit key, overrides, start, audience. Then it hashes the unit key to a
+//! point, takes the revision in effect, and answers the owner of the point, or control if the owner is killed.
+//!
+//! A revision is published before it takes effect, so that all clients change at the same instant (I4). A client that
+//! did not receive it continues to answer from the revision that it has:
+//!
+//! ```text
+//! point            0                      2^63                   2^64
+//!                  |                       |                       |
+//! revision 1       a a a . . . . . . . . . b b b . . . . . . . . .    . is control
+//! revision 2       a a a a a a . . . . . . b b b b b . . . . . . .
+//! stale client           ^ ^ ^                   ^ ^                  still answers control here
+//! ```
+//!
+//! A stale client differs from an up-to-date client only at the marked points, the ones that control gave up, and there
+//! it answers control. It never answers a rival variation, because no variation ever loses a point. To keep this true,
+//! [`ServedExperiment::check_can_replace`] rejects an update that is not growth (I2). Exposures carry the revision of
+//! the answer, so the answers of stale clients can be counted. Kills are not part of a revision. They apply at once (I8).
+
+mod assignment;
+mod snapshot;
+mod succession;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use thiserror::Error;
-
+pub use self::assignment::{Assignment, Reason};
+pub use self::snapshot::Snapshot;
+pub use self::succession::ServedError;
+use self::succession::check_succession;
 use crate::allocation::{Allocation, Arm};
 use crate::audience::Audience;
 use crate::context::{Context, TARGETING_KEY};
-use crate::definition::{Override, Payload, Pinned};
-use crate::experiment::{Experiment, Kills, Status};
-use crate::hash::{Digest, UnitHasher};
+use crate::definition::{Override, OverrideTarget, Payload, Variation};
+use crate::experiment::{Experiment, Kills, Revision, Status};
+use crate::hash::UnitHasher;
 use crate::key::{ExperimentKey, Salt, UnitKey, VariationKey};
-use crate::line::Point;
 use crate::time::Timestamp;
 
-/// Why a unit got what it got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// By the line.
-    Split,
-    /// Pinned by an override; no exposure is to be recorded.
-    Override,
-    /// Not in the audience: control.
-    NotInAudience,
-    /// The variation, or the whole experiment, is killed: control.
-    Killed,
-    /// The experiment is paused: what the line says, and no exposure.
-    Paused,
-    /// The experiment has not started: control.
-    NotStarted,
-    /// The experiment is concluded: what was shipped.
-    Concluded,
-    /// The experiment is put away: what was shipped.
-    Archived,
-    /// There is no such experiment: the caller's own default.
-    UnknownExperiment,
-    /// The context lacks the attribute that names the unit, or it is neither text nor a whole number: control.
-    NoUnit,
-    /// The unit key is empty or too long: control.
-    InvalidUnit,
-    /// This client has not yet heard of any experiment: the caller's own default.
-    NotReady,
-}
-
-impl Reason {
-    /// The word for it, as it stands in logs and tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Split => "split",
-            Self::Override => "override",
-            Self::NotInAudience => "not_in_audience",
-            Self::Killed => "killed",
-            Self::Paused => "paused",
-            Self::NotStarted => "not_started",
-            Self::Concluded => "concluded",
-            Self::Archived => "archived",
-            Self::UnknownExperiment => "unknown_experiment",
-            Self::NoUnit => "no_unit",
-            Self::InvalidUnit => "invalid_unit",
-            Self::NotReady => "not_ready",
-        }
-    }
-}
-
-/// A variation as it is served.
+/// A variation as served.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServedVariation {
-    /// Its name.
+    /// The key.
     pub key: VariationKey,
-    /// What callers act on.
+    /// The value that callers get.
     pub payload: Payload,
 }
 
-/// An allocation with the number and the instant that it goes by.
+/// A revision as served.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServedRevision {
-    /// Its number in its generation.
+    /// The number in the generation.
     pub number: u32,
-    /// From when on it holds.
+    /// When it takes effect.
     pub effective_at: Timestamp,
-    /// Who owns what.
+    /// The owner of every point.
     pub allocation: Arc<Allocation>,
 }
 
-/// The parts of a served experiment, to be checked by [`ServedExperiment::new`].
+/// The parts of a served experiment. [`ServedExperiment::new`] checks them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServedParts {
-    /// The experiment's key.
+    /// The key of the experiment.
     pub key: ExperimentKey,
-    /// Rises with every change; of two, the higher is the newer.
+    /// The version of the experiment. Every change increases it.
     pub version: u64,
-    /// Where it is in its life.
+    /// The state.
     pub status: Status,
-    /// Which generation; 0 before the first.
+    /// The number of the generation; 0 before the first.
     pub generation: u32,
-    /// The generation's salt; `None` before the first.
+    /// The salt of the generation; `None` before the first.
     pub salt: Option<Salt>,
-    /// The context attribute that names the unit.
+    /// The context attribute that contains the unit key.
     pub unit: String,
-    /// Who takes part.
+    /// The units that take part; `None` for all units.
     pub audience: Option<Audience>,
-    /// Tried in order.
+    /// The overrides in the order of precedence.
     pub overrides: Vec<Override>,
-    /// Control first.
+    /// The variations, control first.
     pub variations: Vec<ServedVariation>,
     /// What is killed.
     pub kills: Kills,
-    /// The revision in effect when this was made, and every later one; by number.
+    /// The revision in effect when this was created, and all later ones, in the order of their numbers.
     pub revisions: Vec<ServedRevision>,
-    /// A manual clock's reading; `None` for the wall's.
+    /// The reading of the manual clock; `None` if the experiment uses the wall clock.
     pub manual_now: Option<Timestamp>,
 }
 
-/// Why an experiment cannot be served, or cannot take the place of the one that is.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum ServedError {
-    /// No control, an owner or an override that is no variation, or no salt where there is a line.
-    #[error("experiment {0} is not whole: {1}")]
-    NotWhole(ExperimentKey, &'static str),
-    /// I2: within a generation, a later revision takes from a variation.
-    #[error(
-        "experiment {experiment}: revision {later} takes points from a variation that owned them at revision {earlier} of generation {generation}"
-    )]
-    NotMonotone {
-        /// Which experiment.
-        experiment: ExperimentKey,
-        /// Its generation.
-        generation: u32,
-        /// The revision that is known.
-        earlier: u32,
-        /// The revision that was refused.
-        later: u32,
-    },
-    /// The generation, or the revision within it, is an older one.
-    #[error("experiment {0}: an older generation or revision was sent after a newer one")]
-    Backwards(ExperimentKey),
-    /// The same generation under another key, salt or unit, or with other variations in the old places.
-    #[error("experiment {0}: key, salt, unit or variations changed within a generation")]
-    Changed(ExperimentKey),
-}
-
-/// An experiment ready to answer.
+/// An experiment that is ready to answer.
 #[derive(Debug, Clone)]
 pub struct ServedExperiment {
     parts: ServedParts,
     hasher: Option<UnitHasher>,
-    /// Whether the unit is the context's targeting key, as it mostly is: asked here once and not at every answer.
-    by_targeting_key: bool,
-}
-
-/// What a unit gets, and why.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Assignment<'s> {
-    /// The variation served; `None` only when the experiment is not known, so that the caller's default stands.
-    pub variation: Option<&'s ServedVariation>,
-    /// The same, as an index.
-    pub arm: Arm,
-    /// Why.
-    pub reason: Reason,
-    /// The generation that answered; 0 before the first.
-    pub generation: u32,
-    /// The revision that answered; 0 before the first.
-    pub revision: u32,
-    /// Where the unit lives, where the line was asked.
-    pub digest: Option<Digest>,
-    /// Whether whoever shows this to the unit is to record an exposure.
-    pub records_exposure: bool,
-}
-
-impl Assignment<'_> {
-    /// An answer about nothing that is known.
-    pub fn unknown(reason: Reason) -> Self {
-        Self {
-            variation: None,
-            arm: Arm::CONTROL,
-            reason,
-            generation: 0,
-            revision: 0,
-            digest: None,
-            records_exposure: false,
-        }
-    }
-
-    /// The unit's point, where the line was asked.
-    pub fn point(&self) -> Option<Point> {
-        self.digest.map(|d| d.point())
-    }
+    /// Whether the unit key is the targeting key, which is usual. Computed once instead of for every answer.
+    uses_targeting_key: bool,
 }
 
 impl ServedExperiment {
-    /// Checks the parts: control is there, owners and pins are variations, revisions follow one another (I2).
+    /// Checks the parts: control exists, all owners and overrides are variations, and the revisions only grow (I2).
     pub fn new(parts: ServedParts) -> Result<Self, ServedError> {
-        let fault = |what| Err(ServedError::NotWhole(parts.key.clone(), what));
-        let known = |arm: Arm| arm.index() < parts.variations.len();
+        let inconsistent = |what| Err(ServedError::Inconsistent(parts.key.clone(), what));
+        let exists = |arm: Arm| arm.index() < parts.variations.len();
         if parts.variations.is_empty() {
-            return fault("it has no control");
+            return inconsistent("it has no variations: send control first");
         }
-        if !parts.overrides.iter().all(|o| known(o.arm)) {
-            return fault("an override pins to a variation that is not there");
+        if !parts.overrides.iter().all(|o| exists(o.arm)) {
+            return inconsistent("an override names a variation that does not exist: send all variations");
         }
-        if !parts.revisions.iter().all(|r| known(r.allocation.highest_arm())) {
-            return fault("an allocation names an owner that is not there");
+        if !parts.revisions.iter().all(|r| exists(r.allocation.highest_arm())) {
+            return inconsistent("an allocation names a variation that does not exist: send all variations");
         }
         if let Status::Concluded { shipped } | Status::Archived { shipped } = parts.status
-            && !known(shipped)
+            && !exists(shipped)
         {
-            return fault("it ships a variation that is not there");
+            return inconsistent("the shipped variation does not exist: send all variations");
         }
         if parts.salt.is_none() != parts.revisions.is_empty() || parts.salt.is_none() != (parts.generation == 0) {
-            return fault("a generation, a salt and a revision come together");
+            return inconsistent(
+                "a generation, a salt or a revision is missing: send all three, or none before the start",
+            );
         }
         for pair in parts.revisions.windows(2) {
             check_succession(&parts.key, parts.generation, &pair[0], &pair[1])?;
         }
         let hasher = parts.salt.as_ref().map(|salt| UnitHasher::new(&parts.key, salt));
-        let by_targeting_key = parts.unit == TARGETING_KEY;
-        Ok(Self { parts, hasher, by_targeting_key })
+        let uses_targeting_key = parts.unit == TARGETING_KEY;
+        Ok(Self { parts, hasher, uses_targeting_key })
     }
 
-    /// What is served of an experiment at version `version`, from `wall_now` on.
-    pub fn of(experiment: &Experiment, version: u64, wall_now: Timestamp) -> Result<Self, ServedError> {
+    /// Creates the served form of an experiment at version `version`. It contains the revision in effect at `wall_now` and
+    /// all later ones.
+    pub fn from_experiment(experiment: &Experiment, version: u64, wall_now: Timestamp) -> Result<Self, ServedError> {
         let d = &experiment.definition;
         let now = experiment.now(wall_now);
         let generation = experiment.generation();
         let revisions = generation.map_or_else(Vec::new, |g| {
-            let current = g.in_effect(now).map_or(0, |r| r.number);
-            let live = g.revisions.iter().filter(|r| r.number >= current);
-            let serve = |r: &crate::experiment::Revision| ServedRevision {
+            let current = g.revision_in_effect(now).map_or(0, |r| r.number);
+            let needed = g.revisions.iter().filter(|r| r.number >= current);
+            let serve = |r: &Revision| ServedRevision {
                 number: r.number,
                 effective_at: r.effective_at,
                 allocation: Arc::clone(&r.allocation),
             };
-            live.map(serve).collect()
+            needed.map(serve).collect()
         });
-        let serve =
-            |v: &crate::definition::Variation| ServedVariation { key: v.key.clone(), payload: v.payload.clone() };
+        let serve = |v: &Variation| ServedVariation { key: v.key.clone(), payload: v.payload.clone() };
         Self::new(ServedParts {
             key: d.key.clone(),
             version,
@@ -253,39 +164,12 @@ impl ServedExperiment {
         })
     }
 
-    /// What it is made of.
+    /// The parts.
     pub fn parts(&self) -> &ServedParts {
         &self.parts
     }
 
-    /// Whether this may take the place of `old`: never backwards, and within a generation only by growth (I2).
-    pub fn check_follows(&self, old: &Self) -> Result<(), ServedError> {
-        let (new, old) = (&self.parts, &old.parts);
-        let key = || new.key.clone();
-        if new.version < old.version || new.generation < old.generation {
-            return Err(ServedError::Backwards(key()));
-        }
-        if new.generation > old.generation || old.generation == 0 {
-            return Ok(());
-        }
-        let same_places = new.variations.len() >= old.variations.len()
-            && new.variations.iter().zip(&old.variations).all(|(a, b)| a.key == b.key);
-        if new.key != old.key || new.salt != old.salt || new.unit != old.unit || !same_places {
-            return Err(ServedError::Changed(key()));
-        }
-        if new.revisions.last().map(|r| r.number) < old.revisions.last().map(|r| r.number) {
-            return Err(ServedError::Backwards(key()));
-        }
-        for earlier in &old.revisions {
-            // The first that is not older must hold all that the earlier held; those after it follow from `new`.
-            if let Some(later) = new.revisions.iter().find(|r| r.number >= earlier.number) {
-                check_succession(&new.key, new.generation, earlier, later)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The revision in effect.
+    /// The revision in effect. Does not read the clock if there is only one.
     #[inline]
     fn revision(&self, wall_now: impl FnOnce() -> Timestamp) -> Option<&ServedRevision> {
         let revisions = &self.parts.revisions;
@@ -296,38 +180,38 @@ impl ServedExperiment {
         revisions.iter().rev().find(|r| r.effective_at <= now).or(revisions.first())
     }
 
-    /// What the unit that `context` names gets at `wall_now`. Allocates nothing unless there is an audience, an
+    /// The assignment of the unit in `context` at `wall_now`. Does not allocate memory, unless there is an audience, an
     /// override by expression or a numeric unit key.
     #[inline]
     pub fn assign(&self, context: &Context, wall_now: Timestamp) -> Assignment<'_> {
-        self.assign_at(context, || wall_now)
+        self.assign_with_clock(context, || wall_now)
     }
 
-    /// As [`Self::assign`], for whom reading a clock costs as much as the rest: the time is asked for only while
-    /// another revision is published for later.
+    /// Like [`Self::assign`], but reads the clock only if it matters: while several revisions are published. Reading a
+    /// clock can cost as much as the rest.
     #[inline]
-    pub fn assign_at(&self, context: &Context, wall_now: impl FnOnce() -> Timestamp) -> Assignment<'_> {
+    pub fn assign_with_clock(&self, context: &Context, wall_now: impl FnOnce() -> Timestamp) -> Assignment<'_> {
         let parts = &self.parts;
         match parts.status {
-            Status::Concluded { shipped } => return self.decided(shipped, Reason::Concluded),
-            Status::Archived { shipped } => return self.decided(shipped, Reason::Archived),
+            Status::Concluded { shipped } => return self.shipped(shipped, Reason::Concluded),
+            Status::Archived { shipped } => return self.shipped(shipped, Reason::Archived),
             Status::Draft | Status::Running | Status::Paused => {}
         }
         if parts.kills.everything {
             return self.answer(Arm::CONTROL, Reason::Killed);
         }
-        let unit = match self.by_targeting_key {
+        let unit = match self.uses_targeting_key {
             true => context.targeting_key().map(Cow::Borrowed),
             false => context.unit(&parts.unit),
         };
         let Some(unit) = unit else { return self.answer(Arm::CONTROL, Reason::NoUnit) };
         let Ok(unit) = UnitKey::parse(&unit) else { return self.answer(Arm::CONTROL, Reason::InvalidUnit) };
         if !parts.overrides.is_empty()
-            && let Some(arm) = self.pinned(unit, context)
+            && let Some(arm) = self.override_arm(unit, context)
         {
-            let killed = parts.kills.arm(arm);
+            let killed = parts.kills.is_arm_killed(arm);
             let reason = if killed { Reason::Killed } else { Reason::Override };
-            return self.answer(parts.kills.served(arm), reason);
+            return self.answer(parts.kills.served_arm(arm), reason);
         }
         let (Some(hasher), Some(revision)) = (&self.hasher, self.revision(wall_now)) else {
             return self.answer(Arm::CONTROL, Reason::NotStarted);
@@ -339,7 +223,7 @@ impl ServedExperiment {
         }
         let digest = hasher.digest(unit);
         let owner = revision.allocation.owner(digest.point());
-        let arm = parts.kills.served(owner);
+        let arm = parts.kills.served_arm(owner);
         let running = parts.status == Status::Running;
         let reason = match (arm == owner, running) {
             (false, _) => Reason::Killed,
@@ -353,26 +237,26 @@ impl ServedExperiment {
             generation: parts.generation,
             revision: revision.number,
             digest: Some(digest),
-            // Whoever first comes to a killed variation's stretch is a clean control (STATISTICS 3, positivity).
+            // A unit that first comes while its variation is killed is a valid control unit (docs/statistics.md).
             records_exposure: running,
         }
     }
 
-    /// The unit key that `context` holds for this experiment, where it is a good one.
-    pub fn unit_of<'c>(&self, context: &'c Context) -> Option<Cow<'c, str>> {
+    /// The unit key of this experiment in `context`; `None` if it is missing or not valid.
+    pub fn unit_key<'c>(&self, context: &'c Context) -> Option<Cow<'c, str>> {
         context.unit(&self.parts.unit).filter(|unit| UnitKey::parse(unit).is_ok())
     }
 
-    /// What was shipped, unless it is killed.
+    /// The answer after the conclusion: the shipped variation, or control if it is killed.
     #[cold]
-    fn decided(&self, shipped: Arm, reason: Reason) -> Assignment<'_> {
-        match self.parts.kills.served(shipped) {
+    fn shipped(&self, shipped: Arm, reason: Reason) -> Assignment<'_> {
+        match self.parts.kills.served_arm(shipped) {
             served if served == shipped => self.answer(shipped, reason),
             control => self.answer(control, Reason::Killed),
         }
     }
 
-    /// An answer that the line was not asked for, and that records no exposure.
+    /// An answer that does not depend on the unit's point and records no exposure.
     fn answer(&self, arm: Arm, reason: Reason) -> Assignment<'_> {
         Assignment {
             variation: self.parts.variations.get(arm.index()),
@@ -385,65 +269,12 @@ impl ServedExperiment {
         }
     }
 
-    fn pinned(&self, unit: UnitKey<'_>, context: &Context) -> Option<Arm> {
-        let fits = |who: &Pinned| match who {
-            Pinned::Units(units) => units.contains(unit.as_str()),
-            Pinned::Audience(audience) => audience.contains(context),
+    /// The variation of the first override that matches.
+    fn override_arm(&self, unit: UnitKey<'_>, context: &Context) -> Option<Arm> {
+        let matches = |target: &OverrideTarget| match target {
+            OverrideTarget::Units(units) => units.contains(unit.as_str()),
+            OverrideTarget::Audience(audience) => audience.contains(context),
         };
-        self.parts.overrides.iter().find(|o| fits(&o.who)).map(|o| o.arm)
-    }
-}
-
-fn check_succession(
-    key: &ExperimentKey,
-    generation: u32,
-    earlier: &ServedRevision,
-    later: &ServedRevision,
-) -> Result<(), ServedError> {
-    let ordered = later.number > earlier.number && later.effective_at >= earlier.effective_at
-        || later.number == earlier.number && later == earlier;
-    if ordered && earlier.allocation.may_become(&later.allocation) {
-        return Ok(());
-    }
-    Err(ServedError::NotMonotone { experiment: key.clone(), generation, earlier: earlier.number, later: later.number })
-}
-
-/// Every experiment that is served, at one version of the whole.
-#[derive(Debug, Clone, Default)]
-pub struct Snapshot {
-    /// Rises with every change of anything; of two, the higher is the newer.
-    pub version: u64,
-    experiments: hashbrown::HashMap<ExperimentKey, Arc<ServedExperiment>, foldhash::fast::FixedState>,
-}
-
-impl Snapshot {
-    /// The experiment with a key.
-    #[inline]
-    pub fn get(&self, key: &str) -> Option<&Arc<ServedExperiment>> {
-        self.experiments.get(key)
-    }
-
-    /// All of them, in no order.
-    pub fn experiments(&self) -> impl ExactSizeIterator<Item = &Arc<ServedExperiment>> {
-        self.experiments.values()
-    }
-
-    /// Puts an experiment in, or in the place of its older self.
-    pub fn insert(&mut self, experiment: Arc<ServedExperiment>) {
-        self.experiments.insert(experiment.parts.key.clone(), experiment);
-    }
-
-    /// Takes an experiment out.
-    pub fn remove(&mut self, key: &str) {
-        self.experiments.remove(key);
-    }
-
-    /// What the unit that `context` names gets of one experiment.
-    #[inline]
-    pub fn assign(&self, key: &str, context: &Context, wall_now: Timestamp) -> Assignment<'_> {
-        match self.experiments.get(key) {
-            Some(experiment) => experiment.assign(context, wall_now),
-            None => Assignment::unknown(Reason::UnknownExperiment),
-        }
+        self.parts.overrides.iter().find(|o| matches(&o.target)).map(|o| o.arm)
     }
 }

@@ -1,95 +1,100 @@
-//! Who moves the boundaries, and by which rule: the policy as data. What the rule computes is the crate `policy`'s; this
-//! file knows the settings, their defaults and their ranges.
+//! The allocation policy as data: who moves the boundaries, by which rule, with which settings. This module has the
+//! settings, their defaults and their ranges. The crate `inroad-policy` computes with them.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::definition::Faults;
-use crate::document::PolicyDoc;
 use crate::line::Width;
 use crate::time::humantime_text;
+use crate::violation::ViolationList;
 
-/// How P(best) becomes the share that a variation deserves. Every rule only ever grows variations into control; what
-/// differs is where each wants to get to. With w = P(best), f the foothold and S what floor and footholds leave:
+/// How the probability to be best, P(best), becomes the target share of a variation. Every rule only grows variations
+/// into control. The formulas below give the target share, with w = P(best), f the foothold, and S the share of the line
+/// that the floor and all footholds leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GrowthRule {
-    /// f + S·w·max(0, 1 − patience·L/b): what being wrong about it would cost (L, the expected loss) is weighed against what
-    /// it brings over control (b), both on the log scale. What is given cannot be taken back, so of two good variations
-    /// neither grows much before it is clear which is better, unless they are as good as each other.
+    /// f + S·w·max(0, 1 − patience·L/b). Weighs the expected loss L of choosing this variation against its expected
+    /// benefit b over control, both on the log scale. Growth cannot be undone, so of two good variations neither grows
+    /// much before it is clear which is better, unless they are equally good.
     #[default]
     Weighed,
-    /// f + S·w^exponent, blind to how much is at stake.
+    /// f + S·w^exponent. Ignores the size of gains and losses.
     Level,
-    /// w itself.
+    /// w.
     Chase,
-    /// f + S·ψ, ψ the top-two probability w·(β + (1−β)·Σ_{j≠k} w_j/(1−w_j)), β = ½ (Russo 2016).
+    /// f + S·ψ, with ψ the top-two probability w·(β + (1−β)·Σ_{j≠k} w_j/(1−w_j)), β = ½ (Russo 2016).
     TopTwo,
-    /// f + S·(1−epsilon) for the leader, f for the others.
+    /// f + S·(1−epsilon) for the variation with the highest P(best), f for the others.
     EpsilonGreedy,
-    /// What it has: nothing ever grows.
+    /// The current share: nothing grows.
     Fixed,
 }
 
-/// What P(best) is computed from.
+/// The model that P(best) is computed from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PosteriorKind {
-    /// Lifts over control, arms compared within the same tick only (E3): right also when the baseline drifts.
+    /// Lifts over control. Arms are compared only within the same tick, so the estimate (E3) stays valid when the
+    /// baseline drifts.
     #[default]
     E3,
-    /// One Beta–Bernoulli posterior an arm, all ticks pooled: right only for a baseline that stands still.
+    /// One Beta–Bernoulli posterior for each arm, over all ticks. Valid only if the baseline is constant.
     Pooled,
 }
 
-/// The settings of Thompson sampling with growth into control (docs/statistics.md: the policy).
+/// The settings of Thompson sampling with growth into control. docs/statistics.md describes the policy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ThompsonSettings {
-    /// How often growth is decided; also the calendar tick within which arms are compared.
+    /// The time between two decisions, at least a minute. Arms are compared within such calendar ticks.
     #[serde(with = "humantime_text")]
     pub tick: Duration,
-    /// No growth before the generation is this old.
+    /// Nothing grows before the generation has this age.
     #[serde(with = "humantime_text")]
     pub burn_in: Duration,
-    /// No growth before every live arm has so many units.
+    /// Nothing grows before every arm that is not killed has this number of units.
     pub burn_in_units: u64,
-    /// No growth before every live arm has so many conversions.
+    /// Nothing grows before every arm that is not killed has this number of conversions.
     pub burn_in_conversions: u64,
-    /// The share of the line that control always keeps, 0 to 1.
+    /// The share of the line that control keeps at least, 0 to 1.
     pub floor: f64,
-    /// The most of the line that may change hands in a day, 0 to 1.
+    /// The largest share of the line that may change owner in a day, 0 to 1.
     pub daily_cap: f64,
-    /// The same once the experiment has a clear winner.
+    /// The same limit after the experiment has a clear winner, 0 to 1.
     pub daily_cap_conclude: f64,
-    /// A step smaller than this share of the line is not taken.
+    /// The smallest growth step, as a share of the line, 0 to 1. Smaller steps are skipped.
     pub min_step: f64,
-    /// The prior standard deviation of a log-lift.
+    /// The prior standard deviation of a log-lift, above 0 and at most 10.
     pub tau: f64,
-    /// A variation is killed when it is worse than control with more than this probability.
+    /// A variation is killed when the probability that it is worse than control exceeds this, 0.5 to 1.
     pub kill_probability: f64,
-    /// The experiment is put before a person when P(best) reaches this.
+    /// The experiment is ready to ship when P(best) of a variation reaches this, 0.5 to 1, and its loss is within
+    /// `conclude_loss`.
     pub conclude_probability: f64,
-    /// And the leader's expected loss, relative, is at most this.
+    /// The largest relative expected loss of a variation that is ready to ship, 0 to 1.
     pub conclude_loss: f64,
-    /// Draws from the posterior, as a power of two.
+    /// The number of draws from the posterior, as a power of two: 6 to 16.
     pub draws_log2: u32,
-    /// How P(best) becomes the share that a variation deserves.
+    /// How P(best) becomes the target share of a variation.
     pub rule: GrowthRule,
-    /// Of [`GrowthRule::Weighed`]: how much more a loss weighs than a gain, 0 to 100.
+    /// For [`GrowthRule::Weighed`]: how much more a loss weighs than a gain, 0 to 100.
     pub patience: f64,
-    /// Of [`GrowthRule::Level`]: 1 to 10.
+    /// For [`GrowthRule::Level`]: the exponent, 1 to 10.
     pub exponent: f64,
-    /// Of [`GrowthRule::EpsilonGreedy`]: the part that is kept for exploring, 0 to 1.
+    /// For [`GrowthRule::EpsilonGreedy`]: the part that is kept for exploration, 0 to 1.
     pub epsilon: f64,
-    /// What P(best) is computed from.
+    /// The model that P(best) is computed from.
     pub posterior: PosteriorKind,
-    /// Decide and record, but change nothing: to see what the policy would do.
+    /// The policy decides and its decisions are recorded, but nothing changes. Shows what the policy would do.
     pub shadow: bool,
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
+/// The shortest calendar tick.
+pub(crate) const MIN_TICK: Duration = Duration::from_secs(60);
+pub(crate) const TICK_TOO_SHORT: &str = "the tick is too short: use at least 1m";
 
 impl Default for ThompsonSettings {
     fn default() -> Self {
@@ -120,19 +125,19 @@ impl Default for ThompsonSettings {
 /// Who moves the boundaries.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Policy {
-    /// People do.
+    /// People. The experiment is a feature flag.
     Manual {
-        /// The width that control always keeps.
+        /// The width that control keeps at least.
         floor: Width,
-        /// The calendar tick by which results are cut.
+        /// The calendar tick that divides results into reporting intervals, at least a minute.
         tick: Duration,
     },
-    /// Thompson sampling does; people may too.
+    /// Thompson sampling. People can also grow variations.
     Thompson(ThompsonSettings),
 }
 
 impl Policy {
-    /// The width of control that nothing can eat.
+    /// The width that control keeps at least: growth cannot take it.
     pub fn floor(&self) -> Width {
         match self {
             Self::Manual { floor, .. } => *floor,
@@ -149,25 +154,9 @@ impl Policy {
     }
 }
 
-/// The policy of a document, and what is wrong with it.
-pub(crate) fn parse_policy(doc: PolicyDoc, faults: &mut Faults) -> Policy {
-    let minute = Duration::from_secs(60);
-    match doc {
-        PolicyDoc::Manual { floor, tick } => {
-            let width = Width::from_share(floor);
-            faults.check(width.is_some(), "policy.floor", "a share is within 0 to 1");
-            faults.check(tick >= minute, "policy.tick", "a tick lasts a minute or more");
-            Policy::Manual { floor: width.unwrap_or_default(), tick }
-        }
-        PolicyDoc::Thompson(s) => {
-            s.check(faults);
-            Policy::Thompson(s)
-        }
-    }
-}
-
 impl ThompsonSettings {
-    fn check(&self, faults: &mut Faults) {
+    /// Checks that every setting is within its range.
+    pub(crate) fn check(&self, violations: &mut ViolationList) {
         for (field, value) in [
             ("floor", self.floor),
             ("daily_cap", self.daily_cap),
@@ -176,18 +165,39 @@ impl ThompsonSettings {
             ("conclude_loss", self.conclude_loss),
             ("epsilon", self.epsilon),
         ] {
-            faults.check((0.0..=1.0).contains(&value), &format!("policy.{field}"), "a share is within 0 to 1");
+            violations.check(
+                (0.0..=1.0).contains(&value),
+                &format!("policy.{field}"),
+                "this share is out of range: use a value from 0 to 1",
+            );
         }
         for (field, value) in
             [("kill_probability", self.kill_probability), ("conclude_probability", self.conclude_probability)]
         {
-            let holds = (0.5..=1.0).contains(&value);
-            faults.check(holds, &format!("policy.{field}"), "choose a probability within 0.5 to 1");
+            let in_range = (0.5..=1.0).contains(&value);
+            let message = "this probability is out of range: use a value from 0.5 to 1";
+            violations.check(in_range, &format!("policy.{field}"), message);
         }
-        faults.check(self.tick >= Duration::from_secs(60), "policy.tick", "a tick lasts a minute or more");
-        faults.check(self.tau > 0.0 && self.tau <= 10.0, "policy.tau", "tau is above 0 and at most 10");
-        faults.check((6..=16).contains(&self.draws_log2), "policy.draws_log2", "draw 2^6 to 2^16 times");
-        faults.check((0.0..=100.0).contains(&self.patience), "policy.patience", "patience is within 0 to 100");
-        faults.check((1.0..=10.0).contains(&self.exponent), "policy.exponent", "an exponent is within 1 to 10");
+        violations.check(self.tick >= MIN_TICK, "policy.tick", TICK_TOO_SHORT);
+        violations.check(
+            self.tau > 0.0 && self.tau <= 10.0,
+            "policy.tau",
+            "tau is out of range: use a value above 0, at most 10",
+        );
+        violations.check(
+            (6..=16).contains(&self.draws_log2),
+            "policy.draws_log2",
+            "the number of draws is out of range: use 6 to 16, for 2^6 to 2^16 draws",
+        );
+        violations.check(
+            (0.0..=100.0).contains(&self.patience),
+            "policy.patience",
+            "patience is out of range: use a value from 0 to 100",
+        );
+        violations.check(
+            (1.0..=10.0).contains(&self.exponent),
+            "policy.exponent",
+            "the exponent is out of range: use a value from 1 to 10",
+        );
     }
 }

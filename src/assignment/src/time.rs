@@ -1,4 +1,5 @@
-//! Instants as this crate sees them: numbers that somebody else read off a clock. Nothing here may ask what time it is.
+//! Instants and durations. This crate never reads a clock: its callers pass the time in, so that every result can be
+//! reproduced.
 
 use std::time::Duration;
 
@@ -10,12 +11,12 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The earliest instant that can be told.
+    /// The earliest instant that can be represented.
     pub const MIN: Self = Self(i64::MIN);
-    /// The latest instant that can be told.
+    /// The latest instant that can be represented.
     pub const MAX: Self = Self(i64::MAX);
 
-    /// The instant this many microseconds after the Unix epoch.
+    /// Creates the instant that is `micros` microseconds after the Unix epoch.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
@@ -25,41 +26,41 @@ impl Timestamp {
         self.0
     }
 
-    /// This instant and `duration` more; the last instant if there is none so late.
+    /// This instant plus `duration`, at most [`Self::MAX`].
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(micros(duration)))
     }
 
-    /// This instant less `duration`; the first instant if there is none so early.
+    /// This instant minus `duration`, at least [`Self::MIN`].
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(micros(duration)))
     }
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// The time from `earlier` to this instant; zero if `earlier` is not earlier.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// Which tick of the calendar this falls in: ticks of `length` are counted from the Unix epoch, so that every
-    /// machine cuts time at the same instants whatever happens to the experiment.
+    /// The index of the calendar tick that contains this instant. Ticks of `length` are counted from the Unix epoch, so
+    /// that every machine divides time at the same instants, independent of the experiment.
     pub fn tick(self, length: Duration) -> i64 {
         self.0.div_euclid(micros(length).max(1))
     }
 
-    /// The instant at which calendar tick `index` begins.
+    /// The start of the calendar tick with this index.
     pub fn start_of_tick(index: i64, length: Duration) -> Self {
         Self(index.saturating_mul(micros(length).max(1)))
     }
 }
 
-/// Whole microseconds of a duration, held at the largest there is.
+/// A duration in whole microseconds, at most `i64::MAX`.
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Durations as people write them: "24h", "7days".
+/// Reads and writes durations as people write them: "24h", "7days".
 pub(crate) mod humantime_text {
     use super::Duration;
     use serde::{Deserialize, Deserializer, Serializer, de};
@@ -70,7 +71,8 @@ pub(crate) mod humantime_text {
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text)
-            .map_err(|e| de::Error::custom(format!("{text:?} is not a duration ({e}): write it like 36h or 7d")))
+        humantime::parse_duration(&text).map_err(|e| {
+            de::Error::custom(format!("{text:?} is not a duration ({e}): write a number and a unit, like 36h or 7d"))
+        })
     }
 }

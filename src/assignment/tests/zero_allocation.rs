@@ -1,12 +1,12 @@
-//! Answering by the line touches the heap never: no unit, however long, costs an allocation.
+//! An assignment does not allocate heap memory, for unit keys of any length.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 
 use std::sync::Arc;
 
-use inroad_assignment::experiment::Cause;
+use inroad_assignment::experiment::RevisionCause;
 use inroad_assignment::{
-    Arm, Context, Definition, Experiment, Reason, Salt, ServedExperiment, Snapshot, Target, Timestamp, Width,
+    Arm, Context, Definition, Experiment, KillTarget, Reason, Salt, ServedExperiment, Snapshot, Timestamp, Width,
 };
 
 fn at(micros: i64) -> Timestamp {
@@ -28,8 +28,8 @@ fn definition(overrides: serde_json::Value) -> Definition {
     .unwrap()
 }
 
-/// What a thread allocates while it asks for every context, times over.
-fn allocations(snapshot: &Snapshot, contexts: &[Context], reason: Reason) -> u64 {
+/// The number of heap allocations while every context is assigned 100 times.
+fn count_allocations(snapshot: &Snapshot, contexts: &[Context], reason: Reason) -> u64 {
     let measured = allocation_counter::measure(|| {
         for now in 0..100 {
             for context in contexts {
@@ -43,35 +43,35 @@ fn allocations(snapshot: &Snapshot, contexts: &[Context], reason: Reason) -> u64
 }
 
 #[test]
-fn an_answer_by_the_line_allocates_nothing() {
+fn assignment_does_not_allocate() {
     let account = |id: String| {
         let account = std::collections::BTreeMap::from([("id".to_owned(), id.into())]);
         Context::new("user").with("account", inroad_assignment::Value::Object(account))
     };
     let contexts: Vec<Context> = (1..=1024).step_by(7).map(|n| account("x".repeat(n))).collect();
-    assert!(allocation_counter::measure(|| drop(contexts.clone())).count_total > 0, "the counter counts");
+    assert!(allocation_counter::measure(|| drop(contexts.clone())).count_total > 0, "the counter works");
 
     let overrides = serde_json::json!([{"units": ["qa-1", "qa-2"], "variation": "red"}]);
     let mut experiment = Experiment::create(definition(overrides), at(0));
     let snapshot = |experiment: &Experiment| {
         let mut snapshot = Snapshot::default();
-        snapshot.insert(Arc::new(ServedExperiment::of(experiment, 1, at(0)).unwrap()));
+        snapshot.insert(Arc::new(ServedExperiment::from_experiment(experiment, 1, at(0)).unwrap()));
         snapshot
     };
-    assert_eq!(allocations(&snapshot(&experiment), &contexts, Reason::NotStarted), 0);
+    assert_eq!(count_allocations(&snapshot(&experiment), &contexts, Reason::NotStarted), 0);
     experiment.start(at(0), Salt::parse("s1").unwrap()).unwrap();
-    assert_eq!(allocations(&snapshot(&experiment), &contexts, Reason::Split), 0);
-    // While a revision is on its way, with many buckets, paused and killed: still nothing.
+    assert_eq!(count_allocations(&snapshot(&experiment), &contexts, Reason::Split), 0);
+    // The same with a revision that is not yet in effect, many buckets, paused, killed and concluded.
     for i in 0..40 {
         let step = Width::from_share(0.009).unwrap();
-        experiment.grow(&[(Arm::new(1 + i % 2).unwrap(), step)], Cause::Policy, at(0), at(50)).unwrap();
+        experiment.grow(&[(Arm::new(1 + i % 2).unwrap(), step)], RevisionCause::Policy, at(0), at(50)).unwrap();
     }
-    assert_eq!(allocations(&snapshot(&experiment), &contexts, Reason::Split), 0);
+    assert_eq!(count_allocations(&snapshot(&experiment), &contexts, Reason::Split), 0);
     experiment.pause().unwrap();
-    assert_eq!(allocations(&snapshot(&experiment), &contexts, Reason::Paused), 0);
-    experiment.switch(Target::Everything, true, at(1)).unwrap();
-    assert_eq!(allocations(&snapshot(&experiment), &contexts, Reason::Killed), 0);
-    experiment.switch(Target::Everything, false, at(1)).unwrap();
+    assert_eq!(count_allocations(&snapshot(&experiment), &contexts, Reason::Paused), 0);
+    experiment.set_killed(KillTarget::Everything, true, at(1)).unwrap();
+    assert_eq!(count_allocations(&snapshot(&experiment), &contexts, Reason::Killed), 0);
+    experiment.set_killed(KillTarget::Everything, false, at(1)).unwrap();
     experiment.conclude(Arm::new(1).unwrap(), Timestamp::default()).unwrap();
-    assert_eq!(allocations(&snapshot(&experiment), &contexts, Reason::Concluded), 0);
+    assert_eq!(count_allocations(&snapshot(&experiment), &contexts, Reason::Concluded), 0);
 }

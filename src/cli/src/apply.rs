@@ -1,5 +1,5 @@
-//! `inroad apply`: makes the server's experiments what a file declares, and says field by field what that changes.
-//! Applying the same file twice changes nothing the second time.
+//! `inroad apply`: creates or updates the experiments that a file declares, and lists each changed field. Applying the
+//! same file again changes nothing.
 
 use std::path::PathBuf;
 
@@ -9,29 +9,31 @@ use inroad_assignment::document::ClockDoc;
 use inroad_wire::definition_to_wire;
 use inroad_wire::v1::{self, Experiment};
 use serde_json::{Value, json};
-use tonic::Code;
 
-use crate::connect::{Connection, ServerArgs};
-use crate::diff::{Change, diff};
-use crate::document::{self, Declared};
+use crate::connect::{ActorArgs, Connection, ServerArgs};
+use crate::diff::{FieldChange, diff};
+use crate::experiment_file::{self, DeclaredExperiment};
+use crate::lookup::find_experiment;
 use crate::output::{Output, plural};
-use crate::views;
+use crate::response_json;
 
-/// What to apply.
+/// The file to apply.
 #[derive(Debug, Args)]
 pub(crate) struct ApplyArgs {
-    /// A .toml, .yaml or .json file with one experiment, or several under `experiments`; - for standard input
+    /// File (.toml, .yaml or .json) with one experiment, or several under `experiments`; - for standard input
     #[arg(long, short, value_name = "FILE")]
     file: PathBuf,
-    /// Say what would change, and change nothing
+    /// Show what would change without changing it
     #[arg(long)]
     dry_run: bool,
     /// Start the experiments that are drafts
     #[arg(long)]
     start: bool,
+    #[command(flatten)]
+    actor: ActorArgs,
 }
 
-/// What becomes of one experiment.
+/// What to do with one experiment.
 enum Step {
     Create,
     Update { etag: String },
@@ -39,7 +41,7 @@ enum Step {
 }
 
 impl Step {
-    fn word(&self, dry_run: bool) -> &'static str {
+    fn result(&self, dry_run: bool) -> &'static str {
         match (self, dry_run) {
             (Self::Create, false) => "created",
             (Self::Create, true) => "would be created",
@@ -50,104 +52,100 @@ impl Step {
     }
 }
 
-/// Applies a file.
+/// Applies the file.
 pub(crate) async fn run(args: ApplyArgs, server: &ServerArgs, out: Output) -> anyhow::Result<()> {
-    let declared = document::read(&args.file)?;
-    let connection = Connection::open(server).await?;
+    let declared = experiment_file::read(&args.file)?;
+    let connection = Connection::open_as(server, &args.actor).await?;
     let mut shown = Vec::with_capacity(declared.len());
     for one in &declared {
         shown.push(
             apply(one, &args, &connection, out)
                 .await
-                .map_err(|e| e.context(format!("experiment {}", one.written.key)))?,
+                .map_err(|e| e.context(format!("experiment {}", one.as_written.key)))?,
         );
     }
     if declared.is_empty() {
-        out.line("the file declares no experiment")?;
+        out.print_text("the file declares no experiment")?;
     }
-    Ok(out.value(&json!({"experiments": shown}))?)
+    Ok(out.print_json(&json!({"experiments": shown}))?)
 }
 
-async fn apply(declared: &Declared, args: &ApplyArgs, connection: &Connection, out: Output) -> anyhow::Result<Value> {
-    let key = &declared.written.key;
-    let stands = find(connection, key).await?;
-    let (step, changes) = plan(declared, stands.as_ref())?;
-    let mut written = definition_to_wire(&declared.written);
+async fn apply(
+    declared: &DeclaredExperiment,
+    args: &ApplyArgs,
+    connection: &Connection,
+    out: Output,
+) -> anyhow::Result<Value> {
+    let key = &declared.as_written.key;
+    let current = find_experiment(connection, key).await?;
+    let (step, changes) = plan(declared, current.as_ref())?;
+    let mut as_written = definition_to_wire(&declared.as_written);
     let mut experiments = connection.experiments();
-    let stands = match &step {
-        Step::Nothing => stands.unwrap_or_default(),
+    let applied = match &step {
+        Step::Nothing => current.unwrap_or_default(),
         Step::Create => {
-            let request = v1::CreateExperimentRequest { experiment: Some(written), validate_only: args.dry_run };
+            let request = v1::CreateExperimentRequest { experiment: Some(as_written), validate_only: args.dry_run };
             experiments.create_experiment(request).await?.into_inner()
         }
         Step::Update { etag } => {
-            let kept = stands.unwrap_or_default();
-            // Left out of the file, these stay what they are.
-            if written.salt.is_empty() {
-                written.salt = kept.salt;
+            let current = current.unwrap_or_default();
+            // A value that the file leaves out is kept.
+            if as_written.salt.is_empty() {
+                as_written.salt = current.salt;
             }
-            if let (Some(clock), Some(kept)) = (&mut written.clock, kept.clock) {
-                clock.start = clock.start.or(kept.start);
+            if let (Some(clock), Some(current)) = (&mut as_written.clock, current.clock) {
+                clock.start = clock.start.or(current.start);
             }
             let request = v1::UpdateExperimentRequest {
-                experiment: Some(written),
+                experiment: Some(as_written),
                 etag: etag.clone(),
                 validate_only: args.dry_run,
             };
             experiments.update_experiment(request).await?.into_inner()
         }
     };
-    let draft = stands.state == i32::from(v1::State::Draft) || matches!(step, Step::Create);
-    let starts = args.start && draft;
-    let stands = if starts && !args.dry_run {
+    let is_draft = applied.state == i32::from(v1::State::Draft) || matches!(step, Step::Create);
+    let starts = args.start && is_draft;
+    let applied = if starts && !args.dry_run {
         let request = v1::StartExperimentRequest { key: key.clone(), etag: String::new() };
         experiments.start_experiment(request).await?.into_inner()
     } else {
-        stands
+        applied
     };
     let started = match (starts, args.dry_run) {
         (false, _) => "",
         (true, false) => ", started",
         (true, true) => ", would be started",
     };
-    let told = if changes.is_empty() { String::new() } else { format!(" ({})", plural(changes.len() as u64, "field")) };
-    out.line(format!("{key}: {}{told}{started}", step.word(args.dry_run)))?;
+    let changed =
+        if changes.is_empty() { String::new() } else { format!(" ({})", plural(changes.len() as u64, "field")) };
+    out.print_text(format!("{key}: {}{changed}{started}", step.result(args.dry_run)))?;
     for change in &changes {
-        out.line(format!("  {change}"))?;
+        out.print_text(format!("  {change}"))?;
     }
-    let change = |c: &Change| json!({"field": c.field, "from": c.from, "to": c.to});
+    let change_json = |c: &FieldChange| json!({"field": c.field, "from": c.from, "to": c.to});
     Ok(json!({
-        "key": key, "result": step.word(false), "dry_run": args.dry_run, "started": starts,
-        "changes": changes.iter().map(change).collect::<Vec<_>>(), "experiment": views::experiment(&stands)?,
+        "key": key, "result": step.result(false), "dry_run": args.dry_run, "started": starts,
+        "changes": changes.iter().map(change_json).collect::<Vec<_>>(), "experiment": response_json::experiment_json(&applied)?,
     }))
 }
 
-/// The experiment as the server has it; `None` if it does not.
-pub(crate) async fn find(connection: &Connection, key: &str) -> anyhow::Result<Option<Experiment>> {
-    let request = v1::GetExperimentRequest { key: key.to_owned() };
-    match connection.experiments().get_experiment(request).await {
-        Ok(found) => Ok(Some(found.into_inner())),
-        Err(status) if status.code() == Code::NotFound => Ok(None),
-        Err(status) => Err(status.into()),
-    }
-}
-
-/// What is to be done, and what that changes.
-fn plan(declared: &Declared, stands: Option<&Experiment>) -> anyhow::Result<(Step, Vec<Change>)> {
-    let Some(stands) = stands else {
-        let to = serde_json::to_value(&declared.written)?;
+/// What to do with an experiment, and which fields that changes.
+fn plan(declared: &DeclaredExperiment, current: Option<&Experiment>) -> anyhow::Result<(Step, Vec<FieldChange>)> {
+    let Some(current) = current else {
+        let to = serde_json::to_value(&declared.as_written)?;
         return Ok((Step::Create, diff(None, Some(&to))));
     };
-    let from = views::declared(stands)?;
-    let mut to = declared.meant.clone();
-    keep_what_is_left_out(&mut to, &from);
+    let from = response_json::definition_of(current)?;
+    let mut to = declared.with_defaults.clone();
+    keep_generated_values(&mut to, &from);
     let changes = diff(Some(&serde_json::to_value(&from)?), Some(&serde_json::to_value(&to)?));
-    let step = if changes.is_empty() { Step::Nothing } else { Step::Update { etag: stands.etag.clone() } };
+    let step = if changes.is_empty() { Step::Nothing } else { Step::Update { etag: current.etag.clone() } };
     Ok((step, changes))
 }
 
-/// A salt and a manual clock's start are chosen for whoever does not choose them: then they are no difference.
-fn keep_what_is_left_out(to: &mut DefinitionDoc, from: &DefinitionDoc) {
+/// Copies values that the server generates if a file leaves them out: the salt, and the start of simulated time.
+fn keep_generated_values(to: &mut DefinitionDoc, from: &DefinitionDoc) {
     if to.salt.is_none() {
         to.salt.clone_from(&from.salt);
     }
@@ -162,10 +160,10 @@ mod tests {
     use inroad_assignment::{Definition, Experiment as Domain, Timestamp};
     use inroad_wire::experiment_to_wire;
 
-    fn declared(json: Value) -> Declared {
-        let written: DefinitionDoc = serde_json::from_value(json).unwrap();
-        let meant = Definition::try_from(written.clone()).unwrap().into();
-        Declared { written, meant }
+    fn declared(json: Value) -> DeclaredExperiment {
+        let as_written: DefinitionDoc = serde_json::from_value(json).unwrap();
+        let with_defaults = Definition::try_from(as_written.clone()).unwrap().into();
+        DeclaredExperiment { as_written, with_defaults }
     }
 
     fn example() -> Value {
@@ -179,27 +177,27 @@ mod tests {
         })
     }
 
-    /// As a server would send it back.
+    /// The experiment as the server returns it.
     fn on_the_server(json: Value) -> Experiment {
-        let definition = Definition::try_from(declared(json).written).unwrap();
+        let definition = Definition::try_from(declared(json).as_written).unwrap();
         experiment_to_wire(&Domain::create(definition, Timestamp::from_micros(1)), 3, Timestamp::from_micros(2))
     }
 
     #[test]
-    fn what_is_not_there_is_created() {
+    fn missing_experiment_is_created() {
         let (step, changes) = plan(&declared(example()), None).unwrap();
         assert!(matches!(step, Step::Create));
         assert!(changes.iter().all(|c| c.from.is_none()));
     }
 
     #[test]
-    fn the_same_file_again_changes_nothing() {
+    fn same_file_again_changes_nothing() {
         let (step, changes) = plan(&declared(example()), Some(&on_the_server(example()))).unwrap();
         assert!(matches!(step, Step::Nothing), "{changes:?}");
     }
 
     #[test]
-    fn salt_and_start_that_the_file_leaves_out_are_no_difference() {
+    fn omitted_salt_and_start_are_no_change() {
         let mut chosen = example();
         chosen["salt"] = json!("s1");
         chosen["clock"]["start"] = json!("2026-01-01T00:00:00Z");
@@ -208,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_told_by_its_field() {
+    fn change_is_listed_by_field() {
         let mut other = example();
         other["policy"]["floor"] = json!(0.2);
         other["variations"][1]["payload"]["size"] = json!(7);

@@ -1,94 +1,189 @@
-//! The command line: what may be typed, and who is called for it.
+//! The command line: the commands, the flags they share, and the function that runs each command.
 
-use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+
+use clap::{Args, Parser, Subcommand};
 
 use crate::connect::ServerArgs;
-use crate::experiment::ExperimentCommand;
+use crate::experiment::ExperimentArgs;
 use crate::output::Output;
+use crate::suggestions::TypedKeys;
 use crate::{
     apply, assign, backup, bandit, clients, counterfactual, demo, experiment, forget, funnel, plan, record, replay,
     results, serve, simulate, watch,
 };
 
-/// Multi-armed-bandit allocation that never moves a unit between variations.
+/// Allocate traffic with a multi-armed bandit that never moves a unit between variations
 #[derive(Debug, Parser)]
 #[command(name = "inroad", version, propagate_version = true)]
 pub(crate) struct Cli {
-    #[command(flatten)]
-    server: ServerArgs,
-    /// Say everything as JSON
+    /// Output JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
     #[command(subcommand)]
     command: Command,
 }
 
+/// The arguments of a command that calls a server.
+#[derive(Debug, Args)]
+struct OnServer<A: Args> {
+    #[command(flatten)]
+    args: A,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server
-    Serve(serve::ServeArgs),
-    /// Watch four weeks of a bandit go by in seconds, then try it out
-    Demo(demo::DemoArgs),
-    /// Make experiments what a file declares
-    Apply(apply::ApplyArgs),
-    /// List, start, grow, kill and conclude experiments
-    #[command(subcommand)]
-    Experiment(ExperimentCommand),
-    /// Show what a unit gets, and why
-    Assign(assign::AssignArgs),
-    /// Record exposures and outcomes
-    Record(record::RecordArgs),
-    /// Show how each variation does
-    Results(results::ResultsArgs),
-    /// Show how far units get through outcomes in order
-    Funnel(funnel::FunnelArgs),
-    /// Tell every change as it happens
-    Watch(watch::WatchArgs),
-    /// Show who is connected, how far behind, and when they had the last change
-    Clients(clients::ClientsArgs),
-    /// Replay the log of a randomised trial through a running server
-    Replay(Box<replay::ReplayArgs>),
-    /// Tell what policies would have made of the log of a randomised trial, without a server
-    Counterfactual(Box<counterfactual::CounterfactualArgs>),
-    /// Try policies on simulated units, without a server
-    Simulate(Box<simulate::SimulateArgs>),
-    /// Play the textbook Bernoulli bandit by several samplers
-    Bandit(bandit::BanditArgs),
-    /// Tell how long an experiment will take to find a lift, before it starts
-    Plan(plan::PlanArgs),
-    /// Take a unit's raw key out of the event log, for good
-    Forget(forget::ForgetArgs),
-    /// Copy a server's data, whether it runs or not
     ///
-    /// Reads the data folder itself, on the machine that has it. A server that serves from it goes on meanwhile; the copy
-    /// is of one moment, and has all that was acknowledged before. To restore, serve from the copy: inroad serve --data DIR
+    /// Serves gRPC, the dashboard and metrics on one port, and stores everything in one folder.
+    Serve(serve::ServeArgs),
+    /// Run a server with four weeks of simulated visitors
+    ///
+    /// Shows in seconds how traffic moves to the best variation, then keeps the server running so that you can try it.
+    Demo(demo::DemoArgs),
+    /// Create or update the experiments that a file declares
+    ///
+    /// Applying the same file again changes nothing.
+    Apply(OnServer<apply::ApplyArgs>),
+    /// List, start, grow, kill and conclude experiments
+    Experiment(OnServer<ExperimentArgs>),
+    /// Show which variation a unit gets, and why
+    Assign(OnServer<assign::AssignArgs>),
+    /// Record exposures and outcomes
+    Record(OnServer<record::RecordArgs>),
+    /// Show the results of each variation
+    Results(OnServer<results::ResultsArgs>),
+    /// Show how many units reach each step of a sequence of outcomes
+    Funnel(OnServer<funnel::FunnelArgs>),
+    /// Stream changes
+    ///
+    /// Prints each change of an experiment as connected SDKs receive it, until you stop it.
+    Watch(OnServer<watch::WatchArgs>),
+    /// List connected SDKs and how far each is behind
+    Clients(OnServer<clients::ClientsArgs>),
+    /// Replay the log of a randomised trial through a running server
+    ///
+    /// Shows what the allocation policy would have done with the units of the trial.
+    Replay(Box<OnServer<replay::ReplayArgs>>),
+    /// Estimate what policies would have achieved on the log of a randomised trial
+    ///
+    /// Needs no server.
+    Counterfactual(Box<counterfactual::CounterfactualArgs>),
+    /// Compare policies on simulated units
+    ///
+    /// Needs no server.
+    Simulate(Box<simulate::SimulateArgs>),
+    /// Compare samplers on the textbook Bernoulli bandit
+    ///
+    /// Shows what a policy could reach if it could choose again at every visit. Needs no server.
+    Bandit(bandit::BanditArgs),
+    /// Estimate how long an experiment needs to find a lift
+    ///
+    /// Simulates the allocation policy with your traffic and base rate. Needs no server.
+    Plan(plan::PlanArgs),
+    /// Delete a unit's raw key from the event log permanently
+    Forget(OnServer<forget::ForgetArgs>),
+    /// Copy a server's data, whether the server is running or not
+    ///
+    /// Run it on the machine that has the data folder. A running server continues to serve. The copy is of one moment and
+    /// contains everything acknowledged before it. To restore, serve from the copy: inroad serve --data DIR
     Backup(backup::BackupArgs),
 }
 
 impl Cli {
-    /// Does what was asked.
+    /// Parses the command line of this process.
+    pub(crate) fn parse_from_env() -> Result<Self, clap::Error> {
+        Self::parse_words(std::env::args_os())
+    }
+
+    fn parse_words(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(move_server_flags_behind_command(words))
+    }
+
+    /// The keys that the user typed, to suggest similar ones if the server does not know them. `None` for a command that
+    /// names no experiment.
+    pub(crate) fn typed_keys(&self) -> Option<TypedKeys> {
+        let (server, experiment, variation) = match &self.command {
+            Command::Experiment(OnServer { args, server }) => {
+                let (experiment, variation) = args.typed_keys()?;
+                (server, experiment, variation)
+            }
+            Command::Record(OnServer { args, server }) => {
+                let (experiment, variation) = args.typed_keys()?;
+                (server, experiment, variation)
+            }
+            Command::Results(OnServer { args, server }) => (server, args.key.as_str(), None),
+            Command::Funnel(OnServer { args, server }) => (server, args.key.as_str(), None),
+            _ => return None,
+        };
+        Some(TypedKeys {
+            server: server.clone(),
+            experiment: experiment.to_owned(),
+            variation: variation.map(str::to_owned),
+        })
+    }
+
+    /// Runs the command.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let (server, out) = (&self.server, Output { json: self.json });
+        let out = Output { json: self.json };
         match self.command {
             Command::Serve(args) => serve::run(args, out).await,
-            Command::Demo(args) => demo::run(args, server, out).await,
-            Command::Apply(args) => apply::run(args, server, out).await,
-            Command::Experiment(command) => experiment::run(command, server, out).await,
-            Command::Assign(args) => assign::run(args, server, out).await,
-            Command::Record(args) => record::run(args, server, out).await,
-            Command::Results(args) => results::run(args, server, out).await,
-            Command::Funnel(args) => funnel::run(args, server, out).await,
-            Command::Watch(args) => watch::run(args, server, out).await,
-            Command::Clients(args) => clients::run(args, server, out).await,
-            Command::Replay(args) => replay::run(*args, server, out).await,
+            Command::Demo(args) => demo::run(args, out).await,
+            Command::Apply(OnServer { args, server }) => apply::run(args, &server, out).await,
+            Command::Experiment(OnServer { args, server }) => experiment::run(args.command, &server, out).await,
+            Command::Assign(OnServer { args, server }) => assign::run(args, &server, out).await,
+            Command::Record(OnServer { args, server }) => record::run(args, &server, out).await,
+            Command::Results(OnServer { args, server }) => results::run(args, &server, out).await,
+            Command::Funnel(OnServer { args, server }) => funnel::run(args, &server, out).await,
+            Command::Watch(OnServer { args, server }) => watch::run(args, &server, out).await,
+            Command::Clients(OnServer { args, server }) => clients::run(args, &server, out).await,
+            Command::Replay(command) => replay::run(&command.args, &command.server, out).await,
             Command::Counterfactual(args) => counterfactual::run(&args, out),
             Command::Simulate(args) => simulate::run(&args, out),
             Command::Bandit(args) => bandit::run(&args, out),
             Command::Plan(args) => plan::run(&args, out),
-            Command::Forget(args) => forget::run(args, server, out).await,
+            Command::Forget(OnServer { args, server }) => forget::run(args, &server, out).await,
             Command::Backup(args) => backup::run(args, out).await,
         }
     }
+}
+
+/// Moves `--server` and `--actor` from before a command's name to behind it. They belong to the commands that use them,
+/// and so are not flags of `inroad` itself, but `inroad --server URL results KEY` is to work as well.
+fn move_server_flags_behind_command(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut words = words.into_iter();
+    let mut in_front: Vec<OsString> = words.next().into_iter().collect();
+    let mut moved: Vec<OsString> = Vec::new();
+    // `experiment` is the only command whose actions take --actor.
+    let mut expect_action = false;
+    while let Some(word) = words.next() {
+        let text = word.to_string_lossy().into_owned();
+        match text.as_str() {
+            "--server" | "--actor" => {
+                moved.push(word);
+                moved.extend(words.next());
+            }
+            flag if flag.starts_with("--server=") || flag.starts_with("--actor=") => moved.push(word),
+            "--" => {
+                in_front.push(word);
+                break;
+            }
+            flag if flag.starts_with('-') => in_front.push(word),
+            name => {
+                in_front.push(word);
+                if name == "experiment" && !expect_action {
+                    expect_action = true;
+                } else {
+                    break;
+                }
+            }
+        }
+    }
+    in_front.extend(moved);
+    in_front.extend(words);
+    in_front
 }
 
 #[cfg(test)]
@@ -97,16 +192,16 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn command_line_definition_is_valid() {
         Cli::command().debug_assert();
     }
 
-    fn accepts(line: &str) -> bool {
-        Cli::try_parse_from(line.split_whitespace()).is_ok()
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::parse_words(line.split_whitespace().map(OsString::from))
     }
 
     #[test]
-    fn what_people_type_is_understood() {
+    fn valid_command_lines_are_accepted() {
         for line in [
             "inroad serve --listen 127.0.0.1:0 --store sqlite:/tmp/x --lead 500ms --log-format json",
             "inroad serve --retain-events 30d",
@@ -117,11 +212,18 @@ mod tests {
             "inroad apply -f a.toml --dry-run --start",
             "inroad experiment grow k on --to 30%",
             "inroad experiment kill k on --server localhost:7071",
+            "inroad experiment --server localhost:7071 kill k on",
+            "inroad --server localhost:7071 experiment kill k on",
+            "inroad --actor ann experiment --server=localhost:7071 kill k on",
+            "inroad experiment --actor=ann kill k on",
+            "inroad --server localhost:7071 --json results k",
             "inroad experiment conclude k --roll-back --yes",
             "inroad experiment advance k --by 24h",
             "inroad --json assign k alice --attr account.tier=internal --local",
+            "inroad assign k alice --record",
             "inroad record -f events.jsonl",
             "inroad record outcome --unit user=alice --event visit --value -3",
+            "inroad record outcome --unit user=alice --event visit --server localhost:7071",
             "inroad results k --wait",
             "inroad funnel k view cart purchase --from 2026-01-31 --to 2026-02-28T12:00:00Z --json",
             "inroad watch",
@@ -134,14 +236,16 @@ mod tests {
             "inroad simulate --list",
             "inroad simulate s1 my.toml --policies growth,equal --set floor=0.02 --set burn_in=12h --ship --report r.html",
         ] {
-            assert!(accepts(line), "{line}");
+            let parsed = parse(line);
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
         }
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn invalid_command_lines_are_refused() {
         for line in [
             "inroad",
+            "inroad experiment",
             "inroad experiment grow k on",
             "inroad experiment grow k on --to 30% --times 2",
             "inroad experiment grow k on --to 30",
@@ -158,14 +262,71 @@ mod tests {
             "inroad counterfactual log.csv --set floor",
             "inroad forget alice",
             "inroad forget --unit user= --yes",
-            "inroad assign k alice --local --durable",
+            "inroad assign k alice --local --record",
+            "inroad assign k alice --durable",
             "inroad simulate",
             "inroad simulate --list s1",
             "inroad simulate s1 --replications 0",
             "inroad simulate s1 --threads 0",
             "inroad simulate s1 --set floor",
         ] {
-            assert!(!accepts(line), "{line}");
+            assert!(parse(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn commands_without_a_server_refuse_the_server_flag() {
+        for command in ["serve", "demo", "backup d", "simulate s1", "bandit --rates 0.1,0.2", "counterfactual a.csv"] {
+            assert!(parse(&format!("inroad {command}")).is_ok(), "{command}");
+            assert!(parse(&format!("inroad {command} --server localhost:7071")).is_err(), "{command}");
+            assert!(parse(&format!("inroad --server localhost:7071 {command}")).is_err(), "{command}");
+        }
+    }
+
+    #[test]
+    fn only_commands_that_change_something_take_an_actor() {
+        for (command, takes_actor) in [
+            ("apply -f a.toml", true),
+            ("experiment start k", true),
+            ("experiment kill k", true),
+            ("forget --unit a", true),
+            ("replay a.csv", true),
+            ("experiment list", false),
+            ("results k", false),
+            ("watch", false),
+            ("assign k alice", false),
+        ] {
+            assert_eq!(parse(&format!("inroad {command} --actor ann")).is_ok(), takes_actor, "{command}");
+        }
+    }
+
+    #[test]
+    fn later_server_flag_wins() {
+        let cli = parse("inroad --server first:1 results k --server second:2").unwrap();
+        assert_eq!(cli.typed_keys().unwrap().server.server, "http://second:2");
+    }
+
+    #[test]
+    fn misspelt_names_are_answered_with_similar_ones() {
+        for (line, similar) in [
+            ("inroad experimnt list", "experiment"),
+            ("inroad experiment kil k", "kill"),
+            ("inroad results k --wiat", "--wait"),
+        ] {
+            let message = parse(line).unwrap_err().to_string();
+            assert!(message.contains("similar") && message.contains(similar), "{line}: {message}");
+        }
+    }
+
+    #[test]
+    fn every_command_and_argument_has_a_help_text() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{} has no description", command.get_name());
+            for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
     }
 }

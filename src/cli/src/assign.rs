@@ -1,47 +1,50 @@
-//! `inroad assign`: what one unit gets, why, and where on the line it lives.
+//! `inroad assign`: shows which variation a unit gets, why, and its bucket on the line.
 
 use anyhow::Context as _;
 use clap::Args;
-use inroad_assignment::{Point, TARGETING_KEY};
+use inroad_assignment::Point;
 use inroad_wire::v1::{AssignRequest, AssignResponse, ExposureMode, ListRevisionsRequest};
 use inroad_wire::{allocation_from_wire, json_to_struct};
 use serde_json::{Map, Value, json};
 
-use crate::apply::find;
 use crate::connect::{Connection, ServerArgs};
+use crate::lookup::{find_experiment, unit_attribute};
 use crate::output::{Output, fields, percent};
 use crate::parse::{self, Attribute, point};
-use crate::views;
+use crate::response_json;
+use crate::wire_text::{owner_name, reason_name};
 
-/// Whom to assign.
+/// The unit to assign.
 #[derive(Debug, Args)]
 pub(crate) struct AssignArgs {
-    /// The experiment
+    /// Experiment key
     experiment: String,
-    /// The unit's key
+    /// Unit key
     #[arg(value_parser = parse::unit_key)]
     unit: String,
-    /// An attribute of the context, such as account.tier=internal
+    /// Attribute of the context, such as account.tier=internal; may be repeated
     #[arg(long = "attr", value_parser = parse::attribute, value_name = "NAME=VALUE")]
     attributes: Vec<Attribute>,
-    /// The context, as a JSON object; --attr is put on top
+    /// Context as a JSON object; --attr overrides its attributes
     #[arg(long, value_parser = parse::object, value_name = "JSON")]
     context: Option<Map<String, Value>>,
-    /// Decide here, against the server's snapshot, as an SDK does
+    /// Compute the assignment in this process from the server's snapshot, as an SDK does
     #[arg(long)]
     local: bool,
     /// Record the exposure, and answer when it is on disk
     #[arg(long, conflicts_with = "local")]
-    durable: bool,
+    record: bool,
     /// Record no exposure (the default)
-    #[arg(long, conflicts_with = "durable")]
+    #[arg(long, conflicts_with = "record")]
     no_exposure: bool,
 }
 
-/// A stretch of the line.
-struct Stretch {
+/// A bucket of the line.
+struct Bucket {
+    /// From 1, in the order of the line.
     number: usize,
-    of: usize,
+    /// How many buckets the line has.
+    total: usize,
     start: u64,
     last: u64,
     owner: String,
@@ -52,12 +55,12 @@ struct Stretch {
 pub(crate) async fn run(args: AssignArgs, server: &ServerArgs, out: Output) -> anyhow::Result<()> {
     let connection = Connection::open(server).await?;
     let attribute = unit_attribute(&connection, &args.experiment).await?;
-    let mut context = context_of(args.context.unwrap_or_default(), &args.attributes);
-    Attribute::text(&attribute, &args.unit).insert_into(&mut context);
+    let mut context = parse::with_attributes(args.context.unwrap_or_default(), &args.attributes);
+    Attribute::from_text(&attribute, &args.unit).insert_into(&mut context);
     let answer = if args.local {
-        crate::local::assign(server, &args.experiment, &context).await?
+        crate::local_assignment::assign(server, &args.experiment, &context).await?
     } else {
-        let mode = if args.durable { ExposureMode::Durable } else { ExposureMode::None };
+        let mode = if args.record { ExposureMode::Durable } else { ExposureMode::None };
         let request = AssignRequest {
             experiment: args.experiment.clone(),
             context: Some(json_to_struct(&context)),
@@ -65,79 +68,64 @@ pub(crate) async fn run(args: AssignArgs, server: &ServerArgs, out: Output) -> a
         };
         connection.assignments().assign(request).await?.into_inner()
     };
-    let stretch = stretch(&connection, &args.experiment, &answer).await?;
-    let mut shown = views::assignment(&answer);
+    let bucket = find_bucket(&connection, &args.experiment, &answer).await?;
+    let mut shown = response_json::assignment_json(&answer);
     shown.insert("experiment".to_owned(), json!(args.experiment));
     shown.insert("unit".to_owned(), json!(args.unit));
     shown.insert("context".to_owned(), Value::Object(context));
-    let bucket = stretch
+    let bucket_json = bucket
         .as_ref()
-        .map(|s| json!({"start": point(s.start), "last": point(s.last), "owner": s.owner, "share": s.share}));
-    shown.insert("bucket".to_owned(), json!(bucket));
-    out.value(&Value::Object(shown))?;
-    let none = || "–".to_owned();
-    let variation = if answer.variation.is_empty() {
-        "none: the caller's own default stands".to_owned()
-    } else {
-        answer.variation.clone()
-    };
-    let bucket = |s: Stretch| {
+        .map(|b| json!({"start": point(b.start), "last": point(b.last), "owner": b.owner, "share": b.share}));
+    shown.insert("bucket".to_owned(), json!(bucket_json));
+    out.print_json(&Value::Object(shown))?;
+    let dash = || "–".to_owned();
+    let variation =
+        if answer.variation.is_empty() { "not found; default used".to_owned() } else { answer.variation.clone() };
+    let bucket_text = |b: Bucket| {
         format!(
             "{} to {}, {} of {}, {} of the line, {}",
-            point(s.start),
-            point(s.last),
-            s.number,
-            s.of,
-            percent(s.share),
-            s.owner
+            point(b.start),
+            point(b.last),
+            b.number,
+            b.total,
+            percent(b.share),
+            b.owner
         )
     };
     let mut rows = vec![
         ("variation", variation),
-        ("payload", views::payload(answer.payload.as_ref()).to_string()),
-        ("reason", views::reason_name(answer.reason).to_owned()),
-        ("generation", answer.generation.to_string()),
+        ("payload", response_json::payload_json(answer.payload.as_ref()).to_string()),
+        ("reason", reason_name(answer.reason).to_owned()),
+        ("run", answer.generation.to_string()),
         ("revision", answer.revision.to_string()),
-        ("point", answer.point.map_or_else(none, point)),
-        ("bucket", stretch.map_or_else(none, bucket)),
+        ("point", answer.point.map_or_else(dash, point)),
+        ("bucket", bucket.map_or_else(dash, bucket_text)),
     ];
-    if args.durable {
-        rows.push(("exposure", if answer.exposure_recorded { "on disk" } else { "none recorded" }.to_owned()));
+    if args.record {
+        rows.push(("exposure", if answer.exposure_recorded { "recorded" } else { "not recorded" }.to_owned()));
     }
-    Ok(out.line(fields(&rows))?)
+    Ok(out.print_text(fields(&rows))?)
 }
 
-/// The context that what was typed makes.
-pub(crate) fn context_of(mut context: Map<String, Value>, attributes: &[Attribute]) -> Map<String, Value> {
-    attributes.iter().for_each(|attribute| attribute.insert_into(&mut context));
-    context
-}
-
-/// The attribute that names an experiment's units; the targeting key if there is no such experiment.
-pub(crate) async fn unit_attribute(connection: &Connection, experiment: &str) -> anyhow::Result<String> {
-    let found = find(connection, experiment).await?;
-    Ok(found.map(|e| e.unit).filter(|unit| !unit.is_empty()).unwrap_or_else(|| TARGETING_KEY.to_owned()))
-}
-
-/// The bucket that an answer's point lies in, under the revision that answered.
-async fn stretch(connection: &Connection, key: &str, answer: &AssignResponse) -> anyhow::Result<Option<Stretch>> {
+/// The bucket that contains the point of an answer, in the revision of that answer.
+async fn find_bucket(connection: &Connection, key: &str, answer: &AssignResponse) -> anyhow::Result<Option<Bucket>> {
     let Some(at) = answer.point else { return Ok(None) };
     let request = ListRevisionsRequest { key: key.to_owned(), generation: answer.generation };
     let revisions = connection.experiments().list_revisions(request).await?.into_inner().revisions;
     let Some(revision) = revisions.iter().find(|r| r.number == answer.revision) else { return Ok(None) };
-    let names: Vec<String> =
-        find(connection, key).await?.map(|e| e.variations.into_iter().map(|v| v.key).collect()).unwrap_or_default();
+    let experiment = find_experiment(connection, key).await?;
+    let keys: Vec<String> = experiment.map(|e| e.variations.into_iter().map(|v| v.key).collect()).unwrap_or_default();
     let allocation = allocation_from_wire(&revision.buckets).context("the revision's buckets")?;
     let owner = allocation.owner(Point::new(at));
     let after = revision.buckets.partition_point(|b| b.start <= at);
     let start = after.checked_sub(1).and_then(|i| revision.buckets.get(i)).map_or(0, |b| b.start);
     let last = revision.buckets.get(after).map_or(u64::MAX, |b| b.start - 1);
-    Ok(Some(Stretch {
+    Ok(Some(Bucket {
         number: after,
-        of: revision.buckets.len(),
+        total: revision.buckets.len(),
         start,
         last,
-        owner: views::owner(owner.index() as u32, &names),
+        owner: owner_name(owner.index() as u32, &keys),
         share: ((last - start) as f64 + 1.0) / 18_446_744_073_709_551_616.0,
     }))
 }

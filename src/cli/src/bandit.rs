@@ -1,37 +1,37 @@
-//! `inroad bandit`: the textbook Bernoulli bandit, one pull at a time, by several samplers: what a policy could reach that
-//! may choose anew at every visit. No server is asked.
+//! `inroad bandit`: plays the textbook Bernoulli bandit with several samplers, one pull at a time: the results of a policy
+//! that may choose again at every visit. Needs no server.
 
 use clap::Args;
 use inroad_simulations::bandit::{Bandit, Sampler, Summary, replicate};
 use serde_json::{Value, json};
 
-use crate::failure::usage;
-use crate::output::{Output, count, percent, table};
+use crate::failure::usage_error;
+use crate::output::{Output, count, number, percent, table};
 
-/// What is played.
+/// The bandit to play.
 #[derive(Debug, Args)]
 pub(crate) struct BanditArgs {
-    /// How often each arm pays, 0 to 1; two arms or more
+    /// Success rate of each arm, 0 to 1; at least two arms
     #[arg(long, value_delimiter = ',', required = true, value_name = "RATES")]
     rates: Vec<f64>,
-    /// Pulls in a run
+    /// Pulls per run
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     horizon: u32,
-    /// How many runs of each sampler
+    /// Runs per sampler
     #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     replications: u32,
-    /// How often epsilon-greedy explores, 0 to 1
-    #[arg(long, default_value_t = 0.1, value_name = "PART")]
+    /// Share of pulls in which epsilon-greedy explores, 0 to 1
+    #[arg(long, default_value_t = 0.1, value_name = "SHARE")]
     epsilon: f64,
-    /// Play top-two Thompson sampling as well; it takes some hundred times longer than the others
+    /// Also play top-two Thompson sampling, which takes about a hundred times longer than the others
     #[arg(long)]
     top_two: bool,
-    /// Another seed
+    /// Seed of the random numbers
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
 }
 
-/// Plays.
+/// Plays the bandit with each sampler.
 pub(crate) fn run(args: &BanditArgs, out: Output) -> anyhow::Result<()> {
     let bandit = Bandit { rates: args.rates.clone(), horizon: args.horizon };
     let mut samplers = vec![
@@ -44,11 +44,11 @@ pub(crate) fn run(args: &BanditArgs, out: Output) -> anyhow::Result<()> {
     }
     let play = |(name, sampler): (&'static str, Sampler)| {
         let summary = replicate(&bandit, &sampler, args.seed, args.replications);
-        summary.map(|summary| (name, summary)).map_err(|error| usage(error.to_string()))
+        summary.map(|summary| (name, summary)).map_err(|error| usage_error(error.to_string()))
     };
     let played = samplers.into_iter().map(play).collect::<anyhow::Result<Vec<_>>>()?;
-    out.value(&json!({"bandit": bandit, "samplers": played.iter().map(value).collect::<Vec<_>>()}))?;
-    Ok(out.line(text(&bandit, &played))?)
+    out.print_json(&json!({"bandit": bandit, "samplers": played.iter().map(summary_json).collect::<Vec<_>>()}))?;
+    Ok(out.print_text(text(&bandit, &played))?)
 }
 
 fn text(bandit: &Bandit, played: &[(&str, Summary)]) -> String {
@@ -59,18 +59,18 @@ fn text(bandit: &Bandit, played: &[(&str, Summary)]) -> String {
         let pulls: f64 = summary.pulls.iter().sum();
         vec![
             (*name).to_owned(),
-            format!("{last:.1} ± {error:.1}"),
-            format!("{:.1}", summary.reward),
+            format!("{} ± {}", number(last), number(error)),
+            number(summary.reward),
             percent(summary.pulls.get(best).copied().unwrap_or_default() / pulls.max(1.0)),
         ]
     };
-    let rows = table(&["sampler", "regret", "paid", "pulls of the best arm"], played.iter().map(row).collect());
+    let rows = table(&["sampler", "regret", "reward", "pulls of the best arm"], played.iter().map(row).collect());
     let runs = played.first().map_or(0, |(_, summary)| u64::from(summary.replications));
     let arms = bandit.rates.len();
-    format!("{arms} arms, {} pulls, {} runs of each\n\n{rows}", count(u64::from(bandit.horizon)), count(runs))
+    format!("{arms} arms, {} pulls, {} runs per sampler\n\n{rows}", count(u64::from(bandit.horizon)), count(runs))
 }
 
-fn value((name, summary): &(&str, Summary)) -> Value {
+fn summary_json((name, summary): &(&str, Summary)) -> Value {
     json!({
         "sampler": name, "replications": summary.replications, "pulls": summary.pulls, "reward": summary.reward,
         "checkpoints": summary.checkpoints, "regret": summary.regret, "regret_error": summary.regret_error,
@@ -82,11 +82,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thompson_sampling_forgoes_less_than_playing_in_turn() {
+    fn thompson_sampling_has_less_regret_than_uniform_pulls() {
         let bandit = Bandit { rates: vec![0.1, 0.3], horizon: 2_000 };
         let regret = |sampler| *replicate(&bandit, &sampler, 1, 20).unwrap().regret.last().unwrap();
         assert!(regret(Sampler::Thompson) < regret(Sampler::Uniform) / 2.0);
         let played = [("thompson", replicate(&bandit, &Sampler::Thompson, 1, 20).unwrap())];
-        assert!(text(&bandit, &played).starts_with("2 arms, 2,000 pulls, 20 runs of each"));
+        assert!(text(&bandit, &played).starts_with("2 arms, 2,000 pulls, 20 runs per sampler"));
     }
 }

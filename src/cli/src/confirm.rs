@@ -1,19 +1,29 @@
-//! One question before something that cannot be taken back.
+//! A question before a change that cannot be undone.
 
 use std::io::{BufRead, IsTerminal, Write};
 
-use crate::failure::usage;
+use clap::Args;
 
-/// Says what will happen and asks; where nobody can be asked, `--yes` must have been given.
+use crate::failure::usage_error;
+
+/// Whether to ask.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct ConfirmArgs {
+    /// Do not ask for confirmation
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+/// Prints what will happen and asks for confirmation. Without a terminal, `--yes` is required.
 pub(crate) fn confirm(yes: bool, what: &str) -> anyhow::Result<()> {
     if yes {
         return Ok(());
     }
     if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
-        return Err(usage(format!("{what} Add --yes to do it without being asked.")));
+        return Err(usage_error(format!("{what} Add --yes to confirm.")));
     }
     let mut err = std::io::stderr().lock();
-    write!(err, "{what}\nGo on? [y/N] ")?;
+    write!(err, "{what}\nContinue? [y/N] ")?;
     err.flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;

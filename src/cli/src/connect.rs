@@ -1,4 +1,4 @@
-//! The way to a server: one channel, who is asking, and patience with a server that is busy or away.
+//! Connections to a server: one channel, the name of the caller, and retries while the server is busy or away.
 
 use std::error::Error;
 use std::future::Future;
@@ -16,34 +16,49 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
-use crate::failure::usage;
+use crate::failure::usage_error;
 use crate::parse;
 
-/// The metadata in which a change says who makes it.
+/// The metadata key that carries the caller's name; the audit log records it with each change.
 const ACTOR: &str = "inroad-actor";
-/// A server that takes longer to take a connection is not there.
+/// The environment variable that sets the caller's name.
+const ACTOR_VARIABLE: &str = "INROAD_ACTOR";
+/// The longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A server that is silent for so long on an open connection is gone.
+/// How long an open connection may be silent before it counts as lost.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// The first pause before trying again; doubled each time.
+/// The pause before the first retry; doubled before each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// The longest pause before trying again.
+/// The longest pause before a retry.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// The largest answer taken: a server's answers are larger than its callers' requests.
-const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+/// The largest response accepted, in bytes: larger than tonic's default, since responses are larger than requests.
+const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
-/// Which server, and who is asking.
+/// The server to call.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ServerArgs {
-    /// Where the server is
-    #[arg(long, global = true, env = "INROAD_SERVER", default_value = "http://127.0.0.1:7070", value_name = "URL", value_parser = parse::server)]
+    /// Address of the server
+    #[arg(
+        long,
+        global = true,
+        overrides_with = "server",
+        env = "INROAD_SERVER",
+        default_value = "http://127.0.0.1:7070",
+        value_name = "URL",
+        value_parser = parse::server
+    )]
     pub(crate) server: String,
-    /// Who makes the change, for the audit log [default: $USER]
-    #[arg(long, global = true, env = "INROAD_ACTOR", value_name = "NAME")]
+}
+
+/// The name that the audit log records for a change.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ActorArgs {
+    /// Your name, for the audit log [default: $USER]
+    #[arg(long, overrides_with = "actor", env = ACTOR_VARIABLE, value_name = "NAME")]
     pub(crate) actor: Option<String>,
 }
 
-/// Says in every request who is asking.
+/// Adds the caller's name to every request.
 #[derive(Debug, Clone)]
 pub(crate) struct Actor(MetadataValue<Ascii>);
 
@@ -54,9 +69,9 @@ impl Interceptor for Actor {
     }
 }
 
-type Told = InterceptedService<Channel, Actor>;
+type ActorChannel = InterceptedService<Channel, Actor>;
 
-/// A channel to a server; cheap to copy.
+/// A channel to a server; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     channel: Channel,
@@ -64,66 +79,84 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects now, so that a server that is not there is told apart from one that refuses.
-    pub(crate) async fn open(args: &ServerArgs) -> anyhow::Result<Self> {
-        let connection = Self::lazy(args)?;
-        let channel = endpoint(&args.server)?.connect().await.map_err(|e| unreachable(&args.server, &e))?;
-        Ok(Self { channel, ..connection })
+    /// Connects for a command that changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When there is no server at the address.
+    pub(crate) async fn open(server: &ServerArgs) -> anyhow::Result<Self> {
+        Self::open_as(server, &ActorArgs { actor: std::env::var(ACTOR_VARIABLE).ok() }).await
     }
 
-    /// Connects when first used, and again whenever the connection is lost.
-    pub(crate) fn lazy(args: &ServerArgs) -> anyhow::Result<Self> {
-        let name = args.actor.clone().or_else(|| std::env::var("USER").ok()).filter(|name| !name.is_empty());
-        let name = name.unwrap_or_else(|| "unknown".to_owned());
-        let actor = name
-            .parse()
-            .map_err(|_| usage(format!("--actor {name:?} has characters beyond ASCII: write it without")))?;
-        Ok(Self { channel: endpoint(&args.server)?.connect_lazy(), actor: Actor(actor) })
+    /// Connects for changes that the audit log records under the caller's name.
+    ///
+    /// # Errors
+    ///
+    /// When there is no server at the address, or the name is not ASCII.
+    pub(crate) async fn open_as(server: &ServerArgs, actor: &ActorArgs) -> anyhow::Result<Self> {
+        let actor = actor_of(actor)?;
+        // Connecting now separates a server that is not there from one that refuses the call.
+        let channel = endpoint(&server.server)?.connect().await.map_err(|e| unreachable_error(&server.server, &e))?;
+        Ok(Self { channel, actor })
     }
 
-    /// For assignments.
-    pub(crate) fn assignments(&self) -> AssignmentServiceClient<Told> {
+    /// Connects on first use.
+    #[cfg(test)]
+    fn connect_lazily(server: &ServerArgs) -> anyhow::Result<Self> {
+        Ok(Self { channel: endpoint(&server.server)?.connect_lazy(), actor: actor_of(&ActorArgs::default())? })
+    }
+
+    /// The client for assignments.
+    pub(crate) fn assignments(&self) -> AssignmentServiceClient<ActorChannel> {
         let client = AssignmentServiceClient::with_interceptor(self.channel.clone(), self.actor.clone());
-        client.max_decoding_message_size(MAX_ANSWER_BYTES)
+        client.max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 
-    /// For events.
-    pub(crate) fn events(&self) -> EventServiceClient<Told> {
+    /// The client for events.
+    pub(crate) fn events(&self) -> EventServiceClient<ActorChannel> {
         EventServiceClient::with_interceptor(self.channel.clone(), self.actor.clone())
     }
 
-    /// For experiments.
-    pub(crate) fn experiments(&self) -> ExperimentServiceClient<Told> {
+    /// The client for experiments.
+    pub(crate) fn experiments(&self) -> ExperimentServiceClient<ActorChannel> {
         let client = ExperimentServiceClient::with_interceptor(self.channel.clone(), self.actor.clone());
-        client.max_decoding_message_size(MAX_ANSWER_BYTES)
+        client.max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 
-    /// For results.
-    pub(crate) fn results(&self) -> ResultServiceClient<Told> {
+    /// The client for results.
+    pub(crate) fn results(&self) -> ResultServiceClient<ActorChannel> {
         let client = ResultServiceClient::with_interceptor(self.channel.clone(), self.actor.clone());
-        client.max_decoding_message_size(MAX_ANSWER_BYTES)
+        client.max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 }
 
+fn actor_of(args: &ActorArgs) -> anyhow::Result<Actor> {
+    let name = args.actor.clone().or_else(|| std::env::var("USER").ok()).filter(|name| !name.is_empty());
+    let name = name.unwrap_or_else(|| "unknown".to_owned());
+    let value = name.parse();
+    value.map(Actor).map_err(|_| usage_error(format!("--actor {name:?} has characters beyond ASCII. Use only ASCII.")))
+}
+
 fn endpoint(server: &str) -> anyhow::Result<Endpoint> {
-    let endpoint = Endpoint::from_shared(server.to_owned()).map_err(|e| usage(format!("--server {server:?}: {e}")))?;
+    let endpoint =
+        Endpoint::from_shared(server.to_owned()).map_err(|e| usage_error(format!("--server {server:?}: {e}")))?;
     let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
     Ok(endpoint.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE))
 }
 
-fn unreachable(server: &str, error: &tonic::transport::Error) -> anyhow::Error {
+fn unreachable_error(server: &str, error: &tonic::transport::Error) -> anyhow::Error {
     let mut cause: &dyn Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
     anyhow::anyhow!(
-        "cannot reach a server at {server} ({cause}): start one with `inroad serve`, or name another with --server"
+        "cannot reach a server at {server} ({cause}). Start one with `inroad serve`, or give another address with --server."
     )
 }
 
-/// Whether the same call may go better later: the server is busy or away, or the connection broke under it. Statuses
-/// that the server sent have no source; those that the transport made have.
-pub(crate) fn may_pass(status: &Status) -> bool {
+/// Whether the same call may succeed later: the server is busy or away, or the connection broke. Statuses that the server
+/// sent have no source; those that the transport made have one.
+pub(crate) fn is_transient(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded => true,
         Code::Unknown | Code::Internal | Code::Cancelled => status.source().is_some(),
@@ -131,16 +164,16 @@ pub(crate) fn may_pass(status: &Status) -> bool {
     }
 }
 
-/// How long to go on trying, and who wants to hear of each pause.
-pub(crate) struct Patience<'a> {
+/// How long to retry a call.
+pub(crate) struct RetryPolicy<'a> {
     /// How long a server may be busy or away before the call fails.
     pub(crate) limit: Duration,
-    /// Hears why there is a pause.
-    pub(crate) pausing: &'a (dyn Fn(&Status) + Sync),
+    /// Called before each pause, with the reason for it.
+    pub(crate) on_pause: &'a (dyn Fn(&Status) + Sync),
 }
 
-/// Calls until it succeeds, fails for good, or patience ends. Only for calls that may be repeated.
-pub(crate) async fn retrying<T, F, C>(patience: &Patience<'_>, mut call: C) -> Result<T, Status>
+/// Calls until the call succeeds, fails permanently, or the time for retries ends. Only for calls that are safe to repeat.
+pub(crate) async fn call_with_retries<T, F, C>(retry: &RetryPolicy<'_>, mut call: C) -> Result<T, Status>
 where
     F: Future<Output = Result<Response<T>, Status>>,
     C: FnMut() -> F,
@@ -154,10 +187,10 @@ where
         };
         let since = *failing_since.get_or_insert_with(Instant::now);
         let wait = retry_delay(&status).unwrap_or(pause);
-        if !may_pass(&status) || since.elapsed() + wait > patience.limit {
+        if !is_transient(&status) || since.elapsed() + wait > retry.limit {
             return Err(status);
         }
-        (patience.pausing)(&status);
+        (retry.on_pause)(&status);
         tokio::time::sleep(wait).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
@@ -170,8 +203,8 @@ mod tests {
 
     async fn run(limit: Duration, answers: Vec<Result<u32, Status>>) -> (Result<u32, Code>, usize) {
         let calls = AtomicUsize::new(0);
-        let patience = Patience { limit, pausing: &|_| {} };
-        let result = retrying(&patience, || {
+        let retry = RetryPolicy { limit, on_pause: &|_| {} };
+        let result = call_with_retries(&retry, || {
             let i = calls.fetch_add(1, Ordering::Relaxed).min(answers.len() - 1);
             let answer = answers[i].clone().map(Response::new);
             async move { answer }
@@ -181,29 +214,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_comes_back_is_waited_for() {
+    async fn call_is_retried_until_the_server_is_back() {
         let away = || Err(Status::unavailable("away"));
         assert_eq!(run(Duration::from_secs(60), vec![away(), away(), Ok(7)]).await, (Ok(7), 3));
     }
 
     #[tokio::test]
-    async fn a_refusal_is_final() {
+    async fn refused_call_is_not_retried() {
         let refused = Err(Status::failed_precondition("paused"));
         assert_eq!(run(Duration::from_secs(60), vec![refused, Ok(7)]).await, (Err(Code::FailedPrecondition), 1));
-        let unknown = Err(Status::unknown("the server says so"));
+        let unknown = Err(Status::unknown("sent by the server"));
         assert_eq!(run(Duration::from_secs(60), vec![unknown, Ok(7)]).await, (Err(Code::Unknown), 1));
     }
 
     #[tokio::test]
-    async fn patience_ends() {
+    async fn retries_end_at_the_limit() {
         let away = vec![Err(Status::unavailable("away"))];
         assert_eq!(run(Duration::ZERO, away.clone()).await, (Err(Code::Unavailable), 1));
         let (result, calls) = run(Duration::from_millis(120), away).await;
         assert_eq!((result, calls), (Err(Code::Unavailable), 2));
     }
 
-    /// A server that reads so many bytes of each connection and then drops it, as a killed one does.
-    async fn dying(after: usize) -> Connection {
+    /// A server that reads so many bytes of each connection and then drops it, as a killed server does.
+    async fn server_that_drops_connections(after: usize) -> Connection {
         use tokio::io::AsyncReadExt;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = format!("http://{}", listener.local_addr().unwrap());
@@ -213,22 +246,22 @@ mod tests {
                 let _ = stream.read_exact(&mut bytes).await;
             }
         });
-        Connection::lazy(&ServerArgs { server, actor: Some("test".to_owned()) }).unwrap()
+        Connection::connect_lazily(&ServerArgs { server }).unwrap()
     }
 
     #[tokio::test]
-    async fn a_connection_that_breaks_is_no_answer() {
+    async fn dropped_connection_is_transient() {
         // Before anything was read, within the greeting, and within the request.
         for after in [0, 30, 120] {
-            let mut client = dying(after).await.experiments();
+            let mut client = server_that_drops_connections(after).await.experiments();
             let status = client.get_experiment(inroad_wire::v1::GetExperimentRequest::default()).await.unwrap_err();
-            assert!(may_pass(&status), "after {after} bytes: {status:?}");
+            assert!(is_transient(&status), "after {after} bytes: {status:?}");
         }
     }
 
     #[tokio::test]
-    async fn the_pause_that_the_server_asks_for_is_kept() {
-        let busy = inroad_wire::status::busy("FULL", "full", Duration::from_millis(200));
+    async fn retry_waits_as_long_as_the_server_asks() {
+        let busy = inroad_wire::status::resource_exhausted("FULL", "full", Duration::from_millis(200));
         let begun = Instant::now();
         assert_eq!(run(Duration::from_secs(5), vec![Err(busy), Ok(1)]).await, (Ok(1), 2));
         assert!(begun.elapsed() >= Duration::from_millis(200));

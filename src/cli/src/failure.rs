@@ -1,4 +1,4 @@
-//! How a command fails: what is said on standard error, in words or as JSON, and which exit code the shell sees.
+//! How a command fails: the message on standard error, as text or JSON, and the exit code.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -10,40 +10,57 @@ use serde_json::{Value, json};
 use tonic::Status;
 use tonic_types::StatusExt;
 
-/// The command line, or a file it names, asks for something that cannot be meant. Exit code 2.
+/// The command line, or a file that it names, is invalid. Exit code 2.
 #[derive(Debug)]
-pub(crate) struct Usage(pub(crate) String);
+pub(crate) struct UsageError(pub(crate) String);
 
-impl fmt::Display for Usage {
+impl fmt::Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Usage {}
+impl std::error::Error for UsageError {}
 
-/// A usage error, as an [`anyhow::Error`].
-pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
-    anyhow::Error::new(Usage(message.into()))
+/// A [`UsageError`], as an [`anyhow::Error`].
+pub(crate) fn usage_error(message: impl Into<String>) -> anyhow::Error {
+    anyhow::Error::new(UsageError(message.into()))
 }
 
-/// A file declares experiments with faults in them: all of them.
+/// All errors in the experiments that a file declares.
 #[derive(Debug)]
-pub(crate) struct Faulty(pub(crate) Vec<Violation>);
+pub(crate) struct InvalidDefinitions(pub(crate) Vec<Violation>);
 
-impl fmt::Display for Faulty {
+impl fmt::Display for InvalidDefinitions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let n = self.0.len();
-        write!(f, "nothing was applied: {n} fault{} to mend", if n == 1 { "" } else { "s" })
+        write!(f, "nothing was applied: {n} error{} to fix", if n == 1 { "" } else { "s" })
     }
 }
 
-impl std::error::Error for Faulty {}
+impl std::error::Error for InvalidDefinitions {}
 
-/// What goes out on standard error.
+/// The server refused the only event of a command.
+#[derive(Debug)]
+pub(crate) struct RefusedEvent {
+    /// The reason code, in UPPER_SNAKE.
+    pub(crate) reason: String,
+    /// What is wrong and what to do.
+    pub(crate) message: String,
+}
+
+impl fmt::Display for RefusedEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the event was refused: {} ({})", self.message, self.reason)
+    }
+}
+
+impl std::error::Error for RefusedEvent {}
+
+/// An error as it is written to standard error.
 struct Report {
     code: &'static str,
-    /// What programs tell errors of the server by.
+    /// The server's reason code, for programs.
     reason: Option<String>,
     message: String,
     violations: Vec<(String, String)>,
@@ -53,47 +70,54 @@ struct Report {
 impl Report {
     fn of(error: &anyhow::Error) -> Self {
         let message = format!("{error:#}");
-        let of = |v: &Violation| (v.field.clone(), v.message.clone());
+        let field_and_message = |v: &Violation| (v.field.clone(), v.message.clone());
         if let Some(status) = error.chain().find_map(|e| e.downcast_ref::<Status>()) {
             let violations = status.get_details_bad_request().map(|b| b.field_violations).unwrap_or_default();
             let context: Vec<String> = error.chain().take_while(|e| !e.is::<Status>()).map(|e| e.to_string()).collect();
-            let said = said(status);
-            let message = context.into_iter().chain([said]).collect::<Vec<_>>().join(": ");
-            // A single fault is mostly what the message is about.
+            let message = context.into_iter().chain([status_message(status)]).collect::<Vec<_>>().join(": ");
+            // The message usually contains a single violation already.
             let violations = violations.into_iter().filter(|v| !message.contains(&v.description));
             let violations = violations.map(|v| (v.field, v.description)).collect();
             return Self { code: code_name(status), reason: reason_of(status), message, violations, exit: 1 };
         }
-        if let Some(faulty) = error.downcast_ref::<Faulty>() {
+        if let Some(invalid) = error.downcast_ref::<InvalidDefinitions>() {
             return Self {
                 code: "INVALID_ARGUMENT",
                 reason: None,
                 message,
-                violations: faulty.0.iter().map(of).collect(),
+                violations: invalid.0.iter().map(field_and_message).collect(),
                 exit: 1,
             };
         }
-        if let Some(faulty) = error.downcast_ref::<DefinitionError>() {
-            let violations = faulty.violations.iter().map(of).collect();
-            let message = "the experiment is not well formed".to_owned();
+        if let Some(invalid) = error.downcast_ref::<DefinitionError>() {
+            let violations = invalid.violations.iter().map(field_and_message).collect();
+            let message = "the experiment is not valid".to_owned();
             return Self { code: "INVALID_ARGUMENT", reason: None, message, violations, exit: 1 };
         }
-        let usage = error.is::<Usage>();
-        let (code, exit) = if usage { ("USAGE", 2) } else { ("FAILED", 1) };
+        let (code, exit) = if error.is::<UsageError>() { ("USAGE", 2) } else { ("FAILED", 1) };
         Self { code, reason: None, message, violations: Vec::new(), exit }
     }
 
-    fn json(&self) -> Value {
+    fn json(&self, suggestion: Option<&str>) -> Value {
         let violations = self.violations.iter().map(|(field, message)| json!({"field": field, "message": message}));
         let violations: Vec<Value> = violations.collect();
-        json!({
-            "error": {"code": self.code, "reason": self.reason, "message": self.message, "violations": violations},
-        })
+        let mut error =
+            json!({"code": self.code, "reason": self.reason, "message": self.message, "violations": violations});
+        if let Some(suggestion) = suggestion {
+            error["suggestion"] = json!(suggestion);
+        }
+        json!({"error": error})
+    }
+
+    fn text(&self, suggestion: Option<&str>) -> String {
+        let violations = self.violations.iter().map(|(field, message)| format!("\n  {field}: {message}"));
+        let suggestion = suggestion.map(|key| format!("\n  did you mean {key:?}?"));
+        format!("inroad: {}{}", self.message, violations.chain(suggestion).collect::<String>())
     }
 }
 
-/// What a status says; tonic's own "transport error" says nothing, what lies behind it does.
-fn said(status: &Status) -> String {
+/// The message of a status. Tonic's own "transport error" explains nothing, so its causes are added.
+fn status_message(status: &Status) -> String {
     let mut source = std::error::Error::source(status);
     let mut message = status.message().to_owned();
     while let Some(inner) = source {
@@ -106,8 +130,8 @@ fn said(status: &Status) -> String {
     message
 }
 
-/// A status code as the wire spells it.
-pub(crate) fn code_name(status: &Status) -> &'static str {
+/// The name of a status code in gRPC.
+fn code_name(status: &Status) -> &'static str {
     use tonic::Code;
     match status.code() {
         Code::Ok => "OK",
@@ -130,31 +154,28 @@ pub(crate) fn code_name(status: &Status) -> &'static str {
     }
 }
 
-/// Whether the reader of our output has gone, which is his right and no failure.
+/// Whether the reader of the output has closed the pipe, which is no failure.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<std::io::Error>();
     io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// Tells standard error what went wrong, and the shell that it did.
-pub(crate) fn report(error: &anyhow::Error, json: bool) -> ExitCode {
+/// Prints an error on standard error, with a similar key if there is one, and returns the exit code.
+pub(crate) fn report(error: &anyhow::Error, suggestion: Option<&str>, json: bool) -> ExitCode {
     if is_broken_pipe(error) {
         return ExitCode::SUCCESS;
     }
     let report = Report::of(error);
     if json {
-        eprintln!("{}", report.json());
+        eprintln!("{}", report.json(suggestion));
     } else {
-        eprintln!("inroad: {}", report.message);
-        for (field, message) in &report.violations {
-            eprintln!("  {field}: {message}");
-        }
+        eprintln!("{}", report.text(suggestion));
     }
     ExitCode::from(report.exit)
 }
 
-/// The same for a command line that clap refused.
-pub(crate) fn report_usage(error: &clap::Error, json: bool) -> ExitCode {
+/// Prints clap's message about an invalid command line, or its help, and returns the exit code.
+pub(crate) fn report_usage_error(error: &clap::Error, json: bool) -> ExitCode {
     if json && error.use_stderr() {
         let message = error.to_string();
         let first = message.lines().next().unwrap_or_default();
@@ -172,7 +193,7 @@ mod tests {
     use anyhow::Context;
 
     #[test]
-    fn a_status_keeps_its_code_and_its_context() {
+    fn status_keeps_its_code_and_context() {
         let error = anyhow::Error::new(Status::not_found("no such experiment")).context("cannot grow");
         let report = Report::of(&error);
         assert_eq!((report.code, report.exit), ("NOT_FOUND", 1));
@@ -180,21 +201,32 @@ mod tests {
     }
 
     #[test]
-    fn a_usage_error_exits_with_two() {
-        let report = Report::of(&usage("give a unit"));
+    fn usage_error_exits_with_two() {
+        let report = Report::of(&usage_error("give a unit"));
         assert_eq!((report.code, report.exit, report.message.as_str()), ("USAGE", 2, "give a unit"));
     }
 
     #[test]
     fn violations_are_listed_by_field() {
-        let faults = vec![Violation { field: "key".to_owned(), message: "is empty".to_owned() }];
-        let json = Report::of(&anyhow::Error::new(Faulty(faults))).json();
+        let violations = vec![Violation { field: "key".to_owned(), message: "is empty".to_owned() }];
+        let report = Report::of(&anyhow::Error::new(InvalidDefinitions(violations)));
+        let json = report.json(None);
         assert_eq!(json["error"]["violations"][0]["field"], "key");
-        assert_eq!(json["error"]["message"], "nothing was applied: 1 fault to mend");
+        assert_eq!(json["error"]["message"], "nothing was applied: 1 error to fix");
+        assert!(json["error"].get("suggestion").is_none());
+        assert_eq!(report.text(None), "inroad: nothing was applied: 1 error to fix\n  key: is empty");
     }
 
     #[test]
-    fn a_reader_that_went_away_is_no_failure() {
+    fn suggestion_follows_the_message() {
+        let report = Report::of(&anyhow::Error::new(Status::not_found("there is no experiment \"chekout\"")));
+        let text = report.text(Some("checkout"));
+        assert_eq!(text, "inroad: there is no experiment \"chekout\"\n  did you mean \"checkout\"?");
+        assert_eq!(report.json(Some("checkout"))["error"]["suggestion"], "checkout");
+    }
+
+    #[test]
+    fn closed_pipe_is_no_failure() {
         let gone = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
         assert!(is_broken_pipe(&anyhow::Error::new(gone)));
         let other = Err::<(), _>(std::io::Error::other("x")).context("y").unwrap_err();

@@ -1,41 +1,42 @@
-//! `inroad forget`: takes a unit's raw key out of the event log.
+//! `inroad forget`: deletes a unit's raw key from the event log.
 
 use clap::Args;
 use inroad_wire::v1::ForgetUnitRequest;
 use serde_json::json;
 
-use crate::confirm::confirm;
-use crate::connect::{Connection, ServerArgs};
-use crate::experiment::Sure;
+use crate::confirm::{ConfirmArgs, confirm};
+use crate::connect::{ActorArgs, Connection, ServerArgs};
 use crate::output::{Output, count};
 use crate::parse::{self, UnitRef};
 
-/// Whom to forget.
+/// The unit to forget.
 #[derive(Debug, Args)]
 pub(crate) struct ForgetArgs {
-    /// The unit, as TYPE=KEY; a bare key is the targeting key
+    /// Unit, as TYPE=KEY; a key without a type is the targeting key
     #[arg(long, value_name = "UNIT", value_parser = parse::unit)]
     unit: UnitRef,
     #[command(flatten)]
-    sure: Sure,
+    confirm: ConfirmArgs,
+    #[command(flatten)]
+    actor: ActorArgs,
 }
 
-/// Has it forgotten. Whatever is said of the unit, its key is not repeated.
+/// Deletes the key. No output repeats it.
 pub(crate) async fn run(args: ForgetArgs, server: &ServerArgs, out: Output) -> anyhow::Result<()> {
-    let connection = Connection::open(server).await?;
+    let connection = Connection::open_as(server, &args.actor).await?;
     let UnitRef { kind, key } = args.unit;
     let what = format!(
-        "This takes the raw key of that {kind} out of every event in the log, for good; what was counted of it stays. \
-         Copies made before still have it."
+        "This deletes the raw key of that {kind} from every event in the log, permanently. Its counts are kept. Earlier \
+         backups still contain the key."
     );
-    confirm(args.sure.yes, &what)?;
+    confirm(args.confirm.yes, &what)?;
     let request = ForgetUnitRequest { unit_type: kind.clone(), unit: key };
     let forgotten = connection.events().forget_unit(request).await?.into_inner();
     let (digest, events, waiting) = (forgotten.digest, forgotten.events, forgotten.waiting);
     let left = match waiting {
         0 => String::new(),
-        _ => format!("; {} more have yet to be read by somebody: repeat this later", count(waiting)),
+        _ => format!("; {} more are not yet processed: run this again later", count(waiting)),
     };
-    out.line(format!("forgotten: {} events no longer have the key of {kind} {digest}{left}", count(events)))?;
-    Ok(out.value(&json!({"unit_type": kind, "digest": digest, "events": events, "waiting": waiting}))?)
+    out.print_text(format!("forgotten: {} events no longer contain the key of {kind} {digest}{left}", count(events)))?;
+    Ok(out.print_json(&json!({"unit_type": kind, "digest": digest, "events": events, "waiting": waiting}))?)
 }

@@ -1,4 +1,4 @@
-//! `inroad funnel`: how far units get from their exposure, step by step, as a table.
+//! `inroad funnel`: shows how many exposed units reach each step of a sequence of outcomes.
 
 use std::time::Duration;
 
@@ -11,35 +11,35 @@ use tonic::Request;
 use crate::connect::{Connection, ServerArgs};
 use crate::output::{Output, count, percent, signed_percent, table};
 use crate::parse;
-use crate::results::within;
-use crate::views;
+use crate::response_json;
+use crate::wire_text::{interval_text, timestamp_text};
 
-/// Which funnel.
+/// The funnel to compute.
 #[derive(Debug, Args)]
 pub(crate) struct FunnelArgs {
-    /// The experiment
-    key: String,
-    /// The event names of 1 to 8 outcomes, in order
+    /// Experiment key
+    pub(crate) key: String,
+    /// Event names of 1 to 8 outcomes, in order
     #[arg(required = true, num_args = 1..=8, value_name = "EVENT")]
     steps: Vec<String>,
-    /// Which generation [default: the running one]
+    /// Run number (generation) [default: the current run]
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     generation: u32,
-    /// Count what happened at or after this instant: 2026-01-31T09:00:00Z or 2026-01-31
+    /// Count events at or after this time: 2026-01-31T09:00:00Z or 2026-01-31
     #[arg(long, value_parser = parse::instant)]
     from: Option<Timestamp>,
-    /// Count what happened before this instant
+    /// Count events before this time
     #[arg(long, value_parser = parse::instant)]
     to: Option<Timestamp>,
-    /// Wait until every event acknowledged so far is counted
+    /// Wait until all events acknowledged so far are counted
     #[arg(long)]
     wait: bool,
-    /// How long to wait
+    /// Longest time to wait
     #[arg(long, default_value = "30s", value_parser = parse::duration)]
     timeout: Duration,
 }
 
-/// Shows it.
+/// Prints the funnel.
 pub(crate) async fn run(args: FunnelArgs, server: &ServerArgs, out: Output) -> anyhow::Result<()> {
     let connection = Connection::open(server).await?;
     let FunnelArgs { key, steps, generation, from, to, wait, timeout } = args;
@@ -47,26 +47,21 @@ pub(crate) async fn run(args: FunnelArgs, server: &ServerArgs, out: Output) -> a
     let mut request = Request::new(GetFunnelRequest { key, generation, steps, from, to, wait });
     request.set_timeout(timeout);
     let funnel = connection.results().get_funnel(request).await?.into_inner();
-    out.value(&views::funnel(&funnel))?;
-    Ok(out.line(text(&funnel))?)
+    out.print_json(&response_json::funnel_json(&funnel))?;
+    Ok(out.print_text(text(&funnel))?)
 }
 
 fn text(r: &GetFunnelResponse) -> String {
     let bound = |word: &str, at: Option<&prost_types::Timestamp>| {
-        at.map_or_else(String::new, |at| format!(", {word} {}", views::time_text(Some(at))))
+        at.map_or_else(String::new, |at| format!(", {word} {}", timestamp_text(Some(at))))
     };
-    let head = format!(
-        "{} generation {}{}{}",
-        r.key,
-        r.generation,
-        bound("from", r.from.as_ref()),
-        bound("before", r.to.as_ref())
-    );
-    let columns = ["variation", "step", "units", "of exposed", "of the step before", "lost", "lift", "95% interval"];
-    let none = || "–".to_owned();
+    let head =
+        format!("{} run {}{}{}", r.key, r.generation, bound("from", r.from.as_ref()), bound("before", r.to.as_ref()));
+    let columns = ["variation", "step", "units", "of exposed", "of previous step", "lost", "lift", "95% interval"];
+    let dash = || "–".to_owned();
     let exposed = |arm: &FunnelArm| {
         let name = if arm.killed { format!("{} (killed)", arm.variation) } else { arm.variation.clone() };
-        vec![name, "exposed".to_owned(), count(arm.exposed), none(), none(), none(), none(), none()]
+        vec![name, "exposed".to_owned(), count(arm.exposed), dash(), dash(), dash(), dash(), dash()]
     };
     let step = |(i, step): (usize, &FunnelStep)| {
         let lift = step.lift.as_ref().and_then(|lift| lift.credible.as_ref());
@@ -74,11 +69,11 @@ fn text(r: &GetFunnelResponse) -> String {
             String::new(),
             format!("{} {}", i + 1, step.event),
             count(step.reached),
-            step.rate.map_or_else(none, percent),
-            step.step_rate.map_or_else(none, percent),
+            step.rate.map_or_else(dash, percent),
+            step.step_rate.map_or_else(dash, percent),
             count(step.dropped),
-            lift.map_or_else(none, |lift| signed_percent(lift.estimate)),
-            within(lift),
+            lift.map_or_else(dash, |lift| signed_percent(lift.estimate)),
+            interval_text(lift),
         ]
     };
     let rows = r.arms.iter().flat_map(|arm| [exposed(arm)].into_iter().chain(arm.steps.iter().enumerate().map(step)));
@@ -91,7 +86,7 @@ fn text(r: &GetFunnelResponse) -> String {
     let compared = format!("lifts compare units that were served one variation throughout: {}", compared.join(", "));
     let backlog = match r.backlog {
         0 => String::new(),
-        waiting => format!("\nnot yet counted: {}", count(waiting)),
+        waiting => format!("\nevents not yet counted: {}", count(waiting)),
     };
     format!("{head}\n\n{table}\n\n{compared}{backlog}")
 }
@@ -102,7 +97,7 @@ mod tests {
     use inroad_wire::v1::{Interval, LiftEstimates};
 
     #[test]
-    fn a_funnel_reads_as_a_table() {
+    fn funnel_is_a_table() {
         let lift = LiftEstimates {
             credible: Some(Interval { estimate: 0.5, low: 0.25, high: 0.75 }),
             ..LiftEstimates::default()
@@ -135,7 +130,7 @@ mod tests {
         let text = text(&funnel);
         let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
         assert_eq!(lines[3][..3], ["off", "exposed", "1,000"]);
-        assert_eq!(lines[4], ["1", "cart", "100", "10.00%", "10.00%", "900", "–", "–"]);
-        assert_eq!(lines[6], ["1", "cart", "450", "15.00%", "15.00%", "2,550", "+50.0%", "+25.0%", "to", "+75.0%"]);
+        assert_eq!(lines[4], ["1", "cart", "100", "10.0%", "10.0%", "900", "–", "–"]);
+        assert_eq!(lines[6], ["1", "cart", "450", "15.0%", "15.0%", "2,550", "+50.0%", "+25.0%", "to", "+75.0%"]);
     }
 }

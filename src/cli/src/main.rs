@@ -1,5 +1,5 @@
-//! The `inroad` command: a server to run, and everything a person does with one. `main` parses, runs and reports; each
-//! command has a module of its own, and all of them speak to a server through [`connect`] alone.
+//! The `inroad` command: runs the server and everything that people do with one. `main` parses the command line, runs the
+//! command and reports the result. Each command has its own module; [`connect`] alone opens connections to a server.
 
 mod apply;
 mod args;
@@ -12,43 +12,52 @@ mod connect;
 mod counterfactual;
 mod demo;
 mod diff;
-mod document;
 mod experiment;
+mod experiment_file;
 mod failure;
-#[cfg(test)]
-mod fake;
 mod forget;
 mod funnel;
-mod local;
+mod local_assignment;
+mod lookup;
 mod output;
 mod parse;
 mod plan;
 mod progress;
+mod reach;
 mod record;
 mod replay;
+mod response_json;
 mod results;
+mod send_events;
 mod serve;
+mod server_process;
 mod simulate;
+mod store_args;
+mod suggestions;
+#[cfg(test)]
+mod test_server;
 mod trial;
-mod views;
 mod watch;
+mod wire_text;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let cli = match args::Cli::try_parse() {
+    let cli = match args::Cli::parse_from_env() {
         Ok(cli) => cli,
-        Err(error) => return failure::report_usage(&error, std::env::args_os().any(|arg| arg == "--json")),
+        Err(error) => return failure::report_usage_error(&error, std::env::args_os().any(|arg| arg == "--json")),
     };
     let json = cli.json;
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return failure::report(&anyhow::Error::new(error), json),
+        Err(error) => return failure::report(&anyhow::Error::new(error), None, json),
     };
+    let typed_keys = cli.typed_keys();
     match runtime.block_on(cli.run()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failure::report(&error, json),
+        Err(error) => {
+            let suggestion = typed_keys.and_then(|typed| runtime.block_on(suggestions::similar_key(&error, &typed)));
+            failure::report(&error, suggestion.as_deref(), json)
+        }
     }
 }

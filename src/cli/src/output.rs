@@ -1,21 +1,21 @@
-//! What goes out on standard output: words and tables for people, or JSON, never both. Written through here only, so
-//! that a closed pipe is an error that somebody sees and not a panic.
+//! Standard output: text and tables for people, or JSON for programs, never both. All output goes through this module, so
+//! that a closed pipe is an error and not a panic.
 
 use std::io::{self, IsTerminal, Write};
 
 use inroad_assignment::Timestamp;
 use serde_json::Value;
 
-/// Where output goes, and in which form.
+/// The form of the output.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
-    /// JSON instead of words.
+    /// JSON instead of text.
     pub(crate) json: bool,
 }
 
 impl Output {
-    /// A line for people; nothing under `--json`.
-    pub(crate) fn line(self, text: impl AsRef<str>) -> io::Result<()> {
+    /// Prints text for people; nothing under `--json`.
+    pub(crate) fn print_text(self, text: impl AsRef<str>) -> io::Result<()> {
         if self.json {
             return Ok(());
         }
@@ -24,16 +24,16 @@ impl Output {
         out.flush()
     }
 
-    /// The one value that a command gives back under `--json`; nothing otherwise.
-    pub(crate) fn value(self, value: &Value) -> io::Result<()> {
+    /// Prints the one value that a command returns under `--json`; nothing otherwise.
+    pub(crate) fn print_json(self, value: &Value) -> io::Result<()> {
         if !self.json {
             return Ok(());
         }
         writeln!(io::stdout().lock(), "{value:#}")
     }
 
-    /// One of many values, on a line of its own, under `--json`; nothing otherwise.
-    pub(crate) fn item(self, value: &Value) -> io::Result<()> {
+    /// Prints one of many values on its own line under `--json`; nothing otherwise.
+    pub(crate) fn print_json_line(self, value: &Value) -> io::Result<()> {
         if !self.json {
             return Ok(());
         }
@@ -48,7 +48,7 @@ impl Output {
     }
 }
 
-/// A plain table: the first column to the left, the others, mostly numbers, to the right.
+/// A plain table: the first column aligned left, the others, mostly numbers, aligned right.
 pub(crate) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let head: Vec<String> = head.iter().map(|name| (*name).to_owned()).collect();
     let width = |i: usize| {
@@ -66,28 +66,67 @@ pub(crate) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     [&head].into_iter().chain(&rows).map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Names and what they have, one a line.
+/// Names with their values, one per line.
 pub(crate) fn fields(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     rows.iter().map(|(name, value)| format!("{name:width$}  {value}")).collect::<Vec<_>>().join("\n")
 }
 
-/// A share or a rate: `12.34%`.
+/// A number with three significant digits: `12.3`, `0.123`, `4,570`. At most four decimals; a dash if not finite.
+pub(crate) fn number(value: f64) -> String {
+    if !value.is_finite() {
+        return "–".to_owned();
+    }
+    // Scientific notation rounds to three significant digits and gives the exponent after rounding.
+    let scientific = format!("{value:.2e}");
+    let exponent = scientific.split_once('e').and_then(|(_, exponent)| exponent.parse::<i32>().ok()).unwrap_or(0);
+    if exponent >= 3 {
+        let rounded = scientific.parse::<f64>().unwrap_or(value);
+        return format!("{}{}", if value < 0.0 { "-" } else { "" }, count(rounded.abs() as u64));
+    }
+    let text = format!("{value:.*}", (2 - exponent).clamp(0, 4) as usize);
+    if text.parse::<f64>() == Ok(0.0) { "0".to_owned() } else { text }
+}
+
+/// A share or a rate with three significant digits: `12.3%`, `5.28%`.
 pub(crate) fn percent(share: f64) -> String {
-    if share.is_finite() { format!("{:.2}%", share * 100.0) } else { "–".to_owned() }
+    if share.is_finite() { format!("{}%", number(share * 100.0)) } else { "–".to_owned() }
 }
 
-/// A change relative to something: `+12.3%`.
+/// A relative change with its sign, in at most three significant digits: `+12.3%`.
 pub(crate) fn signed_percent(change: f64) -> String {
-    if change.is_finite() { format!("{:+.1}%", change * 100.0) } else { "–".to_owned() }
+    if !change.is_finite() {
+        return "–".to_owned();
+    }
+    let size = change.abs() * 100.0;
+    let text = if size < 99.95 { format!("{size:.1}") } else { number(size) };
+    match text.as_str() {
+        "0.0" => "0.0%".to_owned(),
+        _ => format!("{}{text}%", if change < 0.0 { "-" } else { "+" }),
+    }
 }
 
-/// A part of a whole; nothing of nothing is no number.
+/// A probability: `93.8%`, and `>99.9%` or `<0.1%` where more digits would mean nothing.
+pub(crate) fn probability(p: f64) -> String {
+    match p {
+        p if !p.is_finite() => "–".to_owned(),
+        p if p > 0.999 => ">99.9%".to_owned(),
+        p if p < 0.001 => "<0.1%".to_owned(),
+        p => format!("{:.1}%", p * 100.0),
+    }
+}
+
+/// A p-value: `p = 0.032`, or `p < 0.001`.
+pub(crate) fn p_value(p: f64) -> String {
+    if p < 0.001 { "p < 0.001".to_owned() } else { format!("p = {p:.3}") }
+}
+
+/// A part of a whole; NaN if the whole is 0.
 pub(crate) fn rate(part: u64, whole: u64) -> f64 {
     if whole == 0 { f64::NAN } else { part as f64 / whole as f64 }
 }
 
-/// A number with thousands set apart: `64,000`.
+/// A number with separated thousands: `64,000`.
 pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
@@ -115,20 +154,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_set_for_reading() {
+    fn counts_are_written_in_full() {
         assert_eq!([count(0), count(999), count(1000), count(1_234_567)], ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!([percent(0.10617), percent(f64::NAN)], ["10.62%", "–"]);
-        assert_eq!([signed_percent(0.4261), signed_percent(-0.05)], ["+42.6%", "-5.0%"]);
         assert_eq!([plural(1, "row"), plural(0, "row")], ["1 row", "0 rows"]);
         assert!(rate(0, 0).is_nan());
     }
 
     #[test]
-    fn tables_line_up_and_do_not_trail() {
+    fn estimates_have_three_significant_digits() {
+        assert_eq!(
+            [percent(0.10617), percent(0.052_83), percent(1.0), percent(f64::NAN)],
+            ["10.6%", "5.28%", "100%", "–"]
+        );
+        assert_eq!(
+            [percent(0.25), percent(0.000_5), percent(0.099_96), percent(0.0)],
+            ["25.0%", "0.0500%", "10.0%", "0%"]
+        );
+        assert_eq!([number(1_234.5), number(-0.0), number(999.6), number(-4_567.0)], ["1,230", "0", "1,000", "-4,570"]);
+        assert_eq!([number(9.996), number(0.000_123), number(0.000_001)], ["10.0", "0.0001", "0"]);
+    }
+
+    #[test]
+    fn changes_have_a_sign_unless_they_are_zero() {
+        assert_eq!(
+            [signed_percent(0.4261), signed_percent(-0.05), signed_percent(1.494)],
+            ["+42.6%", "-5.0%", "+149%"]
+        );
+        assert_eq!(
+            [signed_percent(-0.000_1), signed_percent(0.0), signed_percent(f64::INFINITY)],
+            ["0.0%", "0.0%", "–"]
+        );
+    }
+
+    #[test]
+    fn probabilities_near_the_ends_are_limits() {
+        let shown = [0.938, 0.9995, 0.000_4, 1.0, 0.0].map(probability);
+        assert_eq!(shown, ["93.8%", ">99.9%", "<0.1%", ">99.9%", "<0.1%"]);
+        assert_eq!([p_value(0.0321), p_value(0.000_2)], ["p = 0.032", "p < 0.001"]);
+    }
+
+    #[test]
+    fn tables_are_aligned_without_trailing_spaces() {
         let text = table(
             &["variation", "share"],
-            vec![vec!["control".to_owned(), "5.00%".to_owned()], vec!["a".to_owned(), "95.00%".to_owned()]],
+            vec![vec!["control".to_owned(), "5.00%".to_owned()], vec!["a".to_owned(), "95.0%".to_owned()]],
         );
-        assert_eq!(text, "variation   share\ncontrol     5.00%\na          95.00%");
+        assert_eq!(text, "variation  share\ncontrol    5.00%\na          95.0%");
     }
 }

@@ -1,5 +1,5 @@
-//! What people type, parsed at the edge: shares, instants, attributes and units become types that hold only what is
-//! right, so that nothing further in has to ask again.
+//! Parsers for the values on the command line: shares, times, attributes and units. They check each value once, so that no
+//! other module has to.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use std::time::Duration;
 use inroad_assignment::{Point, TARGETING_KEY, Timestamp, UnitKey};
 use serde_json::{Map, Value};
 
-/// A share of the line: `30%`, or `0.3`.
+/// A traffic share: `30%`, or `0.3`.
 pub(crate) fn share(text: &str) -> Result<f64, String> {
     let (number, scale) = match text.strip_suffix('%') {
         Some(percent) => (percent.trim_end(), 100.0),
         None => (text, 1.0),
     };
-    let value = number.parse::<f64>().map_err(|_| format!("{text:?} is not a share: write it like 30% or 0.3"))?;
+    let value = number.parse::<f64>().map_err(|_| format!("{text:?} is not a share. Use the form 30% or 0.3."))?;
     if (0.0..=scale).contains(&value) {
         return Ok(value / scale);
     }
@@ -22,83 +22,85 @@ pub(crate) fn share(text: &str) -> Result<f64, String> {
     } else {
         String::new()
     };
-    Err(format!("{text:?} is not within 0% to 100%{hint}"))
+    Err(format!("{text:?} is not between 0% and 100%{hint}"))
 }
 
-/// How many times as much: `2` or `1.5x`.
+/// A growth factor: `2` or `1.5x`.
 pub(crate) fn times(text: &str) -> Result<f64, String> {
     match text.strip_suffix('x').unwrap_or(text).parse::<f64>() {
         Ok(times) if times > 1.0 && times.is_finite() => Ok(times),
-        Ok(_) => Err(format!("{text:?} is not more than 1: variations only grow; to take one away, kill it")),
-        Err(_) => Err(format!("{text:?} is not a number: write it like 2 or 1.5")),
+        Ok(_) => Err(format!("{text:?} is not more than 1. Variations only grow; to stop serving one, kill it.")),
+        Err(_) => Err(format!("{text:?} is not a number. Use the form 2 or 1.5.")),
     }
 }
 
-/// A length of time: `90s`, `36h`, `7d`.
+/// A duration: `90s`, `36h`, `7d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
-        .map_err(|e| format!("{text:?} is not a duration ({e}): write it like 90s, 36h or 7d"))
+        .map_err(|e| format!("{text:?} is not a duration ({e}). Use the form 90s, 36h or 7d."))
 }
 
-/// An instant as RFC 3339, or a date for its first instant in UTC.
+/// A time as RFC 3339, or a date, which is its first instant in UTC.
 pub(crate) fn instant(text: &str) -> Result<Timestamp, String> {
-    let date = || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|z| z.timestamp());
-    let read = text.parse::<jiff::Timestamp>().ok().or_else(date);
-    read.map(|at| Timestamp::from_micros(at.as_microsecond()))
-        .ok_or_else(|| format!("{text:?} is not an instant: write it like 2026-01-31T09:00:00Z or 2026-01-31"))
+    let from_date =
+        || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|z| z.timestamp());
+    let parsed = text.parse::<jiff::Timestamp>().ok().or_else(from_date);
+    parsed
+        .map(|at| Timestamp::from_micros(at.as_microsecond()))
+        .ok_or_else(|| format!("{text:?} is not a time. Use the form 2026-01-31T09:00:00Z or 2026-01-31."))
 }
 
-/// A server's address; `http://` may be left out.
+/// A server's address; `http://` is optional.
 pub(crate) fn server(text: &str) -> Result<String, String> {
     let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let uri = url.parse::<tonic::transport::Uri>().map_err(|e| format!("{text:?} is not an address ({e})"))?;
     match (uri.scheme_str(), uri.host()) {
         (Some("http"), Some(_)) => Ok(url),
-        (Some("https"), _) => Err("https is not supported yet: use http:// on a network you trust".to_owned()),
-        _ => Err(format!("{text:?} is not an address: write it like http://127.0.0.1:7070")),
+        (Some("https"), _) => Err("https is not supported yet. Use http:// on a network that you trust.".to_owned()),
+        _ => Err(format!("{text:?} is not an address. Use the form http://127.0.0.1:7070.")),
     }
 }
 
-/// A unit with its type.
+/// A unit key with its type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UnitRef {
-    /// The context attribute that names it.
+    /// The context attribute that contains the key.
     pub(crate) kind: String,
-    /// Its key.
+    /// The key.
     pub(crate) key: String,
 }
 
-/// `user=alice`, or `alice` for the targeting key. What stands before the first `=` is the type; write
-/// `targetingKey=…` for a key that has a `=` of its own.
+/// `user=alice`, or `alice` for the targeting key. The text before the first `=` is the type; write `targetingKey=…` for a
+/// key that contains a `=`.
 pub(crate) fn unit(text: &str) -> Result<UnitRef, String> {
     let (kind, key) = text.split_once('=').unwrap_or((TARGETING_KEY, text));
     if kind.is_empty() {
-        return Err(format!("{text:?} has no type before the '=': write it like user=alice"));
+        return Err(format!("{text:?} has no type before the '='. Use the form user=alice."));
     }
     UnitKey::parse(key).map_err(|e| e.to_string())?;
     Ok(UnitRef { kind: kind.to_owned(), key: key.to_owned() })
 }
 
-/// A unit key as it stands.
+/// A unit key without a type.
 pub(crate) fn unit_key(text: &str) -> Result<String, String> {
     UnitKey::parse(text).map(|unit| unit.as_str().to_owned()).map_err(|e| e.to_string())
 }
 
-/// An attribute of the context: a dotted path and a value.
+/// A context attribute: a dotted path and a value.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Attribute {
-    /// From the outermost name in; at least one.
+    /// The names from the outermost to the innermost; at least one.
     path: Vec<String>,
     value: Value,
 }
 
-/// `account.tier=internal`, `seats=25`, `beta=true`, `tags=["a","b"]`. Quote a number to make it text: `id="7"`.
+/// `account.tier=internal`, `seats=25`, `beta=true`, `tags=["a","b"]`. A number in quotes is text: `id="7"`.
 pub(crate) fn attribute(text: &str) -> Result<Attribute, String> {
-    let fault = || format!("{text:?} is not an attribute: write it like account.tier=internal");
-    let (path, value) = text.split_once('=').ok_or_else(fault)?;
+    let error = || format!("{text:?} is not an attribute. Use the form account.tier=internal.");
+    let (path, value) = text.split_once('=').ok_or_else(error)?;
     let path: Vec<String> = path.split('.').map(str::to_owned).collect();
     if path.iter().any(String::is_empty) {
-        return Err(fault());
+        return Err(error());
     }
     let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
     Ok(Attribute { path, value })
@@ -107,20 +109,21 @@ pub(crate) fn attribute(text: &str) -> Result<Attribute, String> {
 /// A JSON object.
 pub(crate) fn object(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(text)
-        .map_err(|e| format!("not a JSON object ({e}): write it like '{{\"targetingKey\": \"alice\"}}'"))
+        .map_err(|e| format!("not a JSON object ({e}). Use the form '{{\"targetingKey\": \"alice\"}}'."))
 }
 
 impl Attribute {
-    /// An attribute at a dotted path.
-    pub(crate) fn text(path: &str, value: &str) -> Self {
+    /// A text attribute at a dotted path.
+    pub(crate) fn from_text(path: &str, value: &str) -> Self {
         Self { path: path.split('.').map(str::to_owned).collect(), value: Value::String(value.to_owned()) }
     }
 
-    /// Puts it into a context, making the objects on the way; what is in the way and no object is replaced.
+    /// Inserts the attribute into a context. Creates the objects on its path, and replaces values on the path that are not
+    /// objects.
     pub(crate) fn insert_into(&self, context: &mut Map<String, Value>) {
-        let Some((last, way)) = self.path.split_last() else { return };
+        let Some((last, parents)) = self.path.split_last() else { return };
         let mut at = context;
-        for name in way {
+        for name in parents {
             let next = at.entry(name.clone()).or_insert_with(|| Value::Object(Map::new()));
             if !next.is_object() {
                 *next = Value::Object(Map::new());
@@ -132,7 +135,13 @@ impl Attribute {
     }
 }
 
-/// A label made into a key: lower case, whatever else made into single dashes. Empty if nothing is left.
+/// Adds attributes to a context.
+pub(crate) fn with_attributes(mut context: Map<String, Value>, attributes: &[Attribute]) -> Map<String, Value> {
+    attributes.iter().for_each(|attribute| attribute.insert_into(&mut context));
+    context
+}
+
+/// A label as a key: in lower case, with other characters replaced by single dashes. Empty if nothing is left.
 pub(crate) fn slug(label: &str) -> String {
     let mut slug = String::with_capacity(label.len());
     for c in label.chars().flat_map(char::to_lowercase) {
@@ -147,25 +156,25 @@ pub(crate) fn slug(label: &str) -> String {
     slug.trim_end_matches('-').to_owned()
 }
 
-/// A point as it is written everywhere outside the wire.
+/// A point as 16 hex digits, the form used outside the wire format.
 pub(crate) fn point(number: u64) -> String {
     Point::new(number).to_string()
 }
 
-/// A setting as typed: a TOML value, or text where it is none, so that durations need no quotes.
+/// A setting `KEY=VALUE`. The value is TOML, or else text, so that durations need no quotes.
 pub(crate) fn setting(text: &str) -> Result<(String, toml::Value), String> {
     let (key, value) =
-        text.split_once('=').ok_or_else(|| format!("{text:?} is not a setting: write it like floor=0.1"))?;
+        text.split_once('=').ok_or_else(|| format!("{text:?} is not a setting. Use the form floor=0.1."))?;
     let (key, value) = (key.trim(), value.trim());
     if key.is_empty() || value.is_empty() {
-        return Err(format!("{text:?} is not a setting: write it like floor=0.1"));
+        return Err(format!("{text:?} is not a setting. Use the form floor=0.1."));
     }
     let read = toml::from_str::<toml::Table>(&format!("value = {value}")).ok();
     let read = read.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
     Ok((key.to_owned(), read.unwrap_or_else(|| value.into())))
 }
 
-/// Whether a file's name says that it is Parquet.
+/// Whether a file has the extension of Parquet.
 pub(crate) fn is_parquet(path: &Path) -> bool {
     let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
     matches!(extension.as_ref().and_then(|extension| extension.to_str()), Some("parquet" | "pq"))
@@ -177,7 +186,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_share_is_a_percentage_or_a_fraction() {
+    fn share_is_a_percentage_or_a_fraction() {
         assert_eq!(share("30%"), Ok(0.3));
         assert_eq!(share("0.3"), Ok(0.3));
         assert_eq!(share("12.5 %"), Ok(0.125));
@@ -189,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn growing_by_a_factor_needs_more_than_one() {
+    fn growth_factor_is_more_than_one() {
         assert_eq!(times("2"), Ok(2.0));
         assert_eq!(times("1.5x"), Ok(1.5));
         for wrong in ["1", "0.5", "-2", "inf", "twice"] {
@@ -198,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_and_instants_say_how_to_write_them() {
+    fn errors_of_durations_and_times_show_the_form() {
         assert_eq!(duration("36h"), Ok(Duration::from_secs(36 * 3600)));
         assert!(duration("a day").is_err_and(|e| e.contains("36h")));
         assert_eq!(instant("1970-01-02"), Ok(Timestamp::from_micros(86_400_000_000)));
@@ -208,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_may_leave_out_its_scheme() {
+    fn scheme_of_a_server_is_optional() {
         assert_eq!(server("localhost:7071"), Ok("http://localhost:7071".to_owned()));
         assert_eq!(server("http://[::1]:7070"), Ok("http://[::1]:7070".to_owned()));
         for wrong in ["", "http://", "ftp://x", "https://x", "a b"] {
@@ -217,18 +226,18 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_may_name_its_type() {
-        let of = |kind: &str, key: &str| Ok(UnitRef { kind: kind.to_owned(), key: key.to_owned() });
-        assert_eq!(unit("alice"), of("targetingKey", "alice"));
-        assert_eq!(unit("user=alice"), of("user", "alice"));
-        assert_eq!(unit("targetingKey=a=b"), of("targetingKey", "a=b"));
+    fn type_of_a_unit_is_optional() {
+        let unit_ref = |kind: &str, key: &str| Ok(UnitRef { kind: kind.to_owned(), key: key.to_owned() });
+        assert_eq!(unit("alice"), unit_ref("targetingKey", "alice"));
+        assert_eq!(unit("user=alice"), unit_ref("user", "alice"));
+        assert_eq!(unit("targetingKey=a=b"), unit_ref("targetingKey", "a=b"));
         for wrong in ["", "=alice", "user="] {
             assert!(unit(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn attributes_make_nested_contexts() {
+    fn attributes_with_dots_make_nested_contexts() {
         let mut context = object(r#"{"targetingKey": "alice", "account": "flat"}"#).unwrap();
         for text in ["account.tier=internal", "account.seats=25", "beta=true", "id=\"7\"", "note=a=b", "empty="] {
             attribute(text).unwrap().insert_into(&mut context);
@@ -245,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_become_slugs() {
+    fn labels_become_keys() {
         assert_eq!(slug("Mens E-Mail"), "mens-e-mail");
         assert_eq!(slug("No E-Mail"), "no-e-mail");
         assert_eq!(slug("  Größe / XL!! "), "gr-e-xl");

@@ -1,79 +1,80 @@
-//! `inroad plan`: how long an experiment will take, before it starts: the very policy, on paper, in a world of this traffic
-//! and base rate, over and over. No server is asked.
+//! `inroad plan`: estimates how long an experiment will take. Simulates the allocation policy many times with the given
+//! traffic and base rate. Needs no server.
 
 use clap::Args;
 use inroad_simulations::scenario::{ArmSpec, Delay, MetricSpec};
 use inroad_simulations::{Options, PolicyDoc, PolicyKind, Scenario, ScenarioDoc, Summary};
 use serde_json::{Value, json};
 
-use crate::failure::usage;
-use crate::output::{Output, percent, signed_percent, table};
+use crate::failure::usage_error;
+use crate::output::{Output, count, percent, signed_percent, table};
 use crate::parse;
-use crate::progress::{self, Of};
+use crate::progress::{self, ProgressUnit};
 
-/// What is expected of the experiment.
+/// The expected traffic and effect.
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
-    /// How often control's units convert, 0 to 1
+    /// Conversion rate of control, 0 to 1
     #[arg(long, value_name = "RATE")]
     base: f64,
-    /// New units a day
+    /// New units per day
     #[arg(long, value_name = "UNITS")]
     per_day: f64,
-    /// The lift over control that is worth finding: 0.1 is ten per cent more
+    /// Smallest lift over control worth finding: 0.1 is 10% more
     #[arg(long, value_name = "LIFT")]
     lift: f64,
-    /// How many variations beside control; the others are no better than it
+    /// Variations besides control; only one of them has the lift
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     variations: u32,
-    /// How long one would wait at the most
+    /// Longest time that you would wait, in days
     #[arg(long, default_value_t = 56, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(7..=366))]
     days: u32,
-    /// How many hours each unit is followed; half of the outcomes come within a quarter of them [default: they come at once]
+    /// Hours for which each unit is followed; half of the outcomes come in the first quarter [default: outcomes come at once]
     #[arg(long, value_name = "HOURS")]
     window_hours: Option<f64>,
-    /// Swing of the rate over a day, 0 to 1
-    #[arg(long, default_value_t = 0.3, value_name = "PART")]
+    /// Amplitude of the rate over a day, 0 to 1
+    #[arg(long, default_value_t = 0.3, value_name = "SHARE")]
     diurnal: f64,
-    /// Swing of the rate over a week, 0 to 1
-    #[arg(long, default_value_t = 0.2, value_name = "PART")]
+    /// Amplitude of the rate over a week, 0 to 1
+    #[arg(long, default_value_t = 0.2, value_name = "SHARE")]
     weekly: f64,
-    /// How many runs of each
+    /// Simulated experiments per lift
     #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     replications: u32,
-    /// Another seed, other units
+    /// Seed of the simulated units
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
-    /// Set a setting of the policy, like floor=0.1; may be given several times
+    /// Setting of the policy, such as floor=0.1; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::setting)]
     set: Vec<(String, toml::Value)>,
 }
 
-/// Half of what is looked for, that, and twice that; and nothing, for what chance alone does.
+/// The simulated lifts, as multiples of the one to find. 0 shows what chance alone does.
 const MULTIPLES: [f64; 4] = [0.0, 0.5, 1.0, 2.0];
 
-/// Plans.
+/// Simulates each lift and prints how long finding it takes.
 pub(crate) fn run(args: &PlanArgs, out: Output) -> anyhow::Result<()> {
     let lifts = MULTIPLES.map(|multiple| multiple * args.lift);
-    let bar = progress::bar(u64::from(args.replications) * lifts.len() as u64, Of::Runs, out);
+    let bar = progress::progress_bar(u64::from(args.replications) * lifts.len() as u64, ProgressUnit::Runs, out);
     let mut found = Vec::new();
     for lift in lifts {
         bar.set_message(format!("lift {}", signed_percent(lift)));
         let progress = |_, _| bar.inc(1);
         let options = Options { threads: None, progress: Some(&progress) };
         let simulation =
-            inroad_simulations::simulate(&scenario(args, lift)?, options).map_err(|e| usage(e.to_string()))?;
+            inroad_simulations::simulate(&scenario(args, lift)?, options).map_err(|e| usage_error(e.to_string()))?;
         found.extend(simulation.summaries.into_iter().map(|summary| (lift, summary)));
     }
     bar.finish_and_clear();
-    out.value(&json!({"plan": found.iter().map(value).collect::<Vec<_>>()}))?;
-    Ok(out.line(text(args, &found))?)
+    out.print_json(&json!({"plan": found.iter().map(summary_json).collect::<Vec<_>>()}))?;
+    Ok(out.print_text(text(args, &found))?)
 }
 
 fn scenario(args: &PlanArgs, lift: f64) -> anyhow::Result<Scenario> {
     let arm = |lift: f64| ArmSpec { lift, novelty: None };
     let others = (1..args.variations).map(|_| arm(0.0));
-    let growth = PolicyDoc { settings: args.set.iter().cloned().collect(), ..PolicyDoc::plain(PolicyKind::Growth) };
+    let growth =
+        PolicyDoc { settings: args.set.iter().cloned().collect(), ..PolicyDoc::with_defaults(PolicyKind::Growth) };
     let doc = ScenarioDoc {
         name: "plan".to_owned(),
         title: String::new(),
@@ -95,7 +96,7 @@ fn scenario(args: &PlanArgs, lift: f64) -> anyhow::Result<Scenario> {
         arms: [arm(0.0), arm(lift)].into_iter().chain(others).collect(),
         policies: vec![growth],
     };
-    Scenario::try_from(doc).map_err(|error| usage(error.to_string()))
+    Scenario::try_from(doc).map_err(|error| usage_error(error.to_string()))
 }
 
 fn text(args: &PlanArgs, found: &[(f64, Summary)]) -> String {
@@ -112,32 +113,38 @@ fn text(args: &PlanArgs, found: &[(f64, Summary)]) -> String {
             percent(summary.regret.mean.max(0.0)),
         ]
     };
-    let within = format!("found in {} days", args.days);
+    let found_in_time = format!("found within {} days", args.days);
     let head = [
         "true lift",
-        within.as_str(),
-        "of those a tenth by",
-        "half by",
-        "nine tenths by",
-        "found, and no better",
-        "forgone",
+        found_in_time.as_str(),
+        "10% found after",
+        "50% found after",
+        "90% found after",
+        "false finding",
+        "regret",
     ];
     let rows = table(&head, found.iter().map(row).collect());
     let asked = found.iter().find(|(lift, _)| *lift == args.lift).map(|(_, summary)| summary);
     let verdict = match asked.and_then(|summary| Some((summary.prompted.mean, summary.prompted_after_days?.p50))) {
-        Some((chance, median)) if chance >= 0.8 => format!("expect a prompt to ship after about {median:.0} days"),
+        Some((chance, median)) if chance >= 0.8 => format!("expect \"ready to ship\" after about {median:.0} days"),
         Some((chance, median)) => format!(
-            "only {} of such experiments find it within {} days (half of those within {median:.0}): wait longer, send more \
-             units, or look for a larger lift",
+            "only {} of such experiments find it within {} days (half of those within {median:.0}). Wait longer, send \
+             more units, or look for a larger lift.",
             percent(chance),
             args.days
         ),
-        None => format!("no such experiment found it within {} days: it is too small for this traffic", args.days),
+        None => {
+            format!("no simulated experiment found it within {} days. It is too small for this traffic.", args.days)
+        }
     };
-    format!("{rows}\n\na lift of {} at {:.0} units a day: {verdict}", signed_percent(args.lift), args.per_day)
+    format!(
+        "{rows}\n\nlift of {} at {} units per day: {verdict}",
+        signed_percent(args.lift),
+        count(args.per_day.round() as u64)
+    )
 }
 
-fn value((lift, summary): &(f64, Summary)) -> Value {
+fn summary_json((lift, summary): &(f64, Summary)) -> Value {
     json!({
         "lift": lift, "prompted": summary.prompted, "after_days": summary.prompted_after_days,
         "false_prompt": summary.false_prompt, "right": summary.correct, "regret": summary.regret,
@@ -163,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_lift_is_found_sooner_than_a_small_one() {
+    fn large_lift_is_found_sooner_than_a_small_one() {
         let args = typed(&[]);
         let found = |lift| {
             let simulation = inroad_simulations::simulate(&scenario(&args, lift).unwrap(), Options::default()).unwrap();
@@ -172,15 +179,15 @@ mod tests {
         let (small, large) = (found(0.1), found(0.4));
         assert_eq!(large.prompted.mean, 1.0);
         let median = |summary: &Summary| summary.prompted_after_days.map_or(f64::INFINITY, |q| q.p50);
-        assert!(median(&large) >= 7.0, "a full week at the least");
+        assert!(median(&large) >= 7.0, "at least a full week");
         assert!(median(&large) < median(&small) || small.prompted.mean < 1.0);
-        assert!(text(&args, &[(0.2, large)]).contains("expect a prompt to ship after about"));
+        assert!(text(&args, &[(0.2, large)]).contains("expect \"ready to ship\" after about"));
     }
 
     #[test]
-    fn what_cannot_be_is_told_with_its_range() {
-        let fault = |more: &[&str]| scenario(&typed(more), 0.2).unwrap_err().to_string();
-        assert!(fault(&["--set", "flor=0.2"]).contains("flor"), "{}", fault(&["--set", "flor=0.2"]));
+    fn invalid_settings_are_named() {
+        let error_text = |more: &[&str]| scenario(&typed(more), 0.2).unwrap_err().to_string();
+        assert!(error_text(&["--set", "flor=0.2"]).contains("flor"), "{}", error_text(&["--set", "flor=0.2"]));
         let args = PlanArgs { base: 1.5, ..typed(&[]) };
         assert!(scenario(&args, 0.2).unwrap_err().to_string().contains("base"));
     }

@@ -1,4 +1,4 @@
-//! How far a long command has come, on standard error; unseen where nobody looks.
+//! The progress of a long command, on standard error; hidden where standard error is not a terminal.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output::Output;
 
-/// What the bar counts.
+/// The unit that a progress bar counts.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Of {
+pub(crate) enum ProgressUnit {
     /// Bytes of a file.
     Bytes,
     /// Rows of a log.
@@ -17,14 +17,14 @@ pub(crate) enum Of {
     Runs,
 }
 
-/// A bar up to `length`.
-pub(crate) fn bar(length: u64, of: Of, out: Output) -> ProgressBar {
+/// A progress bar up to `length` units.
+pub(crate) fn progress_bar(length: u64, unit: ProgressUnit, out: Output) -> ProgressBar {
     if out.json {
         return ProgressBar::hidden();
     }
-    let template = match of {
-        Of::Bytes => "{bar:30} {bytes}/{total_bytes} {eta} {msg}",
-        Of::Rows | Of::Runs => "{bar:30} {human_pos}/{human_len} {eta} {msg}",
+    let template = match unit {
+        ProgressUnit::Bytes => "{bar:30} {bytes}/{total_bytes} {eta} {msg}",
+        ProgressUnit::Rows | ProgressUnit::Runs => "{bar:30} {human_pos}/{human_len} {eta} {msg}",
     };
     let bar = ProgressBar::new(length);
     if let Ok(style) = ProgressStyle::with_template(template) {

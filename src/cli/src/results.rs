@@ -1,4 +1,4 @@
-//! `inroad results`: how each variation does, as a table.
+//! `inroad results`: shows the results of each variation as tables.
 
 use std::time::Duration;
 
@@ -7,56 +7,68 @@ use inroad_wire::v1::{ArmResult, GetResultsRequest, GetResultsResponse, Interval
 use tonic::Request;
 
 use crate::connect::{Connection, ServerArgs};
-use crate::output::{Output, count, fields, percent, rate, signed_percent, table};
+use crate::output::{Output, count, fields, number, p_value, percent, probability, rate, signed_percent, table};
 use crate::parse;
-use crate::views;
+use crate::response_json;
+use crate::wire_text::{interval_text, primary_metric, state_name, timestamp_text};
 
-/// From here on the continuous test of the sample ratio is an alarm.
-const SAMPLE_RATIO_ALARM: f64 = 100.0;
+/// The evidence from which the continuous test of the sample ratio raises an alert.
+const SAMPLE_RATIO_ALERT: f64 = 100.0;
 
-/// Whose results.
+/// The experiment whose results to show.
 #[derive(Debug, Args)]
 pub(crate) struct ResultsArgs {
-    /// The experiment
-    key: String,
-    /// Which generation [default: the running one]
+    /// Experiment key
+    pub(crate) key: String,
+    /// Run number (generation) [default: the current run]
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     generation: u32,
-    /// Wait until every event acknowledged so far is counted
+    /// Wait until all events acknowledged so far are counted
     #[arg(long)]
     wait: bool,
-    /// How long to wait
+    /// Longest time to wait
     #[arg(long, default_value = "30s", value_parser = parse::duration)]
     timeout: Duration,
 }
 
-/// Shows them.
+/// Prints the results.
 pub(crate) async fn run(args: ResultsArgs, server: &ServerArgs, out: Output) -> anyhow::Result<()> {
     let connection = Connection::open(server).await?;
     let mut request = Request::new(GetResultsRequest { key: args.key, generation: args.generation, wait: args.wait });
     request.set_timeout(args.timeout);
     let results = connection.results().get_results(request).await?.into_inner();
-    out.value(&views::results(&results))?;
-    Ok(out.line(text(&results))?)
-}
-
-/// The decision metric of an arm, or its first.
-pub(crate) fn decision_metric<'a>(results: &GetResultsResponse, arm: &'a ArmResult) -> Option<&'a MetricResult> {
-    arm.metrics.iter().find(|m| m.metric == results.decision_metric).or(arm.metrics.first())
+    out.print_json(&response_json::results_json(&results))?;
+    Ok(out.print_text(text(&results))?)
 }
 
 fn text(r: &GetResultsResponse) -> String {
     let head = format!(
-        "{} generation {}, revision {}, {}, at {}",
+        "{} run {}, revision {}, {}, at {}",
         r.key,
         r.generation,
         r.revision,
-        views::state_name(r.state),
-        views::time_text(r.now.as_ref())
+        state_name(r.state),
+        timestamp_text(r.now.as_ref())
     );
-    let columns = ["variation", "share", "units", "rate", "lift", "95% interval", "at any time", "P(best)", ""];
+    let warnings: String = r.warnings.iter().map(|warning| format!("\n! {warning}")).collect();
+    format!("{head}\n\n{}\n\n{}\n\n{}{warnings}", variations_text(r), metrics_text(r), facts_text(r))
+}
+
+/// Every variation with the results of the primary metric.
+fn variations_text(r: &GetResultsResponse) -> String {
+    let columns = [
+        "variation",
+        "share",
+        "units",
+        "rate",
+        "lift",
+        "95% interval",
+        "always-valid interval",
+        "probability to be best",
+        "",
+    ];
     let row = |(i, arm): (usize, &ArmResult)| {
-        let metric = decision_metric(r, arm);
+        let metric = primary_metric(r, arm);
         let lift = arm.lift.as_ref().filter(|_| i > 0);
         vec![
             arm.variation.clone(),
@@ -64,101 +76,108 @@ fn text(r: &GetResultsResponse) -> String {
             count(arm.units),
             metric.map_or_else(|| "–".to_owned(), |m| percent(rate(m.converted, m.units))),
             lift.map_or_else(|| "–".to_owned(), |l| signed_percent(l.estimate)),
-            within(lift),
-            within(arm.lift_anytime.as_ref().filter(|_| i > 0)),
-            if r.decision_metric.is_empty() { "–".to_owned() } else { percent(arm.p_best) },
+            interval_text(lift),
+            interval_text(arm.lift_anytime.as_ref().filter(|_| i > 0)),
+            if r.decision_metric.is_empty() { "–".to_owned() } else { probability(arm.p_best) },
             if arm.killed { "killed" } else { "" }.to_owned(),
         ]
     };
-    let arms = table(&columns, r.arms.iter().enumerate().map(row).collect());
-    let ratio = r.sample_ratio.as_ref().map_or_else(
+    table(&columns, r.arms.iter().enumerate().map(row).collect())
+}
+
+/// The verdict and the health of the experiment.
+fn facts_text(r: &GetResultsResponse) -> String {
+    let sample_ratio = r.sample_ratio.as_ref().map_or_else(
         || "–".to_owned(),
         |s| {
-            let alarm =
-                if s.evidence >= SAMPLE_RATIO_ALARM { ": ALARM, exposures do not fall as the shares say" } else { "" };
+            let alert = s.evidence >= SAMPLE_RATIO_ALERT;
             format!(
-                "p {:.3} (χ² {:.2}, {} df), evidence {:.2}{alarm}",
-                s.p_value, s.chi_squared, s.degrees_of_freedom, s.evidence
+                "{} ({}, χ² {}, {} df, evidence {})",
+                if alert { "ALERT: exposures do not match the shares" } else { "none detected" },
+                p_value(s.p_value),
+                number(s.chi_squared),
+                s.degrees_of_freedom,
+                number(s.evidence)
             )
         },
     );
-    let metrics = metrics_text(r);
+    let or_dash = |text: &String| if text.is_empty() { "–".to_owned() } else { text.clone() };
     let mut facts = vec![
-        ("verdict", if r.verdict.is_empty() { "–".to_owned() } else { r.verdict.clone() }),
-        ("rate of", if r.decision_metric.is_empty() { "–".to_owned() } else { r.decision_metric.clone() }),
+        ("verdict", or_dash(&r.verdict)),
+        ("primary metric", or_dash(&r.decision_metric)),
         ("units moved between variations", count(r.units_moved)),
-        ("units crossed over from control", count(r.crossovers)),
-        ("records dropped", count(r.dropped_records)),
-        ("stale exposures", count(r.stale_exposures)),
-        ("headroom", format!("{} before control's floor of {}", percent(r.headroom), percent(r.floor))),
-        ("sample ratio", ratio),
-        ("not yet counted", count(r.backlog)),
+        ("crossovers from control", count(r.crossovers)),
+        ("dropped unit records", count(r.dropped_records)),
+        ("exposures from outdated clients", count(r.stale_exposures)),
+        ("control traffic still available", percent(r.headroom)),
+        ("minimum control share (holdout)", percent(r.floor)),
+        ("sample ratio mismatch", sample_ratio),
+        ("events not yet counted", count(r.backlog)),
     ];
     if let Some(value) = r.potential_value_remaining {
-        facts.push(("still to be gained", format!("at most {} with 95% probability", percent(value))));
+        facts.push(("maximum remaining gain", format!("{} with 95% probability", percent(value))));
     }
     if let Some(days) = r.days_of_headroom {
-        facts.push(("learning stops", format!("in {days:.1} days, at {} a day", percent(r.headroom / days))));
+        let per_day = percent(r.headroom / days);
+        facts.push(("control traffic used up", format!("in {} days, at {per_day} a day", number(days))));
     }
-    let facts = fields(&facts);
-    let warnings: String = r.warnings.iter().map(|warning| format!("\n! {warning}")).collect();
-    format!("{head}\n\n{arms}\n\n{metrics}\n\n{facts}{warnings}")
+    fields(&facts)
 }
 
-/// Every metric of every variation, by all the roads there are.
+/// Every metric of every variation, by all estimators.
 fn metrics_text(r: &GetResultsResponse) -> String {
     let columns = [
         "metric",
         "variation",
         "mean",
         "lift",
-        "95%",
+        "95% interval",
         "difference",
-        "at any time",
-        "by period",
-        "batched",
-        "mature",
+        "always-valid interval",
+        "by reporting interval",
+        "in batches",
+        "completed units only",
         "",
     ];
     let estimate = |i: Option<&Interval>| {
-        i.map_or_else(|| "–".to_owned(), |i| format!("{} ({})", signed_percent(i.estimate), within(Some(i))))
+        i.map_or_else(|| "–".to_owned(), |i| format!("{} ({})", signed_percent(i.estimate), interval_text(Some(i))))
     };
     let row = |arm: &ArmResult, m: &MetricResult| {
         let lift = m.lift.as_ref();
         let flags = [
-            (lift.is_some_and(|l| l.disagrees), "disagree"),
-            (m.delay.as_ref().is_some_and(|d| d.differs), "delay"),
-            (m.novelty.as_ref().is_some_and(|n| n.changed), "changed"),
+            (lift.is_some_and(|l| l.disagrees), "estimates disagree"),
+            (m.delay.as_ref().is_some_and(|d| d.differs), "delays differ"),
+            (m.novelty.as_ref().is_some_and(|n| n.changed), "effect changed"),
             (m.harm.is_some_and(|odds| odds >= 20.0), "HARM"),
         ];
-        let flags: Vec<&str> = flags.into_iter().filter(|(set, _)| *set).map(|(_, word)| word).collect();
+        let flags: Vec<&str> = flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).collect();
         vec![
             m.metric.clone(),
             arm.variation.clone(),
-            m.mean.map_or_else(|| "–".to_owned(), |mean| format!("{mean:.4}")),
+            m.mean.map_or_else(|| "–".to_owned(), number),
             lift.and_then(|l| l.credible.as_ref()).map_or_else(|| "–".to_owned(), |l| signed_percent(l.estimate)),
-            within(lift.and_then(|l| l.credible.as_ref())),
-            difference(lift.and_then(|l| l.difference.as_ref())),
-            within(lift.and_then(|l| l.anytime.as_ref())),
+            interval_text(lift.and_then(|l| l.credible.as_ref())),
+            difference_text(lift.and_then(|l| l.difference.as_ref())),
+            interval_text(lift.and_then(|l| l.anytime.as_ref())),
             estimate(lift.and_then(|l| l.period.as_ref())),
             estimate(lift.and_then(|l| l.batched.as_ref())),
             estimate(m.mature.as_ref().and_then(|l| l.credible.as_ref())),
             flags.join(", "),
         ]
     };
-    let of = |metric: usize| r.arms.iter().filter_map(move |arm| Some((arm, arm.metrics.get(metric)?)));
+    let results_of = |metric: usize| r.arms.iter().filter_map(move |arm| Some((arm, arm.metrics.get(metric)?)));
     let metrics = r.arms.first().map_or(0, |arm| arm.metrics.len());
-    table(&columns, (0..metrics).flat_map(of).map(|(arm, metric)| row(arm, metric)).collect())
+    table(&columns, (0..metrics).flat_map(results_of).map(|(arm, metric)| row(arm, metric)).collect())
 }
 
 /// A difference in the metric's own unit, with its interval.
-fn difference(interval: Option<&Interval>) -> String {
-    interval.map_or_else(|| "–".to_owned(), |i| format!("{:+.4} ({:+.4} to {:+.4})", i.estimate, i.low, i.high))
-}
-
-/// An interval's two ends.
-pub(crate) fn within(interval: Option<&Interval>) -> String {
-    interval.map_or_else(|| "–".to_owned(), |i| format!("{} to {}", signed_percent(i.low), signed_percent(i.high)))
+fn difference_text(interval: Option<&Interval>) -> String {
+    let signed = |value: f64| match number(value) {
+        text if text == "0" || text == "–" || text.starts_with('-') => text,
+        text => format!("+{text}"),
+    };
+    interval
+        .map_or_else(|| "–".to_owned(), |i| format!("{} ({} to {})", signed(i.estimate), signed(i.low), signed(i.high)))
 }
 
 #[cfg(test)]
@@ -166,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_read_as_a_table() {
+    fn results_are_a_table() {
         let arm = |name: &str, share: f64, units: u64, converted: u64| ArmResult {
             variation: name.to_owned(),
             share,
@@ -184,7 +203,7 @@ mod tests {
         };
         let text = text(&results);
         let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
-        assert_eq!(lines[3], ["off", "25.00%", "1,000", "10.00%", "–", "–", "–", "25.00%"]);
-        assert_eq!(lines[4], ["on", "75.00%", "3,000", "15.00%", "+50.0%", "+25.0%", "to", "+75.0%", "–", "75.00%"]);
+        assert_eq!(lines[3], ["off", "25.0%", "1,000", "10.0%", "–", "–", "–", "25.0%"]);
+        assert_eq!(lines[4], ["on", "75.0%", "3,000", "15.0%", "+50.0%", "+25.0%", "to", "+75.0%", "–", "75.0%"]);
     }
 }

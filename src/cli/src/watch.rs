@@ -1,38 +1,38 @@
-//! `inroad watch`: hears of every change as connected clients do, and tells it in a line.
+//! `inroad watch`: streams changes as connected clients receive them, one line each.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
 use inroad_assignment::{Arm, ServedExperiment, Status};
-use inroad_wire::served_from_wire;
+use inroad_wire::snapshot_from_wire;
 use inroad_wire::v1::{ExperimentSnapshot, WatchSnapshotsRequest};
 use serde_json::{Value, json};
 
-use crate::connect::{Connection, ServerArgs, may_pass};
+use crate::connect::{Connection, ServerArgs, is_transient};
 use crate::output::{self, Output, percent};
 
-/// The pause before a broken stream is opened again.
+/// The pause before a broken stream is reopened.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What to watch.
+/// The experiments to watch.
 #[derive(Debug, Args)]
 pub(crate) struct WatchArgs {
-    /// The experiment; all of them if left out
+    /// Experiment key [default: all experiments]
     key: Option<String>,
 }
 
-/// Watches until it is stopped.
+/// Prints changes until the process is stopped.
 pub(crate) async fn run(args: WatchArgs, server: &ServerArgs, out: Output) -> anyhow::Result<()> {
     let connection = Connection::open(server).await?;
-    let mut watch = Watch { known: BTreeMap::new(), only: args.key, out };
+    let mut watcher = Watcher { known: BTreeMap::new(), only: args.key, out };
     let (mut version, mut store_id) = (0, String::new());
     loop {
         let request = WatchSnapshotsRequest {
             resume_version: version,
             store_id: store_id.clone(),
             client_name: "inroad watch".to_owned(),
-            // It applies nothing, so it has nothing to report.
+            // This command applies no snapshot, so it has nothing to report.
             client_id: String::new(),
             sdk: concat!("inroad/", env!("CARGO_PKG_VERSION")).to_owned(),
         };
@@ -43,15 +43,15 @@ pub(crate) async fn run(args: WatchArgs, server: &ServerArgs, out: Output) -> an
                     match stream.message().await {
                         Ok(Some(message)) => {
                             if message.store_id != store_id {
-                                // Another one, such as a copy that was restored: what was heard before is no past of it.
-                                watch.known.clear();
+                                // Another store, such as a restored backup: the known state does not belong to it.
+                                watcher.known.clear();
                             }
                             (version, store_id) = (message.version, message.store_id);
                             if message.full {
-                                watch.keep_only(&message.experiments);
+                                watcher.retain_sent(&message.experiments);
                             }
-                            message.removed.iter().for_each(|key| watch.forget(key));
-                            message.experiments.into_iter().try_for_each(|sent| watch.hear(sent))?;
+                            message.removed.iter().for_each(|key| watcher.remove(key));
+                            message.experiments.into_iter().try_for_each(|sent| watcher.update(sent))?;
                         }
                         Ok(None) => break None,
                         Err(status) => break Some(status),
@@ -61,57 +61,60 @@ pub(crate) async fn run(args: WatchArgs, server: &ServerArgs, out: Output) -> an
             Err(status) => Some(status),
         };
         match ended {
-            Some(status) if !may_pass(&status) => return Err(status.into()),
+            Some(status) if !is_transient(&status) => return Err(status.into()),
             _ => {
-                eprintln!("inroad: the stream ended, connecting again");
+                eprintln!("inroad: the stream ended; reconnecting");
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
 }
 
-struct Watch {
+/// The last known state of each experiment.
+struct Watcher {
     known: BTreeMap<String, ServedExperiment>,
     only: Option<String>,
     out: Output,
 }
 
-impl Watch {
-    fn keep_only(&mut self, sent: &[ExperimentSnapshot]) {
+impl Watcher {
+    /// Removes the experiments that a full snapshot does not contain.
+    fn retain_sent(&mut self, sent: &[ExperimentSnapshot]) {
         self.known.retain(|key, _| sent.iter().any(|e| e.key == *key));
     }
 
-    fn forget(&mut self, key: &str) {
+    fn remove(&mut self, key: &str) {
         self.known.remove(key);
     }
 
-    fn hear(&mut self, sent: ExperimentSnapshot) -> anyhow::Result<()> {
+    /// Prints what changed in an experiment and stores its new state.
+    fn update(&mut self, sent: ExperimentSnapshot) -> anyhow::Result<()> {
         if self.only.as_ref().is_some_and(|key| *key != sent.key) {
             return Ok(());
         }
         let key = sent.key.clone();
-        let new = served_from_wire(sent)?;
+        let new = snapshot_from_wire(sent)?;
         if let Some(old) = self.known.get(&key) {
-            new.check_follows(old)?;
+            new.check_can_replace(old)?;
         }
-        for (event, text) in told(self.known.get(&key), &new) {
-            self.out.line(&text)?;
-            self.out.item(&event)?;
+        for (event, text) in changes(self.known.get(&key), &new) {
+            self.out.print_text(&text)?;
+            self.out.print_json_line(&event)?;
         }
         self.known.insert(key, new);
         Ok(())
     }
 }
 
-/// What changed from one state of an experiment to the next, as JSON and in words.
-fn told(old: Option<&ServedExperiment>, new: &ServedExperiment) -> Vec<(Value, String)> {
+/// The changes from one state of an experiment to the next, each as JSON and as text.
+fn changes(old: Option<&ServedExperiment>, new: &ServedExperiment) -> Vec<(Value, String)> {
     let n = new.parts();
     let key = n.key.as_str();
-    let mut told = Vec::new();
-    let mut tell = |mut event: Value, text: String| {
+    let mut changes = Vec::new();
+    let mut add = |mut event: Value, text: String| {
         event["experiment"] = json!(key);
         event["version"] = json!(n.version);
-        told.push((event, format!("{key}: {text}")));
+        changes.push((event, format!("{key}: {text}")));
     };
     let o = old.map(ServedExperiment::parts);
     if o.is_none_or(|o| o.status != n.status || o.generation != n.generation) {
@@ -120,23 +123,23 @@ fn told(old: Option<&ServedExperiment>, new: &ServedExperiment) -> Vec<(Value, S
             _ => None,
         };
         let shipped = shipped.and_then(|arm| n.variations.get(arm.index())).map(|v| v.key.as_str());
-        let serves = shipped.map_or_else(String::new, |v| format!(", everybody gets {v}"));
+        let serves = shipped.map_or_else(String::new, |v| format!(", all units get {v}"));
         let event = json!({"event": "state", "state": n.status.name(), "generation": n.generation, "shipped": shipped});
-        tell(event, format!("{}, generation {}{serves}", n.status.name(), n.generation));
+        add(event, format!("{}, run {}{serves}", n.status.name(), n.generation));
     }
-    let same_line = o.filter(|o| o.generation == n.generation);
+    let same_run = o.filter(|o| o.generation == n.generation);
     for (i, revision) in n.revisions.iter().enumerate() {
-        let heard =
+        let is_known =
             |o: &inroad_assignment::served::ServedParts| o.revisions.iter().any(|r| r.number >= revision.number);
-        if same_line.is_some_and(heard) {
+        if same_run.is_some_and(is_known) {
             continue;
         }
         let before = match i.checked_sub(1) {
             Some(i) => n.revisions.get(i),
-            None => same_line.and_then(|o| o.revisions.last()),
+            None => same_run.and_then(|o| o.revisions.last()),
         };
         let mut arms = Vec::new();
-        let mut words = Vec::new();
+        let mut texts = Vec::new();
         for (index, variation) in n.variations.iter().enumerate() {
             let Some(arm) = Arm::new(index) else { continue };
             let share = revision.allocation.width_of(arm).share();
@@ -144,40 +147,40 @@ fn told(old: Option<&ServedExperiment>, new: &ServedExperiment) -> Vec<(Value, S
             arms.push(json!({"variation": variation.key.as_str(), "from": was, "to": share}));
             match was {
                 Some(was) if was != share => {
-                    words.push(format!("{} {} → {}", variation.key, percent(was), percent(share)))
+                    texts.push(format!("{} {} → {}", variation.key, percent(was), percent(share)))
                 }
                 Some(_) => {}
-                None => words.push(format!("{} {}", variation.key, percent(share))),
+                None => texts.push(format!("{} {}", variation.key, percent(share))),
             }
         }
         let at = output::instant(revision.effective_at);
         let event = json!({"event": "revision", "revision": revision.number, "effective_at": at, "shares": arms});
-        tell(event, format!("revision {} in effect from {at}: {}", revision.number, words.join(", ")));
+        add(event, format!("revision {} in effect from {at}: {}", revision.number, texts.join(", ")));
     }
     let was_killed = o.is_some_and(|o| o.kills.everything);
     if n.kills.everything != was_killed {
-        let text = if n.kills.everything { "killed: everybody gets control" } else { "restored" };
-        tell(
+        let text = if n.kills.everything { "killed: all units get control" } else { "restored" };
+        add(
             json!({"event": if n.kills.everything { "killed" } else { "restored" }, "variation": null}),
             text.to_owned(),
         );
     }
     for (index, variation) in n.variations.iter().enumerate() {
         let Some(arm) = Arm::new(index) else { continue };
-        let now = n.kills.arm(arm);
-        if now != o.is_some_and(|o| o.kills.arm(arm)) {
+        let now = n.kills.is_arm_killed(arm);
+        if now != o.is_some_and(|o| o.kills.is_arm_killed(arm)) {
             let what = if now { "killed" } else { "restored" };
-            tell(json!({"event": what, "variation": variation.key.as_str()}), format!("{} {what}", variation.key));
+            add(json!({"event": what, "variation": variation.key.as_str()}), format!("{} {what}", variation.key));
         }
     }
-    told
+    changes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use inroad_assignment::experiment::Cause;
-    use inroad_assignment::{Definition, Experiment, Salt, Target, Timestamp, Width};
+    use inroad_assignment::experiment::RevisionCause;
+    use inroad_assignment::{Definition, Experiment, KillTarget, Salt, Timestamp, Width};
 
     fn at(micros: i64) -> Timestamp {
         Timestamp::from_micros(micros)
@@ -194,35 +197,32 @@ mod tests {
         experiment
     }
 
-    fn words(old: Option<&Experiment>, new: &Experiment) -> Vec<String> {
-        let served = |e: &Experiment, version| ServedExperiment::of(e, version, at(0)).unwrap();
+    fn texts(old: Option<&Experiment>, new: &Experiment) -> Vec<String> {
+        let served = |e: &Experiment, version| ServedExperiment::from_experiment(e, version, at(0)).unwrap();
         let old = old.map(|e| served(e, 1));
-        told(old.as_ref(), &served(new, 2)).into_iter().map(|(_, text)| text).collect()
+        changes(old.as_ref(), &served(new, 2)).into_iter().map(|(_, text)| text).collect()
     }
 
     #[test]
-    fn what_is_new_is_told_whole() {
+    fn new_experiment_is_described_in_full() {
         assert_eq!(
-            words(None, &experiment()),
-            ["k: running, generation 1", "k: revision 1 in effect from 1970-01-01T00:00:00Z: off 75.00%, on 25.00%",]
+            texts(None, &experiment()),
+            ["k: running, run 1", "k: revision 1 in effect from 1970-01-01T00:00:00Z: off 75.0%, on 25.0%"]
         );
     }
 
     #[test]
-    fn growth_and_kills_are_told_and_nothing_else() {
+    fn growth_and_kills_are_the_only_changes() {
         let old = experiment();
-        assert!(words(Some(&old), &old).is_empty());
+        assert!(texts(Some(&old), &old).is_empty());
         let mut grown = old.clone();
         let by = [(Arm::new(1).unwrap(), Width::from_share(0.25).unwrap())];
-        grown.grow(&by, Cause::Grown, at(0), at(2_000_000)).unwrap();
-        grown.switch(Target::Variation(Arm::new(1).unwrap()), true, at(0)).unwrap();
+        grown.grow(&by, RevisionCause::Grown, at(0), at(2_000_000)).unwrap();
+        grown.set_killed(KillTarget::Variation(Arm::new(1).unwrap()), true, at(0)).unwrap();
         assert_eq!(
-            words(Some(&old), &grown),
-            [
-                "k: revision 2 in effect from 1970-01-01T00:00:02Z: off 75.00% → 50.00%, on 25.00% → 50.00%",
-                "k: on killed",
-            ]
+            texts(Some(&old), &grown),
+            ["k: revision 2 in effect from 1970-01-01T00:00:02Z: off 75.0% → 50.0%, on 25.0% → 50.0%", "k: on killed",]
         );
-        assert_eq!(words(Some(&grown), &old), ["k: on restored"]);
+        assert_eq!(texts(Some(&grown), &old), ["k: on restored"]);
     }
 }

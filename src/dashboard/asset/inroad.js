@@ -1,4 +1,4 @@
-// What pages do beyond HTML: follow the server, and show numbers and times as the reader's language has them.
+// Live updates, and numbers and times in the viewer's language. Pages also work without this script.
 "use strict";
 
 (() => {
@@ -12,15 +12,16 @@
     percent1: percent(1),
     percent2: percent(2),
     "signed-percent1": { ...percent(1), signDisplay: "exceptZero" },
+    "signed-percent-significant3": { style: "percent", maximumSignificantDigits: 3, signDisplay: "exceptZero" },
     num2: digits(2),
-    num4: digits(4),
+    significant3: { maximumSignificantDigits: 3 },
   };
   const formats = new Map();
   const format = (kind) => {
     if (!formats.has(kind)) formats.set(kind, numbers[kind] ? new Intl.NumberFormat(locale, numbers[kind]) : null);
     return formats.get(kind);
   };
-  // Axes are in UTC, as they say.
+  // Axes are in UTC, as their titles say.
   const day = new Intl.DateTimeFormat(locale, { month: "short", day: "numeric", timeZone: "UTC" });
   const clock = new Intl.DateTimeFormat(locale, { timeStyle: "short", timeZone: "UTC" });
   const minute = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
@@ -47,31 +48,33 @@
       if (!Number.isNaN(at.getTime())) node.textContent = (node.dataset.f === "day" ? day : clock).format(at);
     }
   };
-  // What was sent last, by part: a part whose HTML is the same is left alone, with what is open or chosen in it.
-  const known = new Map();
-  for (const part of document.querySelectorAll("[data-part]")) known.set(part.id, part.innerHTML);
+  // The last HTML received for each part. An unchanged part is not replaced, so open details and selections stay.
+  const received = new Map();
+  for (const part of document.querySelectorAll("[data-part]")) received.set(part.id, part.innerHTML);
   localise(document);
 
-  // A fault is read first.
-  const faults = document.getElementById("faults");
-  if (faults) faults.focus();
+  // Screen readers start with the list of errors.
+  const errors = document.getElementById("faults");
+  if (errors) errors.focus();
 
-  const follow = document.body.dataset.live;
-  if (!follow) return;
-  const pulse = document.getElementById("pulse");
-  const say = (word) => {
-    if (pulse && pulse.textContent !== word) pulse.textContent = word;
-    if (pulse) pulse.classList.toggle("lost", word !== "live");
+  const liveUrl = document.body.dataset.live;
+  if (!liveUrl) return;
+  const connection = document.getElementById("pulse");
+  const showConnection = (state) => {
+    if (connection && connection.textContent !== state) connection.textContent = state;
+    if (connection) connection.classList.toggle("lost", state !== "live");
   };
 
   const replace = (fresh) => {
     for (const part of fresh.querySelectorAll("[data-part]")) {
       const old = document.getElementById(part.id);
       const html = part.innerHTML;
-      if (!old || known.get(part.id) === html) continue;
-      const busy = old.contains(document.activeElement) && document.activeElement.matches("input, select, textarea");
-      if (busy) continue;
-      known.set(part.id, html);
+      if (!old || received.get(part.id) === html) continue;
+      // A part is not replaced while somebody types in it.
+      const isBeingEdited =
+        old.contains(document.activeElement) && document.activeElement.matches("input, select, textarea");
+      if (isBeingEdited) continue;
+      received.set(part.id, html);
       const open = [...old.querySelectorAll("details")].map((d) => d.open);
       const scrolled = [...old.querySelectorAll(".scroll")].map((s) => s.scrollLeft);
       const focusable = "a[href], button, summary, [tabindex]";
@@ -81,41 +84,41 @@
       old.querySelectorAll("details").forEach((d, i) => { d.open = Boolean(open[i]); });
       old.querySelectorAll(".scroll").forEach((s, i) => { s.scrollLeft = scrolled[i] || 0; });
       if (focused >= 0) {
-        const again = old.querySelectorAll(focusable)[focused];
-        if (again) again.focus({ preventScroll: true });
+        const next = old.querySelectorAll(focusable)[focused];
+        if (next) next.focus({ preventScroll: true });
       }
     }
   };
 
-  let asking = false;
-  let again = false;
+  let isLoading = false;
+  let hasNewChange = false;
   const refresh = async () => {
-    if (asking) { again = true; return; }
-    asking = true;
-    const begun = performance.now();
+    if (isLoading) { hasNewChange = true; return; }
+    isLoading = true;
+    const startedAt = performance.now();
     try {
-      const answer = await fetch(location.href, { headers: { "inroad-part": "live" }, credentials: "same-origin" });
-      if (answer.ok) replace(new DOMParser().parseFromString(await answer.text(), "text/html"));
+      const response = await fetch(location.href, { headers: { "inroad-part": "live" }, credentials: "same-origin" });
+      if (response.ok) replace(new DOMParser().parseFromString(await response.text(), "text/html"));
     } catch {
-      say("reconnecting");
+      showConnection("reconnecting");
     }
-    // What is dear to answer, such as a funnel of millions, is asked less often.
-    const took = performance.now() - begun;
-    const rest = took < 500 ? 0 : 4 * took;
+    // Pages that are slow to compute, such as a funnel over millions of units, are loaded less often.
+    const tookMs = performance.now() - startedAt;
+    const pauseMs = tookMs < 500 ? 0 : 4 * tookMs;
     setTimeout(() => {
-      asking = false;
-      if (again) { again = false; refresh(); }
-    }, rest);
+      isLoading = false;
+      if (hasNewChange) { hasNewChange = false; refresh(); }
+    }, pauseMs);
   };
 
   let source;
   const open = () => {
-    source = new EventSource(follow);
-    source.onopen = () => say("live");
-    source.onerror = () => say("reconnecting");
+    source = new EventSource(liveUrl);
+    source.onopen = () => showConnection("live");
+    source.onerror = () => showConnection("reconnecting");
     source.addEventListener("changed", refresh);
   };
-  // A page that nobody sees asks for nothing.
+  // A hidden page does not update.
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) {
       source.close();
@@ -125,6 +128,6 @@
     }
   });
   window.addEventListener("pagehide", () => source.close());
-  window.addEventListener("pageshow", (shown) => { if (shown.persisted) { open(); refresh(); } });
+  window.addEventListener("pageshow", (event) => { if (event.persisted) { open(); refresh(); } });
   open();
 })();

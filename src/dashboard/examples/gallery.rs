@@ -1,4 +1,4 @@
-//! All plots on one page, with data as they are and as they should never be, to look at before anybody else does:
+//! All charts on one page, with usual and with extreme data, to check them by eye:
 //! `cargo run -p inroad-dashboard --example gallery > gallery.html`.
 
 use std::io::Write as _;
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use inroad_assignment::Timestamp;
 use inroad_dashboard::chart::{
-    Bucket, Killed, LiftPoint, RevisionMark, allocation_over_time, funnel, interval_bar, lift_range, lifts_over_time,
-    posteriors, strip, strip_small,
+    Bucket, KillPeriod, LiftPoint, RevisionMark, allocation_bar, allocation_over_time, funnel, interval_bar,
+    lift_distributions, lift_range, lifts_over_time, small_allocation_bar,
 };
 use inroad_policy::Interval;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -24,10 +24,10 @@ fn main() -> std::io::Result<()> {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "Plots" }
+                title { "Charts" }
                 style { (PreEscaped(PAGE)) (PreEscaped(inroad_dashboard::asset::STYLE.content)) }
             }
-            body { @for (title, plot) in plots() { section { h2 { (title) } (plot) } } }
+            body { @for (title, chart) in charts() { section { h2 { (title) } (chart) } } }
         }
     };
     std::io::stdout().write_all(page.into_string().as_bytes())
@@ -77,7 +77,7 @@ fn lift(mean: f64, half: f64) -> Interval {
     Interval { estimate: mean.exp_m1(), low: (mean - half).exp_m1(), high: (mean + half).exp_m1() }
 }
 
-fn course(mean: f64, days: u64) -> Vec<LiftPoint> {
+fn lift_history(mean: f64, days: u64) -> Vec<LiftPoint> {
     let point = |day: u64| {
         let half = 0.42 / (day as f64).sqrt();
         let wobble = mean + half * 0.4 * (day as f64 * 1.7).sin();
@@ -86,7 +86,7 @@ fn course(mean: f64, days: u64) -> Vec<LiftPoint> {
     (1..=days).map(point).collect()
 }
 
-fn plots() -> Vec<(&'static str, Markup)> {
+fn charts() -> Vec<(&'static str, Markup)> {
     let five = names(&["control", "short-form", "long-form-with-photographs", "free-shipping", "Später kaufen"]);
     let many = many();
     let line = buckets(&[
@@ -105,12 +105,13 @@ fn plots() -> Vec<(&'static str, Markup)> {
     let steps: Vec<(Timestamp, Vec<f64>)> = (0..21).map(|day| (at(24 * day), shares(day))).collect();
     let even = |i: u64| (0..65).map(|arm| if arm == 0 { 1.0 - 0.0064 * i as f64 } else { 0.0001 * i as f64 }).collect();
     let hourly: Vec<(Timestamp, Vec<f64>)> = (0..100).map(|i| (at(i), even(i))).collect();
-    let killed = |arm, from, until: Option<u64>| Killed { arm, from: at(from), until: until.map(at) };
+    let killed = |arm, from, until: Option<u64>| KillPeriod { arm, from: at(from), until: until.map(at) };
     let kills = [killed(Some(1), 100, Some(150)), killed(None, 260, Some(300)), killed(Some(3), 400, None)];
     let known = [None, Some((0.062, 0.021)), Some((-0.031, 0.034)), Some((0.024, 0.026)), None];
-    let wild = [None, Some((0.05, 0.01)), Some((0.02, 0.015)), Some((3.0, 40.0)), Some((-0.4, 1e-9))];
-    let of_many: Vec<Option<(f64, f64)>> = (0..65).map(|i| Some((0.002 * f64::from(i % 30), 0.03))).collect();
-    let courses: Vec<Vec<LiftPoint>> = vec![vec![], course(0.062, 28), course(-0.03, 28), course(0.024, 1), vec![]];
+    let extreme = [None, Some((0.05, 0.01)), Some((0.02, 0.015)), Some((3.0, 40.0)), Some((-0.4, 1e-9))];
+    let many_lifts: Vec<Option<(f64, f64)>> = (0..65).map(|i| Some((0.002 * f64::from(i % 30), 0.03))).collect();
+    let lift_histories: Vec<Vec<LiftPoint>> =
+        vec![vec![], lift_history(0.062, 28), lift_history(-0.03, 28), lift_history(0.024, 1), vec![]];
     let reached = vec![
         vec![52_310, 23_001, 9_120, 3_402],
         vec![28_870, 13_720, 5_810, 2_190],
@@ -128,12 +129,15 @@ fn plots() -> Vec<(&'static str, Markup)> {
     let bars = [lift(0.06, 0.04), lift(-0.03, 0.07), lift(3.0, 40.0), lift(-2.0, 0.1)];
     let range = lift_range(&bars[..2]);
     vec![
-        ("Line", strip(&five, &line, &[false, false, true, false, false], Some(0.1))),
-        ("Line, 64 variations", strip(&many, &buckets(&crowded), &[], None)),
-        ("Line, a foothold of 1e-12", strip(&five[..2], &buckets(&[(1e-12, 1), (1.0, 0)]), &[], Some(0.5))),
+        ("Traffic allocation", allocation_bar(&five, &line, &[false, false, true, false, false], Some(0.1))),
+        ("Traffic allocation, 64 variations", allocation_bar(&many, &buckets(&crowded), &[], None)),
         (
-            "Lines, small",
-            html! { @for _ in 0..3 { p { (strip_small(&five, &line, &[false, false, true, false, false])) } } },
+            "Traffic allocation, a foothold of 1e-12",
+            allocation_bar(&five[..2], &buckets(&[(1e-12, 1), (1.0, 0)]), &[], Some(0.5)),
+        ),
+        (
+            "Traffic allocation, small",
+            html! { @for _ in 0..3 { p { (small_allocation_bar(&five, &line, &[false, false, true, false, false])) } } },
         ),
         ("Shares over time", allocation_over_time(&five, &steps, at(24 * 21), &revisions(24, 24 * 21), &[])),
         ("Shares with kills", allocation_over_time(&five, &steps, at(24 * 21), &revisions(24, 24 * 21), &kills)),
@@ -151,14 +155,14 @@ fn plots() -> Vec<(&'static str, Markup)> {
             "Shares, one step",
             allocation_over_time(&five, &[(at(0), shares(0))], at(7), &revisions(7, 7), &[killed(Some(2), 2, None)]),
         ),
-        ("Shares, nothing", allocation_over_time(&five, &[], at(7), &[], &[])),
-        ("Posteriors", posteriors(&five, &known)),
-        ("Posteriors, wild", posteriors(&five, &wild)),
-        ("Posteriors, 64", posteriors(&many, &of_many)),
-        ("Lift over time", lifts_over_time(&five, &courses)),
+        ("Shares, no data", allocation_over_time(&five, &[], at(7), &[], &[])),
+        ("Lift distribution", lift_distributions(&five, &known)),
+        ("Lift distribution, extreme values", lift_distributions(&five, &extreme)),
+        ("Lift distribution, 64 variations", lift_distributions(&many, &many_lifts)),
+        ("Lift over time", lifts_over_time(&five, &lift_histories)),
         ("Funnel", funnel(&five, &funnel_steps, &reached, &lifts)),
         (
-            "Small ones",
+            "Intervals in tables",
             html! {
                 @for (i, bar) in bars.iter().enumerate() { p class={ "v" (i + 1) } { (interval_bar(*bar, range)) } }
             },

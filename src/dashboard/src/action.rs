@@ -1,144 +1,144 @@
-//! What is shown before anything is done: what will happen, to whom, and the one button that does it.
+//! The page that confirms an action: its consequences, a preview, and the button that does it.
 
 use maud::{Markup, html};
 
-use crate::chart::text::{Format, number};
-use crate::chart::{Bucket, strip};
-use crate::shell::{Reader, hidden};
+use crate::chart::{Bucket, allocation_bar};
+use crate::format::{NumberFormat, number};
+use crate::layout::{Viewer, hidden_fields};
 
-/// How a line would look after a change.
+/// The traffic allocation before and after a change.
 #[derive(Debug, Clone)]
-pub struct LinePreview {
-    /// Control first, those that would be added included.
+pub struct AllocationPreview {
+    /// Variations, control first, including those that the change adds.
     pub names: Vec<String>,
-    /// Now.
+    /// Buckets before.
     pub before: Vec<Bucket>,
-    /// Then.
+    /// Buckets after.
     pub after: Vec<Bucket>,
-    /// Now, by variation.
+    /// Shares before, by variation.
     pub shares_before: Vec<f64>,
-    /// Then, by variation.
+    /// Shares after, by variation.
     pub shares_after: Vec<f64>,
-    /// Now.
+    /// Whether each variation is killed before.
     pub killed_before: Vec<bool>,
-    /// Then.
+    /// Whether each variation is killed after.
     pub killed_after: Vec<bool>,
-    /// The share of the line that would be owned by another variation than the one that owns it now: 0, always.
-    pub leaves_a_variation: f64,
+    /// Traffic share that moves from a variation to another arm: always 0.
+    pub moved_between_variations: f64,
 }
 
-impl LinePreview {
-    /// The share of the line that would see something else.
+impl AllocationPreview {
+    /// Traffic share that moves from control into a variation.
     #[must_use]
-    pub fn moved(&self) -> f64 {
+    pub fn moved_from_control(&self) -> f64 {
         let pairs = self.shares_before.iter().skip(1).zip(self.shares_after.iter().skip(1));
         let added = self.shares_after.iter().skip(self.shares_before.len().max(1));
         pairs.map(|(before, after)| (after - before).max(0.0)).chain(added.copied()).sum()
     }
 
-    /// The share of the line that stops seeing its variation and sees control, and the share that sees it again.
+    /// Traffic shares of the variations that the change kills and restores.
     #[must_use]
-    pub fn switched(&self) -> (f64, f64) {
+    pub fn killed_and_restored(&self) -> (f64, f64) {
         let arms = self.shares_after.iter().zip(self.killed_before.iter().zip(&self.killed_after));
-        arms.fold((0.0, 0.0), |(off, on), (share, killed)| match killed {
-            (false, true) => (off + share, on),
-            (true, false) => (off, on + share),
-            _ => (off, on),
+        arms.fold((0.0, 0.0), |(killed, restored), (share, is_killed)| match is_killed {
+            (false, true) => (killed + share, restored),
+            (true, false) => (killed, restored + share),
+            _ => (killed, restored),
         })
     }
 
-    /// The change as a picture and as numbers.
+    /// Renders the change as charts and numbers.
     #[must_use]
     pub fn render(&self) -> Markup {
-        let (off, on) = self.switched();
+        let (killed, restored) = self.killed_and_restored();
         html! {
             div.preview {
-                h3 { "The line now" }
-                (strip(&self.names, &self.before, &self.killed_before, None))
-                h3 { "The line then" }
-                (strip(&self.names, &self.after, &self.killed_after, None))
+                h3 { "Current traffic allocation" }
+                (allocation_bar(&self.names, &self.before, &self.killed_before, None))
+                h3 { "New traffic allocation" }
+                (allocation_bar(&self.names, &self.after, &self.killed_after, None))
                 dl.facts-grid {
-                    @if off > 0.0 { div { dt { "Stops seeing its variation, sees control" } dd { (number(off, Format::Percent2)) " of the line" } } }
-                    @if on > 0.0 { div { dt { "Sees its variation again" } dd { (number(on, Format::Percent2)) " of the line" } } }
-                    @if off == 0.0 && on == 0.0 { div { dt { "Moves from control into a variation" } dd { (number(self.moved(), Format::Percent2)) " of the line" } } }
-                    div { dt { "Units that leave a variation for another" } dd.zero { (number(self.leaves_a_variation, Format::Int)) } }
+                    @if killed > 0.0 { div { dt { "Switches from a variation to control" } dd { (number(killed, NumberFormat::Percent2)) " of traffic" } } }
+                    @if restored > 0.0 { div { dt { "Sees its variation again" } dd { (number(restored, NumberFormat::Percent2)) " of traffic" } } }
+                    @if killed == 0.0 && restored == 0.0 { div { dt { "Moves from control into a variation" } dd { (number(self.moved_from_control(), NumberFormat::Percent2)) " of traffic" } } }
+                    div { dt { "Units moved between variations" } dd.zero { (number(self.moved_between_variations, NumberFormat::Int)) } }
                 }
             }
         }
     }
 }
 
-/// What an action asks for beside a yes.
+/// The input that an action needs.
 #[derive(Debug, Clone)]
-pub enum Question {
-    /// Nothing.
-    Nothing,
-    /// By how much to grow: what was typed, if anything was.
+pub enum ActionInput {
+    /// No input.
+    None,
+    /// How much to grow.
     Amount {
-        /// "times", "to" or "by".
+        /// `times`, `to` or `by`.
         how: String,
         /// As typed.
         amount: String,
     },
-    /// What to ship: the choices, control first, and the one that is proposed.
+    /// Which variation to ship.
     Ship {
-        /// Keys.
+        /// Keys of the variations that can be shipped, control first.
         choices: Vec<String>,
-        /// One of them.
+        /// Preselected key.
         chosen: String,
     },
 }
 
-/// The page.
+/// The page that confirms an action.
 #[derive(Debug, Clone)]
-pub struct Confirm {
-    /// The experiment.
+pub struct ConfirmPage {
+    /// Key of the experiment.
     pub key: String,
-    /// What it stands at, so that two people do not overwrite each other.
+    /// Version of the experiment, so that two people do not overwrite each other's changes.
     pub etag: String,
-    /// The word in the address.
+    /// Name of the action in the URL.
     pub action: &'static str,
-    /// What the button says.
+    /// Label of the button.
     pub button: String,
-    /// Of what: a variation, or empty for the experiment.
+    /// Key of the variation; empty for the whole experiment.
     pub variation: String,
-    /// Whether it takes something away from people.
+    /// Whether the action takes a variation away from people or cannot be undone.
     pub is_dangerous: bool,
-    /// What will happen, and to whom.
+    /// What the action does, and to which units.
     pub consequences: Vec<Markup>,
-    /// What has to be said beside yes.
-    pub question: Question,
-    /// How the line would look.
-    pub preview: Option<LinePreview>,
-    /// Why it was refused, at the field.
+    /// Required input.
+    pub input: ActionInput,
+    /// Allocation before and after.
+    pub preview: Option<AllocationPreview>,
+    /// Why the action was refused.
     pub error: Option<String>,
 }
 
-impl Confirm {
-    /// The page's content.
+impl ConfirmPage {
+    /// Renders the page's content.
     #[must_use]
-    pub fn render(&self, reader: &Reader) -> Markup {
+    pub fn render(&self, viewer: &Viewer) -> Markup {
         let back = format!("/experiments/{}#manage", self.key);
         html! {
             p.crumbs { a href="/" { "Experiments" } " / " a href=(back) { (self.key) } }
             h1 { (self.button) }
             @if let Some(error) = &self.error { p.notice.bad role="alert" id="error" { (error) } }
             ul.consequences { @for line in &self.consequences { li { (line) } } }
-            (self.ask_first())
+            (self.amount_form())
             @if let Some(preview) = &self.preview { (preview.render()) }
             form.confirm method="post" action={ "/experiments/" (self.key) "/do/" (self.action) } {
-                (hidden(reader))
+                (hidden_fields(viewer))
                 input type="hidden" name="etag" value=(self.etag);
                 input type="hidden" name="variation" value=(self.variation);
-                @match &self.question {
-                    Question::Nothing => {}
-                    Question::Amount { how, amount } => {
+                @match &self.input {
+                    ActionInput::None => {}
+                    ActionInput::Amount { how, amount } => {
                         input type="hidden" name="how" value=(how);
                         input type="hidden" name="amount" value=(amount);
                     }
-                    Question::Ship { choices, chosen } => {
+                    ActionInput::Ship { choices, chosen } => {
                         fieldset {
-                            legend { "What does everybody get from now on?" }
+                            legend { "Which variation do all units get from now on?" }
                             @for (i, choice) in choices.iter().enumerate() {
                                 label.choice {
                                     input type="radio" name="ship" value=(choice) checked[choice == chosen] required;
@@ -149,27 +149,27 @@ impl Confirm {
                     }
                 }
                 div.actions {
-                    @if !matches!(self.question, Question::Amount { .. }) || self.preview.is_some() {
+                    @if !matches!(self.input, ActionInput::Amount { .. }) || self.preview.is_some() {
                         button.primary.danger[self.is_dangerous] { (self.button) }
                     }
-                    a.button href=(back) { "Leave it as it is" }
+                    a.button href=(back) { "Cancel" }
                 }
             }
         }
     }
 
-    /// What is asked before the button can be pressed, because it says what the button would do.
-    fn ask_first(&self) -> Markup {
-        let Question::Amount { how, amount } = &self.question else { return html! {} };
-        let ways = [("times", "times as large"), ("to", "% of the line"), ("by", "% of the line more")];
+    /// The form for the amount. The preview depends on it, so it comes before the button of the action.
+    fn amount_form(&self) -> Markup {
+        let ActionInput::Amount { how, amount } = &self.input else { return html! {} };
+        let units = [("times", "times the current share"), ("to", "% of traffic"), ("by", "% of traffic more")];
         html! {
             form.amount method="get" action={ "/experiments/" (self.key) "/ask/grow" } {
                 input type="hidden" name="variation" value=(self.variation);
                 label { span { "Grow to" }
                     input name="amount" value=(amount) inputmode="decimal" required aria-describedby=[self.error.as_ref().map(|_| "error")] aria-invalid=[self.error.as_ref().map(|_| "true")];
                 }
-                label { span.unseen { "in" } select name="how" aria-label="in" { @for (value, words) in ways { option value=(value) selected[value == how] { (words) } } } }
-                button { "Show what would change" }
+                label { span.unseen { "Unit of the amount" } select name="how" aria-label="Unit of the amount" { @for (value, label) in units { option value=(value) selected[value == how] { (label) } } } }
+                button { "Preview changes" }
             }
         }
     }

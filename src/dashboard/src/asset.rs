@@ -1,31 +1,35 @@
-//! What pages load beside themselves: one style sheet, one script, one icon, all our own and compiled in.
+//! The files that pages load: one style sheet, one script and one icon, compiled into the binary.
 
-/// A file that is served as it is, for ever, under a name that its content gives it.
+/// A file that never changes under its address, because the address contains a hash of the content.
 #[derive(Debug, Clone, Copy)]
 pub struct Asset {
-    /// Its path, without the part that changes with the content.
+    /// File name, the last part of the path.
     pub name: &'static str,
-    /// Its media type.
-    pub kind: &'static str,
-    /// Its content.
+    /// Media type.
+    pub media_type: &'static str,
+    /// File content.
     pub content: &'static str,
 }
 
 /// The style sheet.
 pub const STYLE: Asset = Asset {
     name: "inroad.css",
-    kind: "text/css; charset=utf-8",
+    media_type: "text/css; charset=utf-8",
     content: concat!(include_str!("../asset/style.css"), include_str!("../asset/chart.css")),
 };
 /// The script.
-pub const SCRIPT: Asset =
-    Asset { name: "inroad.js", kind: "text/javascript; charset=utf-8", content: include_str!("../asset/inroad.js") };
+pub const SCRIPT: Asset = Asset {
+    name: "inroad.js",
+    media_type: "text/javascript; charset=utf-8",
+    content: include_str!("../asset/inroad.js"),
+};
 /// The icon.
 pub const ICON: Asset =
-    Asset { name: "inroad.svg", kind: "image/svg+xml", content: include_str!("../asset/inroad.svg") };
+    Asset { name: "inroad.svg", media_type: "image/svg+xml", content: include_str!("../asset/inroad.svg") };
 
 impl Asset {
-    /// Where it is served. FNV-1a over the content: a new build is a new address, so that browsers may keep the old one.
+    /// The path with an FNV-1a hash of the content. A new build gets a new path, so browsers may cache the file for
+    /// ever.
     #[must_use]
     pub fn path(&self) -> String {
         let hash = self

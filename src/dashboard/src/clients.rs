@@ -1,71 +1,72 @@
-//! Which clients are connected, and how far each has come.
+//! The page of connected SDKs: which version each has, and how late it got it.
 
 use inroad_assignment::Timestamp;
 use maud::{Markup, html};
 
-use crate::chart::text::{Format, instant, number};
-use crate::shell::live_part;
+use crate::format::{NumberFormat, instant, number};
+use crate::layout::live_part;
 
-/// One connected client.
+/// One connected SDK client.
 #[derive(Debug, Clone)]
 pub struct Client {
-    /// As it calls itself.
+    /// Name that the client reports.
     pub name: String,
-    /// Which SDK, with its version; empty if it has not said.
+    /// SDK with its version; empty if the client does not report it.
     pub sdk: String,
-    /// Since when.
+    /// Time of the connection.
     pub connected_at: Timestamp,
-    /// Whether it lacks something for longer than it should.
+    /// Whether a version is missing for longer than expected.
     pub is_behind: bool,
-    /// The version of the snapshot that it was sent last.
+    /// Version of the last snapshot sent to the client.
     pub sent: u64,
-    /// The version that it says it has applied; none if it says nothing.
+    /// Version that the client reports as applied; none if it does not report.
     pub applied: Option<u64>,
-    /// How long after it was published, milliseconds.
+    /// Time from publishing that version to applying it, in milliseconds.
     pub lag_ms: Option<f64>,
-    /// Exposures that it had no room for.
+    /// Exposures dropped because the client's queue was full.
     pub dropped_exposures: Option<u64>,
-    /// Outcomes that it had no room for.
+    /// Outcomes dropped because the client's queue was full.
     pub dropped_outcomes: Option<u64>,
-    /// Events that it has yet to send.
+    /// Events that the client has not sent yet.
     pub queued: Option<u64>,
 }
 
-/// The page.
+/// The page of connected SDKs.
 #[derive(Debug, Clone, Default)]
-pub struct Clients {
-    /// The server's version.
+pub struct ClientsPage {
+    /// Version that the server has published.
     pub version: u64,
-    /// Those connected.
+    /// Connected clients, at most as many as fit the page.
     pub clients: Vec<Client>,
-    /// How many there are, where not all are shown.
+    /// Number of all connected clients.
     pub total: usize,
 }
 
-impl Clients {
-    /// The page's content.
+impl ClientsPage {
+    /// Renders the page's content.
     #[must_use]
     pub fn render(&self) -> Markup {
         html! {
             h1 { "Clients" }
-            p.lead { "Whoever follows this server's boundaries and decides by itself." }
+            p.lead { "Connected SDKs. They evaluate locally with the newest version from this server." }
             (live_part("clients", &self.list()))
         }
     }
 
     fn list(&self) -> Markup {
         if self.clients.is_empty() {
-            return html! { div.empty { h2 { "Nobody is connected" } p { "An SDK connects when its client is built; " code { "inroad watch" } " does too. Callers of Assign need no connection." } } };
+            return html! { div.empty { h2 { "No client is connected" } p { "An SDK connects when its client is built. " code { "inroad watch" } " connects too. Server-side calls need no connection." } } };
         }
-        let count = |n: Option<u64>| html! { @match n { Some(n) => (number(n as f64, Format::Int)), None => "–" } };
+        let count =
+            |n: Option<u64>| html! { @match n { Some(n) => (number(n as f64, NumberFormat::Int)), None => "–" } };
         html! {
-            p.count { (number(self.total as f64, Format::Int)) " connected; the server is at version " (number(self.version as f64, Format::Int)) }
+            p.count { (number(self.total as f64, NumberFormat::Int)) " connected; the server is at version " (number(self.version as f64, NumberFormat::Int)) }
             div.scroll tabindex="0" role="region" aria-label="Connected clients" {
                 table {
-                    caption { "The furthest behind first" @if self.total > self.clients.len() { "; the first " (number(self.clients.len() as f64, Format::Int)) } }
+                    caption { "Most outdated first" @if self.total > self.clients.len() { "; showing the first " (number(self.clients.len() as f64, NumberFormat::Int)) } }
                     thead { tr {
-                        th scope="col" { "Client" } th scope="col" { "SDK" } th scope="col" { "Connected" } th scope="col" { "Sent" } th scope="col" { "Applied" }
-                        th scope="col" { "Lag" } th scope="col" { "Dropped exposures" } th scope="col" { "Dropped outcomes" } th scope="col" { "Queued" }
+                        th scope="col" { "Client" } th scope="col" { "SDK" } th scope="col" { "Connected" } th scope="col" { "Sent version" } th scope="col" { "Applied version" }
+                        th scope="col" { "Lag" } th scope="col" { "Dropped exposures" } th scope="col" { "Dropped outcomes" } th scope="col" { "Queued events" }
                     } }
                     tbody {
                         @for client in &self.clients {
@@ -73,12 +74,12 @@ impl Clients {
                                 th scope="row" { @if client.name.is_empty() { "unnamed" } @else { (client.name) } }
                                 td.words { @if client.sdk.is_empty() { "–" } @else { (client.sdk) } }
                                 td { (instant(client.connected_at)) }
-                                td { (number(client.sent as f64, Format::Int)) }
+                                td { (number(client.sent as f64, NumberFormat::Int)) }
                                 td { @match client.applied {
-                                    Some(applied) => { (number(applied as f64, Format::Int)) @if client.is_behind { " " span.badge.alarm { "behind" } } },
+                                    Some(applied) => { (number(applied as f64, NumberFormat::Int)) @if client.is_behind { " " span.badge.alarm { "outdated" } } },
                                     None => "–",
                                 } }
-                                td { @match client.lag_ms { Some(ms) => { (number(ms, Format::Num2)) " ms" }, None => "–" } }
+                                td { @match client.lag_ms { Some(ms) => { (number(ms, NumberFormat::Estimate)) " ms" }, None => "–" } }
                                 td { (count(client.dropped_exposures)) }
                                 td { (count(client.dropped_outcomes)) }
                                 td { (count(client.queued)) }

@@ -1,69 +1,69 @@
-//! Creating and editing an experiment: each fault beside its field, and what would change before it does.
+//! The page to create or edit an experiment, with each error beside its field and a preview of the changes.
 
 use inroad_assignment::definition::Violation;
 use maud::{Markup, html};
 
-use crate::action::LinePreview;
+use crate::action::AllocationPreview;
 use crate::experiment::ChangedField;
-use crate::form::{Form, is_area};
-use crate::shell::{EVENT_NAMES, Reader, event_names, hidden};
+use crate::form::{Form, is_multiline};
+use crate::layout::{EVENT_NAMES, Viewer, event_name_list, hidden_fields};
 
-/// What would change.
+/// The changes that saving would make.
 #[derive(Debug, Clone)]
-pub struct Preview {
-    /// Field by field.
+pub struct EditPreview {
+    /// Changed fields.
     pub changed: Vec<ChangedField>,
-    /// On the line; none before there is one.
-    pub line: Option<LinePreview>,
+    /// Allocation before and after; none if it cannot be computed.
+    pub allocation: Option<AllocationPreview>,
 }
 
-/// The page.
+/// The page to create or edit an experiment.
 #[derive(Debug, Clone)]
-pub struct Edit {
-    /// The experiment that is edited; none for a new one.
+pub struct EditPage {
+    /// Key of the edited experiment; none for a new one.
     pub key: Option<String>,
-    /// What it stood at when the form was made.
+    /// Version of the experiment when the form was created.
     pub etag: String,
-    /// Whether units live on its line, so that some fields cannot change any more.
+    /// Whether the experiment has started, so that some fields are fixed.
     pub has_started: bool,
-    /// What was typed.
+    /// The form as typed.
     pub form: Form,
-    /// Events that are known, to choose from.
+    /// Suggested event names.
     pub events: Vec<String>,
-    /// What is wrong with it.
-    pub faults: Vec<Violation>,
-    /// What is wrong with the whole.
+    /// Errors of fields.
+    pub violations: Vec<Violation>,
+    /// An error that belongs to no field.
     pub error: Option<String>,
-    /// What would change; none if that was not asked, or cannot be said.
-    pub preview: Option<Preview>,
+    /// Preview of the changes; none if it was not requested.
+    pub preview: Option<EditPreview>,
 }
 
-/// The name that a fault's path has in the form: `variations[1].key` is `variations.1.key`.
+/// The form field for a path in the definition: `variations[1].key` becomes `variations.1.key`.
 fn field_name(path: &str) -> String {
     path.replace('[', ".").replace("].", ".").replace(']', "")
 }
 
-impl Edit {
-    /// The page's content.
+impl EditPage {
+    /// Renders the page's content.
     #[must_use]
-    pub fn render(&self, reader: &Reader) -> Markup {
+    pub fn render(&self, viewer: &Viewer) -> Markup {
         let title = self.key.as_ref().map_or_else(|| "New experiment".to_owned(), |key| format!("Edit {key}"));
         let action = self.key.as_ref().map_or_else(|| "/new".to_owned(), |key| format!("/experiments/{key}/edit"));
         html! {
             p.crumbs { a href="/" { "Experiments" } @if let Some(key) = &self.key { " / " a href={ "/experiments/" (key) } { (key) } } }
             h1 { (title) }
             @if let Some(error) = &self.error { p.notice.bad role="alert" { (error) } }
-            @if !self.faults.is_empty() {
+            @if !self.violations.is_empty() {
                 div.notice.bad role="alert" tabindex="-1" id="faults" {
-                    p { "This cannot be saved yet:" }
-                    ul { @for fault in &self.faults { li { a href={ "#f-" (field_name(&fault.field)) } { (fault.field) } ": " (fault.message) } } }
+                    p { "Not saved. Fix these errors:" }
+                    ul { @for violation in &self.violations { li { a href={ "#f-" (field_name(&violation.field)) } { (violation.field) } ": " (violation.message) } } }
                 }
             }
             @if let Some(preview) = &self.preview { (self.preview(preview)) }
             form.edit method="post" action=(action) novalidate {
-                (hidden(reader))
+                (hidden_fields(viewer))
                 input type="hidden" name="etag" value=(self.etag);
-                // Enter in a field does what this first button does: it changes nothing.
+                // The Enter key activates the first button, so the first button must change nothing.
                 (self.buttons())
                 (self.basics())
                 (self.variations())
@@ -78,58 +78,63 @@ impl Edit {
     fn buttons(&self) -> Markup {
         html! {
             div.actions {
-                button name="do" value="preview" { "Show what would change" }
-                button.primary name="do" value="save" { @if self.key.is_some() { "Save" } @else { "Create as a draft" } }
+                button name="do" value="preview" { "Preview changes" }
+                button.primary name="do" value="save" { @if self.key.is_some() { "Save" } @else { "Create draft" } }
             }
         }
     }
 
-    fn preview(&self, preview: &Preview) -> Markup {
+    fn preview(&self, preview: &EditPreview) -> Markup {
         html! {
             section.preview aria-labelledby="preview" role="status" {
-                h2 id="preview" { "What would change" }
-                @if preview.changed.is_empty() { p { "Nothing." } }
+                h2 id="preview" { "Preview of changes" }
+                @if preview.changed.is_empty() { p { "No changes." } }
                 ul.plain.changes { @for field in &preview.changed { li {
                     code { (field.field) } ": "
                     @if field.from.is_empty() { "set to " } @else { del { (field.from) } " → " }
                     @if field.to.is_empty() { "nothing" } @else { ins { (field.to) } }
                 } } }
-                @if let Some(line) = &preview.line { (line.render()) }
+                @if let Some(allocation) = &preview.allocation { (allocation.render()) }
             }
         }
     }
 
-    fn faults_at(&self, name: &str) -> Vec<&str> {
-        self.faults
+    fn errors_at(&self, name: &str) -> Vec<&str> {
+        self.violations
             .iter()
-            .filter(|fault| field_name(&fault.field) == name)
-            .map(|fault| fault.message.as_str())
+            .filter(|violation| field_name(&violation.field) == name)
+            .map(|violation| violation.message.as_str())
             .collect()
     }
 
-    /// The faults of a whole list or group, where the list of all faults leads to.
-    fn faults_of(&self, group: &str) -> Markup {
-        let faults = self.faults_at(group);
+    /// The errors of a whole list or group. The list of all errors links here.
+    fn group_errors(&self, group: &str) -> Markup {
+        let errors = self.errors_at(group);
         html! {
-            @if !faults.is_empty() {
-                div id={ "f-" (group) } tabindex="-1" { @for fault in faults { p.fault { (fault) } } }
+            @if !errors.is_empty() {
+                div id={ "f-" (group) } tabindex="-1" { @for error in errors { p.fault { (error) } } }
             }
         }
     }
 
-    /// A field with its label, its help and its faults.
-    fn field(&self, name: &str, label: &str, help: &str, control: impl Fn(&Described<'_>) -> Markup) -> Markup {
-        let faults = self.faults_at(name);
+    /// A field with its label, help and errors.
+    fn field(&self, name: &str, label: &str, help: &str, control: impl Fn(&FieldControl<'_>) -> Markup) -> Markup {
+        let errors = self.errors_at(name);
         let id = format!("f-{name}");
-        let about = format!("a-{name}");
-        let described =
-            Described { name, id: &id, about: &about, value: self.form.raw(name), is_wrong: !faults.is_empty() };
+        let help_id = format!("a-{name}");
+        let field = FieldControl {
+            name,
+            id: &id,
+            help_id: &help_id,
+            value: self.form.raw(name),
+            is_invalid: !errors.is_empty(),
+        };
         html! {
-            div.field.wrong[!faults.is_empty()] {
+            div.field.wrong[!errors.is_empty()] {
                 label for=(id) { (label) }
-                (control(&described))
-                p.help id=(about) {
-                    @for fault in &faults { strong.fault { (fault) } " " }
+                (control(&field))
+                p.help id=(help_id) {
+                    @for error in &errors { strong.fault { (error) } " " }
                     (help)
                 }
             }
@@ -137,7 +142,7 @@ impl Edit {
     }
 
     fn input(&self, name: &str, label: &str, help: &str) -> Markup {
-        self.field(name, label, help, |d| if is_area(name) { d.area() } else { d.input(false, None) })
+        self.field(name, label, help, |d| if is_multiline(name) { d.text_area() } else { d.input(false, None) })
     }
 
     fn event_input(&self, name: &str, label: &str, help: &str) -> Markup {
@@ -146,7 +151,9 @@ impl Edit {
 
     fn fixed_input(&self, name: &str, label: &str, help: &str) -> Markup {
         let fixed = self.has_started;
-        self.field(name, label, if fixed { "Fixed since it started." } else { help }, |d| d.input(fixed, None))
+        self.field(name, label, if fixed { "Cannot be changed after the start." } else { help }, |d| {
+            d.input(fixed, None)
+        })
     }
 
     fn choice(&self, name: &str, label: &str, help: &str, choices: &[(&str, &str)]) -> Markup {
@@ -156,127 +163,127 @@ impl Edit {
     fn basics(&self) -> Markup {
         html! {
             fieldset {
-                legend { "What it is" }
+                legend { "Basics" }
                 @if self.key.is_some() { input type="hidden" name="key" value=(self.form.text("key")); }
-                @else { (self.input("key", "Key", "Lower case letters, digits, dots, dashes: sales.checkout-button. Callers ask by it, so it never changes.")) }
-                (self.input("description", "Description", "What is tried, and why."))
-                (self.input("owner", "Owner", "Who answers for it."))
-                (self.input("tags", "Tags", "Separated by commas."))
-                (self.choice("lifetime", "Lifetime", "A temporary flag is reported when it has served everybody the same for two weeks.", &[("temporary", "temporary"), ("permanent", "permanent")]))
-                (self.fixed_input("unit", "Unit", "The context attribute that is randomised: user, account, … Left out, targetingKey."))
-                (self.input("audience", "Audience", "CEL over the context, such as country in [\"fr\", \"de\"] && account.tier == \"internal\". Left out, everybody."))
-                (self.fixed_input("salt", "Salt", "Left out, one is drawn when it starts."))
+                @else { (self.input("key", "Key", "Lowercase letters, digits, dots and dashes, for example sales.checkout-button. Your code uses the key, so it cannot change later.")) }
+                (self.input("description", "Description", "What you test, and why."))
+                (self.input("owner", "Owner", "Person or team responsible for the experiment."))
+                (self.input("tags", "Tags", "Separate tags with commas."))
+                (self.choice("lifetime", "Lifetime", "A temporary flag is reported as stale when all units have had the same variation for two weeks.", &[("temporary", "temporary"), ("permanent", "permanent")]))
+                (self.fixed_input("unit", "Unit", "The context attribute to randomise by, for example user or account. Leave empty for targetingKey."))
+                (self.input("audience", "Audience", "CEL expression over the context, for example country in [\"fr\", \"de\"] && account.tier == \"internal\". Leave empty for everyone."))
+                (self.fixed_input("salt", "Salt", "Generated if empty."))
             }
         }
     }
 
     fn variations(&self) -> Markup {
-        // Those of an experiment that runs stay; a row is offered for one more.
-        let rows = (self.form.rows("variations") + 1).max(2);
+        // The variations of a running experiment stay; one blank row is for a new variation.
+        let rows = (self.form.row_count("variations") + 1).max(2);
         let kinds = [("boolean", "boolean"), ("string", "text"), ("number", "number"), ("object", "JSON object")];
         html! {
             fieldset {
                 legend { "Variations" }
-                (self.faults_of("variations"))
-                p.help { "The first is control. Rows left blank do not count. A share is what a variation starts with, in per cent of the line; left out, the policy has its own. " @if self.has_started { "Those there are stay as they are; one more may be added at the end, and takes its share from control." } }
-                (self.choice("payload_kind", "Payloads are", "What callers get with a variation; of one type for all of them.", &kinds))
+                (self.group_errors("variations"))
+                p.help { "The first variation is control. Blank rows are ignored. The initial share is a variation's traffic share at the start; leave it empty for the default of the policy. " @if self.has_started { "The existing variations are fixed. You can add one at the end; it takes its share from control." } }
+                (self.choice("payload_kind", "Payload type", "The value that your code gets with a variation. All variations have the same type.", &kinds))
                 @for i in 0..rows {
                     fieldset.row {
                         legend { @if i == 0 { "Control" } @else { "Variation " (i) } }
                         (self.input(&format!("variations.{i}.key"), "Key", ""))
                         (self.input(&format!("variations.{i}.payload"), "Payload", ""))
-                        @if i > 0 { (self.input(&format!("variations.{i}.share"), "Share, %", "")) }
+                        @if i > 0 { (self.input(&format!("variations.{i}.share"), "Initial share, %", "")) }
                         (self.input(&format!("variations.{i}.description"), "Description", ""))
                     }
                 }
-                button name="do" value="more-variations" { "Keep, and show one more row" }
+                button name="do" value="more-variations" { "Add row" }
             }
         }
     }
 
     fn metrics(&self) -> Markup {
-        let rows = self.form.rows("metrics") + 1;
-        // A first metric is proposed as the one that decides, also after a form came back without any.
-        let decides = |i: usize| rows == 1 || self.form.is_on(&format!("metrics.{i}.decision"));
+        let rows = self.form.row_count("metrics") + 1;
+        // The first metric is preselected as primary, also if the form comes back without metrics.
+        let is_primary = |i: usize| rows == 1 || self.form.is_checked(&format!("metrics.{i}.decision"));
         let kinds = [
-            ("conversion", "conversion: did it happen"),
-            ("count", "count: how often"),
+            ("conversion", "conversion: whether the event happened"),
+            ("count", "count: how often the event happened"),
             ("mean", "mean: sum of values per unit"),
-            ("ratio", "ratio of two events' values"),
+            ("ratio", "ratio: values of one event divided by those of another"),
         ];
         html! {
             fieldset {
                 legend { "Metrics" }
-                (self.faults_of("metrics"))
-                (event_names(&self.events))
-                p.help { "One of them decides. A guardrail is a metric that no variation may harm." }
+                (self.group_errors("metrics"))
+                (event_name_list(&self.events))
+                p.help { "Choose one primary metric. A guardrail is a metric that no variation may harm." }
                 @for i in 0..rows {
                     fieldset.row {
                         legend { "Metric " (i + 1) }
                         (self.input(&format!("metrics.{i}.key"), "Key", ""))
-                        (self.event_input(&format!("metrics.{i}.event"), "Event", "The outcome's name."))
+                        (self.event_input(&format!("metrics.{i}.event"), "Event", "Name of the event that your code reports."))
                         (self.choice(&format!("metrics.{i}.kind"), "Kind", "", &kinds))
-                        (self.input(&format!("metrics.{i}.window"), "Window", "How long a unit is followed: 7d, 36h."))
-                        (self.choice(&format!("metrics.{i}.direction"), "Better is", "", &[("up", "more"), ("down", "less")]))
-                        (self.input(&format!("metrics.{i}.cap"), "Cap", "Of a mean: the most that one unit counts for."))
-                        (self.event_input(&format!("metrics.{i}.denominator"), "Divided by", "Of a ratio: the other event."))
-                        (self.choice(&format!("metrics.{i}.guardrail"), "Guardrail", "", &[("", "no"), ("alert", "say so"), ("freeze", "stop growing"), ("kill", "kill the variation")]))
-                        (self.input(&format!("metrics.{i}.margin"), "Margin, %", "How much worse is still borne."))
+                        (self.input(&format!("metrics.{i}.window"), "Window", "How long outcomes count after a unit's first exposure, for example 7d or 36h."))
+                        (self.choice(&format!("metrics.{i}.direction"), "Better if", "", &[("up", "higher"), ("down", "lower")]))
+                        (self.input(&format!("metrics.{i}.cap"), "Cap", "For a mean: the largest value that one unit can add."))
+                        (self.event_input(&format!("metrics.{i}.denominator"), "Divided by", "For a ratio: the event to divide by."))
+                        (self.choice(&format!("metrics.{i}.guardrail"), "Guardrail", "", &[("", "no"), ("alert", "alert"), ("freeze", "stop growth"), ("kill", "kill the variation")]))
+                        (self.input(&format!("metrics.{i}.margin"), "Margin, %", "Allowed degradation."))
                         div.field.tick {
-                            label { input type="checkbox" name={ "metrics." (i) ".decision" } checked[decides(i)]; " It decides" }
+                            label { input type="checkbox" name={ "metrics." (i) ".decision" } checked[is_primary(i)]; " Primary metric" }
                         }
                     }
                 }
-                button name="do" value="more-metrics" { "Keep, and show one more row" }
+                button name="do" value="more-metrics" { "Add row" }
             }
         }
     }
 
     fn policy(&self) -> Markup {
         let rules = [
-            ("", "the default"),
-            ("weighed", "weighed: what being wrong would cost"),
-            ("level", "level: P(best), squared"),
-            ("chase", "chase: P(best) itself"),
+            ("", "default"),
+            ("weighed", "weighed: expected gain against expected loss"),
+            ("level", "level: probability to be best, squared"),
+            ("chase", "chase: probability to be best"),
             ("top_two", "top two"),
             ("epsilon_greedy", "epsilon greedy"),
-            ("fixed", "fixed: nothing grows"),
+            ("fixed", "fixed: no growth"),
         ];
         html! {
             fieldset {
-                legend { "Who moves the boundaries" }
-                (self.faults_of("policy"))
-                (self.choice("policy.kind", "Policy", "", &[("thompson", "Thompson sampling; people may too"), ("manual", "people only: a feature flag")]))
-                (self.input("policy.floor", "Control keeps, %", "Nothing can eat it: the holdout."))
-                (self.fixed_input("policy.tick", "Tick", "How often it is decided, and by what results are cut: 1d, 6h."))
+                legend { "Allocation policy" }
+                (self.group_errors("policy"))
+                (self.choice("policy.kind", "Policy", "", &[("thompson", "Automatic (Thompson sampling)"), ("manual", "Manual (feature flag)")]))
+                (self.input("policy.floor", "Minimum control share (holdout), %", "Control always keeps at least this traffic share."))
+                (self.fixed_input("policy.tick", "Update frequency", "How often the policy decides, and the reporting interval of results, for example 1d or 6h."))
                 details {
-                    summary { "More of Thompson sampling" }
-                    (self.input("policy.burn_in", "Burn-in", "No growth before it is this old: 1d."))
-                    (self.input("policy.burn_in_units", "Burn-in units", "Nor before each variation has so many units."))
-                    (self.input("policy.burn_in_conversions", "Burn-in conversions", "Nor so many conversions."))
-                    (self.input("policy.daily_cap", "Daily cap, %", "The most of the line that changes hands in a day."))
-                    (self.input("policy.kill_probability", "Kill at, %", "A variation that is worse than control with more than this probability is killed."))
-                    (self.input("policy.conclude_probability", "Conclude at, %", "The winner is put before a person when it is this likely best."))
-                    (self.choice("policy.rule", "Rule", "How P(best) becomes the share that is deserved.", &rules))
-                    div.field.tick { label { input type="checkbox" name="policy.shadow" checked[self.form.is_on("policy.shadow")]; " Shadow: decide and record, change nothing (guardrails act all the same)" } }
+                    summary { "More policy settings" }
+                    (self.input("policy.burn_in", "Burn-in", "No growth before the experiment has run this long, for example 1d."))
+                    (self.input("policy.burn_in_units", "Burn-in units", "No growth before each variation has this many units."))
+                    (self.input("policy.burn_in_conversions", "Burn-in conversions", "No growth before each variation has this many conversions."))
+                    (self.input("policy.daily_cap", "Daily cap, %", "Largest traffic share that can move in a day."))
+                    (self.input("policy.kill_probability", "Kill probability, %", "A variation is killed when the probability that it is worse than control exceeds this."))
+                    (self.input("policy.conclude_probability", "Conclude probability, %", "A variation is proposed for shipping when its probability to be best exceeds this."))
+                    (self.choice("policy.rule", "Rule", "How the target share is computed from the probability to be best.", &rules))
+                    div.field.tick { label { input type="checkbox" name="policy.shadow" checked[self.form.is_checked("policy.shadow")]; " Shadow mode: record decisions without applying them (guardrails still act)" } }
                 }
             }
         }
     }
 
     fn overrides(&self) -> Markup {
-        let rows = self.form.rows("overrides") + 1;
+        let rows = self.form.row_count("overrides") + 1;
         html! {
             fieldset {
-                legend { "Overrides" }
-                (self.faults_of("overrides"))
-                p.help { "Who is pinned whatever the line says: QA first, then internal staff, then early adopters. Such units are not counted." }
+                legend { "Always this variation" }
+                (self.group_errors("overrides"))
+                p.help { "Overrides give these units a fixed variation, for example QA, internal staff or early adopters. They are not counted in results." }
                 @for i in 0..rows {
                     fieldset.row {
                         legend { "Override " (i + 1) }
-                        (self.input(&format!("overrides.{i}.units"), "Unit keys", "One a line, to the last blank; in JSON quotes what a line cannot hold."))
-                        (self.input(&format!("overrides.{i}.when"), "Or an expression", "account.tier == \"internal\""))
-                        (self.input(&format!("overrides.{i}.variation"), "Get variation", ""))
+                        (self.input(&format!("overrides.{i}.units"), "Unit keys", "One key per line."))
+                        (self.input(&format!("overrides.{i}.when"), "Or CEL expression", "For example account.tier == \"internal\"."))
+                        (self.input(&format!("overrides.{i}.variation"), "Variation", ""))
                     }
                 }
             }
@@ -284,36 +291,36 @@ impl Edit {
     }
 }
 
-/// What a control needs to be found by its label, its help and its faults.
+/// An input element that is linked to its label, help and errors.
 #[derive(Clone, Copy)]
-struct Described<'a> {
+struct FieldControl<'a> {
     name: &'a str,
     id: &'a str,
-    about: &'a str,
+    help_id: &'a str,
     value: &'a str,
-    is_wrong: bool,
+    is_invalid: bool,
 }
 
-impl Described<'_> {
-    fn wrong(&self) -> Option<&'static str> {
-        self.is_wrong.then_some("true")
+impl FieldControl<'_> {
+    fn aria_invalid(&self) -> Option<&'static str> {
+        self.is_invalid.then_some("true")
     }
 
     fn input(&self, fixed: bool, list: Option<&str>) -> Markup {
-        html! { input id=(self.id) name=(self.name) value=(self.value) list=[list] readonly[fixed] aria-describedby=(self.about) aria-invalid=[self.wrong()] autocomplete="off" spellcheck="false"; }
+        html! { input id=(self.id) name=(self.name) value=(self.value) list=[list] readonly[fixed] aria-describedby=(self.help_id) aria-invalid=[self.aria_invalid()] autocomplete="off" spellcheck="false"; }
     }
 
-    fn area(&self) -> Markup {
-        // It grows with what is in it where the browser can do that; elsewhere it begins with room for some lines. HTML drops
-        // a line end that a text area begins with: ours, not the value's.
+    fn text_area(&self) -> Markup {
+        // The style sheet lets it grow with its content; browsers that cannot do that use `rows`. HTML drops the first
+        // line end of a text area, so one is added before the value.
         let lines = self.value.split('\n').count().clamp(1, 8);
-        html! { textarea id=(self.id) name=(self.name) rows=(lines) spellcheck="false" aria-describedby=(self.about) aria-invalid=[self.wrong()] { "\n" (self.value) } }
+        html! { textarea id=(self.id) name=(self.name) rows=(lines) spellcheck="false" aria-describedby=(self.help_id) aria-invalid=[self.aria_invalid()] { "\n" (self.value) } }
     }
 
     fn select(&self, choices: &[(&str, &str)]) -> Markup {
         html! {
-            select id=(self.id) name=(self.name) aria-describedby=(self.about) aria-invalid=[self.wrong()] {
-                @for (value, words) in choices { option value=(value) selected[*value == self.value] { (words) } }
+            select id=(self.id) name=(self.name) aria-describedby=(self.help_id) aria-invalid=[self.aria_invalid()] {
+                @for (value, label) in choices { option value=(value) selected[*value == self.value] { (label) } }
             }
         }
     }
@@ -324,15 +331,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_has_one_name_in_the_form() {
+    fn definition_path_becomes_a_field_name() {
         assert_eq!(field_name("variations[1].key"), "variations.1.key");
         assert_eq!(field_name("policy.tick"), "policy.tick");
         assert_eq!(field_name("overrides[0].units[2]"), "overrides.0.units.2");
     }
 
     #[test]
-    fn a_text_area_keeps_the_line_end_that_its_value_begins_with() {
-        let area = Described { name: "n", id: "i", about: "a", value: "\n<b  ", is_wrong: false }.area().into_string();
+    fn text_area_keeps_the_first_line_end_of_its_value() {
+        let field = FieldControl { name: "n", id: "i", help_id: "a", value: "\n<b  ", is_invalid: false };
+        let area = field.text_area().into_string();
         assert!(area.ends_with(">\n\n&lt;b  </textarea>") && area.contains("rows=\"2\""), "{area}");
     }
 }

@@ -1,148 +1,139 @@
-//! One experiment: the verdict first, then how it came to it, everything with its number.
+//! The page of one experiment: the verdict first, then the numbers behind it.
 
+mod completed_action;
 mod health;
 mod history;
+mod manage;
 mod results;
 
 use inroad_assignment::Timestamp;
 use inroad_policy::Interval;
 use maud::{Markup, html};
 
+pub use completed_action::CompletedAction;
 pub use health::{Health, SampleRatio};
-pub use history::{AuditEntry, ChangedField, Decision, DecisionArm, changes};
+pub use history::{AuditEntry, ChangedField, Decision, DecisionArm, changed_fields};
 pub use results::{ArmMetric, Metric};
 
-use crate::chart::text::{Format, instant, number};
-use crate::chart::{Bucket, Killed, LiftPoint, RevisionMark, allocation_over_time, lifts_over_time, posteriors, strip};
-use crate::shell::{live_part, state_badge};
+use crate::chart::{
+    Bucket, KillPeriod, LiftPoint, RevisionMark, allocation_bar, allocation_over_time, lift_distributions,
+    lifts_over_time,
+};
+use crate::format::{NumberFormat, instant, number};
+use crate::layout::{live_part, state_badge};
 
-/// One arm, whatever is measured.
+/// One arm, with the values that are independent of metrics.
 #[derive(Debug, Clone)]
 pub struct Arm {
-    /// Its key.
+    /// Key of the variation.
     pub name: String,
-    /// For people.
+    /// Description.
     pub description: String,
-    /// Its payload, as JSON.
+    /// Payload as JSON.
     pub payload: String,
-    /// Whether it serves control for now.
+    /// Whether the variation is killed.
     pub killed: bool,
-    /// Its share of the line.
+    /// Traffic share.
     pub share: f64,
-    /// Units that were served it.
+    /// Units exposed to the variation.
     pub units: u64,
-    /// Probability of being the best.
+    /// Probability to be best.
     pub p_best: f64,
-    /// The share of conversions that choosing it is expected to forgo.
+    /// Expected loss of choosing this variation, as a share of conversions.
     pub expected_loss: f64,
-    /// Mean and standard deviation of its log-lift by the decision metric; none for control.
+    /// Mean and standard deviation of the log-lift of the primary metric; none for control.
     pub posterior: Option<(f64, f64)>,
-    /// Its lift as of each tick; empty for control.
-    pub course: Vec<LiftPoint>,
+    /// Lift as of each update; empty for control.
+    pub lift_history: Vec<LiftPoint>,
 }
 
-/// What was done to it a moment ago, and whether connected clients know.
+/// The page of one experiment.
 #[derive(Debug, Clone)]
-pub struct Done {
-    /// In plain words.
-    pub what: String,
-    /// How many clients are connected.
-    pub clients: usize,
-    /// How many of them have it.
-    pub reached: usize,
-    /// How long half of them took at the most, milliseconds.
-    pub typical_ms: Option<f64>,
-    /// How long the slowest of them took, milliseconds.
-    pub slowest_ms: Option<f64>,
-}
-
-/// The page.
-#[derive(Debug, Clone)]
-pub struct Experiment {
-    /// Its key.
+pub struct ExperimentPage {
+    /// Key.
     pub key: String,
-    /// For people.
+    /// Description.
     pub description: String,
-    /// Who answers for it.
+    /// Owner.
     pub owner: String,
-    /// For finding it.
+    /// Tags.
     pub tags: Vec<String>,
-    /// The word for it.
+    /// State.
     pub state: &'static str,
-    /// What a concluded one ships; control if it was rolled back.
+    /// Key of the shipped variation of a concluded experiment; control if it was rolled back.
     pub shipped: Option<String>,
-    /// Whether the whole of it is killed.
+    /// Whether the whole experiment is killed.
     pub killed: bool,
-    /// "temporary" or "permanent".
+    /// `temporary` or `permanent`.
     pub lifetime: &'static str,
-    /// The context attribute that is randomised.
+    /// Context attribute that is randomised.
     pub unit: String,
-    /// CEL; empty for everybody.
+    /// CEL expression; empty for everyone.
     pub audience: String,
-    /// Who is pinned: who, to what.
+    /// Overrides: units or expression, and the variation they always get.
     pub overrides: Vec<(String, String)>,
-    /// Whether a policy moves the boundaries; else people do.
+    /// Whether a policy changes the allocation; otherwise people do.
     pub has_policy: bool,
-    /// Who moves the boundaries, in words.
+    /// Description of the allocation policy.
     pub policy: Markup,
-    /// The generation shown; 0 before the first.
+    /// The generation shown (as run); 0 before the first start.
     pub generation: u32,
-    /// How many there are.
+    /// Number of generations.
     pub generations: u32,
-    /// The newest revision.
+    /// Number of the newest revision.
     pub revision: u32,
-    /// Since when it runs, by its clock.
+    /// Time of the start, by the experiment's clock.
     pub started_at: Option<Timestamp>,
-    /// What time it is, by its clock.
+    /// Current time, by the experiment's clock.
     pub now: Timestamp,
-    /// Whether somebody moves its clock by hand.
+    /// Whether the experiment has a manual clock (simulated time).
     pub manual_clock: bool,
-    /// The state of things in a sentence or two.
+    /// The verdict in one or two sentences.
     pub verdict: String,
-    /// Control first.
+    /// Arms, control first.
     pub arms: Vec<Arm>,
-    /// The line now.
+    /// Current buckets.
     pub buckets: Vec<Bucket>,
-    /// What control always keeps.
+    /// Minimum control share.
     pub floor: f64,
-    /// Shares, from each instant on.
+    /// Shares from each revision on.
     pub steps: Vec<(Timestamp, Vec<f64>)>,
-    /// The revisions.
+    /// Revisions.
     pub marks: Vec<RevisionMark>,
-    /// Who served control from when until when, of the generation shown.
-    pub kills: Vec<Killed>,
-    /// By metric.
+    /// Kills in the generation shown.
+    pub kills: Vec<KillPeriod>,
+    /// Results by metric.
     pub metrics: Vec<Metric>,
-    /// Whether the numbers may be believed.
+    /// Data quality and remaining potential.
     pub health: Health,
-    /// Newest first.
+    /// Decisions of the policy, newest first.
     pub decisions: Vec<Decision>,
-    /// Newest first.
+    /// Audit log, newest first.
     pub audit: Vec<AuditEntry>,
-    /// Below which entry of the audit log the rest is; none if that was all.
+    /// Id before which older audit entries are found; none if there are none.
     pub older_audit: Option<u64>,
-    /// What was done a moment ago.
-    pub done: Option<Done>,
+    /// The action that led to this page.
+    pub completed_action: Option<CompletedAction>,
 }
 
-impl Experiment {
-    /// The page's content.
+impl ExperimentPage {
+    /// Renders the page's content.
     #[must_use]
     pub fn render(&self) -> Markup {
         let names: Vec<String> = self.arms.iter().map(|arm| arm.name.clone()).collect();
         html! {
             p.crumbs { a href="/" { "Experiments" } }
             (live_part("head", &self.head()))
-            @if let Some(done) = &self.done { (live_part("done", &done.render())) }
+            @if let Some(action) = &self.completed_action { (live_part("done", &action.render())) }
             (live_part("verdict", &self.verdict()))
             (live_part("contents", &self.contents()))
-            (live_part("line", &self.line(&names)))
+            (live_part("line", &self.allocation(&names)))
             (live_part("results", &self.results(&names)))
-            // A draft has nothing that could be well or ill; the part is there for when it starts.
+            // A draft has no health data; the empty part is filled by live updates after the start.
             (live_part("health", &if self.generation > 0 { self.health.render() } else { html! {} }))
             (live_part("controls", &self.manage()))
             (live_part("history", &self.history()))
-            (self.declaration())
+            (self.definition())
         }
     }
 
@@ -156,12 +147,12 @@ impl Experiment {
             p.facts-line {
                 @if !self.owner.is_empty() { span { "Owner " b { (self.owner) } } }
                 @if self.generation > 0 {
-                    span { "Generation " b { (number(f64::from(self.generation), Format::Int)) } " of " (number(f64::from(self.generations), Format::Int)) }
-                    span { "Revision " b { (number(f64::from(self.revision), Format::Int)) } }
+                    span { "Run " b { (number(f64::from(self.generation), NumberFormat::Int)) } " of " (number(f64::from(self.generations), NumberFormat::Int)) }
+                    span { "Revision " b { (number(f64::from(self.revision), NumberFormat::Int)) } }
                 }
-                @if let Some(at) = self.started_at { span { "Since " b { (instant(at)) } } }
-                @if self.manual_clock { span { "Its own clock: " b { (instant(self.now)) } } }
-                @for tag in &self.tags { a.tag href={ "/?tag=" (crate::form::encode(tag)) } { (tag) } " " }
+                @if let Some(at) = self.started_at { span { "Started " b { (instant(at)) } } }
+                @if self.manual_clock { span { "Simulated time: " b { (instant(self.now)) } } }
+                @for tag in &self.tags { a.tag href={ "/?tag=" (crate::form::url_encode(tag)) } { (tag) } " " }
             }
         }
     }
@@ -173,11 +164,11 @@ impl Experiment {
                 @for warning in &self.health.warnings { p.alarm { (warning) } }
                 @match self.state {
                     "draft" => {
-                        p { "It has not started. Check what is declared below, then start it." }
-                        p { a.button.primary href=(self.ask("start", "")) { "Start" } " " a.button href={ "/experiments/" (self.key) "/edit" } { "Edit" } }
+                        p { "This experiment has not started. Check the definition below, then start it." }
+                        p { a.button.primary href=(self.action_path("start", "")) { "Start experiment" } " " a.button href={ "/experiments/" (self.key) "/edit" } { "Edit" } }
                     }
                     "running" if self.health.ship_arm.is_some() => {
-                        p { a.button.primary href=(self.ask("conclude", self.health.ship_arm.as_deref().unwrap_or_default())) { "Conclude" } }
+                        p { a.button.primary href=(self.action_path("conclude", self.health.ship_arm.as_deref().unwrap_or_default())) { "Conclude experiment" } }
                     }
                     _ => {}
                 }
@@ -190,7 +181,7 @@ impl Experiment {
         html! {
             nav.contents aria-label="On this page" {
                 @if has_results {
-                    a href="#line" { "Line" }
+                    a href="#line" { "Traffic allocation" }
                     a href="#results" { "Results" }
                     a href="#health" { "Health" }
                     a href={ "/experiments/" (self.key) "/funnel" } { "Funnel" }
@@ -203,18 +194,18 @@ impl Experiment {
         }
     }
 
-    fn line(&self, names: &[String]) -> Markup {
+    fn allocation(&self, names: &[String]) -> Markup {
         if self.generation == 0 {
             return html! {};
         }
-        // Control cannot be killed: it is what a kill falls back to.
+        // Control cannot be killed: it is the fallback of a kill.
         let killed: Vec<bool> = (0..).zip(&self.arms).map(|(i, arm)| i > 0 && (arm.killed || self.killed)).collect();
         html! {
             section aria-labelledby="line-title" {
-                h2 id="line-title" { "The line" }
-                p.lead { "Every unit has its place on this line. Variations grow into control and into nothing else, so whoever has seen one keeps it." }
-                (strip(names, &self.buckets, &killed, Some(self.floor)))
-                h3 { "Shares over time" }
+                h2 id="line-title" { "Traffic allocation" }
+                p.lead { "Every unit has a fixed point on this line. Variations grow only into control, so a unit that has seen a variation keeps it." }
+                (allocation_bar(names, &self.buckets, &killed, Some(self.floor)))
+                h3 { "Traffic shares over time" }
                 (allocation_over_time(names, &self.steps, self.now, &self.marks, &self.kills))
             }
         }
@@ -224,103 +215,30 @@ impl Experiment {
         if self.generation == 0 {
             return html! {};
         }
-        let courses: Vec<_> = self.arms.iter().map(|arm| arm.course.clone()).collect();
+        let lift_histories: Vec<_> = self.arms.iter().map(|arm| arm.lift_history.clone()).collect();
         let lifts: Vec<_> = self.arms.iter().map(|arm| arm.posterior).collect();
         html! {
             section aria-labelledby="results-title" {
                 h2 id="results-title" { "Results" }
                 @if self.generations > 1 {
-                    p { "Generations: "
+                    p { "Runs: "
                         @for number in 1..=self.generations {
                             a href={ "/experiments/" (self.key) "?generation=" (number) } aria-current=[(number == self.generation).then_some("true")] { (number) } " "
                         }
                     }
                 }
                 @if self.metrics.is_empty() {
-                    div.empty { h3 { "Nothing is measured" } p { "Add a metric to compare variations: " a href={ "/experiments/" (self.key) "/edit" } { "edit" } "." } }
+                    div.empty { h3 { "No metrics" } p { "Add a metric to compare variations: " a href={ "/experiments/" (self.key) "/edit" } { "edit the experiment" } "." } }
                 }
                 @for metric in &self.metrics { (metric.render(self)) }
-                @if self.metrics.iter().any(|m| m.decides) && lifts.iter().any(Option::is_some) {
-                    h3 { "What is believed of each lift" }
-                    (posteriors(names, &lifts))
+                @if self.metrics.iter().any(|metric| metric.is_primary) && lifts.iter().any(Option::is_some) {
+                    h3 { "Lift distribution" }
+                    (lift_distributions(names, &lifts))
                     h3 { "Lift over time" }
-                    p.lead { "The inner band is the 95% interval at that moment, the outer one holds at every moment at once." }
-                    (lifts_over_time(names, &courses))
+                    p.lead { "The inner band is the 95% interval at each time. The outer band is the always-valid interval: it stays valid however often you check it." }
+                    (lifts_over_time(names, &lift_histories))
                 }
             }
-        }
-    }
-
-    /// Where an action is asked about before it is done.
-    pub(crate) fn ask(&self, action: &str, variation: &str) -> String {
-        let base = format!("/experiments/{}/ask/{action}", self.key);
-        if variation.is_empty() { base } else { format!("{base}?variation={variation}") }
-    }
-
-    fn manage(&self) -> Markup {
-        let is = |states: &[&str]| states.contains(&self.state);
-        html! {
-            section id="manage" aria-labelledby="manage-title" {
-                h2 id="manage-title" { "Manage" }
-                p.lead { "Nothing happens before you have seen what it would do." }
-                div.actions {
-                    @if is(&["draft"]) { a.button.primary href=(self.ask("start", "")) { "Start" } }
-                    @if is(&["running"]) { a.button href=(self.ask("pause", "")) { "Pause" } }
-                    @if is(&["paused"]) { a.button.primary href=(self.ask("resume", "")) { "Resume" } }
-                    @if is(&["running"]) && self.has_policy { a.button href=(self.ask("reallocate", "")) { "Let the policy decide now" } }
-                    @if is(&["draft", "running", "paused", "concluded"]) {
-                        a.button href={ "/experiments/" (self.key) "/edit" } { "Edit, or add a variation" }
-                    }
-                    @if is(&["running", "paused"]) { a.button href=(self.ask("conclude", "")) { "Conclude" } }
-                    @if is(&["running", "paused", "concluded"]) { a.button.danger href=(self.ask("restart", "")) { "Restart" } }
-                    @if is(&["draft", "concluded"]) { a.button.danger href=(self.ask("archive", "")) { "Archive" } }
-                    @if !is(&["archived"]) {
-                        @if self.killed { a.button.primary href=(self.ask("restore", "")) { "Restore the experiment" } }
-                        @else { a.button.danger href=(self.ask("kill", "")) { "Kill the experiment" } }
-                    }
-                    a.button href={ "/new?from=" (self.key) } { "Copy" }
-                }
-                @if !is(&["draft", "archived"]) {
-                    div.scroll tabindex="0" role="region" aria-label="Variations" {
-                        table.variations {
-                            caption { "Variations, with what can be done to each" }
-                            thead { tr { th scope="col" { "Variation" } th scope="col" { "Share" } th scope="col" { "State" } th scope="col" { "Do" } } }
-                            tbody {
-                                @for (i, arm) in self.arms.iter().enumerate() {
-                                    tr {
-                                        th scope="row" { (arm.name) }
-                                        td { (number(arm.share, Format::Percent2)) }
-                                        td.state { (self.served(i, arm)) }
-                                        td {
-                                            @if i > 0 {
-                                                @if is(&["running", "paused"]) && !arm.killed {
-                                                    a.button.small href=(self.ask("grow", &arm.name)) aria-label={ "Grow " (arm.name) } { "Grow" } " "
-                                                }
-                                                @if arm.killed { a.button.small href=(self.ask("restore", &arm.name)) aria-label={ "Restore " (arm.name) } { "Restore" } }
-                                                @else { a.button.small.danger href=(self.ask("kill", &arm.name)) aria-label={ "Kill " (arm.name) } { "Kill" } }
-                                            }
-                                        }
-                                    }
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// What becomes of those who live on an arm's part of the line.
-    fn served(&self, index: usize, arm: &Arm) -> &'static str {
-        let is_shipped = self.shipped.as_ref() == Some(&arm.name);
-        match (index, &self.shipped) {
-            (1.., _) if arm.killed => "killed",
-            (1.., _) if self.killed => "serves control: the experiment is killed",
-            (0, Some(_)) if is_shipped => "control, served to everybody",
-            (_, Some(_)) if is_shipped => "served to everybody",
-            (0, _) => "control",
-            (_, Some(_)) => "not served: the experiment is concluded",
-            (_, None) => "served",
         }
     }
 
@@ -334,16 +252,16 @@ impl Experiment {
         }
     }
 
-    fn declaration(&self) -> Markup {
+    fn definition(&self) -> Markup {
         html! {
             section aria-labelledby="declared-title" {
-                h2 id="declared-title" { "As declared" }
+                h2 id="declared-title" { "Definition" }
                 dl.declared {
                     div { dt { "Unit" } dd { code { (self.unit) } } }
-                    div { dt { "Audience" } dd { @if self.audience.is_empty() { "everybody" } @else { code { (self.audience) } } } }
-                    div { dt { "Policy" } dd { (self.policy) } }
+                    div { dt { "Audience" } dd { @if self.audience.is_empty() { "everyone" } @else { code { (self.audience) } } } }
+                    div { dt { "Allocation policy" } dd { (self.policy) } }
                     div { dt { "Lifetime" } dd { (self.lifetime) } }
-                    @for (who, arm) in &self.overrides { div { dt { "Pinned to " (arm) } dd { code { (who) } } } }
+                    @for (units, variation) in &self.overrides { div { dt { "Always " (variation) } dd { code { (units) } } } }
                     @for arm in &self.arms {
                         div { dt { (arm.name) } dd {
                             @if !arm.description.is_empty() { (arm.description) br; }
@@ -356,40 +274,10 @@ impl Experiment {
     }
 }
 
-impl Done {
-    fn render(&self) -> Markup {
-        let waiting = self.clients - self.reached.min(self.clients);
-        html! {
-            p.notice role="status" {
-                (self.what) " "
-                @if self.clients == 0 { "No client is connected." }
-                @else if self.clients == 1 {
-                    @if waiting > 0 { "The one client that is connected does not have it yet." }
-                    @else {
-                        "The one client that is connected has it"
-                        @if let Some(slowest) = self.slowest_ms { " after " (number(slowest, Format::Num2)) " ms" }
-                        "."
-                    }
-                }
-                @else if waiting == 0 {
-                    "All " (number(self.clients as f64, Format::Int)) " connected clients have it"
-                    @if let (Some(half), Some(slowest)) = (self.typical_ms, self.slowest_ms) {
-                        ": half of them within " (number(half, Format::Num2)) " ms, the slowest after " (number(slowest, Format::Num2)) " ms"
-                    }
-                    "."
-                }
-                @else {
-                    (number(self.reached as f64, Format::Int)) " of " (number(self.clients as f64, Format::Int)) " connected clients have it so far."
-                }
-            }
-        }
-    }
-}
-
-/// A lift with its interval, in words that fit a table.
-pub(crate) fn lift_words(lift: &Interval) -> Markup {
+/// A lift with its 95% interval, for table cells.
+pub(crate) fn lift_with_interval(lift: &Interval) -> Markup {
     html! {
-        span.lift { (number(lift.estimate, Format::SignedPercent1)) }
-        " " span.range { (number(lift.low, Format::SignedPercent1)) " to " (number(lift.high, Format::SignedPercent1)) }
+        span.lift { (number(lift.estimate, NumberFormat::Lift)) }
+        " " span.range { (number(lift.low, NumberFormat::Lift)) " to " (number(lift.high, NumberFormat::Lift)) }
     }
 }

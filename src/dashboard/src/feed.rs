@@ -1,53 +1,53 @@
-//! Exposures and outcomes as they come in.
+//! The live feed: exposures and outcomes as they arrive.
 
 use inroad_assignment::Timestamp;
 use maud::{Markup, html};
 
-use crate::chart::text::{count, counted, instant};
-use crate::shell::live_part;
+use crate::format::{counted, instant};
+use crate::layout::live_part;
 
 /// One event.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// Its place in the log.
+    /// Sequence number in the log.
     pub seq: u64,
-    /// When it was accepted.
+    /// Time when the server accepted the event.
     pub received_at: Timestamp,
-    /// When it happened, by its own clock.
+    /// Time when the event happened, as reported.
     pub occurred_at: Timestamp,
-    /// "exposure" or "outcome".
+    /// `exposure` or `outcome`.
     pub kind: &'static str,
-    /// Of an exposure: the experiment.
+    /// Key of the experiment; empty for most outcomes.
     pub experiment: String,
-    /// Of an exposure: the variation. Of an outcome: the event's name.
+    /// The variation of an exposure, or the event name of an outcome.
     pub what: String,
-    /// Whose.
+    /// Unit key of an exposure, or all unit keys of an outcome.
     pub unit: String,
-    /// Of an exposure: generation and revision. Of an outcome: its value.
+    /// Run and revision of an exposure, or the value of an outcome.
     pub detail: String,
 }
 
-/// The page.
+/// The page of the live feed.
 #[derive(Debug, Clone, Default)]
-pub struct Feed {
-    /// "exposure", "outcome", or empty for both.
+pub struct FeedPage {
+    /// Filter: `exposure`, `outcome`, or empty for both.
     pub kind: String,
-    /// An experiment's key; empty for all.
+    /// Filter: key of an experiment; empty for all.
     pub experiment: String,
-    /// A unit's key; empty for all.
+    /// Filter: part of a unit key; empty for all.
     pub unit: String,
-    /// A variation or an event's name; empty for all.
+    /// Filter: key of a variation or name of an event; empty for all.
     pub what: String,
-    /// Newest first.
+    /// Matching events, newest first.
     pub events: Vec<Event>,
-    /// How many events were looked through.
-    pub looked_at: usize,
-    /// Events a minute, over what was looked through.
+    /// Number of recent events that were searched.
+    pub searched: usize,
+    /// Events per minute among the recent events.
     pub per_minute: f64,
 }
 
-impl Feed {
-    /// The page's content.
+impl FeedPage {
+    /// Renders the page's content.
     #[must_use]
     pub fn render(&self) -> Markup {
         html! {
@@ -58,7 +58,7 @@ impl Feed {
                 } }
                 label { span { "Experiment" } input name="experiment" value=(self.experiment); }
                 label { span { "Variation or event" } input name="what" value=(self.what); }
-                label { span { "Unit" } input name="unit" value=(self.unit); }
+                label { span { "Unit key contains" } input name="unit" value=(self.unit); }
                 button { "Filter" }
             }
             (live_part("events", &self.list()))
@@ -67,16 +67,16 @@ impl Feed {
 
     fn list(&self) -> Markup {
         html! {
-            p.count { (counted(self.per_minute.round() as u64, "event")) " a minute" @if self.looked_at > 0 { "; looked through: the newest " (count(self.looked_at as u64)) } }
-            @if self.events.is_empty() && self.looked_at > 0 {
-                div.empty { h2 { "Nothing fits" } p { a href="/feed" { "Show all events" } } }
+            p.count { (counted(self.per_minute.round() as u64, "event")) " per minute" @if self.searched > 0 { "; latest " (counted(self.searched as u64, "event")) } }
+            @if self.events.is_empty() && self.searched > 0 {
+                div.empty { h2 { "No matches" } p { a href="/feed" { "Show all events" } } }
             } @else if self.events.is_empty() {
-                div.empty { h2 { "Nothing yet" } p { "Events appear here as they are recorded: by an SDK, by " code { "inroad record" } ", or by Assign." } }
+                div.empty { h2 { "No events yet" } p { "Events appear here when an SDK, " code { "inroad record" } " or a server-side call records them." } }
             } @else {
                 div.scroll tabindex="0" role="region" aria-label="Events" {
                     table.feed {
                         caption { "Newest first" }
-                        thead { tr { th scope="col" { "Received" } th scope="col" { "Kind" } th scope="col" { "Unit" } th scope="col" { "What" } th scope="col" { "Experiment" } th scope="col" { "Detail" } th scope="col" { "Happened" } } }
+                        thead { tr { th scope="col" { "Received" } th scope="col" { "Kind" } th scope="col" { "Unit" } th scope="col" { "Variation or event" } th scope="col" { "Experiment" } th scope="col" { "Details" } th scope="col" { "Occurred" } } }
                         tbody {
                             @for event in &self.events {
                                 tr {

@@ -1,19 +1,28 @@
-//! The pages that people run experiments with: view structs in, HTML and SVG out. Nothing here knows the store, a clock
-//! or a socket; `inroad serve` fills the views and sends what comes out.
+//! The dashboard's pages: view structs in, HTML and SVG out.
 //!
-//! All text goes through `maud`, which escapes whatever it is given: a name can be no markup. Pages work without a
-//! script; with it they follow what happens, and show numbers and times as the reader's own language has them.
+//! This crate knows no store, no clock and no network. The server fills a view struct (such as
+//! [`experiment::ExperimentPage`]), calls its `render`, and wraps the result in [`layout::PageLayout`].
+//!
+//! - **Pages**: [`overview`], [`experiment`], [`edit`] (create and edit), [`action`] (confirm an action), [`funnel`],
+//!   [`playground`], [`feed`], [`clients`], [`error_page`].
+//! - **Around every page**: [`layout`] and the files that pages load ([`asset`]).
+//! - **Building blocks**: [`chart`] (SVG charts), [`mod@format`] (numbers and times), [`form`] (submitted forms, and
+//!   experiment definitions as forms and back).
+//!
+//! All text goes through `maud`, which escapes it, so that no name can become markup. Pages work without JavaScript;
+//! the script (`asset/inroad.js`) adds live updates and writes numbers and times in the viewer's language.
 
 pub mod action;
 pub mod asset;
 pub mod chart;
 pub mod clients;
 pub mod edit;
+pub mod error_page;
 pub mod experiment;
 pub mod feed;
 pub mod form;
+pub mod format;
 pub mod funnel;
+pub mod layout;
 pub mod overview;
 pub mod playground;
-pub mod problem;
-pub mod shell;

@@ -1,85 +1,86 @@
-//! Every experiment at a glance, the ones in trouble and the flags that nobody needs any more.
+//! The overview page: all experiments, those with alerts first, and stale flags.
 
 use inroad_assignment::Timestamp;
 use maud::{Markup, html};
 
-use crate::chart::text::{Format, counted, instant, number};
-use crate::chart::{Bucket, strip_small};
-use crate::shell::{live_part, state_badge};
+use crate::chart::{Bucket, small_allocation_bar};
+use crate::format::{NumberFormat, counted, instant, number};
+use crate::layout::{live_part, state_badge};
 
-/// What is looked for.
+/// The filter.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// In keys and descriptions, whatever the case.
+    /// Text in the key or description, case-insensitive.
     pub text: String,
     /// A tag.
     pub tag: String,
     /// An owner.
     pub owner: String,
-    /// A state, or "killed", "stale" or "alarm".
+    /// A state, or `killed`, `stale` or `alarm`.
     pub state: String,
-    /// The start of the key.
+    /// Start of the key.
     pub prefix: String,
 }
 
-/// One experiment.
+/// One experiment in the list.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// Its key.
+    /// Key.
     pub key: String,
-    /// For people.
+    /// Description.
     pub description: String,
-    /// Who answers for it.
+    /// Owner.
     pub owner: String,
-    /// For finding it.
+    /// Tags.
     pub tags: Vec<String>,
-    /// The word for it.
+    /// State.
     pub state: &'static str,
-    /// Whether the whole of it is killed.
+    /// Whether the whole experiment is killed.
     pub killed: bool,
-    /// Variations' names, control first.
+    /// Keys of the variations, control first.
     pub names: Vec<String>,
-    /// The line.
+    /// Buckets.
     pub buckets: Vec<Bucket>,
-    /// By variation.
+    /// Whether each variation is killed.
     pub killed_arms: Vec<bool>,
-    /// Who is probably best, and how probably; none where nothing is compared, or not yet.
+    /// Variation with the highest probability to be best, and that probability; none if it is too early or nothing is
+    /// compared.
     pub leader: Option<(String, f64)>,
-    /// What control can still give, as a share of the line; none where nothing can grow.
+    /// Traffic share that control can still give; none if nothing can grow.
     pub headroom: Option<f64>,
     /// Exposures in the last minute.
     pub exposures_per_minute: f64,
-    /// Units counted so far; none while that is being found out.
+    /// Units counted so far; none while that is being computed.
     pub units: Option<u64>,
-    /// When it was created, by the wall's clock.
+    /// Time of creation, by the wall clock.
     pub created_at: Timestamp,
-    /// Whole days since.
+    /// Whole days since the creation.
     pub age_days: u64,
-    /// What somebody should look at.
+    /// Warnings.
     pub alarms: Vec<String>,
-    /// Why it may be taken out of the code; none if it may not.
+    /// Why the flag is stale; none if it is not.
     pub stale: Option<String>,
 }
 
-/// The page.
+/// The overview page.
 #[derive(Debug, Clone)]
-pub struct Overview {
-    /// What was asked for.
+pub struct OverviewPage {
+    /// The filter in effect.
     pub filter: Filter,
-    /// What fits.
+    /// Experiments that match the filter.
     pub rows: Vec<Row>,
-    /// How many there are.
+    /// Number of all experiments.
     pub total: usize,
-    /// Every tag there is.
+    /// All tags.
     pub tags: Vec<String>,
-    /// Every owner there is.
+    /// All owners.
     pub owners: Vec<String>,
 }
 
 const STATES: [&str; 8] = ["draft", "running", "paused", "concluded", "archived", "killed", "alarm", "stale"];
 
-impl Overview {
-    /// The page's content.
+impl OverviewPage {
+    /// Renders the page's content.
     #[must_use]
     pub fn render(&self) -> Markup {
         html! {
@@ -87,18 +88,18 @@ impl Overview {
                 h1 { "Experiments" }
                 a.button.primary href="/new" { "New experiment" }
             }
-            (self.search())
+            (self.filter_form())
             (live_part("experiments", &self.list()))
         }
     }
 
-    fn search(&self) -> Markup {
-        let choose = |name: &str, label: &str, chosen: &str, of: &mut dyn Iterator<Item = &str>| {
+    fn filter_form(&self) -> Markup {
+        let choose = |name: &str, label: &str, chosen: &str, values: &mut dyn Iterator<Item = &str>| {
             html! {
                 label { span { (label) }
                     select name=(name) {
                         option value="" { "any" }
-                        @for value in of { option value=(value) selected[value == chosen] { (value) } }
+                        @for value in values { option value=(value) selected[value == chosen] { (value) } }
                     }
                 }
             }
@@ -120,22 +121,23 @@ impl Overview {
         if self.total == 0 {
             return html! {
                 div.empty {
-                    h2 { "No experiment yet" }
-                    p { "Create the first one here, or declare it in a file and run " code { "inroad apply -f FILE" } "." }
+                    h2 { "No experiments yet" }
+                    p { "Create the first one here, or define it in a file and run " code { "inroad apply -f FILE" } "." }
                     p { a.button.primary href="/new" { "New experiment" } }
                 }
             };
         }
         let stale: Vec<_> = self.rows.iter().filter_map(|row| Some((row, row.stale.as_ref()?))).collect();
         html! {
-            p.count { (number(self.rows.len() as f64, Format::Int)) " of " (counted(self.total as u64, "experiment")) }
+            p.count { (number(self.rows.len() as f64, NumberFormat::Int)) " of " (counted(self.total as u64, "experiment")) }
             @if self.rows.is_empty() {
-                div.empty { h2 { "Nothing fits" } p { a href="/" { "Show all of them" } } }
+                div.empty { h2 { "No matches" } p { a href="/" { "Show all experiments" } } }
             }
             ul.experiments { @for row in &self.rows { (experiment(row)) } }
             @if !stale.is_empty() {
                 section aria-labelledby="stale" {
-                    h2 id="stale" { "Flags to take out of the code" }
+                    h2 id="stale" { "Stale flags" }
+                    p.lead { "Temporary flags that have not changed for two weeks. Remove them from your code." }
                     ul.plain { @for (row, why) in stale { li { a href={ "/experiments/" (row.key) } { (row.key) } ": " (why) } } }
                 }
             }
@@ -150,26 +152,26 @@ fn experiment(row: &Row) -> Markup {
                 a.name href={ "/experiments/" (row.key) } { (row.key) }
                 " " (state_badge(row.state, row.killed))
                 @if row.stale.is_some() { " " span.badge.stale { "stale" } }
-                @if !row.alarms.is_empty() { " " span.badge.alarm title=(row.alarms.join("; ")) { "look here" } }
+                @if !row.alarms.is_empty() { " " span.badge.alarm title=(row.alarms.join("; ")) { "needs attention" } }
             }
             @if !row.description.is_empty() { p.about { (row.description) } }
-            (strip_small(&row.names, &row.buckets, &row.killed_arms))
+            (small_allocation_bar(&row.names, &row.buckets, &row.killed_arms))
             dl.facts {
-                div { dt { "Leads" } dd {
+                div { dt { "Leader" } dd {
                     @match &row.leader {
-                        Some((name, p)) => { (name) ", " (number(*p, Format::Percent0)) " best" }
+                        Some((name, p)) => { (name) ", " (number(*p, NumberFormat::Probability)) " probability of being best" }
                         None => { @if row.units.is_some() || row.state == "draft" { "–" } @else { "…" } }
                     }
                 } }
-                div { dt { "Headroom" } dd { @match row.headroom { Some(share) => (number(share, Format::Percent0)), None => "–" } } }
-                div { dt { "Exposures" } dd { (number(row.exposures_per_minute, Format::Int)) " / min" } }
-                div { dt { "Units" } dd { @match row.units { Some(units) => (number(units as f64, Format::Int)), None => "…" } } }
+                div { dt { "Control traffic still available" } dd { @match row.headroom { Some(share) => (number(share, NumberFormat::Percent0)), None => "–" } } }
+                div { dt { "Exposures per minute" } dd { (number(row.exposures_per_minute, NumberFormat::Int)) } }
+                div { dt { "Units" } dd { @match row.units { Some(units) => (number(units as f64, NumberFormat::Int)), None => "…" } } }
                 div { dt { "Owner" } dd { @if row.owner.is_empty() { "–" } @else { (row.owner) } } }
-                div { dt { "Age" } dd title="since it was created" { (number(row.age_days as f64, Format::Int)) " d" span.unseen { ", since " (instant(row.created_at)) } } }
+                div { dt { "Age" } dd title="since creation" { (counted(row.age_days, "day")) span.unseen { ", since " (instant(row.created_at)) } } }
             }
             @for alarm in &row.alarms { p.alarm { (alarm) } }
             @if !row.tags.is_empty() {
-                p.tags { @for tag in &row.tags { a.tag href={ "/?tag=" (crate::form::encode(tag)) } { (tag) } " " } }
+                p.tags { @for tag in &row.tags { a.tag href={ "/?tag=" (crate::form::url_encode(tag)) } { (tag) } " " } }
             }
         }
     }

@@ -1,12 +1,12 @@
-//! How much processor time a tick costs: 1,000 experiments of 5 variations × 28 ticks, each re-estimated, compared by 2¹⁴
-//! draws and decided upon, in one thread. `benches/numpy/reallocate.py` does the same estimate and draws on the same
-//! tallies in NumPy.
+//! Processor time of a tick: 1,000 experiments of 5 arms × 28 ticks, each estimated, compared with 2¹⁴ draws and
+//! decided, in one thread. `benches/numpy/reallocate.py` computes the same estimates and draws from the same tallies in
+//! NumPy.
 //!
 //! ```text
 //! cargo bench -p inroad-policy --bench reallocate -- --json
 //! ```
 //!
-//! Wall time of one thread, the best of five rounds: what other processes steal is not ours to count.
+//! It reports the wall time of one thread in the best of five rounds, to exclude the load of other processes.
 
 #![allow(clippy::print_stdout)]
 
@@ -14,14 +14,17 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use inroad_assignment::{ThompsonSettings, Timestamp, Width};
-use inroad_policy::{ArmState, ArmTally, Better, Decider, EpochKey, EpochTally, Measure, Scope, TickInput};
+use inroad_policy::{
+    ArmState, ArmTally, BetterDirection, Decider, EpochKey, EpochTally, Measure, TickInput, TickScope,
+};
 
 const EXPERIMENTS: usize = 1000;
 const ARMS: usize = 5;
 const TICKS: usize = 28;
 const ROUNDS: usize = 5;
 
-/// The generator that the NumPy twin also has (Knuth's MMIX constants); its upper 31 bits.
+/// The random number generator that the NumPy version also uses: a linear congruential generator with Knuth's MMIX
+/// constants, of which it returns the upper 31 bits.
 struct Lcg(u64);
 
 impl Lcg {
@@ -43,7 +46,7 @@ fn experiment(lcg: &mut Lcg) -> TickInput {
                 ArmTally { first: n, n, s, ..ArmTally::default() }
             })
             .collect();
-        // As the tallies fall on average, so that the sample ratio check has work to do and finds nothing.
+        // The average shares of the tallies, so that the sample ratio check runs and finds no mismatch.
         let mut shares = vec![231.5 / 4157.5; ARMS];
         shares[0] = 3231.5 / 4157.5;
         EpochTally { epoch: EpochKey { tick: tick as i64, revision: 1 }, arms, shares }
@@ -60,16 +63,16 @@ fn experiment(lcg: &mut Lcg) -> TickInput {
                 owned: if arm == 0 { control } else { foothold },
                 foothold,
                 killed: false,
-                spared: false,
-                harmed: false,
+                kill_exempt: false,
+                guardrail_alerted: false,
             })
             .collect(),
         floor: Width::from_share(0.05).unwrap_or(Width::ZERO),
         data_late: false,
-        // As the twin has it.
+        // The NumPy version uses the same measure.
         measure: Measure::Poisson,
-        better: Better::More,
-        scope: Scope::Growth,
+        better: BetterDirection::Higher,
+        scope: TickScope::Growth,
         guardrails: Vec::new(),
         epochs: (0..TICKS).map(|tick| epoch(tick, lcg)).collect(),
     }
@@ -82,7 +85,7 @@ fn main() {
     let (mut checksum, mut grown) = (0.0, 0);
     for _ in 0..ROUNDS {
         let start = Instant::now();
-        // A fresh decider each round: the points are part of what a tick costs.
+        // A new decider in each round, because making the draws is part of the cost of a tick.
         let mut decider = Decider::default();
         (checksum, grown) = (0.0, 0);
         for input in &inputs {

@@ -1,76 +1,89 @@
-//! Who is credited with what: from one unit's exposures and outcomes to the cells that it adds to.
+//! Attribution: what one unit counts for. It turns a unit's exposures and outcomes into the cells to which they add.
 //!
-//! Tallies are the sum of what each unit contributes, and a contribution is a function of the *set* of the unit's
-//! events and of what the generation served when (I5). So whoever keeps tallies may see events in any order, twice, or
-//! long after the fact: take away what the unit contributed before, add what it contributes now. Sums are whole
-//! numbers in arithmetic that wraps, which makes taking away exact.
+//! **Estimates** count every unit once: in the epoch and under the arm of its first exposure, with the outcomes of a
+//! fixed window after it. A unit is dropped from the estimates if the variation served to it changes within the window.
 //!
-//! Two kinds of numbers share the cells. **Estimates** (`first`, `n`, `s`, `x` …, `dropped`) follow the data rule: one
-//! record per unit, counted under the arm and in the epoch of its first exposure, followed for the metric's window,
-//! and dropped if what it was served changed meanwhile. **What people watch** (`units`, `outcomes` …) credits every
-//! exposure, and every outcome to the arm served last before it; it lies at the tick of the event itself, under
-//! revision 0.
+//! ```text
+//!                  first exposure                    window ends
+//!                         ├─────────── window ────────────┤
+//!   outcomes ─────×───────●─────×─────────────×───────────┼──────×───────►
+//!             too early       counts        counts            too late
+//!
+//!   served:    control ─► control the whole window       counted under control
+//!              control ─► variation within the window    dropped, with all its outcomes
+//!              variation ─► killed within the window     dropped, with all its outcomes
+//! ```
+//!
+//! Dropping causes no bias: it depends on points and boundaries, never on what the units did.
+//!
+//! **Activity counts** (`units`, `outcomes` …) are for people who watch the experiment. They credit every exposure, and
+//! every outcome to the arm that was served last before it, at the tick of the event itself and under revision 0.
+//!
+//! Tallies are sums of the contributions of units, and a contribution is a function of the *set* of the unit's events
+//! and of what the generation served when (I5). So events may arrive in any order, repeatedly and late: subtract the
+//! unit's earlier contribution and add the new one. Sums are integers with wrapping arithmetic, which makes subtraction
+//! exact.
 
 pub mod funnel;
-mod record;
 #[cfg(test)]
 mod tests;
+mod unit_record;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use inroad_assignment::{Arm, Definition, Generation, Metric, MetricKind, Point, Timestamp};
 
-pub use record::{Accumulator, Exposure, Outcome, UnitRecord};
+pub use unit_record::{Accumulator, Exposure, Outcome, UnitRecord};
 
-/// What a cell is about.
+/// The key of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CellKey {
     /// Index of the metric in the definition; `None` for the exposures themselves.
     pub metric: Option<u16>,
-    /// Estimates: the calendar tick of the unit's first exposure. Watched: of the exposure or the outcome itself.
+    /// Estimates: calendar tick of the unit's first exposure. Activity counts: tick of the exposure or outcome itself.
     pub tick: i64,
-    /// Estimates: the revision in effect at the unit's first exposure. Watched: 0, which no revision has.
+    /// Estimates: revision in effect at the unit's first exposure. Activity counts: 0, which no revision has.
     pub revision: u32,
-    /// The arm that is credited.
+    /// The arm to which the cell belongs.
     pub arm: Arm,
 }
 
-/// What the units of one cell add up to. Sums are in millionths, squares in millionths of millionths.
+/// The counts and sums of one cell. Sums are in millionths, squares in millionths of millionths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cell {
     /// Units first exposed here.
     pub first: u64,
-    /// Those followed under the data rule: what they were served did not change within the window.
+    /// Units counted in the estimates: the variation served to them did not change within the window.
     pub n: u64,
     /// Those of `n` with an outcome within the window.
     pub s: u64,
-    /// Those of `s` whose first outcome came within the first quarter of the window.
+    /// Those of `s` whose first outcome came in the first quarter of the window.
     pub early: u64,
-    /// Sum over `n` of the metric's number per unit; a ratio's numerator.
+    /// Sum over `n` of the metric's number per unit; for a ratio, of the numerator.
     pub x: i128,
-    /// Sum of its squares.
+    /// Sum of the squares of `x`.
     pub xx: i128,
     /// Sum over `n` of a ratio's denominator; 0 for other metrics.
     pub y: i128,
-    /// Sum of its squares.
+    /// Sum of the squares of `y`.
     pub yy: i128,
     /// Sum of the products of both.
     pub xy: i128,
-    /// Units first exposed here that the data rule drops.
+    /// Units first exposed here that are dropped, because the variation served to them changed within the window.
     pub dropped: u64,
-    /// Watched: units exposed.
+    /// Activity: units exposed.
     pub units: u64,
-    /// Watched: outcomes credited.
+    /// Activity: outcomes credited.
     pub outcomes: u64,
-    /// Watched: units with an outcome credited, at the tick of the first.
+    /// Activity: units with an outcome credited, at the tick of the first one.
     pub outcome_units: u64,
-    /// Watched: sum of the values of outcomes credited.
+    /// Activity: sum of the values of outcomes credited.
     pub outcome_sum: i128,
 }
 
 impl Cell {
-    /// Whether there is nothing in it.
+    /// Whether all counts and sums are 0.
     pub fn is_zero(&self) -> bool {
         *self == Self::default()
     }
@@ -80,7 +93,7 @@ impl Cell {
         self.merge(other, u64::wrapping_add, i128::wrapping_add);
     }
 
-    /// Takes another cell away. Wraps: what was taken away first can be added later.
+    /// Subtracts another cell. Wraps, so that a cell may be subtracted before it is added.
     pub fn sub(&mut self, other: &Self) {
         self.merge(other, u64::wrapping_sub, i128::wrapping_sub);
     }
@@ -105,26 +118,26 @@ impl Cell {
     }
 }
 
-/// What is counted of units as such.
+/// Counts of units that do not belong to an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Flags {
-    /// Units exposed to two or more variations beside control.
+pub struct UnitCounts {
+    /// Units exposed to two or more variations, control not included.
     pub units_moved: u64,
-    /// Units exposed to control and then to a variation.
+    /// Units exposed to control and later to a variation (crossovers).
     pub crossovers: u64,
-    /// First exposures of a unit to an arm, served under a revision that was no longer in effect.
+    /// First exposures of a unit to an arm that were served under a revision no longer in effect.
     pub stale_exposures: u64,
 }
 
-impl Flags {
-    /// Adds others. Wraps, so that a difference may be added as well.
+impl UnitCounts {
+    /// Adds other counts. Wraps, so that a difference may be added as well.
     pub fn add(&mut self, other: &Self) {
         self.units_moved = self.units_moved.wrapping_add(other.units_moved);
         self.crossovers = self.crossovers.wrapping_add(other.crossovers);
         self.stale_exposures = self.stale_exposures.wrapping_add(other.stale_exposures);
     }
 
-    /// Takes others away. Wraps.
+    /// Subtracts other counts. Wraps.
     pub fn sub(&mut self, other: &Self) {
         self.units_moved = self.units_moved.wrapping_sub(other.units_moved);
         self.crossovers = self.crossovers.wrapping_sub(other.crossovers);
@@ -132,36 +145,36 @@ impl Flags {
     }
 }
 
-/// A sum of what units contribute, or the difference of two such sums. A cell that comes to nothing is not kept, so
-/// that two tallies of the same events are equal.
+/// A sum of contributions of units, or the difference of two such sums. Cells that are zero are removed, so that two
+/// tallies of the same events are equal.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tally {
-    /// By metric, calendar tick, revision and arm; none is zero.
+    /// Cells by metric, calendar tick, revision and arm. No cell is zero.
     pub cells: BTreeMap<CellKey, Cell>,
-    /// What is counted of units as such.
-    pub flags: Flags,
+    /// Counts of units that do not belong to an epoch.
+    pub unit_counts: UnitCounts,
 }
 
 impl Tally {
-    /// Whether it changes nothing.
+    /// Whether the tally is zero.
     pub fn is_zero(&self) -> bool {
-        self.cells.is_empty() && self.flags == Flags::default()
+        self.cells.is_empty() && self.unit_counts == UnitCounts::default()
     }
 
     /// Adds to one cell.
     pub fn add_cell(&mut self, key: CellKey, cell: &Cell) {
-        self.change(key, |kept| kept.add(cell));
+        self.change(key, |stored| stored.add(cell));
     }
 
-    /// Takes from one cell.
+    /// Subtracts from one cell.
     pub fn sub_cell(&mut self, key: CellKey, cell: &Cell) {
-        self.change(key, |kept| kept.sub(cell));
+        self.change(key, |stored| stored.sub(cell));
     }
 
     fn change(&mut self, key: CellKey, change: impl FnOnce(&mut Cell)) {
-        let kept = self.cells.entry(key).or_default();
-        change(kept);
-        if kept.is_zero() {
+        let stored = self.cells.entry(key).or_default();
+        change(stored);
+        if stored.is_zero() {
             self.cells.remove(&key);
         }
     }
@@ -169,24 +182,25 @@ impl Tally {
     /// Adds another tally.
     pub fn add(&mut self, other: &Self) {
         other.cells.iter().for_each(|(key, cell)| self.add_cell(*key, cell));
-        self.flags.add(&other.flags);
+        self.unit_counts.add(&other.unit_counts);
     }
 
-    /// Takes another tally away.
+    /// Subtracts another tally.
     pub fn sub(&mut self, other: &Self) {
         other.cells.iter().for_each(|(key, cell)| self.sub_cell(*key, cell));
-        self.flags.sub(&other.flags);
+        self.unit_counts.sub(&other.unit_counts);
     }
 }
 
-/// What was served when, and what is measured: all that a contribution depends on beside the unit's own events.
+/// What was served when, and what is measured: everything that a contribution depends on besides the unit's own events.
 ///
-/// A history grows: revisions, kills, endings and metrics are added, never changed. To take away what a unit contributed under
-/// an earlier history, give the generation as it was known then ([`known_up_to`]) and the number of its metrics.
+/// A history only grows: revisions, kills, endings and metrics are added and never changed. To subtract the
+/// contribution of a unit under an earlier history, use the generation as it was then ([`generation_as_of`]) and its
+/// number of metrics.
 #[derive(Debug, Clone, Copy)]
 pub struct History<'a> {
-    /// Whether early outcomes are told apart. Counts made by the first release know nothing of them.
-    pub early: bool,
+    /// Whether early outcomes are counted separately. Counts made by the first release do not have them.
+    pub counts_early: bool,
     /// What was served when.
     pub generation: &'a Generation,
     /// What is measured.
@@ -198,83 +212,91 @@ pub struct History<'a> {
 impl<'a> History<'a> {
     /// The history of one generation of an experiment.
     pub fn new(definition: &'a Definition, generation: &'a Generation) -> Self {
-        Self { early: true, generation, metrics: definition.metrics(), tick: definition.policy().tick() }
+        Self { counts_early: true, generation, metrics: definition.metrics(), tick: definition.policy().tick() }
     }
 
-    /// The same before any metric but the first `count` was there.
+    /// The same history with the first `count` metrics only.
     #[must_use]
-    pub fn with_metrics(self, count: usize) -> Self {
+    pub fn with_first_metrics(self, count: usize) -> Self {
         Self { metrics: self.metrics.get(..count).unwrap_or(self.metrics), ..self }
     }
 
-    /// The same as counts had it that did not tell early outcomes apart.
+    /// The same history without separate counts of early outcomes.
     #[must_use]
-    pub fn without_early(self) -> Self {
-        Self { early: false, ..self }
+    pub fn without_early_outcomes(self) -> Self {
+        Self { counts_early: false, ..self }
     }
 
+    /// Number of the revision in effect at an instant; 0 before the first.
     fn revision_at(&self, at: Timestamp) -> u32 {
-        self.generation.in_effect(at).map_or(0, |r| r.number)
+        self.generation.revision_in_effect(at).map_or(0, |r| r.number)
     }
 
     /// The metrics with their indices.
-    fn numbered(&self) -> impl Iterator<Item = (u16, &'a Metric)> {
+    fn indexed_metrics(&self) -> impl Iterator<Item = (u16, &'a Metric)> {
         (0u16..).zip(self.metrics)
     }
 }
 
-/// A generation as it was known when it had only so many revisions, switches and endings.
-pub fn known_up_to(generation: &Generation, revisions: usize, switches: usize, endings: usize) -> Generation {
+/// An earlier state of a generation: with its first `revisions` revisions, `kill_changes` kill switches and `endings`
+/// endings.
+pub fn generation_as_of(generation: &Generation, revisions: usize, kill_changes: usize, endings: usize) -> Generation {
     Generation {
         number: generation.number,
         salt: generation.salt.clone(),
         started_at: generation.started_at,
         revisions: generation.revisions.iter().take(revisions).cloned().collect(),
-        switches: generation.switches.iter().take(switches).copied().collect(),
+        kill_changes: generation.kill_changes.iter().take(kill_changes).copied().collect(),
         endings: generation.endings.iter().take(endings).copied().collect(),
     }
 }
 
-/// What one unit adds to all cells: its estimates, its flags, and all that is watched of it. `outcomes` is every outcome
-/// of the unit, once each, in any order.
-pub fn contribution<'a>(
+/// Everything that one unit adds: estimates, unit counts and activity counts. `outcomes` are all outcomes of the unit,
+/// each once, in any order.
+pub fn unit_contribution<'a>(
     record: &UnitRecord,
     point: Point,
     history: History<'_>,
     outcomes: impl IntoIterator<Item = Outcome<'a>>,
 ) -> Tally {
     let mut tally = Tally::default();
-    tally.flags = settled(record, point, history, |key, cell| tally.add_cell(key, &cell));
+    tally.unit_counts = record_contribution(record, point, history, |key, cell| tally.add_cell(key, &cell));
     for outcome in outcomes {
-        watched(record, history, &outcome, 0, |key, cell| tally.add_cell(key, &cell));
+        outcome_contribution(record, history, &outcome, 0, |key, cell| tally.add_cell(key, &cell));
     }
     tally
 }
 
-/// The part of a contribution that the record alone can tell, without the outcomes: everything but the watched
-/// `outcomes` and `outcome_sum`. Each part of a cell is handed to `put`; the same cell may come more than once.
-pub fn settled(record: &UnitRecord, point: Point, history: History<'_>, mut put: impl FnMut(CellKey, Cell)) -> Flags {
-    let Some(first) = record.first() else { return Flags::default() };
+/// The part of a unit's contribution that depends on its record alone: everything except the activity counts `outcomes`
+/// and `outcome_sum`, which [`outcome_contribution`] adds. Calls `put` for each part of a cell; a cell may occur more
+/// than once.
+pub fn record_contribution(
+    record: &UnitRecord,
+    point: Point,
+    history: History<'_>,
+    mut put: impl FnMut(CellKey, Cell),
+) -> UnitCounts {
+    let Some(first) = record.first() else { return UnitCounts::default() };
     let epoch = (first.at.tick(history.tick), history.revision_at(first.at));
     let key = |metric| CellKey { metric, tick: epoch.0, revision: epoch.1, arm: first.arm };
     put(key(None), Cell { first: 1, ..Cell::default() });
-    // Metrics mostly share a window, and then the question about the line is asked once.
-    let mut asked: Option<(Duration, bool)> = None;
-    for (index, metric) in history.numbered() {
-        let stable = match asked {
+    // Most metrics have the same window, so the result for the last window is reused.
+    let mut last_window: Option<(Duration, bool)> = None;
+    for (index, metric) in history.indexed_metrics() {
+        let stable = match last_window {
             Some((window, stable)) if window == metric.window => stable,
             _ => {
                 let until = first.at.plus(metric.window);
                 let stable = history.generation.serves_throughout(point, first.arm, first.at, until);
-                asked = Some((metric.window, stable));
+                last_window = Some((metric.window, stable));
                 stable
             }
         };
-        let mut cell = estimate(metric, record.accumulated(index), stable);
-        if history.early && cell.s > 0 {
+        let mut cell = estimate_cell(metric, record.accumulated(index), stable);
+        if history.counts_early && cell.s > 0 {
             let quarter = first.at.plus(metric.window / EARLY_PART);
-            let soonest = record.first_credits().filter(|(m, ..)| *m == index).map(|(.., at)| at).min();
-            cell.early = u64::from(soonest.is_some_and(|at| at < quarter));
+            let earliest = record.first_credits().filter(|(m, ..)| *m == index).map(|(.., at)| at).min();
+            cell.early = u64::from(earliest.is_some_and(|at| at < quarter));
         }
         put(key(Some(index)), cell);
     }
@@ -286,12 +308,12 @@ pub fn settled(record: &UnitRecord, point: Point, history: History<'_>, mut put:
         let key = CellKey { metric: Some(metric), tick: at.tick(history.tick), revision: 0, arm };
         put(key, Cell { outcome_units: 1, ..Cell::default() });
     }
-    flags(record, history)
+    unit_counts(record, history)
 }
 
-/// What one outcome adds to the watched `outcomes` and `outcome_sum`, by every metric from `from_metric` on that is
-/// about its event.
-pub fn watched(
+/// What one outcome adds to the activity counts `outcomes` and `outcome_sum`, for every metric from index `from_metric`
+/// on that counts its event.
+pub fn outcome_contribution(
     record: &UnitRecord,
     history: History<'_>,
     outcome: &Outcome<'_>,
@@ -299,45 +321,47 @@ pub fn watched(
     mut put: impl FnMut(CellKey, Cell),
 ) {
     let Some(arm) = record.served_at(outcome.at) else { return };
-    let about = history.numbered().skip(from_metric).filter(|(_, metric)| metric.event == outcome.event);
-    for (index, _) in about {
+    let counting = history.indexed_metrics().skip(from_metric).filter(|(_, metric)| metric.event == outcome.event);
+    for (index, _) in counting {
         let key = CellKey { metric: Some(index), tick: outcome.at.tick(history.tick), revision: 0, arm };
         put(key, Cell { outcomes: 1, outcome_sum: i128::from(outcome.value_micros), ..Cell::default() });
     }
 }
 
-/// An outcome is early within one part in so many of its window.
+/// An outcome is early if it comes in the first quarter of the window.
 const EARLY_PART: u32 = 4;
 
-/// One unit's part in the estimates of one metric.
-fn estimate(metric: &Metric, of: Accumulator, stable: bool) -> Cell {
+/// The cell of one unit in the estimates of one metric.
+fn estimate_cell(metric: &Metric, sums: Accumulator, stable: bool) -> Cell {
     if !stable {
         return Cell { dropped: 1, ..Cell::default() };
     }
     let (x, y) = match &metric.kind {
-        MetricKind::Conversion => (i128::from(of.count > 0) * MICROS, 0),
-        MetricKind::Count => (i128::from(of.count).wrapping_mul(MICROS), 0),
-        MetricKind::Mean { cap } => (cap.map_or(of.sum, |cap| of.sum.min((cap * MICROS as f64).round() as i128)), 0),
-        MetricKind::Ratio { .. } => (of.sum, of.denominator),
+        MetricKind::Conversion => (i128::from(sums.count > 0) * MICROS, 0),
+        MetricKind::Count => (i128::from(sums.count).wrapping_mul(MICROS), 0),
+        MetricKind::Mean { cap } => {
+            (cap.map_or(sums.sum, |cap| sums.sum.min((cap * MICROS as f64).round() as i128)), 0)
+        }
+        MetricKind::Ratio { .. } => (sums.sum, sums.denominator),
     };
-    let (x, y) = (held(x), held(y));
-    Cell { n: 1, s: u64::from(of.count > 0), x, xx: x * x, y, yy: y * y, xy: x * y, ..Cell::default() }
+    let (x, y) = (limited(x), limited(y));
+    Cell { n: 1, s: u64::from(sums.count > 0), x, xx: x * x, y, yy: y * y, xy: x * y, ..Cell::default() }
 }
 
 /// One, in millionths.
 const MICROS: i128 = 1_000_000;
 
-/// What one unit may count for at the very most: its square still fits. Some 9 × 10¹², which no unit comes near.
-fn held(sum: i128) -> i128 {
+/// A unit's number, limited so that its square fits: about 9 × 10¹², which no unit reaches.
+fn limited(sum: i128) -> i128 {
     sum.clamp(-i128::from(i64::MAX), i128::from(i64::MAX))
 }
 
-fn flags(record: &UnitRecord, history: History<'_>) -> Flags {
+fn unit_counts(record: &UnitRecord, history: History<'_>) -> UnitCounts {
     let exposures = record.exposures();
     let treated = exposures.iter().filter(|e| !e.arm.is_control()).count();
     let from_control = exposures.iter().position(|e| e.arm.is_control());
-    // There is one exposure per arm, so whatever follows control is a variation.
+    // There is one exposure per arm, so an exposure after control is to a variation.
     let crossed = from_control.is_some_and(|at| at + 1 < exposures.len());
     let stale = exposures.iter().filter(|e| e.revision < history.revision_at(e.at)).count();
-    Flags { units_moved: u64::from(treated >= 2), crossovers: u64::from(crossed), stale_exposures: stale as u64 }
+    UnitCounts { units_moved: u64::from(treated >= 2), crossovers: u64::from(crossed), stale_exposures: stale as u64 }
 }

@@ -1,75 +1,75 @@
-//! E3, the epoch-conditional log-lift: how much better than control each arm is, comparing arms within the same epoch
-//! only. It knows counts, not what they count; it keeps its buffers between calls because a tick re-estimates many
-//! experiments.
+//! E3, the default estimate: how much better than control each arm is, from comparisons within the same epoch only.
 //!
-//! Conversions are Poisson given the records, s_ke ~ Poisson(n_ke·exp(a_e + b_k)), with control's b_0 = 0. Conditioning
-//! on the epoch's total s_·e removes the baseline a_e and leaves a multinomial likelihood (the classical equivalence of
-//! conditional Poisson and a Poisson GLM with a free effect per epoch: McCullagh & Nelder, *Generalized Linear Models*,
-//! 1989, §6.4). With π_ke = n_ke·e^{b_k} / Σ_j n_je·e^{b_j} and a prior b_k ~ N(0, τ²):
+//! Every unit counts once, in the epoch of its first exposure. The counts form a table of epochs by arms. One
+//! log-linear model explains the table: each epoch e has a free baseline a_e, and each arm k has one log-lift b_k in
+//! all epochs. An epoch with n_ek units of arm k expects this many conversions:
 //!
-//! - ℓ(b) = Σ_e [Σ_k s_ke·b_k − s_·e·log Σ_k n_ke·e^{b_k}] − Σ_k b_k²/2τ²
-//! - g_k = Σ_e (s_ke − s_·e·π_ke) − b_k/τ²
-//! - H = Σ_e s_·e·(diag π_e − π_e·π_eᵀ) + I/τ²
+//! ```text
+//!             control, b_0 = 0     arm 1                    arm 2
+//!   epoch 1   n_10·exp(a_1)        n_11·exp(a_1 + b_1)      n_12·exp(a_1 + b_2)
+//!   epoch 2   n_20·exp(a_2)        n_21·exp(a_2 + b_1)      n_22·exp(a_2 + b_2)
+//!   …
+//!                │                    │                        │
+//!                └── only ratios within a row matter: a_e cancels
+//! ```
 //!
-//! The posterior is taken as normal: MVN(b̂, H⁻¹). Any multiplier of the baseline that arms share within an epoch, be it
-//! trend, time of day, or conversions still to come, cancels.
+//! - **Why within an epoch:** a change of the baseline (trend, time of day, conversions still to come) multiplies a
+//!   whole row and cancels. So shares that change over time cannot bias the lifts, as they bias rates pooled over time.
+//! - **Prior:** b_k ~ N(0, τ²), usually τ = 0.25: most lifts are within ±25% or so. [`Prior::Flat`] leaves it out.
+//! - **Posterior:** normal around the most likely lifts, MVN(b̂, C). [`Posterior`] holds b̂ and C; control's entries
+//!   are 0.
+//! - **Other numbers:** revenue, counts and ratios use the same model with sums in place of conversions and with a
+//!   variance that is measured from the units.
 //!
-//! What is not a Poisson count has the same score with another variance, a *quasi-likelihood* (McCullagh & Nelder 1989,
-//! ch. 9): sums of any numbers take the place of conversions, denominators that of units, and Var(x_ke) = φ_k·E(x_ke).
-//! The dispersion φ is what units were seen to vary by within their own cells, pooled over arms and epochs, so that a
-//! tiny foothold without a conversion claims no certainty; ℓ is divided by it. What an arm's own dispersion φ_k differs
-//! by enters through the sandwich (White 1982; with the prior as a datum of its own variance):
-//!
-//! - B = Σ_e A_e·diag(μ_ke·φ_k/φ²)·A_eᵀ, A_e = I − π_e·1ᵀ, μ_ke = s_·e·π_ke
-//! - covariance = H⁻¹·(B + I/τ²)·H⁻¹, which is H⁻¹ again where all φ_k are φ
-//!
-//! For conversions φ is 1 − p. Without it ([`Measure::Poisson`]) the variance is 1/(1−p) too large.
+//! The formulas are in the documentation of [`Estimator`]. `tests/oracle/glm.py` fits the whole regression instead,
+//! with every a_e as a parameter, and the tests compare the two.
 
 use serde::{Deserialize, Serialize};
 
-use crate::tallies::{Spread, in_order};
-use crate::{Better, EpochTally, Measure, PolicyError, dense};
+use crate::cholesky;
+use crate::error::PolicyError;
+use crate::tallies::{BetterDirection, EpochTally, MAX_ARMS, Measure, Spread, checked_in_order};
 
-/// Newton steps longer than this, in any coordinate, are shortened to it.
+/// Longest Newton step in any coordinate; longer steps are shortened to it.
 const STEP_MAX: f64 = 0.5;
-/// Settled when the squared length of the step, in standard deviations of the posterior (the Newton decrement gᵀH⁻¹g), is
-/// below this; the step is still taken, and squares what is left.
-const SETTLED: f64 = 1e-14;
-/// Settled as well when ℓ no longer rises and the decrement is below this: where data say next to nothing in some
-/// direction, rounding keeps the step from getting shorter.
-const SETTLED_BY_ROUNDING: f64 = 1e-9;
-/// A step is not shortened below this.
+/// Newton's method has converged when the squared length of the step, in standard deviations of the posterior (the
+/// Newton decrement gᵀH⁻¹g), is below this. The last step is still taken, which squares the remaining error.
+const CONVERGED: f64 = 1e-14;
+/// It has also converged when ℓ no longer rises and the decrement is below this: where the data carry almost no
+/// information in some direction, rounding keeps the step from getting shorter.
+const CONVERGED_BY_ROUNDING: f64 = 1e-9;
+/// Halving stops when the step is shorter than this.
 const STEP_MIN: f64 = 1e-10;
 const ITERATIONS_MAX: usize = 400;
-/// Precision that stands in for "no prior": so small that an arm with data does not feel it, large enough that one
-/// without conversions stays finite.
+/// Precision that replaces "no prior": small enough not to affect an arm with data, large enough to keep an arm without
+/// conversions finite.
 const FLAT_PRECISION: f64 = 1e-6;
-/// How many units' worth of the pooled dispersion an arm's own is shrunk with.
+/// Weight of the pooled dispersion, in units, when the dispersion of one arm is estimated.
 const DISPERSION_UNITS: f64 = 100.0;
 
-/// What is believed about a log-lift before data.
+/// The prior distribution of a log-lift.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Prior {
-    /// b_k ~ N(0, τ²): the value is τ, on the log scale, above 0.
+    /// b_k ~ N(0, τ²). The value is τ, on the log scale, above 0.
     Normal(f64),
-    /// None, for intervals that must not lean on one. Arms without information come out with a huge variance.
+    /// No prior, for intervals that must not depend on one. Arms without information get a huge variance.
     Flat,
 }
 
-/// Log-lifts over control, jointly normal.
+/// The lift distribution: log-lifts over control, jointly normal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Posterior {
-    /// b̂, one per arm; control's is 0.
+    /// Means b̂, one per arm; control's is 0.
     pub mean: Vec<f64>,
-    /// H⁻¹, one row per arm; control's row and column are 0.
+    /// Covariance H⁻¹, or the sandwich; one row per arm. Control's row and column are 0.
     pub covariance: Vec<Vec<f64>>,
 }
 
 impl Posterior {
-    /// The same as benefits: lifts turned round where less is better.
+    /// The same as benefits: lifts with their sign changed if lower values are better.
     #[must_use]
-    pub fn benefit(mut self, better: Better) -> Self {
-        if better == Better::Less {
+    pub fn into_benefit(mut self, better: BetterDirection) -> Self {
+        if better == BetterDirection::Lower {
             self.mean.iter_mut().for_each(|mean| *mean = -*mean);
         }
         self
@@ -82,12 +82,35 @@ impl Posterior {
     }
 }
 
-/// Estimates E3 over and over, keeping its buffers.
+/// Estimates E3. It keeps its buffers between calls, because a tick estimates many experiments.
+///
+/// Conversions are Poisson given the records: s_ke ~ Poisson(n_ke·exp(a_e + b_k)), with control's b_0 = 0. Given the
+/// epoch's total s_·e, the baseline a_e drops out and a multinomial likelihood remains (the classical equivalence of
+/// conditional Poisson and a Poisson GLM with a free effect per epoch: McCullagh & Nelder, *Generalized Linear Models*,
+/// 1989, §6.4). With π_ke = n_ke·e^{b_k} / Σ_j n_je·e^{b_j} and the prior b_k ~ N(0, τ²):
+///
+/// - ℓ(b) = Σ_e [Σ_k s_ke·b_k − s_·e·log Σ_k n_ke·e^{b_k}] − Σ_k b_k²/2τ²
+/// - g_k = Σ_e (s_ke − s_·e·π_ke) − b_k/τ²
+/// - H = Σ_e s_·e·(diag π_e − π_e·π_eᵀ) + I/τ²
+///
+/// The posterior is taken as normal: MVN(b̂, H⁻¹).
+///
+/// Numbers that are not Poisson counts have the same score with another variance, a *quasi-likelihood* (McCullagh &
+/// Nelder 1989, ch. 9): sums of the units' numbers replace conversions, denominators replace units, and Var(x_ke) =
+/// φ_k·E(x_ke). The dispersion φ is measured from the variation of units within their cells, pooled over arms and
+/// epochs, so that a tiny initial share without a conversion does not look certain; ℓ is divided by φ. The difference
+/// between an arm's dispersion φ_k and φ enters through the sandwich (White 1982; the prior counts as a datum with its
+/// own variance):
+///
+/// - B = Σ_e A_e·diag(μ_ke·φ_k/φ²)·A_eᵀ, A_e = I − π_e·1ᵀ, μ_ke = s_·e·π_ke
+/// - covariance = H⁻¹·(B + I/τ²)·H⁻¹, which equals H⁻¹ if all φ_k are φ
+///
+/// For conversions φ is 1 − p. Without φ ([`Measure::Poisson`]) the variance is too large by a factor of 1/(1−p).
 #[derive(Debug, Default)]
 pub struct Estimator {
-    /// Records, one row per informative epoch, control first.
+    /// Units (for ratios, denominators) by arm, one row per epoch with conversions, control first.
     n: Vec<f64>,
-    /// Conversions per informative epoch.
+    /// Conversions per epoch with conversions.
     epoch_s: Vec<f64>,
     /// Conversions per treated arm.
     arm_s: Vec<f64>,
@@ -101,13 +124,14 @@ pub struct Estimator {
     step: Vec<f64>,
 }
 
-/// [`Estimator::fit`] for those who estimate once.
+/// [`Estimator::fit`] for a single estimate.
 pub fn estimate(measure: Measure, arms: usize, epochs: &[EpochTally], prior: Prior) -> Result<Posterior, PolicyError> {
     Estimator::default().fit(measure, arms, epochs, prior)
 }
 
 impl Estimator {
-    /// The posterior of the log-lifts of `arms` arms, control included.
+    /// The posterior of the log-lifts of `arms` arms (2..=[`MAX_ARMS`]), control included. Fails for impossible tallies
+    /// and for a prior whose τ is not above 0.
     pub fn fit(
         &mut self,
         measure: Measure,
@@ -115,8 +139,8 @@ impl Estimator {
         epochs: &[EpochTally],
         prior: Prior,
     ) -> Result<Posterior, PolicyError> {
-        if !(2..=crate::MAX_ARMS).contains(&arms) {
-            return Err(PolicyError::ArmCount { expected: arms.clamp(2, crate::MAX_ARMS), found: arms });
+        if !(2..=MAX_ARMS).contains(&arms) {
+            return Err(PolicyError::ArmCount { expected: arms.clamp(2, MAX_ARMS), found: arms });
         }
         let precision = match prior {
             Prior::Normal(tau) if tau > 0.0 && tau.is_finite() => 1.0 / (tau * tau),
@@ -124,14 +148,14 @@ impl Estimator {
             Prior::Flat => FLAT_PRECISION,
         };
         self.load(measure, arms, epochs)?;
-        self.climb(arms, precision)?;
+        self.maximise(arms, precision)?;
         self.posterior(measure, arms, precision)
     }
 
-    /// Each arm against control alone, as if there were no others; covariances between arms are left 0. What people are
-    /// shown: an arm whose lift changes over time then spoils no other arm's estimate, as it does where the baseline is
-    /// estimated from all arms together.
-    pub fn fit_each(
+    /// Each arm against control alone, as if there were no other arms; covariances between arms are 0. These are the
+    /// estimates that people see: an arm whose lift changes over time then does not affect the estimates of other arms,
+    /// as it would if the baseline were estimated from all arms together.
+    pub fn fit_each_against_control(
         &mut self,
         measure: Measure,
         arms: usize,
@@ -140,13 +164,13 @@ impl Estimator {
     ) -> Result<Posterior, PolicyError> {
         let mut each = Posterior { mean: vec![0.0; arms], covariance: vec![vec![0.0; arms]; arms] };
         for arm in 1..arms {
-            self.fit_one(measure, arms, epochs, prior, arm, &mut each)?;
+            self.fit_pair(measure, arms, epochs, prior, arm, &mut each)?;
         }
         Ok(each)
     }
 
-    /// The same for one arm; nothing is said of the others.
-    pub(crate) fn fit_only(
+    /// The same for one arm; the other arms' entries stay 0.
+    pub(crate) fn fit_one_against_control(
         &mut self,
         measure: Measure,
         arms: usize,
@@ -155,11 +179,11 @@ impl Estimator {
         arm: usize,
     ) -> Result<Posterior, PolicyError> {
         let mut only = Posterior { mean: vec![0.0; arms], covariance: vec![vec![0.0; arms]; arms] };
-        self.fit_one(measure, arms, epochs, prior, arm, &mut only)?;
+        self.fit_pair(measure, arms, epochs, prior, arm, &mut only)?;
         Ok(only)
     }
 
-    fn fit_one(
+    fn fit_pair(
         &mut self,
         measure: Measure,
         arms: usize,
@@ -168,7 +192,7 @@ impl Estimator {
         arm: usize,
         each: &mut Posterior,
     ) -> Result<(), PolicyError> {
-        let ordered = in_order(arms, epochs)?;
+        let ordered = checked_in_order(arms, epochs)?;
         let pair = |epoch: &&EpochTally| EpochTally {
             epoch: epoch.epoch,
             arms: vec![epoch.arms[0], epoch.arms[arm]],
@@ -181,18 +205,18 @@ impl Estimator {
         Ok(())
     }
 
-    /// Sums are divided by φ on the way in: that is all that a quasi-likelihood differs by.
+    /// Fills the buffers. Sums are divided by φ, which is the only difference of a quasi-likelihood.
     fn load(&mut self, measure: Measure, arms: usize, epochs: &[EpochTally]) -> Result<(), PolicyError> {
         self.n.clear();
         self.epoch_s.clear();
         self.arm_s.clear();
         self.arm_s.resize(arms - 1, 0.0);
-        let ordered = in_order(arms, epochs)?;
-        let dispersion = self.disperse(measure, arms, &ordered);
+        let ordered = checked_in_order(arms, epochs)?;
+        let dispersion = self.measure_dispersion(measure, arms, &ordered);
         for epoch in ordered {
             let cells = epoch.arms.iter().map(|arm| measure.cell(arm));
             let total: f64 = cells.clone().map(|cell| cell.sum).sum();
-            // An epoch without conversions carries no information about who converts better.
+            // An epoch without conversions carries no information about the lifts.
             if total <= 0.0 {
                 continue;
             }
@@ -205,8 +229,8 @@ impl Estimator {
         Ok(())
     }
 
-    /// The pooled dispersion φ; leaves φ_k/φ in `dispersion`.
-    fn disperse(&mut self, measure: Measure, arms: usize, epochs: &[&EpochTally]) -> f64 {
+    /// Returns the pooled dispersion φ and stores φ_k/φ in `dispersion`.
+    fn measure_dispersion(&mut self, measure: Measure, arms: usize, epochs: &[&EpochTally]) -> f64 {
         self.dispersion.clear();
         self.dispersion.resize(arms, 1.0);
         if measure == Measure::Poisson {
@@ -215,13 +239,13 @@ impl Estimator {
         let mut own = vec![Spread::default(); arms];
         for epoch in epochs {
             for (spread, tally) in own.iter_mut().zip(&epoch.arms) {
-                spread.see(&measure.cell(tally));
+                spread.add_cell(&measure.cell(tally));
             }
         }
         let mut all = Spread::default();
         own.iter().for_each(|spread| all.add(spread));
         let Some(pooled) = all.dispersion(measure) else { return 1.0 };
-        let prior = all.of_units(DISPERSION_UNITS);
+        let prior = all.scaled_to(DISPERSION_UNITS);
         for (ratio, spread) in self.dispersion.iter_mut().zip(&mut own) {
             spread.add(&prior);
             *ratio = spread.dispersion(measure).unwrap_or(pooled) / pooled;
@@ -229,8 +253,8 @@ impl Estimator {
         pooled
     }
 
-    /// Newton's method. ℓ is concave, so a step that is shortened whenever it overshoots cannot fail to arrive.
-    fn climb(&mut self, arms: usize, precision: f64) -> Result<(), PolicyError> {
+    /// Maximises ℓ by Newton's method. ℓ is concave, so shortening each step that overshoots guarantees convergence.
+    fn maximise(&mut self, arms: usize, precision: f64) -> Result<(), PolicyError> {
         let treated = arms - 1;
         for buffer in [&mut self.b, &mut self.step, &mut self.gradient, &mut self.share] {
             buffer.clear();
@@ -241,25 +265,25 @@ impl Estimator {
         let mut reached = self.differentiate(arms, precision);
         let mut stuck = false;
         for _ in 0..ITERATIONS_MAX {
-            if !dense::factor(&mut self.hessian, treated) {
+            if !cholesky::factor(&mut self.hessian, treated) {
                 return Err(PolicyError::NotPositiveDefinite);
             }
             self.step.copy_from_slice(&self.gradient);
-            dense::solve(&self.hessian, treated, &mut self.step);
+            cholesky::solve(&self.hessian, treated, &mut self.step);
             let mut longest = self.step.iter().fold(0.0_f64, |max, step| max.max(step.abs()));
             if !longest.is_finite() {
                 return Err(PolicyError::DidNotConverge);
             }
             let decrement: f64 = self.gradient.iter().zip(&self.step).map(|(g, step)| g * step).sum();
-            let settled = decrement < SETTLED || (stuck && decrement < SETTLED_BY_ROUNDING);
+            let converged = decrement < CONVERGED || (stuck && decrement < CONVERGED_BY_ROUNDING);
             if longest > STEP_MAX {
-                // The whole step, not each coordinate, so that the direction still climbs.
+                // The whole step is scaled, so that its direction still increases ℓ.
                 self.step.iter_mut().for_each(|step| *step *= STEP_MAX / longest);
                 longest = STEP_MAX;
             }
             self.advance(1.0);
             let mut height = self.differentiate(arms, precision);
-            // Rounding hides differences below one part in 1e12 of ℓ: those are not overshoot.
+            // Differences below one part in 1e12 of ℓ are rounding, not overshoot.
             while height < reached - 1e-12 * reached.abs() && longest > STEP_MIN {
                 self.step.iter_mut().for_each(|step| *step *= 0.5);
                 longest *= 0.5;
@@ -268,7 +292,7 @@ impl Estimator {
             }
             stuck = height <= reached + 1e-12 * reached.abs();
             reached = height;
-            if settled {
+            if converged {
                 return Ok(());
             }
         }
@@ -281,7 +305,7 @@ impl Estimator {
         }
     }
 
-    /// Gradient and negative Hessian (lower triangle) at `b`; returns ℓ.
+    /// Computes gradient and negative Hessian (lower triangle) at `b` and returns ℓ.
     fn differentiate(&mut self, arms: usize, precision: f64) -> f64 {
         let treated = arms - 1;
         self.odds.clear();
@@ -315,14 +339,14 @@ impl Estimator {
         height
     }
 
-    /// MVN(b̂, covariance), with control's zero row put back. `hessian` is fresh: the last step was followed by
-    /// `differentiate`.
+    /// MVN(b̂, covariance) with control's zero row added. `hessian` is up to date, because `differentiate` follows the
+    /// last step.
     fn posterior(&mut self, measure: Measure, arms: usize, precision: f64) -> Result<Posterior, PolicyError> {
         let treated = arms - 1;
-        if !dense::factor(&mut self.hessian, treated) {
+        if !cholesky::factor(&mut self.hessian, treated) {
             return Err(PolicyError::NotPositiveDefinite);
         }
-        dense::invert_factor(&mut self.hessian, treated);
+        cholesky::invert_factor(&mut self.hessian, treated);
         let inverse = &self.hessian;
         let mut covariance = vec![vec![0.0; arms]; arms];
         for i in 0..treated {
@@ -332,10 +356,10 @@ impl Estimator {
                 covariance[j + 1][i + 1] = value;
             }
         }
-        let even = self.dispersion.iter().all(|dispersion| (dispersion - 1.0).abs() < 1e-12);
-        if measure != Measure::Poisson && !even {
+        let equal = self.dispersion.iter().all(|dispersion| (dispersion - 1.0).abs() < 1e-12);
+        if measure != Measure::Poisson && !equal {
             let meat = self.meat(arms, precision);
-            covariance = dense::sandwich(&covariance, &meat);
+            covariance = cholesky::sandwich(&covariance, &meat);
         }
         let mut mean = Vec::with_capacity(arms);
         mean.push(0.0);
@@ -343,7 +367,7 @@ impl Estimator {
         Ok(Posterior { mean, covariance })
     }
 
-    /// B + I/τ², with control's row and column left 0.
+    /// B + I/τ², the middle of the sandwich. Control's row and column are 0.
     fn meat(&self, arms: usize, precision: f64) -> Vec<Vec<f64>> {
         let mut meat = vec![vec![0.0; arms]; arms];
         let mut share = vec![0.0; arms];
@@ -354,7 +378,7 @@ impl Estimator {
                 share[k] = n[k] * self.odds[k] / total;
                 mixed += share[k] * self.dispersion[k];
             }
-            // (I − π1ᵀ)·diag(v)·(I − π1ᵀ)ᵀ written out, with v = s·π·φ_k/φ and 1ᵀv = s·mixed.
+            // (I − π1ᵀ)·diag(v)·(I − π1ᵀ)ᵀ in full, with v = s·π·φ_k/φ and 1ᵀv = s·mixed.
             for i in 1..arms {
                 for j in 1..=i {
                     let cross = mixed - self.dispersion[i] - self.dispersion[j];
@@ -366,7 +390,7 @@ impl Estimator {
         for (i, row) in meat.iter_mut().enumerate().skip(1) {
             row[i] += precision;
         }
-        // The lower triangle is the upper one's mirror.
+        // Copy the lower triangle to the upper one.
         (0..arms).map(|i| (0..arms).map(|j| meat[i.max(j)][i.min(j)]).collect()).collect()
     }
 }

@@ -1,14 +1,14 @@
-//! What stops an arm that does harm, however often one looks. Kill decisions are made at every tick, so they need
-//! evidence that holds at any stopping time; a credible interval does not (coverage falls to about 89% under kills).
-//! It knows counts; which metrics are guardrails, and what a kill does, is others' business.
+//! Evidence that an arm does harm. Arms can be killed at every tick, so the evidence must be valid at any stopping
+//! time; a credible interval is not (its coverage falls to about 89% under kills). The experiment's settings define
+//! which metrics are guardrails, and [`decide`](crate::decide()) acts on the evidence.
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::PolicyError;
 use crate::normal::log_normal_cdf;
-use crate::tallies::{Spread, in_order};
-use crate::{Better, EpochTally, Measure, PolicyError};
+use crate::tallies::{BetterDirection, EpochTally, Measure, Spread, checked_in_order};
 
-/// The mixture's scale: most powerful when the information V is a few times this.
+/// Scale ρ of the mixture: the test is most powerful when the information V is a few times ρ.
 const RHO: f64 = 12.0;
 
 /// The evidence that an arm is worse than control by more than a margin.
@@ -16,40 +16,42 @@ const RHO: f64 = 12.0;
 pub struct GuardrailEvidence {
     /// ln M of the one-sided e-process.
     pub log_evidence: f64,
-    /// M ≥ 1/α: tell a person, freeze growth.
+    /// M ≥ 1/α: alert people and freeze the arm's growth.
     pub alert: bool,
-    /// M ≥ (K−1)·G/α: kill. The chance that any of the experiment's harmless arms is ever killed is then at most α.
+    /// M ≥ (K−1)·G/α for K arms and G guardrails: kill. The probability that any harmless arm of the experiment is ever
+    /// killed is then at most α.
     pub kill: bool,
 }
 
-/// What is asked: has an arm done harm to a metric?
+/// The input of [`evaluate_guardrail`]: one guardrail metric of an experiment.
 #[derive(Debug, Clone, Copy)]
-pub struct GuardrailQuestion<'a> {
+pub struct GuardrailInput<'a> {
     /// The metric's tallies.
     pub epochs: &'a [EpochTally],
-    /// How it is measured.
+    /// What the metric measures.
     pub measure: Measure,
-    /// Which way is better: harm is the other way.
-    pub better: Better,
-    /// How many arms there are, control included.
+    /// Which values are better; harm is in the other direction.
+    pub better: BetterDirection,
+    /// Number of arms, control included.
     pub arms: usize,
-    /// How much worse than control is borne, relative, 0..1.
+    /// Allowed degradation relative to control, 0..1.
     pub margin: f64,
-    /// How many guardrails the experiment has.
+    /// Number of guardrails of the experiment.
     pub guardrails: usize,
-    /// Family-wise error, 0..1: 0.05.
+    /// Family-wise error probability, 0..1, usually 0.05.
     pub alpha: f64,
 }
 
-/// Evidence that `arm` (1..) is worse than (1 − margin) times control, or, where less is better, than (1 + margin) times.
+/// Evidence that `arm` (1..) is worse than (1 − margin) times control or, if lower values are better, than (1 + margin)
+/// times control. Fails for an unknown arm, a margin or alpha out of range, and impossible tallies.
 ///
 /// One-sided normal-mixture e-process (Howard, Ramdas, McAuliffe & Sekhon, *Time-uniform, nonparametric, nonasymptotic
 /// confidence sequences*, Annals of Statistics 2021): log M = ½·ln(4ρ/(V+ρ)) + S²/2(V+ρ) + ln Φ(S/√(V+ρ)), ρ = 12.
 /// S and V are the score and the information of the arm against control *at the margin*, given each epoch's conversions
-/// of the two (for other measures: sums over the dispersion, see the module `e3`). To first order S is
-/// −(b̂ − ln(1−m))·V; the score stays sound where b̂ is infinite: an arm that converts nobody is the clearest harm there is.
-pub fn guardrail(question: &GuardrailQuestion<'_>, arm: usize) -> Result<GuardrailEvidence, PolicyError> {
-    let GuardrailQuestion { epochs, measure, better, arms, margin, guardrails, alpha } = *question;
+/// of the two (for other measures, sums over the dispersion as in [`Estimator`](crate::Estimator)). To first order S is
+/// −(b̂ − ln(1−m))·V. The score remains valid where b̂ is infinite: an arm without conversions is the clearest harm.
+pub fn evaluate_guardrail(input: &GuardrailInput<'_>, arm: usize) -> Result<GuardrailEvidence, PolicyError> {
+    let GuardrailInput { epochs, measure, better, arms, margin, guardrails, alpha } = *input;
     if arm == 0 || arm >= arms {
         return Err(PolicyError::ArmCount { expected: arms, found: arm });
     }
@@ -59,10 +61,12 @@ pub fn guardrail(question: &GuardrailQuestion<'_>, arm: usize) -> Result<Guardra
     if !(alpha > 0.0 && alpha < 1.0) {
         return Err(PolicyError::Setting { name: "alpha" });
     }
-    let cells: Vec<_> =
-        in_order(arms, epochs)?.iter().map(|e| [measure.cell(&e.arms[0]), measure.cell(&e.arms[arm])]).collect();
+    let cells: Vec<_> = checked_in_order(arms, epochs)?
+        .iter()
+        .map(|e| [measure.cell(&e.arms[0]), measure.cell(&e.arms[arm])])
+        .collect();
     let mut spread = Spread::default();
-    cells.iter().flatten().for_each(|cell| spread.see(cell));
+    cells.iter().flatten().for_each(|cell| spread.add_cell(cell));
     let dispersion = spread.dispersion(measure).unwrap_or(1.0);
     let (mut score, mut information) = (0.0, 0.0);
     for [control, treated] in cells {

@@ -1,57 +1,76 @@
-//! Tallies → posterior → probability best → growth: the statistics of Inroad, and nothing else.
+//! The statistics of Inroad: from counts to a decision about traffic.
 //!
-//! The crate is pure: values in, values out. It knows no clock, no store, no thread and no network; the time and the
-//! seed are arguments, and transcendental functions come from `libm`, so that the same input gives the same bits on
-//! every platform (I7). Nor does it know units or events: it sees only counts that are themselves a pure function of
-//! the set of accepted events (I5).
+//! ```text
+//! counts  ──►  lift distribution  ──►  probability to be best  ──►  growth
+//! tallies      e3                      draws, probability_best      growth, decide
+//! ```
 //!
-//! Read it downwards:
+//! An experiment has arms: arm 0 is control, arm `k` is variation `k`. Every growth tick, the policy takes the counts
+//! of the experiment's primary metric, estimates how much better than control each arm is, computes how likely each arm
+//! is the best one, and moves points of the line from control to the arms that deserve more traffic.
 //!
-//! 1. [`EpochTally`]: who was exposed and what became of them, by calendar tick and arm; [`Measure`]: what of it counts.
-//! 2. [`Estimator`]: the epoch-conditional log-lift of every arm over control (E3), as a [`Posterior`].
-//! 3. [`NormalPoints`] and [`compare`]: seeded draws of that posterior, P(best) and expected loss.
-//! 4. [`check_sample_ratio`]: may the counts be believed at all? [`guardrail`]: who does harm?
-//! 5. [`decide`]: what a tick does about it — freeze, kill, grow, conclude — as a [`Decision`] that can be replayed.
-//! 6. [`summarise`]: what people are shown, with [`opinions`], [`confidence_sequence`], [`check_delay`] and
-//!    [`check_novelty`] to doubt it by.
+//! The modules, in reading order:
 //!
-//! Arm 0 is control, everywhere; arm `k` is the experiment's variation `k`.
+//! | Step | Module | Question that it answers |
+//! |---|---|---|
+//! | 1 | [`attribution`] | What does one unit count for? Exposures and outcomes → cells |
+//! | 2 | `tallies` | What is measured in each reporting interval? [`EpochTally`], [`ArmTally`], [`Measure`] |
+//! | 3 | `e3` | How much better than control is each arm? [`Estimator`] → [`Posterior`] |
+//! | 4 | `draws`, `probability_best` | Which arm is best? [`NormalDraws`], [`compare`] → [`Comparison`] |
+//! | | `pooled_beta` | The same by pooled Beta posteriors, for experiments that ask for them |
+//! | 5 | `sample_ratio` | Can the counts be trusted? [`check_sample_ratio`] |
+//! | 6 | `guardrail` | Which arm does harm? [`evaluate_guardrail`] |
+//! | 7 | `growth` | How many points does each arm get now? |
+//! | 8 | `decide` | All of the above in order: [`decide`] turns a [`TickInput`] into a [`Decision`] |
+//! | | `decision_record` | What is stored of a tick, so that the decision can be made again (I7) |
+//! | 9 | `summary` | What do people see? [`summarise`] → [`Summary`] |
+//! | | `interval`, `anytime` | Intervals for one look, and intervals that stay valid at every look |
+//! | | `alternative_estimates`, `time_blocks` | Does another method find the same lift? |
+//! | | `consistency_checks` | Do outcomes arrive equally soon in all arms, and is the lift constant? |
+//!
+//! `normal`, `chi_squared` and `cholesky` hold the numerical functions.
+//!
+//! The crate is pure: it uses no clock, store, thread or network. The time and the seed are arguments, and
+//! transcendental functions come from `libm`, so the same input gives the same bits on every platform (I7). Counts are
+//! a pure function of the set of accepted events (I5), and so is everything computed from them.
 
+mod alternative_estimates;
 mod anytime;
 pub mod attribution;
-mod best;
-mod beta;
-mod blocks;
-mod checks;
+mod chi_squared;
+mod cholesky;
+mod consistency_checks;
 mod decide;
-mod dense;
+mod decision_record;
 mod draws;
 mod e3;
 mod error;
-mod gamma;
 mod growth;
 mod guardrail;
+mod interval;
 mod normal;
-mod opinion;
-mod record;
-mod srm;
+mod pooled_beta;
+mod probability_best;
+mod sample_ratio;
 mod summary;
 mod tallies;
+mod time_blocks;
 
+pub use alternative_estimates::{AlternativeEstimates, alternative_estimates};
 pub use anytime::{ALPHA, ANYTIME_RHO, anytime_half_width, confidence_sequence};
-pub use best::{Comparison, compare, potential_value_remaining};
-pub use checks::{DelayCheck, NoveltyCheck, check_delay, check_novelty, mature};
+pub use consistency_checks::{DelayCheck, NoveltyCheck, check_delay, check_novelty, completed_epochs};
 pub use decide::{Decider, decide};
-pub use draws::{MAX_LOG2_DRAWS, NormalPoints, PointsCache};
+pub use decision_record::{
+    ArmDecision, ArmState, BurnIn, BurnInGap, ConcludeAdvice, Decision, Freeze, GuardedMetric, GuardrailDecision,
+    HoldReason, ShipCheck, TickInput, TickScope,
+};
+pub use draws::{DrawsCache, MAX_LOG2_DRAWS, NormalDraws};
 pub use e3::{Estimator, Posterior, Prior, estimate};
 pub use error::PolicyError;
-pub use guardrail::{GuardrailEvidence, GuardrailQuestion, guardrail};
+pub use guardrail::{GuardrailEvidence, GuardrailInput, evaluate_guardrail};
+pub use interval::{Interval, Z_95};
 pub use normal::{normal_cdf, normal_quantile};
-pub use opinion::{Opinion, Z_95, opinions};
-pub use record::{
-    ArmDecision, ArmState, BurnIn, BurnInGap, Conclude, Decision, Freeze, GuardedMetric, GuardrailDecision, HoldReason,
-    MAX_ARMS, Scope, Ship, TickInput,
-};
-pub use srm::{SampleRatio, SrmAlarm, check_sample_ratio};
-pub use summary::{ArmSummary, Interval, Summary, SummaryQuestion, shown_lift, summarise};
-pub use tallies::{ArmTally, Better, EpochKey, EpochTally, Measure, Moments};
+pub use probability_best::{Comparison, compare, potential_value_remaining};
+pub use sample_ratio::{SampleRatio, SrmAlarm, check_sample_ratio};
+pub use summary::{ArmSummary, Summary, SummaryInput, displayed_lift, summarise};
+pub use tallies::{ArmTally, BetterDirection, EpochKey, EpochTally, MAX_ARMS, Measure, Moments};

@@ -1,12 +1,13 @@
-//! The standard normal distribution in double precision, from `libm` alone so that every platform gets the same bits.
+//! The standard normal distribution in double precision. It uses only `libm`, so that every platform gets the same
+//! bits.
 
-/// Φ(x), through erfc so that both tails keep their relative precision.
+/// Φ(x), the distribution function, computed from erfc so that both tails keep their relative precision.
 #[must_use]
 pub fn normal_cdf(x: f64) -> f64 {
     0.5 * libm::erfc(-x * core::f64::consts::FRAC_1_SQRT_2)
 }
 
-/// ln Φ(x), also where Φ underflows: below −37 the leading terms of Mills' ratio, exact there to 1e-6.
+/// ln Φ(x), also where Φ underflows. Below −37 it uses the leading terms of Mills' ratio, exact there to 1e-6.
 pub(crate) fn log_normal_cdf(x: f64) -> f64 {
     if x > -37.0 {
         return libm::log(normal_cdf(x));
@@ -14,7 +15,7 @@ pub(crate) fn log_normal_cdf(x: f64) -> f64 {
     -0.5 * x * x - libm::log(-x) - 0.918_938_533_204_672_7 + libm::log1p(-1.0 / (x * x))
 }
 
-/// Φ⁻¹(p) for p in 0..1, both excluded; relative error about 1e-16.
+/// Φ⁻¹(p), the quantile, for p in 0..1, both excluded. Relative error about 1e-16.
 ///
 /// Wichura, Algorithm AS 241: The Percentage Points of the Normal Distribution, Applied Statistics 37 (1988), PPND16.
 #[must_use]
@@ -37,7 +38,7 @@ fn ratio(r: f64, numerator: &[f64; 8], denominator: &[f64; 8]) -> f64 {
 
 type Rational = ([f64; 8], [f64; 8]);
 
-// The coefficients are printed as AS 241 prints them, so that they can be compared with it.
+// The coefficients are written as AS 241 prints them, so that they can be compared.
 #[allow(clippy::excessive_precision)]
 const CENTRE: Rational = (
     [
@@ -115,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_quantile_matches_published_values_in_every_branch() {
+    fn quantile_matches_published_values_in_every_branch() {
         // scipy.special.ndtri 1.17
         for (p, wanted) in [
             (0.5, 0.0),
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_quantile_inverts_the_distribution_function() {
+    fn quantile_inverts_the_distribution_function() {
         for i in 1..4096 {
             let p = f64::from(i) / 4096.0;
             assert!((normal_cdf(normal_quantile(p)) / p - 1.0).abs() < 1e-13, "{p}");
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_of_the_tail_is_continuous_where_the_formula_changes() {
+    fn log_of_the_tail_is_continuous_where_the_formula_changes() {
         let (above, below) = (log_normal_cdf(-36.999_999), log_normal_cdf(-37.000_001));
         assert!((above - below).abs() < 1e-3 && above > below);
     }

@@ -1,114 +1,119 @@
-//! The counts that everything else here is computed from. They come from a fold over accepted events; this module does
-//! not know how, only what they must satisfy.
+//! The counts from which everything else in this crate is computed: one tally per epoch and arm. The fold of the event
+//! log produces them (see [`attribution`](crate::attribution)); this module defines their shape and checks them.
 
 use serde::{Deserialize, Serialize};
 
-use crate::PolicyError;
+use crate::error::PolicyError;
 
-/// A stretch of time in which the served shares were constant: one calendar tick under one revision.
+/// The most arms an experiment may have, control included.
+pub const MAX_ARMS: usize = 65;
+
+/// A period in which the served shares were constant: one calendar tick under one revision.
 ///
-/// Calendar ticks, not the instants at which revisions were cut: if an epoch ended when a revision happened to be cut,
-/// its length would depend on outcomes.
+/// Epochs follow calendar ticks, not the instants at which revisions were made, because those instants depend on
+/// outcomes and the length of an epoch must not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EpochKey {
     /// Index of the calendar tick since the Unix epoch.
     pub tick: i64,
-    /// Revision in force.
+    /// Revision in effect.
     pub revision: u32,
 }
 
-/// What is measured of each unit, as far as an estimate has to know. Counts of events are means.
+/// What a metric measures of each unit, as far as the estimates need it. Metrics that count events are means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Measure {
-    /// Whether it converted, with the variance of a Poisson count, 1/(1−p) too large: the cautious one, and what records
-    /// of decisions that name no measure were made with.
+    /// Whether the unit converted, with the variance of a Poisson count, which is too large by a factor of 1/(1−p).
+    /// Decision records without a measure were made with this one.
     #[default]
     Poisson,
-    /// Whether it converted.
+    /// Whether the unit converted.
     Conversion,
-    /// A number per unit: revenue, a count of events. Its lift is that of the mean.
+    /// A number per unit: revenue, or a count of events. The lift is the lift of the mean.
     Mean,
-    /// Two numbers per unit. The lift is that of the ratio of their sums; the unit is still what varies.
+    /// Two numbers per unit. The lift is the lift of the ratio of their sums; the variance is computed over units.
     Ratio,
 }
 
-/// Which way is better.
+/// Which values of a metric are better. Stored as `more` or `less`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Better {
-    /// More is better.
+pub enum BetterDirection {
+    /// Higher values are better.
     #[default]
-    More,
-    /// Less is better.
-    Less,
+    #[serde(rename = "more")]
+    Higher,
+    /// Lower values are better.
+    #[serde(rename = "less")]
+    Lower,
 }
 
-impl Better {
-    /// 1 or −1: what a lift is multiplied with to be a benefit.
+impl BetterDirection {
+    /// 1 or −1: the factor that turns a lift into a benefit.
     #[must_use]
     pub fn sign(self) -> f64 {
         match self {
-            Self::More => 1.0,
-            Self::Less => -1.0,
+            Self::Higher => 1.0,
+            Self::Lower => -1.0,
         }
     }
 }
 
-/// What the units first exposed in one epoch, under one arm, did.
+/// Counts of the units that were first exposed in one epoch under one arm.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct ArmTally {
-    /// All first exposures, for the sample ratio check.
+    /// All units first exposed here, for the sample ratio check.
     pub first: u64,
-    /// Stable records: units whose served arm did not change within their window.
+    /// Stable records: units whose served arm did not change within the metric's window.
     pub n: u64,
-    /// Those of `n` that converted within their window; for other measures, those with any event.
+    /// Those of `n` that converted within the window; for other measures, those with any event.
     pub s: u64,
     /// Those of `s` whose first event came within the first quarter of the window.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub early: u64,
-    /// What their numbers add up to; none for conversions.
+    /// Sums of the units' numbers; none for conversions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moments: Option<Moments>,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde requires")]
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// Sums over the stable records of one cell, in the metric's own unit.
+/// Sums over the stable records of one epoch and arm, in the metric's unit of measurement.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Moments {
-    /// Of each unit's number; a ratio's numerator.
+    /// Sum of the units' numbers; for a ratio, of the numerators.
     pub x: f64,
-    /// Of its square.
+    /// Sum of the squares of `x`.
     pub xx: f64,
-    /// Of a ratio's denominator; 0 for other measures.
+    /// Sum of a ratio's denominators; 0 for other measures.
     pub y: f64,
-    /// Of its square.
+    /// Sum of the squares of `y`.
     pub yy: f64,
-    /// Of their product.
+    /// Sum of the products of both.
     pub xy: f64,
 }
 
-/// One arm in one epoch as the estimates see it, whatever is measured: `sum` is expected to be `size`·λ·e^b.
+/// One arm in one epoch, in the form that all estimates use whatever the measure: `sum` is expected to be `size`·λ·e^b.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(crate) struct Cell {
-    /// Units; for ratios the sum of denominators.
+pub(crate) struct MeasuredCell {
+    /// Number of units; for ratios the sum of denominators.
     pub(crate) size: f64,
-    /// Conversions, or the sum of the units' numbers; not below 0.
+    /// Conversions, or the sum of the units' numbers; at least 0.
     pub(crate) sum: f64,
-    /// Units.
+    /// Number of units.
     pub(crate) units: f64,
-    /// Sum of squares of the units' numbers around their mean; for ratios of x − (Σx/Σy)·y.
+    /// Sum of squares of the units' numbers around their mean; for ratios, of x − (Σx/Σy)·y.
     pub(crate) squares: f64,
 }
 
 impl Measure {
-    /// A cell under this measure. A cell whose sum is negative (more refunds than sales) counts as nothing: a lift is a
+    /// The cell of a tally under this measure. A negative sum (more refunds than sales) becomes 0, because a lift is a
     /// ratio of positive numbers.
-    pub(crate) fn cell(self, tally: &ArmTally) -> Cell {
+    pub(crate) fn cell(self, tally: &ArmTally) -> MeasuredCell {
         let (n, s) = (tally.n as f64, tally.s as f64);
         let moments = tally.moments.unwrap_or_default();
         let (size, sum, squares) = match self {
@@ -120,12 +125,12 @@ impl Measure {
             }
         };
         let sum = if size > 0.0 { sum.max(0.0) } else { 0.0 };
-        Cell { size: size.max(0.0), sum, units: n, squares: squares.max(0.0) }
+        MeasuredCell { size: size.max(0.0), sum, units: n, squares: squares.max(0.0) }
     }
 }
 
-impl Cell {
-    /// Estimated variance of `sum` given `size`; none for fewer than two units, which show no spread.
+impl MeasuredCell {
+    /// Estimated variance of `sum` given `size`. None for fewer than two units, which show no spread.
     pub(crate) fn variance(&self) -> Option<f64> {
         (self.units >= 2.0).then(|| self.units * self.squares / (self.units - 1.0))
     }
@@ -134,22 +139,22 @@ impl Cell {
 /// The tallies of one epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EpochTally {
-    /// Which epoch.
+    /// The epoch.
     pub epoch: EpochKey,
     /// One tally per arm, control first.
     pub arms: Vec<ArmTally>,
-    /// The share *served* per arm in this epoch, each in 0..=1 and together 1: a killed arm's share counts as
-    /// control's. Empty when unknown: the epoch then takes no part in the sample ratio check.
+    /// The share *served* per arm in this epoch, each in 0..=1 and with sum 1. A killed arm's share counts as
+    /// control's. Empty when unknown; the sample ratio check then ignores the epoch.
     #[serde(default)]
     pub shares: Vec<f64>,
 }
 
-/// Conversions do not get more certain than this, however often everybody converts.
+/// Smallest dispersion of conversions, which limits the certainty where almost all units convert.
 const DISPERSION_MIN: f64 = 0.02;
-/// Nor do means: units are taken to differ by at least a hundredth of what they have on average.
+/// Smallest coefficient of variation of means: units are taken to differ by at least a hundredth of their mean.
 const VARIATION_MIN: f64 = 0.01;
 
-/// How much the units of many cells vary within their cells, against what their sums are expected to be.
+/// How much units vary within their cells, summed over many cells, relative to the expected sums.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Spread {
     variance: f64,
@@ -158,8 +163,8 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// Adds a cell; one of a single unit shows no spread and is passed over.
-    pub(crate) fn see(&mut self, cell: &Cell) {
+    /// Adds a cell. A cell of fewer than two units shows no spread and is skipped.
+    pub(crate) fn add_cell(&mut self, cell: &MeasuredCell) {
         if let Some(variance) = cell.variance() {
             self.add(&Self { variance, sum: cell.sum, units: cell.units });
         }
@@ -171,29 +176,29 @@ impl Spread {
         self.units += other.units;
     }
 
-    /// What `units` units of this kind would show.
-    pub(crate) fn of_units(&self, units: f64) -> Self {
+    /// The spread scaled to the weight of `units` units.
+    pub(crate) fn scaled_to(&self, units: f64) -> Self {
         let part = if self.units > 0.0 { units / self.units } else { 0.0 };
         Self { variance: part * self.variance, sum: part * self.sum, units: part * self.units }
     }
 
-    /// φ, the variance of a sum over its expectation; 1 for a Poisson count. None before anything was seen.
+    /// The dispersion φ: the variance of a sum over its expectation, 1 for a Poisson count. None without data.
     pub(crate) fn dispersion(&self, measure: Measure) -> Option<f64> {
         if self.sum <= 0.0 {
             return None;
         }
-        let seen = self.variance / self.sum;
+        let observed = self.variance / self.sum;
         Some(match measure {
             Measure::Poisson => 1.0,
-            Measure::Conversion => seen.clamp(DISPERSION_MIN, 1.0),
-            Measure::Mean | Measure::Ratio => seen.max(VARIATION_MIN * VARIATION_MIN * self.sum / self.units),
+            Measure::Conversion => observed.clamp(DISPERSION_MIN, 1.0),
+            Measure::Mean | Measure::Ratio => observed.max(VARIATION_MIN * VARIATION_MIN * self.sum / self.units),
         })
     }
 }
 
-/// The epochs in their own order, checked. Floating-point sums depend on their order, and the answer must not depend on
-/// the caller's (I5).
-pub(crate) fn in_order(arms: usize, epochs: &[EpochTally]) -> Result<Vec<&EpochTally>, PolicyError> {
+/// The epochs, checked and sorted by key. Floating-point sums depend on the order of their terms, and the result must
+/// not depend on the order in which the caller gives the epochs (I5).
+pub(crate) fn checked_in_order(arms: usize, epochs: &[EpochTally]) -> Result<Vec<&EpochTally>, PolicyError> {
     let mut ordered: Vec<&EpochTally> = epochs.iter().collect();
     ordered.sort_by_key(|epoch| epoch.epoch);
     for epoch in &ordered {
@@ -206,7 +211,7 @@ pub(crate) fn in_order(arms: usize, epochs: &[EpochTally]) -> Result<Vec<&EpochT
 }
 
 impl EpochTally {
-    /// Refuse what no set of units can produce.
+    /// Refuses counts and shares that no set of units can produce.
     pub(crate) fn check(&self, arms: usize) -> Result<(), PolicyError> {
         if self.arms.len() != arms {
             return Err(PolicyError::ArmCount { expected: arms, found: self.arms.len() });

@@ -1,4 +1,4 @@
-//! Asks a server for one experiment's variation and reports a purchase. Start a server first with `inroad serve`, then:
+//! Assigns a variation of one experiment to a user and records a purchase. Start a server with `inroad serve`, then run
 //! `cargo run -p inroad-sdk --example quickstart -- checkout-button user-123`.
 
 use std::time::Duration;
@@ -15,17 +15,18 @@ async fn main() -> Result<(), Error> {
 
     let client = Client::builder(address).client_name("quickstart").build()?;
     if !client.ready(Duration::from_secs(5)).await {
-        println!("no server yet, defaults stand: {}", client.status().last_error.unwrap_or_default());
+        println!("no server yet, using defaults: {}", client.status().last_error.unwrap_or_default());
     }
     let context = Context::new(&user).with("country", "fr");
     let decision = client.assign(&experiment, &context);
     println!("{experiment} for {user}: {:?} because {}", decision.variation(), decision.reason().name());
     println!("  payload {:?}, revision {}, point {:?}", decision.payload(), decision.revision(), decision.point());
 
-    let receipt = client.record([Outcome::new("purchase").by(&user).value(12.5)], Duration::from_secs(5)).await?;
-    println!("purchase recorded: {} on disk, refused: {:?}", receipt.accepted, receipt.rejections);
+    let purchase = Outcome::new("purchase").targeting_key(&user).value(12.5);
+    let receipt = client.record([purchase], Duration::from_secs(5)).await?;
+    println!("purchase recorded: {} accepted, refused: {:?}", receipt.accepted, receipt.rejections);
 
-    let flushed = client.shutdown(Duration::from_secs(5)).await;
-    println!("{} events sent, {} left", flushed.sent, flushed.left);
+    let result = client.shutdown(Duration::from_secs(5)).await;
+    println!("{} events sent, {} not acknowledged", result.sent, result.unacknowledged);
     Ok(())
 }

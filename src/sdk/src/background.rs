@@ -1,4 +1,4 @@
-//! Where the client's own work runs: in the caller's tokio runtime, or on a thread where there is none.
+//! Runs the client's background tasks: in the caller's tokio runtime, or on a new thread if there is no runtime.
 
 use std::future::Future;
 
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::error::Error;
 
-/// A way to run something there, and to know when all of it is over.
+/// A handle to the runtime of the background tasks.
 #[derive(Debug)]
 pub(crate) struct Background {
     handle: Handle,
@@ -17,7 +17,7 @@ pub(crate) struct Background {
 impl Background {
     /// Starts `tasks`.
     pub(crate) fn start(tasks: impl Future<Output = ()> + Send + 'static) -> Result<Self, Error> {
-        // Its sender goes when the tasks are done, or are given up with their runtime.
+        // The sender is dropped when the tasks finish or their runtime is dropped. Both count as finished.
         let (running, finished) = watch::channel(());
         let tasks = async move {
             tasks.await;
@@ -34,7 +34,7 @@ impl Background {
         Ok(Self { handle, finished })
     }
 
-    /// Runs something there, so that it finds timers and a network whatever executor the caller awaits it in.
+    /// Runs `work` in that runtime, so that timers and network work whichever executor the caller awaits it in.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -42,7 +42,7 @@ impl Background {
         self.handle.spawn(work).await.map_err(|_| Error::Ended)
     }
 
-    /// Resolves when the tasks are over.
+    /// Resolves when the tasks have finished.
     pub(crate) fn finished(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut finished = self.finished.clone();
         async move { while finished.changed().await.is_ok() {} }

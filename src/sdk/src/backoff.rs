@@ -1,9 +1,9 @@
-//! How long to wait before trying again: doubling, with full jitter, so that many clients that lost one server do not
-//! come back at one instant.
+//! The delay before another attempt. It doubles, with full jitter, so that many clients that lost the same server do
+//! not all reconnect at the same instant.
 
 use std::time::Duration;
 
-/// Counts failures in a row.
+/// Computes delays from the number of failures in a row.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     min: Duration,
@@ -16,23 +16,24 @@ impl Backoff {
         Self { min, max: max.max(min), failures: 0 }
     }
 
-    /// Something worked: the next failure is the first again.
+    /// An attempt succeeded: the next failure counts as the first again.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 
-    /// One more failure: how long to wait. A delay that the server asked for is the least; jitter goes on top of it.
-    pub(crate) fn next(&mut self, asked: Option<Duration>) -> Duration {
+    /// Counts one more failure and returns how long to wait. If the server asked for a delay, the wait is at least that
+    /// long, plus jitter of up to a quarter of it.
+    pub(crate) fn next_delay(&mut self, requested: Option<Duration>) -> Duration {
         let ceiling = self.ceiling();
         self.failures = self.failures.saturating_add(1);
         let jitter = ceiling.mul_f64(rand::random_range(0.0..=1.0));
-        match asked {
-            Some(asked) => asked.saturating_add(jitter.min(asked / 4)),
+        match requested {
+            Some(requested) => requested.saturating_add(jitter.min(requested / 4)),
             None => jitter,
         }
     }
 
-    /// Among how long a wait the next is drawn.
+    /// The upper bound of the next random delay.
     fn ceiling(&self) -> Duration {
         let factor = 2u32.saturating_pow(self.failures.min(31));
         self.min.checked_mul(factor).map_or(self.max, |ceiling| ceiling.min(self.max))
@@ -44,13 +45,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ceiling_doubles_from_the_least_to_the_most_and_no_further() {
+    fn ceiling_doubles_from_min_to_max() {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
         let mut ceilings = Vec::new();
         for _ in 0..40 {
             ceilings.push(backoff.ceiling());
             let before = backoff.ceiling();
-            assert!(backoff.next(None) <= before);
+            assert!(backoff.next_delay(None) <= before);
         }
         assert_eq!(ceilings[..3], [200, 400, 800].map(Duration::from_millis));
         assert_eq!(ceilings[39], Duration::from_secs(30));
@@ -59,12 +60,12 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_that_the_server_asked_for_is_never_undercut() {
+    fn delay_is_never_shorter_than_the_server_requested() {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
-        let asked = Duration::from_secs(2);
+        let requested = Duration::from_secs(2);
         for _ in 0..50 {
-            let wait = backoff.next(Some(asked));
-            assert!(wait >= asked && wait <= asked + asked / 4, "{wait:?}");
+            let wait = backoff.next_delay(Some(requested));
+            assert!(wait >= requested && wait <= requested + requested / 4, "{wait:?}");
         }
     }
 }

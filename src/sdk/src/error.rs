@@ -1,57 +1,59 @@
-//! What can go wrong, in one place. Evaluating is not in it: that never fails.
+//! The errors of the client. Evaluation has none: it never fails.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
 
-/// Why a call of the client did not do what was asked.
+/// Why a call of the client failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The server's address cannot be read.
-    #[error("{address:?} is no server address, write it as http://host:port: {reason}")]
+    /// The server's address is not valid.
+    #[error("{address:?} is not a server address. Write it as http://host:port: {reason}")]
     Address {
-        /// What was given.
+        /// The address that was given.
         address: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// The token cannot be sent: it has characters that a header cannot carry.
-    #[error("the token has characters that cannot be sent: use visible ASCII")]
+    /// The token contains characters that a header cannot carry.
+    #[error("the token contains characters that cannot be sent. Use visible ASCII characters only")]
     Token,
-    /// There was no tokio runtime to run in, and none could be started.
-    #[error("no background thread could be started: {0}")]
+    /// There is no tokio runtime, and no thread for one could be started.
+    #[error(
+        "cannot start a background thread: {0}. Raise the limit of threads, or build the client in a tokio runtime"
+    )]
     Background(#[source] std::io::Error),
-    /// The background work has ended: the client was shut down, or the runtime it was built in is gone.
-    #[error("the client's background work has ended: build another client")]
+    /// The background work has ended: the client was shut down, or the runtime that it was built in is gone.
+    #[error("the client's background work has ended. Build another client")]
     Ended,
-    /// The server refused the call, and asking again would not help.
+    /// The server refused the call, and a retry would not help.
     #[error("the server refused the call ({code}): {message}")]
     Refused {
-        /// The gRPC code, in words.
+        /// The name of the gRPC status code, such as `InvalidArgument`.
         code: String,
-        /// What the server says.
+        /// The server's message.
         message: String,
     },
-    /// The events were not acknowledged in time. Whether the server has them is not known: send them again with the
-    /// same ids.
-    #[error("not acknowledged within {within:?}, safe to send again: {last}")]
+    /// The events were not acknowledged in time. The server may have them or not: send them again with the same event
+    /// ids, and they are counted once.
+    #[error("not acknowledged within {within:?}. It is safe to send the events again. Last error: {last}")]
     NotAcknowledged {
-        /// How long was tried.
+        /// How long the client tried.
         within: Duration,
-        /// What went wrong last.
+        /// The last error.
         last: String,
     },
-    /// A bootstrap file is not whole, or not one at all.
-    #[error("the bootstrap file {path} is not usable: {reason}")]
+    /// The bootstrap file cannot be read or written, is incomplete, or is another kind of file.
+    #[error("cannot use the bootstrap file {path}: {reason}")]
     Bootstrap {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
-    /// A message that breaks the protocol: changes to a snapshot that this client does not have.
+    /// The server broke the protocol: it sent changes to a snapshot that this client does not have.
     #[error("the server sent changes to a snapshot of another store")]
     ForeignChanges,
 }

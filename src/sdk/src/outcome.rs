@@ -1,12 +1,12 @@
-//! What a unit did, as an application tells it.
+//! Outcomes as an application reports them.
 
 use std::collections::BTreeMap;
 
 use inroad_assignment::{TARGETING_KEY, Timestamp};
 use inroad_wire::{timestamp_to_wire, v1};
 
-/// A unit did something: it bought, signed up, came back. It names no experiment; every experiment that has a metric on
-/// the event, and has exposed the unit, is credited.
+/// An event that a unit produced: a purchase, a signup, a return visit. It names no experiment. The server credits
+/// every experiment that has a metric on this event and has exposed the unit.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 pub struct Outcome {
@@ -19,10 +19,10 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// An event by its name. Say who did it with [`Outcome::by`] or [`Outcome::unit`].
+    /// An outcome with an event name. Add the unit with [`Outcome::targeting_key`] or [`Outcome::unit`].
     ///
-    /// It is given a random id, so that sending it again changes nothing. Give it one of your own with
-    /// [`Outcome::id`] where the same event may be told twice (an order that is delivered again, say).
+    /// The outcome gets a random event id, so that sending it again changes nothing. Set an id with [`Outcome::id`] if
+    /// the application itself may report the same event twice, for example after an order message was delivered twice.
     pub fn new(event: impl Into<String>) -> Self {
         Self {
             units: BTreeMap::new(),
@@ -34,52 +34,52 @@ impl Outcome {
         }
     }
 
-    /// Who did it: the unit that contexts name as `targetingKey`.
-    pub fn by(self, targeting_key: impl Into<String>) -> Self {
-        self.unit(TARGETING_KEY, targeting_key)
+    /// The unit key that evaluation contexts carry as `targetingKey`.
+    pub fn targeting_key(self, key: impl Into<String>) -> Self {
+        self.unit(TARGETING_KEY, key)
     }
 
-    /// Who did it: a unit of another type, by the context attribute that names it (`account`, `device`, …). Up to 8.
+    /// A unit of another type, by the context attribute that carries its key (`account`, `device`, …). At most 8 units.
     pub fn unit(mut self, attribute: impl Into<String>, key: impl Into<String>) -> Self {
         self.units.insert(attribute.into(), key.into());
         self
     }
 
-    /// What it is worth: an amount, a duration, a score.
+    /// The value of the outcome: an amount, a duration, a score. Default: 0.
     pub fn value(mut self, value: f64) -> Self {
         self.value = value;
         self
     }
 
-    /// When it happened; when it is handed to the client if this is not said.
-    pub fn at(mut self, when: Timestamp) -> Self {
+    /// When the event happened. Default: when the outcome is passed to the client.
+    pub fn occurred_at(mut self, when: Timestamp) -> Self {
         self.occurred_at = Some(when);
         self
     }
 
-    /// What makes it the same event, however often it is sent.
+    /// The event id. Outcomes with the same id are counted once.
     pub fn id(mut self, event_id: impl Into<String>) -> Self {
         self.event_id = event_id.into();
         self
     }
 
-    /// Its time was read from this experiment's manual clock (simulations and tests have those).
-    pub fn clock(mut self, experiment: impl Into<String>) -> Self {
+    /// The time of the event was read from the manual clock of this experiment. Simulations and tests use such clocks.
+    pub fn manual_clock(mut self, experiment: impl Into<String>) -> Self {
         self.clock = experiment.into();
         self
     }
 
-    /// The id it is sent with.
+    /// The event id that is sent.
     pub fn event_id(&self) -> &str {
         &self.event_id
     }
 
-    /// The experiment whose manual clock is meant, if one is.
-    pub(crate) fn manual_clock(&self) -> Option<&str> {
+    /// The experiment whose manual clock this outcome uses, if any.
+    pub(crate) fn clock_experiment(&self) -> Option<&str> {
         Some(self.clock.as_str()).filter(|clock| !clock.is_empty())
     }
 
-    /// As it is sent; `now` is when it happened if nobody has said.
+    /// Converts to the wire format; `now` is the time of the event if none was set.
     pub(crate) fn into_wire(self, now: impl FnOnce() -> Option<Timestamp>) -> v1::Outcome {
         v1::Outcome {
             occurred_at: self.occurred_at.or_else(now).map(timestamp_to_wire),

@@ -1,4 +1,4 @@
-//! Events on their way to the server: a bounded queue that nobody ever waits for.
+//! The bounded queue of events that wait to be sent. No caller ever waits for it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -6,126 +6,130 @@ use inroad_wire::v1;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, watch};
 
-/// An event as it will be sent.
+/// An event in the form in which it is sent.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
     Exposure(v1::Exposure),
     Outcome(v1::Outcome),
 }
 
-/// Which of the two, where the event itself is not made yet.
+/// The kind of an event, known before the event itself is built.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Kind {
+pub(crate) enum EventKind {
     Exposure,
     Outcome,
 }
 
-/// The end where events come in. Bounded by count of everything that is not settled, in the channel or in a batch.
+/// The sending end of the queue. An event is pending until the server has acknowledged or refused it, so the capacity
+/// covers both the channel and the batch on its way.
 #[derive(Debug)]
-pub(crate) struct Queue {
+pub(crate) struct EventQueue {
     sender: UnboundedSender<Event>,
     capacity: usize,
-    held: AtomicUsize,
-    entered: AtomicU64,
+    pending: AtomicUsize,
+    pushed: AtomicU64,
     dropped_exposures: AtomicU64,
     dropped_outcomes: AtomicU64,
-    /// Whether it was full when last asked, so that being full is logged once and not a million times.
-    full: AtomicBool,
-    /// How many have been acknowledged or refused; they are in order, so this tells which.
-    settled: watch::Sender<u64>,
-    /// Somebody waits until this many are settled.
-    wanted: AtomicU64,
-    pub(crate) hurry: Notify,
+    /// Whether the last push failed. A warning is logged only when this changes.
+    is_dropping: AtomicBool,
+    /// How many events were acknowledged or refused. Events complete in order, so the number says which ones.
+    completed: watch::Sender<u64>,
+    /// A flush waits until `completed` reaches this number.
+    flush_target: AtomicU64,
+    pub(crate) flush_requested: Notify,
 }
 
-impl Queue {
+impl EventQueue {
     pub(crate) fn new(capacity: usize) -> (Self, UnboundedReceiver<Event>) {
         let (sender, receiver) = unbounded_channel();
         let queue = Self {
             sender,
             capacity,
-            held: AtomicUsize::new(0),
-            entered: AtomicU64::new(0),
+            pending: AtomicUsize::new(0),
+            pushed: AtomicU64::new(0),
             dropped_exposures: AtomicU64::new(0),
             dropped_outcomes: AtomicU64::new(0),
-            full: AtomicBool::new(false),
-            settled: watch::Sender::new(0),
-            wanted: AtomicU64::new(0),
-            hurry: Notify::new(),
+            is_dropping: AtomicBool::new(false),
+            completed: watch::Sender::new(0),
+            flush_target: AtomicU64::new(0),
+            flush_requested: Notify::new(),
         };
         (queue, receiver)
     }
 
-    /// Puts an event in if there is room; whether there was.
-    pub(crate) fn offer(&self, kind: Kind, event: impl FnOnce() -> Event) -> bool {
-        let room = |held: usize| (held < self.capacity).then_some(held + 1);
-        if self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_err() {
-            self.drop_one(
+    /// Queues an event if there is room, and returns whether there was. Otherwise the event is dropped and counted.
+    pub(crate) fn try_push(&self, kind: EventKind, event: impl FnOnce() -> Event) -> bool {
+        let add_one = |pending: usize| (pending < self.capacity).then_some(pending + 1);
+        if self.pending.fetch_update(Ordering::AcqRel, Ordering::Acquire, add_one).is_err() {
+            self.count_dropped(
                 kind,
-                "the event queue is full: raise queue_capacity, or see why events are not acknowledged",
+                "the event queue is full. Raise queue_capacity, or find out why the server does not acknowledge events",
             );
             return false;
         }
-        self.entered.fetch_add(1, Ordering::AcqRel);
+        self.pushed.fetch_add(1, Ordering::AcqRel);
         if self.sender.send(event()).is_err() {
-            self.held.fetch_sub(1, Ordering::AcqRel);
-            self.entered.fetch_sub(1, Ordering::AcqRel);
-            self.drop_one(kind, "the client was shut down: events are not taken any more");
+            self.pending.fetch_sub(1, Ordering::AcqRel);
+            self.pushed.fetch_sub(1, Ordering::AcqRel);
+            self.count_dropped(kind, "the client was shut down. Record events before the shutdown");
             return false;
         }
         true
     }
 
-    fn drop_one(&self, kind: Kind, why: &'static str) {
+    fn count_dropped(&self, kind: EventKind, why: &'static str) {
         let dropped = match kind {
-            Kind::Exposure => &self.dropped_exposures,
-            Kind::Outcome => &self.dropped_outcomes,
+            EventKind::Exposure => &self.dropped_exposures,
+            EventKind::Outcome => &self.dropped_outcomes,
         };
         dropped.fetch_add(1, Ordering::Relaxed);
-        if !self.full.swap(true, Ordering::Relaxed) {
+        if !self.is_dropping.swap(true, Ordering::Relaxed) {
             tracing::warn!(capacity = self.capacity, "events are dropped and counted: {why}");
         }
     }
 
-    /// The oldest `events` are acknowledged or refused: there is room again.
-    pub(crate) fn settle(&self, events: usize) {
-        self.held.fetch_sub(events, Ordering::AcqRel);
-        self.settled.send_modify(|settled| *settled += events as u64);
-        if self.full.swap(false, Ordering::Relaxed) {
-            tracing::warn!(dropped = self.dropped(), "the event queue has room again; this many were dropped so far");
+    /// The oldest `events` were acknowledged or refused, so there is room for as many.
+    pub(crate) fn complete(&self, events: usize) {
+        self.pending.fetch_sub(events, Ordering::AcqRel);
+        self.completed.send_modify(|completed| *completed += events as u64);
+        if self.is_dropping.swap(false, Ordering::Relaxed) {
+            tracing::warn!(
+                dropped = self.dropped(),
+                "the event queue has room again; events dropped so far are counted"
+            );
         }
     }
 
-    /// Asks for everything that is in to be sent at once, and waits until it is settled.
-    pub(crate) async fn flushed(&self) {
-        let wanted = self.entered.load(Ordering::Acquire);
-        self.wanted.fetch_max(wanted, Ordering::AcqRel);
-        self.hurry.notify_one();
-        let mut settled = self.settled.subscribe();
-        // The sender lives as long as this does, so there is no error to meet.
-        let _ = settled.wait_for(|settled| *settled >= wanted).await;
+    /// Requests that all queued events are sent immediately, and waits until they are complete.
+    pub(crate) async fn flush(&self) {
+        let target = self.pushed.load(Ordering::Acquire);
+        self.flush_target.fetch_max(target, Ordering::AcqRel);
+        self.flush_requested.notify_one();
+        let mut completed = self.completed.subscribe();
+        // This fails only if the sender is dropped, and `self` owns the sender.
+        let _ = completed.wait_for(|completed| *completed >= target).await;
     }
 
-    /// Whether somebody waits for more than has been settled.
-    pub(crate) fn in_a_hurry(&self) -> bool {
-        self.wanted.load(Ordering::Acquire) > *self.settled.borrow()
+    /// Whether a flush waits for events that are not complete.
+    pub(crate) fn is_flushing(&self) -> bool {
+        self.flush_target.load(Ordering::Acquire) > *self.completed.borrow()
     }
 
-    /// How many events are not settled.
+    /// How many events are queued or on their way.
     pub(crate) fn depth(&self) -> usize {
-        self.held.load(Ordering::Acquire)
+        self.pending.load(Ordering::Acquire)
     }
 
-    /// How many of one kind were lost for want of room.
-    pub(crate) fn dropped_of(&self, kind: Kind) -> u64 {
+    /// How many events of one kind were dropped.
+    pub(crate) fn dropped_of(&self, kind: EventKind) -> u64 {
         match kind {
-            Kind::Exposure => self.dropped_exposures.load(Ordering::Relaxed),
-            Kind::Outcome => self.dropped_outcomes.load(Ordering::Relaxed),
+            EventKind::Exposure => self.dropped_exposures.load(Ordering::Relaxed),
+            EventKind::Outcome => self.dropped_outcomes.load(Ordering::Relaxed),
         }
     }
 
-    /// How many were lost for want of room.
+    /// How many events were dropped.
     pub(crate) fn dropped(&self) -> u64 {
-        self.dropped_of(Kind::Exposure) + self.dropped_of(Kind::Outcome)
+        self.dropped_of(EventKind::Exposure) + self.dropped_of(EventKind::Outcome)
     }
 }

@@ -10,57 +10,57 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::error::Error;
-use crate::report::lock;
+use crate::lock::lock;
 
-/// A snapshot of everything is one message; nobody should have to shard experiments because of a default of 4 MiB.
+/// A full snapshot is one message. tonic's default limit of 4 MiB would be too small for many experiments.
 const MAX_SNAPSHOT_BYTES: usize = 256 << 20;
 
-/// Where the server is, and how to speak to it.
+/// The server's address, the token, and the connection for events.
 #[derive(Debug)]
 pub(crate) struct Transport {
     endpoint: Endpoint,
     token: Option<MetadataValue<Ascii>>,
-    /// The channel for events; snapshots have one of their own each time.
-    events: Mutex<Option<Channel>>,
+    /// Shared by all event batches. Each stream of snapshots opens a connection of its own.
+    event_channel: Mutex<Option<Channel>>,
 }
 
 impl Transport {
     pub(crate) fn new(address: &str, token: Option<&str>, connect_timeout: Duration) -> Result<Self, Error> {
-        let fault = |reason: String| Error::Address { address: address.to_owned(), reason };
-        let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| fault(e.to_string()))?;
+        let invalid = |reason: String| Error::Address { address: address.to_owned(), reason };
+        let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| invalid(e.to_string()))?;
         if endpoint.uri().scheme_str() != Some("http") {
-            return Err(fault("the scheme must be http; for TLS, put a proxy or a service mesh between".to_owned()));
+            return Err(invalid("the scheme must be http. For TLS, use a proxy or a service mesh".to_owned()));
         }
         if endpoint.uri().host().is_none_or(str::is_empty) {
-            return Err(fault("it names no host".to_owned()));
+            return Err(invalid("the host is missing".to_owned()));
         }
         let bearer = |token: &str| MetadataValue::try_from(format!("Bearer {token}")).map_err(|_| Error::Token);
         Ok(Self {
             endpoint: endpoint.connect_timeout(connect_timeout).tcp_nodelay(true),
             token: token.map(bearer).transpose()?,
-            events: Mutex::default(),
+            event_channel: Mutex::default(),
         })
     }
 
-    /// A new connection each time: after a silence, the old one may be one that nobody answers any more.
-    pub(crate) fn snapshots(&self) -> AssignmentServiceClient<Channel> {
+    /// A client on a new connection. After a silence the old connection may be dead, so it is not used again.
+    pub(crate) fn new_assignment_client(&self) -> AssignmentServiceClient<Channel> {
         let client = AssignmentServiceClient::new(self.endpoint.connect_lazy());
         client.max_decoding_message_size(MAX_SNAPSHOT_BYTES)
     }
 
-    /// The connection for events, which is kept.
-    pub(crate) fn events(&self) -> EventServiceClient<Channel> {
-        let mut channel = lock(&self.events);
+    /// A client on the shared connection for events.
+    pub(crate) fn event_client(&self) -> EventServiceClient<Channel> {
+        let mut channel = lock(&self.event_channel);
         EventServiceClient::new(channel.get_or_insert_with(|| self.endpoint.connect_lazy()).clone())
     }
 
-    /// Lets go of the connection for events: nobody answered on it.
-    pub(crate) fn renew_events(&self) {
-        *lock(&self.events) = None;
+    /// Drops the connection for events after it gave no answer. The next batch opens a new one.
+    pub(crate) fn reset_event_channel(&self) {
+        *lock(&self.event_channel) = None;
     }
 
-    /// A request that says who asks.
-    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
+    /// A request with the token, if there is one.
+    pub(crate) fn authorize<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         if let Some(token) = &self.token {
             request.metadata_mut().insert("authorization", token.clone());

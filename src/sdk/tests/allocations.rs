@@ -1,13 +1,17 @@
-//! Evaluating allocates nothing, and neither does an exposure that was recorded before.
+//! Evaluations allocate no memory, and neither does a repeated exposure.
 
 mod support;
 
 use allocation_counter::measure;
-use support::{Made, Scripted, full, user};
+use support::{ScriptedServer, TestExperiment, full_snapshot, user};
 
 #[tokio::test]
-async fn the_plain_path_allocates_nothing() {
-    let server = Scripted::with(full(1, &[Made::everybody("colour", 1).wire(), Made::new("size", 1).wire()])).await;
+async fn evaluation_and_repeated_exposure_allocate_no_memory() {
+    let server = ScriptedServer::with_first_message(full_snapshot(
+        1,
+        &[TestExperiment::all_in_variation("colour", 1).wire(), TestExperiment::new("size", 1).wire()],
+    ))
+    .await;
     let client = server.client().await;
     let context = user();
     client.assign("colour", &context);

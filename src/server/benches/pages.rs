@@ -1,25 +1,25 @@
-//! What the dashboard costs: pages with 200 running experiments of 8 variations, and 50 pages that are left open.
+//! Measures the cost of the dashboard: pages with 200 running experiments of 8 variations, and 50 pages left open.
 //!
 //! ```text
 //! cargo bench -p inroad-server --bench pages -- [--quick] [--json]
 //! ```
 //!
-//! Every experiment has exposures of 250 units and outcomes of every tenth. A page is timed from the request's first byte to
-//! the answer's last, over one connection a request; the floor is a bare axum server that sends the very same bytes. Open
-//! pages are 50 server-sent streams, on the overview and on experiments in turn, while nothing happens: what is
-//! told is the processor time of the whole process, streams' other ends included.
+//! Every experiment has exposures of 250 units and outcomes of every tenth unit. A page is timed from the first byte of
+//! the request to the last byte of the answer, with one connection per request. The baseline is a bare axum server that
+//! sends the same bytes. Open pages are 50 server-sent event streams, on the overview and on experiments in turn, while
+//! nothing happens; their figure is the processor time of the whole process, including the readers of the streams.
 
 #![allow(clippy::print_stdout)]
 
-mod common;
+mod harness;
 
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::header;
 use axum::routing::get;
-use common::world::{World, connect, key, question};
-use common::{Fallible, Flags, Pairs, Report, cpu_seconds, median, quantile};
+use harness::bench_server::{BenchServer, assign_request, connect, key};
+use harness::{BenchArgs, BenchReport, BenchResult, PairedRounds, cpu_seconds, median, quantile};
 use inroad_wire::v1::assignment_service_client::AssignmentServiceClient;
 use inroad_wire::v1::event_service_client::EventServiceClient;
 use inroad_wire::v1::result_service_client::ResultServiceClient;
@@ -29,8 +29,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 const VARIATIONS: usize = 8;
 
-/// Asks for a page; its body, and the time from the first byte sent to the last received, in milliseconds.
-async fn ask(address: &str, path: &str) -> Fallible<(Vec<u8>, f64)> {
+/// Requests a page. Returns its body and the time from the first byte sent to the last received, in milliseconds.
+async fn get_page(address: &str, path: &str) -> BenchResult<(Vec<u8>, f64)> {
     let authority = address.trim_start_matches("http://");
     let mut stream = TcpStream::connect(authority).await?;
     stream.set_nodelay(true)?;
@@ -40,15 +40,15 @@ async fn ask(address: &str, path: &str) -> Fallible<(Vec<u8>, f64)> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
     let took = begun.elapsed().as_secs_f64() * 1e3;
-    let head = answer.windows(4).position(|w| w == b"\r\n\r\n").ok_or("no head came")?;
+    let head = answer.windows(4).position(|w| w == b"\r\n\r\n").ok_or("the answer has no head")?;
     if !answer.starts_with(b"HTTP/1.1 200") {
         return Err(format!("{path}: {}", String::from_utf8_lossy(&answer[..head.min(200)])).into());
     }
     Ok((answer.split_off(head + 4), took))
 }
 
-/// A server that sends what it is given, and nothing else.
-async fn bare(pages: Vec<Vec<u8>>) -> Fallible<String> {
+/// Starts the baseline: a server that sends these pages.
+async fn serve_static(pages: Vec<Vec<u8>>) -> BenchResult<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = format!("http://{}", listener.local_addr()?);
     let router = pages.into_iter().enumerate().fold(Router::new(), |router, (i, page)| {
@@ -59,12 +59,12 @@ async fn bare(pages: Vec<Vec<u8>>) -> Fallible<String> {
     Ok(address)
 }
 
-/// Traffic for every experiment, counted when this returns.
-async fn visit(world: &World, experiments: usize, units: usize) -> Fallible<()> {
-    let mut assign = AssignmentServiceClient::new(connect(&world.address).await?);
-    let mut record = EventServiceClient::new(connect(&world.address).await?);
+/// Records traffic for every experiment and waits until it is folded.
+async fn record_traffic(server: &BenchServer, experiments: usize, units: usize) -> BenchResult<()> {
+    let mut assign = AssignmentServiceClient::new(connect(&server.address).await?);
+    let mut record = EventServiceClient::new(connect(&server.address).await?);
     for n in 0..experiments {
-        let requests = (0..units).map(|unit| question(n, unit, ExposureMode::Durable)).collect();
+        let requests = (0..units).map(|unit| assign_request(n, unit, ExposureMode::Durable)).collect();
         assign.batch_assign(BatchAssignRequest { requests }).await?;
     }
     let outcome = |unit: usize| Outcome {
@@ -75,72 +75,75 @@ async fn visit(world: &World, experiments: usize, units: usize) -> Fallible<()> 
     };
     let outcomes = (0..units).step_by(10).map(outcome).collect();
     record.record(RecordRequest { outcomes, exposures: Vec::new() }).await?;
-    let mut results = ResultServiceClient::new(connect(&world.address).await?);
+    let mut results = ResultServiceClient::new(connect(&server.address).await?);
     results.get_results(GetResultsRequest { key: key(0), generation: 0, wait: true }).await?;
     Ok(())
 }
 
-/// Follows a page, as a browser that is left open does.
-async fn follow(address: String, query: &'static str) -> Fallible<()> {
+/// Reads the event stream of an open page, as a browser does.
+async fn follow_live_events(address: String, query: &'static str) -> BenchResult<()> {
     let authority = address.trim_start_matches("http://").to_owned();
     let mut stream = TcpStream::connect(&authority).await?;
     stream.write_all(format!("GET /live?{query} HTTP/1.1\r\nhost: {authority}\r\n\r\n").as_bytes()).await?;
-    let mut heard = [0_u8; 4096];
-    while stream.read(&mut heard).await? > 0 {}
+    let mut buffer = [0_u8; 4096];
+    while stream.read(&mut buffer).await? > 0 {}
     Ok(())
 }
 
-async fn run(flags: Flags) -> Fallible<()> {
-    let quick = flags.quick();
-    let experiments = flags.number("--experiments", if quick { 20 } else { 200 });
-    let rounds = flags.number("--rounds", if quick { 5 } else { 100 });
+async fn run(args: BenchArgs) -> BenchResult<()> {
+    let quick = args.quick();
+    let experiments = args.number("--experiments", if quick { 20 } else { 200 });
+    let rounds = args.number("--rounds", if quick { 5 } else { 100 });
     let rest = Duration::from_secs(if quick { 2 } else { 20 });
-    let world = World::with_variations(experiments, VARIATIONS).await?;
-    visit(&world, experiments, 250).await?;
+    let server = BenchServer::with_variations(experiments, VARIATIONS).await?;
+    record_traffic(&server, experiments, 250).await?;
     let one = format!("/experiments/{}", key(0));
     let paths = ["/", one.as_str(), "/feed", "/new"];
-    // The first look at anything computes what later ones find ready; it is told apart.
-    let (_, first) = ask(&world.address, "/").await?;
-    let (_, first_one) = ask(&world.address, &one).await?;
+    // The first request of a page computes what later ones find in a cache; it is reported separately.
+    let (_, first) = get_page(&server.address, "/").await?;
+    let (_, first_one) = get_page(&server.address, &one).await?;
     tokio::time::sleep(Duration::from_secs(if quick { 1 } else { 15 })).await;
     let mut pages = Vec::new();
     for path in paths {
-        pages.push(ask(&world.address, path).await?.0);
+        pages.push(get_page(&server.address, path).await?.0);
     }
     let sizes: Vec<usize> = pages.iter().map(Vec::len).collect();
-    let floor = bare(pages).await?;
-    let mut pairs = vec![Pairs::default(); paths.len()];
+    let baseline = serve_static(pages).await?;
+    let mut pairs = vec![PairedRounds::default(); paths.len()];
     let mut took = vec![Vec::new(); paths.len()];
     for _ in 0..rounds {
         for (i, path) in paths.into_iter().enumerate() {
-            let ours = ask(&world.address, path).await?.1;
-            pairs[i].push(ours, ask(&floor, &format!("/{i}")).await?.1);
-            took[i].push(ours);
+            let inroad = get_page(&server.address, path).await?.1;
+            pairs[i].push(inroad, get_page(&baseline, &format!("/{i}")).await?.1);
+            took[i].push(inroad);
         }
     }
     for i in 0..50 {
-        tokio::spawn(follow(world.address.clone(), if i % 2 == 0 { "scope=overview" } else { "scope=experiment" }));
+        tokio::spawn(follow_live_events(
+            server.address.clone(),
+            if i % 2 == 0 { "scope=overview" } else { "scope=experiment" },
+        ));
     }
     tokio::time::sleep(Duration::from_secs(6)).await;
     let before = cpu_seconds();
     tokio::time::sleep(rest).await;
     let used = 100.0 * (cpu_seconds() - before) / rest.as_secs_f64();
 
-    let mut report = Report::new("pages", &flags);
+    let mut report = BenchReport::new("pages", &args);
     for (i, (path, pairs)) in paths.into_iter().zip(&pairs).enumerate() {
-        report.compare(&format!("GET {path}, {} KiB", sizes[i] / 1024), "ms", pairs, None);
+        report.add_comparison(&format!("GET {path}, {} KiB", sizes[i] / 1024), "ms", pairs, None);
     }
-    report.note(format!(
-        "{experiments} experiments of {VARIATIONS} variations. 99 of 100 answers within {}. The first look ever: overview {first:.1} \
+    report.add_note(format!(
+        "{experiments} experiments of {VARIATIONS} variations. 99 of 100 answers within {}. First request: overview {first:.1} \
          ms, an experiment {first_one:.1} ms.",
         paths.iter().zip(&took).map(|(path, took)| format!("{path} {:.1} ms", quantile(took, 0.99))).collect::<Vec<_>>().join(", "),
     ));
-    report.note(format!("50 pages left open, nothing happening: {used:.2}% of a core over {} s.", rest.as_secs()));
-    report.note(format!("Median of the overview: {:.2} ms (limit 50).", median(&took[0])));
+    report.add_note(format!("50 pages left open, nothing happening: {used:.2}% of a core over {} s.", rest.as_secs()));
+    report.add_note(format!("Median of the overview: {:.2} ms (limit 50).", median(&took[0])));
     report.print();
-    world.shutdown().await
+    server.shutdown().await
 }
 
-fn main() -> Fallible<()> {
-    common::runtime()?.block_on(run(Flags::read()))
+fn main() -> BenchResult<()> {
+    harness::runtime()?.block_on(run(BenchArgs::read()))
 }

@@ -1,27 +1,28 @@
-//! How many events a second the server acknowledges, beside the same rows written to SQLite by nobody else: `Record` with
-//! batches of 1,000 exposures from 4 callers at once, each with a connection of its own, while the fold counts them.
+//! Measures how many events per second the server acknowledges, compared with writing the same rows to SQLite directly:
+//! `Record` with batches of 1,000 exposures from 4 concurrent callers, each with its own connection, while the fold
+//! runs.
 //!
 //! ```text
 //! cargo bench -p inroad-server --bench record -- [--quick] [--json]
 //! ```
 //!
-//! Exposures are as the SDK sends them, with a context of four attributes; every unit is new, every exposure agrees with
-//! the line and is checked against it, and an acknowledgement means that it is on disk. The floor is one thread and one
-//! connection with a prepared statement (WAL, `synchronous=FULL`), which appends the very rows that the server has just
-//! written, in groups of 1,000; it decodes nothing, checks nothing and counts nothing.
+//! Exposures are as the SDK sends them, with a context of four attributes. Every unit is new, every exposure is valid
+//! and is checked, and an acknowledgement means that it is on disk. The baseline is one thread and one connection with
+//! a prepared statement (WAL, `synchronous=FULL`). It appends the rows that the server has just written, in groups of
+//! 1,000; it decodes, checks and counts nothing.
 
 #![allow(clippy::print_stdout)]
 
-mod common;
+mod harness;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use common::world::{World, connect, key, question};
-use common::{Fallible, Flags, Pairs, Report, cpu_seconds, median};
+use harness::bench_server::{BenchServer, assign_request, connect, key};
+use harness::{BenchArgs, BenchReport, BenchResult, PairedRounds, cpu_seconds, median};
 use inroad_assignment::{Context, ServedExperiment, Timestamp};
-use inroad_wire::snapshot::served_from_wire;
+use inroad_wire::snapshot::snapshot_from_wire;
 use inroad_wire::v1::assignment_service_client::AssignmentServiceClient;
 use inroad_wire::v1::event_service_client::EventServiceClient;
 use inroad_wire::v1::result_service_client::ResultServiceClient;
@@ -35,22 +36,22 @@ use tonic::transport::Channel;
 const CALLERS: usize = 4;
 const BATCH: usize = 1_000;
 
-/// The experiments as clients get them: who sees what is decided here as it is there.
-async fn served(address: &str) -> Fallible<Vec<ServedExperiment>> {
+/// The experiments from a snapshot stream; exposures are made by assigning units locally, as a client does.
+async fn watch_experiments(address: &str) -> BenchResult<Vec<ServedExperiment>> {
     let mut client = AssignmentServiceClient::new(connect(address).await?);
     let mut messages = client.watch_snapshots(WatchSnapshotsRequest::default()).await?.into_inner();
-    let snapshot = messages.message().await?.ok_or("no snapshot came")?;
-    let mut served = snapshot.experiments.into_iter().map(served_from_wire).collect::<Result<Vec<_>, _>>()?;
+    let snapshot = messages.message().await?.ok_or("the stream ended before a snapshot")?;
+    let mut served = snapshot.experiments.into_iter().map(snapshot_from_wire).collect::<Result<Vec<_>, _>>()?;
     served.sort_by(|a, b| a.parts().key.cmp(&b.parts().key));
     Ok(served)
 }
 
-/// An exposure of a unit, as true as any.
+/// A valid exposure of a unit.
 fn exposure(experiments: &[ServedExperiment], unit: usize) -> Exposure {
     let n = unit % experiments.len();
     let name = format!("user-{unit:07}");
     let answer = experiments[n].assign(&Context::new(name.clone()), Timestamp::from_micros(i64::MAX));
-    let mut context = question(n, unit, ExposureMode::None).context.unwrap_or_default();
+    let mut context = assign_request(n, unit, ExposureMode::None).context.unwrap_or_default();
     context.fields.remove("targetingKey");
     Exposure {
         experiment: key(n),
@@ -63,14 +64,14 @@ fn exposure(experiments: &[ServedExperiment], unit: usize) -> Exposure {
     }
 }
 
-/// The n-th batch: each has units of its own.
+/// The n-th batch. No two batches share a unit.
 fn batch_of(experiments: &[ServedExperiment], batch: usize) -> RecordRequest {
     let units = batch * BATCH..(batch + 1) * BATCH;
     RecordRequest { exposures: units.map(|unit| exposure(experiments, unit)).collect(), outcomes: Vec::new() }
 }
 
-/// Sends all batches from all callers at once; events a second, until the last is acknowledged.
-async fn record(clients: &[EventServiceClient<Channel>], batches: Vec<RecordRequest>) -> Fallible<f64> {
+/// Sends all batches from all callers concurrently. Returns events per second until the last acknowledgement.
+async fn record(clients: &[EventServiceClient<Channel>], batches: Vec<RecordRequest>) -> BenchResult<f64> {
     let events = batches.len() * BATCH;
     let batches = Arc::new(Mutex::new(batches));
     let begun = Instant::now();
@@ -94,35 +95,35 @@ async fn record(clients: &[EventServiceClient<Channel>], batches: Vec<RecordRequ
     Ok(events as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// A column of the schema.
-fn names(connection: &Connection, column: &str, only: &str) -> Fallible<Vec<String>> {
+/// The values of a column of the schema table.
+fn schema_values(connection: &Connection, column: &str, only: &str) -> BenchResult<Vec<String>> {
     let query =
         format!("SELECT {column} FROM sqlite_master WHERE {only} AND sql IS NOT NULL AND name NOT LIKE 'sqlite_%'");
     let mut statement = connection.prepare(&query)?;
     Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
-/// The log of a server, read from beside it.
-struct Log {
+/// Reads the log of a server from its file.
+struct LogReader {
     connection: Connection,
     table: String,
     read: i64,
 }
 
-impl Log {
-    /// Once there is something in it: the table with the most rows is that of the events.
-    fn open(data: &Path) -> Fallible<Self> {
+impl LogReader {
+    /// Opens a log that contains events: the table with the most rows is the one of the events.
+    fn open(data: &Path) -> BenchResult<Self> {
         let connection = Connection::open_with_flags(data.join("log.db"), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         let mut table = (0, String::new());
-        for name in names(&connection, "name", "type = 'table'")? {
+        for name in schema_values(&connection, "name", "type = 'table'")? {
             let rows = connection.query_row(&format!("SELECT count(*) FROM {name}"), [], |row| row.get::<_, i64>(0))?;
             table = table.max((rows, name));
         }
         Ok(Self { connection, table: table.1, read: 0 })
     }
 
-    /// The rows that are new since the last call.
-    fn rows(&mut self) -> Fallible<Vec<Vec<Value>>> {
+    /// The rows added since the last call.
+    fn rows(&mut self) -> BenchResult<Vec<Vec<Value>>> {
         let query = format!("SELECT rowid, * FROM {} WHERE rowid > ?1 ORDER BY rowid", self.table);
         let mut statement = self.connection.prepare(&query)?;
         let columns = statement.column_count();
@@ -136,18 +137,18 @@ impl Log {
     }
 }
 
-/// A database with the log's tables, and nobody behind it.
-struct Bare {
+/// The baseline: a database with the tables of the log and no server.
+struct BareSqlite {
     connection: Connection,
     insert: String,
 }
 
-impl Bare {
-    fn create(path: &Path, like: &Log) -> Fallible<Self> {
+impl BareSqlite {
+    fn create(path: &Path, like: &LogReader) -> BenchResult<Self> {
         let connection = Connection::open(path)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        for sql in names(&like.connection, "sql", "true")? {
+        for sql in schema_values(&like.connection, "sql", "true")? {
             connection.execute_batch(&sql)?;
         }
         let columns = like.connection.prepare(&format!("SELECT * FROM {}", like.table))?.column_count();
@@ -155,8 +156,8 @@ impl Bare {
         Ok(Self { connection, insert: format!("INSERT INTO {} VALUES ({places})", like.table) })
     }
 
-    /// Appends rows, in transactions of so many; rows a second.
-    fn append(&mut self, rows: &[Vec<Value>], group: usize) -> Fallible<f64> {
+    /// Appends rows in transactions of `group` rows. Returns rows per second.
+    fn append(&mut self, rows: &[Vec<Value>], group: usize) -> BenchResult<f64> {
         let begun = Instant::now();
         for group in rows.chunks(group) {
             let transaction = self.connection.transaction()?;
@@ -171,26 +172,26 @@ impl Bare {
     }
 }
 
-async fn run(flags: Flags) -> Fallible<()> {
-    let quick = flags.quick();
-    let rounds = flags.number("--rounds", if quick { 2 } else { 9 });
-    let batches = flags.number("--batches", if quick { 20 } else { 200 });
-    let world = World::start(20).await?;
-    let experiments = served(&world.address).await?;
-    let mut results = ResultServiceClient::new(connect(&world.address).await?);
+async fn run(args: BenchArgs) -> BenchResult<()> {
+    let quick = args.quick();
+    let rounds = args.number("--rounds", if quick { 2 } else { 9 });
+    let batches = args.number("--batches", if quick { 20 } else { 200 });
+    let server = BenchServer::start(20).await?;
+    let experiments = watch_experiments(&server.address).await?;
+    let mut results = ResultServiceClient::new(connect(&server.address).await?);
     let mut clients = Vec::new();
     for _ in 0..CALLERS {
-        clients.push(EventServiceClient::new(connect(&world.address).await?));
+        clients.push(EventServiceClient::new(connect(&server.address).await?));
     }
-    // With the first batches the log has its tables, whatever they are.
+    // The first batches make the server create the tables of its log.
     let first: Vec<_> = (0..CALLERS).map(|batch| batch_of(&experiments, batch)).collect();
     record(&clients, first).await?;
-    let mut log = Log::open(&world.folder().join("data"))?;
+    let mut log = LogReader::open(&server.folder().join("data"))?;
     log.rows()?;
-    let mut bare = Bare::create(&world.folder().join("bare-1000.db"), &log)?;
-    let mut grouped = Bare::create(&world.folder().join("bare-4000.db"), &log)?;
+    let mut bare = BareSqlite::create(&server.folder().join("bare-1000.db"), &log)?;
+    let mut grouped = BareSqlite::create(&server.folder().join("bare-4000.db"), &log)?;
 
-    let (mut single, mut several) = (Pairs::default(), Pairs::default());
+    let (mut single, mut several) = (PairedRounds::default(), PairedRounds::default());
     let (mut cpu, mut backlogs, mut folded) = (Vec::new(), Vec::new(), Vec::new());
     let mut bytes = 0;
     for round in 0..=rounds {
@@ -198,44 +199,44 @@ async fn run(flags: Flags) -> Fallible<()> {
         let sent: Vec<_> = (first..first + batches).map(|batch| batch_of(&experiments, batch)).collect();
         bytes = sent[0].encoded_len();
         let (begun, before) = (Instant::now(), cpu_seconds());
-        let ours = record(&clients, sent).await?;
-        let asked = |wait| GetResultsRequest { key: key(0), generation: 0, wait };
-        let backlog = results.get_results(asked(false)).await?.into_inner().backlog;
-        // The floor has the machine to itself.
-        results.get_results(asked(true)).await?;
+        let inroad = record(&clients, sent).await?;
+        let results_request = |wait| GetResultsRequest { key: key(0), generation: 0, wait };
+        let backlog = results.get_results(results_request(false)).await?.into_inner().backlog;
+        // Wait for the fold, so that the baseline has the machine to itself.
+        results.get_results(results_request(true)).await?;
         let events = (batches * BATCH) as f64;
-        let (counted, used) = (events / begun.elapsed().as_secs_f64(), cpu_seconds() - before);
+        let (processed, used) = (events / begun.elapsed().as_secs_f64(), cpu_seconds() - before);
         let rows = tokio::task::block_in_place(|| log.rows())?;
-        // A log that holds several events in a row would be held against something else than the same rows.
+        // The comparison needs one row per event.
         if rows.len() != batches * BATCH {
             return Err(format!("{} rows for {events} events", rows.len()).into());
         }
-        let floors = tokio::task::block_in_place(|| -> Fallible<_> {
+        let baselines = tokio::task::block_in_place(|| -> BenchResult<_> {
             tokio::runtime::Handle::current().block_on(tokio::time::sleep(Duration::from_millis(200)));
             Ok((bare.append(&rows, BATCH)?, grouped.append(&rows, CALLERS * BATCH)?))
         })?;
         if round > 0 {
-            single.push(ours, floors.0);
-            several.push(ours, floors.1);
+            single.push(inroad, baselines.0);
+            several.push(inroad, baselines.1);
             cpu.push(used * 1e6 / events);
             backlogs.push(backlog as f64);
-            folded.push(counted);
+            folded.push(processed);
         }
     }
-    let mut report = Report::new("record", &flags);
-    report.compare("Record, against groups of 1,000", "events/s", &single, None);
-    report.compare("Record, against groups of 4,000", "events/s", &several, None);
-    report.note(format!(
-        "{rounds} rounds of {batches} batches; a batch is {bytes} bytes. Acknowledged and counted: {:.0} events/s; not yet \
-         counted when the last was acknowledged: {:.0} events. CPU of sending, taking and counting one: {:.1} µs.",
+    let mut report = BenchReport::new("record", &args);
+    report.add_comparison("Record, against groups of 1,000", "events/s", &single, None);
+    report.add_comparison("Record, against groups of 4,000", "events/s", &several, None);
+    report.add_note(format!(
+        "{rounds} rounds of {batches} batches; a batch has {bytes} bytes. Acknowledged and folded: {:.0} events/s; not yet \
+         folded at the last acknowledgement: {:.0} events. CPU of sending, accepting and folding one event: {:.1} µs.",
         median(&folded),
         median(&backlogs),
         median(&cpu),
     ));
     report.print();
-    world.shutdown().await
+    server.shutdown().await
 }
 
-fn main() -> Fallible<()> {
-    common::runtime()?.block_on(run(Flags::read()))
+fn main() -> BenchResult<()> {
+    harness::runtime()?.block_on(run(BenchArgs::read()))
 }

@@ -1,25 +1,24 @@
-//! What an answer over the network costs, beside a gRPC call that does nothing: `Assign` and `BatchAssign` of a real
-//! server against a tonic service with the same settings, which reads the same request and returns a ready answer of the
-//! same size.
+//! Measures the cost of an answer over the network: `Assign` and `BatchAssign` of a real server, compared with a tonic
+//! service that has the same settings, reads the same request and returns a prepared answer of the same size.
 //!
 //! ```text
 //! cargo bench -p inroad-server --bench rpc -- [--quick] [--json]
 //! ```
 //!
-//! Both sides, and the callers of both, run in one process and one runtime: 4 connections, 64 callers on each (batches: 2
-//! on each), every caller with one call under way at a time. Rounds alternate; what is quoted is the median of the rounds'
-//! ratios. What the callers themselves cost is in both sides' figures.
+//! Both sides and their callers run in one process and one runtime: 4 connections, 64 callers on each (for batches: 2),
+//! each caller with one call in progress. The sides take turns; the quoted figure is the median of the rounds' ratios.
+//! The cost of the callers is included in the figures of both sides.
 
 #![allow(clippy::print_stdout)]
 
-mod common;
+mod harness;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::floor::Floor;
-use common::world::{World, connect, question};
-use common::{Fallible, Flags, Pairs, Report, Target, cpu_seconds};
+use harness::baseline::Baseline;
+use harness::bench_server::{BenchServer, assign_request, connect};
+use harness::{BenchArgs, BenchReport, BenchResult, PairedRounds, Target, cpu_seconds};
 use inroad_wire::v1::assignment_service_client::AssignmentServiceClient;
 use inroad_wire::v1::{AssignRequest, BatchAssignRequest, ExposureMode, Reason};
 use prost::Message;
@@ -34,9 +33,9 @@ const BATCH: usize = 1_000;
 
 type Client = AssignmentServiceClient<Channel>;
 
-/// A call that can be made again and again.
+/// A call that can be repeated.
 trait Call: Clone + Send + Sync + 'static {
-    /// Makes it, and says whether the answer is what it should be.
+    /// Makes the call; true if the answer is as expected.
     fn make(self, client: &mut Client) -> impl Future<Output = Result<bool, Status>> + Send;
 }
 
@@ -52,7 +51,7 @@ impl Call for BatchAssignRequest {
     }
 }
 
-/// What one side did in one round.
+/// The figures of one side in one round.
 struct Round {
     per_second: f64,
     p50_micros: f64,
@@ -60,15 +59,20 @@ struct Round {
     cpu_micros: f64,
 }
 
-/// Calls for `length`, from `callers` tasks on each connection.
-async fn round<C: Call>(clients: &[Client], callers: usize, pool: &Arc<Vec<C>>, length: Duration) -> Fallible<Round> {
+/// Makes calls for the duration `length`, from `callers` tasks on each connection.
+async fn round<C: Call>(
+    clients: &[Client],
+    callers: usize,
+    pool: &Arc<Vec<C>>,
+    length: Duration,
+) -> BenchResult<Round> {
     let (begun, cpu) = (Instant::now(), cpu_seconds());
     let mut tasks = JoinSet::new();
     for caller in 0..clients.len() * callers {
         let (mut client, pool) = (clients[caller % clients.len()].clone(), Arc::clone(pool));
         tasks.spawn(async move {
             let mut took = Vec::with_capacity(4096);
-            // Callers are far apart in the pool, and all of them go through all of it.
+            // Callers start far apart in the pool, and each goes through all of it.
             for call in pool.iter().cycle().skip(caller * 7919 % pool.len()) {
                 let call = call.clone();
                 let at = Instant::now();
@@ -76,7 +80,7 @@ async fn round<C: Call>(clients: &[Client], callers: usize, pool: &Arc<Vec<C>>, 
                     break;
                 }
                 if !call.make(&mut client).await? {
-                    return Err(Status::internal("not the answer that was to be measured"));
+                    return Err(Status::internal("unexpected answer"));
                 }
                 took.push(at.elapsed().as_nanos() as f64 / 1e3);
             }
@@ -94,13 +98,13 @@ async fn round<C: Call>(clients: &[Client], callers: usize, pool: &Arc<Vec<C>>, 
     Ok(Round { per_second: calls / seconds, p50_micros: at(0.5), p99_micros: at(0.99), cpu_micros: cpu * 1e6 / calls })
 }
 
-/// Both sides in turn, and now the one first, now the other.
+/// The paired rounds of both sides. The sides alternate in going first.
 #[derive(Default)]
 struct Comparison {
-    per_second: Pairs,
-    p50: Pairs,
-    p99: Pairs,
-    cpu: Pairs,
+    per_second: PairedRounds,
+    p50: PairedRounds,
+    p99: PairedRounds,
+    cpu: PairedRounds,
 }
 
 struct Plan {
@@ -108,7 +112,12 @@ struct Plan {
     length: Duration,
 }
 
-async fn compare<C: Call>(plan: &Plan, sides: &[Vec<Client>; 2], callers: usize, pool: Vec<C>) -> Fallible<Comparison> {
+async fn compare<C: Call>(
+    plan: &Plan,
+    sides: &[Vec<Client>; 2],
+    callers: usize,
+    pool: Vec<C>,
+) -> BenchResult<Comparison> {
     let pool = Arc::new(pool);
     for side in sides {
         round(side, callers, &pool, plan.length).await?;
@@ -118,16 +127,16 @@ async fn compare<C: Call>(plan: &Plan, sides: &[Vec<Client>; 2], callers: usize,
         let first = n % 2;
         let one = round(&sides[first], callers, &pool, plan.length).await?;
         let two = round(&sides[1 - first], callers, &pool, plan.length).await?;
-        let (ours, floor) = if first == 0 { (one, two) } else { (two, one) };
-        comparison.per_second.push(ours.per_second, floor.per_second);
-        comparison.p50.push(ours.p50_micros, floor.p50_micros);
-        comparison.p99.push(ours.p99_micros, floor.p99_micros);
-        comparison.cpu.push(ours.cpu_micros, floor.cpu_micros);
+        let (inroad, baseline) = if first == 0 { (one, two) } else { (two, one) };
+        comparison.per_second.push(inroad.per_second, baseline.per_second);
+        comparison.p50.push(inroad.p50_micros, baseline.p50_micros);
+        comparison.p99.push(inroad.p99_micros, baseline.p99_micros);
+        comparison.cpu.push(inroad.cpu_micros, baseline.cpu_micros);
     }
     Ok(comparison)
 }
 
-async fn clients(address: &str) -> Fallible<Vec<Client>> {
+async fn clients(address: &str) -> BenchResult<Vec<Client>> {
     let mut clients = Vec::new();
     for _ in 0..CONNECTIONS {
         clients.push(AssignmentServiceClient::new(connect(address).await?));
@@ -135,63 +144,66 @@ async fn clients(address: &str) -> Fallible<Vec<Client>> {
     Ok(clients)
 }
 
-/// Asks for every unit until each of its exposures is in the log, or known to be on its way there.
-async fn expose_all(client: &mut Client, pool: &[AssignRequest]) -> Fallible<()> {
+/// Assigns every unit once, so that its exposure is in the log or in the queue to it.
+async fn expose_all(client: &mut Client, pool: &[AssignRequest]) -> BenchResult<()> {
     for batch in pool.chunks(BATCH) {
         let answers = client.batch_assign(BatchAssignRequest { requests: batch.to_vec() }).await?.into_inner();
         if !answers.responses.iter().all(|answer| answer.exposure_recorded) {
-            return Err("the queue of exposures is full".into());
+            return Err("the exposure queue is full".into());
         }
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     Ok(())
 }
 
-async fn run(flags: Flags) -> Fallible<()> {
-    let quick = flags.quick();
-    let rounds = flags.number("--rounds", if quick { 3 } else { 15 });
+async fn run(args: BenchArgs) -> BenchResult<()> {
+    let quick = args.quick();
+    let rounds = args.number("--rounds", if quick { 3 } else { 15 });
     let plan = Plan { rounds, length: Duration::from_millis(if quick { 300 } else { 2_000 }) };
-    let world = World::start(EXPERIMENTS).await?;
-    let questions =
-        |exposure| (0..UNITS).map(|unit| question(unit % EXPERIMENTS, unit, exposure)).collect::<Vec<AssignRequest>>();
-    let (silent, exposing) = (questions(ExposureMode::None), questions(ExposureMode::Background));
-    let batches: Vec<_> = silent.chunks(BATCH).map(|c| BatchAssignRequest { requests: c.to_vec() }).collect();
-
-    let ours = clients(&world.address).await?;
-    let answer = ours[0].clone().assign(silent[0].clone()).await?.into_inner();
-    let answers = ours[0].clone().batch_assign(batches[0].clone()).await?.into_inner();
-    let sizes = [silent[0].encoded_len(), answer.encoded_len(), batches[0].encoded_len(), answers.encoded_len()];
-    let floor = Floor::start(answer, answers).await?;
-    let sides = [ours, clients(&floor.address).await?];
-
-    let mut report = Report::new("rpc", &flags);
-    let mut rows = |name: &str, c: &Comparison, throughput: f64, tail: Option<f64>| {
-        report.compare(&format!("{name}, throughput"), "/s", &c.per_second, Some(Target::AtLeast(throughput)));
-        report.compare(&format!("{name}, p50"), "µs", &c.p50, None);
-        report.compare(&format!("{name}, p99"), "µs", &c.p99, tail.map(Target::AtMost));
-        report.compare(&format!("{name}, CPU of a call and its caller"), "µs", &c.cpu, None);
+    let server = BenchServer::start(EXPERIMENTS).await?;
+    let requests = |exposure| {
+        (0..UNITS).map(|unit| assign_request(unit % EXPERIMENTS, unit, exposure)).collect::<Vec<AssignRequest>>()
     };
-    let only = |name: &str| flags.has(name) || !["--assign", "--background", "--batch"].iter().any(|w| flags.has(w));
-    if only("--assign") {
-        rows("Assign", &compare(&plan, &sides, 64, silent).await?, 0.9, Some(1.2));
+    let (without_exposure, with_exposure) = (requests(ExposureMode::None), requests(ExposureMode::Background));
+    let batches: Vec<_> = without_exposure.chunks(BATCH).map(|c| BatchAssignRequest { requests: c.to_vec() }).collect();
+
+    let inroad = clients(&server.address).await?;
+    let answer = inroad[0].clone().assign(without_exposure[0].clone()).await?.into_inner();
+    let answers = inroad[0].clone().batch_assign(batches[0].clone()).await?.into_inner();
+    let sizes =
+        [without_exposure[0].encoded_len(), answer.encoded_len(), batches[0].encoded_len(), answers.encoded_len()];
+    let baseline = Baseline::start(answer, answers).await?;
+    let sides = [inroad, clients(&baseline.address).await?];
+
+    let mut report = BenchReport::new("rpc", &args);
+    let mut rows = |name: &str, c: &Comparison, throughput: f64, tail: Option<f64>| {
+        report.add_comparison(&format!("{name}, throughput"), "/s", &c.per_second, Some(Target::AtLeast(throughput)));
+        report.add_comparison(&format!("{name}, p50"), "µs", &c.p50, None);
+        report.add_comparison(&format!("{name}, p99"), "µs", &c.p99, tail.map(Target::AtMost));
+        report.add_comparison(&format!("{name}, CPU of a call and its caller"), "µs", &c.cpu, None);
+    };
+    let is_selected =
+        |name: &str| args.has(name) || !["--assign", "--background", "--batch"].iter().any(|w| args.has(w));
+    if is_selected("--assign") {
+        rows("Assign", &compare(&plan, &sides, 64, without_exposure).await?, 0.9, Some(1.2));
     }
-    if only("--background") {
-        expose_all(&mut sides[0][0].clone(), &exposing).await?;
-        rows("Assign with exposure", &compare(&plan, &sides, 64, exposing).await?, 0.9, Some(1.2));
+    if is_selected("--background") {
+        expose_all(&mut sides[0][0].clone(), &with_exposure).await?;
+        rows("Assign with exposure", &compare(&plan, &sides, 64, with_exposure).await?, 0.9, Some(1.2));
     }
-    if only("--batch") {
+    if is_selected("--batch") {
         rows("BatchAssign of 1,000", &compare(&plan, &sides, 2, batches).await?, 0.5, None);
     }
-    let [question, answer, questions, answers] = sizes;
-    report.note(format!(
-        "{rounds} rounds of {:?}; {CONNECTIONS} connections × 64 callers (batches: × 2). Bytes of a question {question}, of \
-         its answer {answer}; of a batch {questions}, {answers}. Exposures over {UNITS} units, all recorded before.",
+    let [request, answer, batch_request, batch_answer] = sizes;
+    report.add_note(format!(
+        "{rounds} rounds of {:?}; {CONNECTIONS} connections × 64 callers (batches: × 2). Bytes of a request {request}, of \
+         its answer {answer}; of a batch {batch_request}, {batch_answer}. Exposures of {UNITS} units, all recorded before.",
         plan.length
     ));
     report.print();
-    world.shutdown().await
+    server.shutdown().await
 }
 
-fn main() -> Fallible<()> {
-    common::runtime()?.block_on(run(Flags::read()))
+fn main() -> BenchResult<()> {
+    harness::runtime()?.block_on(run(BenchArgs::read()))
 }

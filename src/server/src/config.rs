@@ -1,4 +1,4 @@
-//! How a server is set up, and every limit that it holds callers to, each with its number.
+//! The server's settings, and every limit that it enforces.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -8,56 +8,58 @@ use std::time::Duration;
 pub const MAX_BATCH_ASSIGN: usize = 1_000;
 /// The most events in one batch.
 pub const MAX_BATCH_EVENTS: usize = 10_000;
-/// The largest gRPC message taken, in bytes.
+/// The largest gRPC message that is accepted, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
-/// The largest snapshot message that a watcher is sent, in bytes.
+/// The largest snapshot message that a client receives, in bytes.
 pub const MAX_SNAPSHOT_BYTES: usize = 64 * 1024 * 1024;
-/// What all experiments together may come to in it when one is created or updated: what changes by itself, such as
-/// boundaries, has the rest.
+/// The size of all experiments in a snapshot message, in bytes, that creating or updating one may not exceed. The rest
+/// of [`MAX_SNAPSHOT_BYTES`] is for data that grows without an edit, such as buckets.
 pub const MAX_DECLARED_BYTES: usize = 60 * 1024 * 1024;
-/// The most of a context that an exposure keeps, as bytes of JSON.
-pub const MAX_EXPOSURE_CONTEXT_BYTES: usize = inroad_wire::kept::KEPT_CONTEXT_BYTES;
-/// How far in the future an event may claim to have happened.
+/// The largest evaluation context that the log keeps with an exposure, in bytes of JSON.
+pub const MAX_EXPOSURE_CONTEXT_BYTES: usize = inroad_wire::exposure_context::MAX_EXPOSURE_CONTEXT_BYTES;
+/// How far in the future an event's time may be.
 pub const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 /// The most bytes of an event name, an event id or a unit type.
 pub const MAX_NAME_BYTES: usize = 128;
 /// The most units that one outcome may name.
 pub const MAX_OUTCOME_UNITS: usize = 8;
-/// The largest outcome value, either way.
+/// The largest absolute value of an outcome.
 pub const MAX_OUTCOME_VALUE: f64 = 1e9;
-/// The most entries of a page.
+/// The most entries on a page of a list.
 pub const MAX_PAGE: u32 = 1_000;
-/// How often an idle watcher is told that the server is alive.
-pub const HEARTBEAT: Duration = Duration::from_secs(10);
-/// The most versions that one report of a client may tell of.
+/// How often an idle snapshot stream gets a message, so that its client knows that the server is alive.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
+/// The most versions in one client report.
 pub const MAX_REPORTED_VERSIONS: usize = 64;
-/// Of how many versions it is remembered, for each client, when it was sent them and had them.
-pub const REMEMBERED_STEPS: usize = 32;
-/// Of how many versions it is remembered when they were published, and by what change.
-pub const REMEMBERED_PUBLICATIONS: usize = 1_024;
-/// A client that does not say for so long that it has a version counts as behind; reports take a third of a second.
+/// The number of versions per stream whose times of sending and application are remembered.
+pub const MAX_STEPS_PER_STREAM: usize = 32;
+/// The number of publications that are remembered.
+pub const MAX_PUBLICATIONS: usize = 1_024;
+/// A client that has not reported a published version as applied after this time counts as behind. Reports take about a
+/// third of a second.
 pub const BEHIND_AFTER: Duration = Duration::from_secs(2);
 
-/// How a server is set up.
+/// The settings of a server.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// Where to listen. Port 0 takes a free one.
+    /// The address to listen on. Port 0 takes a free port.
     pub listen: SocketAddr,
     /// The folder of the embedded store.
     pub folder: PathBuf,
-    /// How long before it takes effect a revision is published, so that connected clients flip together (I4).
+    /// The lead time: how long before it takes effect a revision is published, so that connected clients switch
+    /// together (I4).
     pub lead: Duration,
-    /// How many snapshot streams may be open at once.
+    /// The most snapshot streams open at once.
     pub max_streams: usize,
-    /// How many events may be acknowledged and not yet folded before new ones are refused.
+    /// The most events that may be acknowledged and not yet folded; at this limit new events are refused.
     pub max_backlog: u64,
-    /// How long raw events are kept in the log once they are counted; for ever if there is none.
+    /// How long raw events are kept in the log once they are folded; none keeps them forever.
     pub retain_events: Option<Duration>,
-    /// How many exposures of Assign may wait for the log.
+    /// The most exposures of `Assign` calls that may wait to be written to the log.
     pub exposure_queue: usize,
     /// The longest that a unary call may take.
     pub request_timeout: Duration,
-    /// How long a shutdown waits for calls under way.
+    /// How long a shutdown waits for calls in progress.
     pub drain_timeout: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong in the server, and the one place where it becomes a gRPC status.
+//! The errors of the server, and their conversion to a gRPC status.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,97 +9,97 @@ use inroad_assignment::{AllocationError, DefinitionError, KeyError};
 use inroad_policy::PolicyError;
 use inroad_store::StoreError;
 use inroad_wire::WireError;
-use inroad_wire::status::{busy, invalid_definition, invalid_fields, status};
+use inroad_wire::status::{invalid_definition, invalid_fields, resource_exhausted, status};
 use thiserror::Error;
 use tonic::{Code, Status};
 
-/// Why the server could not do what it was asked.
+/// An error of the server. The message says what happened and what to do.
 #[derive(Debug, Error)]
 pub enum ServerError {
     /// No experiment has this key.
-    #[error("there is no experiment {0:?}: list them with ListExperiments, or create it")]
-    NotFound(String),
-    /// The experiment has no such generation or revision.
-    #[error("experiment {experiment:?} has no {what} {number}: list revisions to see those there are")]
-    NoSuchNumber {
-        /// Which experiment.
+    #[error("experiment {0:?} does not exist: list experiments to see the keys, or create it")]
+    UnknownExperiment(String),
+    /// The experiment has no generation or revision with this number.
+    #[error("experiment {experiment:?} has no {what} {number}: list its revisions to see the existing numbers")]
+    UnknownRevision {
+        /// The key of the experiment.
         experiment: String,
         /// "generation" or "revision".
         what: &'static str,
-        /// The number asked for.
+        /// The requested number.
         number: u32,
     },
-    /// A field of the request is missing or out of its range.
+    /// A field of the request is missing or out of range.
     #[error("{field}: {message}")]
     Invalid {
-        /// Which field.
+        /// The name of the field.
         field: &'static str,
         /// What is wrong and what to do.
         message: String,
     },
-    /// The message does not parse.
+    /// The message is malformed.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// The experiment as declared has faults.
+    /// The definition of the experiment has errors.
     #[error(transparent)]
     Definition(#[from] DefinitionError),
     /// A key is malformed.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The experiment's state does not allow the change.
+    /// The state of the experiment does not allow the change.
     #[error(transparent)]
     Change(#[from] ChangeError),
-    /// The store refused.
+    /// The store failed or refused.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// More than the server will queue.
-    #[error("{backlog} events wait to be counted, the limit is {limit}: try again in {} ms", .retry_after.as_millis())]
-    Backlog {
-        /// How many wait.
+    /// The backlog is at its limit, or was not folded in time.
+    #[error("{backlog} events are waiting to be processed (limit {limit}): try again in {} ms", .retry_after.as_millis())]
+    BacklogFull {
+        /// The number of events that are not folded.
         backlog: u64,
-        /// How many may.
+        /// The limit.
         limit: u64,
-        /// When it is worth trying again.
+        /// The delay after which to retry.
         retry_after: Duration,
     },
-    /// Too many snapshot streams.
+    /// The limit on snapshot streams is reached.
     #[error("{limit} snapshot streams are open, which is the limit: try again later, or raise --max-streams")]
     TooManyStreams {
-        /// How many may be open.
+        /// The limit.
         limit: usize,
     },
-    /// A report of a client that does not watch here.
-    #[error("no stream of snapshots is open under this client_id: open one first, and report over its connection")]
-    NoSuchClient,
-    /// What is served would break a rule of the house; a fault of ours.
-    #[error("internal fault, nothing was changed: {0}")]
-    Served(#[from] ServedError),
-    /// The policy could not compute; a fault of ours.
-    #[error("internal fault in the policy, nothing was changed: {0}")]
+    /// A client reported that has no open stream.
+    #[error("no snapshot stream is open with this client_id: open one first, and report over the same connection")]
+    UnknownClient,
+    /// The change would produce a snapshot that clients reject; a bug in Inroad.
+    #[error("internal error, nothing was changed: {0}. Please report it")]
+    InvalidSnapshot(#[from] ServedError),
+    /// The policy failed; a bug in Inroad.
+    #[error("internal error in the allocation policy, nothing was changed: {0}. Please report it")]
     Policy(#[from] PolicyError),
-    /// A stored record does not read; a fault of ours or a damaged store.
-    #[error("a stored decision does not read ({0}): restore the store from a backup")]
-    Record(#[from] serde_json::Error),
-    /// The call took longer than any may.
+    /// A stored decision cannot be parsed; a bug in Inroad or a damaged store.
+    #[error("a stored decision cannot be read ({0}): restore the store from a backup")]
+    UnreadableDecision(#[from] serde_json::Error),
+    /// The call took longer than the limit.
     #[error(
-        "no answer within {} s, the most that a call may take: try again, ask for less at once, or raise --request-timeout",
+        "no answer within the limit of {} s: try again, request less at once, or raise --request-timeout",
         .limit.as_secs_f64()
     )]
-    Overdue {
-        /// How long a call may take.
+    CallTimeout {
+        /// The limit.
         limit: Duration,
     },
-    /// The server is going away.
-    #[error("the server is shutting down: try another, or try again")]
+    /// The server is shutting down.
+    #[error("the server is shutting down: try again, or use another server")]
     ShuttingDown,
-    /// The port is taken.
+    /// The address cannot be listened on.
     #[error(
-        "cannot listen on {address}: {detail}. If another server runs there, stop it, or choose another port with --listen"
+        "cannot listen on {address}: {detail}. If another server is running there, stop it, or choose another port with --listen"
     )]
     Listen {
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the operating system.
         detail: String,
     },
     /// The transport failed.
@@ -112,14 +112,14 @@ impl From<ServerError> for Status {
         let message = error.to_string();
         let plain = |code, reason| status(code, reason, message.clone());
         match error {
-            ServerError::NotFound(_) => plain(Code::NotFound, "UNKNOWN_EXPERIMENT"),
-            ServerError::NoSuchNumber { .. } => plain(Code::NotFound, "UNKNOWN_REVISION"),
+            ServerError::UnknownExperiment(_) => plain(Code::NotFound, "UNKNOWN_EXPERIMENT"),
+            ServerError::UnknownRevision { .. } => plain(Code::NotFound, "UNKNOWN_REVISION"),
             ServerError::Invalid { field, message } => invalid_fields([(field.to_owned(), message)]),
             ServerError::Wire(error) => error.into(),
             ServerError::Key(_) => plain(Code::InvalidArgument, "MALFORMED"),
             ServerError::Definition(e) => invalid_definition(&e),
             ServerError::Change(e) => match e {
-                ChangeError::Allocation(AllocationError::PastTheFloor { .. }) => {
+                ChangeError::Allocation(AllocationError::NotEnoughControl { .. }) => {
                     plain(Code::OutOfRange, "PAST_THE_FLOOR")
                 }
                 ChangeError::UnknownVariation(_) => plain(Code::NotFound, "UNKNOWN_VARIATION"),
@@ -127,23 +127,25 @@ impl From<ServerError> for Status {
                     plain(Code::InvalidArgument, "NOT_POSSIBLE")
                 }
                 ChangeError::ClockBackwards { .. } => plain(Code::FailedPrecondition, "CLOCK_BACKWARDS"),
-                ChangeError::Fixed { .. } => plain(Code::FailedPrecondition, "FIXED_AFTER_START"),
+                ChangeError::FixedAfterStart { .. } => plain(Code::FailedPrecondition, "FIXED_AFTER_START"),
                 _ => plain(Code::FailedPrecondition, "WRONG_STATE"),
             },
             ServerError::Store(e) => match e {
                 StoreError::Conflict => plain(Code::Aborted, "CHANGED_MEANWHILE"),
-                StoreError::Exists(_) => plain(Code::AlreadyExists, "ALREADY_EXISTS"),
-                StoreError::Busy { retry_after } => busy("QUEUE_FULL", message, retry_after),
-                StoreError::DiskFull { .. } => busy("DISK_FULL", message, Duration::from_secs(5)),
+                StoreError::ExperimentExists(_) => plain(Code::AlreadyExists, "ALREADY_EXISTS"),
+                StoreError::QueueFull { retry_after } => resource_exhausted("QUEUE_FULL", message, retry_after),
+                StoreError::DiskFull { .. } => resource_exhausted("DISK_FULL", message, Duration::from_secs(5)),
                 StoreError::Closed => plain(Code::Unavailable, "SHUTTING_DOWN"),
                 _ => plain(Code::Internal, "STORE_FAILED"),
             },
-            ServerError::Backlog { retry_after, .. } => busy("BACKLOG_FULL", message, retry_after),
-            ServerError::TooManyStreams { .. } => busy("TOO_MANY_STREAMS", message, Duration::from_secs(5)),
-            ServerError::NoSuchClient => plain(Code::NotFound, "UNKNOWN_CLIENT"),
-            ServerError::Overdue { .. } => plain(Code::DeadlineExceeded, "TOO_SLOW"),
+            ServerError::BacklogFull { retry_after, .. } => resource_exhausted("BACKLOG_FULL", message, retry_after),
+            ServerError::TooManyStreams { .. } => {
+                resource_exhausted("TOO_MANY_STREAMS", message, Duration::from_secs(5))
+            }
+            ServerError::UnknownClient => plain(Code::NotFound, "UNKNOWN_CLIENT"),
+            ServerError::CallTimeout { .. } => plain(Code::DeadlineExceeded, "TOO_SLOW"),
             ServerError::ShuttingDown => plain(Code::Unavailable, "SHUTTING_DOWN"),
-            ServerError::Served(_) | ServerError::Policy(_) | ServerError::Record(_) => {
+            ServerError::InvalidSnapshot(_) | ServerError::Policy(_) | ServerError::UnreadableDecision(_) => {
                 plain(Code::Internal, "INTERNAL_FAULT")
             }
             ServerError::Listen { .. } | ServerError::Transport(_) => plain(Code::Internal, "TRANSPORT"),

@@ -1,13 +1,13 @@
-//! A decision in plain words, from its stored record alone.
+//! Explains a decision of the policy in words, from its stored record alone.
 
-use inroad_assignment::{Experiment, GuardrailAction};
-use inroad_policy::{BurnInGap, Decision, Freeze, HoldReason, Ship, TickInput};
+use inroad_assignment::{Experiment, GuardrailAction, Width};
+use inroad_policy::{BurnInGap, Decision, Freeze, HoldReason, ShipCheck, TickInput};
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1;
 
 use crate::tick::hold_reason;
 
-/// A decision as callers get it.
+/// A decision in wire form. `revision` is the revision that it made, if any.
 pub fn decision_to_wire(
     experiment: &Experiment,
     generation: u32,
@@ -20,18 +20,18 @@ pub fn decision_to_wire(
     let arms = decision.arms.iter().zip(&input.arms).enumerate().map(|(i, (decided, state))| {
         let before = state.owned.share();
         let after = match i {
-            0 => state.owned.get().saturating_sub(taken) as f64 / inroad_assignment::Width::LINE.get() as f64,
+            0 => state.owned.get().saturating_sub(taken) as f64 / Width::LINE.get() as f64,
             _ => state.owned.saturating_add(decided.grow_by).share(),
         };
         v1::ArmDecision {
             variation: name(i),
             p_best: decided.p_best,
             p_above_control: decided.p_above_control,
-            // The policy tells losses on the log scale; a caller reads a share of the conversions.
+            // The policy computes losses on the log scale; callers get a share of the conversions.
             expected_loss: -(-decided.expected_loss.unwrap_or_default()).exp_m1(),
             share_before: before,
             share_after: after,
-            why: why(i, input, decision),
+            why: arm_reason(i, input, decision),
         }
     });
     v1::Decision {
@@ -47,137 +47,164 @@ pub fn decision_to_wire(
     }
 }
 
-/// Odds beyond which nobody reads the digits.
-pub(crate) const MOST_ODDS: f64 = 1e6;
-/// Beyond it nothing is said that has not been said, and infinity cannot be stored as JSON.
+/// The largest odds that are shown as a number.
+pub(crate) const MAX_SHOWN_ODDS: f64 = 1e6;
+/// Log odds are limited to this, because JSON has no infinity. More would say nothing new.
 const LOG_ODDS_MAX: f64 = 600.0;
 
-/// The odds of evidence, always finite.
+/// The odds that correspond to log evidence, always finite.
 pub(crate) fn odds(log_evidence: f64) -> f64 {
     log_evidence.min(LOG_ODDS_MAX).exp()
 }
 
-/// The same in words.
-fn odds_text(log_evidence: f64) -> String {
+fn odds_in_words(log_evidence: f64) -> String {
     match odds(log_evidence) {
-        odds if odds > MOST_ODDS => "over 1,000,000 to 1".to_owned(),
+        odds if odds > MAX_SHOWN_ODDS => "over 1,000,000 to 1".to_owned(),
         odds => format!("{odds:.0} to 1"),
     }
 }
 
+/// A probability as a percentage; near 0 and 1 only a bound, because further digits mean nothing.
+pub(crate) fn probability_in_words(probability: f64) -> String {
+    match probability {
+        p if p > 0.999 => ">99.9%".to_owned(),
+        p if p < 0.001 => "<0.1%".to_owned(),
+        p => format!("{:.1}%", 100.0 * p),
+    }
+}
+
+/// A traffic share as a percentage, with about three significant digits.
+fn share_in_words(share: f64) -> String {
+    let percent = 100.0 * share;
+    if percent.abs() >= 10.0 { format!("{percent:.1}%") } else { format!("{percent:.2}%") }
+}
+
 fn summary(input: &TickInput, decision: &Decision, name: &dyn Fn(usize) -> String) -> String {
-    let mut said = Vec::new();
-    for spoken in &decision.guardrails {
-        let (arm, metric) = (name(spoken.arm), &spoken.metric);
-        let evidence = odds_text(spoken.log_evidence);
-        said.push(format!("guardrail {metric}: {arm} does harm (evidence {evidence}); {}", done(spoken.action)));
+    let mut sentences = Vec::new();
+    for finding in &decision.guardrails {
+        sentences.push(format!(
+            "Guardrail {}: evidence of harm by {} (odds {}); {}.",
+            finding.metric,
+            name(finding.arm),
+            odds_in_words(finding.log_evidence),
+            action_taken(finding.action)
+        ));
     }
     if input.settings.shadow {
-        said.push("in shadow, nothing is done of what the policy says".to_owned());
+        sentences.push("Shadow mode: the decision is not applied.".to_owned());
     }
     for arm in &decision.kill {
         let below = decision.arms.get(*arm).map_or(0.0, |d| 1.0 - d.p_above_control);
-        said.push(format!("{} is killed: worse than control with probability {:.1}%", name(*arm), 100.0 * below));
+        let below = probability_in_words(below);
+        sentences.push(format!("{} is killed: {below} probability of being worse than control.", name(*arm)));
     }
     for (i, arm) in decision.arms.iter().enumerate().filter(|(_, arm)| arm.grow_by.get() > 0) {
-        said.push(format!(
-            "{} grows by {:.2}% of the line into control: {:.1}% likely best, it deserves {:.1}%",
+        sentences.push(format!(
+            "{} grows by {} of all traffic, taken from control: {} probability of being best, target share {}.",
             name(i),
-            100.0 * arm.grow_by.share(),
-            100.0 * arm.p_best,
-            100.0 * arm.target_share
+            share_in_words(arm.grow_by.share()),
+            probability_in_words(arm.p_best),
+            share_in_words(arm.target_share)
         ));
     }
     if let Some(hold) = decision.hold {
-        said.push(match (hold, decision.frozen, decision.burn_in.missing) {
+        sentences.push(match (hold, decision.frozen, decision.burn_in.missing) {
             (HoldReason::Frozen, Some(Freeze::SampleRatioMismatch { p_value, .. }), _) => {
-                format!("frozen: exposures do not fall as the shares say (p = {p_value:.2e}); look for lost or doubled exposures")
+                let p = if p_value < 0.001 { "p < 0.001".to_owned() } else { format!("p = {p_value:.3}") };
+                format!("Growth is frozen: sample ratio mismatch ({p}). Check for lost or duplicated exposures.")
             }
-            (HoldReason::Frozen, ..) => "frozen: events were not all counted in time".to_owned(),
+            (HoldReason::Frozen, ..) => "Growth is frozen: events were not processed in time.".to_owned(),
             (HoldReason::BurnIn, _, gap) => burn_in(input, gap, name),
-            (HoldReason::NotDue, ..) => "only guardrails were asked".to_owned(),
-            (HoldReason::NobodyDeserves, ..) => "nothing grows: nobody deserves more than it has".to_owned(),
-            (HoldReason::NoHeadroom, ..) => "nothing grows: control is at its floor".to_owned(),
-            (HoldReason::Accruing, ..) => {
-                "nothing grows yet: what may grow since the last growth is less than a revision is worth, and accrues".to_owned()
+            (HoldReason::NotDue, ..) => "Only guardrails were checked.".to_owned(),
+            (HoldReason::NoArmDeservesMore, ..) => {
+                "No growth: no variation has a target above its current share.".to_owned()
             }
-            (HoldReason::BelowMinStep, ..) => "nothing grows: the step would be too small to be worth a revision".to_owned(),
+            (HoldReason::NoHeadroom, ..) => "No growth: control is at its minimum share.".to_owned(),
+            (HoldReason::Accruing, ..) => {
+                "No growth yet: the growth allowed so far is too small for a revision; it accumulates.".to_owned()
+            }
+            (HoldReason::BelowMinStep, ..) => "No growth: the step would be below the minimum step.".to_owned(),
         });
     }
     if let Some(conclude) = decision.conclude {
-        let head = format!("{} is {:.1}% likely best", name(conclude.arm), 100.0 * conclude.p_best);
-        let advice = if conclude.arm == 0 { "roll back" } else { "ship it" };
-        let waits = decision.ship.map(waits_for).unwrap_or_default();
-        said.push(if waits.is_empty() { format!("{head}: {advice}?") } else { format!("{head}, but {waits}") });
+        let step = if conclude.arm == 0 { "roll back" } else { "ship" };
+        let blockers = decision.ship.map(ship_blockers).unwrap_or_default();
+        let advice =
+            if blockers.is_empty() { format!("Ready to {step}") } else { format!("Not ready to {step}: {blockers}") };
+        let p_best = probability_in_words(conclude.p_best);
+        sentences.push(format!("{} has a {p_best} probability of being best. {advice}.", name(conclude.arm)));
     }
-    said.join("; ")
+    sentences.join(" ")
 }
 
-fn done(action: GuardrailAction) -> &'static str {
+fn action_taken(action: GuardrailAction) -> &'static str {
     match action {
-        GuardrailAction::Alert => "somebody should look",
-        GuardrailAction::Freeze => "it grows no more",
+        GuardrailAction::Alert => "no automatic action, please review",
+        GuardrailAction::Freeze => "its growth is stopped",
         GuardrailAction::Kill => "it is killed",
     }
 }
 
-/// What speaks against shipping yet; nothing if nothing does.
-pub fn waits_for(ship: Ship) -> String {
-    let reasons = [
-        (ship.full_week, "it has not seen every day of a week"),
-        // What was recorded does not tell which of these it is.
+/// The reasons against shipping yet, joined with "; "; empty if there are none.
+pub fn ship_blockers(ship: ShipCheck) -> String {
+    let checks = [
+        (ship.full_week, "it has not run for a full week"),
+        // The record does not say which of these it is.
         (
-            ship.opinions_agree,
-            "the second opinions (period-weighted and batched) do not both agree, or have too few events to say",
+            ship.alternatives_agree,
+            "the other estimates (period-weighted and batched) do not both agree or have too few events",
         ),
-        (ship.beyond_chance, "chance is not excluded at every look (the confidence sequence holds 0)"),
-        (ship.harmless, "a guardrail says that it does harm"),
-        (ship.ratio_sound, "exposures do not fall as the shares say"),
+        (ship.beyond_chance, "the always-valid interval includes 0"),
+        (ship.no_guardrail_alert, "a guardrail has evidence of harm"),
+        (ship.sample_ratio_ok, "there is a sample ratio mismatch"),
     ];
-    let missing: Vec<&str> = reasons.iter().filter(|(holds, _)| !holds).map(|(_, said)| *said).collect();
-    missing.join(" and ")
+    let failed: Vec<&str> = checks.iter().filter(|(passed, _)| !passed).map(|(_, text)| *text).collect();
+    failed.join("; ")
 }
 
-/// Why one arm's share moved, or did not.
-fn why(arm: usize, input: &TickInput, decision: &Decision) -> String {
+/// Why a variation's share changed or did not: a phrase that follows the variation's key.
+fn arm_reason(arm: usize, input: &TickInput, decision: &Decision) -> String {
     let (Some(state), Some(decided)) = (input.arms.get(arm), decision.arms.get(arm)) else { return String::new() };
-    let percent = |share: f64| format!("{:.2}%", 100.0 * share);
-    let harms = |action| decision.guardrails.iter().find(|g| g.arm == arm && g.action == action);
+    let guardrail = |action| decision.guardrails.iter().find(|g| g.arm == arm && g.action == action);
     if arm == 0 {
         let given: u128 = decision.arms.iter().map(|arm| arm.grow_by.get()).sum();
-        let given = given as f64 / inroad_assignment::Width::LINE.get() as f64;
-        return if given > 0.0 { format!("gives {}", percent(given)) } else { "gives nothing".to_owned() };
+        let given = given as f64 / Width::LINE.get() as f64;
+        return if given > 0.0 { format!("gives up {}", share_in_words(given)) } else { "keeps its share".to_owned() };
     }
     if state.killed {
-        return "is killed: its units are served control".to_owned();
+        return "is killed: its units get control".to_owned();
     }
-    if let Some(guard) = harms(GuardrailAction::Kill) {
-        return format!("is killed by guardrail {}", guard.metric);
+    if let Some(guardrail) = guardrail(GuardrailAction::Kill) {
+        return format!("is killed by guardrail {}", guardrail.metric);
     }
     if decision.kill.contains(&arm) {
-        return format!("is killed: {} likely to be worse than control", percent(1.0 - decided.p_above_control));
+        let below = probability_in_words(1.0 - decided.p_above_control);
+        return format!("is killed: {below} probability of being worse than control");
     }
-    let (target, owned) = (percent(decided.target_share), percent(state.owned.share()));
+    let (target, owned) = (share_in_words(decided.target_share), share_in_words(state.owned.share()));
     if decided.grow_by.get() > 0 {
-        let lacking = decided.target_share - state.owned.share();
-        let capped =
-            if decided.grow_by.share() < lacking - 1e-9 { "; the rest has to wait: cap or headroom" } else { "" };
-        let step = percent(decided.grow_by.share());
-        return format!(
-            "grows by {step} from {owned} towards {target}, being {} likely best{capped}",
-            percent(decided.p_best)
-        );
+        let missing = decided.target_share - state.owned.share();
+        let limited = if decided.grow_by.share() < missing - 1e-9 {
+            "; limited by the growth cap or by the control traffic still available"
+        } else {
+            ""
+        };
+        let step = share_in_words(decided.grow_by.share());
+        let p_best = probability_in_words(decided.p_best);
+        return format!("grows by {step} from {owned} towards {target}: {p_best} probability of being best{limited}");
     }
-    if let Some(guard) = harms(GuardrailAction::Freeze) {
-        return format!("is held back by guardrail {}", guard.metric);
+    if let Some(guardrail) = guardrail(GuardrailAction::Freeze) {
+        return format!("does not grow: stopped by guardrail {}", guardrail.metric);
     }
     if decided.p_above_control <= 0.5 {
-        return format!("stays: only {} likely to be better than control", percent(decided.p_above_control));
+        let above = probability_in_words(decided.p_above_control);
+        return format!("does not grow: only {above} probability of being better than control");
     }
     if decided.target_share <= state.owned.share() {
-        return format!("stays: being {} likely best, it deserves no more than its {owned}", percent(decided.p_best));
+        let p_best = probability_in_words(decided.p_best);
+        return format!("does not grow: {p_best} probability of being best, so its target is not above its {owned}");
     }
-    format!("stays at {owned}, though it deserves {target}: see the decision's summary")
+    format!("stays at {owned}, below its target of {target}: see the summary of the decision")
 }
 
 fn burn_in(input: &TickInput, gap: Option<BurnInGap>, name: &dyn Fn(usize) -> String) -> String {
@@ -185,15 +212,16 @@ fn burn_in(input: &TickInput, gap: Option<BurnInGap>, name: &dyn Fn(usize) -> St
     match gap {
         Some(BurnInGap::Age { age_us }) => {
             let hours = settings.burn_in.as_secs_f64() / 3600.0;
-            format!("burn-in: {:.1} of {hours:.1} hours have passed", age_us as f64 / 3.6e9)
+            format!("No growth during burn-in: {:.1} of {hours:.1} hours have passed.", age_us as f64 / 3.6e9)
         }
         Some(BurnInGap::Units { arm, found }) => {
-            format!("burn-in: units of {}: {found} of {}", name(arm), settings.burn_in_units)
+            format!("No growth during burn-in: {} has {found} of {} units.", name(arm), settings.burn_in_units)
         }
         Some(BurnInGap::Conversions { arm, found }) => {
-            format!("burn-in: conversions of {}: {found} of {}", name(arm), settings.burn_in_conversions)
+            let needed = settings.burn_in_conversions;
+            format!("No growth during burn-in: {} has {found} of {needed} conversions.", name(arm))
         }
-        None => "burn-in".to_owned(),
+        None => "No growth during burn-in.".to_owned(),
     }
 }
 
@@ -202,8 +230,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strong_evidence_is_finite_and_short() {
+    fn strong_evidence_is_shown_as_a_finite_bound() {
         assert!(odds(1e4).is_finite());
-        assert_eq!([odds_text(20_f64.ln()), odds_text(1e4)], ["20 to 1", "over 1,000,000 to 1"]);
+        assert_eq!([odds_in_words(20_f64.ln()), odds_in_words(1e4)], ["20 to 1", "over 1,000,000 to 1"]);
     }
 }

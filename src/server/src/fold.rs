@@ -1,4 +1,25 @@
-//! The fold: one task that turns the log into counts, step by step, and tells others how far it has come.
+//! The fold: one task that turns the log into counts.
+//!
+//! ```text
+//!  Record, Assign ──► log ──► fold ──► unit records and tallies (the counts)
+//!                      │        │            │
+//!                 head ┘        └ folded     └──► results, funnels, the policy, guardrails
+//!
+//!  backlog = head − folded
+//! ```
+//!
+//! An event is acknowledged as soon as it is in the log. The fold processes it afterwards, in the order of the log, up
+//! to 50,000 events per transaction: it credits exposures and outcomes to unit records, adds to the tallies and moves
+//! its offset, all or nothing. A crash therefore loses nothing and counts nothing twice (I5, I6).
+//!
+//! The fold attributes events by the experiments of one catalogue version. After a revision or a kill it first recounts
+//! the units concerned, over several short steps, and folds no event meanwhile. Progress is therefore a pair: the last
+//! event folded, and the catalogue version that the counts reflect.
+//!
+//! Callers that need complete counts (a tick, guardrails, results that wait) take a [`FoldTarget`]: the head of the log
+//! at that moment, and a deadline. Later traffic does not postpone them. The task sleeps while there is nothing to
+//! fold; a new event or a catalogue change wakes it. If the store fails, the fold retries each second: no event is
+//! lost, but counts do not change until it succeeds.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,70 +30,70 @@ use tokio::sync::watch;
 use crate::catalogue::Catalogue;
 use crate::metrics::Metrics;
 
-/// How many events one step takes.
-const STEP: usize = 50_000;
+/// The most events that one step folds.
+const EVENTS_PER_STEP: usize = 50_000;
 
-/// Events that must be counted, and until when.
+/// The events that must be folded, and the deadline.
 #[derive(Debug, Clone, Copy)]
-pub struct Awaited {
+pub struct FoldTarget {
     head: Seq,
-    until: Instant,
+    deadline: Instant,
 }
 
-/// Knows how far the fold has come, and wakes it.
+/// A handle on the fold: reads its progress and wakes it.
 #[derive(Clone)]
 pub struct Fold {
     store: Arc<dyn Store>,
-    done: watch::Receiver<(Seq, u64)>,
+    progress: watch::Receiver<(Seq, u64)>,
     wake: Arc<tokio::sync::Notify>,
 }
 
 impl Fold {
-    /// Starts the task; it ends when `stop` turns true, after the step under way.
+    /// Starts the task. It ends after the current step when `stop` turns true.
     pub fn start(
         store: Arc<dyn Store>,
         catalogue: Arc<Catalogue>,
         metrics: Arc<Metrics>,
         stop: watch::Receiver<bool>,
     ) -> (Self, tokio::task::JoinHandle<()>) {
-        let (tell, done) = watch::channel((store.folded(), 0));
+        let (progress_sender, progress) = watch::channel((store.folded(), 0));
         let wake = Arc::new(tokio::sync::Notify::new());
-        let task = tokio::spawn(run(Arc::clone(&store), catalogue, metrics, Arc::clone(&wake), tell, stop));
-        (Self { store, done, wake }, task)
+        let task = tokio::spawn(run(Arc::clone(&store), catalogue, metrics, Arc::clone(&wake), progress_sender, stop));
+        (Self { store, progress, wake }, task)
     }
 
-    /// Says that there is something to fold.
+    /// Wakes the task: there is something to fold.
     pub fn wake(&self) {
         self.wake.notify_one();
     }
 
-    /// Events acknowledged and not yet folded.
+    /// The number of events that are acknowledged and not yet folded.
     pub fn backlog(&self) -> u64 {
         self.store.head().saturating_sub(self.store.folded())
     }
 
-    /// Hears how far the fold has come, and at which version of the catalogue.
+    /// Receives progress: the last event folded, and the catalogue version that the counts reflect.
     pub fn progress(&self) -> watch::Receiver<(Seq, u64)> {
-        self.done.clone()
+        self.progress.clone()
     }
 
-    /// What is acknowledged by now, to be counted within `patience`.
-    pub fn awaited(&self, patience: Duration) -> Awaited {
-        Awaited { head: self.store.head(), until: Instant::now() + patience }
+    /// All events acknowledged so far, to be folded within `timeout`.
+    pub fn target_within(&self, timeout: Duration) -> FoldTarget {
+        FoldTarget { head: self.store.head(), deadline: Instant::now() + timeout }
     }
 
-    /// Waits until every event acknowledged before the call is counted, and the counts know the catalogue at
-    /// `version` or later. False if that did not happen within `patience`.
-    pub async fn caught_up(&self, version: u64, patience: Duration) -> bool {
-        self.reaches(version, self.awaited(patience)).await
+    /// Waits until every event acknowledged before the call is folded and the counts reflect the catalogue at `version`
+    /// or later. False if that takes longer than `timeout`.
+    pub async fn wait_until_caught_up(&self, version: u64, timeout: Duration) -> bool {
+        self.wait_until_reached(version, self.target_within(timeout)).await
     }
 
-    /// The same for what was acknowledged at an earlier moment. Whoever asks after the time is told how it stands.
-    pub async fn reaches(&self, version: u64, Awaited { head, until }: Awaited) -> bool {
-        let mut done = self.done.clone();
+    /// The same for a target taken earlier. After the deadline it still returns true if the target is already reached.
+    pub async fn wait_until_reached(&self, version: u64, FoldTarget { head, deadline }: FoldTarget) -> bool {
+        let mut progress = self.progress.clone();
         self.wake();
-        let reached = done.wait_for(|(folded, known)| *folded >= head && *known >= version);
-        matches!(tokio::time::timeout_at(until.into(), reached).await, Ok(Ok(_)))
+        let reached = progress.wait_for(|(folded, known)| *folded >= head && *known >= version);
+        matches!(tokio::time::timeout_at(deadline.into(), reached).await, Ok(Ok(_)))
     }
 }
 
@@ -81,34 +102,34 @@ async fn run(
     catalogue: Arc<Catalogue>,
     metrics: Arc<Metrics>,
     wake: Arc<tokio::sync::Notify>,
-    tell: watch::Sender<(Seq, u64)>,
+    progress: watch::Sender<(Seq, u64)>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut changes = catalogue.subscribe();
-    let mut known = 0;
+    let mut known_version = 0;
     loop {
         let state = changes.borrow_and_update().clone();
         let begun = Instant::now();
-        match store.fold(Arc::clone(&state.experiments), STEP).await {
+        match store.fold(Arc::clone(&state.experiments), EVENTS_PER_STEP).await {
             Ok(step) => {
                 if step.events > 0 {
                     metrics.fold_seconds.observe(begun.elapsed().as_secs_f64());
-                    metrics.folded.inc_by(step.events as u64);
+                    metrics.folded_events.inc_by(step.events as u64);
                 }
-                if !step.behind {
-                    known = state.version;
+                if !step.is_behind {
+                    known_version = state.version;
                 }
-                tell.send_replace((step.folded, known));
+                progress.send_replace((step.folded, known_version));
                 if *stop.borrow() {
                     return;
                 }
-                if step.behind || (step.events > 0 && step.folded < store.head()) {
+                if step.is_behind || (step.events > 0 && step.folded < store.head()) {
                     continue;
                 }
             }
             Err(StoreError::Closed) => return,
             Err(error) => {
-                tracing::error!(%error, "the fold failed, and tries again: nothing is lost, counts stand still");
+                tracing::error!(%error, "could not fold events; will retry. No event is lost, but counts do not change");
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 if *stop.borrow() {
                     return;
@@ -118,7 +139,7 @@ async fn run(
         }
         tokio::select! {
             () = wake.notified() => {}
-            heard = changes.changed() => if heard.is_err() { return },
+            changed = changes.changed() => if changed.is_err() { return },
             _ = stop.changed() => return,
         }
     }

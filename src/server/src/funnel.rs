@@ -1,59 +1,60 @@
-//! A funnel as a person asks for it: checked, counted by the store, and compared by the estimators of the results, so
-//! that a step named after a metric's event and the metric itself tell one story.
+//! Answers funnel requests: validates the steps and the range, lets the store count, and compares the variations with
+//! the estimators that results use, so that a step and a metric on the same event agree.
 
 use std::sync::Arc;
 
 use inroad_assignment::{Arm, Experiment, PosteriorKind, Timestamp};
-use inroad_policy::attribution::funnel::{FunnelTally, MAX_STEPS, Steps, TimeRange};
-use inroad_policy::{Better, Measure, PointsCache, Summary, SummaryQuestion, summarise};
-use inroad_store::FunnelQuestion;
+use inroad_policy::attribution::funnel::{FunnelTally, MAX_STEPS, StepCounts, TimeRange};
+use inroad_policy::{BetterDirection, DrawsCache, Measure, Summary, SummaryInput, summarise};
+use inroad_store::FunnelQuery;
 use inroad_wire::time::timestamp_from_wire;
 use inroad_wire::v1::{FunnelArm, FunnelStep, GetFunnelRequest, GetFunnelResponse};
 
 use crate::config::MAX_NAME_BYTES;
 use crate::error::ServerError;
-use crate::report::{RESULT_SEED, live, tau};
-use crate::services::LONGEST_WAIT;
-use crate::services::Shared;
-use crate::services::result::lift_estimates;
+use crate::estimates::lift_estimates;
+use crate::report::{RESULT_SEED, live_arms, prior_tau};
+use crate::shared::{MAX_FOLD_WAIT, SharedState};
 
-/// P(best) is not asked of a step: as few draws as there may be.
+/// The fewest draws allowed: a step does not need the probability to be best.
 const DRAWS_LOG2: u32 = 6;
 
-/// Answers a question about a funnel.
+/// Computes a funnel for every variation of one generation.
 ///
 /// # Errors
-/// [`ServerError::NotFound`], [`ServerError::NoSuchNumber`], [`ServerError::Invalid`] for steps or a range that cannot be
-/// meant, [`ServerError::Backlog`] if the counts were waited for in vain, and what the store says.
-pub async fn funnel(shared: &Shared, request: GetFunnelRequest) -> Result<GetFunnelResponse, ServerError> {
-    let range = checked(&request)?;
+/// [`ServerError::UnknownExperiment`], [`ServerError::UnknownRevision`], [`ServerError::Invalid`] for invalid steps or
+/// an invalid range, [`ServerError::BacklogFull`] if the events were not folded in time, and errors of the store.
+pub async fn compute_funnel(shared: &SharedState, request: GetFunnelRequest) -> Result<GetFunnelResponse, ServerError> {
+    let range = validate_request(&request)?;
     let state = shared.catalogue.state();
     let entry = state.get(&request.key)?;
     if request.wait {
-        shared.counted(entry.version, LONGEST_WAIT).await?;
+        shared.wait_until_folded(entry.version, MAX_FOLD_WAIT).await?;
     }
     let experiment = &entry.experiment;
-    // A draft has no generation yet, and nobody in its funnel.
+    // A draft has no generation yet; its funnel has no units.
     let number = entry.generation(request.generation)?;
     let GetFunnelRequest { key, steps, from, to, .. } = request;
-    let question =
-        FunnelQuestion { experiment: Arc::clone(experiment), generation: number, steps: steps.clone(), range };
+    let question = FunnelQuery { experiment: Arc::clone(experiment), generation: number, steps: steps.clone(), range };
     let counts = shared.store.funnel(question).await?;
     let arms = arms(experiment, &steps, &counts.tally)?;
     Ok(GetFunnelResponse { key, generation: number, steps, from, to, arms, backlog: shared.fold.backlog() })
 }
 
-/// The range that is asked for, if the question can be meant.
-fn checked(request: &GetFunnelRequest) -> Result<TimeRange, ServerError> {
+/// The requested time range, if steps and range are valid.
+fn validate_request(request: &GetFunnelRequest) -> Result<TimeRange, ServerError> {
     let refuse = |field, message: String| Err(ServerError::Invalid { field, message });
     if !(1..=MAX_STEPS).contains(&request.steps.len()) {
-        return refuse("steps", format!("a funnel has 1 to {MAX_STEPS} steps: give as many outcomes' event names"));
+        return refuse("steps", format!("give 1 to {MAX_STEPS} steps, each the event name of an outcome"));
     }
     if let Some((at, name)) =
         request.steps.iter().enumerate().find(|(_, name)| !(1..=MAX_NAME_BYTES).contains(&name.len()))
     {
         let length = name.len();
-        return refuse("steps", format!("step {} has {length} bytes: an event name has 1 to {MAX_NAME_BYTES}", at + 1));
+        return refuse(
+            "steps",
+            format!("step {} has {length} bytes: use an event name of 1 to {MAX_NAME_BYTES} bytes", at + 1),
+        );
     }
     let instant = |at: Option<&prost_types::Timestamp>, field, otherwise| match at.map(timestamp_from_wire) {
         None => Ok(otherwise),
@@ -63,21 +64,21 @@ fn checked(request: &GetFunnelRequest) -> Result<TimeRange, ServerError> {
     let from = instant(request.from.as_ref(), "from", Timestamp::MIN)?;
     let to = instant(request.to.as_ref(), "to", Timestamp::MAX)?;
     if from >= to {
-        return refuse("from", "it is not before `to`: give an earlier instant, or leave one of them out".to_owned());
+        return refuse("from", "this is not before `to`: use an earlier time, or leave one of them out".to_owned());
     }
     Ok(TimeRange { from, to })
 }
 
 fn arms(experiment: &Experiment, steps: &[String], tally: &FunnelTally) -> Result<Vec<FunnelArm>, ServerError> {
-    let (variations, live) = (experiment.definition.variations(), live(experiment));
-    let mut points = PointsCache::default();
+    let (variations, live) = (experiment.definition.variations(), live_arms(experiment));
+    let mut points = DrawsCache::default();
     let summary = |step: usize| -> Result<Summary, ServerError> {
-        let question = SummaryQuestion {
+        let question = SummaryInput {
             epochs: &tally.epochs(step),
             measure: Measure::Conversion,
-            better: Better::More,
+            better: BetterDirection::Higher,
             live: &live,
-            tau: tau(experiment),
+            tau: prior_tau(experiment),
             posterior: PosteriorKind::E3,
             seed: RESULT_SEED,
             draws_log2: DRAWS_LOG2,
@@ -86,40 +87,41 @@ fn arms(experiment: &Experiment, steps: &[String], tally: &FunnelTally) -> Resul
     };
     let summaries = (0..steps.len()).map(summary).collect::<Result<Vec<_>, _>>()?;
     let arm = |index: usize| {
-        let watched = tally.watched.get(index).copied().unwrap_or_default();
+        let all_visits = tally.all_visits.get(index).copied().unwrap_or_default();
         FunnelArm {
             variation: variations.get(index).map(|v| v.key.to_string()).unwrap_or_default(),
-            killed: Arm::new(index).is_some_and(|arm| experiment.kills.arm(arm)),
-            exposed: watched.units,
+            killed: Arm::new(index).is_some_and(|arm| experiment.kills.is_arm_killed(arm)),
+            exposed: all_visits.units,
             compared: tally.compared.values().filter_map(|arms| arms.get(index)).map(|arm| arm.units).sum(),
             steps: steps
                 .iter()
                 .zip(&summaries)
                 .enumerate()
-                .map(|(i, (event, s))| step(event, i, index, &watched, s))
+                .map(|(i, (event, s))| step(event, i, index, &all_visits, s))
                 .collect(),
         }
     };
     Ok((0..variations.len()).map(arm).collect())
 }
 
-fn step(event: &str, index: usize, arm: usize, watched: &Steps, summary: &Summary) -> FunnelStep {
-    let reached = watched.reached.get(index).copied().unwrap_or_default();
+fn step(event: &str, index: usize, arm: usize, all_visits: &StepCounts, summary: &Summary) -> FunnelStep {
+    let reached = all_visits.reached.get(index).copied().unwrap_or_default();
     let before = match index.checked_sub(1) {
-        Some(before) => watched.reached.get(before).copied().unwrap_or_default(),
-        None => watched.units,
+        Some(before) => all_visits.reached.get(before).copied().unwrap_or_default(),
+        None => all_visits.units,
     };
-    let part = |of: u64| (of > 0).then(|| reached as f64 / of as f64);
+    let rate_of = |of: u64| (of > 0).then(|| reached as f64 / of as f64);
     let compared = summary.arms.get(arm);
-    // With nobody here there is nothing but the prior to tell.
-    let known = summary.arms.first().is_some_and(|control| control.s > 0) && compared.is_some_and(|arm| arm.s > 0);
+    // Without conversions there is only the prior.
+    let has_conversions =
+        summary.arms.first().is_some_and(|control| control.s > 0) && compared.is_some_and(|arm| arm.s > 0);
     FunnelStep {
         event: event.to_owned(),
         reached,
         dropped: before.saturating_sub(reached),
-        rate: part(watched.units),
-        step_rate: part(before),
+        rate: rate_of(all_visits.units),
+        step_rate: rate_of(before),
         compared_reached: compared.map_or(0, |arm| arm.s),
-        lift: compared.filter(|_| known).and_then(lift_estimates),
+        lift: compared.filter(|_| has_conversions).and_then(lift_estimates),
     }
 }

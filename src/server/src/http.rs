@@ -1,4 +1,4 @@
-//! Plain HTTP on the same port: is it alive, is it ready, what does it measure.
+//! HTTP routes for operators, on the same port as gRPC: liveness, readiness and Prometheus metrics.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 
-use crate::services::Shared;
+use crate::shared::SharedState;
 
 /// The routes.
-pub fn routes(shared: Arc<Shared>) -> Router {
+pub fn routes(shared: Arc<SharedState>) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -19,29 +19,29 @@ pub fn routes(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-async fn ready(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+async fn ready(State(shared): State<Arc<SharedState>>) -> impl IntoResponse {
     if *shared.stopping.borrow() {
         return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".to_owned());
     }
     let (backlog, limit) = (shared.fold.backlog(), shared.config.max_backlog);
     if backlog >= limit {
-        return (StatusCode::SERVICE_UNAVAILABLE, format!("{backlog} events wait to be counted\n"));
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{backlog} events are waiting to be processed\n"));
     }
     (StatusCode::OK, "ready\n".to_owned())
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+async fn metrics(State(shared): State<Arc<SharedState>>) -> impl IntoResponse {
     let metrics = &shared.metrics;
     metrics.backlog.set(shared.fold.backlog() as i64);
     metrics.log_head.set(shared.store.head() as i64);
     metrics.version.set(shared.catalogue.peek().version as i64);
     metrics.clock_behind_seconds.set(shared.clock.behind().as_secs() as i64);
-    let clients = shared.clients.summary();
+    let clients = shared.clients.totals();
     metrics.clients.set(clients.connected as i64);
     metrics.clients_behind.set(clients.behind as i64);
     metrics.client_dropped_exposures.set(clients.dropped_exposures as i64);
     metrics.client_dropped_outcomes.set(clients.dropped_outcomes as i64);
     metrics.client_queued_events.set(clients.queued_events as i64);
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], metrics.render())
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], metrics.render())
 }

@@ -1,30 +1,54 @@
-//! The Inroad server: everything that has a clock, a socket or a task.
+//! The Inroad server: every part that has a clock, a socket or a task. The rules themselves are in `inroad-assignment`
+//! and `inroad-policy`, which have neither.
 //!
-//! A request goes one way: [`services`] parse it, the [`catalogue`] answers or changes, the store keeps. An event goes
-//! one way: [`ingest`] checks it, the log keeps it, the [`fold`] counts it, and [`retention`] lets it go. A revision goes one way: the [`reallocator`]
-//! wakes, a [`tick`] decides, the catalogue stores and publishes, watchers hear, and [`clients`] knows who has it since when.
+//! ```text
+//!  assign   client ──► services::assignment ──► snapshot in memory ──► answer
+//!                                           └─► exposure_queue ──► log
+//!  record   client ──► services::event ──► ingest ──► log ──► fold ──► counts ──► retention deletes raw events
+//!  change   client ──► services::experiment ──► catalogue ──► store, then publish ──► snapshot streams
+//!  decide   reallocator ──► tick ──► policy ──► catalogue ──► store, then publish ──► snapshot streams
+//!  read     client, page ──► services::result, funnel ──► counts ──► report ──► verdict
+//! ```
+//!
+//! Where to look:
+//!
+//! - **Where is "which variation?" answered?** `AssignmentHandler::answer` in [`services::assignment`], from the
+//!   [`catalogue`]'s snapshot. The exposure goes through [`exposure_queue`], or to disk first if the caller asked for
+//!   that.
+//! - **Where is an event refused?** [`ingest::check_exposure`] and [`ingest::check_outcome`], one reason code per
+//!   check. A whole batch is refused in [`services::event`]: too many events, or a full backlog.
+//! - **Where does a kill reach clients?** [`catalogue::Catalogue::change`] publishes it, and each snapshot stream in
+//!   [`services::assignment`] sends it at once. [`clients`] records which client has it and since when.
+//! - **Where does a number on a page come from?** The [`fold`] counts, [`tallies`] converts the counts for the policy's
+//!   estimators, [`report`] runs them, and `verdict` and [`explain`] put the result into words. `pages` only arranges
+//!   it.
+//! - **Where do boundaries move?** [`reallocator`] decides when, [`tick`] runs the policy and applies its decision.
+//! - **Where does an error become a gRPC status?** [`error`].
+//! - **Where are the limits?** [`config`].
 
 pub mod backup;
+mod browser_guard;
 pub mod catalogue;
 pub mod clients;
 pub mod clock;
 pub mod config;
 pub mod error;
+mod estimates;
 pub mod explain;
-pub mod exposures;
+pub mod exposure_queue;
 pub mod fold;
 pub mod funnel;
 pub mod http;
 pub mod ingest;
 pub mod metrics;
 mod pages;
-mod programs;
 pub mod publications;
 pub mod reallocator;
-pub mod recent;
+pub mod recent_events;
 pub mod report;
 pub mod retention;
 pub mod services;
+pub mod shared;
 pub mod tallies;
 pub mod tick;
 mod verdict;
@@ -53,21 +77,25 @@ use crate::catalogue::Catalogue;
 use crate::clients::Clients;
 use crate::clock::WallClock;
 use crate::config::{MAX_MESSAGE_BYTES, MAX_SNAPSHOT_BYTES};
-use crate::exposures::Exposures;
+use crate::exposure_queue::ExposureQueue;
 use crate::fold::Fold;
 use crate::metrics::Metrics;
 use crate::reallocator::Reallocator;
+use crate::recent_events::RecentEvents;
 use crate::retention::Retention;
-use crate::services::Shared;
+use crate::shared::SharedState;
 use crate::tick::Ticker;
 
-/// How a server is started.
+/// Starts servers.
 pub struct Server;
 
 impl Server {
-    /// Opens the store, takes the port and serves. Returns when calls are answered.
+    /// Opens the store, binds the port and starts serving. Returns as soon as calls are answered.
+    ///
+    /// # Errors
+    /// [`ServerError::Listen`] if the address is in use; errors of opening the store.
     pub async fn start(config: ServerConfig) -> Result<RunningServer, ServerError> {
-        // The port first: whoever finds it taken has not touched the store.
+        // The port first: if it is taken, the store is not touched.
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|e| ServerError::Listen { address: config.listen, detail: e.to_string() })?;
@@ -102,20 +130,21 @@ impl Server {
             config.lead,
         ));
         let ticking = tokio::spawn(Arc::clone(&reallocator).run(stopping.clone()));
-        let (exposures, draining) = Exposures::start(
+        let (exposures, draining) = ExposureQueue::start(
             (Arc::clone(&store), fold.clone()),
             Arc::clone(&clock),
             Arc::clone(&metrics),
             (config.exposure_queue, config.max_backlog),
             queue_closing,
         );
-        let retaining = config.retain_events.map(|keep| {
+        let retaining = config.retain_events.map(|max_age| {
             let (store, clock, metrics) = (Arc::clone(&store), Arc::clone(&clock), Arc::clone(&metrics));
-            tokio::spawn(Retention { store, clock, metrics, keep }.run(stopping.clone()))
+            tokio::spawn(Retention { store, clock, metrics, max_age }.run(stopping.clone()))
         });
         let drain_timeout = config.drain_timeout;
         let clients = Arc::new(Clients::new(Arc::clone(&clock), Arc::clone(catalogue.publications())));
-        let shared = Arc::new(Shared {
+        let recent_events = RecentEvents::new(Arc::clone(&store), Arc::clone(&clock), config.retain_events);
+        let shared = Arc::new(SharedState {
             clock,
             catalogue,
             store: Arc::clone(&store),
@@ -123,7 +152,7 @@ impl Server {
             metrics,
             reallocator,
             exposures,
-            recent: recent::Recent::default(),
+            recent_events,
             clients,
             stopping: stopping.clone(),
             config,
@@ -136,22 +165,22 @@ impl Server {
     }
 }
 
-/// The newest instant by the wall's clock that the store knows of: time does not go back behind it.
-fn newest_instant(stored: &[inroad_store::Stored]) -> Timestamp {
-    let on_the_wall = stored.iter().filter(|s| s.experiment.manual_now.is_none());
-    let generations = on_the_wall.flat_map(|s| &s.experiment.generations);
-    let made = generations.flat_map(|g| {
+/// The newest instant by the wall clock in the store. The server's clock never shows less.
+fn newest_instant(stored: &[inroad_store::StoredExperiment]) -> Timestamp {
+    let by_wall_clock = stored.iter().filter(|s| s.experiment.manual_now.is_none());
+    let generations = by_wall_clock.flat_map(|s| &s.experiment.generations);
+    let instants = generations.flat_map(|g| {
         g.revisions
             .iter()
             .map(|r| r.created_at)
-            .chain(g.switches.iter().map(|s| s.at))
+            .chain(g.kill_changes.iter().map(|s| s.at))
             .chain(g.endings.iter().map(|e| e.at))
     });
-    made.chain(stored.iter().map(|s| s.experiment.created_at)).max().unwrap_or(Timestamp::MIN)
+    instants.chain(stored.iter().map(|s| s.experiment.created_at)).max().unwrap_or(Timestamp::MIN)
 }
 
 fn listen(
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     listener: TcpListener,
     mut stopping: watch::Receiver<bool>,
 ) -> Result<impl Future<Output = Result<(), tonic::transport::Error>>, ServerError> {
@@ -161,36 +190,38 @@ fn listen(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
         (builder, v1)
     };
-    let fault = |e: tonic_reflection::server::Error| ServerError::Transport(e.to_string());
+    let transport_error = |e: tonic_reflection::server::Error| ServerError::Transport(e.to_string());
     let (mut reporter, health) = tonic_health::server::health_reporter();
     let calls = Routes::from(axum::Router::new())
         .add_service(health)
-        .add_service(reflection(true).0.build_v1().map_err(fault)?)
-        .add_service(reflection(false).0.build_v1alpha().map_err(fault)?)
+        .add_service(reflection(true).0.build_v1().map_err(transport_error)?)
+        .add_service(reflection(false).0.build_v1alpha().map_err(transport_error)?)
         .add_service(
-            AssignmentServiceServer::new(services::assignment::Assignments::new(Arc::clone(&shared)))
+            AssignmentServiceServer::new(services::assignment::AssignmentHandler::new(Arc::clone(&shared)))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_SNAPSHOT_BYTES),
         )
         .add_service(
-            EventServiceServer::new(services::event::Events::new(Arc::clone(&shared)))
+            EventServiceServer::new(services::event::EventHandler::new(Arc::clone(&shared)))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
         )
         .add_service(
-            ExperimentServiceServer::new(services::experiment::Experiments::new(Arc::clone(&shared)))
+            ExperimentServiceServer::new(services::experiment::ExperimentHandler::new(Arc::clone(&shared)))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
         )
         .add_service(
-            ResultServiceServer::new(services::result::Results::new(Arc::clone(&shared)))
+            ResultServiceServer::new(services::result::ResultHandler::new(Arc::clone(&shared)))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
         );
-    let calls = calls.into_axum_router().route_layer(from_fn_with_state(shared.config.request_timeout, programs::only));
+    let calls = calls
+        .into_axum_router()
+        .route_layer(from_fn_with_state(shared.config.request_timeout, browser_guard::reject_browsers));
     let pages = http::routes(Arc::clone(&shared)).merge(pages::routes(Arc::clone(&shared)));
     let routes = Routes::from(pages.merge(calls));
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = tonic::transport::Server::builder()
         .accept_http1(true)
-        // Of pages; calls have answered by then.
+        // For pages; the limit on calls is applied by the browser guard, slightly earlier.
         .timeout(shared.config.request_timeout.saturating_add(Duration::from_secs(1)))
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
@@ -200,7 +231,7 @@ fn listen(
         let stop = async move {
             let _ = stopping.wait_for(|stop| *stop).await;
             reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-            // Whoever watches has been told; this ends their streams, which would hold up the stop.
+            // Health watchers have received the change by now. This ends their streams, which would delay the stop.
             reporter.clear_service_status("").await;
         };
         server.serve_with_incoming_shutdown(incoming, stop).await
@@ -210,13 +241,13 @@ fn listen(
 struct Tasks {
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
     ticking: JoinHandle<()>,
-    /// None if events are kept for ever.
+    /// None if events are kept forever.
     retaining: Option<JoinHandle<()>>,
     draining: JoinHandle<()>,
     folding: JoinHandle<()>,
 }
 
-/// A server that answers.
+/// A running server.
 pub struct RunningServer {
     address: SocketAddr,
     stop: watch::Sender<bool>,
@@ -228,12 +259,12 @@ pub struct RunningServer {
 }
 
 impl RunningServer {
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Waits until the transport ends, which it only does when it fails.
+    /// Waits until the transport ends, which happens only if it fails or the server stops.
     pub async fn wait(&mut self) -> Result<(), ServerError> {
         match (&mut self.tasks.serving).await {
             Ok(Ok(())) => Ok(()),
@@ -242,13 +273,13 @@ impl RunningServer {
         }
     }
 
-    /// Takes no new calls, lets those under way finish, puts what is queued on disk, and closes the store.
+    /// Accepts no new calls, lets those in progress finish, writes queued exposures to disk and closes the store.
     pub async fn shutdown(mut self) -> Result<(), ServerError> {
         let _ = self.stop.send(true);
         if !self.tasks.serving.is_finished()
             && tokio::time::timeout(self.drain_timeout, &mut self.tasks.serving).await.is_err()
         {
-            tracing::warn!("calls were still under way after the drain timeout");
+            tracing::warn!("aborted calls that were still in progress after the drain timeout");
             self.tasks.serving.abort();
             let _ = (&mut self.tasks.serving).await;
         }
@@ -256,14 +287,14 @@ impl RunningServer {
         if let Some(retaining) = self.tasks.retaining {
             let _ = retaining.await;
         }
-        // Nobody is answered any more, so nothing more is queued.
+        // No call is answered any more, so nothing more is queued.
         let _ = self.close_queue.send(true);
         let drained = tokio::time::timeout(self.drain_timeout, &mut self.tasks.draining).await.is_ok();
         let _ = self.stop_fold.send(true);
         let _ = self.tasks.folding.await;
         self.store.close().await?;
         if !drained {
-            // The store refuses it what it still holds; it says how much that was.
+            // The closed store refuses the remaining exposures, and the task logs how many were lost.
             let _ = tokio::time::timeout(self.drain_timeout, self.tasks.draining).await;
         }
         tracing::info!("stopped");

@@ -1,4 +1,4 @@
-//! What operators watch, in Prometheus' words.
+//! The Prometheus metrics of the server.
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
@@ -9,68 +9,68 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-/// Why an event or a call was refused.
+/// The label of refused events.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Why {
-    /// UPPER_SNAKE.
+pub struct RefusalLabel {
+    /// The reason code.
     pub reason: String,
 }
 
-/// Every number the server counts.
+/// All metrics.
 pub struct Metrics {
     registry: Registry,
-    /// Assignments answered, of all calls.
+    /// Assignments answered, by any call.
     pub assignments: Counter<u64, AtomicU64>,
-    /// Exposures on disk.
+    /// Exposures written to disk.
     pub accepted_exposures: Counter<u64, AtomicU64>,
-    /// Outcomes on disk.
+    /// Outcomes written to disk.
     pub accepted_outcomes: Counter<u64, AtomicU64>,
     /// Events refused, by reason.
-    pub refused_events: Family<Why, Counter<u64, AtomicU64>>,
-    /// Calls that record, answered with "try again later".
+    pub refused_events: Family<RefusalLabel, Counter<u64, AtomicU64>>,
+    /// Recording calls that were answered with a retry delay.
     pub overloads: Counter<u64, AtomicU64>,
-    /// Exposures that Assign had no room for.
+    /// Exposures that were dropped because the queue of `Assign` was full.
     pub unqueued_exposures: Counter<u64, AtomicU64>,
     /// Events acknowledged and not yet folded.
     pub backlog: Gauge<i64, AtomicI64>,
-    /// The last place in the log.
+    /// The sequence number of the last event in the log.
     pub log_head: Gauge<i64, AtomicI64>,
     /// Events folded.
-    pub folded: Counter<u64, AtomicU64>,
-    /// Events deleted from the log for their age.
-    pub pruned: Counter<u64, AtomicU64>,
-    /// How long one step of the fold took.
+    pub folded_events: Counter<u64, AtomicU64>,
+    /// Events deleted from the log because of their age.
+    pub pruned_events: Counter<u64, AtomicU64>,
+    /// Duration of one step of the fold.
     pub fold_seconds: Histogram,
-    /// How long a group took to get on disk.
+    /// Time until a batch of events was on disk.
     pub append_seconds: Histogram,
     /// Snapshot streams open.
     pub watchers: Gauge<i64, AtomicI64>,
-    /// Clients with an id that watch.
+    /// Connected clients that have an id.
     pub clients: Gauge<i64, AtomicI64>,
-    /// Watchers, of any kind, that lack a version for longer than a report takes.
+    /// Connected clients and anonymous watchers that are behind.
     pub clients_behind: Gauge<i64, AtomicI64>,
-    /// Exposures that the clients connected now have lost.
+    /// Exposures that connected clients have dropped.
     pub client_dropped_exposures: Gauge<i64, AtomicI64>,
-    /// Outcomes that they have lost.
+    /// Outcomes that connected clients have dropped.
     pub client_dropped_outcomes: Gauge<i64, AtomicI64>,
-    /// Events that they hold.
+    /// Events in the queues of connected clients.
     pub client_queued_events: Gauge<i64, AtomicI64>,
-    /// How long after its publication a client had a version.
+    /// Time from the publication of a version until a client had applied it.
     pub reach_seconds: Histogram,
-    /// The version of the whole.
+    /// The version of the catalogue.
     pub version: Gauge<i64, AtomicI64>,
-    /// Ticks decided.
+    /// Decisions of the policy.
     pub ticks: Counter<u64, AtomicU64>,
-    /// Ticks that failed.
+    /// Decisions that failed.
     pub failed_ticks: Counter<u64, AtomicU64>,
-    /// Revisions that were on disk only after they took effect.
+    /// Revisions that were published only after they took effect.
     pub late_revisions: Counter<u64, AtomicU64>,
-    /// Seconds by which the machine's clock is behind what it was.
+    /// How far the machine's clock was set back, in seconds.
     pub clock_behind_seconds: Gauge<i64, AtomicI64>,
 }
 
 impl Metrics {
-    /// All at nothing.
+    /// All metrics at zero.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("inroad");
         macro_rules! register {
@@ -83,60 +83,80 @@ impl Metrics {
         let seconds = || Histogram::new(exponential_buckets(0.000_25, 2.0, 16));
         Self {
             assignments: register!("assignments", "Assignments answered", Counter::default()),
-            accepted_exposures: register!("exposures_accepted", "Exposures on disk", Counter::default()),
-            accepted_outcomes: register!("outcomes_accepted", "Outcomes on disk", Counter::default()),
+            accepted_exposures: register!("exposures_accepted", "Exposures written to disk", Counter::default()),
+            accepted_outcomes: register!("outcomes_accepted", "Outcomes written to disk", Counter::default()),
             refused_events: register!("events_refused", "Events refused, by reason", Family::default()),
-            overloads: register!("overloads", "Calls that record, answered with a retry delay", Counter::default()),
-            unqueued_exposures: register!("exposures_unqueued", "Exposures of Assign without room", Counter::default()),
+            overloads: register!("overloads", "Recording calls answered with a retry delay", Counter::default()),
+            unqueued_exposures: register!(
+                "exposures_unqueued",
+                "Exposures of Assign dropped because the queue was full",
+                Counter::default()
+            ),
             backlog: register!("backlog_events", "Events acknowledged and not yet folded", Gauge::default()),
-            log_head: register!("log_head", "Last place in the log", Gauge::default()),
-            folded: register!("events_folded", "Events folded into the counts", Counter::default()),
-            pruned: register!("events_pruned", "Events deleted from the log for their age", Counter::default()),
-            fold_seconds: register!("fold_step_seconds", "Time of one step of the fold", seconds()),
+            log_head: register!("log_head", "Sequence number of the last event in the log", Gauge::default()),
+            folded_events: register!("events_folded", "Events folded into the counts", Counter::default()),
+            pruned_events: register!(
+                "events_pruned",
+                "Events deleted from the log because of their age",
+                Counter::default()
+            ),
+            fold_seconds: register!("fold_step_seconds", "Duration of one step of the fold", seconds()),
             append_seconds: register!("append_seconds", "Time until a batch was on disk", seconds()),
             watchers: register!("watchers", "Snapshot streams open", Gauge::default()),
-            clients: register!("clients", "Clients that watch and report", Gauge::default()),
-            clients_behind: register!("clients_behind", "Watchers without a version of over 2 s ago", Gauge::default()),
+            clients: register!("clients", "Connected clients that report", Gauge::default()),
+            clients_behind: register!(
+                "clients_behind",
+                "Clients without a version that was published over 2 s ago",
+                Gauge::default()
+            ),
             client_dropped_exposures: register!(
                 "client_dropped_exposures",
-                "Exposures that the clients connected now have lost since they started",
+                "Exposures that connected clients have dropped since they started",
                 Gauge::default()
             ),
             client_dropped_outcomes: register!(
                 "client_dropped_outcomes",
-                "Outcomes that the clients connected now have lost since they started",
+                "Outcomes that connected clients have dropped since they started",
                 Gauge::default()
             ),
             client_queued_events: register!(
                 "client_queued_events",
-                "Events that the clients connected now hold and nobody has acknowledged",
+                "Events in the queues of connected clients, not acknowledged yet",
                 Gauge::default()
             ),
-            reach_seconds: register!("reach_seconds", "From publication until a client had the version", seconds()),
-            version: register!("snapshot_version", "Version of the whole", Gauge::default()),
-            ticks: register!("ticks", "Policy ticks decided", Counter::default()),
-            failed_ticks: register!("ticks_failed", "Policy ticks that failed", Counter::default()),
+            reach_seconds: register!(
+                "reach_seconds",
+                "Time from publication until a client had applied the version",
+                seconds()
+            ),
+            version: register!("snapshot_version", "Version of the catalogue", Gauge::default()),
+            ticks: register!("ticks", "Decisions of the policy", Counter::default()),
+            failed_ticks: register!("ticks_failed", "Decisions of the policy that failed", Counter::default()),
             late_revisions: register!(
                 "revisions_late",
                 "Revisions that were published after they took effect",
                 Counter::default()
             ),
-            clock_behind_seconds: register!("clock_behind_seconds", "How far the clock was set back", Gauge::default()),
+            clock_behind_seconds: register!(
+                "clock_behind_seconds",
+                "Seconds by which the machine's clock was set back",
+                Gauge::default()
+            ),
             registry,
         }
     }
 
-    /// All of it as text.
+    /// All metrics in the OpenMetrics text format.
     pub fn render(&self) -> String {
         let mut text = String::new();
-        // Writing to a String does not fail; if an encoder ever does, what it wrote so far is served.
+        // Writing to a String does not fail; if an encoder ever does, the text so far is served.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
     }
 
     /// Counts a refused event.
-    pub fn refuse(&self, reason: &str) {
-        self.refused_events.get_or_create(&Why { reason: reason.to_owned() }).inc();
+    pub fn count_refusal(&self, reason: &str) {
+        self.refused_events.get_or_create(&RefusalLabel { reason: reason.to_owned() }).inc();
     }
 }
 

@@ -1,6 +1,27 @@
-//! The clock that drives the policy: it wakes shortly before each calendar tick of each running experiment that lives
-//! by the wall's clock, so that what is decided is published before the tick begins and takes effect as it begins (I4).
-//! Experiments with a manual clock tick when their caller advances it.
+//! The reallocator: decides when the allocation policy runs.
+//!
+//! ```text
+//!            lead + 1 s              lead (2 s)
+//!  ───────┬────────────────┬──────────────────────┬────────────► time
+//!       wake             publish               tick: the revision takes effect
+//!
+//!  wake ──► wait for the fold ──► tick: input, policy, decision ──► store ──► publish ──► clients
+//!                                                 └► no change: the decision is stored all the same
+//! ```
+//!
+//! Ticks are calendar intervals, counted from the Unix epoch by the length that the experiment declares. The task wakes
+//! shortly before each tick of each running experiment, so that the revision is published one lead time before the tick
+//! begins and all connected clients switch to it together as it begins (I4). A tick missed while the server was down is
+//! not made up: only the newest one is decided.
+//!
+//! Before a decision, all events acknowledged so far must be folded. If that takes too long, the policy decides with
+//! data marked late, which freezes growth; the experiment is then decided again as soon as the fold has caught up, not
+//! a whole tick later. Guardrails are checked hourly as well, whatever the policy is.
+//!
+//! An experiment with a manual clock ticks when its caller advances that clock: [`Reallocator::advance`] visits each
+//! tick on the way with the same order of events. A person can also request a decision at once:
+//! [`Reallocator::reallocate_now`]. If somebody changes the experiment while a decision is made, the decision is
+//! discarded and made again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,52 +32,51 @@ use inroad_policy::Freeze;
 use inroad_store::StoreError;
 use tokio::sync::watch;
 
-use crate::catalogue::{By, Catalogue, Entry};
+use crate::catalogue::{Catalogue, CatalogueEntry, ChangeRequest};
 use crate::clock::WallClock;
 use crate::error::ServerError;
-use crate::fold::Awaited;
+use crate::fold::FoldTarget;
 use crate::metrics::Metrics;
-use crate::tick::{Guarded, TickTime, Ticked, Ticker};
+use crate::tick::{GuardrailOutcome, TickOutcome, TickTime, Ticker};
 
-/// How much earlier than the lead the reallocator wakes, to have time to decide.
-const GRACE: Duration = Duration::from_secs(1);
-/// The longest sleep, so that a clock that was set is noticed.
-const LONGEST_SLEEP: Duration = Duration::from_secs(30);
-/// How soon what failed, or came too early, is tried again.
+/// How much earlier than the lead time the reallocator wakes, to have time to decide.
+const DECISION_TIME: Duration = Duration::from_secs(1);
+/// The longest sleep, so that a change of the machine's clock is noticed.
+const MAX_SLEEP: Duration = Duration::from_secs(30);
+/// The pause before a failed or premature attempt is repeated.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-/// How long the fold is waited for before events count as late. Everything that is due at one time waits for the same
-/// events, together, so that neither a backlog nor new traffic holds up a thousand experiments one after another.
-const FOLD_PATIENCE: Duration = Duration::from_secs(30);
-/// How long, in each round, whoever was late waits to see whether the fold has caught up: with traffic coming in it is
-/// always a little behind.
-const LATE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait for the fold before events count as late. All experiments that are due together wait for the same
+/// events, so that neither a backlog nor new traffic delays a thousand experiments one after another.
+const FOLD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long, in each round, an experiment whose events were late waits for the fold. Zero would not do: under traffic
+/// the fold is always slightly behind.
+const LATE_FOLD_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most ticks that one call may advance a manual clock over.
 const MAX_TICKS_PER_ADVANCE: usize = 1_000;
+/// How often guardrails are checked, between ticks as well.
+const GUARDRAIL_INTERVAL: Duration = Duration::from_secs(3600);
+/// How often a decision is made again because the experiment was changed meanwhile.
+const MAX_ATTEMPTS: usize = 8;
 
-/// Who the audit log says did what the policy did.
+/// The actor in the audit log for decisions of the policy.
 pub const POLICY_ACTOR: &str = "inroad-policy";
+/// The actor in the audit log for actions of guardrails.
+pub const GUARDRAIL_ACTOR: &str = "inroad-guardrails";
 
-/// Decides when to tick.
+/// See the module.
 pub struct Reallocator {
     catalogue: Arc<Catalogue>,
     clock: Arc<WallClock>,
     ticker: Ticker,
     metrics: Arc<Metrics>,
     lead: Duration,
-    /// One manual clock is moved at a time: a caller that broke off and its successor must not race each other.
+    /// Allows one advance of a manual clock at a time: a caller that disconnected and the one that repeats its call
+    /// must not interfere.
     advancing: tokio::sync::Mutex<()>,
 }
 
-/// How often guardrails are asked, between growth ticks as well.
-const GUARD_EVERY: Duration = Duration::from_secs(3600);
-/// Who the audit log says did what guardrails did.
-pub const GUARDRAIL_ACTOR: &str = "inroad-guardrails";
-
-/// How often a decision is made anew because somebody changed the experiment while it was made.
-const ATTEMPTS: usize = 8;
-
 impl Reallocator {
-    /// A reallocator; nothing runs yet.
+    /// A reallocator that is not running yet. `lead` is how long before it takes effect a revision is published.
     pub fn new(
         catalogue: Arc<Catalogue>,
         clock: Arc<WallClock>,
@@ -72,62 +92,63 @@ impl Reallocator {
         self.lead
     }
 
-    /// Ticks by the wall's clock until `stop` turns true.
+    /// Runs ticks by the wall clock until `stop` turns true.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut changes = self.catalogue.subscribe();
-        // In memory alone: after a restart the guardrails of everything are asked at once, which does no harm.
-        let mut guarded: HashMap<ExperimentKey, i64> = HashMap::new();
-        // Whose last tick found events late. They are asked again once those are counted, and not a whole tick later.
-        let mut late: HashMap<ExperimentKey, Timestamp> = HashMap::new();
+        // The hour in which guardrails were last checked. In memory only: a restart checks all of them again,
+        // harmlessly.
+        let mut guardrail_hours: HashMap<ExperimentKey, i64> = HashMap::new();
+        // The last tick of experiments whose events were late then. They are decided again once those are folded.
+        let mut late_ticks: HashMap<ExperimentKey, Timestamp> = HashMap::new();
         while !*stop.borrow() {
             let state = changes.borrow_and_update().clone();
             let now = self.clock.now();
-            let mut next = now.plus(LONGEST_SLEEP);
-            let counted = self.ticker.awaited(FOLD_PATIENCE);
-            let soon = self.ticker.awaited(LATE_PATIENCE);
+            let mut next = now.plus(MAX_SLEEP);
+            let fold_target = self.ticker.target_within(FOLD_TIMEOUT);
+            let late_target = self.ticker.target_within(LATE_FOLD_TIMEOUT);
             for (key, entry) in &state.entries {
                 if *stop.borrow() {
                     return;
                 }
-                let hour = now.tick(GUARD_EVERY);
-                if is_guarded(&entry.experiment) && entry.experiment.manual_now.is_none() {
-                    let due = guarded.get(key) != Some(&hour);
-                    if !due || self.guard(key.as_str(), now, counted).await {
-                        guarded.insert(key.clone(), hour);
-                        next = next.min(Timestamp::start_of_tick(hour + 1, GUARD_EVERY));
+                let hour = now.tick(GUARDRAIL_INTERVAL);
+                if has_guardrails(&entry.experiment) && entry.experiment.manual_now.is_none() {
+                    let is_due = guardrail_hours.get(key) != Some(&hour);
+                    if !is_due || self.check_guardrails(key.as_str(), now, fold_target).await {
+                        guardrail_hours.insert(key.clone(), hour);
+                        next = next.min(Timestamp::start_of_tick(hour + 1, GUARDRAIL_INTERVAL));
                     } else {
                         next = next.min(now.plus(RETRY_AFTER));
                     }
                 }
                 let Some(wake_at) = self.wake_at(&entry.experiment, now) else {
-                    late.remove(key);
+                    late_ticks.remove(key);
                     continue;
                 };
                 let at = if wake_at <= now {
                     self.due_tick(&entry.experiment, now)
                 } else {
                     next = next.min(wake_at);
-                    // Somebody may have let the policy decide since then.
-                    if late.get(key).copied() != entry.experiment.last_tick_at {
-                        late.remove(key);
+                    // If a person requested a decision since, the late tick is obsolete.
+                    if late_ticks.get(key).copied() != entry.experiment.last_tick_at {
+                        late_ticks.remove(key);
                         continue;
                     }
-                    if !self.ticker.gets_counted(entry.version, soon).await {
+                    if !self.ticker.wait_until_folded(entry.version, late_target).await {
                         next = next.min(now.plus(RETRY_AFTER));
                         continue;
                     }
                     now
                 };
-                match self.wall_tick(key.as_str(), POLICY_ACTOR, at, counted).await {
-                    Ok((_, ticked)) if ticked.decision.frozen == Some(Freeze::DataLate) => {
-                        late.insert(key.clone(), ticked.at);
+                match self.tick_by_wall_clock(key.as_str(), POLICY_ACTOR, at, fold_target).await {
+                    Ok((_, outcome)) if outcome.decision.frozen == Some(Freeze::DataLate) => {
+                        late_ticks.insert(key.clone(), outcome.at);
                         next = next.min(now.plus(RETRY_AFTER));
                     }
-                    Ok(_) => drop(late.remove(key)),
+                    Ok(_) => drop(late_ticks.remove(key)),
                     Err(error) => {
-                        // A conflict means that somebody changed the experiment meanwhile; the next round sees that.
+                        // A conflict means that the experiment was changed meanwhile; the next round has that change.
                         self.metrics.failed_ticks.inc();
-                        tracing::error!(experiment = %key, %error, "a tick failed, and will be tried again");
+                        tracing::error!(experiment = %key, %error, "a tick failed; will retry");
                         next = next.min(now.plus(RETRY_AFTER));
                     }
                 }
@@ -135,80 +156,93 @@ impl Reallocator {
             let pause = next.since(self.clock.now()).max(Duration::from_millis(10));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                heard = changes.changed() => if heard.is_err() { return },
+                changed = changes.changed() => if changed.is_err() { return },
                 _ = stop.changed() => return,
             }
         }
     }
 
-    /// The newest tick that there is time to decide before it begins.
+    /// The start of the newest tick that can still be decided in time.
     fn due_tick(&self, experiment: &Experiment, now: Timestamp) -> Timestamp {
         let length = experiment.definition.policy().tick();
-        Timestamp::start_of_tick(now.plus(self.lead + GRACE).tick(length), length)
+        Timestamp::start_of_tick(now.plus(self.lead + DECISION_TIME).tick(length), length)
     }
 
-    /// When to wake for this experiment; `None` if it does not tick by the wall's clock.
+    /// When to wake for this experiment; none if it does not tick by the wall clock.
     fn wake_at(&self, experiment: &Experiment, now: Timestamp) -> Option<Timestamp> {
-        if !experiment.is_ticking() || experiment.manual_now.is_some() {
+        if !experiment.is_policy_active() || experiment.manual_now.is_some() {
             return None;
         }
         let last = experiment.last_tick_at?;
         if self.due_tick(experiment, now) > last {
             return Some(now);
         }
-        Some(experiment.next_tick_after(last.max(now)).minus(self.lead + GRACE))
+        Some(experiment.next_tick_after(last.max(now)).minus(self.lead + DECISION_TIME))
     }
 
-    async fn wall_tick(
+    async fn tick_by_wall_clock(
         &self,
         key: &str,
         actor: &str,
         at: Timestamp,
-        counted: Awaited,
-    ) -> Result<(Entry, Ticked), ServerError> {
-        let ticked = self.ticker.tick(key, actor, TickTime { at, lead: self.lead, advance_to: None, counted }).await?;
-        self.told(key, &ticked.1);
+        fold_target: FoldTarget,
+    ) -> Result<(CatalogueEntry, TickOutcome), ServerError> {
+        let time = TickTime { at, lead: self.lead, advance_to: None, fold_target };
+        let ticked = self.ticker.tick(key, actor, time).await?;
+        self.log_outcome(key, &ticked.1);
         Ok(ticked)
     }
 
-    /// Asks an experiment's guardrails. False if that failed or has to wait for the fold, and is to be tried again.
-    async fn guard(&self, key: &str, at: Timestamp, counted: Awaited) -> bool {
-        match self.ticker.guard(key, GUARDRAIL_ACTOR, at, counted).await {
-            Ok(Guarded::Acted(ticked)) => self.told(key, &ticked),
-            Ok(Guarded::Silent) => {}
-            Ok(Guarded::Late) => {
-                // Not louder: it may be said of every experiment in every round, and the backlog is a gauge.
-                tracing::debug!(experiment = key, "events are late: the guardrails are asked once they are counted");
+    /// Checks an experiment's guardrails. False if that failed or the fold is late, and it must be retried.
+    async fn check_guardrails(&self, key: &str, at: Timestamp, fold_target: FoldTarget) -> bool {
+        match self.ticker.check_guardrails(key, GUARDRAIL_ACTOR, at, fold_target).await {
+            Ok(GuardrailOutcome::Acted(outcome)) => self.log_outcome(key, &outcome),
+            Ok(GuardrailOutcome::Unchanged) => {}
+            Ok(GuardrailOutcome::DataLate) => {
+                // At debug level: it may apply to every experiment in every round, and a gauge shows the backlog.
+                tracing::debug!(experiment = key, "events are not folded yet; guardrails are checked once they are");
                 return false;
             }
             Err(error) => {
                 self.metrics.failed_ticks.inc();
-                tracing::error!(experiment = key, %error, "the guardrails could not be asked, and will be again");
+                tracing::error!(experiment = key, %error, "could not check guardrails; will retry");
                 return false;
             }
         }
         true
     }
 
-    /// Lets the policy decide now.
-    pub async fn reallocate_now(&self, key: &str, actor: &str) -> Result<(Entry, Ticked), ServerError> {
+    /// Runs the policy of an experiment now.
+    ///
+    /// # Errors
+    /// Those of [`Ticker::tick`].
+    pub async fn reallocate_now(&self, key: &str, actor: &str) -> Result<(CatalogueEntry, TickOutcome), ServerError> {
         let now = self.catalogue.state().get(key)?.experiment.now(self.clock.now());
-        let counted = self.ticker.awaited(FOLD_PATIENCE);
-        let time = TickTime { at: now, lead: self.lead, advance_to: None, counted };
-        for _ in 1..ATTEMPTS {
+        let fold_target = self.ticker.target_within(FOLD_TIMEOUT);
+        let time = TickTime { at: now, lead: self.lead, advance_to: None, fold_target };
+        for _ in 1..MAX_ATTEMPTS {
             match self.ticker.tick(key, actor, time).await {
                 Err(ServerError::Store(StoreError::Conflict)) => {}
-                done => return done.inspect(|(_, ticked)| self.told(key, ticked)),
+                result => return result.inspect(|(_, outcome)| self.log_outcome(key, outcome)),
             }
         }
         Err(ServerError::Store(StoreError::Conflict))
     }
 
-    /// Moves a manual clock to `to`, ticking on the way: at each boundary the decision is published a lead before it,
-    /// and the boundary itself flips it. Whoever repeats the call after a crash goes on where it stopped.
-    pub async fn advance(&self, key: &str, to: Timestamp, actor: &str) -> Result<(Entry, Vec<Ticked>), ServerError> {
+    /// Moves a manual clock to `to` and runs each tick on the way: the decision is published one lead time before the
+    /// tick and takes effect at the tick. After a crash, the repeated call continues where the first one stopped.
+    ///
+    /// # Errors
+    /// [`ServerError::Invalid`] for more than 1,000 ticks on the way; [`ServerError::Change`] if there is no manual
+    /// clock or `to` is in its past; errors of the policy and the store.
+    pub async fn advance(
+        &self,
+        key: &str,
+        to: Timestamp,
+        actor: &str,
+    ) -> Result<(CatalogueEntry, Vec<TickOutcome>), ServerError> {
         let _one_at_a_time = self.advancing.lock().await;
-        let (mut told, mut conflicts) = (Vec::new(), 0);
+        let (mut outcomes, mut conflicts) = (Vec::new(), 0);
         loop {
             let state = self.catalogue.state();
             let experiment = &state.get(key)?.experiment;
@@ -217,73 +251,76 @@ impl Reallocator {
                 _ => None,
             };
             let Some(boundary) = step else {
-                let guards = is_guarded(experiment) && experiment.manual_now.is_some_and(|now| to > now);
-                let by = By { actor, action: "advance", expected_version: None };
-                let (mut entry, ()) = self.catalogue.change(key, by, |e, _| Ok((e.advance_clock(to)?, None))).await?;
-                if guards {
-                    self.guard(key, to, self.ticker.awaited(FOLD_PATIENCE)).await;
+                let must_check = has_guardrails(experiment) && experiment.manual_now.is_some_and(|now| to > now);
+                let request = ChangeRequest { actor, action: "advance", expected_version: None };
+                let advance = |e: &mut Experiment, _| Ok((e.advance_clock(to)?, None));
+                let (mut entry, ()) = self.catalogue.change(key, request, advance).await?;
+                if must_check {
+                    self.check_guardrails(key, to, self.ticker.target_within(FOLD_TIMEOUT)).await;
                     entry = self.catalogue.state().get(key)?.clone();
                 }
-                return Ok((entry, told));
+                return Ok((entry, outcomes));
             };
-            if told.len() >= MAX_TICKS_PER_ADVANCE {
-                let message = format!("over {MAX_TICKS_PER_ADVANCE} ticks lie on the way: advance in smaller steps");
+            if outcomes.len() >= MAX_TICKS_PER_ADVANCE {
+                let message =
+                    format!("this would run more than {MAX_TICKS_PER_ADVANCE} updates: advance in smaller steps");
                 return Err(ServerError::Invalid { field: "to", message });
             }
             let now = experiment.manual_now.unwrap_or(boundary);
             if experiment.last_tick_at < Some(boundary) {
                 let advance_to = Some(boundary.minus(self.lead).max(now));
-                let counted = self.ticker.awaited(FOLD_PATIENCE);
-                let time = TickTime { at: boundary, lead: self.lead, advance_to, counted };
+                let fold_target = self.ticker.target_within(FOLD_TIMEOUT);
+                let time = TickTime { at: boundary, lead: self.lead, advance_to, fold_target };
                 match self.ticker.tick(key, POLICY_ACTOR, time).await {
-                    Ok((_, ticked)) => {
-                        self.told(key, &ticked);
-                        told.push(ticked);
+                    Ok((_, outcome)) => {
+                        self.log_outcome(key, &outcome);
+                        outcomes.push(outcome);
                     }
-                    // Somebody changed the experiment while the policy thought: it is asked again.
-                    Err(ServerError::Store(StoreError::Conflict)) if conflicts < ATTEMPTS => {
+                    // The experiment was changed while the policy decided: decide again.
+                    Err(ServerError::Store(StoreError::Conflict)) if conflicts < MAX_ATTEMPTS => {
                         conflicts += 1;
                         continue;
                     }
                     Err(error) => return Err(error),
                 }
             }
-            let by = By { actor, action: "advance", expected_version: None };
-            self.catalogue.change(key, by, |e, _| Ok((e.advance_clock(boundary)?, None))).await?;
+            let request = ChangeRequest { actor, action: "advance", expected_version: None };
+            self.catalogue.change(key, request, |e, _| Ok((e.advance_clock(boundary)?, None))).await?;
         }
     }
 
-    /// The next boundary on the way at which the policy has its chance.
+    /// The next tick on the way to `to` at which the policy decides.
     fn next_step(&self, experiment: &Experiment, now: Timestamp, to: Timestamp) -> Option<Timestamp> {
         let boundary = experiment.next_tick_after(now);
-        (experiment.is_ticking() && boundary <= to).then_some(boundary)
+        (experiment.is_policy_active() && boundary <= to).then_some(boundary)
     }
 
-    fn told(&self, key: &str, ticked: &Ticked) {
+    /// Counts and logs a tick.
+    fn log_outcome(&self, key: &str, outcome: &TickOutcome) {
         self.metrics.ticks.inc();
-        for spoken in &ticked.decision.guardrails {
-            let (metric, arm, action) = (spoken.metric.as_str(), spoken.arm, spoken.action);
+        for finding in &outcome.decision.guardrails {
+            let (metric, arm, action) = (finding.metric.as_str(), finding.arm, finding.action);
             tracing::warn!(
                 experiment = key,
                 metric,
                 arm,
                 ?action,
-                log_evidence = spoken.log_evidence,
-                "a guardrail speaks"
+                log_evidence = finding.log_evidence,
+                "a guardrail reports harm"
             );
         }
         tracing::info!(
             experiment = key,
-            generation = ticked.generation,
-            revision = ticked.revision,
-            killed = ?ticked.decision.kill,
-            hold = crate::tick::hold_reason(&ticked.decision),
-            "ticked"
+            generation = outcome.generation,
+            revision = outcome.revision,
+            killed = ?outcome.decision.kill,
+            hold = crate::tick::hold_reason(&outcome.decision),
+            "the policy decided"
         );
     }
 }
 
-/// Whether there are guardrails to ask.
-fn is_guarded(experiment: &Experiment) -> bool {
+/// Whether the experiment is running and has guardrails to check.
+fn has_guardrails(experiment: &Experiment) -> bool {
     experiment.status == Status::Running && experiment.definition.metrics().iter().any(|m| m.guardrail.is_some())
 }

@@ -1,4 +1,5 @@
-//! Lets go of raw events by age: what was counted of them stays, and what somebody has yet to read is kept.
+//! Deletes raw events from the log by age. The counts made from them stay, and events that a consumer has yet to read
+//! are kept.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,48 +10,48 @@ use tokio::sync::watch;
 use crate::clock::WallClock;
 use crate::metrics::Metrics;
 
-/// The most often, and the least often, that the log is looked at.
-const PERIOD: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+/// The shortest and the longest pause between two prunings.
+const PAUSE_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 
-/// What the task needs.
+/// The task that prunes the log.
 pub struct Retention {
-    /// Whose log.
+    /// The store whose log is pruned.
     pub store: Arc<dyn Store>,
-    /// The clock that events were received by.
+    /// The clock by which events were received.
     pub clock: Arc<WallClock>,
-    /// Where what goes is counted.
+    /// Counts the deleted events.
     pub metrics: Arc<Metrics>,
-    /// How old a raw event becomes.
-    pub keep: Duration,
+    /// The age at which a raw event is deleted.
+    pub max_age: Duration,
 }
 
 impl Retention {
-    /// Prunes again and again, until `stop` turns true; a pruning under way is not waited for.
+    /// Prunes repeatedly until `stop` turns true. A pruning under way is then abandoned.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
-        let (most, least) = PERIOD;
-        let pause = (self.keep / 100).clamp(most, least);
-        let forever = async {
+        let (shortest, longest) = PAUSE_RANGE;
+        let pause = (self.max_age / 100).clamp(shortest, longest);
+        let prune_forever = async {
             while self.prune().await {
                 tokio::time::sleep(pause).await;
             }
         };
         tokio::select! {
-            () = forever => {}
+            () = prune_forever => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
     }
 
-    /// Once; false if the store is closed.
+    /// Prunes once; false if the store is closed.
     async fn prune(&self) -> bool {
-        let before = self.clock.now().minus(self.keep);
+        let before = self.clock.now().minus(self.max_age);
         match self.store.prune_log(before).await {
             Ok(0) => {}
             Ok(events) => {
-                self.metrics.pruned.inc_by(events);
-                tracing::info!(events, retained_seconds = self.keep.as_secs(), "old events were pruned from the log");
+                self.metrics.pruned_events.inc_by(events);
+                tracing::info!(events, retained_seconds = self.max_age.as_secs(), "pruned old events from the log");
             }
             Err(StoreError::Closed) => return false,
-            Err(error) => tracing::error!(%error, "the log was not pruned, which is tried again"),
+            Err(error) => tracing::error!(%error, "could not prune the log; will retry"),
         }
         true
     }

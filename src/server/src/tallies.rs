@@ -1,13 +1,14 @@
-//! The store's counts as the policy reads them: one metric's tallies by epoch, with the shares that were served in each.
+//! Converts the store's counts into the policy's input: the tallies of one metric by epoch, with the shares served in
+//! each.
 
 use std::collections::BTreeMap;
 
 use inroad_assignment::{Arm, Direction, Experiment, Generation, Metric, MetricKind, Timestamp, Width};
 use inroad_policy::attribution::Cell;
-use inroad_policy::{ArmTally, Better, EpochKey, EpochTally, GuardedMetric, Measure, Moments};
-use inroad_store::Counts;
+use inroad_policy::{ArmTally, BetterDirection, EpochKey, EpochTally, GuardedMetric, Measure, Moments};
+use inroad_store::GenerationCounts;
 
-/// How a metric is measured.
+/// The estimator that a metric needs.
 pub fn measure(metric: &Metric) -> Measure {
     match metric.kind {
         MetricKind::Conversion => Measure::Conversion,
@@ -16,19 +17,19 @@ pub fn measure(metric: &Metric) -> Measure {
     }
 }
 
-/// Which way a metric is better.
-pub fn better(metric: &Metric) -> Better {
+/// The direction in which a metric improves.
+pub fn better(metric: &Metric) -> BetterDirection {
     match metric.direction {
-        Direction::Up => Better::More,
-        Direction::Down => Better::Less,
+        Direction::Up => BetterDirection::Higher,
+        Direction::Down => BetterDirection::Lower,
     }
 }
 
-/// One metric's tallies by epoch; without a metric, the first exposures alone.
+/// One metric's tallies by epoch, the earliest first; without a metric, only the first exposures.
 pub fn epoch_tallies(
     experiment: &Experiment,
     generation: &Generation,
-    counts: &Counts,
+    counts: &GenerationCounts,
     metric: Option<usize>,
 ) -> Vec<EpochTally> {
     let arms = experiment.definition.variations().len();
@@ -58,14 +59,18 @@ pub fn epoch_tallies(
     epochs.into_iter().map(with_shares).collect()
 }
 
-/// Sums in the metric's own unit; cells count in millionths.
+/// Sums in the metric's unit; cells contain millionths.
 fn moments(cell: &Cell) -> Moments {
     let (once, twice) = (|sum: i128| sum as f64 / 1e6, |sum: i128| sum as f64 / 1e12);
     Moments { x: once(cell.x), xx: twice(cell.xx), y: once(cell.y), yy: twice(cell.yy), xy: twice(cell.xy) }
 }
 
-/// The metrics that no variation may harm.
-pub fn guarded_metrics(experiment: &Experiment, generation: &Generation, counts: &Counts) -> Vec<GuardedMetric> {
+/// The metrics that have a guardrail, with their tallies.
+pub fn guarded_metrics(
+    experiment: &Experiment,
+    generation: &Generation,
+    counts: &GenerationCounts,
+) -> Vec<GuardedMetric> {
     let metrics = experiment.definition.metrics().iter().enumerate();
     let guarded = metrics.filter_map(|(i, metric)| Some((i, metric, metric.guardrail?)));
     guarded
@@ -80,20 +85,20 @@ pub fn guarded_metrics(experiment: &Experiment, generation: &Generation, counts:
         .collect()
 }
 
-/// The share that each arm was served in an epoch; nothing if a kill or a restore changed it on the way.
+/// The traffic share that each arm was served in an epoch; empty if a kill or a restore changed it within the epoch.
 fn served_shares(experiment: &Experiment, generation: &Generation, epoch: EpochKey) -> Vec<f64> {
     let length = experiment.definition.policy().tick();
     let start = Timestamp::start_of_tick(epoch.tick, length).max(generation.started_at);
     let end = Timestamp::start_of_tick(epoch.tick.saturating_add(1), length);
     let Some(revision) = generation.revision(epoch.revision) else { return Vec::new() };
-    if generation.switches.iter().any(|s| s.at > start && s.at < end) {
+    if generation.kill_changes.iter().any(|s| s.at > start && s.at < end) {
         return Vec::new();
     }
     let kills = generation.kills(start);
-    // Whole points are added, and made a share once: a sum of shares may come out above 1.
+    // Widths are summed as integers and converted once: a sum of rounded shares may exceed 1.
     let mut widths = vec![Width::ZERO; experiment.definition.variations().len()];
     for owner in (0..widths.len()).filter_map(Arm::new) {
-        if let Some(width) = widths.get_mut(kills.served(owner).index()) {
+        if let Some(width) = widths.get_mut(kills.served_arm(owner).index()) {
             *width = width.saturating_add(revision.allocation.width_of(owner));
         }
     }
@@ -104,11 +109,11 @@ fn served_shares(experiment: &Experiment, generation: &Generation, epoch: EpochK
 #[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 mod tests {
     use super::*;
-    use inroad_assignment::{DefinitionDoc, Salt, Target};
+    use inroad_assignment::{DefinitionDoc, KillTarget, Salt};
     use inroad_policy::check_sample_ratio;
 
     #[test]
-    fn shares_are_a_distribution_whoever_is_killed() {
+    fn shares_sum_to_one_whichever_variation_is_killed() {
         for arms in 2..=12_usize {
             let share = 0.95 / arms as f64;
             let variations: Vec<_> = (0..=arms)
@@ -122,7 +127,7 @@ mod tests {
             let mut experiment = Experiment::create(doc.try_into().unwrap(), Timestamp::default());
             experiment.start(Timestamp::default(), Salt::parse("s").unwrap()).unwrap();
             for arm in (1..=arms).filter_map(Arm::new) {
-                experiment.switch(Target::Variation(arm), true, Timestamp::default()).unwrap();
+                experiment.set_killed(KillTarget::Variation(arm), true, Timestamp::default()).unwrap();
                 let generation = experiment.generation().unwrap();
                 let shares = served_shares(&experiment, generation, EpochKey { tick: 1, revision: 1 });
                 let arms = vec![ArmTally::default(); shares.len()];

@@ -1,24 +1,28 @@
-//! One tick of the policy: what it is asked, its decision, and what becomes of the experiment. The reallocator,
-//! "reallocate now" and a manual clock all come through here; guardrails do as well, between ticks.
+//! One tick of the policy: its input, its decision, and the change of the experiment. Scheduled ticks, "reallocate now"
+//! and a manual clock all use this module; so do guardrails, which are checked between ticks as well.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use inroad_assignment::experiment::{Alert, Cause, ChangeError};
-use inroad_assignment::{Arm, Experiment, Policy, Status, Target, ThompsonSettings, Timestamp, Width};
-use inroad_policy::{ArmState, Decider, Decision, Freeze, HoldReason, Scope, TickInput};
-use inroad_store::{Counts, DecisionRecord, Store};
+use inroad_assignment::experiment::{Alert, ChangeError, RevisionCause};
+use inroad_assignment::{Arm, Experiment, KillTarget, Policy, Status, ThompsonSettings, Timestamp, Width};
+use inroad_policy::{ArmState, Decider, Decision, Freeze, HoldReason, TickInput, TickScope};
+use inroad_store::{DecisionRecord, GenerationCounts, Store};
 
-use crate::catalogue::{By, Catalogue, Entry};
+use crate::catalogue::{Catalogue, CatalogueEntry, ChangeRequest};
 use crate::error::ServerError;
-use crate::fold::{Awaited, Fold};
+use crate::fold::{Fold, FoldTarget};
 use crate::tallies::{better, epoch_tallies, guarded_metrics, measure};
 
-/// What the policy is asked at `now`.
+/// The input of the policy at `now`, by the experiment's clock. `data_late` says that events are not folded yet, which
+/// freezes growth.
+///
+/// # Errors
+/// [`ServerError::Change`] if the experiment has never started.
 pub fn tick_input(
     experiment: &Experiment,
-    counts: &Counts,
-    scope: Scope,
+    counts: &GenerationCounts,
+    scope: TickScope,
     now: Timestamp,
     data_late: bool,
 ) -> Result<TickInput, ServerError> {
@@ -27,9 +31,9 @@ pub fn tick_input(
     let arm_state = |(i, variation): (usize, &inroad_assignment::definition::Variation)| {
         let arm = Arm::new(i)?;
         let (owned, foothold) = (allocation.width_of(arm), variation.foothold);
-        let harmed = experiment.alerts.iter().any(|alert| alert.arm == arm);
-        let (killed, spared) = (experiment.kills.arm(arm), experiment.was_restored(arm));
-        Some(ArmState { owned, foothold, killed, spared, harmed })
+        let guardrail_alerted = experiment.alerts.iter().any(|alert| alert.arm == arm);
+        let (killed, kill_exempt) = (experiment.kills.is_arm_killed(arm), experiment.was_restored(arm));
+        Some(ArmState { owned, foothold, killed, kill_exempt, guardrail_alerted })
     };
     let metric = experiment.definition.decision_metric();
     let decisive = metric.and_then(|i| experiment.definition.metrics().get(i));
@@ -37,7 +41,7 @@ pub fn tick_input(
         now,
         generation_started_at: generation.started_at,
         last_growth_at: experiment.last_growth_at.unwrap_or(generation.started_at),
-        // Experiments that tick at one instant share their draws, and so one set of points.
+        // Experiments that tick at the same instant share one set of Sobol points.
         seed: now.as_micros().unsigned_abs(),
         settings: match experiment.definition.policy() {
             Policy::Thompson(settings) => settings.clone(),
@@ -58,67 +62,72 @@ fn not_running(experiment: &Experiment) -> ServerError {
     ServerError::Change(ChangeError::WrongState {
         action: "reallocate",
         state: experiment.status.name(),
-        remedy: "only a running experiment is reallocated",
+        remedy: "start, resume or restart it first",
     })
 }
 
-/// Refuses to reallocate where no policy moves the boundaries, or where nothing may move now.
-pub(crate) fn check_ticking(experiment: &Experiment) -> Result<(), ServerError> {
+/// Checks that a policy may move the boundaries of this experiment now.
+///
+/// # Errors
+/// [`ServerError::Invalid`] for a manual policy; [`ServerError::Change`] if the experiment is killed or not running.
+pub(crate) fn check_can_reallocate(experiment: &Experiment) -> Result<(), ServerError> {
     if matches!(experiment.definition.policy(), Policy::Manual { .. }) {
         return Err(ServerError::Invalid {
             field: "key",
-            message: "the experiment's policy is manual: grow its variations by hand".to_owned(),
+            message: "the allocation policy is manual, so it makes no decisions: grow variations by hand".to_owned(),
         });
     }
     if experiment.status == Status::Running && experiment.kills.everything {
         let (action, state) = ("reallocate", "killed");
-        let remedy = "restore it first; until then everybody gets control, and nothing is learnt";
+        let remedy = "restore it first; until then all units get control and nothing is measured";
         return Err(ServerError::Change(ChangeError::WrongState { action, state, remedy }));
     }
-    if experiment.is_ticking() { Ok(()) } else { Err(not_running(experiment)) }
+    if experiment.is_policy_active() { Ok(()) } else { Err(not_running(experiment)) }
 }
 
-/// When a tick is.
+/// When a tick decides and when its revision takes effect.
 #[derive(Debug, Clone, Copy)]
 pub struct TickTime {
-    /// The instant that the decision is about, by the experiment's clock. Its revision holds from then on, or from a
-    /// lead after it is published if that is later.
+    /// The instant that the decision is for, by the experiment's clock. Its revision takes effect then, or one lead
+    /// time after it is published if that is later.
     pub at: Timestamp,
     /// How long before it takes effect a revision is published.
     pub lead: Duration,
-    /// What a manual clock is moved to first: a revision is published there, and holds from `at` on.
+    /// For a manual clock: the instant to move it to before deciding. The revision is published then and takes effect
+    /// at `at`.
     pub advance_to: Option<Timestamp>,
-    /// What must be counted before, or the data counts as late, and growth is frozen.
-    pub counted: Awaited,
+    /// The events that must be folded first. If they are not folded in time, the data counts as late and growth is
+    /// frozen.
+    pub fold_target: FoldTarget,
 }
 
-/// What became of asking guardrails.
+/// The result of checking guardrails.
 #[derive(Debug, Clone)]
-pub enum Guarded {
-    /// They could not be asked: events are late, and half a count is no evidence.
-    Late,
-    /// They say nothing new.
-    Silent,
-    /// They changed something.
-    Acted(Box<Ticked>),
+pub enum GuardrailOutcome {
+    /// Not checked: events are not folded yet, and incomplete counts are no evidence.
+    DataLate,
+    /// Checked, with no new alert.
+    Unchanged,
+    /// There is a new alert or kill.
+    Acted(Box<TickOutcome>),
 }
 
-/// What a tick did.
+/// The result of a tick.
 #[derive(Debug, Clone)]
-pub struct Ticked {
+pub struct TickOutcome {
     /// The decision.
     pub decision: Decision,
-    /// What it was made from.
+    /// The input that it was made from.
     pub input: TickInput,
-    /// The revision it made, if any.
+    /// The number of the revision that it made; none if nothing grew.
     pub revision: Option<u32>,
-    /// The instant it is about.
+    /// The instant that the decision is for.
     pub at: Timestamp,
-    /// Of which generation.
+    /// The number of the generation.
     pub generation: u32,
 }
 
-/// Decides, and does what was decided.
+/// Runs the policy and applies its decisions.
 pub struct Ticker {
     store: Arc<dyn Store>,
     catalogue: Arc<Catalogue>,
@@ -127,36 +136,45 @@ pub struct Ticker {
 }
 
 impl Ticker {
-    /// A ticker over these.
+    /// A ticker that reads counts from `store` and changes experiments in `catalogue`.
     pub fn new(store: Arc<dyn Store>, catalogue: Arc<Catalogue>, fold: Fold) -> Self {
         Self { store, catalogue, fold, decider: std::sync::Mutex::default() }
     }
 
-    /// One tick of one running experiment with policy thompson.
-    pub async fn tick(&self, key: &str, actor: &str, time: TickTime) -> Result<(Entry, Ticked), ServerError> {
+    /// Runs one tick of a running experiment with an automatic policy, and stores the decision.
+    ///
+    /// # Errors
+    /// [`ServerError::Store`] with a conflict if the experiment was changed meanwhile; errors of
+    /// `check_can_reallocate`, the policy and the store.
+    pub async fn tick(
+        &self,
+        key: &str,
+        actor: &str,
+        time: TickTime,
+    ) -> Result<(CatalogueEntry, TickOutcome), ServerError> {
         let state = self.catalogue.state();
         let entry = state.get(key)?;
-        let on_time = self.fold.reaches(entry.version, time.counted).await;
+        let is_data_complete = self.fold.wait_until_reached(entry.version, time.fold_target).await;
         let generation = entry.experiment.generation().map_or(0, |g| g.number);
         let counts = self.store.counts(entry.experiment.definition.key(), generation).await?;
-        let by = By { actor, action: "tick", expected_version: Some(entry.version) };
+        let request = ChangeRequest { actor, action: "tick", expected_version: Some(entry.version) };
         self.catalogue
-            .change(key, by, |experiment, now| {
+            .change(key, request, |experiment, now| {
                 if let Some(to) = time.advance_to {
                     experiment.advance_clock(to)?;
                 }
-                check_ticking(experiment)?;
+                check_can_reallocate(experiment)?;
                 let shadow = matches!(experiment.definition.policy(), Policy::Thompson(settings) if settings.shadow);
-                let input = tick_input(experiment, &counts, Scope::Growth, time.at, !on_time)?;
+                let input = tick_input(experiment, &counts, TickScope::Growth, time.at, !is_data_complete)?;
                 let decision = self.decide(&input)?;
-                // Counted from here and not from when the tick was asked for: the counts may have been waited for (I4).
+                // The lead time starts now: waiting for the counts may have taken a while (I4).
                 let (now, effective_at) = match time.advance_to {
                     Some(moved_to) => (moved_to, time.at),
                     None => (now.max(time.at), time.at.max(now.plus(time.lead))),
                 };
-                guard(experiment, &decision, now)?;
-                let revision = if shadow { None } else { apply(experiment, &decision, now, effective_at)? };
-                experiment.ticked(time.at, decision.had_its_chance());
+                apply_guardrails(experiment, &decision, now)?;
+                let revision = if shadow { None } else { apply_decision(experiment, &decision, now, effective_at)? };
+                experiment.record_tick(time.at, decision.resets_growth_allowance());
                 let record = DecisionRecord {
                     generation,
                     at: time.at,
@@ -164,47 +182,54 @@ impl Ticker {
                     input: serde_json::to_string(&input)?,
                     output: serde_json::to_string(&decision)?,
                 };
-                Ok((Ticked { decision, input, revision, at: time.at, generation }, Some(record)))
+                Ok((TickOutcome { decision, input, revision, at: time.at, generation }, Some(record)))
             })
             .await
     }
 
-    /// Asks the guardrails of one running experiment at `at`, by its clock; whatever its policy. Nothing is stored where
-    /// they say nothing new, or cannot be asked because what must be counted was not in time.
-    pub async fn guard(&self, key: &str, actor: &str, at: Timestamp, counted: Awaited) -> Result<Guarded, ServerError> {
+    /// Checks the guardrails of a running experiment at `at`, by its clock, whatever its policy is. A decision is
+    /// stored only if there is a new alert or kill. Events that are not folded in time make it return
+    /// [`GuardrailOutcome::DataLate`].
+    pub async fn check_guardrails(
+        &self,
+        key: &str,
+        actor: &str,
+        at: Timestamp,
+        fold_target: FoldTarget,
+    ) -> Result<GuardrailOutcome, ServerError> {
         let state = self.catalogue.state();
         let entry = state.get(key)?;
-        if !self.fold.reaches(entry.version, counted).await {
-            return Ok(Guarded::Late);
+        if !self.fold.wait_until_reached(entry.version, fold_target).await {
+            return Ok(GuardrailOutcome::DataLate);
         }
         let generation = entry.experiment.generation().map_or(0, |g| g.number);
         let counts = self.store.counts(entry.experiment.definition.key(), generation).await?;
-        let by = By { actor, action: "guardrail", expected_version: Some(entry.version) };
-        let (_, guarded) = self
+        let request = ChangeRequest { actor, action: "guardrail", expected_version: Some(entry.version) };
+        let (_, outcome) = self
             .catalogue
-            .change(key, by, |experiment, now| {
-                let input = tick_input(experiment, &counts, Scope::Guardrails, at, false)?;
+            .change(key, request, |experiment, now| {
+                let input = tick_input(experiment, &counts, TickScope::Guardrails, at, false)?;
                 let decision = self.decide(&input)?;
-                if !guard(experiment, &decision, now)? {
-                    return Ok((Guarded::Silent, None));
+                if !apply_guardrails(experiment, &decision, now)? {
+                    return Ok((GuardrailOutcome::Unchanged, None));
                 }
                 let (input_json, output) = (serde_json::to_string(&input)?, serde_json::to_string(&decision)?);
                 let record = DecisionRecord { generation, at, revision: None, input: input_json, output };
-                let ticked = Ticked { decision, input, revision: None, at, generation };
-                Ok((Guarded::Acted(Box::new(ticked)), Some(record)))
+                let ticked = TickOutcome { decision, input, revision: None, at, generation };
+                Ok((GuardrailOutcome::Acted(Box::new(ticked)), Some(record)))
             })
             .await?;
-        Ok(guarded)
+        Ok(outcome)
     }
 
-    /// Whether that much gets counted in time, with the catalogue at `version`.
-    pub async fn gets_counted(&self, version: u64, counted: Awaited) -> bool {
-        self.fold.reaches(version, counted).await
+    /// Waits until the target is folded with the catalogue at `version`; false if that does not happen in time.
+    pub async fn wait_until_folded(&self, version: u64, fold_target: FoldTarget) -> bool {
+        self.fold.wait_until_reached(version, fold_target).await
     }
 
-    /// What is acknowledged by now, to be counted within so long.
-    pub fn awaited(&self, patience: Duration) -> Awaited {
-        self.fold.awaited(patience)
+    /// All events acknowledged so far, to be folded within `timeout`.
+    pub fn target_within(&self, timeout: Duration) -> FoldTarget {
+        self.fold.target_within(timeout)
     }
 
     fn decide(&self, input: &TickInput) -> Result<Decision, ServerError> {
@@ -213,45 +238,45 @@ impl Ticker {
     }
 }
 
-/// Does what guardrails demand, and remembers what they say; true if any of it is new.
-fn guard(experiment: &mut Experiment, decision: &Decision, now: Timestamp) -> Result<bool, ServerError> {
-    let mut news = false;
-    for spoken in &decision.guardrails {
-        let Some(arm) = Arm::new(spoken.arm) else { continue };
-        let (metric, action, log_evidence) = (spoken.metric.clone(), spoken.action, spoken.log_evidence);
-        news |= experiment.alert(Alert { metric, arm, action, at: now, log_evidence });
+/// Records the alerts of guardrails and kills the variations that they demand to kill; true if any of it is new.
+fn apply_guardrails(experiment: &mut Experiment, decision: &Decision, now: Timestamp) -> Result<bool, ServerError> {
+    let mut is_new = false;
+    for finding in &decision.guardrails {
+        let Some(arm) = Arm::new(finding.arm) else { continue };
+        let (metric, action, log_evidence) = (finding.metric.clone(), finding.action, finding.log_evidence);
+        is_new |= experiment.record_alert(Alert { metric, arm, action, at: now, log_evidence });
     }
     for arm in decision.guardrail_kills().filter_map(Arm::new) {
-        news |= !experiment.kills.arm(arm);
-        experiment.switch(Target::Variation(arm), true, now)?;
+        is_new |= !experiment.kills.is_arm_killed(arm);
+        experiment.set_killed(KillTarget::Variation(arm), true, now)?;
     }
-    Ok(news)
+    Ok(is_new)
 }
 
-/// Kills, then grows, as decided.
-fn apply(
+/// Kills and grows variations as decided; the number of the new revision, if any variation grew.
+fn apply_decision(
     experiment: &mut Experiment,
     decision: &Decision,
     now: Timestamp,
     effective_at: Timestamp,
 ) -> Result<Option<u32>, ServerError> {
     for arm in decision.kill.iter().filter_map(|arm| Arm::new(*arm)) {
-        experiment.switch(Target::Variation(arm), true, now)?;
+        experiment.set_killed(KillTarget::Variation(arm), true, now)?;
     }
-    let requests = growth(decision);
+    let requests = growth_requests(decision);
     if requests.is_empty() {
         return Ok(None);
     }
-    Ok(Some(experiment.grow(&requests, Cause::Policy, now, effective_at)?))
+    Ok(Some(experiment.grow(&requests, RevisionCause::Policy, now, effective_at)?))
 }
 
-/// Who grows by how much, in the order of the variations.
-pub fn growth(decision: &Decision) -> Vec<(Arm, Width)> {
+/// The variations that grow and the width that each gains, in the order of the variations.
+pub fn growth_requests(decision: &Decision) -> Vec<(Arm, Width)> {
     let grows = |(i, arm): (usize, &inroad_policy::ArmDecision)| Some((Arm::new(i)?, arm.grow_by));
     decision.arms.iter().enumerate().filter_map(grows).filter(|(_, width)| *width > Width::ZERO).collect()
 }
 
-/// UPPER_SNAKE for why nothing grew; empty if something did.
+/// The reason code for why nothing grew; empty if a variation did.
 pub fn hold_reason(decision: &Decision) -> &'static str {
     match (decision.hold, decision.frozen) {
         (None, _) => "",
@@ -259,7 +284,7 @@ pub fn hold_reason(decision: &Decision) -> &'static str {
         (Some(HoldReason::Frozen), _) => "SAMPLE_RATIO_MISMATCH",
         (Some(HoldReason::BurnIn), _) => "BURN_IN",
         (Some(HoldReason::NotDue), _) => "NOT_DUE",
-        (Some(HoldReason::NobodyDeserves), _) => "NOBODY_DESERVES",
+        (Some(HoldReason::NoArmDeservesMore), _) => "NOBODY_DESERVES",
         (Some(HoldReason::NoHeadroom), _) => "NO_HEADROOM",
         (Some(HoldReason::BelowMinStep), _) => "BELOW_MIN_STEP",
         (Some(HoldReason::Accruing), _) => "ACCRUING",

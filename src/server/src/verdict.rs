@@ -1,29 +1,33 @@
-//! The state of an experiment in a sentence or two. What everybody gets comes first where it is not what the line says;
-//! then what was measured, and only of one that can still move what to do about it.
+//! The verdict: the state of an experiment in a sentence or two. If all units get one variation, or the experiment is
+//! paused, that comes first. Otherwise the verdict starts with what to do next.
 
 use inroad_assignment::{Arm, Experiment, Status};
 
-use crate::explain::waits_for;
+use crate::explain::{probability_in_words, ship_blockers};
 use crate::report::Report;
 
-/// Of one generation: its number, its report and how many units were moved; of none before the first.
+/// The verdict on one generation, given its number, its report and the number of units moved between variations; `None`
+/// before the first generation.
 pub(crate) fn verdict(experiment: &Experiment, measured: Option<(u32, &Report, u64)>) -> String {
     let state = state(experiment);
     let Some((number, report, moved)) = measured else {
-        return state.unwrap_or_else(|| "not started: nothing has been measured yet".to_owned());
+        return state.unwrap_or_else(|| "Not started: nothing has been measured yet.".to_owned());
     };
-    let is_over = experiment.generation().is_some_and(|running| running.number != number);
-    let state =
-        if is_over { Some(format!("generation {number} is over: the experiment was restarted")) } else { state };
+    let has_ended = experiment.generation().is_some_and(|running| running.number != number);
+    let state = if has_ended { Some(format!("Run {number} has ended: the experiment was restarted.")) } else { state };
     let Some(state) = state else { return advice(experiment, report, moved) };
-    if report.is_compared { format!("{state}; {}", standing(experiment, report, moved)) } else { state }
+    if report.is_compared {
+        format!("{state} {} leads: {}", name(experiment, report.summary.leader), leader_estimates(report, moved))
+    } else {
+        state
+    }
 }
 
 fn name(experiment: &Experiment, arm: usize) -> String {
     experiment.definition.variations().get(arm).map(|v| v.key.to_string()).unwrap_or_default()
 }
 
-/// What everybody gets where the line does not say it, or what has stopped; none of one that simply runs or never did.
+/// The state, if all units get one variation for another reason than the allocation, or the experiment is paused.
 fn state(experiment: &Experiment) -> Option<String> {
     let control = match name(experiment, 0) {
         key if key == "control" => key,
@@ -32,56 +36,71 @@ fn state(experiment: &Experiment) -> Option<String> {
     let killed = experiment.kills.everything;
     match experiment.status {
         Status::Concluded { shipped } | Status::Archived { shipped } => {
-            let word = experiment.status.name();
+            let (word, title) = match experiment.status {
+                Status::Concluded { .. } => ("concluded", "Concluded"),
+                _ => ("archived", "Archived"),
+            };
             let until = if word == "concluded" { " until it is restarted" } else { "" };
             let shipped_name = if shipped.is_control() { control.clone() } else { name(experiment, shipped.index()) };
-            Some(if experiment.kills.served(shipped) != shipped {
-                format!("killed: everybody gets {control}, not {shipped_name}, which it was {word} with")
+            Some(if experiment.kills.served_arm(shipped) != shipped {
+                format!("Killed: all units get {control} instead of {shipped_name}, with which it was {word}.")
             } else if killed {
-                format!("killed, and {word}: everybody gets {control}{until}")
+                format!("Killed and {word}: all units get {control}{until}.")
             } else {
-                format!("{word}: everybody gets {shipped_name}{until}")
+                format!("{title}: all units get {shipped_name}{until}.")
             })
         }
         Status::Draft if killed => {
-            Some(format!("killed, and not started: everybody gets {control} until it is started and restored"))
+            Some(format!("Killed and not started: all units get {control} until it is started and restored."))
         }
         Status::Running | Status::Paused if killed => {
-            let paused = if experiment.status == Status::Paused { ", and paused" } else { "" };
-            Some(format!("killed{paused}: everybody gets {control} until it is restored"))
+            let paused = if experiment.status == Status::Paused { " and paused" } else { "" };
+            Some(format!("Killed{paused}: all units get {control} until it is restored."))
         }
         Status::Paused => Some(
-            "paused: everybody keeps what they have; no exposure is recorded and nothing grows by itself until it is resumed"
+            "Paused: all units keep their variation. No exposures are recorded and the allocation policy does nothing until it \
+             is resumed."
                 .to_owned(),
         ),
         Status::Draft | Status::Running => None,
     }
 }
 
-/// Who leads, by how much.
-fn standing(experiment: &Experiment, report: &Report, moved: u64) -> String {
-    let leader = report.summary.leader;
-    let arm = report.summary.arms.get(leader);
-    let lift = arm.and_then(|arm| arm.lift.as_ref());
-    let lift = lift.map(|lift| format!(", {:+.1}% over control", 100.0 * lift.estimate)).unwrap_or_default();
-    let best = 100.0 * arm.map_or(0.0, |arm| arm.p_best);
-    format!("{} leads: {best:.1}% likely best{lift}; {moved} units moved", name(experiment, leader))
+/// How good the leader is, and how many units moved between variations.
+fn leader_estimates(report: &Report, moved: u64) -> String {
+    let arm = report.summary.arms.get(report.summary.leader);
+    let lift = arm.and_then(|arm| arm.lift.as_ref()).map(|lift| 100.0 * lift.estimate);
+    let lift = match lift {
+        // Without this, a small negative lift would be shown as -0.0%.
+        Some(percent) if percent.abs() < 0.05 => ", 0.0% over control".to_owned(),
+        Some(percent) => format!(", {percent:+.1}% over control"),
+        None => String::new(),
+    };
+    let best = probability_in_words(arm.map_or(0.0, |arm| arm.p_best));
+    format!("{best} probability of being best{lift}. {}", moved_units(moved))
 }
 
-/// The same of one that runs, and what to do.
+fn moved_units(moved: u64) -> String {
+    let units = if moved == 1 { "unit" } else { "units" };
+    format!("{moved} {units} moved between variations.")
+}
+
+/// The verdict on a running experiment: what to do next, and why.
 fn advice(experiment: &Experiment, report: &Report, moved: u64) -> String {
     if experiment.definition.decision_metric().is_none() {
-        return "no decision metric: nothing is compared".to_owned();
+        return "No primary metric: variations are not compared.".to_owned();
     }
     if !report.is_compared {
-        return format!("nothing is measured yet; {moved} units moved; keep going");
+        return format!("Keep running: nothing has been measured yet. {}", moved_units(moved));
     }
-    let head = standing(experiment, report, moved);
-    match (report.ship, Arm::new(report.summary.leader)) {
-        (None, _) => format!("{head}; keep going"),
-        (Some(ship), _) if !ship.ready() => format!("{head}; wait: {}", waits_for(ship)),
-        (Some(_), Some(Arm::CONTROL)) => format!("{head}; conclude and roll back?"),
-        (Some(_), _) => format!("{head}; ship it?"),
+    let (leader, estimates) = (name(experiment, report.summary.leader), leader_estimates(report, moved));
+    let step = if report.summary.leader == Arm::CONTROL.index() { "roll back" } else { "ship" };
+    match report.ship {
+        None => format!("Keep running: {leader} leads, {estimates}"),
+        Some(ship) if !ship.ready() => {
+            format!("Keep running: {leader} leads, {estimates} Not ready to {step}: {}.", ship_blockers(ship))
+        }
+        Some(_) => format!("Ready to {step}: {leader} leads, {estimates}"),
     }
 }
 
@@ -89,8 +108,8 @@ fn advice(experiment: &Experiment, report: &Report, moved: u64) -> String {
 #[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 mod tests {
     use super::*;
-    use inroad_assignment::{DefinitionDoc, Salt, Target, Timestamp};
-    use inroad_store::Counts;
+    use inroad_assignment::{DefinitionDoc, KillTarget, Salt, Timestamp};
+    use inroad_store::GenerationCounts;
 
     const NOW: Timestamp = Timestamp::from_micros(1_000_000_000);
 
@@ -107,48 +126,57 @@ mod tests {
         experiment
     }
 
-    fn said(experiment: &Experiment, number: u32) -> String {
-        let generation = experiment.generation_numbered(number).unwrap();
-        let report = Report::new(experiment, generation, &Counts::default(), NOW).unwrap();
+    fn verdict_on(experiment: &Experiment, number: u32) -> String {
+        let generation = experiment.generation_by_number(number).unwrap();
+        let report = Report::new(experiment, generation, &GenerationCounts::default(), NOW).unwrap();
         verdict(experiment, Some((number, &report, 0)))
     }
 
     #[test]
-    fn what_everybody_gets_comes_before_what_is_compared() {
+    fn state_comes_before_the_comparison() {
         let mut experiment = started(serde_json::json!([]));
-        assert_eq!(said(&experiment, 1), "no decision metric: nothing is compared");
-        experiment.switch(Target::Everything, true, NOW).unwrap();
-        assert_eq!(said(&experiment, 1), "killed: everybody gets control until it is restored");
+        assert_eq!(verdict_on(&experiment, 1), "No primary metric: variations are not compared.");
+        experiment.set_killed(KillTarget::Everything, true, NOW).unwrap();
+        assert_eq!(verdict_on(&experiment, 1), "Killed: all units get control until it is restored.");
         experiment.pause().unwrap();
-        assert_eq!(said(&experiment, 1), "killed, and paused: everybody gets control until it is restored");
-        experiment.switch(Target::Everything, false, NOW).unwrap();
-        assert!(said(&experiment, 1).starts_with("paused: everybody keeps what they have"));
+        assert_eq!(verdict_on(&experiment, 1), "Killed and paused: all units get control until it is restored.");
+        experiment.set_killed(KillTarget::Everything, false, NOW).unwrap();
+        assert!(verdict_on(&experiment, 1).starts_with("Paused: all units keep their variation."));
         let green = experiment.arm("green").unwrap();
         experiment.conclude(green, Timestamp::default()).unwrap();
-        assert_eq!(said(&experiment, 1), "concluded: everybody gets green until it is restarted");
-        experiment.switch(Target::Variation(green), true, NOW).unwrap();
-        assert_eq!(said(&experiment, 1), "killed: everybody gets control, not green, which it was concluded with");
-        experiment.switch(Target::Variation(green), false, NOW).unwrap();
+        assert_eq!(verdict_on(&experiment, 1), "Concluded: all units get green until it is restarted.");
+        experiment.set_killed(KillTarget::Variation(green), true, NOW).unwrap();
+        assert_eq!(
+            verdict_on(&experiment, 1),
+            "Killed: all units get control instead of green, with which it was concluded."
+        );
+        experiment.set_killed(KillTarget::Variation(green), false, NOW).unwrap();
         experiment.archive().unwrap();
-        assert_eq!(said(&experiment, 1), "archived: everybody gets green");
+        assert_eq!(verdict_on(&experiment, 1), "Archived: all units get green.");
     }
 
     #[test]
-    fn one_that_runs_is_told_what_to_do_and_one_that_is_over_is_not() {
+    fn only_a_running_generation_gets_advice() {
         let metrics = serde_json::json!([{"key": "bought", "event": "purchase", "decision": true}]);
         let mut experiment = started(metrics);
-        assert_eq!(said(&experiment, 1), "nothing is measured yet; 0 units moved; keep going");
+        assert_eq!(
+            verdict_on(&experiment, 1),
+            "Keep running: nothing has been measured yet. 0 units moved between variations."
+        );
         experiment.restart(NOW, Salt::parse("t").unwrap()).unwrap();
-        assert_eq!(said(&experiment, 1), "generation 1 is over: the experiment was restarted");
-        assert_eq!(said(&experiment, 2), "nothing is measured yet; 0 units moved; keep going");
+        assert_eq!(verdict_on(&experiment, 1), "Run 1 has ended: the experiment was restarted.");
+        assert_eq!(
+            verdict_on(&experiment, 2),
+            "Keep running: nothing has been measured yet. 0 units moved between variations."
+        );
     }
 
     #[test]
-    fn a_draft_has_not_started_and_control_is_called_by_its_name() {
+    fn draft_has_not_started_and_control_is_shown_with_its_key() {
         let mut experiment = draft("blue", serde_json::json!([]));
-        assert_eq!(verdict(&experiment, None), "not started: nothing has been measured yet");
-        experiment.switch(Target::Everything, true, NOW).unwrap();
-        let told = verdict(&experiment, None);
-        assert_eq!(told, "killed, and not started: everybody gets control (blue) until it is started and restored");
+        assert_eq!(verdict(&experiment, None), "Not started: nothing has been measured yet.");
+        experiment.set_killed(KillTarget::Everything, true, NOW).unwrap();
+        let text = verdict(&experiment, None);
+        assert_eq!(text, "Killed and not started: all units get control (blue) until it is started and restored.");
     }
 }

@@ -1,5 +1,5 @@
-//! What the store can take: appends, against bare SQLite writing the same rows in the same groups; and the fold, beside
-//! millions of units that it knows already.
+//! The store's throughput: appends, compared with plain SQLite writing the same rows in the same groups; and the fold
+//! in a store that already has millions of units.
 //!
 //! `cargo bench -p inroad-store --bench events -- [--units N] [--rounds N] [--folder PATH] [--json]`
 
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use inroad_assignment::{Arm, Experiment, ExperimentKey, Salt, Timestamp};
-use inroad_store::{Change, Event, ExposureEvent, SqliteOptions, SqliteStore, Store};
+use inroad_store::{Event, ExperimentChange, ExposureEvent, SqliteOptions, SqliteStore, Store};
 use rusqlite::types::Null;
 use rusqlite::{Connection, params};
 
@@ -33,9 +33,9 @@ fn args() -> Args {
             "--rounds" => args.rounds = given.next().unwrap().parse().unwrap(),
             "--folder" => args.folder = Some(given.next().unwrap().into()),
             "--json" => args.json = true,
-            // Cargo adds this by itself.
+            // Cargo adds this argument.
             "--bench" => {}
-            other => panic!("{other}: known are --units, --rounds, --folder, --json"),
+            other => panic!("unknown argument {other}; use --units, --rounds, --folder, --json"),
         }
     }
     args
@@ -57,7 +57,7 @@ fn exposure(key: &ExperimentKey, unit: usize, when: usize) -> Event {
     })
 }
 
-/// Units in no order that the line or the table knows.
+/// Units in an order that is unrelated to the line and to the table.
 fn some_unit(n: usize, of: usize) -> usize {
     (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7) % of
 }
@@ -117,7 +117,7 @@ async fn append(store: &dyn Store, events: Vec<Event>) {
     }
 }
 
-/// Folds all there is; events a second.
+/// Folds all events and returns the events per second.
 async fn fold(store: &dyn Store, experiments: &Arc<Vec<Arc<Experiment>>>) -> f64 {
     let (begun, mut events) = (Instant::now(), 0);
     loop {
@@ -151,7 +151,7 @@ async fn main() {
             store.append(at(0), group).await.unwrap();
         }
         let rate = (GROUP * GROUPS) as f64 / begun.elapsed().as_secs_f64();
-        // The first round warms up.
+        // The first round only warms up caches.
         if round > 0 {
             ours.push(rate);
             theirs.push(bare_rate);
@@ -172,10 +172,10 @@ async fn main() {
     experiment.start(at(0), Salt::parse("bench").unwrap()).unwrap();
     let experiments = Arc::new(vec![Arc::new(experiment)]);
     let state = folder.join(format!("units-{}", args.units));
-    let filled = SqliteOptions { fold_step: 1_000_000, remembered: 0, ..SqliteOptions::default() };
+    let filled = SqliteOptions { fold_step_events: 1_000_000, remembered_exposures: 0, ..SqliteOptions::default() };
     let store = SqliteStore::open(&state, filled).unwrap();
     if store.head() == 0 {
-        let change = Change {
+        let change = ExperimentChange {
             expected_version: None,
             experiment: Arc::clone(&experiments[0]),
             actor: "bench".to_owned(),
@@ -187,7 +187,7 @@ async fn main() {
         for first in (0..args.units).step_by(1_000_000) {
             let last = args.units.min(first + 1_000_000);
             append(&store, (first..last).map(|unit| exposure(&key, unit, unit)).collect()).await;
-            eprintln!("{last} units: {:.0} a second", fold(&store, &experiments).await);
+            eprintln!("{last} units: {:.0} per second", fold(&store, &experiments).await);
         }
     }
     store.close().await.unwrap();
@@ -195,7 +195,7 @@ async fn main() {
 
     let store = SqliteStore::open(&state, SqliteOptions::default()).unwrap();
     let new = 400_000;
-    // A folder may be measured more than once.
+    // The folder may have been measured before.
     let first = args.units + store.head() as usize;
     append(&store, (first..first + new).map(|unit| exposure(&key, unit, unit)).collect()).await;
     figures.push(("new_units_per_s", fold(&store, &experiments).await));
@@ -209,7 +209,7 @@ async fn main() {
         let figures: serde_json::Map<_, _> = figures.iter().map(|(n, f)| ((*n).to_owned(), (*f).into())).collect();
         println!("{}", serde_json::json!({"units": args.units, "figures": figures}));
     } else {
-        println!("beside {} units", args.units);
+        println!("in a store of {} units", args.units);
         figures.iter().for_each(|(name, figure)| println!("{name:>28} {figure:>14.2}"));
     }
 }

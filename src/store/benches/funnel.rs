@@ -1,10 +1,10 @@
-//! How long a person waits for a funnel beside ten million stored outcomes, in memory already as far as the system keeps
-//! files there.
+//! How long a person waits for a funnel in a store with ten million outcomes, with the files in the system's page cache
+//! as far as they fit.
 //!
 //! `cargo bench -p inroad-store --bench funnel -- [--outcomes N] [--units N] [--rounds N] [--folder PATH] [--json]`
 //!
-//! Units are exposed through the log and the fold. Outcomes are put into their table as the fold puts them there, a
-//! sorted batch after another, but not through it: that takes ten minutes and leaves the same rows.
+//! Units are exposed through the log and the fold. Outcomes are written to their table directly, in sorted batches as
+//! the fold writes them: going through the fold takes ten minutes and gives the same rows.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark may stop at the first surprise")]
 
@@ -14,11 +14,11 @@ use std::time::Instant;
 
 use inroad_assignment::{Experiment, Salt, Timestamp, UnitHasher, UnitKey, unit_digest};
 use inroad_policy::attribution::funnel::TimeRange;
-use inroad_store::{Change, Event, ExposureEvent, FunnelQuestion, SqliteOptions, SqliteStore, Store};
+use inroad_store::{Event, ExperimentChange, ExposureEvent, FunnelQuery, SqliteOptions, SqliteStore, Store};
 use rusqlite::{Connection, params};
 
 const EVENTS: [&str; 8] = ["view", "cart", "address", "payment", "purchase", "review", "share", "refund"];
-/// Outcomes that lie in one batch.
+/// Outcomes in one batch.
 const BATCH: usize = 250_000;
 
 struct Args {
@@ -39,9 +39,9 @@ fn args() -> Args {
             "--rounds" => args.rounds = given.next().unwrap().parse().unwrap(),
             "--folder" => args.folder = Some(given.next().unwrap().into()),
             "--json" => args.json = true,
-            // Cargo adds this by itself.
+            // Cargo adds this argument.
             "--bench" => {}
-            other => panic!("{other}: known are --outcomes, --units, --rounds, --folder, --json"),
+            other => panic!("unknown argument {other}; use --outcomes, --units, --rounds, --folder, --json"),
         }
     }
     args
@@ -51,7 +51,7 @@ fn at(seconds: usize) -> Timestamp {
     Timestamp::from_micros(1_760_000_000_000_000 + 1_000_000 * seconds as i64)
 }
 
-fn some(n: usize) -> usize {
+fn pseudo_random(n: usize) -> usize {
     let n = (n as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     ((n ^ (n >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 20) as usize
 }
@@ -60,8 +60,8 @@ fn name(unit: usize) -> String {
     format!("user-{unit:012}")
 }
 
-/// Four weeks in seconds.
-const WEEKS: usize = 28 * 86_400;
+/// In seconds.
+const FOUR_WEEKS: usize = 28 * 86_400;
 
 fn experiment() -> Experiment {
     let document = serde_json::json!({
@@ -78,7 +78,7 @@ fn experiment() -> Experiment {
 }
 
 async fn fill(store: &dyn Store, folder: &std::path::Path, experiment: &Arc<Experiment>, args: &Args) {
-    let change = Change {
+    let change = ExperimentChange {
         expected_version: None,
         experiment: Arc::clone(experiment),
         actor: "bench".to_owned(),
@@ -90,8 +90,8 @@ async fn fill(store: &dyn Store, folder: &std::path::Path, experiment: &Arc<Expe
     let generation = experiment.generation().unwrap();
     let hasher = UnitHasher::new(experiment.definition.key(), &generation.salt);
     let exposure = |unit: usize| {
-        let (unit, when) = (name(unit), at(some(unit) % WEEKS));
-        let arm = generation.served(hasher.digest(UnitKey::parse(&unit).unwrap()).point(), when);
+        let (unit, when) = (name(unit), at(pseudo_random(unit) % FOUR_WEEKS));
+        let arm = generation.served_arm(hasher.digest(UnitKey::parse(&unit).unwrap()).point(), when);
         let (experiment, context) = (experiment.definition.key().clone(), String::new());
         Event::Exposure(ExposureEvent { experiment, generation: 1, unit, arm, revision: 1, occurred_at: when, context })
     };
@@ -101,7 +101,7 @@ async fn fill(store: &dyn Store, folder: &std::path::Path, experiment: &Arc<Expe
         for group in (first..last).collect::<Vec<_>>().chunks(20_000) {
             store.append(at(0), group.iter().map(|unit| exposure(*unit)).collect()).await.unwrap();
         }
-        while store.fold(Arc::clone(&experiments), usize::MAX).await.unwrap().goes_on() {}
+        while store.fold(Arc::clone(&experiments), usize::MAX).await.unwrap().has_more_work() {}
         eprintln!("{last} units");
     }
     let mut state = Connection::open(folder.join("inroad.db")).unwrap();
@@ -109,13 +109,13 @@ async fn fill(store: &dyn Store, folder: &std::path::Path, experiment: &Arc<Expe
     for first in (0..args.outcomes).step_by(BATCH) {
         let last = args.outcomes.min(first + BATCH);
         let row = |n: usize| {
-            // A unit does the eight in about their order, one or another of them twice, most not to the end.
-            let (unit, nth) = (some(n) % args.units, some(n + 7) % 1_000);
+            // A unit produces the eight events roughly in order, some of them twice; most units do not reach the last.
+            let (unit, nth) = (pseudo_random(n) % args.units, pseudo_random(n + 7) % 1_000);
             let event = [300, 500, 650, 750, 850, 900, 950].iter().filter(|bound| nth >= **bound).count();
-            let when = at(some(unit) % WEEKS + 3_600 * event + some(n + 3) % 7_200);
+            let when = at(pseudo_random(unit) % FOUR_WEEKS + 3_600 * event + pseudo_random(n + 3) % 7_200);
             let kind = experiment.definition.unit();
             let digest = unit_digest("", kind, UnitKey::parse(&name(unit)).unwrap());
-            (*digest.as_bytes(), format!("{n:08x}-0000-4000-8000-{:012x}", some(n) & 0xffff_ffff), event, when)
+            (*digest.as_bytes(), format!("{n:08x}-0000-4000-8000-{:012x}", pseudo_random(n) & 0xffff_ffff), event, when)
         };
         let mut rows: Vec<_> = (first..last).map(row).collect();
         rows.sort_unstable();
@@ -145,7 +145,7 @@ async fn main() {
         fill(&store, &folder, &experiment, &args).await;
     }
     let all = TimeRange { from: Timestamp::MIN, to: Timestamp::MAX };
-    let week = TimeRange { from: at(WEEKS / 4), to: at(WEEKS / 2) };
+    let week = TimeRange { from: at(FOUR_WEEKS / 4), to: at(FOUR_WEEKS / 2) };
     let mut figures: Vec<(&str, f64, f64)> = Vec::new();
     for (what, steps, range) in [
         ("one step", &EVENTS[4..5], all),
@@ -156,14 +156,14 @@ async fn main() {
         let mut took = Vec::new();
         for round in 0..=args.rounds {
             let steps = steps.iter().map(|step| (*step).to_owned()).collect();
-            let question = FunnelQuestion { experiment: Arc::clone(&experiment), generation: 1, steps, range };
+            let query = FunnelQuery { experiment: Arc::clone(&experiment), generation: 1, steps, range };
             let begun = Instant::now();
-            let counts = store.funnel(question).await.unwrap();
-            // The first round warms up.
+            let counts = store.funnel(query).await.unwrap();
+            // The first round only warms up caches.
             if round > 0 {
                 took.push(begun.elapsed().as_secs_f64());
             } else {
-                eprintln!("{what}: {:?}", counts.tally.watched);
+                eprintln!("{what}: {:?}", counts.tally.all_visits);
             }
         }
         took.sort_unstable_by(f64::total_cmp);
@@ -177,7 +177,7 @@ async fn main() {
         let figures: serde_json::Map<_, _> = figures.iter().map(of).collect();
         println!("{}", serde_json::json!({"units": args.units, "outcomes": args.outcomes, "figures": figures}));
     } else {
-        println!("beside {} units and {} outcomes", args.units, args.outcomes);
-        figures.iter().for_each(|(what, median, worst)| println!("{what:>28} {median:>8.3} s, at worst {worst:.3} s"));
+        println!("in a store of {} units and {} outcomes", args.units, args.outcomes);
+        figures.iter().for_each(|(what, median, worst)| println!("{what:>28} {median:>8.3} s, slowest {worst:.3} s"));
     }
 }

@@ -1,13 +1,14 @@
-//! The catalogue's rows: what people and the policy decided, by whom, and what it was before.
+//! The catalogue's types: experiments with their versions, changes by people and by the policy, decisions and the audit
+//! log.
 
 use std::sync::Arc;
 
 use inroad_assignment::{Experiment, ExperimentKey, Timestamp};
 
-/// An experiment with the version that it stands at.
+/// An experiment with its version.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Stored {
-    /// Rises with every change of it.
+pub struct StoredExperiment {
+    /// Rises with every change of the experiment.
     pub version: u64,
     /// The experiment.
     pub experiment: Arc<Experiment>,
@@ -15,29 +16,29 @@ pub struct Stored {
 
 /// One change of one experiment.
 #[derive(Debug, Clone)]
-pub struct Change {
-    /// The version that the change was made against; `None` for a new experiment.
+pub struct ExperimentChange {
+    /// The version on which the change is based; `None` for a new experiment.
     pub expected_version: Option<u64>,
-    /// What it becomes.
+    /// The experiment after the change.
     pub experiment: Arc<Experiment>,
-    /// Who did it.
+    /// Who made the change.
     pub actor: String,
     /// What was done: "create", "grow", "kill", ….
     pub action: String,
     /// When, by the server's clock.
     pub at: Timestamp,
-    /// What the policy decided, where it did; kept also where it decided to let things be.
+    /// The policy's decision, if the policy made the change. A decision to change nothing is stored as well.
     pub decision: Option<DecisionRecord>,
 }
 
-/// What the policy decided at one tick, with all that it knew (I7).
+/// The policy's decision at one tick, with everything that it was based on (I7).
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecisionRecord {
-    /// Of which generation.
+    /// The number of the generation.
     pub generation: u32,
     /// When, by the experiment's clock.
     pub at: Timestamp,
-    /// The revision that it made, if it moved a boundary.
+    /// The revision that it made; `None` if it moved no boundary.
     pub revision: Option<u32>,
     /// The input, as JSON: tallies, settings, seed.
     pub input: String,
@@ -45,10 +46,10 @@ pub struct DecisionRecord {
     pub output: String,
 }
 
-/// A decision as the store has it.
+/// A decision with its id in the store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredDecision {
-    /// Rises by time.
+    /// Rises with time.
     pub id: u64,
     /// The decision.
     pub record: DecisionRecord,
@@ -57,27 +58,27 @@ pub struct StoredDecision {
 /// An entry of the audit log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuditEntry {
-    /// Rises by time.
+    /// Rises with time.
     pub id: u64,
     /// When, by the server's clock.
     pub at: Timestamp,
-    /// Who.
+    /// Who made the change.
     pub actor: String,
-    /// What.
+    /// What was done.
     pub action: String,
-    /// To which experiment; to none where a unit was forgotten.
+    /// The experiment that was changed; `None` if a unit was forgotten.
     pub experiment: Option<ExperimentKey>,
-    /// The experiment's definition, status and kills before, as JSON; empty at its creation.
+    /// The experiment's definition, status and kills before the change, as JSON; empty for its creation.
     pub from: String,
-    /// The same after; of a unit that was forgotten, its type and digest.
+    /// The same after the change; for a forgotten unit, its type and digest.
     pub to: String,
 }
 
-/// Which entries of a list.
+/// Which part of a list to return, newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Page {
-    /// Only those with an id below this; `u64::MAX` for the first page.
+pub struct PageRequest {
+    /// Only entries with an id below this; `u64::MAX` for the first page.
     pub before: u64,
-    /// How many at the most.
+    /// The most entries to return.
     pub limit: usize,
 }

@@ -1,4 +1,4 @@
-//! The counts, as callers read them: what the fold has made of the log, by calendar tick and arm.
+//! The counts that the fold computes from the log, as callers read them.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,14 @@ use inroad_policy::attribution::{Cell, CellKey};
 
 use crate::event::Seq;
 
-/// The tallies of one generation, and how far the log they reach.
+/// The tallies of one generation, and the place in the log up to which they count.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Counts {
-    /// The last event that is counted.
+pub struct GenerationCounts {
+    /// The place of the last counted event.
     pub folded: Seq,
-    /// By metric, calendar tick, revision and arm.
+    /// The sums by metric, calendar tick, revision and arm.
     pub cells: BTreeMap<CellKey, Cell>,
-    /// Units exposed to two or more variations beside control.
+    /// Units exposed to two or more variations other than control.
     pub units_moved: u64,
     /// Units exposed to control and then to a variation.
     pub crossovers: u64,
@@ -21,23 +21,23 @@ pub struct Counts {
     pub stale_exposures: u64,
 }
 
-/// What one step of the fold did.
+/// The result of one step of the fold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FoldStep {
     /// How many events were folded.
     pub events: usize,
-    /// How many units count for something else than before.
+    /// How many units contribute something else than before.
     pub changed: usize,
-    /// Units are still to be counted again for what changed in the catalogue: call again. Until that is done no event is
-    /// folded, and of the counts part is as it was and part as it will be.
-    pub behind: bool,
-    /// How far the fold has come.
+    /// A change of the catalogue requires that more units are counted again: call again. Until that is complete no
+    /// event is folded, and part of the counts is from before the change and part from after it.
+    pub is_behind: bool,
+    /// The fold's offset after the step.
     pub folded: Seq,
 }
 
 impl FoldStep {
-    /// Whether another step, right away, would do anything as far as this one could see.
-    pub fn goes_on(&self) -> bool {
-        self.events > 0 || self.behind
+    /// Whether another step would have work to do immediately, as far as this one could see.
+    pub fn has_more_work(&self) -> bool {
+        self.events > 0 || self.is_behind
     }
 }

@@ -1,81 +1,81 @@
-//! What can go wrong in a store, told apart by what the caller can do about it.
+//! The errors of a store, separated by what the caller can do about them.
 
 use std::time::Duration;
 
 use thiserror::Error;
 
-/// Why a store did not do what it was asked. Nothing was half done.
+/// Why a store could not do what was requested. A failed operation changes nothing.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// Somebody else changed the experiment first.
-    #[error("the experiment was changed meanwhile: read it again and repeat the change")]
+    /// Another caller changed the experiment first.
+    #[error("the experiment was changed in the meantime: read it again and repeat the change")]
     Conflict,
-    /// There is an experiment with this key already.
+    /// An experiment with this key exists already.
     #[error("experiment {0:?} exists already: update it, or choose another key")]
-    Exists(String),
-    /// I2 would be broken. This is a fault in Inroad, not in the request.
+    ExperimentExists(String),
+    /// The change would break I2. This is a bug in Inroad, not in the request.
     #[error("refused to store revision {revision} of {experiment:?}: it takes points from a variation")]
     NotMonotone {
-        /// Which experiment.
+        /// The experiment's key.
         experiment: String,
-        /// The revision that was refused.
+        /// The refused revision.
         revision: u32,
     },
-    /// The queue is full; nothing was taken.
+    /// The queue is full; no event was accepted.
     #[error("the event queue is full: try again in {} ms", .retry_after.as_millis())]
-    Busy {
-        /// When it is worth trying again.
+    QueueFull {
+        /// How long to wait before trying again.
         retry_after: Duration,
     },
-    /// The disk is full; nothing was taken.
-    #[error("the disk that holds {path} is full: free space there, the server goes on by itself")]
+    /// The disk is full; nothing was written.
+    #[error("the disk with {path} is full: free space there, and the server continues without a restart")]
     DiskFull {
         /// The store's folder.
         path: String,
     },
     /// The database was written by a newer Inroad.
     #[error(
-        "{path} has schema version {found}, and this program knows up to {known}: run the newer program that wrote it"
+        "{path} has schema version {found}, and this program supports up to {known}: run the newer program that wrote it"
     )]
-    Newer {
+    NewerSchema {
         /// The file.
         path: String,
-        /// Its version.
+        /// The file's schema version.
         found: u32,
-        /// The last version known here.
+        /// The last version that this program supports.
         known: u32,
     },
-    /// The file is no database, or a damaged one.
+    /// The file is damaged or not an Inroad database.
     #[error(
         "{path} is damaged or not an Inroad database ({detail}): restore it from a backup, or move it away to start empty"
     )]
     Corrupt {
         /// The file.
         path: String,
-        /// What the database said.
+        /// What is wrong with it.
         detail: String,
     },
-    /// Another process has it open.
-    #[error("{path} is in use by another process: stop that one, or choose another folder with --store")]
+    /// Another process has the store open.
+    #[error("{path} is in use by another process: stop that process, or choose another folder with --store")]
     InUse {
         /// The folder.
         path: String,
     },
-    /// A copy was to be made where a store is.
-    #[error("{path} has a store in it already, which is left as it is: choose another folder for the copy")]
+    /// The folder for a copy already contains a store.
+    #[error("{path} already contains a store, which was not changed: choose another folder for the copy")]
     CopyExists {
         /// The folder.
         path: String,
     },
-    /// A copy cannot be written where it was to be made.
+    /// The folder for a copy cannot be written.
     #[error("cannot copy to {path}: {detail}; choose a folder that can be written")]
     CannotCopy {
         /// The folder.
         path: String,
-        /// What the system said.
+        /// The system's message.
         detail: String,
     },
-    /// There is nothing to copy.
+    /// The folder to copy contains no store.
     #[error("there is no store in {path}: name the server's data folder with --data")]
     NoStore {
         /// The folder.
@@ -83,13 +83,13 @@ pub enum StoreError {
     },
     /// The folder or a file in it cannot be opened or written.
     #[error("cannot open {path}: {detail}; choose a folder that can be written with --data")]
-    Open {
+    CannotOpen {
         /// The file or folder.
         path: String,
-        /// What the system said.
+        /// The system's message.
         detail: String,
     },
-    /// Anything else that the database said.
+    /// Any other failure of the database.
     #[error("the store failed: {0}")]
     Database(String),
     /// The store was closed.

@@ -1,22 +1,22 @@
-//! Events as the log keeps them: accepted, checked against the line, and not yet counted.
+//! Events in the log: accepted, checked against the allocation, and not counted yet.
 
 use inroad_assignment::{Arm, ExperimentKey, Timestamp};
 
-/// A place in the log: 1 for the first event ever.
+/// A place in the log: 1 for the first event that was ever appended.
 pub type Seq = u64;
 
 /// A unit saw a variation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExposureEvent {
-    /// Which experiment.
+    /// The experiment's key.
     pub experiment: ExperimentKey,
-    /// Which generation of it.
+    /// The number of its generation.
     pub generation: u32,
-    /// The unit's raw key; the log is the only place that keeps it.
+    /// The unit's raw key; only the log contains it.
     pub unit: String,
-    /// What it was served.
+    /// The variation that was served.
     pub arm: Arm,
-    /// Under which revision.
+    /// The revision under which it was served.
     pub revision: u32,
     /// When, by the experiment's clock.
     pub occurred_at: Timestamp,
@@ -27,21 +27,21 @@ pub struct ExposureEvent {
 /// A unit did something.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutcomeEvent {
-    /// Unit keys by type; at least one; sorted by type.
+    /// Pairs of unit type and unit key; at least one; sorted by type.
     pub units: Vec<(String, String)>,
     /// The event's name.
     pub event: String,
     /// Its value in millionths, so that sums do not depend on their order (I5).
     pub value_micros: i64,
-    /// When, by the clock named.
+    /// When, by the clock in `clock`.
     pub occurred_at: Timestamp,
-    /// What makes it itself.
+    /// Identifies the outcome among those of a unit.
     pub event_id: String,
-    /// Empty for the wall's clock, or the key of the experiment whose manual clock it was read from.
+    /// Empty for the wall clock, or the key of the experiment whose manual clock gave `occurred_at`.
     pub clock: String,
 }
 
-/// Something that happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A unit saw a variation.
@@ -57,6 +57,6 @@ pub struct LoggedEvent {
     pub seq: Seq,
     /// When it was accepted, by the server's clock.
     pub received_at: Timestamp,
-    /// What happened.
+    /// The event itself.
     pub event: Event,
 }

@@ -1,5 +1,5 @@
-//! Funnels, as callers ask for them. They are counted when they are asked for, out of unit records and outcomes: which
-//! outcomes a person will want to see in a row is not known while they come in.
+//! Funnel queries and their results. A funnel is counted from unit records and outcomes when it is requested: which
+//! sequence of outcomes a person will want to see is not known when they arrive.
 
 use std::sync::Arc;
 
@@ -8,25 +8,25 @@ use inroad_policy::attribution::funnel::{FunnelTally, TimeRange};
 
 use crate::event::Seq;
 
-/// Which funnel.
+/// A request for a funnel.
 #[derive(Debug, Clone)]
-pub struct FunnelQuestion {
-    /// Of which experiment: what its line served when says who is compared.
+pub struct FunnelQuery {
+    /// The experiment; what it served at which time determines which units are compared.
     pub experiment: Arc<Experiment>,
-    /// Which generation of it.
+    /// The number of its generation.
     pub generation: u32,
-    /// The outcomes' event names, in order: 1 to [`MAX_STEPS`](inroad_policy::attribution::funnel::MAX_STEPS), and what
-    /// is beyond is not counted.
+    /// The event names of the outcomes, in order: 1 to [`MAX_STEPS`](inroad_policy::attribution::funnel::MAX_STEPS);
+    /// further ones are not counted.
     pub steps: Vec<String>,
-    /// When exposures and outcomes happened that are counted; never after the generation's end.
+    /// Only exposures and outcomes in this range are counted, and none after the generation's end.
     pub range: TimeRange,
 }
 
-/// A funnel, and how far the log it reaches.
+/// A counted funnel, and the place in the log up to which it counts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FunnelCounts {
-    /// The last event that is counted.
+    /// The place of the last counted event.
     pub folded: Seq,
-    /// The funnel; without arms if the experiment has no such generation.
+    /// The funnel; it has no arms if the experiment has no such generation.
     pub tally: FunnelTally,
 }

@@ -1,63 +1,79 @@
-//! What Inroad remembers: a trait, and SQLite behind it.
+//! Everything that Inroad stores: the trait [`Store`], and SQLite as its implementation.
 //!
-//! Three kinds of things are kept, each with a rule of its own. **The catalogue** (experiments, revisions, decisions,
-//! audit) changes by compare-and-set on an experiment's version, so that any number of writers lose nothing. **The
-//! log** is append-only and is what an acknowledgement stands on (I6). **The counts** (unit records and tallies) are
-//! folded out of the log in transactions that also move the fold's offset, so that they are a pure function of the
-//! set of events whatever crashes on the way (I5).
+//! A store contains three kinds of data, each with its own rule:
+//!
+//! - **The catalogue** (experiments, revisions, decisions, audit log) changes by compare-and-set on an experiment's
+//!   version, so several writers never overwrite each other's changes.
+//! - **The log** of events is append-only. An event is acknowledged once it is on disk (I6).
+//! - **The counts** (unit records and tallies) are computed from the log by the fold. Each fold transaction also moves
+//!   the fold's offset in the log, so the counts are a function of the set of events, whatever crashes on the way (I5).
+//!
+//! ```text
+//!              commit                append              fold
+//!  people, policy ──► catalogue    events ──► log ──────────────► unit records, tallies
+//!                         │                    │                         │
+//!                         ▼ load               ▼ read_log                ▼ counts, funnel
+//! ```
+//!
+//! Where to start reading: the trait below says what a store does; [`sqlite`] opens the two files and forwards each
+//! call; `sqlite/fold.rs` explains how events become counts. The types in the trait's signatures are in [`catalogue`],
+//! [`event`], [`counts`], [`funnel`] and [`maintenance`]. Every implementation must pass the contract suite in
+//! `tests/contract`.
 
 pub mod catalogue;
 pub mod counts;
 pub mod error;
 pub mod event;
 pub mod funnel;
-mod record;
+pub mod maintenance;
 pub mod sqlite;
-pub mod upkeep;
+mod unit_record_codec;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use inroad_assignment::{Experiment, ExperimentKey, Timestamp};
 
-pub use catalogue::{AuditEntry, Change, DecisionRecord, Page, Stored, StoredDecision};
-pub use counts::{Counts, FoldStep};
+pub use catalogue::{AuditEntry, DecisionRecord, ExperimentChange, PageRequest, StoredDecision, StoredExperiment};
+pub use counts::{FoldStep, GenerationCounts};
 pub use error::StoreError;
 pub use event::{Event, ExposureEvent, LoggedEvent, OutcomeEvent, Seq};
-pub use funnel::{FunnelCounts, FunnelQuestion};
+pub use funnel::{FunnelCounts, FunnelQuery};
+pub use maintenance::{BackupSummary, ForgetRequest, ForgetResult};
 pub use sqlite::{SqliteOptions, SqliteStore};
-pub use upkeep::{Copied, Forget, Forgotten};
 
-/// A place where all of it is kept. Every replica of a server holds one; they may share what is behind it.
+/// Persistent storage for the catalogue, the log and the counts. Each replica of a server has its own instance;
+/// replicas may share the database behind it.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Names the database for good: drawn when it was created.
+    /// The permanent identity of the database, generated when it was created.
     fn store_id(&self) -> &str;
 
-    /// Every experiment, with the version of each and of the whole.
-    async fn load(&self) -> Result<(u64, Vec<Stored>), StoreError>;
+    /// The version of the catalogue, and every experiment with its own version.
+    async fn load(&self) -> Result<(u64, Vec<StoredExperiment>), StoreError>;
 
-    /// Puts one change of one experiment on disk: the experiment, its audit entry and its decision, together or not
-    /// at all. Gives the version of the whole, which is also the experiment's from now on.
+    /// Stores one change of one experiment: the experiment, its audit entry and its decision, all or nothing. Returns
+    /// the new version of the catalogue, which is also the experiment's new version.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] if the experiment is no longer at `change.expected_version`;
+    /// [`StoreError::Conflict`] if the experiment is not at `change.expected_version` any more;
     /// [`StoreError::NotMonotone`] if a revision takes points from a variation (I2).
-    async fn commit(&self, change: Change) -> Result<u64, StoreError>;
+    async fn commit(&self, change: ExperimentChange) -> Result<u64, StoreError>;
 
     /// Audit entries, newest first, of one experiment or of all.
-    async fn audit(&self, experiment: Option<&ExperimentKey>, page: Page) -> Result<Vec<AuditEntry>, StoreError>;
+    async fn audit(&self, experiment: Option<&ExperimentKey>, page: PageRequest)
+    -> Result<Vec<AuditEntry>, StoreError>;
 
-    /// The policy's decisions on one generation, newest first. A record holds all that the policy knew, which in a long
-    /// life is much: ask for as many as are shown.
+    /// The policy's decisions on one generation, newest first. A record contains everything that the policy knew, which
+    /// grows large in a long experiment: request only as many as are shown.
     async fn decisions(
         &self,
         experiment: &ExperimentKey,
         generation: u32,
-        page: Page,
+        page: PageRequest,
     ) -> Result<Vec<StoredDecision>, StoreError>;
 
-    /// The decision that made one revision of a generation; `None` if no decision did.
+    /// The decision that made one revision of a generation; `None` if the revision was not made by a decision.
     async fn decision(
         &self,
         experiment: &ExperimentKey,
@@ -65,55 +81,55 @@ pub trait Store: Send + Sync + 'static {
         revision: u32,
     ) -> Result<Option<DecisionRecord>, StoreError>;
 
-    /// Appends events to the log; when this returns they are on disk, whatever happens next. Groups of several
-    /// callers share a commit. `received_at` is the server's clock.
+    /// Appends events to the log and returns the place of the last one. The events are on disk when this returns.
+    /// Several callers may share one commit. `received_at` is the server's clock.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] when the queue is full: nothing was taken, try again after the delay it names.
+    /// [`StoreError::QueueFull`] if the queue is full: no event was accepted; try again after the delay in the error.
     async fn append(&self, received_at: Timestamp, events: Vec<Event>) -> Result<Seq, StoreError>;
 
-    /// The last place in the log; 0 when nothing was ever appended.
+    /// The last place in the log; 0 if nothing was ever appended.
     fn head(&self) -> Seq;
 
-    /// How far the fold has come.
+    /// The fold's offset: the place of the last folded event.
     fn folded(&self) -> Seq;
 
     /// Folds the next events, at most `limit`, into unit records and tallies, in one transaction with the fold's
-    /// offset; `experiments` is the catalogue to attribute by. Changes of what units are served (revisions, kills)
-    /// that `experiments` has and the counts have not are applied first, over as many calls as that takes, each short: see
-    /// [`FoldStep::behind`]. Call it from one task at a time.
+    /// offset. Events are attributed with the catalogue in `experiments`. If that contains changes of what units are
+    /// served (revisions, kills) which the counts do not reflect, those are applied first, in several short calls if
+    /// needed: see [`FoldStep::is_behind`]. Call it from one task at a time.
     async fn fold(&self, experiments: Arc<Vec<Arc<Experiment>>>, limit: usize) -> Result<FoldStep, StoreError>;
 
     /// The tallies of one generation.
-    async fn counts(&self, experiment: &ExperimentKey, generation: u32) -> Result<Counts, StoreError>;
+    async fn counts(&self, experiment: &ExperimentKey, generation: u32) -> Result<GenerationCounts, StoreError>;
 
-    /// A funnel of one generation, counted out of everything that was folded before the call, all of it at one moment.
-    /// Meant for people: one is counted at a time, and others wait their turn.
-    async fn funnel(&self, question: FunnelQuestion) -> Result<FunnelCounts, StoreError>;
+    /// A funnel of one generation, counted at one moment from everything folded before the call. It is meant for
+    /// people: one funnel is counted at a time, and other calls wait.
+    async fn funnel(&self, query: FunnelQuery) -> Result<FunnelCounts, StoreError>;
 
-    /// Reads the log: events after `after`, at most `limit`.
+    /// Reads the log: events after the place `after`, at most `limit`.
     async fn read_log(&self, after: Seq, limit: usize) -> Result<Vec<LoggedEvent>, StoreError>;
 
-    /// Writes down how far a named consumer of the log has come; the log keeps what any consumer has yet to read.
+    /// Stores how far a named consumer has read the log. The log keeps events that any named consumer has not read.
     async fn set_offset(&self, consumer: &str, offset: Seq) -> Result<(), StoreError>;
 
-    /// How far a named consumer has come; 0 if it has never said.
+    /// How far a named consumer has read the log; 0 if it never stored an offset.
     async fn offset(&self, consumer: &str) -> Result<Seq, StoreError>;
 
-    /// Deletes the log's events that were received before `before` and that the fold and every named consumer have
-    /// read; gives how many. What was counted of them stays. In pieces, so that an append waits for one of them at most.
+    /// Deletes events that were received before `before` and that the fold and every named consumer have read. Returns
+    /// how many were deleted. Their counts stay. It works in batches, so an append waits for at most one of them.
     async fn prune_log(&self, before: Timestamp) -> Result<u64, StoreError>;
 
-    /// Blanks the raw key of one unit wherever the log still has it, as far as the fold and every named consumer have
-    /// read. Digests stay, and so does what was counted. Who asked is audited first, with the unit's digest.
-    async fn forget_unit(&self, forget: Forget) -> Result<Forgotten, StoreError>;
+    /// Blanks the raw key of one unit in all events of the log that the fold and every named consumer have read.
+    /// Digests and counts stay. The audit log first gets an entry with the actor and the unit's digest.
+    async fn forget_unit(&self, request: ForgetRequest) -> Result<ForgetResult, StoreError>;
 
-    /// A consistent copy of everything, while serving, into a folder that has none.
+    /// Makes a consistent copy of the store, while it serves, in a folder without a store.
     ///
-    /// # Errors
-    /// [`StoreError::CopyExists`]: a copy is never written over. [`StoreError::CannotCopy`]: the folder takes none.
-    async fn backup(&self, folder: &std::path::Path) -> Result<Copied, StoreError>;
+    /// # Errors [`StoreError::CopyExists`]: the folder contains a store, which is never overwritten.
+    /// [`StoreError::CannotCopy`]: the folder cannot be written.
+    async fn backup(&self, folder: &std::path::Path) -> Result<BackupSummary, StoreError>;
 
-    /// Commits what is queued and lets go of the files.
+    /// Commits queued events and closes the files.
     async fn close(&self) -> Result<(), StoreError>;
 }

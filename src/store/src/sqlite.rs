@@ -1,22 +1,23 @@
-//! SQLite behind the trait: `inroad.db` with the catalogue and the counts, `log.db` with the log, in one folder that one
-//! process holds. Two files have two writers: an acknowledgement never waits behind the fold.
+//! The store on SQLite. `inroad.db` contains the catalogue and the counts, `log.db` the log. Both are in one folder
+//! that one process locks. Each file has its own writer, so an acknowledgement never waits for the fold.
 
 mod backup;
 mod catalogue;
+mod column_values;
 mod database;
-mod erase;
 mod fold;
 mod funnel;
-mod history;
 mod log;
-mod rows;
-mod scan;
+mod log_erasure;
+mod log_rows;
+mod log_scan;
+mod maintenance_lock;
+mod recent_exposures;
 mod schema;
-mod slots;
+mod state_writer;
 mod tallies;
-mod tidying;
+mod tracked_generations;
 mod units;
-mod writer;
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -27,51 +28,58 @@ use async_trait::async_trait;
 use inroad_assignment::{Experiment, ExperimentKey, Timestamp, UnitKey, unit_digest};
 use rusqlite::{OptionalExtension, params};
 
-use crate::catalogue::{AuditEntry, Change, DecisionRecord, Page, Stored, StoredDecision};
-use crate::counts::{Counts, FoldStep};
+use crate::catalogue::{AuditEntry, DecisionRecord, ExperimentChange, PageRequest, StoredDecision, StoredExperiment};
+use crate::counts::{FoldStep, GenerationCounts};
 use crate::error::StoreError;
 use crate::event::{Event, LoggedEvent, Seq};
-use crate::funnel::{FunnelCounts, FunnelQuestion};
-use crate::upkeep::{Copied, Forget, Forgotten};
+use crate::funnel::{FunnelCounts, FunnelQuery};
+use crate::maintenance::{BackupSummary, ForgetRequest, ForgetResult};
+use column_values::{corrupt, to_sql_integer};
 use database::{Readers, Tuning};
-use fold::{Fold, Shared};
+use fold::{Fold, StoreHandles};
 use log::LogWriter;
-use rows::{bound, damaged};
+use maintenance_lock::MaintenanceLock;
 use schema::{LOG, STATE};
-use tallies::Tallies;
-use tidying::Tidying;
-use writer::Writer;
+use state_writer::StateWriter;
+use tallies::TallyCache;
 
-/// Pages in a write-ahead log after which the committing connection itself folds them back.
+/// Pages in the log's write-ahead log at which a commit also checkpoints it.
 const LOG_CHECKPOINT_PAGES: i64 = 4_000;
-/// The fold does this for the state at a better time; this is for a catalogue that changes while nothing is folded.
+/// The same for the state. The fold checkpoints it earlier; this limit matters only if the catalogue changes while
+/// nothing is folded.
 const STATE_CHECKPOINT_PAGES: i64 = 200_000;
 
-/// What can be set about a store.
+/// The settings of a store.
 #[derive(Debug, Clone)]
 pub struct SqliteOptions {
-    /// Events that may wait for the log; beyond that callers are told to come back.
-    pub queue: usize,
+    /// How many events may wait for the log; beyond that an append fails with [`StoreError::QueueFull`].
+    pub queued_events: usize,
     /// Page cache of the state, in MiB.
     pub cache_mib: u32,
-    /// The most events that one transaction of the fold takes: what bounds how long a change of the catalogue waits.
-    pub fold_step: usize,
-    /// Exposures that the fold remembers, to know a repeat without looking it up; about 100 bytes each.
-    pub remembered: usize,
-    /// The most pages of 4 KiB that either file may grow to; the disk is the limit if there is none.
+    /// The most events that one fold transaction takes. It limits how long a change of the catalogue waits.
+    pub fold_step_events: usize,
+    /// How many exposures the fold remembers, to recognise repeats without a lookup; about 100 bytes each.
+    pub remembered_exposures: usize,
+    /// The most pages of 4 KiB in either file; `None` for no limit but the disk.
     pub max_pages: Option<u32>,
 }
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { queue: 200_000, cache_mib: 512, fold_step: 50_000, remembered: 1_000_000, max_pages: None }
+        Self {
+            queued_events: 200_000,
+            cache_mib: 512,
+            fold_step_events: 50_000,
+            remembered_exposures: 1_000_000,
+            max_pages: None,
+        }
     }
 }
 
-/// How many events one transaction prunes: what bounds how long an append waits for it.
-const PRUNE_PIECE: u64 = 20_000;
+/// Events that one transaction prunes. It limits how long an append waits.
+const PRUNE_BATCH: u64 = 20_000;
 
-/// A folder with two SQLite databases. Clones nothing: share it behind an [`Arc`].
+/// A folder with two SQLite databases. It cannot be cloned: share it in an [`Arc`].
 pub struct SqliteStore {
     inner: Arc<Inner>,
 }
@@ -79,19 +87,20 @@ pub struct SqliteStore {
 struct Inner {
     folder: PathBuf,
     store_id: String,
-    /// Before the lock: what is queued is written before another process may come in.
+    /// Declared before `lock`, so that it is dropped first: queued events are written before another process can open
+    /// the folder.
     log: LogWriter,
-    writer: Writer,
+    writer: StateWriter,
     readers: Readers,
     log_readers: Readers,
     /// `None` once closed.
     fold: Mutex<Option<Fold>>,
-    tallies: Tallies,
+    tallies: TallyCache,
     folded: AtomicU64,
-    /// Taken to count a funnel: it has every core and as much memory as it may.
+    /// Locked while a funnel is counted, because one funnel uses all its permitted cores and memory.
     funnel: Mutex<()>,
-    /// Taken to prune, blank or copy the log.
-    tidying: Tidying,
+    /// Locked to prune, blank or copy the log.
+    maintenance: MaintenanceLock,
     lock: Mutex<Option<File>>,
 }
 
@@ -102,10 +111,10 @@ impl std::fmt::Debug for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the store in a folder; makes folder and files if need be, and brings older files up to date.
+    /// Opens the store in a folder. Creates the folder and the files if they do not exist, and upgrades older files.
     ///
-    /// # Errors
-    /// [`StoreError::InUse`], [`StoreError::Newer`], [`StoreError::Corrupt`], [`StoreError::Open`]: each says what to do.
+    /// # Errors [`StoreError::InUse`], [`StoreError::NewerSchema`], [`StoreError::Corrupt`],
+    /// [`StoreError::CannotOpen`]; the message of each says what to do.
     pub fn open(folder: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
         let lock = lock(folder)?;
         let cache_kib = i64::from(options.cache_mib) * 1024;
@@ -114,8 +123,8 @@ impl SqliteStore {
         let state = database::open(folder, STATE, tuning)?;
         let tuning = Tuning { cache_kib: 16 * 1024, checkpoint_pages: LOG_CHECKPOINT_PAGES, max_pages };
         let log = database::open(folder, LOG, tuning)?;
-        // Bytes that are given up are zeroed, from the first page on: raw keys leave the file with their events. Appends,
-        // which give up nothing, pay nothing for it.
+        // Deleted bytes are overwritten with zeros from the first page on, so raw keys leave the file with their
+        // events. Appends delete nothing and cost the same.
         log.pragma_update(None, "secure_delete", "ON").map_err(|e| StoreError::from(e).located(folder))?;
         let (state_path, log_path) = (folder.join(STATE.file), folder.join(LOG.file));
         let meta = |key: &str| {
@@ -125,46 +134,48 @@ impl SqliteStore {
                 .map_err(|e| StoreError::from(e).located(&state_path))
         };
         let store_id = meta("store_id")?;
-        let folded: u64 = meta("folded")?.parse().map_err(|e| damaged("meta.folded", e).located(&state_path))?;
-        let log = LogWriter::start(log, folder.to_path_buf(), options.queue).map_err(|e| e.located(&log_path))?;
+        let folded: u64 = meta("folded")?.parse().map_err(|e| corrupt("meta.folded", e).located(&state_path))?;
+        let log =
+            LogWriter::start(log, folder.to_path_buf(), options.queued_events).map_err(|e| e.located(&log_path))?;
         if log.head() < folded {
-            // Events would be given places that count as folded, and would never be counted.
-            let detail = format!("it ends at event {}, and {folded} were counted from it", log.head());
+            // New events would get places that count as folded, and would never be counted.
+            let detail = format!("it ends at event {}, but {folded} were counted from it", log.head());
             return Err(StoreError::Corrupt { path: log_path.display().to_string(), detail });
         }
         let log_readers = Readers::new(log_path);
-        let fold = Fold::new(log_readers.open()?, options.fold_step, options.remembered);
+        let fold = Fold::new(log_readers.open()?, options.fold_step_events, options.remembered_exposures);
         let inner = Inner {
             folder: folder.to_path_buf(),
             store_id,
             log,
-            writer: Writer::new(state, state_path.clone()),
+            writer: StateWriter::new(state, state_path.clone()),
             readers: Readers::new(state_path),
             log_readers,
             fold: Mutex::new(Some(fold)),
-            tallies: Tallies::default(),
+            tallies: TallyCache::default(),
             folded: AtomicU64::new(folded),
             funnel: Mutex::new(()),
-            tidying: Tidying::new(folder),
+            maintenance: MaintenanceLock::new(folder),
             lock: Mutex::new(Some(lock)),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Copies the store of a folder into another, from outside the process that serves from it, if one does. Blocks.
+    /// Copies the store in one folder to another, from a process that does not have it open; another process may serve
+    /// from it. Blocks.
     ///
     /// # Errors
-    /// [`StoreError::NoStore`], [`StoreError::CopyExists`], [`StoreError::CannotCopy`], [`StoreError::Open`],
+    /// [`StoreError::NoStore`], [`StoreError::CopyExists`], [`StoreError::CannotCopy`], [`StoreError::CannotOpen`],
     /// [`StoreError::DiskFull`].
-    pub fn copy(from: &Path, to: &Path) -> Result<Copied, StoreError> {
+    pub fn copy(from: &Path, to: &Path) -> Result<BackupSummary, StoreError> {
         if ![STATE, LOG].iter().all(|schema| from.join(schema.file).is_file()) {
             return Err(StoreError::NoStore { path: from.display().to_string() });
         }
-        let _turn = tidying::turn_from_outside(from)?;
+        let _guard = maintenance_lock::acquire_from_outside(from)?;
         backup::copy(from, to)
     }
 
-    /// Does something that blocks where blocking is allowed.
+    /// Runs blocking work on a thread that may block.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
@@ -174,30 +185,30 @@ impl SqliteStore {
         done.unwrap_or_else(|error| Err(StoreError::Database(format!("the task failed: {error}"))))
     }
 
-    /// How far every consumer of the log has come, the fold among them.
+    /// The last place that all consumers of the log have read, including the fold.
     async fn read_by_all(&self) -> Result<Seq, StoreError> {
-        let named = self
+        let named_consumers = self
             .blocking(|inner| {
                 let sql = "SELECT coalesce(min(seq), ?1) FROM consumer";
                 let least = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
                 inner.readers.with(|connection| Ok(connection.query_row(sql, [i64::MAX], least)?))
             })
             .await?;
-        Ok(self.inner.folded.load(Ordering::Acquire).min(named as Seq))
+        Ok(self.inner.folded.load(Ordering::Acquire).min(named_consumers as Seq))
     }
 }
 
-/// Takes the folder for this process.
+/// Locks the folder for this process.
 fn lock(folder: &Path) -> Result<File, StoreError> {
     let path = folder.join("inroad.lock");
-    let refused =
-        |error: std::io::Error| StoreError::Open { path: path.display().to_string(), detail: error.to_string() };
-    std::fs::create_dir_all(folder).map_err(refused)?;
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(refused)?;
+    let cannot_open =
+        |error: std::io::Error| StoreError::CannotOpen { path: path.display().to_string(), detail: error.to_string() };
+    std::fs::create_dir_all(folder).map_err(cannot_open)?;
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(cannot_open)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: folder.display().to_string() }),
-        Err(TryLockError::Error(error)) => Err(refused(error)),
+        Err(TryLockError::Error(error)) => Err(cannot_open(error)),
     }
 }
 
@@ -207,15 +218,19 @@ impl crate::Store for SqliteStore {
         &self.inner.store_id
     }
 
-    async fn load(&self) -> Result<(u64, Vec<Stored>), StoreError> {
+    async fn load(&self) -> Result<(u64, Vec<StoredExperiment>), StoreError> {
         self.blocking(|inner| inner.readers.with(catalogue::load)).await
     }
 
-    async fn commit(&self, change: Change) -> Result<u64, StoreError> {
+    async fn commit(&self, change: ExperimentChange) -> Result<u64, StoreError> {
         self.blocking(move |inner| inner.writer.with(|connection| catalogue::commit(connection, &change))).await
     }
 
-    async fn audit(&self, experiment: Option<&ExperimentKey>, page: Page) -> Result<Vec<AuditEntry>, StoreError> {
+    async fn audit(
+        &self,
+        experiment: Option<&ExperimentKey>,
+        page: PageRequest,
+    ) -> Result<Vec<AuditEntry>, StoreError> {
         let key = experiment.map(ToString::to_string);
         self.blocking(move |inner| inner.readers.with(|c| catalogue::audit(c, key.as_deref(), page))).await
     }
@@ -224,7 +239,7 @@ impl crate::Store for SqliteStore {
         &self,
         experiment: &ExperimentKey,
         generation: u32,
-        page: Page,
+        page: PageRequest,
     ) -> Result<Vec<StoredDecision>, StoreError> {
         let key = experiment.to_string();
         self.blocking(move |inner| inner.readers.with(|c| catalogue::decisions(c, &key, generation, page))).await
@@ -257,42 +272,43 @@ impl crate::Store for SqliteStore {
             let mut fold = inner.fold.lock().unwrap_or_else(PoisonError::into_inner);
             let fold = fold.as_mut().ok_or(StoreError::Closed)?;
             let Inner { writer, readers, tallies, folded, .. } = inner;
-            let shared = Shared { writer, readers, tallies, folded };
-            fold.step(shared, &experiments, limit).map_err(|error| error.located(&inner.folder))
+            let handles = StoreHandles { writer, readers, tallies, folded };
+            fold.step(handles, &experiments, limit).map_err(|error| error.located(&inner.folder))
         })
         .await
     }
 
-    async fn counts(&self, experiment: &ExperimentKey, generation: u32) -> Result<Counts, StoreError> {
+    async fn counts(&self, experiment: &ExperimentKey, generation: u32) -> Result<GenerationCounts, StoreError> {
         let key = experiment.clone();
         self.blocking(move |inner| {
-            // The offset first: counts may then reach further than they say, never less far.
+            // The offset is read first, so the counts may include more events than `folded` says, but never fewer.
             let folded = inner.folded.load(Ordering::Acquire);
-            let kept = inner.tallies.get(&inner.readers, &key, generation)?;
-            let flags = kept.tally.flags;
-            Ok(Counts {
+            let cached = inner.tallies.get(&inner.readers, &key, generation)?;
+            let unit_counts = cached.tally.unit_counts;
+            Ok(GenerationCounts {
                 folded,
-                cells: kept.tally.cells.clone(),
-                units_moved: flags.units_moved,
-                crossovers: flags.crossovers,
-                stale_exposures: flags.stale_exposures,
+                cells: cached.tally.cells.clone(),
+                units_moved: unit_counts.units_moved,
+                crossovers: unit_counts.crossovers,
+                stale_exposures: unit_counts.stale_exposures,
             })
         })
         .await
     }
 
-    async fn funnel(&self, question: FunnelQuestion) -> Result<FunnelCounts, StoreError> {
+    async fn funnel(&self, query: FunnelQuery) -> Result<FunnelCounts, StoreError> {
         self.blocking(move |inner| {
-            let _turn = inner.funnel.lock().unwrap_or_else(PoisonError::into_inner);
+            let _guard = inner.funnel.lock().unwrap_or_else(PoisonError::into_inner);
             let Inner { writer, readers, tallies, folded, .. } = inner;
-            let source = funnel::Source { writer, readers, tallies, folded };
-            funnel::funnel(source, &question).map_err(|error| error.located(&inner.folder))
+            let source = funnel::FunnelSource { writer, readers, tallies, folded };
+            funnel::count_funnel(source, &query).map_err(|error| error.located(&inner.folder))
         })
         .await
     }
 
     async fn read_log(&self, after: Seq, limit: usize) -> Result<Vec<LoggedEvent>, StoreError> {
-        self.blocking(move |inner| inner.log_readers.with(|connection| rows::read(connection, after, limit))).await
+        self.blocking(move |inner| inner.log_readers.with(|connection| log_rows::read_events(connection, after, limit)))
+            .await
     }
 
     async fn set_offset(&self, consumer: &str, offset: Seq) -> Result<(), StoreError> {
@@ -300,7 +316,7 @@ impl crate::Store for SqliteStore {
         self.blocking(move |inner| {
             inner.writer.with(|connection| {
                 let sql = "INSERT OR REPLACE INTO consumer VALUES (?1, ?2)";
-                connection.prepare_cached(sql)?.execute(params![consumer, bound(offset)])?;
+                connection.prepare_cached(sql)?.execute(params![consumer, to_sql_integer(offset)])?;
                 Ok(())
             })
         })
@@ -320,49 +336,50 @@ impl crate::Store for SqliteStore {
     }
 
     async fn prune_log(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let _turn = self.inner.tidying.turn().await?;
+        let _guard = self.inner.maintenance.acquire().await?;
         let read_by_all = self.read_by_all().await?;
         let mut pruned = 0;
         loop {
-            let prune = move |connection: &mut _| erase::prune(connection, before, read_by_all, PRUNE_PIECE);
-            let gone = self.inner.log.run(prune).await.map_err(|error| error.located(&self.inner.folder))?;
-            pruned += gone;
-            if gone < PRUNE_PIECE {
+            let prune = move |connection: &mut _| log_erasure::prune(connection, before, read_by_all, PRUNE_BATCH);
+            let deleted = self.inner.log.run(prune).await.map_err(|error| error.located(&self.inner.folder))?;
+            pruned += deleted;
+            if deleted < PRUNE_BATCH {
                 return Ok(pruned);
             }
         }
     }
 
-    async fn forget_unit(&self, forget: Forget) -> Result<Forgotten, StoreError> {
-        let key = UnitKey::parse(&forget.unit).map_err(|error| StoreError::Database(error.to_string()))?;
-        // As outcomes are kept under: whoever holds the key finds what was counted of it, and nobody reads it back.
-        let digest = format!("{:?}", unit_digest("", &forget.unit_type, key));
-        let _turn = self.inner.tidying.turn().await?;
+    async fn forget_unit(&self, request: ForgetRequest) -> Result<ForgetResult, StoreError> {
+        let key = UnitKey::parse(&request.unit).map_err(|error| StoreError::Database(error.to_string()))?;
+        // Outcomes are stored under this digest: with the key one can find their counts, but not the other way round.
+        let digest = format!("{:?}", unit_digest("", &request.unit_type, key));
+        let _guard = self.inner.maintenance.acquire().await?;
         let read_by_all = self.read_by_all().await?;
         let (_, stored) = self.load().await?;
-        let of_type = stored.iter().map(|s| &s.experiment.definition).filter(|d| d.unit() == forget.unit_type);
+        let of_type = stored.iter().map(|s| &s.experiment.definition).filter(|d| d.unit() == request.unit_type);
         let experiments: Vec<String> = of_type.map(|d| d.key().to_string()).collect();
-        let Forget { unit_type, unit, actor, at } = forget;
-        // The entry first: the log is another file, and nothing may be taken out of it that nobody asked for.
+        let ForgetRequest { unit_type, unit, actor, at } = request;
+        // The audit entry comes first: the log is another file, and no key may leave it without an entry.
         let (kind, hex) = (unit_type.clone(), digest.clone());
         self.blocking(move |inner| inner.writer.with(|c| catalogue::audit_forget(c, &kind, &hex, &actor, at))).await?;
-        let (unit_type, unit, mut named) = self
+        let (unit_type, unit, mut with_key) = self
             .blocking(move |inner| {
-                let read = |c: &mut rusqlite::Connection| erase::named(c, &unit_type, &unit, &experiments);
-                let named = inner.log_readers.with(read)?;
-                Ok((unit_type, unit, named))
+                let with_key = inner
+                    .log_readers
+                    .with(|c| log_erasure::find_events_with_key(c, &unit_type, &unit, &experiments))?;
+                Ok((unit_type, unit, with_key))
             })
             .await?;
-        let found = named.len();
-        named.retain(|event| event.seq <= read_by_all);
-        let waiting = (found - named.len()) as u64;
-        let blank = move |connection: &mut _| erase::blank(connection, &unit_type, &unit, &named);
+        let found = with_key.len();
+        with_key.retain(|event| event.seq <= read_by_all);
+        let waiting = (found - with_key.len()) as u64;
+        let blank = move |connection: &mut _| log_erasure::blank_key(connection, &unit_type, &unit, &with_key);
         let events = self.inner.log.run(blank).await.map_err(|error| error.located(&self.inner.folder))?;
-        Ok(Forgotten { digest, events, waiting })
+        Ok(ForgetResult { digest, events, waiting })
     }
 
-    async fn backup(&self, folder: &Path) -> Result<Copied, StoreError> {
-        let _turn = self.inner.tidying.turn().await?;
+    async fn backup(&self, folder: &Path) -> Result<BackupSummary, StoreError> {
+        let _guard = self.inner.maintenance.acquire().await?;
         let folder = folder.to_path_buf();
         self.blocking(move |inner| backup::copy(&inner.folder, &folder)).await
     }

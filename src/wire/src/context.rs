@@ -1,4 +1,4 @@
-//! Evaluation contexts, held to limits: they come with every question, from anybody.
+//! Evaluation contexts. Their size is limited, because every client sends one with every request.
 
 use std::collections::BTreeMap;
 
@@ -8,52 +8,52 @@ use prost_types::{ListValue, Struct};
 use serde_json::{Map, Value as Json};
 
 use crate::error::WireError;
-use crate::payload::{json_to_struct, number, too_deep};
+use crate::payload::{json_number, json_to_struct, nested_too_deeply};
 
-/// The most values in a context, counting objects and lists and what is in them.
+/// The most values in a context, counting objects and lists and the values in them.
 pub const MAX_VALUES: usize = 512;
-/// How deep objects and lists may lie in one another; an attribute's own value is at depth 1.
+/// How deeply objects and lists may be nested; an attribute's own value is at depth 1.
 pub const MAX_DEPTH: usize = 8;
 
-/// What a context may still use up.
+/// How many bytes and values a context may still use.
 struct Budget {
     bytes: usize,
     values: usize,
 }
 
 impl Budget {
-    fn text(&mut self, text: &str) -> Result<(), WireError> {
+    fn spend_text(&mut self, text: &str) -> Result<(), WireError> {
         let left = self.bytes.checked_sub(text.len());
-        self.bytes = left.ok_or(WireError::TooMuch {
+        self.bytes = left.ok_or(WireError::OverLimit {
             field: "context".to_owned(),
             what: "has too many bytes of names and text",
             max: Context::MAX_BYTES,
-            remedy: "send only the attributes that audiences and overrides ask for",
+            remedy: "send only the attributes that audiences and overrides use",
         })?;
         Ok(())
     }
 
-    fn value(&mut self) -> Result<(), WireError> {
+    fn spend_value(&mut self) -> Result<(), WireError> {
         let left = self.values.checked_sub(1);
-        self.values = left.ok_or(WireError::TooMuch {
+        self.values = left.ok_or(WireError::OverLimit {
             field: "context".to_owned(),
             what: "has too many values",
             max: MAX_VALUES,
-            remedy: "send only the attributes that audiences and overrides ask for",
+            remedy: "send only the attributes that audiences and overrides use",
         })?;
         Ok(())
     }
 }
 
-/// A context that was sent; an empty one if it was left out. `targetingKey: null` is as if it were not there.
+/// Converts a received context; a missing one is empty. `targetingKey: null` means that there is no targeting key.
 ///
 /// # Errors
-/// Over 16 KiB of names and text, over 512 values, over 8 deep.
+/// More than 16 KiB of names and text, more than 512 values, or values nested more than 8 deep.
 pub fn context_from_struct(sent: Option<Struct>) -> Result<Context, WireError> {
     let mut context = Context::default();
     let mut budget = Budget { bytes: Context::MAX_BYTES, values: MAX_VALUES };
     for (name, value) in sent.map(|s| s.fields).unwrap_or_default() {
-        budget.text(&name)?;
+        budget.spend_text(&name)?;
         let value = value_from_wire(value, 1, &mut budget)?;
         if value != Value::Null || name != TARGETING_KEY {
             context.insert(name, value);
@@ -62,7 +62,7 @@ pub fn context_from_struct(sent: Option<Struct>) -> Result<Context, WireError> {
     Ok(context)
 }
 
-/// A context written as a JSON object, with the same limits.
+/// Converts a context given as a JSON object, with the same limits.
 ///
 /// # Errors
 /// As [`context_from_struct`].
@@ -70,8 +70,8 @@ pub fn context_from_json(fields: &Map<String, Json>) -> Result<Context, WireErro
     context_from_struct(Some(json_to_struct(fields)))
 }
 
-/// A part of a context as JSON text, to be kept beside an event; empty if there is nothing in it. A number that JSON
-/// cannot write, and whatever lies deeper than any context may, is `null`.
+/// Converts a part of a context to JSON text, to be stored with an event; empty if it has no attributes. Numbers that
+/// JSON cannot represent and values nested deeper than a context may be become `null`.
 pub fn struct_to_json(sent: Struct) -> String {
     if sent.fields.is_empty() {
         return String::new();
@@ -85,7 +85,7 @@ fn json_of_wire(value: prost_types::Value, depth: usize) -> Json {
         _ if depth > MAX_DEPTH => Json::Null,
         None | Some(Kind::NullValue(_)) => Json::Null,
         Some(Kind::BoolValue(value)) => Json::Bool(value),
-        Some(Kind::NumberValue(value)) => number(value).map_or(Json::Null, Json::Number),
+        Some(Kind::NumberValue(value)) => json_number(value).map_or(Json::Null, Json::Number),
         Some(Kind::StringValue(text)) => Json::String(text),
         Some(Kind::ListValue(list)) => list.values.into_iter().map(|value| json_of_wire(value, depth + 1)).collect(),
         Some(Kind::StructValue(object)) => {
@@ -96,16 +96,16 @@ fn json_of_wire(value: prost_types::Value, depth: usize) -> Json {
 }
 
 fn value_from_wire(value: prost_types::Value, depth: usize, budget: &mut Budget) -> Result<Value, WireError> {
-    budget.value()?;
+    budget.spend_value()?;
     if depth > MAX_DEPTH {
-        return Err(too_deep(MAX_DEPTH).within("context"));
+        return Err(nested_too_deeply(MAX_DEPTH).within("context"));
     }
     Ok(match value.kind {
         None | Some(Kind::NullValue(_)) => Value::Null,
         Some(Kind::BoolValue(value)) => Value::Bool(value),
         Some(Kind::NumberValue(value)) => Value::Number(value),
         Some(Kind::StringValue(text)) => {
-            budget.text(&text)?;
+            budget.spend_text(&text)?;
             Value::String(text)
         }
         Some(Kind::ListValue(list)) => {
@@ -115,7 +115,7 @@ fn value_from_wire(value: prost_types::Value, depth: usize, budget: &mut Budget)
         Some(Kind::StructValue(object)) => {
             let mut fields = BTreeMap::new();
             for (name, value) in object.fields {
-                budget.text(&name)?;
+                budget.spend_text(&name)?;
                 fields.insert(name, value_from_wire(value, depth + 1, budget)?);
             }
             Value::Object(fields)
@@ -123,7 +123,7 @@ fn value_from_wire(value: prost_types::Value, depth: usize, budget: &mut Budget)
     })
 }
 
-/// A context as it is sent.
+/// Converts a context to a protobuf struct.
 pub fn context_to_struct(context: &Context) -> Struct {
     let mut fields: BTreeMap<_, _> =
         context.attributes().iter().map(|(name, value)| (name.clone(), value_to_wire(value))).collect();

@@ -1,4 +1,4 @@
-//! Definitions, as they are declared and as they are shown beside all that has become of them.
+//! Definitions as they are declared, and experiments as they are shown: the definition with its current state.
 
 use std::time::Duration;
 
@@ -13,18 +13,17 @@ use inroad_assignment::{
 use crate::error::WireError;
 use crate::payload::{payload_from_wire, payload_to_wire};
 use crate::reason::status_to_wire;
-use crate::time::{duration_from_wire, duration_to_wire, optional, timestamp_to_wire};
+use crate::time::{duration_from_wire, duration_to_wire, optional_timestamp_from_wire, timestamp_to_wire};
 use crate::v1;
 
 const DAY: Duration = Duration::from_secs(86_400);
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
-/// What was declared, out of a message; outputs are passed over and what is not set has its default. The rest of the
-/// checks are those of [`inroad_assignment::Definition`].
+/// Converts a declared experiment. Output fields are ignored, and fields that are not set get their defaults. All other
+/// checks are made by [`inroad_assignment::Definition`].
 ///
-/// # Errors
-/// A variation without a payload, an enum value that is not known, a setting that its kind does not have, an instant
-/// or duration out of range.
+/// # Errors A variation has no payload, an enum value is unknown, a setting does not belong to its kind, or a time or
+/// duration is out of range.
 pub fn definition_from_wire(sent: v1::Experiment) -> Result<DefinitionDoc, WireError> {
     let variations = sent.variations.into_iter().enumerate();
     let variations = variations.map(|(i, v)| variation_from_wire(v).map_err(|e| e.within(&format!("variations[{i}]"))));
@@ -36,9 +35,9 @@ pub fn definition_from_wire(sent: v1::Experiment) -> Result<DefinitionDoc, WireE
         owner: sent.owner,
         tags: sent.tags,
         lifetime: if sent.permanent { Lifetime::Permanent } else { Lifetime::Temporary },
-        unit: given(sent.unit),
-        audience: given(sent.audience),
-        salt: given(sent.salt),
+        unit: non_empty(sent.unit),
+        audience: non_empty(sent.audience),
+        salt: non_empty(sent.salt),
         clock: clock_from_wire(sent.clock).map_err(|e| e.within("clock"))?,
         policy: policy_from_wire(sent.policy).map_err(|e| e.within("policy"))?,
         variations: variations.collect::<Result<_, _>>()?,
@@ -47,15 +46,15 @@ pub fn definition_from_wire(sent: v1::Experiment) -> Result<DefinitionDoc, WireE
     })
 }
 
-/// Text, unless it is empty.
-fn given(text: String) -> Option<String> {
+/// The text, or `None` if it is empty.
+fn non_empty(text: String) -> Option<String> {
     if text.is_empty() { None } else { Some(text) }
 }
 
 fn variation_from_wire(sent: v1::Variation) -> Result<VariationDoc, WireError> {
-    let payload = sent
-        .payload
-        .ok_or_else(|| WireError::field("payload", "it is missing: give a boolean, a number, text or an object"))?;
+    let payload = sent.payload.ok_or_else(|| {
+        WireError::field("payload", "the payload is missing: give a boolean, a number, text or an object")
+    })?;
     Ok(VariationDoc {
         key: sent.key,
         payload: payload_from_wire(payload).map_err(|e| e.within("payload"))?,
@@ -65,16 +64,16 @@ fn variation_from_wire(sent: v1::Variation) -> Result<VariationDoc, WireError> {
 }
 
 fn override_from_wire(sent: v1::Override) -> OverrideDoc {
-    OverrideDoc { units: sent.units, when: given(sent.when), variation: sent.variation }
+    OverrideDoc { units: sent.units, when: non_empty(sent.when), variation: sent.variation }
 }
 
 fn metric_from_wire(sent: v1::Metric) -> Result<MetricDoc, WireError> {
-    let kind = v1::MetricKind::try_from(sent.kind).map_err(|_| unknown("kind"))?;
+    let kind = v1::MetricKind::try_from(sent.kind).map_err(|_| unknown_enum_value("kind"))?;
     if sent.cap.is_some() && kind != v1::MetricKind::Mean {
-        return Err(WireError::field("cap", "only METRIC_KIND_MEAN has one: leave it out, or change the kind"));
+        return Err(WireError::field("cap", "only METRIC_KIND_MEAN has a cap: leave it out, or change the kind"));
     }
     if !sent.denominator.is_empty() && kind != v1::MetricKind::Ratio {
-        let message = "only METRIC_KIND_RATIO has one: leave it out, or change the kind";
+        let message = "only METRIC_KIND_RATIO has a denominator: leave it out, or change the kind";
         return Err(WireError::field("denominator", message));
     }
     Ok(MetricDoc {
@@ -87,7 +86,7 @@ fn metric_from_wire(sent: v1::Metric) -> Result<MetricDoc, WireError> {
             v1::MetricKind::Ratio => MetricKind::Ratio { denominator: sent.denominator },
         },
         window: duration_or(sent.window.as_ref(), "window", WEEK)?,
-        direction: match v1::Direction::try_from(sent.direction).map_err(|_| unknown("direction"))? {
+        direction: match v1::Direction::try_from(sent.direction).map_err(|_| unknown_enum_value("direction"))? {
             v1::Direction::Unspecified | v1::Direction::Up => Direction::Up,
             v1::Direction::Down => Direction::Down,
         },
@@ -98,7 +97,7 @@ fn metric_from_wire(sent: v1::Metric) -> Result<MetricDoc, WireError> {
 
 fn guardrail_from_wire(sent: v1::Guardrail) -> Result<Guardrail, WireError> {
     use v1::GuardrailAction as Action;
-    let action = match Action::try_from(sent.action).map_err(|_| unknown("guardrail.action"))? {
+    let action = match Action::try_from(sent.action).map_err(|_| unknown_enum_value("guardrail.action"))? {
         Action::Unspecified | Action::Kill => GuardrailAction::Kill,
         Action::Freeze => GuardrailAction::Freeze,
         Action::Alert => GuardrailAction::Alert,
@@ -106,9 +105,9 @@ fn guardrail_from_wire(sent: v1::Guardrail) -> Result<Guardrail, WireError> {
     Ok(Guardrail { margin: sent.margin, action })
 }
 
-/// An enum's value that a newer program sent.
-fn unknown(field: &str) -> WireError {
-    WireError::field(field, "not a value that is known here: update this program")
+/// The error for an enum value that this program does not know; a newer program sent it.
+fn unknown_enum_value(field: &str) -> WireError {
+    WireError::field(field, "the value is unknown: update this program")
 }
 
 fn duration_or(sent: Option<&prost_types::Duration>, field: &str, default: Duration) -> Result<Duration, WireError> {
@@ -117,14 +116,16 @@ fn duration_or(sent: Option<&prost_types::Duration>, field: &str, default: Durat
 
 fn clock_from_wire(sent: Option<v1::Clock>) -> Result<ClockDoc, WireError> {
     let clock = sent.unwrap_or_default();
-    let start = optional(clock.start.as_ref(), "start")?;
+    let start = optional_timestamp_from_wire(clock.start.as_ref(), "start")?;
     match (clock.manual, start) {
         (true, Some(start)) if start < Timestamp::default() => {
-            Err(WireError::field("start", "give an instant since 1970, or leave it out"))
+            Err(WireError::field("start", "give a time since 1970, or leave it out"))
         }
         (true, start) => Ok(ClockDoc::Manual { start }),
         (false, None) => Ok(ClockDoc::Wall),
-        (false, Some(_)) => Err(WireError::field("start", "only a manual clock has one: set manual, or leave it out")),
+        (false, Some(_)) => {
+            Err(WireError::field("start", "only a manual clock has a start: set manual, or leave it out"))
+        }
     }
 }
 
@@ -165,7 +166,7 @@ fn policy_from_wire(sent: Option<v1::Policy>) -> Result<PolicyDoc, WireError> {
 
 fn rule_from_wire(sent: i32) -> Result<GrowthRule, WireError> {
     use v1::GrowthRule as Rule;
-    Ok(match Rule::try_from(sent).map_err(|_| unknown("thompson.rule"))? {
+    Ok(match Rule::try_from(sent).map_err(|_| unknown_enum_value("thompson.rule"))? {
         Rule::Unspecified | Rule::Weighed => GrowthRule::Weighed,
         Rule::Level => GrowthRule::Level,
         Rule::Chase => GrowthRule::Chase,
@@ -188,13 +189,13 @@ fn rule_to_wire(rule: GrowthRule) -> v1::GrowthRule {
 
 fn posterior_from_wire(sent: i32) -> Result<PosteriorKind, WireError> {
     use v1::PosteriorKind as Kind;
-    Ok(match Kind::try_from(sent).map_err(|_| unknown("thompson.posterior"))? {
+    Ok(match Kind::try_from(sent).map_err(|_| unknown_enum_value("thompson.posterior"))? {
         Kind::Unspecified | Kind::E3 => PosteriorKind::E3,
         Kind::Pooled => PosteriorKind::Pooled,
     })
 }
 
-/// A definition as it is declared to the server; outputs are left empty.
+/// Converts a definition to the message that declares it; output fields stay empty.
 pub fn definition_to_wire(doc: &DefinitionDoc) -> v1::Experiment {
     v1::Experiment {
         key: doc.key.clone(),
@@ -318,7 +319,7 @@ fn alert_to_wire(experiment: &Experiment, alert: &Alert) -> v1::GuardrailAlert {
     }
 }
 
-/// An experiment as it stands at version `version`, which is also its etag, when the wall's clock says `wall_now`.
+/// Converts an experiment with its current state. `version` becomes the etag; `wall_now` is the wall clock's time.
 pub fn experiment_to_wire(experiment: &Experiment, version: u64, wall_now: Timestamp) -> v1::Experiment {
     let generation = experiment.generation();
     let newest = generation.and_then(Generation::latest);
@@ -327,7 +328,7 @@ pub fn experiment_to_wire(experiment: &Experiment, version: u64, wall_now: Times
     for (i, variation) in sent.variations.iter_mut().enumerate() {
         if let Some(arm) = Arm::new(i) {
             variation.share = allocation.width_of(arm).share();
-            variation.killed = experiment.kills.arm(arm);
+            variation.killed = experiment.kills.is_arm_killed(arm);
         }
     }
     let shipped = match experiment.status {

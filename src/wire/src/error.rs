@@ -1,50 +1,50 @@
-//! Why a message was refused.
+//! The error for a message that was refused.
 
 use inroad_assignment::served::ServedError;
 use thiserror::Error;
 
-/// Why a message cannot be taken: it has to be put right where it was made, sending it again will not help.
+/// Why a message was refused. The sender must correct the message; sending it again does not help.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum WireError {
-    /// A field holds what it cannot hold, or lacks what it needs.
+    /// A field has an invalid value, or a required value is missing.
     #[error("{field}: {message}")]
     Field {
-        /// Where, as a path into the message: `variations[1].payload`.
+        /// The path of the field in the message: `variations[1].payload`.
         field: String,
         /// What is wrong, and what to do.
         message: String,
     },
-    /// More than a message may carry.
+    /// The message exceeds a limit.
     #[error("{field} {what}, over the limit of {max}: {remedy}")]
-    TooMuch {
-        /// Where.
+    OverLimit {
+        /// The path of the field in the message.
         field: String,
-        /// What there is too much of.
+        /// What exceeds the limit, as a predicate of the field: "has too many values".
         what: &'static str,
-        /// How much there may be.
+        /// The limit.
         max: usize,
         /// What to do.
         remedy: &'static str,
     },
-    /// The fields are well formed, and together they are no experiment that can be served.
+    /// Each field is valid, but together they do not make an experiment that can be served.
     #[error(transparent)]
-    Served(#[from] ServedError),
+    InvalidExperiment(#[from] ServedError),
 }
 
 impl WireError {
-    /// A field and what is wrong with it.
+    /// The error for one field: what is wrong, and what to do.
     pub fn field(field: impl Into<String>, message: impl std::fmt::Display) -> Self {
         Self::Field { field: field.into(), message: message.to_string() }
     }
 
-    /// The same error, seen from the message that the erring one is a part of.
+    /// The same error with its path continued outwards: `path` is the field that contains the message with the error.
     #[must_use]
     pub fn within(self, path: &str) -> Self {
         let join = |field: String| if field.is_empty() { path.to_owned() } else { format!("{path}.{field}") };
         match self {
             Self::Field { field, message } => Self::Field { field: join(field), message },
-            Self::TooMuch { field, what, max, remedy } => Self::TooMuch { field: join(field), what, max, remedy },
-            whole => whole,
+            Self::OverLimit { field, what, max, remedy } => Self::OverLimit { field: join(field), what, max, remedy },
+            other => other,
         }
     }
 }

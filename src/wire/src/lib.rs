@@ -1,13 +1,27 @@
-//! The protobuf contract and its conversions to and from the domain.
+//! The protobuf API and the conversions between its messages and the domain types.
 //!
-//! Whatever comes in is checked whole before it becomes a domain type, and nothing that comes in can make a conversion
-//! panic: a [`WireError`] names the field and says what to do. Whatever goes out is a plain function of a domain value.
+//! The messages, clients and servers in [`v1`] are generated from `proto/inroad/v1`. Every other module converts one
+//! group of types:
+//!
+//! | module | between |
+//! |---|---|
+//! | [`definition`] | declared experiments and [`v1::Experiment`] |
+//! | [`snapshot`] | served experiments and [`v1::ExperimentSnapshot`] |
+//! | [`revision`] | allocations and revisions, and their buckets |
+//! | [`assignment`], [`reason`] | assignments, reasons and states |
+//! | [`context`], [`exposure_context`] | evaluation contexts, and the part of one that is sent with an exposure |
+//! | [`payload`], [`time`] | payloads, JSON, times and durations |
+//! | [`status`] | errors and gRPC statuses with details |
+//!
+//! Functions named `…_to_wire` convert a domain value and cannot fail. Functions named `…_from_wire` check a message
+//! completely before they return a domain value; no message can make them panic, and a [`WireError`] names the field
+//! and says what to do.
 
 pub mod assignment;
 pub mod context;
 pub mod definition;
 mod error;
-pub mod kept;
+pub mod exposure_context;
 pub mod payload;
 pub mod reason;
 pub mod revision;
@@ -22,15 +36,15 @@ pub use error::WireError;
 pub use payload::{json_from_struct, json_to_struct, payload_from_wire, payload_to_wire};
 pub use reason::{reason_from_wire, reason_to_wire, status_from_wire, status_to_wire};
 pub use revision::{allocation_from_wire, allocation_to_wire, revision_to_wire};
-pub use snapshot::{served_from_wire, served_to_wire};
-pub use status::{describe, retry_delay};
+pub use snapshot::{snapshot_from_wire, snapshot_to_wire};
+pub use status::{describe_status, retry_delay};
 pub use time::{duration_from_wire, duration_to_wire, timestamp_from_wire, timestamp_to_wire};
 
-/// The contract as generated: messages, clients and servers.
+/// The generated messages, clients and servers.
 #[allow(clippy::all, clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 pub mod v1 {
     include!("generated/inroad.v1.rs");
 }
 
-/// The contract described by itself, for gRPC reflection.
+/// The descriptors of the API, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/inroad.v1.bin");

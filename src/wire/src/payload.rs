@@ -1,7 +1,7 @@
 //! Payloads, and the JSON objects in them.
 //!
-//! The wire knows doubles only. A whole number that a double holds exactly is a whole number again in JSON, so that
-//! `3` does not come back as `3.0`; one beyond ±2^53 is rounded when it is sent: make it text.
+//! Protobuf's JSON values have doubles only. A whole number that a double represents exactly becomes a whole number in
+//! JSON again, so `3` does not come back as `3.0`. A number beyond ±2^53 is rounded when it is sent: send it as text.
 
 use inroad_assignment::Payload;
 use prost_types::value::Kind;
@@ -11,12 +11,12 @@ use serde_json::{Map, Number, Value as Json};
 use crate::error::WireError;
 use crate::v1;
 
-/// How deep objects and lists may lie in one another.
+/// How deeply objects and lists may be nested.
 const MAX_DEPTH: usize = 32;
-/// Within this, a double is a whole number exactly.
+/// Up to this absolute value, a double represents every whole number exactly.
 const MAX_WHOLE: f64 = 9_007_199_254_740_992.0;
 
-/// A payload as it is sent.
+/// Converts a payload to its message.
 pub fn payload_to_wire(payload: &Payload) -> v1::Payload {
     use v1::payload::Value;
     let value = match payload {
@@ -28,10 +28,10 @@ pub fn payload_to_wire(payload: &Payload) -> v1::Payload {
     v1::Payload { value: Some(value) }
 }
 
-/// A payload that was sent.
+/// Converts a received payload.
 ///
 /// # Errors
-/// No value; a number that JSON cannot write; objects over 32 deep.
+/// It has no value, a number that JSON cannot represent, or objects and lists nested more than 32 deep.
 pub fn payload_from_wire(payload: v1::Payload) -> Result<Payload, WireError> {
     use v1::payload::Value;
     match payload.value {
@@ -46,9 +46,9 @@ pub fn payload_from_wire(payload: v1::Payload) -> Result<Payload, WireError> {
     }
 }
 
-const NOT_FINITE: &str = "not a number that JSON can write: give a finite one, or text";
+const NOT_FINITE: &str = "JSON cannot represent this number: give a finite one, or text";
 
-/// A JSON object as it is sent.
+/// Converts a JSON object to a protobuf struct.
 pub fn json_to_struct(fields: &Map<String, Json>) -> Struct {
     Struct { fields: fields.iter().map(|(name, value)| (name.clone(), value_to_wire(value))).collect() }
 }
@@ -65,10 +65,10 @@ fn value_to_wire(value: &Json) -> Value {
     Value { kind: Some(kind) }
 }
 
-/// A JSON object that was sent.
+/// Converts a received protobuf struct to a JSON object.
 ///
 /// # Errors
-/// A number that JSON cannot write; objects or lists over 32 deep.
+/// It has a number that JSON cannot represent, or objects and lists nested more than 32 deep.
 pub fn json_from_struct(object: Struct) -> Result<Map<String, Json>, WireError> {
     fields_from_wire(object, 1)
 }
@@ -83,12 +83,12 @@ fn fields_from_wire(object: Struct, depth: usize) -> Result<Map<String, Json>, W
 
 fn value_from_wire(value: Value, depth: usize) -> Result<Json, WireError> {
     if depth > MAX_DEPTH {
-        return Err(too_deep(MAX_DEPTH));
+        return Err(nested_too_deeply(MAX_DEPTH));
     }
     Ok(match value.kind {
         None | Some(Kind::NullValue(_)) => Json::Null,
         Some(Kind::BoolValue(value)) => Json::Bool(value),
-        Some(Kind::NumberValue(value)) => Json::Number(number(value)?),
+        Some(Kind::NumberValue(value)) => Json::Number(json_number(value)?),
         Some(Kind::StringValue(value)) => Json::String(value),
         Some(Kind::StructValue(object)) => Json::Object(fields_from_wire(object, depth + 1)?),
         Some(Kind::ListValue(list)) => {
@@ -98,8 +98,8 @@ fn value_from_wire(value: Value, depth: usize) -> Result<Json, WireError> {
     })
 }
 
-/// A double as JSON writes it.
-pub(crate) fn number(value: f64) -> Result<Number, WireError> {
+/// Converts a double to a JSON number.
+pub(crate) fn json_number(value: f64) -> Result<Number, WireError> {
     let whole = value.fract() == 0.0 && value.abs() <= MAX_WHOLE && !(value == 0.0 && value.is_sign_negative());
     if whole {
         return Ok(Number::from(value as i64));
@@ -107,11 +107,12 @@ pub(crate) fn number(value: f64) -> Result<Number, WireError> {
     Number::from_f64(value).ok_or_else(|| WireError::field("", NOT_FINITE))
 }
 
-pub(crate) fn too_deep(max: usize) -> WireError {
-    WireError::TooMuch {
+/// The error for a value that is nested too deeply.
+pub(crate) fn nested_too_deeply(max: usize) -> WireError {
+    WireError::OverLimit {
         field: String::new(),
-        what: "lies too deep",
+        what: "is nested too deeply",
         max,
-        remedy: "put fewer objects and lists into one another",
+        remedy: "nest fewer objects and lists",
     }
 }

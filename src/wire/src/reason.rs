@@ -1,11 +1,12 @@
-//! Reasons and states: small closed sets, matched one by one so that a new one cannot be forgotten.
+//! Reasons and states. Each variant is matched explicitly, so the compiler reports a new one that has no conversion.
 
 use inroad_assignment::{Arm, Reason, Status};
 
 use crate::error::WireError;
 use crate::v1;
 
-/// A reason as it is sent. [`Reason::NotReady`] is only ever known to the client that is not ready: it has no number.
+/// Converts a reason to its message value. [`Reason::NotReady`] exists only in a client that is not ready, so it has no
+/// number and becomes unspecified.
 pub fn reason_to_wire(reason: Reason) -> v1::Reason {
     match reason {
         Reason::Split => v1::Reason::Split,
@@ -23,7 +24,7 @@ pub fn reason_to_wire(reason: Reason) -> v1::Reason {
     }
 }
 
-/// A reason that was sent; `None` if it is unspecified, or newer than this program.
+/// Converts a received reason; `None` if it is unspecified or newer than this program.
 pub fn reason_from_wire(reason: i32) -> Option<Reason> {
     Some(match v1::Reason::try_from(reason).ok()? {
         v1::Reason::Unspecified => return None,
@@ -41,7 +42,7 @@ pub fn reason_from_wire(reason: i32) -> Option<Reason> {
     })
 }
 
-/// A status as it is sent; what was shipped goes beside it.
+/// Converts a status to a state; the shipped variation is sent in a separate field.
 pub fn status_to_wire(status: Status) -> v1::State {
     match status {
         Status::Draft => v1::State::Draft,
@@ -52,10 +53,10 @@ pub fn status_to_wire(status: Status) -> v1::State {
     }
 }
 
-/// A status that was sent, with the arm that it ships if it is one that ships.
+/// Converts a received state to a status; `shipped` is used by the states that ship a variation.
 ///
 /// # Errors
-/// A state that is unspecified or not known.
+/// The state is unspecified or unknown.
 pub fn status_from_wire(state: i32, shipped: Arm) -> Result<Status, WireError> {
     match v1::State::try_from(state) {
         Ok(v1::State::Draft) => Ok(Status::Draft),
@@ -64,7 +65,7 @@ pub fn status_from_wire(state: i32, shipped: Arm) -> Result<Status, WireError> {
         Ok(v1::State::Concluded) => Ok(Status::Concluded { shipped }),
         Ok(v1::State::Archived) => Ok(Status::Archived { shipped }),
         Ok(v1::State::Unspecified) | Err(_) => {
-            Err(WireError::field("state", format!("{state} is not a state that is known here: update this program")))
+            Err(WireError::field("state", format!("{state} is not a known state: update this program")))
         }
     }
 }

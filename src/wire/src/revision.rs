@@ -1,25 +1,25 @@
-//! Revisions and their buckets.
+//! Allocations and revisions, and the buckets that they consist of.
 
-use inroad_assignment::experiment::Cause;
+use inroad_assignment::experiment::RevisionCause;
 use inroad_assignment::{Allocation, Arm, Bucket, Point, Revision};
 
 use crate::error::WireError;
 use crate::time::timestamp_to_wire;
 use crate::v1;
 
-/// An allocation as it is sent: its buckets in the order of the line.
+/// Converts an allocation to its buckets, in the order of the line.
 pub fn allocation_to_wire(allocation: &Allocation) -> Vec<v1::Bucket> {
-    let send = |b: Bucket| v1::Bucket { start: b.start.get(), owner: wire_arm(b.owner) };
+    let send = |b: Bucket| v1::Bucket { start: b.start.get(), owner: arm_to_wire(b.owner) };
     allocation.buckets().map(send).collect()
 }
 
-/// An allocation that was sent.
+/// Converts received buckets to an allocation.
 ///
 /// # Errors
-/// The buckets do not give every point exactly one owner (I1), or name an owner beyond 64.
+/// The buckets do not give every point exactly one owner (I1), or an owner's index is above 64.
 pub fn allocation_from_wire(buckets: &[v1::Bucket]) -> Result<Allocation, WireError> {
     if buckets.len() > Allocation::MAX_BUCKETS {
-        return Err(WireError::TooMuch {
+        return Err(WireError::OverLimit {
             field: "buckets".to_owned(),
             what: "has too many",
             max: Allocation::MAX_BUCKETS,
@@ -34,29 +34,29 @@ pub fn allocation_from_wire(buckets: &[v1::Bucket]) -> Result<Allocation, WireEr
     Allocation::new(read).map_err(|e| WireError::field("buckets", e))
 }
 
-/// An arm as it is sent.
-pub(crate) fn wire_arm(arm: Arm) -> u32 {
+/// Converts an arm to its index.
+pub(crate) fn arm_to_wire(arm: Arm) -> u32 {
     u32::try_from(arm.index()).unwrap_or(u32::MAX)
 }
 
-/// An arm that was sent.
+/// Converts a received index to an arm; `field` names the field for the error.
 pub(crate) fn arm_from_wire(index: u32, field: impl FnOnce() -> String) -> Result<Arm, WireError> {
     usize::try_from(index).ok().and_then(Arm::new).ok_or_else(|| {
         WireError::field(field(), format!("there is no variation {index}: control is 0, the others are 1 to 64"))
     })
 }
 
-/// The word for a cause.
-pub fn cause_name(cause: Cause) -> &'static str {
+/// The name of a cause in the API.
+pub fn cause_name(cause: RevisionCause) -> &'static str {
     match cause {
-        Cause::Start => "start",
-        Cause::Grown => "grown",
-        Cause::Policy => "policy",
-        Cause::Added => "added",
+        RevisionCause::Start => "start",
+        RevisionCause::Grown => "grown",
+        RevisionCause::Policy => "policy",
+        RevisionCause::Added => "added",
     }
 }
 
-/// A revision as it is listed and explained.
+/// Converts a revision for lists and explanations; `has_decision` says whether a decision record exists for it.
 pub fn revision_to_wire(revision: &Revision, has_decision: bool) -> v1::Revision {
     v1::Revision {
         number: revision.number,

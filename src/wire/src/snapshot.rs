@@ -1,22 +1,22 @@
-//! Snapshots of experiments. Reading one is the gate of every client that decides by itself: nothing is believed,
-//! everything is checked as if it had been typed in.
+//! Snapshots of experiments. A client with local evaluation relies on them, so a received snapshot is checked as
+//! strictly as user input.
 
 use std::sync::Arc;
 
 use inroad_assignment::audience::Audience;
-use inroad_assignment::definition::{Override, Pinned};
+use inroad_assignment::definition::{Override, OverrideTarget};
 use inroad_assignment::served::{ServedParts, ServedRevision, ServedVariation};
-use inroad_assignment::{Arm, ExperimentKey, Kills, Salt, ServedExperiment, Status, Target, UnitKey, VariationKey};
+use inroad_assignment::{Arm, ExperimentKey, KillTarget, Kills, Salt, ServedExperiment, Status, UnitKey, VariationKey};
 
 use crate::error::WireError;
 use crate::payload::{payload_from_wire, payload_to_wire};
 use crate::reason::{status_from_wire, status_to_wire};
-use crate::revision::{allocation_from_wire, allocation_to_wire, arm_from_wire, wire_arm};
+use crate::revision::{allocation_from_wire, allocation_to_wire, arm_from_wire, arm_to_wire};
 use crate::time::{self, timestamp_to_wire};
 use crate::v1;
 
-/// An experiment as it is served to clients.
-pub fn served_to_wire(experiment: &ServedExperiment) -> v1::ExperimentSnapshot {
+/// Converts a served experiment to the snapshot that clients receive.
+pub fn snapshot_to_wire(experiment: &ServedExperiment) -> v1::ExperimentSnapshot {
     let parts = experiment.parts();
     let shipped = match parts.status {
         Status::Concluded { shipped } | Status::Archived { shipped } => shipped,
@@ -25,7 +25,7 @@ pub fn served_to_wire(experiment: &ServedExperiment) -> v1::ExperimentSnapshot {
     let variations = parts.variations.iter().enumerate().map(|(i, v)| v1::VariationSnapshot {
         key: v.key.to_string(),
         payload: Some(payload_to_wire(&v.payload)),
-        killed: Arm::new(i).is_some_and(|arm| parts.kills.arm(arm)),
+        killed: Arm::new(i).is_some_and(|arm| parts.kills.is_arm_killed(arm)),
     });
     v1::ExperimentSnapshot {
         key: parts.key.to_string(),
@@ -40,16 +40,16 @@ pub fn served_to_wire(experiment: &ServedExperiment) -> v1::ExperimentSnapshot {
         killed: parts.kills.everything,
         revisions: parts.revisions.iter().map(revision_to_wire).collect(),
         manual_now: parts.manual_now.map(timestamp_to_wire),
-        shipped: wire_arm(shipped),
+        shipped: arm_to_wire(shipped),
     }
 }
 
 fn override_to_wire(o: &Override) -> v1::OverrideSnapshot {
-    let (units, when) = match &o.who {
-        Pinned::Units(units) => (units.iter().cloned().collect(), String::new()),
-        Pinned::Audience(audience) => (Vec::new(), audience.source().to_owned()),
+    let (units, when) = match &o.target {
+        OverrideTarget::Units(units) => (units.iter().cloned().collect(), String::new()),
+        OverrideTarget::Audience(audience) => (Vec::new(), audience.source().to_owned()),
     };
-    v1::OverrideSnapshot { units, when, variation: wire_arm(o.arm) }
+    v1::OverrideSnapshot { units, when, variation: arm_to_wire(o.arm) }
 }
 
 fn revision_to_wire(revision: &ServedRevision) -> v1::Revision {
@@ -63,12 +63,12 @@ fn revision_to_wire(revision: &ServedRevision) -> v1::Revision {
     }
 }
 
-/// An experiment that was sent, checked whole. Whether it may take the place of the one that is known is for
-/// [`ServedExperiment::check_follows`] to say.
+/// Converts and completely checks a received snapshot. Whether it may replace the known one is checked by
+/// [`ServedExperiment::check_can_replace`].
 ///
 /// # Errors
-/// Anything in it that the server's own checks would not let pass.
-pub fn served_from_wire(sent: v1::ExperimentSnapshot) -> Result<ServedExperiment, WireError> {
+/// The snapshot contains anything that the server's own checks would refuse.
+pub fn snapshot_from_wire(sent: v1::ExperimentSnapshot) -> Result<ServedExperiment, WireError> {
     let key = ExperimentKey::try_from(sent.key).map_err(|e| WireError::field("key", e))?;
     let shipped = arm_from_wire(sent.shipped, || "shipped".to_owned())?;
     let status = status_from_wire(sent.state, shipped)?;
@@ -78,7 +78,7 @@ pub fn served_from_wire(sent: v1::ExperimentSnapshot) -> Result<ServedExperiment
     };
     check_generation(status, sent.generation, salt.is_some())?;
     if !(1..=128).contains(&sent.unit.len()) {
-        return Err(WireError::field("unit", "name a context attribute, 1 to 128 bytes"));
+        return Err(WireError::field("unit", "give the name of a context attribute, 1 to 128 bytes"));
     }
     let (variations, kills) = variations_from_wire(sent.variations, sent.killed)?;
     let overrides = sent.overrides.into_iter().enumerate();
@@ -97,22 +97,26 @@ pub fn served_from_wire(sent: v1::ExperimentSnapshot) -> Result<ServedExperiment
         variations,
         kills,
         revisions: revisions.collect::<Result<_, _>>()?,
-        manual_now: time::optional(sent.manual_now.as_ref(), "manual_now")?,
+        manual_now: time::optional_timestamp_from_wire(sent.manual_now.as_ref(), "manual_now")?,
     };
     Ok(ServedExperiment::new(parts)?)
 }
 
-/// An experiment that runs, or ran, has a generation with a salt; a draft has neither.
+/// Checks that an experiment that was started has a generation with a salt, and that a draft has neither.
 fn check_generation(status: Status, generation: u32, has_salt: bool) -> Result<(), WireError> {
     let started = generation > 0;
     if started != has_salt {
-        return Err(WireError::field("salt", "a salt and a generation come together, from the first start on"));
+        return Err(WireError::field(
+            "salt",
+            "send a salt together with a generation from the first start on, and neither before it",
+        ));
     }
     match status {
-        Status::Draft if started => Err(WireError::field("generation", "a draft has none: send 0")),
-        Status::Running | Status::Paused | Status::Concluded { .. } if !started => {
-            Err(WireError::field("generation", "an experiment that has started has one: send it, from 1"))
-        }
+        Status::Draft if started => Err(WireError::field("generation", "a draft has no generation: send 0")),
+        Status::Running | Status::Paused | Status::Concluded { .. } if !started => Err(WireError::field(
+            "generation",
+            "an experiment that was started has a generation: send its number, from 1",
+        )),
         _ => Ok(()),
     }
 }
@@ -121,33 +125,33 @@ fn variations_from_wire(
     sent: Vec<v1::VariationSnapshot>,
     everything: bool,
 ) -> Result<(Vec<ServedVariation>, Kills), WireError> {
-    let mut kills = Kills::default().with(Target::Everything, everything);
+    let mut kills = Kills::default().with_change(KillTarget::Everything, everything);
     let mut variations: Vec<ServedVariation> = Vec::with_capacity(sent.len().min(1 + Arm::MAX_TREATED));
     for (i, v) in sent.into_iter().enumerate() {
-        let at = |field: &str| format!("variations[{i}].{field}");
+        let path = |field: &str| format!("variations[{i}].{field}");
         let Some(arm) = Arm::new(i) else {
-            return Err(WireError::TooMuch {
+            return Err(WireError::OverLimit {
                 field: "variations".to_owned(),
-                what: "has too many beside control",
+                what: "has too many besides control",
                 max: Arm::MAX_TREATED,
                 remedy: "split the experiment",
             });
         };
-        let key = VariationKey::try_from(v.key).map_err(|e| WireError::field(at("key"), e))?;
-        // There are 65 at the most: looking at each costs less than keeping them in order would.
+        let key = VariationKey::try_from(v.key).map_err(|e| WireError::field(path("key"), e))?;
+        // There are at most 65, so a linear search is cheaper than a sorted set.
         if variations.iter().any(|other| other.key == key) {
-            return Err(WireError::field(at("key"), format!("{key} is there twice: name each once")));
+            return Err(WireError::field(path("key"), format!("{key} is listed twice: list each variation once")));
         }
-        let payload = v.payload.ok_or_else(|| WireError::field(at("payload"), "it is missing: give one"))?;
-        let payload = payload_from_wire(payload).map_err(|e| e.within(&at("payload")))?;
+        let payload = v.payload.ok_or_else(|| WireError::field(path("payload"), "the payload is missing: give one"))?;
+        let payload = payload_from_wire(payload).map_err(|e| e.within(&path("payload")))?;
         if variations.first().is_some_and(|control| control.payload.kind() != payload.kind()) {
-            let message = "all payloads of an experiment have one type, that of control's";
-            return Err(WireError::field(at("payload"), message));
+            let message = "all payloads of an experiment have one type: use that of control's payload";
+            return Err(WireError::field(path("payload"), message));
         }
         if v.killed && arm.is_control() {
-            return Err(WireError::field(at("killed"), "control cannot be killed: it is what a kill falls back to"));
+            return Err(WireError::field(path("killed"), "control cannot be killed, because a kill serves control"));
         }
-        kills = kills.with(Target::Variation(arm), v.killed);
+        kills = kills.with_change(KillTarget::Variation(arm), v.killed);
         variations.push(ServedVariation { key, payload });
     }
     Ok((variations, kills))
@@ -168,21 +172,20 @@ fn override_from_wire(sent: v1::OverrideSnapshot) -> Result<Override, WireError>
             for (i, unit) in sent.units.iter().enumerate() {
                 UnitKey::parse(unit).map_err(|e| WireError::field(format!("units[{i}]"), e))?;
             }
-            Pinned::Units(sent.units.into_iter().collect())
+            OverrideTarget::Units(sent.units.into_iter().collect())
         }
-        (true, Some(audience)) => Pinned::Audience(audience),
+        (true, Some(audience)) => OverrideTarget::Audience(audience),
         _ => return Err(WireError::field("units", "give either units or when")),
     };
-    Ok(Override { who, arm })
+    Ok(Override { target: who, arm })
 }
 
 fn revision_from_wire(sent: &v1::Revision) -> Result<ServedRevision, WireError> {
     if sent.number == 0 {
         return Err(WireError::field("number", "revisions are numbered from 1"));
     }
-    let effective_at = time::optional(sent.effective_at.as_ref(), "effective_at")?;
-    let effective_at =
-        effective_at.ok_or_else(|| WireError::field("effective_at", "it is missing: give an instant"))?;
+    let effective_at = time::optional_timestamp_from_wire(sent.effective_at.as_ref(), "effective_at")?;
+    let effective_at = effective_at.ok_or_else(|| WireError::field("effective_at", "the time is missing: give one"))?;
     let allocation = Arc::new(allocation_from_wire(&sent.buckets)?);
     Ok(ServedRevision { number: sent.number, effective_at, allocation })
 }

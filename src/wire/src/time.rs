@@ -1,6 +1,6 @@
-//! Instants and durations.
+//! Times and durations.
 //!
-//! On the wire they have nanoseconds; the domain has microseconds, and what is finer is cut off towards the past.
+//! Protobuf's have nanoseconds and the domain's times microseconds; the rest is cut off towards the past.
 
 use std::time::Duration;
 
@@ -8,39 +8,42 @@ use inroad_assignment::Timestamp;
 
 use crate::error::WireError;
 
-/// 0001-01-01T00:00:00Z, the first instant that protobuf can tell.
+/// 0001-01-01T00:00:00Z, the first time that protobuf can represent.
 const FIRST_SECOND: i64 = -62_135_596_800;
-/// 9999-12-31T23:59:59Z, the second of the last.
+/// 9999-12-31T23:59:59Z, the last second that protobuf can represent.
 const LAST_SECOND: i64 = 253_402_300_799;
 const MICROS: i64 = 1_000_000;
 
-/// An instant as it is sent, held within the years 1 to 9999.
+/// Converts a time, limited to the years 1 to 9999.
 pub fn timestamp_to_wire(at: Timestamp) -> prost_types::Timestamp {
     let micros = at.as_micros().clamp(FIRST_SECOND * MICROS, LAST_SECOND * MICROS + MICROS - 1);
     let nanos = i32::try_from(micros.rem_euclid(MICROS) * 1000).unwrap_or(0);
     prost_types::Timestamp { seconds: micros.div_euclid(MICROS), nanos }
 }
 
-/// An instant that was sent.
+/// Converts a received time.
 ///
 /// # Errors
-/// Outside the years 1 to 9999, or nanoseconds outside 0 to 999,999,999.
+/// It is outside the years 1 to 9999, or its nanoseconds are outside 0 to 999,999,999.
 pub fn timestamp_from_wire(at: &prost_types::Timestamp) -> Result<Timestamp, WireError> {
     if !(0..1_000_000_000).contains(&at.nanos) {
         return Err(WireError::field("nanos", "give 0 to 999999999, counting forward in time"));
     }
     if !(FIRST_SECOND..=LAST_SECOND).contains(&at.seconds) {
-        return Err(WireError::field("seconds", "give an instant in the years 1 to 9999"));
+        return Err(WireError::field("seconds", "give a time in the years 1 to 9999"));
     }
     Ok(Timestamp::from_micros(at.seconds * MICROS + i64::from(at.nanos) / 1000))
 }
 
-/// An instant that may have been left out.
-pub(crate) fn optional(at: Option<&prost_types::Timestamp>, field: &str) -> Result<Option<Timestamp>, WireError> {
+/// Converts a received time that may be missing.
+pub(crate) fn optional_timestamp_from_wire(
+    at: Option<&prost_types::Timestamp>,
+    field: &str,
+) -> Result<Option<Timestamp>, WireError> {
     at.map(timestamp_from_wire).transpose().map_err(|e| e.within(field))
 }
 
-/// A duration as it is sent, held at 10,000 years.
+/// Converts a duration, limited to 10,000 years.
 pub fn duration_to_wire(duration: Duration) -> prost_types::Duration {
     const MAX: i64 = 315_576_000_000;
     match i64::try_from(duration.as_secs()) {
@@ -51,10 +54,10 @@ pub fn duration_to_wire(duration: Duration) -> prost_types::Duration {
     }
 }
 
-/// A duration that was sent.
+/// Converts a received duration.
 ///
 /// # Errors
-/// Below zero, or nanoseconds outside 0 to 999,999,999.
+/// It is negative, or its nanoseconds are outside 0 to 999,999,999.
 pub fn duration_from_wire(duration: &prost_types::Duration) -> Result<Duration, WireError> {
     let seconds = u64::try_from(duration.seconds);
     let nanos = u32::try_from(duration.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);

@@ -1,4 +1,4 @@
-//! Calls to a server, short to write and loud when they fail.
+//! Short calls to a server. They panic if the call fails.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,28 +16,28 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 use tonic_types::StatusExt;
 
-/// An answer larger than any request may be.
-const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// The size limit of responses. Responses may be larger than requests.
+const MAX_RESPONSE_BYTES: usize = 64 << 20;
 
-/// The four services behind one channel, which connects again by itself.
+/// The four services on one channel, which reconnects automatically.
 #[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) channel: Channel,
 }
 
 impl Api {
-    pub(crate) fn to(address: SocketAddr) -> Self {
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("the address is valid");
         let endpoint = endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
         Self { channel: endpoint.connect_lazy() }
     }
 
     pub(crate) fn experiments(&self) -> ExperimentServiceClient<Channel> {
-        ExperimentServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+        ExperimentServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 
     pub(crate) fn assignments(&self) -> AssignmentServiceClient<Channel> {
-        AssignmentServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+        AssignmentServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 
     pub(crate) fn events(&self) -> EventServiceClient<Channel> {
@@ -50,20 +50,20 @@ impl Api {
 
     pub(crate) async fn create(&self, experiment: v1::Experiment) -> v1::Experiment {
         let request = v1::CreateExperimentRequest { experiment: Some(experiment), validate_only: false };
-        good(self.experiments().create_experiment(request).await)
+        expect_ok(self.experiments().create_experiment(request).await)
     }
 
-    /// Creates and starts.
+    /// Creates and starts an experiment.
     pub(crate) async fn launch(&self, experiment: v1::Experiment) -> v1::Experiment {
         let key = self.create(experiment).await.key;
-        good(self.experiments().start_experiment(v1::StartExperimentRequest { key, etag: String::new() }).await)
+        expect_ok(self.experiments().start_experiment(v1::StartExperimentRequest { key, etag: String::new() }).await)
     }
 
     pub(crate) async fn get(&self, key: &str) -> v1::Experiment {
-        good(self.experiments().get_experiment(v1::GetExperimentRequest { key: key.to_owned() }).await)
+        expect_ok(self.experiments().get_experiment(v1::GetExperimentRequest { key: key.to_owned() }).await)
     }
 
-    /// Grows a variation to a share in all.
+    /// Grows a variation to a total share, from 0 to 1.
     pub(crate) async fn grow(&self, key: &str, variation: &str, to: f64) -> v1::Experiment {
         let request = v1::GrowVariationRequest {
             key: key.to_owned(),
@@ -71,43 +71,43 @@ impl Api {
             amount: Some(Amount::ToShare(to)),
             etag: String::new(),
         };
-        good(self.experiments().grow_variation(request).await)
+        expect_ok(self.experiments().grow_variation(request).await)
     }
 
-    /// Kills a variation, or everything if it is empty.
+    /// Kills a variation, or the whole experiment if `variation` is empty.
     pub(crate) async fn kill(&self, key: &str, variation: &str) -> v1::Experiment {
         let request = v1::KillRequest { key: key.to_owned(), variation: variation.to_owned() };
-        good(self.experiments().kill(request).await)
+        expect_ok(self.experiments().kill(request).await)
     }
 
     pub(crate) async fn restore(&self, key: &str, variation: &str) -> v1::Experiment {
         let request = v1::RestoreRequest { key: key.to_owned(), variation: variation.to_owned() };
-        good(self.experiments().restore(request).await)
+        expect_ok(self.experiments().restore(request).await)
     }
 
     pub(crate) async fn revisions(&self, key: &str) -> Vec<v1::Revision> {
         let request = v1::ListRevisionsRequest { key: key.to_owned(), generation: 0 };
-        good(self.experiments().list_revisions(request).await).revisions
+        expect_ok(self.experiments().list_revisions(request).await).revisions
     }
 
     pub(crate) async fn explain(&self, key: &str, revision: u32) -> v1::ExplainRevisionResponse {
         let request = v1::ExplainRevisionRequest { key: key.to_owned(), generation: 0, revision };
-        good(self.experiments().explain_revision(request).await)
+        expect_ok(self.experiments().explain_revision(request).await)
     }
 
-    /// The audit log, newest first.
+    /// The audit log of an experiment, or of all experiments if `key` is empty; newest first.
     pub(crate) async fn audit(&self, key: &str) -> Vec<v1::AuditEntry> {
         let request = v1::ListAuditEntriesRequest { key: key.to_owned(), page_size: 1_000, page_token: String::new() };
-        good(self.experiments().list_audit_entries(request).await).entries
+        expect_ok(self.experiments().list_audit_entries(request).await).entries
     }
 
     pub(crate) async fn assign(&self, key: &str, context: Struct, exposure: ExposureMode) -> AssignResponse {
         let request =
             v1::AssignRequest { experiment: key.to_owned(), context: Some(context), exposure: exposure.into() };
-        good(self.assignments().assign(request).await)
+        expect_ok(self.assignments().assign(request).await)
     }
 
-    /// What the server itself would serve these units now; records nothing.
+    /// The assignments of these units, in the same order. Records no exposures.
     pub(crate) async fn assign_all(&self, key: &str, units: &[String]) -> Vec<AssignResponse> {
         let mut responses = Vec::with_capacity(units.len());
         for chunk in units.chunks(1_000) {
@@ -118,53 +118,53 @@ impl Api {
             };
             let requests = chunk.iter().map(request).collect();
             let batch = self.assignments().batch_assign(v1::BatchAssignRequest { requests }).await;
-            responses.extend(good(batch).responses);
+            responses.extend(expect_ok(batch).responses);
         }
         responses
     }
 
-    /// Records, and insists that everything is taken.
+    /// Records events and checks that the server accepted all of them.
     pub(crate) async fn record(&self, exposures: Vec<v1::Exposure>, outcomes: Vec<v1::Outcome>) {
         let count = exposures.len() + outcomes.len();
-        let response = good(self.events().record(v1::RecordRequest { exposures, outcomes }).await);
-        assert_eq!(response.rejections, [], "all are good");
+        let response = expect_ok(self.events().record(v1::RecordRequest { exposures, outcomes }).await);
+        assert_eq!(response.rejections, [], "all events are accepted");
         assert_eq!(response.accepted as usize, count);
     }
 
-    /// Results with every event in them that was acknowledged before.
+    /// The results, with every event that was acknowledged before this call.
     pub(crate) async fn results(&self, key: &str) -> v1::GetResultsResponse {
         let request = v1::GetResultsRequest { key: key.to_owned(), generation: 0, wait: true };
-        good(self.result_service().get_results(request).await)
+        expect_ok(self.result_service().get_results(request).await)
     }
 }
 
 #[track_caller]
-fn good<T>(answer: Result<Response<T>, Status>) -> T {
-    match answer {
+fn expect_ok<T>(result: Result<Response<T>, Status>) -> T {
+    match result {
         Ok(response) => response.into_inner(),
         Err(status) => panic!("{status:?}"),
     }
 }
 
-/// A context that names the unit and nothing else.
+/// A context that contains only the unit key.
 pub(crate) fn context(unit: &str) -> Struct {
     let kind = Some(Kind::StringValue(unit.to_owned()));
     Struct { fields: BTreeMap::from([("targetingKey".to_owned(), prost_types::Value { kind })]) }
 }
 
-/// The exposure that an answer is.
-pub(crate) fn exposure_of(key: &str, unit: &str, answer: &AssignResponse) -> v1::Exposure {
+/// The exposure of a unit to the variation that it was assigned.
+pub(crate) fn exposure_of(key: &str, unit: &str, assignment: &AssignResponse) -> v1::Exposure {
     v1::Exposure {
         experiment: key.to_owned(),
-        generation: answer.generation,
+        generation: assignment.generation,
         unit: unit.to_owned(),
-        variation: answer.variation.clone(),
-        revision: answer.revision,
+        variation: assignment.variation.clone(),
+        revision: assignment.revision,
         ..v1::Exposure::default()
     }
 }
 
-/// A purchase of a unit.
+/// A `purchase` event of a unit.
 pub(crate) fn outcome(unit: &str, value: f64, event_id: &str) -> v1::Outcome {
     v1::Outcome {
         units: BTreeMap::from([("targetingKey".to_owned(), unit.to_owned())]),
@@ -175,33 +175,37 @@ pub(crate) fn outcome(unit: &str, value: f64, event_id: &str) -> v1::Outcome {
     }
 }
 
-/// One metric of one variation.
+/// The results of one metric for one variation.
 #[track_caller]
 pub(crate) fn metric(results: &v1::GetResultsResponse, variation: &str, metric: &str) -> v1::MetricResult {
-    let arm = results.arms.iter().find(|arm| arm.variation == variation).expect("the variation");
-    arm.metrics.iter().find(|m| m.metric == metric).expect("the metric").clone()
+    let arm = results.arms.iter().find(|arm| arm.variation == variation).expect("the variation is in the results");
+    arm.metrics.iter().find(|m| m.metric == metric).expect("the metric is in the results").clone()
 }
 
-/// A call that was refused, as a program and as a person sees it.
+/// An error response: the code and reason for programs, and the message for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refused {
+pub(crate) struct Refusal {
     pub(crate) code: String,
     pub(crate) reason: String,
     pub(crate) message: String,
 }
 
-impl Refused {
-    /// Out of an answer that has to be a refusal.
+impl Refusal {
+    /// The error of a call. Panics if the call succeeded.
     #[track_caller]
-    pub(crate) fn by<T: std::fmt::Debug>(answer: Result<Response<T>, Status>) -> Self {
-        let status = answer.expect_err("a refusal");
+    pub(crate) fn from_result<T: std::fmt::Debug>(result: Result<Response<T>, Status>) -> Self {
+        let status = result.expect_err("the call must fail");
         let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
-        Self { code: screaming(&format!("{:?}", status.code())), reason, message: status.message().to_owned() }
+        Self {
+            code: to_screaming_snake_case(&format!("{:?}", status.code())),
+            reason,
+            message: status.message().to_owned(),
+        }
     }
 }
 
-/// `NotFound` as `NOT_FOUND`.
-fn screaming(camel: &str) -> String {
+/// Converts `NotFound` to `NOT_FOUND`.
+fn to_screaming_snake_case(camel: &str) -> String {
     let mut out = String::new();
     for (i, c) in camel.chars().enumerate() {
         if i > 0 && c.is_uppercase() {

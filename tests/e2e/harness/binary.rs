@@ -1,23 +1,24 @@
-//! The real binary, built once by the cargo that runs these tests, in its profile and its target folder.
+//! The real binary: the one whose path is in `INROAD_BINARY`, or else built once by the same cargo, profile and target
+//! folder as these tests.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// Where `inroad` is.
-pub(crate) fn inroad() -> &'static Path {
+/// The path of the `inroad` binary.
+pub(crate) fn inroad_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(build)
+    BINARY.get_or_init(|| std::env::var_os("INROAD_BINARY").map_or_else(build, PathBuf::from))
 }
 
-/// Cargo's folder for this profile, inside the target folder.
+/// Cargo's folder for the profile, inside the target folder.
 fn profile_folder() -> PathBuf {
     // …/target/<profile>/deps/<test>-<hash>
-    let me = std::env::current_exe().expect("the test's own path");
-    me.ancestors().nth(2).expect("target/<profile>").to_path_buf()
+    let test_binary = std::env::current_exe().expect("the path of the test binary");
+    test_binary.ancestors().nth(2).expect("target/<profile>").to_path_buf()
 }
 
-/// Cargo's target folder: where what tests leave behind belongs.
+/// Cargo's target folder, where tests put files that they leave behind.
 pub(crate) fn target_folder() -> PathBuf {
     profile_folder().parent().expect("target").to_path_buf()
 }
@@ -36,7 +37,7 @@ fn build() -> PathBuf {
         .stderr(Stdio::inherit())
         .output()
         .expect("cargo runs");
-    assert!(built.status.success(), "the binary does not build");
+    assert!(built.status.success(), "the binary could not be built");
     let messages = cargo_metadata::Message::parse_stream(built.stdout.as_slice()).map(|m| m.expect("cargo's JSON"));
     messages
         .filter_map(|message| match message {
@@ -47,5 +48,5 @@ fn build() -> PathBuf {
         })
         .map(|path| path.into_std_path_buf())
         .last()
-        .expect("cargo named the executable")
+        .expect("cargo reports the executable")
 }

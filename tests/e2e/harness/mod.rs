@@ -1,23 +1,24 @@
-//! What every test stands on: the binary, a server as a process, calls to it, a line that can be cut, and data.
+//! The test harness: the real binary, servers and other processes, calls to a server, a connection that can be broken,
+//! and test data.
 
 mod api;
 pub(crate) mod binary;
-mod declare;
+mod experiments;
 mod http;
+mod process;
 mod proxy;
-mod run;
 mod server;
 mod time;
-mod trial;
+mod trial_log;
 mod wait;
 
-pub(crate) use api::{Api, Refused, context, exposure_of, metric, outcome};
-pub(crate) use binary::inroad;
-pub(crate) use declare::{conversions, flag, manual_clock, thompson};
-pub(crate) use http::{gauge, get};
+pub(crate) use api::{Api, Refusal, context, exposure_of, metric, outcome};
+pub(crate) use binary::inroad_binary;
+pub(crate) use experiments::{flag, with_conversion_metrics, with_manual_clock, with_thompson_policy};
+pub(crate) use http::{http_get, metric_value};
+pub(crate) use process::{FinishedProcess, Process};
 pub(crate) use proxy::Proxy;
-pub(crate) use run::{Ended, Process};
 pub(crate) use server::{Server, Setup};
-pub(crate) use time::{at_second, micros, now_micros, wait_until, wait_until_by};
-pub(crate) use trial::write_trial;
+pub(crate) use time::{at_second, micros, now_micros, wait_until, wait_until_client_time};
+pub(crate) use trial_log::write_trial;
 pub(crate) use wait::{eventually, eventually_within};

@@ -1,4 +1,4 @@
-//! A line between a client and its server that can be cut.
+//! A proxy between a client and its server, to test broken connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,59 +8,59 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Passes bytes on, until it is cut; then it takes connections and lets go of them at once.
+/// Forwards bytes until it is disconnected. Then it closes every new connection immediately.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
-    cut: watch::Sender<u64>,
-    open: Arc<AtomicBool>,
-    accepting: JoinHandle<()>,
+    disconnects: watch::Sender<u64>,
+    is_open: Arc<AtomicBool>,
+    accept_task: JoinHandle<()>,
 }
 
 impl Proxy {
-    pub(crate) async fn to(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("its address");
-        let cut = watch::Sender::new(0);
-        let open = Arc::new(AtomicBool::new(true));
-        let accepting = tokio::spawn(accept(listener, server, cut.clone(), Arc::clone(&open)));
-        Self { address, cut, open, accepting }
+    pub(crate) async fn start(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("the local address");
+        let disconnects = watch::Sender::new(0);
+        let is_open = Arc::new(AtomicBool::new(true));
+        let accept_task = tokio::spawn(accept(listener, server, disconnects.clone(), Arc::clone(&is_open)));
+        Self { address, disconnects, is_open, accept_task }
     }
 
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Breaks every connection, and every one to come.
-    pub(crate) fn sever(&self) {
-        self.open.store(false, Ordering::SeqCst);
-        self.cut.send_modify(|cuts| *cuts += 1);
+    /// Breaks every connection, and those that are opened from now on.
+    pub(crate) fn disconnect(&self) {
+        self.is_open.store(false, Ordering::SeqCst);
+        self.disconnects.send_modify(|count| *count += 1);
     }
 
-    /// Lets connections through again.
-    pub(crate) fn mend(&self) {
-        self.open.store(true, Ordering::SeqCst);
+    /// Forwards new connections again.
+    pub(crate) fn reconnect(&self) {
+        self.is_open.store(true, Ordering::SeqCst);
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.accepting.abort();
+        self.accept_task.abort();
     }
 }
 
-async fn accept(listener: TcpListener, server: SocketAddr, cut: watch::Sender<u64>, open: Arc<AtomicBool>) {
+async fn accept(listener: TcpListener, server: SocketAddr, disconnects: watch::Sender<u64>, is_open: Arc<AtomicBool>) {
     loop {
-        let mut cuts = cut.subscribe();
+        let mut disconnected = disconnects.subscribe();
         let Ok((mut client, _)) = listener.accept().await else { return };
-        if !open.load(Ordering::SeqCst) {
+        if !is_open.load(Ordering::SeqCst) {
             continue;
         }
         tokio::spawn(async move {
             let Ok(mut upstream) = TcpStream::connect(server).await else { return };
-            // The client may have gone, or the server; whoever is left sees the connection end.
+            // If either side closes its connection, the other connection is closed too.
             tokio::select! {
                 _ = tokio::io::copy_bidirectional(&mut client, &mut upstream) => {}
-                _ = cuts.changed() => {}
+                _ = disconnected.changed() => {}
             }
         });
     }

@@ -1,4 +1,4 @@
-//! A server as a process: started on a free port, killed without a word, started again on the same port and data.
+//! A server process: started on a free port, killed, and restarted on the same port and data.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,24 +8,24 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::api::Api;
-use super::binary::inroad;
-use super::http;
-use super::run::{Ended, Process};
+use super::binary::inroad_binary;
+use super::http::http_get;
+use super::process::{FinishedProcess, Process};
 use super::wait::eventually;
 
-/// How a server is started.
+/// The settings of a server.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Setup {
-    /// Options beside the address and the folder.
+    /// Options of `inroad serve` in addition to the address and the data folder.
     pub(crate) options: Vec<String>,
-    /// The folder; one of its own if there is none.
+    /// The data folder. Default: a temporary folder.
     pub(crate) folder: Option<PathBuf>,
-    /// A shell script that ends in `exec "$@"`, to run the server under.
+    /// A shell script that runs the server with `exec "$@"` at its end.
     pub(crate) wrapper: Option<String>,
 }
 
 impl Setup {
-    /// With a lead: how long before it takes effect a revision is published.
+    /// Sets the lead time: how long before it takes effect a revision is published.
     pub(crate) fn lead(lead: &str) -> Self {
         Self { options: vec!["--lead".to_owned(), lead.to_owned()], ..Self::default() }
     }
@@ -33,10 +33,10 @@ impl Setup {
     /// The command that starts a server.
     pub(crate) fn command(&self, listen: SocketAddr, folder: &Path) -> Command {
         let mut command = match &self.wrapper {
-            None => Command::new(inroad()),
+            None => Command::new(inroad_binary()),
             Some(script) => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", script, "sh"]).arg(inroad());
+                shell.args(["-c", script, "sh"]).arg(inroad_binary());
                 shell
             }
         };
@@ -45,11 +45,11 @@ impl Setup {
     }
 }
 
-/// A server; it goes away with this, and if its test fails it tells what it logged.
+/// A running server. It is killed when this value is dropped. If the test has failed, its log is printed.
 pub(crate) struct Server {
     setup: Setup,
-    /// Deleted at the end.
-    _own_folder: Option<TempDir>,
+    /// Deleted when the server is dropped.
+    _temporary_folder: Option<TempDir>,
     pub(crate) folder: PathBuf,
     pub(crate) address: SocketAddr,
     process: Option<Process>,
@@ -57,41 +57,42 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A server on a port and a folder of its own.
+    /// Starts a server on a free port with a temporary data folder.
     pub(crate) async fn start() -> Self {
         Self::with(Setup::default()).await
     }
 
-    /// The same with a setup.
+    /// Starts a server on a free port with these settings.
     pub(crate) async fn with(setup: Setup) -> Self {
-        let own = setup.folder.is_none().then(|| TempDir::new().expect("a folder"));
-        let folder = match (&setup.folder, &own) {
+        let temporary = setup.folder.is_none().then(|| TempDir::new().expect("a folder"));
+        let folder = match (&setup.folder, &temporary) {
             (Some(folder), _) => folder.clone(),
-            (None, own) => own.as_ref().expect("a folder").path().join("data"),
+            (None, temporary) => temporary.as_ref().expect("a folder").path().join("data"),
         };
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Self { setup, _own_folder: own, folder, address: any, process: None, log: String::new() };
-        server.launch().await;
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server =
+            Self { setup, _temporary_folder: temporary, folder, address: any_port, process: None, log: String::new() };
+        server.start_process().await;
         server
     }
 
-    async fn launch(&mut self) {
+    async fn start_process(&mut self) {
         let mut process = Process::start(&mut self.setup.command(self.address, &self.folder));
-        self.address = eventually("the server says where it listens", async || {
-            assert!(process.ended().is_none(), "the server ended:\n{}", process.said());
-            address_in(&process.said())
+        self.address = eventually("the server logs its address", async || {
+            assert!(process.exit_status().is_none(), "the server ended:\n{}", process.output());
+            address_in(&process.output())
         })
         .await;
         let address = self.address;
-        // Ready, or full: some tests are about what it says then.
-        let answers = |(code, said): &(u16, String)| *code == 200 || said.contains("wait to be counted");
-        eventually("the server is ready", async || http::get(address, "/readyz").await.filter(answers)).await;
+        // A server with a full backlog is not ready, but it is up: some tests start one in that state.
+        let is_up = |(code, body): &(u16, String)| matches!(code, 200 | 503) && !body.contains("shutting down");
+        eventually("the server is up", async || http_get(address, "/readyz").await.filter(is_up)).await;
         self.process = Some(process);
     }
 
-    /// Calls to it.
+    /// Calls to this server.
     pub(crate) fn api(&self) -> Api {
-        Api::to(self.address)
+        Api::connect(self.address)
     }
 
     pub(crate) fn url(&self) -> String {
@@ -99,55 +100,55 @@ impl Server {
     }
 
     fn process(&mut self) -> &mut Process {
-        self.process.as_mut().expect("it runs")
+        self.process.as_mut().expect("the server is running")
     }
 
-    /// `kill -9`.
+    /// Sends SIGKILL and waits until the process has ended.
     pub(crate) fn kill(&mut self) {
-        let mut process = self.process.take().expect("it runs");
+        let mut process = self.process.take().expect("the server is running");
         process.kill();
-        self.log += &process.said();
+        self.log += &process.output();
         self.log += "--- killed ---\n";
     }
 
-    /// Starts it again, on the same port and the same data.
+    /// Starts the server again on the same port and data.
     pub(crate) async fn restart(&mut self) {
-        self.launch().await;
+        self.start_process().await;
     }
 
-    /// SIGTERM.
-    pub(crate) fn ask_to_stop(&mut self) {
+    /// Sends SIGTERM.
+    pub(crate) fn send_sigterm(&mut self) {
         self.process().signal("TERM");
     }
 
-    /// Waits until it has ended after being asked to.
-    pub(crate) async fn stopped(&mut self) -> Ended {
-        let ended = self.process.take().expect("it runs").finish(Duration::from_secs(30)).await;
-        self.log += &(ended.stdout.clone() + &ended.stderr + "--- stopped ---\n");
-        ended
+    /// Waits until the server has ended after SIGTERM.
+    pub(crate) async fn wait_until_stopped(&mut self) -> FinishedProcess {
+        let finished = self.process.take().expect("the server is running").finish(Duration::from_secs(30)).await;
+        self.log += &(finished.stdout.clone() + &finished.stderr + "--- stopped ---\n");
+        finished
     }
 
-    /// A command of the CLI against this server, as a process under way.
-    pub(crate) fn cli_started(&self, args: &[&str]) -> Process {
-        Process::start(Command::new(inroad()).args(args).args(["--server", &self.url()]))
+    /// Starts a CLI command against this server.
+    pub(crate) fn start_cli(&self, args: &[&str]) -> Process {
+        Process::start(Command::new(inroad_binary()).args(args).args(["--server", &self.url()]))
     }
 
-    /// A command of the CLI against this server, to its end.
-    pub(crate) async fn cli(&self, args: &[&str]) -> Ended {
-        self.cli_started(args).finish(Duration::from_secs(60)).await
+    /// Runs a CLI command against this server to its end.
+    pub(crate) async fn cli(&self, args: &[&str]) -> FinishedProcess {
+        self.start_cli(args).finish(Duration::from_secs(60)).await
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let now = self.process.as_ref().map(Process::said).unwrap_or_default();
-            println!("--- the server at {} logged ---\n{}{now}", self.address, self.log);
+            let output = self.process.as_ref().map(Process::output).unwrap_or_default();
+            println!("--- the server at {} logged ---\n{}{output}", self.address, self.log);
         }
     }
 }
 
-/// The address in the log line that says that the server serves.
+/// The address in the log line of the start.
 fn address_in(log: &str) -> Option<SocketAddr> {
     let line = log.lines().find(|line| line.contains("serving") && line.contains("address"))?;
     let plain: String = strip_colours(line);

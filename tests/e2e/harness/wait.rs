@@ -1,24 +1,24 @@
-//! Waiting for a condition, with a deadline, and saying what was waited for when it passes.
+//! Waits for a condition with a deadline. The panic message says what did not happen.
 
 use std::time::{Duration, Instant};
 
-/// How long a condition may take that a healthy machine meets in well under a second.
-const PATIENCE: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_millis(10);
+/// The deadline. A healthy machine needs well under a second.
+const DEADLINE: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Asks until there is an answer.
+/// Calls `ask` until it returns a value.
 pub(crate) async fn eventually<T>(what: &str, ask: impl AsyncFnMut() -> Option<T>) -> T {
-    eventually_within(PATIENCE, what, ask).await
+    eventually_within(DEADLINE, what, ask).await
 }
 
-/// The same with another deadline.
+/// Calls `ask` until it returns a value, with another deadline.
 pub(crate) async fn eventually_within<T>(limit: Duration, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(begun.elapsed() < limit, "waited {limit:?} in vain until {what}");
-        tokio::time::sleep(PAUSE).await;
+        assert!(started.elapsed() < limit, "this did not happen within {limit:?}: {what}");
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }

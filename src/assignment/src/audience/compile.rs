@@ -1,34 +1,34 @@
-//! From source to a typed tree.
+//! Compiles the source of an audience to a typed tree.
 //!
-//! The `cel` crate parses, without macros, so that `has` and the loops arrive as they were written and a mistake in
-//! them can be named. Attributes may hold anything, so types are what can be known without a context; a known type in
-//! the wrong place is refused.
+//! The `cel` crate parses without macros, so that `has` and the loops appear in its tree as written and error messages
+//! can name them. An attribute can have any type, so some types are only known at evaluation. A type that is known and
+//! wrong is rejected here.
 
 use std::sync::LazyLock;
 
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SourceInfo, operators};
 
-use super::node::{Function, Kind, Loop, LoopKind, Node, Operator, fold_list, fold_map, operator, usage};
+use super::node::{Function, Loop, LoopKind, Node, Operator, StaticType, fold_list, fold_map, operator, usage};
 use super::{Audience, AudienceError};
 use crate::context::{TARGETING_KEY, Value};
 
-/// Whole numbers up to here are exact in a double.
-const EXACT: i64 = 1 << 53;
+/// A double represents all whole numbers up to this one exactly.
+const MAX_EXACT: i64 = 1 << 53;
 
-/// What the parser needs of stack for the deepest source that the scan lets through, twice over.
+/// Twice the stack that the parser needs for the deepest source that the scan accepts, in bytes.
 ///
-/// Unoptimised, as in a debug build of a client, the parser takes well over 100 KiB for every pair of brackets, so that
-/// fifteen of them would end a process that parses on an ordinary thread.
-const STACK: usize = 16 * 1024 * 1024;
+/// In a debug build the parser needs well over 100 KiB for each pair of brackets. On a thread with the usual stack, 15
+/// pairs would end the process.
+const PARSER_STACK: usize = 16 * 1024 * 1024;
 
-/// Parses a source that was scanned and checks it, on a stack of its own.
+/// Parses and checks a scanned source, on a thread with a large stack.
 pub(super) fn compile(source: &str) -> Result<Node, AudienceError> {
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("audience".to_owned()).stack_size(STACK);
+        let thread = std::thread::Builder::new().name("audience".to_owned()).stack_size(PARSER_STACK);
         let compiled = thread.spawn_scoped(scope, || parse(source)).map(std::thread::ScopedJoinHandle::join);
         match compiled {
             Ok(Ok(compiled)) => compiled,
-            // No input is known that makes the parser panic. If there is one, it stays the caller's to see.
+            // No input is known that makes the parser panic. If one exists, the caller sees the panic.
             Ok(Err(panic)) => std::panic::resume_unwind(panic),
             Err(error) => Err(AudienceError::NoThread { message: error.to_string() }),
         }
@@ -40,119 +40,134 @@ fn parse(source: &str) -> Result<Node, AudienceError> {
     static GRAMMAR: LazyLock<cel::Env> = LazyLock::new(|| cel::Env::default().with_optional_support(false));
 
     let program = GRAMMAR.compile(source).map_err(|errors| syntax_error(source, &errors))?;
-    let mut checker = Checker { places: program.source_info(), variables: Vec::new() };
+    let mut checker = Checker { source_info: program.source_info(), variables: Vec::new() };
     match checker.check(program.expression())? {
-        (node, Kind::Bool | Kind::Any) => Ok(node),
+        (node, StaticType::Bool | StaticType::Any) => Ok(node),
         (_, kind) => Err(AudienceError::NotBoolean { found: kind.name() }),
     }
 }
 
 fn syntax_error(source: &str, errors: &cel::ParseErrors) -> AudienceError {
     let Some(error) = errors.errors.first() else {
-        return AudienceError::Syntax { message: "the parser does not say why".to_owned(), position: 1 };
+        return AudienceError::Syntax {
+            message: "the parser gives no reason: check the expression".to_owned(),
+            position: 1,
+        };
     };
-    // The parser counts lines and columns; a position counts characters, as everywhere here.
+    // The parser counts lines and columns. A position counts characters from the start.
     let line = usize::try_from(error.pos.0).unwrap_or(1).max(1);
     let column = usize::try_from(error.pos.1).unwrap_or(1).max(1);
     let before: usize = source.split_inclusive('\n').take(line - 1).map(|line| line.chars().count()).sum();
     let message = error.msg.strip_prefix("Syntax error: ").unwrap_or(&error.msg);
     let mut message = message.trim_end_matches('.').replace('\n', " ");
     if let Some(tokens) = message.find(" expecting ") {
-        // Twenty token names help nobody.
+        // The parser lists up to twenty token names, which do not help.
         message.truncate(tokens);
     }
     AudienceError::Syntax { message, position: before + column }
 }
 
-type Checked = Result<(Node, Kind), AudienceError>;
+type Checked = Result<(Node, StaticType), AudienceError>;
 
 struct Checker<'a> {
-    places: &'a SourceInfo,
-    /// The variables of the loops around, outermost first.
-    variables: Vec<(&'a str, Kind)>,
+    source_info: &'a SourceInfo,
+    /// The variables of the enclosing loops, outermost first.
+    variables: Vec<(&'a str, StaticType)>,
 }
 
 impl<'a> Checker<'a> {
     fn check(&mut self, expr: &'a IdedExpr) -> Checked {
         match &expr.expr {
             Expr::Literal(literal) => self.literal(expr, literal),
-            Expr::Ident(name) => Ok(self.name(name)),
+            Expr::Ident(name) => Ok(self.resolve(name)),
             Expr::Select(select) => {
-                if let Some(path) = self.path(expr) {
+                if let Some(path) = self.attribute_path(expr) {
                     if path.len() > 1 && path.first().is_some_and(|root| &**root == TARGETING_KEY) {
-                        return Err(self.wrong(expr, "`targetingKey` is text and has no fields"));
+                        return Err(
+                            self.wrong_type(expr, "`targetingKey` is text and has no fields: use it without a dot")
+                        );
                     }
-                    let whole = path.join(".").into();
-                    return Ok((Node::Attribute { whole, path: path.into() }, Kind::Any));
+                    let full_name = path.join(".").into();
+                    return Ok((Node::Attribute { full_name, path: path.into() }, StaticType::Any));
                 }
                 let (operand, kind) = self.check(&select.operand)?;
-                if !kind.meets(&Kind::Map) {
-                    return Err(self.wrong(expr, format!("{kind} has no field `{}`", select.field)));
+                if !kind.is_compatible_with(&StaticType::Map) {
+                    return Err(self.wrong_type(
+                        expr,
+                        format!(
+                            "{kind} has no fields, so `{}` does not exist: use an object before the dot",
+                            select.field
+                        ),
+                    ));
                 }
-                Ok((Node::Field(Box::new(operand), select.field.as_str().into()), Kind::Any))
+                Ok((Node::Field(Box::new(operand), select.field.as_str().into()), StaticType::Any))
             }
             Expr::List(list) => self.list(&list.elements),
             Expr::Map(map) => {
                 let mut entries = Vec::with_capacity(map.entries.len());
                 for entry in &map.entries {
                     let EntryExpr::MapEntry(entry) = &entry.expr else {
-                        return Err(self.message(expr));
+                        return Err(self.unsupported_message(expr));
                     };
-                    let key = self.expect(&entry.key, &Kind::Text, "a key")?;
+                    let key = self.expect(&entry.key, &StaticType::Text, "a key")?;
                     entries.push((key, self.check(&entry.value)?.0));
                 }
-                Ok((fold_map(entries), Kind::Map))
+                Ok((fold_map(entries), StaticType::Map))
             }
             Expr::Call(call) => self.call(expr, call),
-            Expr::Struct(_) => Err(self.message(expr)),
-            Expr::Comprehension(_) | Expr::Unspecified => {
-                Err(AudienceError::Syntax { message: "this is not complete".to_owned(), position: self.place(expr) })
-            }
-        }
-    }
-
-    fn literal(&self, expr: &IdedExpr, literal: &LiteralValue) -> Checked {
-        let whole = |n: Option<i64>| match n {
-            #[allow(clippy::cast_precision_loss, reason = "within ±2^53, which a double holds exactly")]
-            Some(n) if (-EXACT..=EXACT).contains(&n) => Ok((Node::Literal(Value::Number(n as f64)), Kind::Number)),
-            _ => Err(self.wrong(expr, "numbers are exact up to 2^53 only: write a longer one as text, in quotes")),
-        };
-        match literal {
-            LiteralValue::Null => Ok((Node::Literal(Value::Null), Kind::Null)),
-            LiteralValue::Boolean(b) => Ok((Node::Literal(Value::Bool(*b.inner())), Kind::Bool)),
-            LiteralValue::Int(n) => whole(Some(*n.inner())),
-            LiteralValue::UInt(n) => whole(i64::try_from(*n.inner()).ok()),
-            LiteralValue::Double(n) if n.inner().is_finite() => {
-                Ok((Node::Literal(Value::Number(*n.inner())), Kind::Number))
-            }
-            LiteralValue::Double(_) => Err(self.wrong(expr, "the number is too large")),
-            LiteralValue::String(s) => Ok((Node::Literal(Value::String(s.inner().to_owned())), Kind::Text)),
-            LiteralValue::Bytes(_) => Err(AudienceError::Unsupported {
-                what: "a literal of bytes",
-                instead: "a context holds none, so write it without the `b`",
-                position: self.place(expr),
+            Expr::Struct(_) => Err(self.unsupported_message(expr)),
+            Expr::Comprehension(_) | Expr::Unspecified => Err(AudienceError::Syntax {
+                message: "the expression is not complete: finish it".to_owned(),
+                position: self.position(expr),
             }),
         }
     }
 
-    fn name(&self, name: &str) -> (Node, Kind) {
-        if let Some(up) = self.variables.iter().rev().position(|(variable, _)| *variable == name) {
-            let kind = self.variables.iter().rev().nth(up).map_or(Kind::Any, |(_, kind)| kind.clone());
-            return (Node::Variable(up), kind);
+    fn literal(&self, expr: &IdedExpr, literal: &LiteralValue) -> Checked {
+        let exact = |n: Option<i64>| match n {
+            #[allow(clippy::cast_precision_loss, reason = "within ±2^53, which a double represents exactly")]
+            Some(n) if (-MAX_EXACT..=MAX_EXACT).contains(&n) => {
+                Ok((Node::Literal(Value::Number(n as f64)), StaticType::Number))
+            }
+            _ => Err(self.wrong_type(expr, "numbers are exact up to 2^53 only: write a larger one as text, in quotes")),
+        };
+        match literal {
+            LiteralValue::Null => Ok((Node::Literal(Value::Null), StaticType::Null)),
+            LiteralValue::Boolean(b) => Ok((Node::Literal(Value::Bool(*b.inner())), StaticType::Bool)),
+            LiteralValue::Int(n) => exact(Some(*n.inner())),
+            LiteralValue::UInt(n) => exact(i64::try_from(*n.inner()).ok()),
+            LiteralValue::Double(n) if n.inner().is_finite() => {
+                Ok((Node::Literal(Value::Number(*n.inner())), StaticType::Number))
+            }
+            LiteralValue::Double(_) => Err(self.wrong_type(expr, "the number is too large: use a smaller one")),
+            LiteralValue::String(s) => Ok((Node::Literal(Value::String(s.inner().to_owned())), StaticType::Text)),
+            LiteralValue::Bytes(_) => Err(AudienceError::Unsupported {
+                what: "a bytes literal",
+                instead: "remove the `b`, because a context contains only text",
+                position: self.position(expr),
+            }),
         }
-        // A leading dot says that a loop's variable is not meant.
-        let name = name.trim_start_matches('.');
-        let kind = if name == TARGETING_KEY { Kind::Text } else { Kind::Any };
-        (Node::Attribute { whole: name.into(), path: Box::new([name.into()]) }, kind)
     }
 
-    /// The names in `a.b.c`, if `a` is an attribute.
-    fn path(&self, expr: &IdedExpr) -> Option<Vec<Box<str>>> {
+    /// The variable of a loop, otherwise an attribute.
+    fn resolve(&self, name: &str) -> (Node, StaticType) {
+        if let Some(up) = self.variables.iter().rev().position(|(variable, _)| *variable == name) {
+            let kind = self.variables.iter().rev().nth(up).map_or(StaticType::Any, |(_, kind)| kind.clone());
+            return (Node::Variable(up), kind);
+        }
+        // A leading dot means an attribute, even if a loop has a variable of this name.
+        let name = name.trim_start_matches('.');
+        let kind = if name == TARGETING_KEY { StaticType::Text } else { StaticType::Any };
+        (Node::Attribute { full_name: name.into(), path: Box::new([name.into()]) }, kind)
+    }
+
+    /// The names in `a.b.c`; `None` if `a` is not an attribute.
+    fn attribute_path(&self, expr: &IdedExpr) -> Option<Vec<Box<str>>> {
         match &expr.expr {
             Expr::Ident(name) if self.variables.iter().any(|(variable, _)| variable == name) => None,
             Expr::Ident(name) => Some(vec![name.trim_start_matches('.').into()]),
             Expr::Select(select) if !select.test => {
-                let mut path = self.path(&select.operand)?;
+                let mut path = self.attribute_path(&select.operand)?;
                 path.push(select.field.as_str().into());
                 Some(path)
             }
@@ -161,17 +176,17 @@ impl<'a> Checker<'a> {
     }
 
     fn list(&mut self, elements: &'a [IdedExpr]) -> Checked {
-        let mut kind: Option<Kind> = None;
+        let mut kind: Option<StaticType> = None;
         let mut nodes = Vec::with_capacity(elements.len());
         for element in elements {
-            let (node, of) = self.check(element)?;
+            let (node, found) = self.check(element)?;
             nodes.push(node);
             kind = Some(match kind {
-                Some(kind) => kind.or(of),
-                None => of,
+                Some(kind) => kind.union(found),
+                None => found,
             });
         }
-        Ok((fold_list(nodes), Kind::List(Box::new(kind.unwrap_or(Kind::Any)))))
+        Ok((fold_list(nodes), StaticType::List(Box::new(kind.unwrap_or(StaticType::Any)))))
     }
 
     fn call(&mut self, expr: &'a IdedExpr, call: &'a CallExpr) -> Checked {
@@ -181,52 +196,52 @@ impl<'a> Checker<'a> {
         }
         match (name.as_str(), args.as_slice()) {
             (operators::CONDITIONAL, [condition, then, otherwise]) => {
-                let condition = self.expect(condition, &Kind::Bool, "the condition before `?`")?;
+                let condition = self.expect(condition, &StaticType::Bool, "the condition before `?`")?;
                 let (then, a) = self.check(then)?;
                 let (otherwise, b) = self.check(otherwise)?;
-                Ok((Node::Conditional(Box::new([condition, then, otherwise])), a.or(b)))
+                Ok((Node::Conditional(Box::new([condition, then, otherwise])), a.union(b)))
             }
             (operators::LOGICAL_AND | operators::LOGICAL_OR, [left, right]) => {
                 let any = name == operators::LOGICAL_OR;
-                let side = if any { "a side of `||`" } else { "a side of `&&`" };
-                let sides = [self.expect(left, &Kind::Bool, side)?, self.expect(right, &Kind::Bool, side)?];
-                Ok((Node::Logic { any, sides: Box::new(sides) }, Kind::Bool))
+                let side = if any { "each side of `||`" } else { "each side of `&&`" };
+                let sides = [self.expect(left, &StaticType::Bool, side)?, self.expect(right, &StaticType::Bool, side)?];
+                Ok((Node::Logic { any, sides: Box::new(sides) }, StaticType::Bool))
             }
             (operators::LOGICAL_NOT, [arg]) => {
-                Ok((Node::Not(Box::new(self.expect(arg, &Kind::Bool, "what follows `!`")?)), Kind::Bool))
+                Ok((Node::Not(Box::new(self.expect(arg, &StaticType::Bool, "the operand of `!`")?)), StaticType::Bool))
             }
-            (operators::NEGATE, [arg]) => Ok(match self.expect(arg, &Kind::Number, "what follows `-`")? {
-                Node::Literal(Value::Number(n)) => (Node::Literal(Value::Number(-n)), Kind::Number),
-                node => (Node::Negate(Box::new(node)), Kind::Number),
+            (operators::NEGATE, [arg]) => Ok(match self.expect(arg, &StaticType::Number, "the operand of `-`")? {
+                Node::Literal(Value::Number(n)) => (Node::Literal(Value::Number(-n)), StaticType::Number),
+                node => (Node::Negate(Box::new(node)), StaticType::Number),
             }),
             (operators::INDEX, [of, index]) => self.index(of, index),
             ("has", [arg]) => match &arg.expr {
-                Expr::Ident(_) | Expr::Select(_) => Ok((Node::Has(Box::new(self.check(arg)?.0)), Kind::Bool)),
-                _ => Err(self.no_such(expr, name)),
+                Expr::Ident(_) | Expr::Select(_) => Ok((Node::Has(Box::new(self.check(arg)?.0)), StaticType::Bool)),
+                _ => Err(self.bad_call(expr, name)),
             },
             ("size", [arg]) => self.size(arg),
             ("int" | "double" | "string", [arg]) => {
                 let (node, kind) = self.check(arg)?;
-                let fits = match (name.as_str(), &kind) {
-                    (_, Kind::Any | Kind::Number | Kind::Text) => true,
-                    (converter, Kind::Bool) => converter == "string",
+                let convertible = match (name.as_str(), &kind) {
+                    (_, StaticType::Any | StaticType::Number | StaticType::Text) => true,
+                    (converter, StaticType::Bool) => converter == "string",
                     _ => false,
                 };
-                if !fits {
-                    return Err(self.wrong(arg, format!("`{name}` cannot convert {kind}")));
+                if !convertible {
+                    return Err(self.wrong_type(arg, format!("`{name}` cannot convert {kind}: use a number or text")));
                 }
                 let (function, kind) = match name.as_str() {
-                    "int" => (Function::Int, Kind::Number),
-                    "double" => (Function::Double, Kind::Number),
-                    _ => (Function::Text, Kind::Text),
+                    "int" => (Function::Int, StaticType::Number),
+                    "double" => (Function::Double, StaticType::Number),
+                    _ => (Function::Text, StaticType::Text),
                 };
                 Ok((Node::Call(function, Box::new([node])), kind))
             }
             (_, [left, right]) => match operator(name) {
                 Some(operator) => self.binary(expr, operator, left, right),
-                None => Err(self.no_such(expr, name)),
+                None => Err(self.bad_call(expr, name)),
             },
-            _ => Err(self.no_such(expr, name)),
+            _ => Err(self.bad_call(expr, name)),
         }
     }
 
@@ -239,25 +254,29 @@ impl<'a> Checker<'a> {
                     "startsWith" => Function::StartsWith,
                     _ => Function::EndsWith,
                 };
-                let target = self.expect(target, &Kind::Text, &format!("what `{name}` looks in"))?;
-                let arg = self.expect(arg, &Kind::Text, &format!("what `{name}` looks for"))?;
-                Ok((Node::Call(function, Box::new([target, arg])), Kind::Bool))
+                let target = self.expect(target, &StaticType::Text, &format!("the text before `.{name}`"))?;
+                let arg = self.expect(arg, &StaticType::Text, &format!("the argument of `{name}`"))?;
+                Ok((Node::Call(function, Box::new([target, arg])), StaticType::Bool))
             }
-            ("all", [variable, body]) => self.each(expr, LoopKind::All, name, [target, variable, body], None),
-            ("exists", [variable, body]) => self.each(expr, LoopKind::Exists, name, [target, variable, body], None),
+            ("all", [variable, body]) => self.compile_loop(expr, LoopKind::All, name, [target, variable, body], None),
+            ("exists", [variable, body]) => {
+                self.compile_loop(expr, LoopKind::Exists, name, [target, variable, body], None)
+            }
             ("exists_one" | "existsOne", [variable, body]) => {
-                self.each(expr, LoopKind::ExistsOne, name, [target, variable, body], None)
+                self.compile_loop(expr, LoopKind::ExistsOne, name, [target, variable, body], None)
             }
-            ("filter", [variable, body]) => self.each(expr, LoopKind::Filter, name, [target, variable, body], None),
-            ("map", [variable, body]) => self.each(expr, LoopKind::Map, name, [target, variable, body], None),
+            ("filter", [variable, body]) => {
+                self.compile_loop(expr, LoopKind::Filter, name, [target, variable, body], None)
+            }
+            ("map", [variable, body]) => self.compile_loop(expr, LoopKind::Map, name, [target, variable, body], None),
             ("map", [variable, only, body]) => {
-                self.each(expr, LoopKind::Map, name, [target, variable, body], Some(only))
+                self.compile_loop(expr, LoopKind::Map, name, [target, variable, body], Some(only))
             }
-            _ => Err(self.no_such(expr, name)),
+            _ => Err(self.bad_call(expr, name)),
         }
     }
 
-    fn each(
+    fn compile_loop(
         &mut self,
         expr: &'a IdedExpr,
         kind: LoopKind,
@@ -265,135 +284,157 @@ impl<'a> Checker<'a> {
         [over, variable, body]: [&'a IdedExpr; 3],
         only: Option<&'a IdedExpr>,
     ) -> Checked {
-        let Expr::Ident(variable) = &variable.expr else { return Err(self.no_such(expr, name)) };
+        let Expr::Ident(variable) = &variable.expr else { return Err(self.bad_call(expr, name)) };
         let (over_node, over_kind) = self.check(over)?;
         let item = match &over_kind {
-            Kind::List(item) => (**item).clone(),
-            Kind::Map => Kind::Text,
-            Kind::Any => Kind::Any,
-            kind => return Err(self.wrong(over, format!("`{name}` goes over a list or an object, not {kind}"))),
+            StaticType::List(item) => (**item).clone(),
+            StaticType::Map => StaticType::Text,
+            StaticType::Any => StaticType::Any,
+            kind => return Err(self.wrong_type(over, format!("`{name}` needs a list or an object, not {kind}"))),
         };
         if self.variables.len() >= Audience::MAX_LOOPS {
-            let (max, position) = (Audience::MAX_LOOPS, self.place(expr));
+            let (max, position) = (Audience::MAX_LOOPS, self.position(expr));
             return Err(AudienceError::TooManyLoops { name: name.to_owned(), max, position });
         }
         self.variables.push((variable, item.clone()));
         let condition = format!("the condition of `{name}`");
-        let only = only.map(|only| self.expect(only, &Kind::Bool, &condition)).transpose()?;
-        let (body, of) = match kind {
+        let only = only.map(|only| self.expect(only, &StaticType::Bool, &condition)).transpose()?;
+        let (body, body_type) = match kind {
             LoopKind::Map => self.check(body)?,
-            _ => (self.expect(body, &Kind::Bool, &condition)?, Kind::Bool),
+            _ => (self.expect(body, &StaticType::Bool, &condition)?, StaticType::Bool),
         };
         self.variables.pop();
         let result = match kind {
-            LoopKind::Map => Kind::List(Box::new(of)),
-            LoopKind::Filter => Kind::List(Box::new(item)),
-            _ => Kind::Bool,
+            LoopKind::Map => StaticType::List(Box::new(body_type)),
+            LoopKind::Filter => StaticType::List(Box::new(item)),
+            _ => StaticType::Bool,
         };
         Ok((Node::Loop(Box::new(Loop { kind, over: over_node, body, only })), result))
     }
 
     fn size(&mut self, arg: &'a IdedExpr) -> Checked {
         match self.check(arg)? {
-            (node, Kind::Any | Kind::Text | Kind::List(_) | Kind::Map) => {
-                Ok((Node::Call(Function::Size, Box::new([node])), Kind::Number))
+            (node, StaticType::Any | StaticType::Text | StaticType::List(_) | StaticType::Map) => {
+                Ok((Node::Call(Function::Size, Box::new([node])), StaticType::Number))
             }
-            (_, kind) => Err(self.wrong(arg, format!("`size` counts text, a list or an object, not {kind}"))),
+            (_, kind) => Err(self.wrong_type(arg, format!("`size` needs text, a list or an object, not {kind}"))),
         }
     }
 
     fn index(&mut self, of: &'a IdedExpr, index: &'a IdedExpr) -> Checked {
         let (node, kind) = self.check(of)?;
         let (by, found) = match kind {
-            Kind::List(item) => (self.expect(index, &Kind::Number, "the index of a list")?, *item),
-            Kind::Map => (self.expect(index, &Kind::Text, "the key of an object")?, Kind::Any),
-            Kind::Any => match self.check(index)? {
-                (by, Kind::Any | Kind::Number | Kind::Text) => (by, Kind::Any),
-                (_, kind) => return Err(self.wrong(index, format!("an index is a number or text, not {kind}"))),
+            StaticType::List(item) => (self.expect(index, &StaticType::Number, "the index of a list")?, *item),
+            StaticType::Map => (self.expect(index, &StaticType::Text, "the key of an object")?, StaticType::Any),
+            StaticType::Any => match self.check(index)? {
+                (by, StaticType::Any | StaticType::Number | StaticType::Text) => (by, StaticType::Any),
+                (_, kind) => {
+                    return Err(self.wrong_type(index, format!("an index must be a number or text, not {kind}")));
+                }
             },
-            kind => return Err(self.wrong(of, format!("{kind} has no items"))),
+            kind => return Err(self.wrong_type(of, format!("{kind} has no items: use a list or an object before `[`"))),
         };
         Ok((Node::Index(Box::new([node, by])), found))
     }
 
     fn binary(&mut self, expr: &IdedExpr, operator: Operator, left: &'a IdedExpr, right: &'a IdedExpr) -> Checked {
         use Operator as O;
-        let (a, a_kind) = self.check(left)?;
-        let (b, b_kind) = self.check(right)?;
-        let clash = |verb: &str| Err(self.wrong(expr, format!("cannot {verb} {a_kind} and {b_kind}")));
-        let both =
-            |kinds: &[Kind]| a_kind.meets(&b_kind) && kinds.iter().any(|kind| a_kind.meets(kind) && b_kind.meets(kind));
-        let any_list = Kind::List(Box::new(Kind::Any));
+        let (a, a_type) = self.check(left)?;
+        let (b, b_type) = self.check(right)?;
+        let mismatch = |verb: &str, remedy: &str| {
+            Err(self.wrong_type(expr, format!("cannot {verb} {a_type} and {b_type}: {remedy}")))
+        };
+        let both_one_of = |types: &[StaticType]| {
+            let fits = |of: &StaticType| a_type.is_compatible_with(of) && b_type.is_compatible_with(of);
+            a_type.is_compatible_with(&b_type) && types.iter().any(fits)
+        };
+        let any_list = StaticType::List(Box::new(StaticType::Any));
         let kind = match operator {
-            O::Equal | O::Unequal => match (&a_kind, &b_kind) {
-                (Kind::Null, _) | (_, Kind::Null) => Kind::Bool,
-                _ if a_kind.meets(&b_kind) => Kind::Bool,
-                _ => return clash("compare"),
+            O::Equal | O::Unequal => match (&a_type, &b_type) {
+                (StaticType::Null, _) | (_, StaticType::Null) => StaticType::Bool,
+                _ if a_type.is_compatible_with(&b_type) => StaticType::Bool,
+                _ => return mismatch("compare", "use values of one type"),
             },
             O::Less | O::LessOrEqual | O::Greater | O::GreaterOrEqual => {
-                if !both(&[Kind::Number, Kind::Text, Kind::Bool]) {
-                    return clash("order");
+                if !both_one_of(&[StaticType::Number, StaticType::Text, StaticType::Bool]) {
+                    return mismatch("order", "use two numbers or two texts");
                 }
-                Kind::Bool
+                StaticType::Bool
             }
-            O::In => match &b_kind {
-                Kind::Any => Kind::Bool,
-                Kind::List(item) if a_kind.meets(item) => Kind::Bool,
-                Kind::List(item) => {
-                    return Err(self.wrong(expr, format!("{a_kind} cannot be in a list of {item}")));
+            O::In => match &b_type {
+                StaticType::Any => StaticType::Bool,
+                StaticType::List(item) if a_type.is_compatible_with(item) => StaticType::Bool,
+                StaticType::List(item) => {
+                    return Err(self
+                        .wrong_type(expr, format!("{a_type} cannot be in a list of {item}: use values of one type")));
                 }
-                Kind::Map if a_kind.meets(&Kind::Text) => Kind::Bool,
-                Kind::Map => return Err(self.wrong(expr, format!("a key is text, not {a_kind}"))),
-                kind => return Err(self.wrong(right, format!("`in` looks in a list or an object, not {kind}"))),
+                StaticType::Map if a_type.is_compatible_with(&StaticType::Text) => StaticType::Bool,
+                StaticType::Map => return Err(self.wrong_type(expr, format!("a key must be text, not {a_type}"))),
+                kind => {
+                    return Err(
+                        self.wrong_type(right, format!("`in` needs a list or an object on its right, not {kind}"))
+                    );
+                }
             },
             O::Add => {
-                let lists = matches!((&a_kind, &b_kind), (Kind::List(_) | Kind::Any, Kind::List(_) | Kind::Any));
-                if !lists && !both(&[Kind::Number, Kind::Text, any_list]) {
-                    return clash("add");
+                let lists = matches!(
+                    (&a_type, &b_type),
+                    (StaticType::List(_) | StaticType::Any, StaticType::List(_) | StaticType::Any)
+                );
+                if !lists && !both_one_of(&[StaticType::Number, StaticType::Text, any_list]) {
+                    return mismatch("add", "use two numbers, two texts or two lists");
                 }
-                match (a_kind, b_kind) {
-                    (Kind::Any, kind @ (Kind::Number | Kind::Text))
-                    | (kind @ (Kind::Number | Kind::Text), Kind::Any) => kind,
-                    (Kind::Any, Kind::List(_)) | (Kind::List(_), Kind::Any) => Kind::List(Box::new(Kind::Any)),
-                    (a, b) => a.or(b),
+                match (a_type, b_type) {
+                    (StaticType::Any, kind @ (StaticType::Number | StaticType::Text))
+                    | (kind @ (StaticType::Number | StaticType::Text), StaticType::Any) => kind,
+                    (StaticType::Any, StaticType::List(_)) | (StaticType::List(_), StaticType::Any) => {
+                        StaticType::List(Box::new(StaticType::Any))
+                    }
+                    (a, b) => a.union(b),
                 }
             }
             O::Subtract | O::Multiply | O::Divide | O::Remainder => {
-                if !both(&[Kind::Number]) {
-                    return clash("calculate with");
+                if !both_one_of(&[StaticType::Number]) {
+                    return mismatch("calculate with", "use two numbers");
                 }
-                Kind::Number
+                StaticType::Number
             }
         };
         Ok((Node::Binary(operator, Box::new([a, b])), kind))
     }
 
-    /// The node, if it can be of the kind.
-    fn expect(&mut self, expr: &'a IdedExpr, kind: &Kind, what: &str) -> Result<Node, AudienceError> {
+    /// Checks that the expression can have this type.
+    fn expect(&mut self, expr: &'a IdedExpr, kind: &StaticType, what: &str) -> Result<Node, AudienceError> {
         let (node, found) = self.check(expr)?;
-        if found.meets(kind) { Ok(node) } else { Err(self.wrong(expr, format!("{what} must be {kind}, not {found}"))) }
+        if found.is_compatible_with(kind) {
+            Ok(node)
+        } else {
+            Err(self.wrong_type(expr, format!("{what} must be {kind}, not {found}")))
+        }
     }
 
-    fn wrong(&self, expr: &IdedExpr, message: impl Into<String>) -> AudienceError {
-        AudienceError::WrongType { message: message.into(), position: self.place(expr) }
+    fn wrong_type(&self, expr: &IdedExpr, message: impl Into<String>) -> AudienceError {
+        AudienceError::WrongType { message: message.into(), position: self.position(expr) }
     }
 
-    fn message(&self, expr: &IdedExpr) -> AudienceError {
-        let position = self.place(expr);
-        AudienceError::Unsupported { what: "a message", instead: "write an object, as in `{'a': 1}`", position }
+    fn unsupported_message(&self, expr: &IdedExpr) -> AudienceError {
+        let position = self.position(expr);
+        AudienceError::Unsupported { what: "a message", instead: "write an object, like `{'a': 1}`", position }
     }
 
-    fn no_such(&self, expr: &IdedExpr, name: &str) -> AudienceError {
-        let (name, position) = (name.to_owned(), self.place(expr));
+    /// The error for a call of an unknown function, or of a known one in the wrong form.
+    fn bad_call(&self, expr: &IdedExpr, name: &str) -> AudienceError {
+        let (name, position) = (name.to_owned(), self.position(expr));
         match usage(&name) {
-            Some(usage) => AudienceError::Misused { name, usage, position },
+            Some(usage) => AudienceError::WrongUsage { name, usage, position },
             None => AudienceError::UnknownFunction { name, position },
         }
     }
 
-    /// Where an expression stands: of an operator, the operator; of a call, its bracket.
-    fn place(&self, expr: &IdedExpr) -> usize {
-        let before = self.places.offset_for(expr.id).and_then(|(start, _)| self.places.source.get(..start as usize));
+    /// The position of an expression. For an operator it is the operator, for a call its bracket.
+    fn position(&self, expr: &IdedExpr) -> usize {
+        let before =
+            self.source_info.offset_for(expr.id).and_then(|(start, _)| self.source_info.source.get(..start as usize));
         before.map_or(0, |before| before.chars().count()) + 1
     }
 }

@@ -1,4 +1,4 @@
-//! The typed tree that an audience is run as, and what it is made of.
+//! The typed tree that an audience is compiled to and evaluated as.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use cel::common::ast::operators;
 
 use crate::context::Value;
 
-/// The functions there are.
+/// The supported functions, for an error message.
 pub(super) const FUNCTIONS: &str = "`has`, `size`, `contains`, `startsWith`, `endsWith`, `int`, `double`, `string`, \
                                     `all`, `exists`, `exists_one`, `map`, `filter`";
 
@@ -15,19 +15,19 @@ pub(super) const FUNCTIONS: &str = "`has`, `size`, `contains`, `startsWith`, `en
 #[derive(Debug)]
 pub(super) enum Node {
     Literal(Value),
-    /// A top-level attribute, or a path from one: `whole` is the path as it was written.
+    /// A top-level attribute, or a path that starts at one. `full_name` is the path as written, with dots.
     Attribute {
-        whole: Box<str>,
+        full_name: Box<str>,
         path: Box<[Box<str>]>,
     },
-    /// The variable of a loop, counted from the innermost.
+    /// The variable of a loop; 0 is the innermost loop.
     Variable(usize),
     Field(Box<Node>, Box<str>),
     Index(Box<[Node; 2]>),
     Has(Box<Node>),
     Not(Box<Node>),
     Negate(Box<Node>),
-    /// `&&`, or `||` if `any`.
+    /// `||` if `any`, otherwise `&&`.
     Logic {
         any: bool,
         sides: Box<[Node; 2]>,
@@ -45,7 +45,7 @@ pub(super) struct Loop {
     pub(super) kind: LoopKind,
     pub(super) over: Node,
     pub(super) body: Node,
-    /// The condition of a `map` that has one.
+    /// The condition of a `map` with three arguments: items that fail it are skipped.
     pub(super) only: Option<Node>,
 }
 
@@ -85,19 +85,19 @@ pub(super) enum Function {
     Text,
 }
 
-/// What is known of an expression's value before there is a context.
+/// The type of an expression, as far as it is known without a context.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum StaticType {
     Any,
     Null,
     Bool,
     Number,
     Text,
-    List(Box<Kind>),
+    List(Box<StaticType>),
     Map,
 }
 
-impl Kind {
+impl StaticType {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Any => "anything",
@@ -110,31 +110,32 @@ impl Kind {
         }
     }
 
-    /// Whether a value could be of both kinds.
-    pub(super) fn meets(&self, other: &Self) -> bool {
+    /// Whether a value can have both types.
+    pub(super) fn is_compatible_with(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Any, _) | (_, Self::Any) => true,
-            (Self::List(a), Self::List(b)) => a.meets(b),
+            (Self::List(a), Self::List(b)) => a.is_compatible_with(b),
             _ => self == other,
         }
     }
 
-    /// The kind of a value that is of either.
-    pub(super) fn or(self, other: Self) -> Self {
+    /// The type of a value that has one of two types.
+    pub(super) fn union(self, other: Self) -> Self {
         match (self, other) {
-            (Self::List(a), Self::List(b)) => Self::List(Box::new(a.or(*b))),
+            (Self::List(a), Self::List(b)) => Self::List(Box::new(a.union(*b))),
             (a, b) if a == b => a,
             _ => Self::Any,
         }
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for StaticType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
+/// The correct form of a call, for an error message; `None` if the function does not exist.
 pub(super) fn usage(name: &str) -> Option<&'static str> {
     Some(match name {
         "has" => "`has(attribute)` or `has(object.field)`",
@@ -172,7 +173,7 @@ pub(super) fn operator(name: &str) -> Option<Operator> {
     })
 }
 
-/// A list, as a literal if all its items are: it is then borrowed, not built, at every evaluation.
+/// A list. If all items are literals, so is the list: an evaluation then borrows it instead of building it.
 pub(super) fn fold_list(nodes: Vec<Node>) -> Node {
     if !nodes.iter().all(|node| matches!(node, Node::Literal(_))) {
         return Node::List(nodes.into());
@@ -184,7 +185,7 @@ pub(super) fn fold_list(nodes: Vec<Node>) -> Node {
     Node::Literal(Value::List(literals.collect()))
 }
 
-/// The same for an object. A key that is there twice is left for the evaluation to refuse.
+/// An object, in the same way. If a key occurs twice, the evaluation reports the error.
 pub(super) fn fold_map(entries: Vec<(Node, Node)>) -> Node {
     let mut object = BTreeMap::new();
     for entry in &entries {

@@ -1,47 +1,48 @@
-//! A look at the source before the parser sees it.
+//! Limits the depth of an expression before it is parsed.
 //!
-//! The parser is recursive, and so is everything that later walks its tree. What keeps them all off the end of the
-//! stack is an upper bound on the tree's depth, taken from the tokens in one pass without recursion. For that to be a
-//! bound this must see the same tokens as the parser's lexer does, so whatever the lexer could stumble over (text
-//! without an end, an unknown escape, a stray character) is refused here.
+//! The parser is recursive, and so is all code that later walks its tree. To protect their stack, this module computes an
+//! upper bound of the tree's depth from the tokens, in one pass without recursion. The bound is only valid if this module
+//! sees the same tokens as the parser's lexer. So it rejects everything that the lexer could treat differently: text
+//! without a closing quote, unknown escape sequences and unexpected characters.
 
 use super::{Audience, AudienceError};
 
-/// One level of brackets.
+/// The depth of the expression within one pair of brackets.
 #[derive(Default)]
-struct Level {
-    /// Where its bracket is.
+struct BracketLevel {
+    /// The index of the opening bracket.
     opened: usize,
-    /// The operators since the last `,`, `&&` or `||`. Each can put one more layer on the tree.
+    /// The number of operators since the last `,`, `&&` or `||`. Each can add a layer to the tree.
     operators: usize,
-    /// The `?` since the last `,`: a conditional swallows everything to its right, `&&` and `||` included.
+    /// The number of `?` since the last `,`. A conditional includes everything to its right, also `&&` and `||`.
     conditionals: usize,
-    /// The deepest bracket since the last `,`, `&&` or `||`.
+    /// The depth of the deepest bracket since the last `,`, `&&` or `||`.
     inner: usize,
-    /// The deepest stretch before that.
+    /// The depth of the deepest part before the last `,`, `&&` or `||`.
     deepest: usize,
 }
 
-impl Level {
+impl BracketLevel {
     fn depth(&self) -> usize {
         self.deepest.max(self.operators + self.conditionals + self.inner)
     }
 
-    fn stretch(&mut self) {
+    /// Ends a part at a `,`, `&&` or `||`.
+    fn end_part(&mut self) {
         self.deepest = self.depth();
         self.operators = 0;
         self.inner = 0;
     }
 }
 
-/// Checks that the source is made of CEL's tokens and nests no deeper than it may.
+/// Checks that the source consists of CEL tokens and is not nested too deeply.
 pub(super) fn check(source: &str) -> Result<(), AudienceError> {
     let chars: Vec<char> = source.chars().collect();
-    let mut outer: Vec<Level> = Vec::new();
-    let mut level = Level::default();
+    let mut outer: Vec<BracketLevel> = Vec::new();
+    let mut level = BracketLevel::default();
     let mut at = 0;
     let mut empty = true;
-    // Whether the last token ends an operand, so that a `[` after it takes an item out of it.
+    // Whether the last token ends an operand. A `[` after it is then an index, otherwise a list.
     let mut operand = false;
 
     while let Some(&c) = chars.get(at) {
@@ -56,50 +57,52 @@ pub(super) fn check(source: &str) -> Result<(), AudienceError> {
                 }
                 continue;
             }
-            '"' | '\'' => at = text(&chars, start, false)?,
+            '"' | '\'' => at = end_of_text(&chars, start, false)?,
             'a'..='z' | 'A'..='Z' | '0'..='9' | '_' => {
                 while chars.get(at).is_some_and(|c| c.is_ascii_alphanumeric() || *c == '_') {
                     at += 1;
                 }
                 if matches!(chars.get(at), Some('"' | '\'')) {
                     match chars.get(start..at) {
-                        Some(['r' | 'R']) => at = text(&chars, at, true)?,
+                        Some(['r' | 'R']) => at = end_of_text(&chars, at, true)?,
                         Some(['b' | 'B'] | ['b' | 'B', 'r' | 'R'] | ['r' | 'R', 'b' | 'B']) => {
                             return Err(AudienceError::Unsupported {
-                                what: "a literal of bytes",
-                                instead: "a context holds none, so write it without the `b`",
+                                what: "a bytes literal",
+                                instead: "remove the `b`, because a context contains only text",
                                 position: start + 1,
                             });
                         }
                         _ => return Err(syntax("put a blank or an operator before the quote", at)),
                     }
                 }
-                // `in` is the one operator that is a word.
+                // `in` is the only operator that is a word.
                 level.operators += usize::from(matches!(chars.get(start..at), Some(['i', 'n'])));
             }
             '(' | '[' | '{' => {
                 level.operators += usize::from(c == '[' && operand);
-                outer.push(std::mem::replace(&mut level, Level { opened: start, ..Level::default() }));
+                outer.push(std::mem::replace(&mut level, BracketLevel { opened: start, ..BracketLevel::default() }));
             }
             ')' | ']' | '}' => {
-                let within = outer.pop().ok_or_else(|| syntax("this bracket closes nothing", start))?;
+                let within = outer
+                    .pop()
+                    .ok_or_else(|| syntax("this closing bracket has no opening bracket: remove it", start))?;
                 if !matches!((chars.get(level.opened), c), (Some('('), ')') | (Some('['), ']') | (Some('{'), '}')) {
-                    return Err(syntax("this bracket is left open", level.opened));
+                    return Err(syntax("this bracket is not closed: add the closing bracket", level.opened));
                 }
                 let depth = level.depth() + 1;
                 level = within;
                 level.inner = level.inner.max(depth);
             }
             ',' => {
-                level.stretch();
+                level.end_part();
                 level.conditionals = 0;
             }
             '&' | '|' if next == Some(c) => {
                 at += 1;
-                level.stretch();
+                level.end_part();
             }
             '?' => level.conditionals += 1,
-            // Within a number.
+            // A decimal point within a number.
             '.' if next.is_some_and(|c| c.is_ascii_digit()) => {}
             '=' | '!' | '<' | '>' if next == Some('=') => {
                 at += 1;
@@ -107,9 +110,16 @@ pub(super) fn check(source: &str) -> Result<(), AudienceError> {
             }
             '.' | '!' | '-' | '+' | '*' | '/' | '%' | '<' | '>' => level.operators += 1,
             ':' => {}
-            '=' => return Err(syntax("write `==` to compare", start)),
-            '&' | '|' => return Err(syntax("write `&&` for and, `||` for or", start)),
-            _ => return Err(syntax("this character has no meaning outside of quotes", start)),
+            '=' => return Err(syntax("a single `=` is no operator: write `==` to compare", start)),
+            '&' | '|' => {
+                return Err(syntax("a single `&` or `|` is no operator: write `&&` for and, `||` for or", start));
+            }
+            _ => {
+                return Err(syntax(
+                    "this character is not allowed outside quotes: remove it, or put the text in quotes",
+                    start,
+                ));
+            }
         }
         empty = false;
         operand = matches!(c, '"' | '\'' | ')' | ']' | '}' | '_') || c.is_ascii_alphanumeric();
@@ -118,21 +128,21 @@ pub(super) fn check(source: &str) -> Result<(), AudienceError> {
         }
     }
     if !outer.is_empty() {
-        return Err(syntax("this bracket is left open", level.opened));
+        return Err(syntax("this bracket is not closed: add the closing bracket", level.opened));
     }
     if empty { Err(AudienceError::Empty) } else { Ok(()) }
 }
 
-/// Where the text ends whose opening quote is at `start`.
-fn text(chars: &[char], start: usize, raw: bool) -> Result<usize, AudienceError> {
-    let unterminated = || syntax("the quote opened here is not closed", start);
+/// The index after the text whose opening quote is at `start`.
+fn end_of_text(chars: &[char], start: usize, raw: bool) -> Result<usize, AudienceError> {
+    let unterminated = || syntax("this quote is not closed: add the closing quote", start);
     let quote = chars.get(start).copied().ok_or_else(unterminated)?;
     let triple = chars.get(start..start + 3).is_some_and(|open| open.iter().all(|&c| c == quote));
     let mut at = if triple { start + 3 } else { start + 1 };
     loop {
         match chars.get(at).copied().ok_or_else(unterminated)? {
             '\n' | '\r' if !triple => return Err(unterminated()),
-            '\\' if !raw => at = escape(chars, at)?,
+            '\\' if !raw => at = end_of_escape(chars, at)?,
             c if c == quote && !triple => return Ok(at + 1),
             c if c == quote && chars.get(at..at + 3).is_some_and(|close| close.iter().all(|&c| c == quote)) => {
                 return Ok(at + 3);
@@ -142,9 +152,9 @@ fn text(chars: &[char], start: usize, raw: bool) -> Result<usize, AudienceError>
     }
 }
 
-/// Where the escape sequence ends whose backslash is at `start`.
-fn escape(chars: &[char], start: usize) -> Result<usize, AudienceError> {
-    let unknown = || syntax("no such escape sequence: write `\\\\` for a backslash", start);
+/// The index after the escape sequence whose backslash is at `start`.
+fn end_of_escape(chars: &[char], start: usize) -> Result<usize, AudienceError> {
+    let unknown = || syntax("this escape sequence does not exist: write `\\\\` for a backslash", start);
     let (digits, radix) = match chars.get(start + 1).copied().ok_or_else(unknown)? {
         'a' | 'b' | 'f' | 'n' | 'r' | 't' | 'v' | '"' | '\'' | '`' | '\\' | '?' => return Ok(start + 2),
         'x' | 'X' => (start + 2..start + 4, 16),

@@ -1,4 +1,4 @@
-//! Which policies are asked about: by name, or out of a file, with settings on top.
+//! The policies to estimate: by name or from a file, with settings that apply to all of them.
 
 use std::path::PathBuf;
 
@@ -7,21 +7,20 @@ use clap::Args;
 use inroad_simulations::{PolicyDoc, PolicyKind};
 use serde::Deserialize;
 
-use crate::failure::usage;
+use crate::failure::usage_error;
 use crate::parse;
 
 /// Policies by name or from a file.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Policies")]
 pub(super) struct PoliciesArgs {
-    /// Which policies, with their defaults
+    /// Policies with default settings
     #[arg(long, value_delimiter = ',', default_values = ["growth", "equal", "thompson"], value_name = "NAMES")]
     policies: Vec<String>,
-    /// Policies as a scenario has them: [[policies]] with a name, a kind (growth, equal, fixed or thompson), settings and
-    /// shares
+    /// TOML file with [[policies]]: name, kind (growth, equal, fixed or thompson), settings and shares
     #[arg(long, value_name = "FILE", conflicts_with = "policies")]
     policies_file: Option<PathBuf>,
-    /// A setting for all of them, as an experiment's policy has it: floor=0.1, burn_in=48h
+    /// Setting for all policies, such as floor=0.1 or burn_in=48h; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::setting)]
     set: Vec<(String, toml::Value)>,
 }
@@ -36,14 +35,20 @@ impl PoliciesArgs {
     pub(super) fn docs(&self) -> anyhow::Result<Vec<PolicyDoc>> {
         let mut docs = match &self.policies_file {
             Some(path) => {
-                let shown = || path.display().to_string();
-                let text = std::fs::read_to_string(path).map_err(|e| usage(format!("cannot read {}: {e}", shown())))?;
-                toml::from_str::<PoliciesFile>(&text).map_err(|e| usage(e.to_string())).with_context(shown)?.policies
+                let path_text = || path.display().to_string();
+                let text = std::fs::read_to_string(path)
+                    .map_err(|e| usage_error(format!("cannot read {}: {e}", path_text())))?;
+                toml::from_str::<PoliciesFile>(&text)
+                    .map_err(|e| usage_error(e.to_string()))
+                    .with_context(path_text)?
+                    .policies
             }
-            None => self.policies.iter().map(|name| kind(name).map(PolicyDoc::plain)).collect::<Result<_, _>>()?,
+            None => {
+                self.policies.iter().map(|name| kind(name).map(PolicyDoc::with_defaults)).collect::<Result<_, _>>()?
+            }
         };
         if docs.is_empty() {
-            return Err(usage("there are no policies: name one"));
+            return Err(usage_error("there are no policies. Name at least one."));
         }
         for doc in &mut docs {
             doc.settings.extend(self.set.iter().cloned());
@@ -57,9 +62,9 @@ fn kind(name: &str) -> anyhow::Result<PolicyKind> {
         "growth" => Ok(PolicyKind::Growth),
         "equal" => Ok(PolicyKind::Equal),
         "thompson" => Ok(PolicyKind::Thompson),
-        "fixed" => Err(usage("fixed needs a share of each arm: give it in a --policies-file")),
-        _ => Err(usage(format!(
-            "there is no policy {name:?}: choose of growth, equal and thompson, or give a --policies-file"
+        "fixed" => Err(usage_error("the policy fixed needs a share for each arm. Define it in a --policies-file.")),
+        _ => Err(usage_error(format!(
+            "there is no policy {name:?}. Use growth, equal or thompson, or give a --policies-file."
         ))),
     }
 }

@@ -1,4 +1,4 @@
-//! The command without its process: formats against each other, and what is said of what is wrong.
+//! The command without a process: equal results from both formats, and error messages.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -19,7 +19,7 @@ struct Line {
     args: CounterfactualArgs,
 }
 
-/// 1,500 customers in three arms by turns; who visits hangs on a hash of the row and on the arm.
+/// 1,500 customers in three arms; arm and visit depend on hashes of the row number.
 struct Trial {
     arms: Vec<&'static str>,
     visits: Vec<i64>,
@@ -35,7 +35,7 @@ fn trial() -> Trial {
         arms: rows.clone().map(|i| ["No E-Mail", "Womens E-Mail", "Mens E-Mail"][arm(i)]).collect(),
         visits: rows.clone().map(|i| i64::from(visit(i))).collect(),
         spends: rows.clone().map(|i| if visit(i) { 9.5 + i as f64 / 7.0 } else { 0.0 }).collect(),
-        // Fifty a day from the beginning of 2026.
+        // Fifty rows per day from 2026-01-01.
         times: rows.map(|i| 1_767_225_600_000_000 + i as i64 * 1_728_000_000).collect(),
     }
 }
@@ -52,7 +52,7 @@ fn write_csv(folder: &Path) -> PathBuf {
     path
 }
 
-/// The same, in two row groups.
+/// The same rows in two row groups.
 fn write_parquet(folder: &Path, compression: Compression) -> PathBuf {
     let trial = trial();
     let column = |name: &str, physical, logical| {
@@ -94,19 +94,19 @@ fn write_parquet(folder: &Path, compression: Compression) -> PathBuf {
     path
 }
 
-fn asked_of(file: &Path, more: &[&str]) -> anyhow::Result<Asked> {
+fn analysis_of(file: &Path, more: &[&str]) -> anyhow::Result<Analysis> {
     let file = file.to_string_lossy();
     let mut words = vec!["counterfactual", &file];
     words.extend(more);
-    asked(&Line::try_parse_from(words).unwrap().args, Output { json: true })
+    analyse(&Line::try_parse_from(words).unwrap().args, Output { json: true })
 }
 
 fn json(file: &Path, more: &[&str]) -> String {
-    format!("{:#}", report::Report(&asked_of(file, more).unwrap()).json().unwrap())
+    format!("{:#}", report::Report(&analysis_of(file, more).unwrap()).json().unwrap())
 }
 
 #[test]
-fn csv_and_parquet_of_the_same_rows_give_the_same_bytes() {
+fn csv_and_parquet_with_the_same_rows_give_the_same_json() {
     let folder = tempfile::tempdir().unwrap();
     let csv = write_csv(folder.path());
     let control = ["--control", "No E-Mail"];
@@ -124,37 +124,37 @@ fn csv_and_parquet_of_the_same_rows_give_the_same_bytes() {
 }
 
 #[test]
-fn a_time_column_and_as_many_rows_a_day_come_to_the_same() {
+fn time_column_and_equal_rows_per_day_give_the_same_result() {
     let folder = tempfile::tempdir().unwrap();
     let csv = write_csv(folder.path());
-    let told = asked_of(&csv, &["--control", "No E-Mail", "--time-column", "when"]).unwrap();
-    let even = asked_of(&csv, &["--control", "No E-Mail", "--rows-per-day", "50"]).unwrap();
-    assert_eq!(told.found, even.found);
-    assert_eq!(told.found.ticks, 30);
-    assert!(told.found.policies[0].dr.is_none() && told.found.policies[0].lift.is_some());
+    let timed = analysis_of(&csv, &["--control", "No E-Mail", "--time-column", "when"]).unwrap();
+    let even = analysis_of(&csv, &["--control", "No E-Mail", "--rows-per-day", "50"]).unwrap();
+    assert_eq!(timed.result, even.result);
+    assert_eq!(timed.result.ticks, 30);
+    assert!(timed.result.policies[0].dr.is_none() && timed.result.policies[0].lift.is_some());
 }
 
 #[test]
-fn the_table_tells_every_policy_and_every_doubt() {
+fn table_has_every_policy_and_every_warning() {
     let folder = tempfile::tempdir().unwrap();
     let csv = write_csv(folder.path());
     let text = |more: &[&str]| {
         let more = [&["--control", "No E-Mail"], more].concat();
-        report::Report(&asked_of(&csv, &more).unwrap()).text()
+        report::Report(&analysis_of(&csv, &more).unwrap()).text()
     };
     let plain = text(&[]);
-    for word in ["growth", "equal", "thompson", "share of no-e-mail", "1,500 rows, 28 ticks", "no propensities"] {
+    for word in ["growth", "equal", "thompson", "share of no-e-mail", "1,500 rows, 28 updates", "no propensities"] {
         assert!(plain.contains(word), "{word}:\n{plain}");
     }
     assert!(!text(&["--propensity", "uniform"]).contains("warning"));
     let more = text(&["--unit-column", "p", "--arms", "No E-Mail,Mens E-Mail,Post,Womens E-Mail"]);
-    assert!(more.contains("1 unit in 1,500 rows") && more.contains("no row got post"), "{more}");
+    assert!(more.contains("1 unit in 1,500 rows") && more.contains("no row has post"), "{more}");
     let wrong = text(&["--propensity", "uniform", "--arms", "No E-Mail,Mens E-Mail,Womens E-Mail,Post"]);
     assert!(wrong.contains("times as often as its propensities say"), "{wrong}");
 }
 
 #[test]
-fn policies_come_from_a_file_and_settings_on_top() {
+fn policies_come_from_a_file_with_settings_added() {
     let folder = tempfile::tempdir().unwrap();
     let csv = write_csv(folder.path());
     let file = folder.path().join("policies.toml");
@@ -172,22 +172,22 @@ fn policies_come_from_a_file_and_settings_on_top() {
     std::fs::write(&file, text).unwrap();
     let file = file.to_str().unwrap();
     let more = ["--control", "No E-Mail", "--policies-file", file, "--set", "burn_in=0s", "--set", "burn_in_units=10"];
-    let found = asked_of(&csv, &[&more[..], &["--set", "burn_in_conversions=1"]].concat()).unwrap().found;
+    let found = analysis_of(&csv, &[&more[..], &["--set", "burn_in_conversions=1"]].concat()).unwrap().result;
     assert_eq!(found.policies.iter().map(|p| p.policy.as_str()).collect::<Vec<_>>(), ["careful", "half"]);
     assert!(found.policies[0].revisions > 0 && found.policies[0].shares[0] >= 0.3 - 1e-9, "{found:?}");
     assert_eq!(found.policies[1].shares, [0.5, 0.25, 0.25]);
 }
 
 #[test]
-fn what_is_wrong_is_said_with_what_there_is() {
+fn errors_name_the_valid_values() {
     let folder = tempfile::tempdir().unwrap();
     let (csv, parquet) = (write_csv(folder.path()), write_parquet(folder.path(), Compression::SNAPPY));
-    let fault = |file: &Path, more: &[&str]| {
-        let error = asked_of(file, more).map(|_| ()).unwrap_err();
-        (format!("{error:#}"), error.is::<crate::failure::Usage>())
+    let error_text = |file: &Path, more: &[&str]| {
+        let error = analysis_of(file, more).map(|_| ()).unwrap_err();
+        (format!("{error:#}"), error.is::<crate::failure::UsageError>())
     };
     let control = |more: &[&'static str]| [&["--control", "No E-Mail"], more].concat();
-    for (file, more, said) in [
+    for (file, more, expected) in [
         (
             &csv,
             control(&["--outcome", "visits"]),
@@ -204,9 +204,9 @@ fn what_is_wrong_is_said_with_what_there_is() {
             "row 1: spend is 9.5, but a propensity is above 0 and at most 1",
         ),
         (&parquet, control(&["--propensity-column", "spend"]), "row 1: spend is 9.5, but a propensity"),
-        (&csv, control(&["--arms", "No E-Mail,Mens E-Mail"]), "the arm \"Womens E-Mail\" is not declared; --arms has"),
-        (&csv, vec![], "say which arm is the control with --control; the file has \"Mens E-Mail\""),
-        (&csv, control(&["--policies", "growht"]), "there is no policy \"growht\": choose of"),
+        (&csv, control(&["--arms", "No E-Mail,Mens E-Mail"]), "the arm \"Womens E-Mail\" is not in --arms, which has"),
+        (&csv, vec![], "name the control arm with --control; the file has \"Mens E-Mail\""),
+        (&csv, control(&["--policies", "growht"]), "there is no policy \"growht\". Use growth, equal or thompson"),
         (&csv, control(&["--policies", "fixed"]), "--policies-file"),
         (&csv, control(&["--policies", "equal,equal"]), "another policy has this name"),
         (&csv, control(&["--set", "flor=0.1"]), "unknown field `flor`, expected one of"),
@@ -214,19 +214,19 @@ fn what_is_wrong_is_said_with_what_there_is() {
         (&csv, control(&["--ticks-per-day", "5"]), "choose 1, 2, 3, 4, 6, 8, 12 or 24"),
         (&csv, control(&["--salt", "a b"]), "--salt"),
     ] {
-        let (message, usage) = fault(file, &more);
-        assert!(message.contains(said) && usage, "{usage} {message}");
+        let (message, is_usage_error) = error_text(file, &more);
+        assert!(message.contains(expected) && is_usage_error, "{is_usage_error} {message}");
     }
     let text = folder.path().join("text.parquet");
     std::fs::copy(&csv, &text).unwrap();
-    assert!(fault(&text, &control(&[])).0.contains("this is no Parquet file"));
-    assert!(fault(&folder.path().join("none.csv"), &control(&[])).0.contains("cannot read"));
-    let (message, _) = fault(&csv, &control(&["--outcome", "ignored"]));
+    assert!(error_text(&text, &control(&[])).0.contains("this is not a Parquet file"));
+    assert!(error_text(&folder.path().join("none.csv"), &control(&[])).0.contains("cannot read"));
+    let (message, _) = error_text(&csv, &control(&["--outcome", "ignored"]));
     assert!(message.contains("row 1: ignored is \"x\", which is not a number"), "{message}");
 }
 
 #[test]
-fn the_csv_that_is_asked_for_is_written() {
+fn csv_file_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let (csv, to) = (write_csv(folder.path()), folder.path().join("out.csv"));
     let words = ["counterfactual", csv.to_str().unwrap(), "--control", "No E-Mail", "--csv", to.to_str().unwrap()];

@@ -1,4 +1,4 @@
-//! The days of the demo, by real calls.
+//! The days of the demo, with real calls to the server.
 
 use std::time::{Duration, Instant};
 
@@ -6,32 +6,32 @@ use anyhow::{Context, bail};
 use inroad_assignment::definition::{Direction, Lifetime};
 use inroad_assignment::document::{ClockDoc, MetricDoc, PolicyDoc, VariationDoc};
 use inroad_assignment::{
-    Allocation, Arm, DefinitionDoc, Kills, MetricKind, Payload, TARGETING_KEY, Target, ThompsonSettings, Timestamp,
+    Allocation, Arm, DefinitionDoc, KillTarget, Kills, MetricKind, Payload, TARGETING_KEY, ThompsonSettings, Timestamp,
 };
 use inroad_wire::v1::{self, ExposureMode, GetResultsResponse};
 use inroad_wire::{allocation_from_wire, definition_to_wire, json_to_struct, timestamp_to_wire};
 use serde_json::{Map, Value, json};
 
 use super::KEY;
-use super::strip::{coloured, letters, strip};
-use super::world::{Ledger, RATES, Report, Visit, World};
-use crate::connect::{Connection, Patience};
-use crate::output::{Output, count, rate};
+use super::allocation_bar::{coloured, draw_allocation, variation_letters};
+use super::visitors::{OutcomeReport, RATES, Visit, VisitCounts, VisitorSimulation};
+use crate::connect::{Connection, RetryPolicy};
+use crate::output::{Output, count, plural, probability, rate};
 use crate::parse::Attribute;
-use crate::record::{said_pausing, send};
-use crate::results::decision_metric;
+use crate::send_events::{report_pause, send_events};
+use crate::wire_text::primary_metric;
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// 2026-01-01T00:00:00Z, so that the same seed shows the same four weeks.
+/// 2026-01-01T00:00:00Z: fixed, so that the same seed gives the same four weeks.
 const START: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
-/// The most assignments, or events, in a call.
+/// The most assignments or events in one call.
 const BATCH: usize = 1_000;
-/// How many cells the line is drawn in.
+/// The width of the drawn line, in characters.
 const CELLS: usize = 48;
-/// How long a call is tried again.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a call is retried.
+const RETRY_LIMIT: Duration = Duration::from_secs(30);
 
-/// A demo about to run.
+/// A demo and its settings.
 pub(super) struct Demo<'a> {
     pub(super) connection: &'a Connection,
     pub(super) days: u32,
@@ -74,33 +74,33 @@ fn definition(seed: u64) -> DefinitionDoc {
 }
 
 impl Demo<'_> {
-    /// Lets the days go by and says how it went.
+    /// Simulates the days and prints the results.
     pub(super) async fn run(&self) -> anyhow::Result<()> {
         let begun = Instant::now();
-        self.declare().await?;
+        self.create_experiment().await?;
         let keys = RATES.map(|(key, _)| key);
-        self.head(&keys)?;
-        let mut world = World::new(self.seed);
+        self.print_head(&keys)?;
+        let mut simulation = VisitorSimulation::new(self.seed);
         let mut results = GetResultsResponse::default();
         for day in 0..self.days {
             let start = START.plus(DAY * day);
-            // To the day's last instant: its boundaries hold all day, and nothing of the day is in the future.
+            // The last instant of the day: the shares are constant all day, and no event of the day is in the future.
             let now = start.plus(DAY - Duration::from_micros(1));
             self.advance(now).await?;
-            let visits = world.day(start);
-            self.serve(&mut world, &visits).await?;
-            self.report(world.reports(now)).await?;
+            let visits = simulation.visits_of_day(start);
+            self.serve(&mut simulation, &visits).await?;
+            self.send_outcomes(simulation.take_reports(now)).await?;
             results = self.results().await?;
-            self.tell_day(day + 1, &keys, &results).await?;
+            self.print_day(day + 1, &keys, &results).await?;
         }
-        self.tell_end(&world, &results, begun.elapsed())
+        self.print_summary(&simulation, &results, begun.elapsed())
     }
 
-    async fn declare(&self) -> anyhow::Result<()> {
+    async fn create_experiment(&self) -> anyhow::Result<()> {
         let experiment = Some(definition_to_wire(&definition(self.seed)));
         let mut experiments = self.connection.experiments();
         let request = v1::CreateExperimentRequest { experiment, validate_only: false };
-        experiments.create_experiment(request).await.context("cannot declare the demo's experiment")?;
+        experiments.create_experiment(request).await.context("cannot create the experiment of the demo")?;
         experiments.start_experiment(v1::StartExperimentRequest { key: KEY.to_owned(), etag: String::new() }).await?;
         Ok(())
     }
@@ -111,24 +111,24 @@ impl Demo<'_> {
         Ok(())
     }
 
-    async fn serve(&self, world: &mut World, visits: &[Visit]) -> anyhow::Result<()> {
-        let patience = Patience { limit: PATIENCE, pausing: &said_pausing };
+    async fn serve(&self, simulation: &mut VisitorSimulation, visits: &[Visit]) -> anyhow::Result<()> {
+        let retry = RetryPolicy { limit: RETRY_LIMIT, on_pause: &report_pause };
         for visits in visits.chunks(BATCH) {
-            let question = |visit: &Visit| {
+            let to_request = |visit: &Visit| {
                 let mut context = Map::new();
-                Attribute::text(TARGETING_KEY, &visit.unit).insert_into(&mut context);
+                Attribute::from_text(TARGETING_KEY, &visit.unit).insert_into(&mut context);
                 v1::AssignRequest {
                     experiment: KEY.to_owned(),
                     context: Some(json_to_struct(&context)),
                     exposure: ExposureMode::None.into(),
                 }
             };
-            let request = v1::BatchAssignRequest { requests: visits.iter().map(question).collect() };
+            let request = v1::BatchAssignRequest { requests: visits.iter().map(to_request).collect() };
             let answers = self.connection.assignments().batch_assign(request).await?.into_inner().responses;
             let mut exposures = Vec::with_capacity(visits.len());
             for (visit, answer) in visits.iter().zip(answers) {
                 let served = RATES.iter().position(|(key, _)| *key == answer.variation);
-                world.serve(visit, served.with_context(|| format!("served {:?}", answer.variation))?);
+                simulation.serve(visit, served.with_context(|| format!("served {:?}", answer.variation))?);
                 exposures.push(v1::Exposure {
                     experiment: KEY.to_owned(),
                     generation: answer.generation,
@@ -140,15 +140,15 @@ impl Demo<'_> {
                 });
             }
             let request = v1::RecordRequest { exposures, outcomes: Vec::new() };
-            taken(&send(self.connection, &request, &patience).await?)?;
+            check_accepted(&send_events(self.connection, &request, &retry).await?)?;
         }
         Ok(())
     }
 
-    async fn report(&self, reports: Vec<Report>) -> anyhow::Result<()> {
-        let patience = Patience { limit: PATIENCE, pausing: &said_pausing };
+    async fn send_outcomes(&self, reports: Vec<OutcomeReport>) -> anyhow::Result<()> {
+        let retry = RetryPolicy { limit: RETRY_LIMIT, on_pause: &report_pause };
         for reports in reports.chunks(BATCH) {
-            let outcome = |report: &Report| v1::Outcome {
+            let to_outcome = |report: &OutcomeReport| v1::Outcome {
                 units: [(TARGETING_KEY.to_owned(), report.unit.clone())].into(),
                 event: "visit".to_owned(),
                 value: 1.0,
@@ -156,8 +156,9 @@ impl Demo<'_> {
                 event_id: report.event_id.clone(),
                 clock: KEY.to_owned(),
             };
-            let request = v1::RecordRequest { exposures: Vec::new(), outcomes: reports.iter().map(outcome).collect() };
-            taken(&send(self.connection, &request, &patience).await?)?;
+            let request =
+                v1::RecordRequest { exposures: Vec::new(), outcomes: reports.iter().map(to_outcome).collect() };
+            check_accepted(&send_events(self.connection, &request, &retry).await?)?;
         }
         Ok(())
     }
@@ -167,59 +168,65 @@ impl Demo<'_> {
         Ok(self.connection.results().get_results(request).await?.into_inner())
     }
 
-    async fn line(&self) -> anyhow::Result<Allocation> {
+    async fn newest_allocation(&self) -> anyhow::Result<Allocation> {
         let request = v1::ListRevisionsRequest { key: KEY.to_owned(), generation: 0 };
         let revisions = self.connection.experiments().list_revisions(request).await?.into_inner().revisions;
         let newest = revisions.last().context("the experiment has no revision")?;
         Ok(allocation_from_wire(&newest.buckets)?)
     }
 
-    fn head(&self, keys: &[&str]) -> anyhow::Result<()> {
-        let marks = letters(keys);
+    fn print_head(&self, keys: &[&str]) -> anyhow::Result<()> {
+        let letters = variation_letters(keys);
         let colours = self.out.colours();
-        let legend = keys.iter().zip(&marks).enumerate().map(|(i, (key, mark))| {
-            let mark = format!(" {mark} ");
-            let mark = Arm::new(i).filter(|_| colours).map_or_else(|| mark.clone(), |arm| coloured(arm, &mark));
-            format!("{mark} {key}")
+        let legend = keys.iter().zip(&letters).enumerate().map(|(i, (key, letter))| {
+            let letter = format!(" {letter} ");
+            let letter = Arm::new(i).filter(|_| colours).map_or_else(|| letter.clone(), |arm| coloured(arm, &letter));
+            format!("{letter} {key}")
         });
-        self.out.line(format!("{KEY} at {}: {}\n", self.url, legend.collect::<Vec<_>>().join("  ")))?;
+        self.out.print_text(format!("{KEY} at {}: {}\n", self.url, legend.collect::<Vec<_>>().join("  ")))?;
         let arms = keys.iter().map(|key| format!("{key:>22}")).collect::<String>();
-        self.out.line(format!("day  {:CELLS$}{arms}", "the line"))?;
+        self.out.print_text(format!("day  {:CELLS$}{arms}", "traffic allocation"))?;
         let columns = format!("{:>8}{:>7}{:>7}", "share", "rate", "best").repeat(keys.len());
-        Ok(self.out.line(format!("     {:CELLS$}{columns}", ""))?)
+        Ok(self.out.print_text(format!("     {:CELLS$}{columns}", ""))?)
     }
 
-    async fn tell_day(&self, day: u32, keys: &[&str], results: &GetResultsResponse) -> anyhow::Result<()> {
-        let allocation = self.line().await?;
+    async fn print_day(&self, day: u32, keys: &[&str], results: &GetResultsResponse) -> anyhow::Result<()> {
+        let allocation = self.newest_allocation().await?;
         let killed = results.arms.iter().enumerate().filter(|(_, arm)| arm.killed).filter_map(|(i, _)| Arm::new(i));
-        let kills = killed.fold(Kills::default(), |kills, arm| kills.with(Target::Variation(arm), true));
-        let marks = letters(keys);
-        let mut words = String::new();
+        let kills = killed.fold(Kills::default(), |kills, arm| kills.with_change(KillTarget::Variation(arm), true));
+        let letters = variation_letters(keys);
+        let mut columns = String::new();
         let mut arms = Vec::new();
         for arm in &results.arms {
-            let metric = decision_metric(results, arm);
-            let seen = metric.map_or(f64::NAN, |m| rate(m.converted, m.units));
-            words += &format!("{:>8}{:>7}{:>7}", brief(arm.share), brief(seen), brief(arm.p_best));
+            let metric = primary_metric(results, arm);
+            let observed = metric.map_or(f64::NAN, |m| rate(m.converted, m.units));
+            columns += &format!("{:>8}{:>7}{:>7}", brief(arm.share), brief(observed), probability(arm.p_best));
             arms.push(json!({
                 "variation": arm.variation, "share": arm.share, "units": arm.units, "p_best": arm.p_best,
-                "rate": if seen.is_finite() { json!(seen) } else { Value::Null }, "killed": arm.killed,
+                "rate": if observed.is_finite() { json!(observed) } else { Value::Null }, "killed": arm.killed,
             }));
         }
-        let drawn = |colours| strip(&allocation, kills, &marks, CELLS, colours);
-        self.out.item(&json!({"day": day, "revision": results.revision, "line": drawn(false), "arms": arms}))?;
-        Ok(self.out.line(format!("{day:>3}  {}{words}", drawn(self.out.colours())))?)
+        let bar = |colours| draw_allocation(&allocation, kills, &letters, CELLS, colours);
+        self.out
+            .print_json_line(&json!({"day": day, "revision": results.revision, "line": bar(false), "arms": arms}))?;
+        Ok(self.out.print_text(format!("{day:>3}  {}{columns}", bar(self.out.colours())))?)
     }
 
-    fn tell_end(&self, world: &World, results: &GetResultsResponse, took: Duration) -> anyhow::Result<()> {
-        let Ledger { visits, moved, crossed, returned, outcomes, late, twice } = world.ledger;
-        let visitors = world.visitors() as u64;
-        self.out.item(&json!({
+    fn print_summary(
+        &self,
+        simulation: &VisitorSimulation,
+        results: &GetResultsResponse,
+        took: Duration,
+    ) -> anyhow::Result<()> {
+        let VisitCounts { visits, moved, crossed, returned, outcomes, late, twice } = simulation.counts;
+        let visitors = simulation.visitor_count() as u64;
+        self.out.print_json_line(&json!({
             "days": self.days, "visits": visits, "visitors": visitors, "outcomes": outcomes, "late": late,
             "twice": twice, "units_moved": moved, "units_moved_by_server": results.units_moved,
             "crossovers": crossed, "returned_to_control": returned, "verdict": results.verdict,
             "seconds": took.as_secs_f64(),
         }))?;
-        self.out.line(format!(
+        self.out.print_text(format!(
             "\n{} days in {:.1} s: {} visits by {} visitors, {} outcomes ({} reported late, {} twice)",
             self.days,
             took.as_secs_f64(),
@@ -229,17 +236,17 @@ impl Demo<'_> {
             count(late),
             count(twice)
         ))?;
-        self.out.line(format!(
-            "{} units moved between variations, by what {} visitors remember; the server counts {}",
-            count(moved),
+        self.out.print_text(format!(
+            "{} moved between variations, counted by the {} visitors; counted by the server: {}",
+            plural(moved, "unit"),
             count(visitors),
             count(results.units_moved)
         ))?;
-        self.out.line(format!("{} units crossed over from control into a variation", count(crossed)))?;
-        self.out.line(&results.verdict)?;
+        self.out.print_text(format!("{} from control into a variation", plural(crossed, "crossover")))?;
+        self.out.print_text(&results.verdict)?;
         if moved > 0 || results.units_moved > 0 {
             bail!(
-                "units were moved between variations, which must never happen: report this, with --seed {}",
+                "units moved between variations, which must never happen. Please report this bug, with --seed {}.",
                 self.seed
             );
         }
@@ -247,15 +254,15 @@ impl Demo<'_> {
     }
 }
 
-/// A refusal has no place in the demo.
-fn taken(response: &v1::RecordResponse) -> anyhow::Result<()> {
+/// Fails if the server refused an event: every event of the demo is valid.
+fn check_accepted(response: &v1::RecordResponse) -> anyhow::Result<()> {
     match response.rejections.first() {
         None => Ok(()),
         Some(refused) => bail!("the server refused an event of the demo: {} ({})", refused.message, refused.reason),
     }
 }
 
-/// A share with one digit after the point.
+/// A share with one decimal.
 fn brief(share: f64) -> String {
     if share.is_finite() { format!("{:.1}%", share * 100.0) } else { "–".to_owned() }
 }

@@ -1,95 +1,94 @@
-//! The half of `experiment` that changes something: each says what it did to whom.
+//! The actions of `experiment` that change something. Each prints what it changed.
 
 use inroad_wire::timestamp_to_wire;
 use inroad_wire::v1::grow_variation_request::Amount;
 use inroad_wire::v1::{self, Experiment};
 
-use super::{AdvanceArgs, ConcludeArgs, GrowArgs, Sure};
-use crate::clients::tell_reach;
-use crate::confirm::confirm;
+use super::{AdvanceArgs, ConcludeArgs, GrowArgs};
+use crate::confirm::{ConfirmArgs, confirm};
 use crate::connect::Connection;
+use crate::lookup::get_experiment;
 use crate::output::{Output, percent};
-use crate::views;
+use crate::reach::print_reach_of_change;
+use crate::response_json;
+use crate::wire_text::{timestamp_of, timestamp_text};
 
 /// Changes experiments.
-pub(super) struct Change<'a> {
+pub(super) struct ExperimentChanger<'a> {
     pub(super) connection: &'a Connection,
     pub(super) out: Output,
 }
 
-impl Change<'_> {
-    fn told(&self, experiment: &Experiment, text: impl AsRef<str>) -> anyhow::Result<()> {
-        self.out.line(text)?;
-        Ok(self.out.value(&views::experiment(experiment)?)?)
+impl ExperimentChanger<'_> {
+    fn print(&self, experiment: &Experiment, text: impl AsRef<str>) -> anyhow::Result<()> {
+        self.out.print_text(text)?;
+        Ok(self.out.print_json(&response_json::experiment_json(experiment)?)?)
     }
 
-    /// The same, and then when the change was at every client.
-    async fn told_and_reached(&self, experiment: &Experiment, text: impl AsRef<str>) -> anyhow::Result<()> {
-        self.told(experiment, text)?;
-        tell_reach(self.connection, &experiment.etag, self.out).await
-    }
-
-    async fn now(&self, key: &str) -> anyhow::Result<Experiment> {
-        let request = v1::GetExperimentRequest { key: key.to_owned() };
-        Ok(self.connection.experiments().get_experiment(request).await?.into_inner())
+    /// Prints the change, and then how many clients have it.
+    async fn print_with_reach(&self, experiment: &Experiment, text: impl AsRef<str>) -> anyhow::Result<()> {
+        self.print(experiment, text)?;
+        print_reach_of_change(self.connection, &experiment.etag, self.out).await
     }
 
     pub(super) async fn start(&self, key: String) -> anyhow::Result<()> {
         let request = v1::StartExperimentRequest { key, etag: String::new() };
         let e = self.connection.experiments().start_experiment(request).await?.into_inner();
-        self.told(&e, format!("{} is running, generation {}: {}", e.key, e.generation, shares(&e)))
+        self.print(&e, format!("{} is running, run {}: {}", e.key, e.generation, shares_text(&e)))
     }
 
     pub(super) async fn pause(&self, key: String) -> anyhow::Result<()> {
         let request = v1::PauseExperimentRequest { key, etag: String::new() };
         let e = self.connection.experiments().pause_experiment(request).await?.into_inner();
-        self.told(
-            &e,
-            format!("{} is paused: nothing is recorded and nothing grows; everybody keeps what they have", e.key),
-        )
+        self.print(&e, format!("{} is paused: no recording, no growth; every unit keeps its variation", e.key))
     }
 
     pub(super) async fn resume(&self, key: String) -> anyhow::Result<()> {
         let request = v1::ResumeExperimentRequest { key, etag: String::new() };
         let e = self.connection.experiments().resume_experiment(request).await?.into_inner();
-        self.told(&e, format!("{} is running again", e.key))
+        self.print(&e, format!("{} is running again", e.key))
     }
 
     pub(super) async fn grow(&self, args: GrowArgs) -> anyhow::Result<()> {
-        let before = self.now(&args.key).await?;
+        let before = get_experiment(self.connection, &args.experiment.key).await?;
         let amount = match (args.amount.to, args.amount.by, args.amount.times) {
             (Some(to), ..) => Amount::ToShare(to),
             (_, Some(by), _) => Amount::ByShare(by),
             (.., times) => Amount::Times(times.unwrap_or(1.0)),
         };
         let request = v1::GrowVariationRequest {
-            key: args.key,
+            key: args.experiment.key,
             variation: args.variation.clone(),
             amount: Some(amount),
             etag: String::new(),
         };
         let e = self.connection.experiments().grow_variation(request).await?.into_inner();
-        let moved = |key: &str| format!("{key} {} → {}", percent(share_of(&before, key)), percent(share_of(&e, key)));
+        let change = |key: &str| format!("{key} {} → {}", percent(share_of(&before, key)), percent(share_of(&e, key)));
         let control = e.variations.first().map_or("", |v| v.key.as_str());
         let text = format!(
             "{}: {}, {}, in effect from {} (revision {})",
             e.key,
-            moved(&args.variation),
-            moved(control),
-            views::time_text(e.effective_at.as_ref()),
+            change(&args.variation),
+            change(control),
+            timestamp_text(e.effective_at.as_ref()),
             e.revision
         );
-        self.told_and_reached(&e, text).await
+        self.print_with_reach(&e, text).await
     }
 
-    pub(super) async fn kill(&self, key: String, variation: Option<String>, sure: Sure) -> anyhow::Result<()> {
+    pub(super) async fn kill(
+        &self,
+        key: String,
+        variation: Option<String>,
+        confirmation: ConfirmArgs,
+    ) -> anyhow::Result<()> {
         if variation.is_none() {
-            let e = self.now(&key).await?;
-            let treated = 1.0 - share_of(&e, control(&e));
+            let e = get_experiment(self.connection, &key).await?;
+            let treated = 1.0 - share_of(&e, control_key(&e));
             confirm(
-                sure.yes,
+                confirmation.yes,
                 &format!(
-                    "This serves control to everybody in {key} at once: {} of its units get another thing than now.",
+                    "This serves control to all units of {key} at once: {} of them get another variation than now.",
                     percent(treated)
                 ),
             )?;
@@ -98,16 +97,17 @@ impl Change<'_> {
         let e = self.connection.experiments().kill(request).await?.into_inner();
         let text = match variation {
             Some(variation) => format!(
-                "{} is killed: its {} of {} gets control from now on; its units are kept for a restore",
+                "{} is killed: its {} of {} gets control from now on; a restore gives the same units the variation back",
                 variation,
                 percent(share_of(&e, &variation)),
                 e.key
             ),
-            None => {
-                format!("{} is killed: everybody gets control from now on; all points are kept for a restore", e.key)
-            }
+            None => format!(
+                "{} is killed: all units get control from now on; a restore gives the same units their variations back",
+                e.key
+            ),
         };
-        self.told_and_reached(&e, text).await
+        self.print_with_reach(&e, text).await
     }
 
     pub(super) async fn restore(&self, key: String, variation: Option<String>) -> anyhow::Result<()> {
@@ -120,93 +120,90 @@ impl Change<'_> {
             }
             None => format!("{} is restored: the same units get the same variations back", e.key),
         };
-        self.told_and_reached(&e, text).await
+        self.print_with_reach(&e, text).await
     }
 
-    pub(super) async fn restart(&self, key: String, sure: Sure) -> anyhow::Result<()> {
-        let before = self.now(&key).await?;
+    pub(super) async fn restart(&self, key: String, confirmation: ConfirmArgs) -> anyhow::Result<()> {
+        let before = get_experiment(self.connection, &key).await?;
         confirm(
-            sure.yes,
+            confirmation.yes,
             &format!(
-                "This draws every unit of {key} anew under another salt: whoever has seen a variation in generation {} may get another one, and results begin at nothing.",
+                "This assigns every unit of {key} again under another salt: units that saw a variation in run {} may get another one, and results start empty.",
                 before.generation
             ),
         )?;
         let request = v1::RestartExperimentRequest { key, etag: before.etag };
         let e = self.connection.experiments().restart_experiment(request).await?.into_inner();
-        self.told(&e, format!("{} runs as generation {}: {}", e.key, e.generation, shares(&e)))
+        self.print(&e, format!("{} is running, run {}: {}", e.key, e.generation, shares_text(&e)))
     }
 
     pub(super) async fn conclude(&self, args: ConcludeArgs) -> anyhow::Result<()> {
-        let before = self.now(&args.key).await?;
-        let shipped = args.end.ship.clone().unwrap_or_else(|| control(&before).to_owned());
+        let key = args.experiment.key;
+        let before = get_experiment(self.connection, &key).await?;
+        let shipped = args.outcome.ship.clone().unwrap_or_else(|| control_key(&before).to_owned());
         let others = 1.0 - share_of(&before, &shipped);
         confirm(
-            args.sure.yes,
+            args.confirm.yes,
             &format!(
-                "This ends {}: everybody gets {shipped}, {} of its units another thing than now.",
-                args.key,
+                "This ends {key}: all units get {shipped}, {} of them another variation than now.",
                 percent(others)
             ),
         )?;
         let request =
-            v1::ConcludeExperimentRequest { key: args.key, ship: args.end.ship.unwrap_or_default(), etag: before.etag };
+            v1::ConcludeExperimentRequest { key, ship: args.outcome.ship.unwrap_or_default(), etag: before.etag };
         let e = self.connection.experiments().conclude_experiment(request).await?.into_inner();
-        let how = if args.end.roll_back { "rolled back" } else { "concluded" };
-        self.told(&e, format!("{} is {how}: everybody gets {}", e.key, e.shipped))
+        let how = if args.outcome.roll_back { "rolled back" } else { "concluded" };
+        self.print(&e, format!("{} is {how}: all units get {}", e.key, e.shipped))
     }
 
-    pub(super) async fn archive(&self, key: String, sure: Sure) -> anyhow::Result<()> {
-        let before = self.now(&key).await?;
-        let serves = if before.shipped.is_empty() { control(&before) } else { before.shipped.as_str() };
+    pub(super) async fn archive(&self, key: String, confirmation: ConfirmArgs) -> anyhow::Result<()> {
+        let before = get_experiment(self.connection, &key).await?;
+        let served = if before.shipped.is_empty() { control_key(&before) } else { before.shipped.as_str() };
         confirm(
-            sure.yes,
+            confirmation.yes,
             &format!(
-                "This puts {key} away for good: everybody goes on getting {serves}, and it can never be changed or run again."
+                "This archives {key} permanently: all units continue to get {served}, and it can never be changed or run again."
             ),
         )?;
         let request = v1::ArchiveExperimentRequest { key, etag: before.etag };
         let e = self.connection.experiments().archive_experiment(request).await?.into_inner();
-        self.told(
-            &e,
-            format!(
-                "{} is archived: everybody gets {}",
-                e.key,
-                if e.shipped.is_empty() { control(&e) } else { &e.shipped }
-            ),
-        )
+        let served = if e.shipped.is_empty() { control_key(&e) } else { e.shipped.as_str() };
+        self.print(&e, format!("{} is archived: all units get {served}", e.key))
     }
 
     pub(super) async fn reallocate(&self, key: String) -> anyhow::Result<()> {
         let request = v1::ReallocateRequest { key };
         let response = self.connection.experiments().reallocate(request).await?.into_inner();
         let decision = response.decision.unwrap_or_default();
-        self.out.line(decision_text(&decision))?;
-        let experiment = views::experiment(&response.experiment.unwrap_or_default())?;
-        Ok(self.out.value(&serde_json::json!({"decision": views::decision(&decision), "experiment": experiment}))?)
+        self.out.print_text(decision_text(&decision))?;
+        let experiment = response_json::experiment_json(&response.experiment.unwrap_or_default())?;
+        let decision = response_json::decision_json(&decision);
+        Ok(self.out.print_json(&serde_json::json!({"decision": decision, "experiment": experiment}))?)
     }
 
     pub(super) async fn advance(&self, args: AdvanceArgs) -> anyhow::Result<()> {
+        let key = args.experiment.key;
         let to = match (args.step.to, args.step.by) {
             (Some(to), _) => to,
             (None, by) => {
-                let now = views::time(self.now(&args.key).await?.now.as_ref()).unwrap_or_default();
-                now.plus(by.unwrap_or_default())
+                let now = get_experiment(self.connection, &key).await?.now;
+                timestamp_of(now.as_ref()).unwrap_or_default().plus(by.unwrap_or_default())
             }
         };
-        let request = v1::AdvanceClockRequest { key: args.key, to: Some(timestamp_to_wire(to)) };
+        let request = v1::AdvanceClockRequest { key, to: Some(timestamp_to_wire(to)) };
         let response = self.connection.experiments().advance_clock(request).await?.into_inner();
         let e = response.experiment.unwrap_or_default();
         for decision in &response.decisions {
-            self.out.line(decision_text(decision))?;
+            self.out.print_text(decision_text(decision))?;
         }
-        self.out.line(format!("{} stands at {}: {}", e.key, views::time_text(e.now.as_ref()), shares(&e)))?;
-        let decisions: Vec<_> = response.decisions.iter().map(views::decision).collect();
-        Ok(self.out.value(&serde_json::json!({"decisions": decisions, "experiment": views::experiment(&e)?}))?)
+        self.out.print_text(format!("{} is at {}: {}", e.key, timestamp_text(e.now.as_ref()), shares_text(&e)))?;
+        let decisions: Vec<_> = response.decisions.iter().map(response_json::decision_json).collect();
+        let experiment = response_json::experiment_json(&e)?;
+        Ok(self.out.print_json(&serde_json::json!({"decisions": decisions, "experiment": experiment}))?)
     }
 }
 
-fn control(e: &Experiment) -> &str {
+fn control_key(e: &Experiment) -> &str {
     e.variations.first().map_or("control", |v| v.key.as_str())
 }
 
@@ -214,14 +211,14 @@ fn share_of(e: &Experiment, variation: &str) -> f64 {
     e.variations.iter().find(|v| v.key == variation).map_or(0.0, |v| v.share)
 }
 
-/// Who has how much: `control 80.00%, on 20.00%`.
-pub(super) fn shares(e: &Experiment) -> String {
-    let of = |v: &v1::Variation| format!("{} {}{}", v.key, percent(v.share), if v.killed { " (killed)" } else { "" });
-    e.variations.iter().map(of).collect::<Vec<_>>().join(", ")
+/// The share of each variation: `control 80.0%, on 20.0%`.
+fn shares_text(e: &Experiment) -> String {
+    let text = |v: &v1::Variation| format!("{} {}{}", v.key, percent(v.share), if v.killed { " (killed)" } else { "" });
+    e.variations.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
-/// A decision in a line.
+/// A decision in one line.
 pub(super) fn decision_text(decision: &v1::Decision) -> String {
-    let what = if decision.revision > 0 { format!("revision {}", decision.revision) } else { decision.hold.clone() };
-    format!("{}  {what}: {}", views::time_text(decision.at.as_ref()), decision.summary)
+    let result = if decision.revision > 0 { format!("revision {}", decision.revision) } else { decision.hold.clone() };
+    format!("{}  {result}: {}", timestamp_text(decision.at.as_ref()), decision.summary)
 }

@@ -1,231 +1,281 @@
-//! `inroad experiment …`: everything people do to an experiment. What takes something away from somebody for good is
-//! asked about once; a kill of one variation never is, since nobody should have to wait for it.
+//! `inroad experiment …`: everything that people do with an experiment. A command that takes something away permanently
+//! asks once; killing one variation never asks, because nobody should have to wait for it.
 
 mod change;
-mod look;
+mod read;
 
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use inroad_assignment::Timestamp;
 
-use crate::connect::{Connection, ServerArgs};
+use crate::confirm::ConfirmArgs;
+use crate::connect::{ActorArgs, Connection, ServerArgs};
 use crate::output::Output;
 use crate::parse;
 
-/// What to do.
+/// An action on experiments.
+#[derive(Debug, Args)]
+pub(crate) struct ExperimentArgs {
+    #[command(subcommand)]
+    pub(crate) command: ExperimentCommand,
+}
+
+/// The actions.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ExperimentCommand {
     /// List experiments
     List {
-        /// Only keys that start so
+        /// List only keys with this prefix
         #[arg(long, default_value = "")]
         prefix: String,
     },
     /// Show one experiment
     Get {
-        /// The experiment
+        /// Experiment key
         key: String,
     },
     /// Start a draft
-    Start {
-        /// The experiment
-        key: String,
-    },
-    /// Stop recording and growing; everybody keeps what they have
-    Pause {
-        /// The experiment
-        key: String,
-    },
-    /// Record and grow again
-    Resume {
-        /// The experiment
-        key: String,
-    },
-    /// Grow a variation into control
+    Start(ChangedExperiment),
+    /// Stop recording and growth; every unit keeps its variation
+    Pause(ChangedExperiment),
+    /// Continue recording and growth
+    Resume(ChangedExperiment),
+    /// Grow a variation by taking traffic from control
     Grow(GrowArgs),
-    /// Serve control at every client at once: instead of one variation, or of all of them
+    /// Serve control at once instead of one variation, or of all variations
     Kill {
-        /// The experiment
-        key: String,
-        /// The variation; all of them if left out
+        #[command(flatten)]
+        experiment: ChangedExperiment,
+        /// Variation key [default: all variations]
         variation: Option<String>,
         #[command(flatten)]
-        sure: Sure,
+        confirm: ConfirmArgs,
     },
-    /// Lift a kill: the same units get the variation back
+    /// Undo a kill: the same units get the variation back
     Restore {
-        /// The experiment
-        key: String,
-        /// The variation; if left out, the kill of the whole experiment is lifted
+        #[command(flatten)]
+        experiment: ChangedExperiment,
+        /// Variation key [default: undo the kill of the whole experiment]
         variation: Option<String>,
     },
-    /// Begin a new generation under a new salt: every unit is drawn anew
+    /// Start a new run under a new salt: every unit is assigned again
     Restart {
-        /// The experiment
-        key: String,
         #[command(flatten)]
-        sure: Sure,
+        experiment: ChangedExperiment,
+        #[command(flatten)]
+        confirm: ConfirmArgs,
     },
-    /// End it: ship one variation to everybody, or roll back to control
+    /// End an experiment: ship one variation to all units, or roll back to control
     Conclude(ConcludeArgs),
-    /// Put a concluded experiment, or a draft, away for good
+    /// Archive a concluded experiment or a draft permanently
     Archive {
-        /// The experiment
-        key: String,
         #[command(flatten)]
-        sure: Sure,
+        experiment: ChangedExperiment,
+        #[command(flatten)]
+        confirm: ConfirmArgs,
     },
-    /// Let the policy decide now instead of at the next tick
-    Reallocate {
-        /// The experiment
-        key: String,
-    },
-    /// Move a manual clock forward
+    /// Let the allocation policy decide now instead of at the next update
+    Reallocate(ChangedExperiment),
+    /// Advance simulated time
     Advance(AdvanceArgs),
-    /// List the revisions of a generation
+    /// List the revisions of a run
     Revisions {
-        /// The experiment
+        /// Experiment key
         key: String,
-        /// Which generation [default: the running one]
+        /// Run number (generation) [default: the current run]
         #[arg(long, default_value_t = 0, hide_default_value = true)]
         generation: u32,
     },
-    /// List what the policy decided, tick by tick, newest first: also what it would do, where it runs in shadow
+    /// List the decisions of the allocation policy, newest first
+    ///
+    /// Includes what the policy would do where it runs in shadow.
     Decisions {
-        /// The experiment
+        /// Experiment key
         key: String,
-        /// Which generation [default: the running one]
+        /// Run number (generation) [default: the current run]
         #[arg(long, default_value_t = 0, hide_default_value = true)]
         generation: u32,
-        /// At most so many
+        /// Most decisions to list
         #[arg(long, default_value_t = 20)]
         limit: u32,
     },
-    /// Tell in plain words why each share moved or did not in a revision, and recompute the decision behind it
+    /// Explain why each share changed or not in a revision, and recompute its decision
     Explain {
-        /// The experiment
+        /// Experiment key
         key: String,
-        /// The revision's number
+        /// Revision number
         revision: u32,
-        /// Which generation [default: the running one]
+        /// Run number (generation) [default: the current run]
         #[arg(long, default_value_t = 0, hide_default_value = true)]
         generation: u32,
-        /// Show the whole stored record too
+        /// Also show the whole stored record
         #[arg(long)]
         record: bool,
     },
-    /// Show who did what, newest first
+    /// Show the audit log, newest first
     Audit {
-        /// The experiment; all of them if left out
+        /// Experiment key [default: all experiments]
         key: Option<String>,
-        /// How many entries
+        /// Most entries to list
         #[arg(long, default_value_t = 20)]
         limit: u32,
     },
 }
 
-/// Whether to ask.
-#[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct Sure {
-    /// Do not ask
-    #[arg(long, short)]
-    pub(crate) yes: bool,
+/// An experiment to change, and who changes it.
+#[derive(Debug, Args)]
+pub(crate) struct ChangedExperiment {
+    /// Experiment key
+    key: String,
+    #[command(flatten)]
+    actor: ActorArgs,
 }
 
-/// What grows, and by how much.
+/// The variation to grow, and by how much.
 #[derive(Debug, Args)]
 pub(crate) struct GrowArgs {
-    /// The experiment
-    key: String,
-    /// The variation
+    #[command(flatten)]
+    experiment: ChangedExperiment,
+    /// Variation key
     variation: String,
     #[command(flatten)]
-    amount: Amount,
+    amount: GrowthArgs,
 }
 
-/// One way of saying how much.
+/// How much to grow: exactly one of the flags.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-struct Amount {
-    /// To this share of the line in all
+struct GrowthArgs {
+    /// Traffic share to grow to
     #[arg(long, value_name = "SHARE", value_parser = parse::share)]
     to: Option<f64>,
-    /// By this share of the line
+    /// Traffic share to add
     #[arg(long, value_name = "SHARE", value_parser = parse::share)]
     by: Option<f64>,
-    /// To so many times what it has
+    /// Factor to multiply the current share by
     #[arg(long, value_name = "NUMBER", value_parser = parse::times)]
     times: Option<f64>,
 }
 
-/// How an experiment ends.
+/// The experiment to conclude, and what to serve afterwards.
 #[derive(Debug, Args)]
 pub(crate) struct ConcludeArgs {
-    /// The experiment
-    key: String,
     #[command(flatten)]
-    end: End,
+    experiment: ChangedExperiment,
     #[command(flatten)]
-    sure: Sure,
+    outcome: ConclusionArgs,
+    #[command(flatten)]
+    confirm: ConfirmArgs,
 }
 
-/// One end or the other.
+/// What to serve after the experiment: exactly one of the flags.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-struct End {
-    /// Everybody gets this variation
+struct ConclusionArgs {
+    /// Serve this variation to all units
     #[arg(long, value_name = "VARIATION")]
     ship: Option<String>,
-    /// Everybody gets control
+    /// Serve control to all units
     #[arg(long)]
     roll_back: bool,
 }
 
-/// How far a clock moves.
+/// The experiment whose simulated time to advance.
 #[derive(Debug, Args)]
 pub(crate) struct AdvanceArgs {
-    /// The experiment
-    key: String,
     #[command(flatten)]
-    step: Step,
+    experiment: ChangedExperiment,
+    #[command(flatten)]
+    step: AdvanceStepArgs,
 }
 
-/// One way of saying how far.
+/// How far to advance: exactly one of the flags.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-struct Step {
-    /// To this instant
+struct AdvanceStepArgs {
+    /// Time to advance to
     #[arg(long, value_name = "TIME", value_parser = parse::instant)]
     to: Option<Timestamp>,
-    /// By so much
+    /// Duration to advance by
     #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
     by: Option<Duration>,
 }
 
-/// Does it.
+impl ExperimentArgs {
+    /// The experiment and the variation on the command line; `None` if no experiment was named.
+    pub(crate) fn typed_keys(&self) -> Option<(&str, Option<&str>)> {
+        use ExperimentCommand as C;
+        match &self.command {
+            C::List { .. } | C::Audit { .. } => None,
+            C::Get { key } | C::Revisions { key, .. } | C::Decisions { key, .. } | C::Explain { key, .. } => {
+                Some((key, None))
+            }
+            C::Start(experiment) | C::Pause(experiment) | C::Resume(experiment) | C::Reallocate(experiment) => {
+                Some((&experiment.key, None))
+            }
+            C::Restart { experiment, .. } | C::Archive { experiment, .. } => Some((&experiment.key, None)),
+            C::Kill { experiment, variation, .. } | C::Restore { experiment, variation } => {
+                Some((&experiment.key, variation.as_deref()))
+            }
+            C::Grow(args) => Some((&args.experiment.key, Some(&args.variation))),
+            C::Conclude(args) => Some((&args.experiment.key, args.outcome.ship.as_deref())),
+            C::Advance(args) => Some((&args.experiment.key, None)),
+        }
+    }
+}
+
+impl ExperimentCommand {
+    /// Who changes something; `None` if the action changes nothing.
+    fn actor(&self) -> Option<&ActorArgs> {
+        match self {
+            Self::List { .. }
+            | Self::Get { .. }
+            | Self::Revisions { .. }
+            | Self::Decisions { .. }
+            | Self::Explain { .. }
+            | Self::Audit { .. } => None,
+            Self::Start(experiment)
+            | Self::Pause(experiment)
+            | Self::Resume(experiment)
+            | Self::Reallocate(experiment)
+            | Self::Kill { experiment, .. }
+            | Self::Restore { experiment, .. }
+            | Self::Restart { experiment, .. }
+            | Self::Archive { experiment, .. }
+            | Self::Grow(GrowArgs { experiment, .. })
+            | Self::Conclude(ConcludeArgs { experiment, .. })
+            | Self::Advance(AdvanceArgs { experiment, .. }) => Some(&experiment.actor),
+        }
+    }
+}
+
+/// Runs the action.
 pub(crate) async fn run(command: ExperimentCommand, server: &ServerArgs, out: Output) -> anyhow::Result<()> {
     use ExperimentCommand as C;
-    let connection = Connection::open(server).await?;
-    let looking = look::Look { connection: &connection, out };
-    let changing = change::Change { connection: &connection, out };
+    let connection = match command.actor() {
+        Some(actor) => Connection::open_as(server, actor).await?,
+        None => Connection::open(server).await?,
+    };
+    let reader = read::ExperimentReader { connection: &connection, out };
+    let changer = change::ExperimentChanger { connection: &connection, out };
     match command {
-        C::List { prefix } => looking.list(prefix).await,
-        C::Get { key } => looking.get(key).await,
-        C::Revisions { key, generation } => looking.revisions(key, generation).await,
-        C::Decisions { key, generation, limit } => looking.decisions(key, generation, limit).await,
-        C::Explain { key, revision, generation, record } => looking.explain(key, generation, revision, record).await,
-        C::Audit { key, limit } => looking.audit(key.unwrap_or_default(), limit).await,
-        C::Start { key } => changing.start(key).await,
-        C::Pause { key } => changing.pause(key).await,
-        C::Resume { key } => changing.resume(key).await,
-        C::Grow(args) => changing.grow(args).await,
-        C::Kill { key, variation, sure } => changing.kill(key, variation, sure).await,
-        C::Restore { key, variation } => changing.restore(key, variation).await,
-        C::Restart { key, sure } => changing.restart(key, sure).await,
-        C::Conclude(args) => changing.conclude(args).await,
-        C::Archive { key, sure } => changing.archive(key, sure).await,
-        C::Reallocate { key } => changing.reallocate(key).await,
-        C::Advance(args) => changing.advance(args).await,
+        C::List { prefix } => reader.list(&prefix).await,
+        C::Get { key } => reader.get(&key).await,
+        C::Revisions { key, generation } => reader.revisions(key, generation).await,
+        C::Decisions { key, generation, limit } => reader.decisions(key, generation, limit).await,
+        C::Explain { key, revision, generation, record } => reader.explain(key, generation, revision, record).await,
+        C::Audit { key, limit } => reader.audit(key.unwrap_or_default(), limit).await,
+        C::Start(experiment) => changer.start(experiment.key).await,
+        C::Pause(experiment) => changer.pause(experiment.key).await,
+        C::Resume(experiment) => changer.resume(experiment.key).await,
+        C::Grow(args) => changer.grow(args).await,
+        C::Kill { experiment, variation, confirm } => changer.kill(experiment.key, variation, confirm).await,
+        C::Restore { experiment, variation } => changer.restore(experiment.key, variation).await,
+        C::Restart { experiment, confirm } => changer.restart(experiment.key, confirm).await,
+        C::Conclude(args) => changer.conclude(args).await,
+        C::Archive { experiment, confirm } => changer.archive(experiment.key, confirm).await,
+        C::Reallocate(experiment) => changer.reallocate(experiment.key).await,
+        C::Advance(args) => changer.advance(args).await,
     }
 }

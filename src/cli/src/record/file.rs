@@ -1,5 +1,5 @@
-//! A file of events, sent in batches: each is sent again until the server has acknowledged it, and what the server
-//! refuses is told by line.
+//! A file of events, sent in batches. Each batch is sent until the server acknowledges it; refused events are reported by
+//! line.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -8,29 +8,29 @@ use std::time::Duration;
 use inroad_wire::v1::RecordRequest;
 use serde_json::{Value, json};
 
+use super::event_ids::EventIds;
 use super::line::{Event, parse_line};
-use super::names::Names;
-use super::send;
-use crate::connect::{Connection, Patience, ServerArgs};
-use crate::failure::usage;
+use crate::connect::{Connection, RetryPolicy, ServerArgs};
+use crate::failure::usage_error;
 use crate::output::{Output, plural};
-use crate::progress::{self, Of};
+use crate::progress::{self, ProgressUnit};
+use crate::send_events::send_events;
 
-/// The most events in a batch.
+/// Most events in a batch.
 const BATCH: usize = 1_000;
-/// The most text in a batch, well below what a server takes in one message.
+/// Most bytes of text in a batch, well below the server's limit for a message.
 const BATCH_BYTES: usize = 1024 * 1024;
-/// How many refusals are told one by one.
-const TOLD: usize = 20;
+/// Most refused lines to list.
+const MAX_LISTED: usize = 20;
 
-/// A line that was refused.
-struct Refused {
+/// A refused line.
+struct RefusedLine {
     line: u64,
     reason: String,
     message: String,
 }
 
-/// Events on their way, with the lines that they come from.
+/// A batch of events, with the line numbers that they come from.
 #[derive(Default)]
 struct Batch {
     request: RecordRequest,
@@ -68,12 +68,13 @@ impl Batch {
     }
 }
 
+/// Sends batches and counts the results.
 struct Sender<'a> {
     connection: Connection,
-    patience: Patience<'a>,
+    retry: RetryPolicy<'a>,
     accepted: u64,
     trimmed: u64,
-    refused: Vec<Refused>,
+    refused: Vec<RefusedLine>,
 }
 
 impl Sender<'_> {
@@ -81,10 +82,10 @@ impl Sender<'_> {
         if batch.is_empty() {
             return Ok(());
         }
-        let response = send(&self.connection, &batch.request, &self.patience).await?;
+        let response = send_events(&self.connection, &batch.request, &self.retry).await?;
         self.accepted += u64::from(response.accepted);
         self.trimmed += u64::from(response.contexts_trimmed);
-        self.refused.extend(response.rejections.into_iter().map(|r| Refused {
+        self.refused.extend(response.rejections.into_iter().map(|r| RefusedLine {
             line: batch.line_of(r.outcome, r.index),
             reason: r.reason,
             message: r.message,
@@ -94,38 +95,43 @@ impl Sender<'_> {
 }
 
 /// Sends a whole file.
-pub(super) async fn run(path: &Path, retry_for: Duration, server: &ServerArgs, out: Output) -> anyhow::Result<()> {
-    let fault = |e: std::io::Error| usage(format!("cannot read {}: {e}", path.display()));
-    let stdin = path == Path::new("-");
-    let (mut reader, length): (Box<dyn BufRead + Send>, u64) = if stdin {
+pub(super) async fn send_file(
+    path: &Path,
+    retry_for: Duration,
+    server: &ServerArgs,
+    out: Output,
+) -> anyhow::Result<()> {
+    let read_error = |e: std::io::Error| usage_error(format!("cannot read {}: {e}", path.display()));
+    let is_stdin = path == Path::new("-");
+    let (mut reader, length): (Box<dyn BufRead + Send>, u64) = if is_stdin {
         (Box::new(BufReader::new(std::io::stdin())), 0)
     } else {
-        let file = std::fs::File::open(path).map_err(fault)?;
-        let length = file.metadata().map_err(fault)?.len();
+        let file = std::fs::File::open(path).map_err(read_error)?;
+        let length = file.metadata().map_err(read_error)?.len();
         (Box::new(BufReader::new(file)), length)
     };
-    let mut names = if stdin { Names::of_stdin() } else { Names::of_file() };
-    let bar = progress::bar(length, Of::Bytes, out);
-    let pausing = |status: &tonic::Status| bar.set_message(format!("waiting: {}", status.message()));
+    let mut ids = if is_stdin { EventIds::for_stdin() } else { EventIds::for_file() };
+    let bar = progress::progress_bar(length, ProgressUnit::Bytes, out);
+    let on_pause = |status: &tonic::Status| bar.set_message(format!("waiting: {}", status.message()));
     let connection = Connection::open(server).await?;
-    let patience = Patience { limit: retry_for, pausing: &pausing };
-    let mut sender = Sender { connection, patience, accepted: 0, trimmed: 0, refused: Vec::new() };
+    let retry = RetryPolicy { limit: retry_for, on_pause: &on_pause };
+    let mut sender = Sender { connection, retry, accepted: 0, trimmed: 0, refused: Vec::new() };
     let (mut batch, mut text, mut line) = (Batch::default(), String::new(), 0u64);
     let sent = loop {
         text.clear();
         let bytes = match reader.read_line(&mut text) {
             Ok(0) => break sender.send(std::mem::take(&mut batch)).await,
             Ok(bytes) => bytes,
-            Err(error) => break Err(fault(error)),
+            Err(error) => break Err(read_error(error)),
         };
         line += 1;
         bar.inc(bytes as u64);
         if text.trim().is_empty() {
             continue;
         }
-        match parse_line(&text, |outcome| names.name(outcome)) {
+        match parse_line(&text, |outcome| ids.next_id(outcome)) {
             Ok(event) => batch.push(line, event, bytes),
-            Err(message) => sender.refused.push(Refused { line, reason: "MALFORMED".to_owned(), message }),
+            Err(message) => sender.refused.push(RefusedLine { line, reason: "MALFORMED".to_owned(), message }),
         }
         if batch.is_full() {
             if let Err(error) = sender.send(std::mem::take(&mut batch)).await {
@@ -135,37 +141,42 @@ pub(super) async fn run(path: &Path, retry_for: Duration, server: &ServerArgs, o
         }
     };
     bar.finish_and_clear();
-    tell(&sender, out)?;
-    let again = match names.anonymous() {
-        0 => "nothing counts twice".to_owned(),
+    print_result(&sender, out)?;
+    let resend = match ids.unrepeatable() {
+        0 => "duplicates are ignored".to_owned(),
         n => format!(
-            "but without the {} that had neither event_id nor occurred_at: they would count twice",
+            "but without the {} that had neither event_id nor occurred_at, which would count twice",
             plural(n, "outcome")
         ),
     };
     sent.map_err(|e| {
         let accepted = plural(sender.accepted, "event");
-        e.context(format!("{accepted} were accepted before line {line}; run the same command again, {again}"))
+        e.context(format!("{accepted} accepted before line {line}. Run the same command again; {resend}"))
     })?;
     match sender.refused.len() {
         0 => Ok(()),
-        n => anyhow::bail!("{} refused: mend that and send everything again, {again}", plural(n as u64, "event")),
+        n => anyhow::bail!("{} refused. Fix the file and resend it; {resend}", plural(n as u64, "event")),
     }
 }
 
-fn tell(sender: &Sender<'_>, out: Output) -> anyhow::Result<()> {
-    let rejection = |r: &Refused| json!({"line": r.line, "reason": r.reason, "message": r.message});
+fn print_result(sender: &Sender<'_>, out: Output) -> anyhow::Result<()> {
+    let rejection = |r: &RefusedLine| json!({"line": r.line, "reason": r.reason, "message": r.message});
     let rejections: Vec<Value> = sender.refused.iter().map(rejection).collect();
-    out.value(&json!({"accepted": sender.accepted, "contexts_trimmed": sender.trimmed, "rejections": rejections}))?;
-    out.line(format!("{} accepted", plural(sender.accepted, "event")))?;
+    out.print_json(
+        &json!({"accepted": sender.accepted, "contexts_trimmed": sender.trimmed, "rejections": rejections}),
+    )?;
+    out.print_text(format!("{} accepted", plural(sender.accepted, "event")))?;
     if sender.trimmed > 0 {
-        out.line(format!("{} had more context than is kept", plural(sender.trimmed, "exposure")))?;
+        out.print_text(format!(
+            "{} had more context than can be stored; it was trimmed",
+            plural(sender.trimmed, "exposure")
+        ))?;
     }
-    for refused in sender.refused.iter().take(TOLD) {
-        out.line(format!("line {}: {} ({})", refused.line, refused.message, refused.reason))?;
+    for refused in sender.refused.iter().take(MAX_LISTED) {
+        out.print_text(format!("line {}: {} ({})", refused.line, refused.message, refused.reason))?;
     }
-    if let Some(more) = sender.refused.len().checked_sub(TOLD).filter(|more| *more > 0) {
-        out.line(format!("and {more} more"))?;
+    if let Some(more) = sender.refused.len().checked_sub(MAX_LISTED).filter(|more| *more > 0) {
+        out.print_text(format!("and {more} more"))?;
     }
     Ok(())
 }
@@ -175,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_told_by_the_line_it_came_from() {
+    fn refused_event_has_its_line_number() {
         let mut batch = Batch::default();
         let mut push =
             |line, text: &str| batch.push(line, parse_line(text, |_| Ok("x".to_owned())).unwrap(), text.len());

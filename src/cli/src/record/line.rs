@@ -1,5 +1,5 @@
-//! One line of a file of events: a JSON object that is an exposure if it names a variation, and an outcome if it names
-//! an event. Pure.
+//! One line of a file of events: a JSON object. It is an exposure if it has a variation, and an outcome if it has an event.
+//! Pure.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ struct ExposureLine {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OutcomeLine {
-    /// `user=alice`, or a bare targeting key.
+    /// `user=alice`, or a targeting key without a type.
     unit: Option<String>,
     #[serde(default)]
     units: BTreeMap<String, String>,
@@ -47,21 +47,25 @@ struct OutcomeLine {
     clock: String,
 }
 
-/// Reads a line. An outcome without an id is named by `name`.
-pub(crate) fn parse_line(text: &str, name: impl FnOnce(&Outcome) -> Result<String, String>) -> Result<Event, String> {
+/// Parses a line. `make_id` makes the id of an outcome that has none.
+pub(crate) fn parse_line(
+    text: &str,
+    make_id: impl FnOnce(&Outcome) -> Result<String, String>,
+) -> Result<Event, String> {
     let fields: Map<String, Value> = serde_json::from_str(text).map_err(|e| format!("not a JSON object: {e}"))?;
-    let outcome = match (fields.contains_key("event"), fields.contains_key("variation")) {
+    let is_outcome = match (fields.contains_key("event"), fields.contains_key("variation")) {
         (true, false) => true,
         (false, true) => false,
         _ => {
             return Err(
-                "neither exposure nor outcome: an exposure has a \"variation\", an outcome an \"event\"".to_owned()
+                "neither an exposure nor an outcome: an exposure has a \"variation\", an outcome has an \"event\""
+                    .to_owned(),
             );
         }
     };
     let fields = Value::Object(fields);
     let at = |text: Option<String>| text.map(|text| parse::instant(&text).map(timestamp_to_wire)).transpose();
-    if outcome {
+    if is_outcome {
         let line: OutcomeLine = serde_json::from_value(fields).map_err(|e| e.to_string())?;
         let mut units = line.units;
         if let Some(unit) = line.unit {
@@ -78,7 +82,7 @@ pub(crate) fn parse_line(text: &str, name: impl FnOnce(&Outcome) -> Result<Strin
         };
         outcome.event_id = match line.event_id {
             Some(id) => id,
-            None => name(&outcome)?,
+            None => make_id(&outcome)?,
         };
         return Ok(Event::Outcome(outcome));
     }
@@ -103,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outcome_names_an_event() {
+    fn line_with_an_event_is_an_outcome() {
         let text = r#"{"unit": "user=alice", "units": {"account": "adobe"}, "event": "bought", "value": 9.5, "occurred_at": "1970-01-01T00:00:01Z"}"#;
         let Ok(Event::Outcome(outcome)) = read(text) else { panic!("an outcome") };
         let units: Vec<(&str, &str)> = outcome.units.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
@@ -113,25 +117,25 @@ mod tests {
     }
 
     #[test]
-    fn an_exposure_names_a_variation() {
+    fn line_with_a_variation_is_an_exposure() {
         let text = r#"{"experiment": "k", "generation": 1, "unit": "alice", "variation": "on", "revision": 3}"#;
         let Ok(Event::Exposure(exposure)) = read(text) else { panic!("an exposure") };
         assert_eq!((exposure.variation.as_str(), exposure.revision, exposure.occurred_at), ("on", 3, None));
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn errors_name_what_is_wrong() {
         for (text, part) in [
             ("", "not a JSON object"),
             ("[]", "not a JSON object"),
             ("{}", "neither"),
             (r#"{"event": "e", "variation": "v"}"#, "neither"),
             (r#"{"event": "e", "when": 1}"#, "when"),
-            (r#"{"event": "e", "unit": "a", "occurred_at": "now"}"#, "instant"),
+            (r#"{"event": "e", "unit": "a", "occurred_at": "now"}"#, "not a time"),
             (r#"{"variation": "v", "experiment": "k", "unit": "u", "revision": 1}"#, "generation"),
         ] {
-            let fault = read(text).unwrap_err();
-            assert!(fault.contains(part), "{text}: {fault}");
+            let error = read(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
         }
     }
 }

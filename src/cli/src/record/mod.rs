@@ -1,8 +1,8 @@
-//! `inroad record`: one exposure, one outcome, or a file full of them.
+//! `inroad record`: sends one exposure, one outcome, or a file of events.
 
+mod event_ids;
 mod file;
 mod line;
-mod names;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,60 +10,63 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use inroad_assignment::Timestamp;
 use inroad_wire::timestamp_to_wire;
-use inroad_wire::v1::{AssignRequest, Exposure, ExposureMode, Outcome, RecordRequest, RecordResponse, Rejection};
+use inroad_wire::v1::{AssignRequest, Exposure, ExposureMode, Outcome, Reason, RecordRequest};
 use serde_json::{Map, json};
-use tonic::Status;
 
-use crate::assign::{context_of, unit_attribute};
-use crate::connect::{Connection, Patience, ServerArgs, retrying};
-use crate::failure::usage;
+use crate::connect::{Connection, RetryPolicy, ServerArgs};
+use crate::failure::{RefusedEvent, usage_error};
+use crate::lookup::unit_attribute;
 use crate::output::Output;
 use crate::parse::{self, Attribute, UnitRef};
+use crate::send_events::{report_pause, send_events};
+use crate::wire_text::reason_name;
 
-/// What to record.
+/// The events to record.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct RecordArgs {
-    /// A file of events, one JSON object a line; - for standard input. It may be sent again, mended or not: an outcome is
-    /// known by its event_id, or else by all that it says, for which it needs an occurred_at. On standard input it may
-    /// have neither, and counts each time
+    /// File of events, one JSON object per line; - for standard input
+    ///
+    /// You can fix a file and send it again: duplicates are ignored. An outcome is a duplicate if it has the same event_id,
+    /// or, without one, the same content and occurred_at. On standard input an outcome may have neither, and then counts
+    /// each time.
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// How long to go on trying while the server is busy or away
+    /// How long to retry while the server is busy or away
     #[arg(long, default_value = "60s", value_parser = parse::duration, value_name = "DURATION")]
     retry_for: Duration,
     #[command(subcommand)]
-    one: Option<One>,
+    event: Option<SingleEvent>,
 }
 
 /// A single event.
 #[derive(Debug, Subcommand)]
-enum One {
-    /// A unit did something
+enum SingleEvent {
+    /// Record that a unit did something
     Outcome(OutcomeArgs),
-    /// A unit saw a variation
+    /// Record that a unit saw a variation
     Exposure(ExposureArgs),
 }
 
 /// An outcome.
 #[derive(Debug, Args)]
 struct OutcomeArgs {
-    /// Who did it, as TYPE=KEY; a bare key is the targeting key. Again for each unit type
+    /// Unit, as TYPE=KEY; a key without a type is the targeting key. Repeat for each unit type
     #[arg(long = "unit", required = true, value_name = "UNIT", value_parser = parse::unit)]
     units: Vec<UnitRef>,
-    /// The event's name
+    /// Event name
     #[arg(long)]
     event: String,
-    /// Its value
+    /// Value of the outcome
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     value: f64,
-    /// When [default: now]
+    /// Time of the event [default: now]
     #[arg(long, value_parser = parse::instant, value_name = "TIME")]
     at: Option<Timestamp>,
-    /// Makes it itself: the same id is the same outcome [default: a new one]
+    /// Id of the outcome: outcomes with the same id count once [default: a new id]
     #[arg(long)]
     event_id: Option<String>,
-    /// The experiment whose manual clock the time is read from
+    /// Experiment whose simulated time is used
     #[arg(long, default_value = "", hide_default_value = true, value_name = "EXPERIMENT")]
     clock: String,
 }
@@ -71,81 +74,77 @@ struct OutcomeArgs {
 /// An exposure.
 #[derive(Debug, Args)]
 struct ExposureArgs {
-    /// The experiment
+    /// Experiment key
     #[arg(long)]
     experiment: String,
-    /// The unit's key
+    /// Unit key
     #[arg(long, value_parser = parse::unit_key)]
     unit: String,
-    /// What it saw [default: what the server assigns it]
+    /// Variation that the unit saw [default: the one that the server assigns]
     #[arg(long)]
     variation: Option<String>,
-    /// Under which revision [default: the one in effect]
+    /// Revision of the assignment [default: the one in effect]
     #[arg(long)]
     revision: Option<u32>,
-    /// In which generation [default: the running one]
+    /// Run number (generation) [default: the current run]
     #[arg(long)]
     generation: Option<u32>,
-    /// When [default: now]
+    /// Time of the event [default: now]
     #[arg(long, value_parser = parse::instant, value_name = "TIME")]
     at: Option<Timestamp>,
-    /// An attribute of the context, such as account.tier=internal
+    /// Attribute of the context, such as account.tier=internal; may be repeated
     #[arg(long = "attr", value_parser = parse::attribute, value_name = "NAME=VALUE")]
     attributes: Vec<Attribute>,
 }
 
-/// Records it.
+/// Records the events.
 pub(crate) async fn run(args: RecordArgs, server: &ServerArgs, out: Output) -> anyhow::Result<()> {
-    match (args.one, args.file) {
-        (Some(One::Outcome(outcome)), _) => {
+    match (args.event, args.file) {
+        (Some(SingleEvent::Outcome(outcome)), _) => {
             let connection = Connection::open(server).await?;
             let outcome = outcome.into_event();
             let id = outcome.event_id.clone();
             let request = RecordRequest { exposures: Vec::new(), outcomes: vec![outcome] };
-            single(&connection, request, args.retry_for).await?;
-            out.line(format!("recorded, event id {id}"))?;
-            Ok(out.value(&json!({"accepted": 1, "event_id": id}))?)
+            send_one(&connection, request, args.retry_for).await?;
+            out.print_text(format!("recorded, event id {id}"))?;
+            Ok(out.print_json(&json!({"accepted": 1, "event_id": id}))?)
         }
-        (Some(One::Exposure(exposure)), _) => {
+        (Some(SingleEvent::Exposure(exposure)), _) => {
             let connection = Connection::open(server).await?;
             let exposure = exposure.into_event(&connection).await?;
             let (variation, revision) = (exposure.variation.clone(), exposure.revision);
             let request = RecordRequest { exposures: vec![exposure], outcomes: Vec::new() };
-            single(&connection, request, args.retry_for).await?;
-            out.line(format!("recorded, {variation} under revision {revision}"))?;
-            Ok(out.value(&json!({"accepted": 1, "variation": variation, "revision": revision}))?)
+            send_one(&connection, request, args.retry_for).await?;
+            out.print_text(format!("recorded, {variation} under revision {revision}"))?;
+            Ok(out.print_json(&json!({"accepted": 1, "variation": variation, "revision": revision}))?)
         }
-        (None, Some(file)) => file::run(&file, args.retry_for, server, out).await,
-        (None, None) => Err(usage("name a file with -f, or say `record outcome` or `record exposure`")),
+        (None, Some(file)) => file::send_file(&file, args.retry_for, server, out).await,
+        (None, None) => Err(usage_error("name a file with -f, or use `record outcome` or `record exposure`")),
     }
 }
 
-async fn single(connection: &Connection, request: RecordRequest, limit: Duration) -> anyhow::Result<()> {
-    let patience = Patience { limit, pausing: &said_pausing };
-    let response = send(connection, &request, &patience).await?;
-    match response.rejections.first() {
+/// Sends one event.
+///
+/// # Errors
+///
+/// When the server refuses the event, or is busy or away for longer than `limit`.
+async fn send_one(connection: &Connection, request: RecordRequest, limit: Duration) -> anyhow::Result<()> {
+    let retry = RetryPolicy { limit, on_pause: &report_pause };
+    let response = send_events(connection, &request, &retry).await?;
+    match response.rejections.into_iter().next() {
         None => Ok(()),
-        Some(Rejection { reason, message, .. }) => anyhow::bail!("the event was refused: {message} ({reason})"),
+        Some(refused) => Err(RefusedEvent { reason: refused.reason, message: refused.message }.into()),
     }
 }
 
-/// Sends a batch until it is acknowledged: sending it again changes nothing.
-pub(crate) async fn send(
-    connection: &Connection,
-    request: &RecordRequest,
-    patience: &Patience<'_>,
-) -> Result<RecordResponse, Status> {
-    retrying(patience, || {
-        let mut events = connection.events();
-        let request = request.clone();
-        async move { events.record(request).await }
-    })
-    .await
-}
-
-/// Tells standard error why there is a pause.
-pub(crate) fn said_pausing(status: &Status) {
-    eprintln!("inroad: {}, trying again", status.message());
+impl RecordArgs {
+    /// The experiment and the variation on the command line; `None` if no experiment was named.
+    pub(crate) fn typed_keys(&self) -> Option<(&str, Option<&str>)> {
+        match &self.event {
+            Some(SingleEvent::Exposure(exposure)) => Some((&exposure.experiment, exposure.variation.as_deref())),
+            _ => None,
+        }
+    }
 }
 
 impl OutcomeArgs {
@@ -162,24 +161,28 @@ impl OutcomeArgs {
 }
 
 impl ExposureArgs {
-    /// What was not said is what the server would assign now.
+    /// Values that were not given are those of the current assignment.
     async fn into_event(self, connection: &Connection) -> anyhow::Result<Exposure> {
         let (mut variation, mut revision, mut generation) = (self.variation, self.revision, self.generation);
-        let fields = context_of(Map::new(), &self.attributes);
+        let fields = parse::with_attributes(Map::new(), &self.attributes);
         if variation.is_none() || revision.is_none() || generation.is_none() {
             let attribute = unit_attribute(connection, &self.experiment).await?;
             let mut context = fields.clone();
-            Attribute::text(&attribute, &self.unit).insert_into(&mut context);
+            Attribute::from_text(&attribute, &self.unit).insert_into(&mut context);
             let request = AssignRequest {
                 experiment: self.experiment.clone(),
                 context: Some(inroad_wire::json_to_struct(&context)),
                 exposure: ExposureMode::None.into(),
             };
             let answer = connection.assignments().assign(request).await?.into_inner();
+            if answer.reason == i32::from(Reason::UnknownExperiment) {
+                let message = format!("there is no experiment {:?}", self.experiment);
+                return Err(RefusedEvent { reason: "UNKNOWN_EXPERIMENT".to_owned(), message }.into());
+            }
             if answer.point.is_none() {
-                let reason = crate::views::reason_name(answer.reason);
+                let reason = reason_name(answer.reason);
                 anyhow::bail!(
-                    "{} gives this unit no place on its line ({reason}): there is no exposure to record",
+                    "{} assigns no variation to this unit ({reason}), so there is no exposure to record",
                     self.experiment
                 );
             }

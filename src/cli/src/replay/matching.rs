@@ -1,6 +1,5 @@
-//! The replay method (Li, Chu, Langford and Wang 2011): where the policy assigns what the customer really got, the row
-//! counts; elsewhere it is passed over. Since the trial was randomised, what counts is what the policy would have seen.
-//! Pure.
+//! The replay method (Li, Chu, Langford and Wang 2011): a row is used if the policy assigns the arm that the customer got,
+//! and skipped otherwise. Because the trial was randomised, the used rows are what the policy would have seen. Pure.
 
 use anyhow::bail;
 use inroad_assignment::Timestamp;
@@ -8,42 +7,42 @@ use inroad_wire::timestamp_to_wire;
 use inroad_wire::v1::{AssignResponse, Exposure, Outcome, Reason, RecordRequest};
 
 use crate::trial::{Log, Row};
-use crate::views::reason_name;
+use crate::wire_text::reason_name;
 
-/// Whose clock and whose units.
+/// The experiment that a log is replayed through.
 #[derive(Debug, Clone)]
-pub(crate) struct Target {
+pub(crate) struct ReplayTarget {
     /// The experiment's key.
     pub(crate) experiment: String,
-    /// The context attribute that names its units.
+    /// The context attribute that contains the unit key.
     pub(crate) unit: String,
 }
 
-/// Rows for which the policy did what the trial had done.
+/// Rows for which the policy assigns the same arm as the trial.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Matched {
-    /// Their exposures and outcomes. The same rows make the same events, so that they may be sent again.
+    /// Their exposures and outcomes. The same rows give the same events, so that they can be sent again.
     pub(crate) request: RecordRequest,
-    /// Which of the rows, as places in the batch.
+    /// Their positions in the batch.
     pub(crate) used: Vec<usize>,
 }
 
-/// Sets the answers of a batch against what its rows really got.
-pub(crate) fn matched(
+/// Compares the assignments of a batch with the arms of its rows.
+pub(crate) fn match_rows(
     log: &Log,
-    target: &Target,
+    target: &ReplayTarget,
     batch: &[(&Row, Timestamp)],
     answers: &[AssignResponse],
 ) -> anyhow::Result<Matched> {
     if answers.len() != batch.len() {
-        bail!("the server gave {} answers to {} questions", answers.len(), batch.len());
+        bail!("the server returned {} assignments for {} requests", answers.len(), batch.len());
     }
     let mut matched = Matched::default();
     for (i, ((row, at), answer)) in batch.iter().zip(answers).enumerate() {
         match Reason::try_from(answer.reason) {
             Ok(Reason::Split | Reason::Killed) if answer.revision > 0 => {}
             _ => bail!(
-                "{} answers row {} with {}: only a running experiment can be replayed",
+                "{} answers row {} with {}. Only a running experiment can be used for a replay.",
                 target.experiment,
                 row.number,
                 reason_name(answer.reason)
@@ -108,14 +107,14 @@ mod tests {
 
     fn run(answers: &[AssignResponse]) -> anyhow::Result<Matched> {
         let log = log();
-        let target = Target { experiment: "k".to_owned(), unit: "user".to_owned() };
+        let target = ReplayTarget { experiment: "k".to_owned(), unit: "user".to_owned() };
         let at = Timestamp::from_micros(5_000_000);
         let batch: Vec<(&Row, Timestamp)> = log.rows.iter().map(|row| (row, at)).collect();
-        matched(&log, &target, &batch, answers)
+        match_rows(&log, &target, &batch, answers)
     }
 
     #[test]
-    fn only_rows_that_got_what_the_policy_assigns_count() {
+    fn only_rows_with_the_assigned_arm_are_used() {
         let split = |v| answer(v, Reason::Split);
         let matched = run(&[split("no"), split("mail"), split("no")]).unwrap();
         assert_eq!(matched.used, [0, 1]);
@@ -129,16 +128,16 @@ mod tests {
     }
 
     #[test]
-    fn the_same_rows_make_the_same_events() {
+    fn same_rows_give_the_same_events() {
         let answers = [answer("mail", Reason::Split), answer("mail", Reason::Split), answer("no", Reason::Killed)];
         assert_eq!(run(&answers).unwrap(), run(&answers).unwrap());
     }
 
     #[test]
-    fn an_experiment_that_does_not_run_stops_the_replay() {
+    fn experiment_that_is_not_running_stops_the_replay() {
         let paused = answer("no", Reason::Paused);
-        let fault = run(&[paused.clone(), paused.clone(), paused]).unwrap_err().to_string();
-        assert!(fault.contains("row 1 with paused"), "{fault}");
+        let error = run(&[paused.clone(), paused.clone(), paused]).unwrap_err().to_string();
+        assert!(error.contains("row 1 with paused"), "{error}");
         assert!(run(&[]).is_err());
     }
 }

@@ -1,136 +1,140 @@
-//! What a replay showed: the policy's rows beside the server's numbers beside the whole file. Pure.
+//! The report of a replay: the counts of the used rows, of the server and of the whole file. Pure.
 
 use inroad_wire::v1::ArmResult;
 use serde_json::{Value, json};
 
 use super::Replayed;
-use crate::output::{count, fields, percent, plural, rate, table};
-use crate::results::decision_metric;
+use crate::output::{count, fields, percent, plural, probability, rate, table};
 use crate::trial::Tally;
-use crate::views;
+use crate::wire_text::{primary_metric, timestamp_text};
 
-/// All that there is to tell.
+/// The report of a completed replay.
 pub(super) struct Report<'a>(pub(super) &'a Replayed);
 
-/// One arm's line.
-struct Line<'a> {
+/// The counts of one arm.
+struct ArmCounts<'a> {
     variation: &'a str,
     label: &'a str,
     result: Option<&'a ArmResult>,
     used: Tally,
-    whole: Tally,
+    file: Tally,
     server: (u64, u64),
 }
 
-fn of(tally: Tally) -> f64 {
+fn rate_of(tally: Tally) -> f64 {
     rate(tally.converted, tally.rows)
 }
 
-fn all(tallies: &[Tally]) -> Tally {
+fn sum(tallies: &[Tally]) -> Tally {
     let add = |a: Tally, b: &Tally| Tally { rows: a.rows + b.rows, converted: a.converted + b.converted };
     tallies.iter().fold(Tally::default(), add)
 }
 
-fn number(x: f64) -> Value {
+fn number_json(x: f64) -> Value {
     if x.is_finite() { json!(x) } else { Value::Null }
 }
 
 impl Report<'_> {
-    fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+    fn arms(&self) -> impl Iterator<Item = ArmCounts<'_>> {
         self.0.log.arms.iter().enumerate().map(|(i, arm)| {
             let result = self.0.results.arms.iter().find(|a| a.variation == arm.key);
-            let metric = result.and_then(|a| decision_metric(&self.0.results, a));
-            Line {
+            let metric = result.and_then(|a| primary_metric(&self.0.results, a));
+            ArmCounts {
                 variation: &arm.key,
                 label: &arm.label,
                 result,
-                used: self.0.seen.used[i],
-                whole: self.0.whole[i],
+                used: self.0.counts.used[i],
+                file: self.0.file[i],
                 server: metric.map_or((0, 0), |m| (m.converted, m.units)),
             }
         })
     }
 
     fn control_share(&self) -> f64 {
-        self.lines().next().and_then(|line| line.result).map_or(f64::NAN, |arm| arm.share)
+        self.arms().next().and_then(|arm| arm.result).map_or(f64::NAN, |result| result.share)
     }
 
     pub(super) fn text(&self) -> String {
         let r = &self.0.results;
-        let row = |line: Line<'_>| {
-            let killed = line.result.is_some_and(|a| a.killed);
+        let row = |arm: ArmCounts<'_>| {
+            let killed = arm.result.is_some_and(|a| a.killed);
             vec![
-                line.variation.to_owned(),
-                line.result.map_or_else(|| "–".to_owned(), |a| percent(a.share)),
-                count(line.used.rows),
-                percent(of(line.used)),
-                percent(rate(line.server.0, line.server.1)),
-                percent(of(line.whole)),
-                line.result.map_or_else(|| "–".to_owned(), |a| percent(a.p_best)),
+                arm.variation.to_owned(),
+                arm.result.map_or_else(|| "–".to_owned(), |a| percent(a.share)),
+                count(arm.used.rows),
+                percent(rate_of(arm.used)),
+                percent(rate(arm.server.0, arm.server.1)),
+                percent(rate_of(arm.file)),
+                arm.result.map_or_else(|| "–".to_owned(), |a| probability(a.p_best)),
                 if killed { "killed" } else { "" }.to_owned(),
             ]
         };
-        let head = ["variation", "share", "rows used", "rate in them", "rate by server", "rate in file", "P(best)", ""];
-        let (used, whole) = (all(&self.0.seen.used), all(&self.0.whole));
+        let head = [
+            "variation",
+            "share",
+            "rows used",
+            "rate in rows used",
+            "rate on server",
+            "rate in file",
+            "probability to be best",
+            "",
+        ];
+        let (used, file) = (sum(&self.0.counts.used), sum(&self.0.file));
         let mut facts = vec![
-            ("rows used", format!("{}, {} skipped", count(used.rows), count(self.0.seen.skipped))),
-            ("rate in rows used", format!("{} (whole file {})", percent(of(used)), percent(of(whole)))),
+            ("rows used", format!("{}, {} skipped", count(used.rows), count(self.0.counts.skipped))),
+            ("rate in rows used", format!("{} (whole file {})", percent(rate_of(used)), percent(rate_of(file)))),
             (
                 "units moved",
-                format!(
-                    "{} between variations, {} crossed over from control",
-                    count(r.units_moved),
-                    count(r.crossovers)
-                ),
+                format!("{} between variations; {} crossovers from control", count(r.units_moved), count(r.crossovers)),
             ),
-            ("control", format!("{} of the line, floor {}", percent(self.control_share()), percent(r.floor))),
-            ("records dropped", count(r.dropped_records)),
-            ("clock", format!("{}, revision {}", views::time_text(r.now.as_ref()), r.revision)),
+            ("control", format!("{} of the traffic, minimum {}", percent(self.control_share()), percent(r.floor))),
+            ("dropped unit records", count(r.dropped_records)),
+            ("simulated time", format!("{}, revision {}", timestamp_text(r.now.as_ref()), r.revision)),
             ("verdict", r.verdict.clone()),
         ];
         if self.0.earlier > 0 {
-            let told = format!(
-                "{} by an earlier run: in the server's numbers, not in the rows above",
+            let earlier = format!(
+                "{} by an earlier command: in the server's counts, not in the rows above",
                 plural(self.0.earlier, "row")
             );
-            facts.push(("replayed before", told));
+            facts.push(("replayed earlier", earlier));
         }
-        for (reason, refused) in &self.0.seen.refused {
+        for (reason, refused) in &self.0.counts.refused {
             facts.push(("refused", format!("{} ({reason})", plural(*refused, "event"))));
         }
-        format!("\n{}\n\n{}", table(&head, self.lines().map(row).collect()), fields(&facts))
+        format!("\n{}\n\n{}", table(&head, self.arms().map(row).collect()), fields(&facts))
     }
 
     pub(super) fn json(&self) -> Value {
         let r = &self.0.results;
-        let arm = |line: Line<'_>| {
+        let arm_json = |arm: ArmCounts<'_>| {
             json!({
-                "variation": line.variation, "label": line.label,
-                "share": line.result.map(|a| a.share), "killed": line.result.map(|a| a.killed),
-                "p_best": line.result.map(|a| a.p_best), "units": line.result.map(|a| a.units),
-                "rows_used": line.used.rows, "converted_used": line.used.converted, "rate_used": number(of(line.used)),
-                "server_units": line.server.1, "server_converted": line.server.0,
-                "rate_server": number(rate(line.server.0, line.server.1)),
-                "rows_file": line.whole.rows, "converted_file": line.whole.converted, "rate_file": number(of(line.whole)),
+                "variation": arm.variation, "label": arm.label,
+                "share": arm.result.map(|a| a.share), "killed": arm.result.map(|a| a.killed),
+                "p_best": arm.result.map(|a| a.p_best), "units": arm.result.map(|a| a.units),
+                "rows_used": arm.used.rows, "converted_used": arm.used.converted, "rate_used": number_json(rate_of(arm.used)),
+                "server_units": arm.server.1, "server_converted": arm.server.0,
+                "rate_server": number_json(rate(arm.server.0, arm.server.1)),
+                "rows_file": arm.file.rows, "converted_file": arm.file.converted, "rate_file": number_json(rate_of(arm.file)),
             })
         };
-        let (used, whole) = (all(&self.0.seen.used), all(&self.0.whole));
+        let (used, file) = (sum(&self.0.counts.used), sum(&self.0.file));
         json!({
-            "experiment": r.key, "arms": self.lines().map(arm).collect::<Vec<_>>(),
-            "rows_used": used.rows, "rows_skipped": self.0.seen.skipped, "rows_earlier": self.0.earlier,
-            "rate_used": number(of(used)), "rate_file": number(of(whole)),
+            "experiment": r.key, "arms": self.arms().map(arm_json).collect::<Vec<_>>(),
+            "rows_used": used.rows, "rows_skipped": self.0.counts.skipped, "rows_earlier": self.0.earlier,
+            "rate_used": number_json(rate_of(used)), "rate_file": number_json(rate_of(file)),
             "units_moved": r.units_moved, "crossovers": r.crossovers, "dropped_records": r.dropped_records,
-            "stale_exposures": r.stale_exposures, "control_share": number(self.control_share()), "floor": r.floor,
-            "revision": r.revision, "now": views::time_text(r.now.as_ref()), "refused": self.0.seen.refused,
+            "stale_exposures": r.stale_exposures, "control_share": number_json(self.control_share()), "floor": r.floor,
+            "revision": r.revision, "now": timestamp_text(r.now.as_ref()), "refused": self.0.counts.refused,
             "verdict": r.verdict,
         })
     }
 
-    /// A replay of which events were refused is not to be trusted.
+    /// Fails if events were refused, because the results are then incomplete.
     pub(super) fn check(&self) -> anyhow::Result<()> {
-        match self.0.seen.refused.values().sum::<u64>() {
+        match self.0.counts.refused.values().sum::<u64>() {
             0 => Ok(()),
-            n => anyhow::bail!("{} refused by the server: these numbers are not whole", plural(n, "event")),
+            n => anyhow::bail!("{} refused by the server: the results are incomplete", plural(n, "event")),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The experiment that a log is replayed through: declared as the log and the flags say, or found, checked and gone on
-//! with.
+//! The experiment that a log is replayed through: created from the log and the flags, or an existing one that matches
+//! them.
 
 use std::time::Duration;
 
@@ -11,16 +11,17 @@ use inroad_wire::definition_to_wire;
 use inroad_wire::v1::{CreateExperimentRequest, Experiment, StartExperimentRequest, State};
 
 use super::{PolicyArgs, ReplayArgs};
-use crate::apply::find;
 use crate::connect::Connection;
 use crate::diff::diff;
-use crate::failure::usage;
+use crate::failure::usage_error;
+use crate::lookup::find_experiment;
 use crate::parse::slug;
+use crate::response_json;
 use crate::trial::Log;
-use crate::views;
+use crate::wire_text::state_name;
 
 impl PolicyArgs {
-    /// The settings, with defaults for what was not given.
+    /// The settings, with defaults for flags that were not given.
     fn settings(&self) -> ThompsonSettings {
         let d = ThompsonSettings::default();
         ThompsonSettings {
@@ -36,7 +37,7 @@ impl PolicyArgs {
         }
     }
 
-    /// The names of those that were given.
+    /// The names of the settings that were given.
     fn given(&self) -> Vec<&'static str> {
         let all = [
             ("tick", self.tick.is_some()),
@@ -52,7 +53,7 @@ impl PolicyArgs {
     }
 }
 
-/// The experiment as the log and the flags declare it.
+/// The definition of the experiment, from the log and the flags.
 pub(super) fn definition(key: &str, log: &Log, args: &ReplayArgs, start: Timestamp) -> DefinitionDoc {
     let variation = |arm: &crate::trial::Arm| VariationDoc {
         key: arm.key.clone(),
@@ -90,16 +91,16 @@ pub(super) fn definition(key: &str, log: &Log, args: &ReplayArgs, start: Timesta
     }
 }
 
-/// The running experiment, and whether it is this call that made it.
-pub(super) async fn running(
+/// The running experiment, and whether this call created it.
+pub(super) async fn ensure_running(
     connection: &Connection,
     doc: &DefinitionDoc,
     args: &ReplayArgs,
 ) -> anyhow::Result<(Experiment, bool)> {
     let mut experiments = connection.experiments();
-    let (found, made) = match find(connection, &doc.key).await? {
+    let (found, created) = match find_experiment(connection, &doc.key).await? {
         Some(found) => {
-            check(&found, doc, args)?;
+            check_matches(&found, doc, args)?;
             (found, false)
         }
         None => {
@@ -108,61 +109,63 @@ pub(super) async fn running(
         }
     };
     match State::try_from(found.state) {
-        Ok(State::Running) => Ok((found, made)),
+        Ok(State::Running) => Ok((found, created)),
         Ok(State::Draft) => {
             let request = StartExperimentRequest { key: doc.key.clone(), etag: String::new() };
-            Ok((experiments.start_experiment(request).await?.into_inner(), made))
+            Ok((experiments.start_experiment(request).await?.into_inner(), created))
         }
         _ => bail!(
-            "experiment {} is {}: resume or restart it, or replay under another --experiment",
+            "experiment {} is {}. Resume or restart it, or replay through another --experiment.",
             doc.key,
-            views::state_name(found.state)
+            state_name(found.state)
         ),
     }
 }
 
-/// Whether an experiment that is there can take this log: what was asked for must be what it has.
-fn check(found: &Experiment, doc: &DefinitionDoc, args: &ReplayArgs) -> anyhow::Result<()> {
-    let other = |what: String| {
-        Err(usage(format!("experiment {} is there, and {what}: replay under another --experiment", doc.key)))
+/// Checks that an existing experiment has the variations, metric, salt and policy settings of this replay.
+fn check_matches(found: &Experiment, doc: &DefinitionDoc, args: &ReplayArgs) -> anyhow::Result<()> {
+    let mismatch = |what: String| {
+        Err(usage_error(format!("experiment {} exists and {what}. Replay through another --experiment.", doc.key)))
     };
-    let stands = views::declared(found)?;
-    if !matches!(stands.clock, ClockDoc::Manual { .. }) {
-        return other("lives by the wall's clock; a replay needs a manual one".to_owned());
+    let existing = response_json::definition_of(found)?;
+    if !matches!(existing.clock, ClockDoc::Manual { .. }) {
+        return mismatch("uses real time, but a replay needs simulated time".to_owned());
     }
     let keys = |doc: &DefinitionDoc| doc.variations.iter().map(|v| v.key.clone()).collect::<Vec<_>>();
-    let (mut has, mut wants) = (keys(&stands), keys(doc));
+    let (mut has, mut wants) = (keys(&existing), keys(doc));
     if has.first() != wants.first() || {
         has.sort();
         wants.sort();
         has != wants
     } {
-        return other(format!(
-            "has the variations {}, where the log has {}",
-            keys(&stands).join(", "),
+        return mismatch(format!(
+            "has the variations {}, but the log has {}",
+            keys(&existing).join(", "),
             keys(doc).join(", ")
         ));
     }
-    let decides = stands.metrics.iter().find(|m| m.decision);
+    let primary = existing.metrics.iter().find(|m| m.decision);
     let first = doc.metrics.first().map(|m| m.event.as_str());
-    if decides.map(|m| m.event.as_str()) != first {
-        return other(format!("is not decided by event {:?}", first.unwrap_or_default()));
+    if primary.map(|m| m.event.as_str()) != first {
+        return mismatch(format!("has another primary metric than event {:?}", first.unwrap_or_default()));
     }
     let salt = if found.generation_salt.is_empty() { &found.salt } else { &found.generation_salt };
     if args.salt.as_ref().is_some_and(|wanted| wanted != salt) {
-        return other(format!("has the salt {salt}"));
+        return mismatch(format!("has the salt {salt}"));
     }
-    let (has, wants) = (serde_json::to_value(&stands.policy)?, serde_json::to_value(&doc.policy)?);
+    let (has, wants) = (serde_json::to_value(&existing.policy)?, serde_json::to_value(&doc.policy)?);
     let differs = diff(Some(&has), Some(&wants)).into_iter().find(|c| args.policy.given().contains(&c.field.as_str()));
     match differs {
         None => Ok(()),
-        Some(change) => other(format!("has another policy ({change}); leave the flag out")),
+        Some(change) => {
+            mismatch(format!("has another policy setting ({change}). Omit the flag, or use another experiment"))
+        }
     }
 }
 
-/// The calendar tick that an experiment lives by.
-pub(super) fn tick(experiment: &Experiment) -> anyhow::Result<Duration> {
-    Ok(match views::declared(experiment)?.policy {
+/// The length of an experiment's ticks.
+pub(super) fn tick_length(experiment: &Experiment) -> anyhow::Result<Duration> {
+    Ok(match response_json::definition_of(experiment)?.policy {
         PolicyDoc::Manual { tick, .. } => tick,
         PolicyDoc::Thompson(settings) => settings.tick,
     })

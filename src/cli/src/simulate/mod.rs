@@ -1,9 +1,9 @@
-//! `inroad simulate`: a policy tried on paper. Scenarios in virtual time, on all processors, all policies on the very
-//! same units; a table, a page to look at, and the numbers. No server is asked.
+//! `inroad simulate`: compares policies on the same simulated units, in simulated time, on all processors. Writes a table,
+//! an HTML report and data files. Needs no server.
 
-mod choose;
 mod files;
-mod show;
+mod render;
+mod select;
 #[cfg(test)]
 mod tests;
 
@@ -14,62 +14,62 @@ use inroad_simulations::export::{self, Table};
 use inroad_simulations::{Options, Scenario, Simulation, report};
 use serde_json::json;
 
-use crate::failure::usage;
+use crate::failure::usage_error;
 use crate::output::Output;
 use crate::parse;
-use crate::progress::{self, Of};
+use crate::progress::{self, ProgressUnit};
 
-/// What to simulate, and where the results go.
+/// The scenarios, and the files for the results.
 #[derive(Debug, Args)]
 pub(crate) struct SimulateArgs {
-    /// Scenarios: TOML files, or names of those that come with inroad
+    /// Scenarios: TOML files, or names of built-in scenarios
     #[arg(value_name = "SCENARIO", required_unless_present = "list")]
     scenarios: Vec<String>,
-    /// List the scenarios that come with inroad
+    /// List the built-in scenarios
     #[arg(long, conflicts_with = "scenarios")]
     list: bool,
-    /// How many runs [default: the scenario's]
+    /// Runs per scenario [default: the scenario's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     replications: Option<u32>,
-    /// How many threads [default: one per processor]; they change nothing but the time it takes
+    /// Threads [default: one per processor]; the results do not depend on them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// Another seed, other units [default: the scenario's]
+    /// Seed of the simulated units [default: the scenario's]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Only these policies: of the scenario, or growth, equal, thompson
+    /// Run only these policies: of the scenario, or growth, equal, thompson
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     policies: Vec<String>,
-    /// Set a setting of all growing policies, like floor=0.02; may be given several times
+    /// Setting of all growing policies, such as floor=0.02; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::setting)]
     set: Vec<(String, toml::Value)>,
-    /// Have each policy but Thompson sampling once more, shipping what a person would be prompted to ship
+    /// Run each policy except Thompson sampling a second time, shipping the variation that is ready to ship
     #[arg(long)]
     ship: bool,
-    /// Write a page to look at
+    /// Write an HTML report to a file
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
-    /// Write the policies' numbers, a line per policy, estimator and arm: CSV, or Parquet if the name ends so
+    /// Write the policies' results, one row per policy, estimator and variation: CSV, or Parquet for .parquet
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
-    /// Write the runs' numbers, a line per run and policy
+    /// Write the results of single runs, one row per run and policy
     #[arg(long, value_name = "FILE")]
     runs_table: Option<PathBuf>,
-    /// Write the way there, a line per policy, tick and arm
+    /// Write the results over time, one row per policy, update and variation
     #[arg(long, value_name = "FILE")]
     course_table: Option<PathBuf>,
 }
 
-/// Simulates.
+/// Runs the simulations and prints the results.
 pub(crate) fn run(args: &SimulateArgs, out: Output) -> anyhow::Result<()> {
     if args.list {
         return list(out);
     }
-    let scenarios = choose::scenarios(args)?;
-    // Known before the minutes that it takes, not after.
-    files::check(args)?;
+    let scenarios = select::scenarios(args)?;
+    // Before the simulation, which can take minutes.
+    files::check_paths(args)?;
     let simulations = simulate(&scenarios, args, out)?;
-    let command = choose::command(args);
+    let command = select::command(args);
     if let Some(path) = &args.report {
         files::write(path, report::html(&simulations, Some(&command)).as_bytes())?;
     }
@@ -79,26 +79,26 @@ pub(crate) fn run(args: &SimulateArgs, out: Output) -> anyhow::Result<()> {
         (&args.course_table, export::course),
     ] {
         if let Some(path) = path {
-            files::write(path, &files::table(path, &table(&simulations))?)?;
+            files::write(path, &files::encode_table(path, &table(&simulations))?)?;
         }
     }
-    out.value(&show::json(&simulations, &command)?)?;
-    out.line(show::text(&simulations))?;
-    for path in files::all(args) {
-        out.line(format!("wrote {}", path.display()))?;
+    out.print_json(&render::json(&simulations, &command)?)?;
+    out.print_text(render::text(&simulations))?;
+    for path in files::paths(args) {
+        out.print_text(format!("wrote {}", path.display()))?;
     }
     Ok(())
 }
 
 fn simulate(scenarios: &[Scenario], args: &SimulateArgs, out: Output) -> anyhow::Result<Vec<Simulation>> {
     let total = scenarios.iter().map(|scenario| u64::from(scenario.doc().replications)).sum();
-    let bar = progress::bar(total, Of::Runs, out);
+    let bar = progress::progress_bar(total, ProgressUnit::Runs, out);
     let simulations = scenarios.iter().map(|scenario| {
         bar.set_message(scenario.doc().name.clone());
         let progress = |_, _| bar.inc(1);
         let options = Options { threads: args.threads.map(usize::from), progress: Some(&progress) };
         inroad_simulations::simulate(scenario, options)
-            .map_err(|e| usage(format!("scenario {}: {e}", scenario.doc().name)))
+            .map_err(|e| usage_error(format!("scenario {}: {e}", scenario.doc().name)))
     });
     let simulations = simulations.collect();
     bar.finish_and_clear();
@@ -110,7 +110,7 @@ fn list(out: Output) -> anyhow::Result<()> {
     for name in inroad_simulations::builtin::names() {
         scenarios.push(inroad_simulations::builtin::scenario(name)?);
     }
-    let value = |scenario: &Scenario| json!({"name": scenario.doc().name, "title": scenario.doc().title});
-    out.value(&scenarios.iter().map(value).collect())?;
-    Ok(out.line(show::list(&scenarios))?)
+    let json = |scenario: &Scenario| json!({"name": scenario.doc().name, "title": scenario.doc().title});
+    out.print_json(&scenarios.iter().map(json).collect())?;
+    Ok(out.print_text(render::list(&scenarios))?)
 }

@@ -1,4 +1,4 @@
-//! What is typed becomes what is meant, or an error that says what could have been.
+//! The command line selects scenarios and policies, or fails with a message that lists the valid ones.
 
 use std::fs::File;
 use std::path::Path;
@@ -8,7 +8,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 
 use super::*;
-use crate::failure::Usage;
+use crate::failure::UsageError;
 
 #[derive(Parser)]
 struct Line {
@@ -20,14 +20,14 @@ fn args(words: &[&str]) -> SimulateArgs {
     Line::try_parse_from([&["simulate"], words].concat()).unwrap().args
 }
 
-fn chosen(words: &[&str]) -> Vec<Scenario> {
-    choose::scenarios(&args(words)).unwrap()
+fn selected(words: &[&str]) -> Vec<Scenario> {
+    select::scenarios(&args(words)).unwrap()
 }
 
-/// The fault, which must be the caller's own.
-fn fault(words: &[&str]) -> String {
-    let error = choose::scenarios(&args(words)).unwrap_err();
-    assert!(error.is::<Usage>(), "{error:#} is no usage error");
+/// The message of an error, which must be a usage error.
+fn error_text(words: &[&str]) -> String {
+    let error = select::scenarios(&args(words)).unwrap_err();
+    assert!(error.is::<UsageError>(), "{error:#} is not a usage error");
     error.to_string()
 }
 
@@ -36,35 +36,35 @@ fn policies(scenario: &Scenario) -> Vec<&str> {
 }
 
 #[test]
-fn options_change_what_the_scenario_says() {
-    let scenarios = chosen(&["s1", "s2", "--replications", "3", "--seed", "9"]);
+fn options_override_the_scenario() {
+    let scenarios = selected(&["s1", "s2", "--replications", "3", "--seed", "9"]);
     assert_eq!(scenarios.iter().map(|s| s.doc().name.as_str()).collect::<Vec<_>>(), ["s1", "s2"]);
     assert!(scenarios.iter().all(|s| (s.doc().replications, s.doc().seed) == (3, 9)));
     assert_eq!(policies(&scenarios[0]), ["growth", "equal", "thompson"]);
-    let ship = chosen(&["s1", "--policies", "equal,growth,thompson", "--ship"]);
+    let ship = selected(&["s1", "--policies", "equal,growth,thompson", "--ship"]);
     assert_eq!(policies(&ship[0]), ["equal", "growth", "thompson", "equal+ship", "growth+ship"]);
-    let set = chosen(&["s1", "--set", "floor=0.02", "--set", "burn_in=12h"]);
+    let set = selected(&["s1", "--set", "floor=0.02", "--set", "burn_in=12h"]);
     let settings = |i: usize| &set[0].policies()[i].settings;
     assert!((settings(0).floor - 0.02).abs() < 1e-12 && settings(0).burn_in.as_secs() == 12 * 3600);
-    assert!((settings(1).floor - 0.05).abs() < 1e-12, "equal has no floor to set");
+    assert!((settings(1).floor - 0.05).abs() < 1e-12, "equal does not grow, so its floor is not set");
 }
 
 #[test]
-fn what_is_unknown_is_answered_with_what_is_known() {
-    let text = fault(&["s99"]);
+fn unknown_name_is_answered_with_the_valid_ones() {
+    let text = error_text(&["s99"]);
     assert!(text.contains("\"s99\"") && text.contains("s1, s2") && text.contains("revenue"), "{text}");
-    let text = fault(&["s1", "--policies", "groth"]);
+    let text = error_text(&["s1", "--policies", "groth"]);
     assert!(text.contains("\"groth\"") && text.contains("growth, equal, thompson"), "{text}");
-    let text = fault(&["s1", "--set", "flor=0.1"]);
+    let text = error_text(&["s1", "--set", "flor=0.1"]);
     assert!(text.contains("flor") && text.contains("floor"), "{text}");
-    let text = fault(&["s1", "--policies", "equal", "--set", "floor=0.1"]);
+    let text = error_text(&["s1", "--policies", "equal", "--set", "floor=0.1"]);
     assert!(text.contains("--set"), "{text}");
-    assert!(fault(&["nowhere/x.toml"]).contains("cannot read nowhere/x.toml"));
-    assert!(fault(&["s1", "s1"]).contains("another scenario"));
+    assert!(error_text(&["nowhere/x.toml"]).contains("cannot read nowhere/x.toml"));
+    assert!(error_text(&["s1", "s1"]).contains("another scenario"));
 }
 
 #[test]
-fn a_fault_in_a_file_is_told_with_file_and_field() {
+fn error_in_a_file_names_file_and_field() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -72,65 +72,65 @@ fn a_fault_in_a_file_is_told_with_file_and_field() {
         path.to_string_lossy().into_owned()
     };
     let good = "name = \"mine\"\nbase = 0.1\nper_day = 100.0\narms = [{ lift = 0.0 }, { lift = 0.1 }]\n";
-    assert_eq!(chosen(&[&write("good.toml", good)])[0].doc().name, "mine");
+    assert_eq!(selected(&[&write("good.toml", good)])[0].doc().name, "mine");
     let path = write("lift.toml", &good.replace("0.1 }", "-3.0 }"));
-    let text = fault(&[&path]);
+    let text = error_text(&[&path]);
     assert!(text.contains(&path) && text.contains("arms[1].lift"), "{text}");
     let path = write("word.toml", &good.replace("per_day", "perday"));
-    let text = fault(&[&path]);
+    let text = error_text(&[&path]);
     assert!(text.contains(&path) && text.contains("perday") && text.contains("line 3"), "{text}");
 }
 
 #[test]
-fn the_command_means_the_same_again() {
+fn printed_command_repeats_the_selection() {
     let words = ["s1", "--replications", "2", "--seed", "7", "--policies", "growth", "--set", "burn_in=12h", "--ship"];
-    let command = choose::command(&args(&words));
+    let command = select::command(&args(&words));
     assert_eq!(
         command,
         "inroad simulate s1 --replications 2 --seed 7 --policies growth --set 'burn_in=\"12h\"' --ship"
     );
     let again = args(&["s1", "--replications", "2", "--set", "burn_in=\"12h\""]);
     assert_eq!(again.set, args(&words).set);
-    assert_eq!(choose::command(&args(&["it's.toml"])), r"inroad simulate 'it'\''s.toml'");
+    assert_eq!(select::command(&args(&["it's.toml"])), r"inroad simulate 'it'\''s.toml'");
 }
 
 #[test]
-fn places_that_cannot_be_written_to_are_refused_first() {
+fn unwritable_paths_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let inside = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
-    let check = |words: &[&str]| files::check(&args(&[&["s1"], words].concat()));
+    let check = |words: &[&str]| files::check_paths(&args(&[&["s1"], words].concat()));
     assert!(check(&["--report", &inside("r.html"), "--table", &inside("c.csv")]).is_ok());
     let no_folder = check(&["--report", &inside("no/r.html")]).unwrap_err();
-    assert!(no_folder.is::<Usage>() && no_folder.to_string().contains("there is no folder"), "{no_folder}");
+    assert!(no_folder.is::<UsageError>() && no_folder.to_string().contains("does not exist"), "{no_folder}");
     assert!(check(&["--table", &inside("")]).unwrap_err().to_string().contains("it is a folder"));
     assert!(check(&["--table", &inside("c"), "--course-table", &inside("c")]).is_err());
 }
 
 #[test]
-fn several_simulations_are_one_table_each_and_one_csv() {
-    let scenarios = chosen(&["s1", "aa-revenue", "--replications", "1", "--policies", "equal"]);
+fn simulations_have_a_table_each_and_share_one_csv() {
+    let scenarios = selected(&["s1", "aa-revenue", "--replications", "1", "--policies", "equal"]);
     let simulations = simulate(&scenarios, &args(&["s1", "--threads", "1"]), Output { json: true }).unwrap();
-    let csv = |table: &Table| String::from_utf8(files::table(Path::new("t.csv"), table).unwrap()).unwrap();
+    let csv = |table: &Table| String::from_utf8(files::encode_table(Path::new("t.csv"), table).unwrap()).unwrap();
     let policies = csv(&export::summaries(&simulations));
     assert_eq!(policies.matches("scenario,policy").count(), 1);
     assert!(policies.contains("\ns1,equal,") && policies.contains("\naa-revenue,equal,"), "{policies}");
     let runs = csv(&export::runs(&simulations));
     assert_eq!(runs.lines().count(), 3, "{runs}");
-    let text = show::text(&simulations);
+    let text = render::text(&simulations);
     assert!(text.contains("s1: S1 classic") && text.matches("\nequal ").count() == 2, "{text}");
-    let json = show::json(&simulations, "again").unwrap();
+    let json = render::json(&simulations, "again").unwrap();
     assert_eq!(json["simulations"][1]["summaries"][0]["policy"], "equal");
-    assert!(json["simulations"][0].get("runs").is_none(), "single runs are long");
+    assert!(json["simulations"][0].get("runs").is_none(), "single runs are left out");
 }
 
 #[test]
-fn a_table_is_the_same_as_parquet() {
+fn csv_and_parquet_have_the_same_rows() {
     let folder = tempfile::tempdir().unwrap();
-    let scenarios = chosen(&["s1", "s4", "--replications", "2", "--policies", "growth,equal"]);
+    let scenarios = selected(&["s1", "s4", "--replications", "2", "--policies", "growth,equal"]);
     let simulations = simulate(&scenarios, &args(&["s1", "--threads", "1"]), Output { json: true }).unwrap();
     for table in [export::summaries(&simulations), export::runs(&simulations), export::course(&simulations)] {
         let path = folder.path().join("t.parquet");
-        files::write(&path, &files::table(&path, &table).unwrap()).unwrap();
+        files::write(&path, &files::encode_table(&path, &table).unwrap()).unwrap();
         let rows = SerializedFileReader::new(File::open(&path).unwrap()).unwrap();
         let mut csv = csv::Writer::from_writer(Vec::new());
         for (i, row) in rows.get_row_iter(None).unwrap().map(Result::unwrap).enumerate() {
@@ -147,6 +147,6 @@ fn a_table_is_the_same_as_parquet() {
             };
             csv.write_record(row.get_column_iter().map(cell)).unwrap();
         }
-        assert_eq!(csv.into_inner().unwrap(), files::table(Path::new("t.csv"), &table).unwrap());
+        assert_eq!(csv.into_inner().unwrap(), files::encode_table(Path::new("t.csv"), &table).unwrap());
     }
 }

@@ -1,5 +1,5 @@
-//! The log of a randomised trial, read from CSV or Parquet: who got what, and what came of it. Knows nothing of servers
-//! and of policies: `replay` and `counterfactual` both begin here.
+//! The log of a randomised trial, read from CSV or Parquet: the arm and the outcomes of each customer. Independent of
+//! servers and policies; `replay` and `counterfactual` both use it.
 
 mod source;
 
@@ -9,51 +9,51 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use inroad_assignment::{Timestamp, UnitKey};
 
-use crate::failure::usage;
+use crate::failure::usage_error;
 use crate::parse::{instant, slug};
 
-/// Which columns mean what.
+/// The meaning of the columns.
 #[derive(Debug, Clone)]
 pub(crate) struct Columns<'a> {
-    /// What the customer got.
+    /// The arm that the customer got.
     pub(crate) arm: &'a str,
-    /// The label of the control.
+    /// The label of control.
     pub(crate) control: Option<&'a str>,
-    /// All arms that there may be, control where it will; those of the file if there is none.
+    /// All valid arms, control at any place; `None`: the arms of the file.
     pub(crate) arms: Option<&'a [String]>,
-    /// What came of it; the first decides.
+    /// The outcomes; the first is the primary metric.
     pub(crate) outcomes: &'a [String],
-    /// Who; the number of the row if there is none.
+    /// The unit key; `None`: the row number.
     pub(crate) unit: Option<&'a str>,
-    /// When; rows are spread evenly if there is none.
+    /// The time; `None`: rows are spread evenly.
     pub(crate) time: Option<&'a str>,
-    /// With which probability the customer got it.
+    /// The probability with which the customer got the arm.
     pub(crate) propensity: Option<&'a str>,
 }
 
-/// One of the things that customers got.
+/// An arm of the trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Arm {
-    /// As the file has it.
+    /// The label in the file.
     pub(crate) label: String,
-    /// As a variation's key.
+    /// The variation key made from the label.
     pub(crate) key: String,
 }
 
 /// A row of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Row {
-    /// From 1, the header not counted.
+    /// The row number, from 1; the header is not counted.
     pub(crate) number: u64,
-    /// Who; the row's number if the file does not say.
+    /// The unit key; `None`: the row number.
     pub(crate) unit: Option<Box<str>>,
-    /// What the customer got, as an index into the log's arms.
+    /// The arm that the customer got, as an index into the log's arms.
     pub(crate) arm: usize,
-    /// When, if the file says.
+    /// The time, if the file has one.
     pub(crate) at: Option<Timestamp>,
-    /// With which probability the customer got it, above 0 and at most 1, if the file says.
+    /// The probability with which the customer got the arm, above 0 and at most 1, if the file has one.
     pub(crate) propensity: Option<f64>,
-    /// What came of it, in the order of the outcome columns.
+    /// The outcomes, in the order of the outcome columns.
     pub(crate) values: Box<[f64]>,
 }
 
@@ -67,27 +67,27 @@ impl Row {
 /// A whole log.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Log {
-    /// Control first, the others by key, or as they were declared.
+    /// Control first; the others by key, or in the declared order.
     pub(crate) arms: Vec<Arm>,
     /// The outcome columns.
     pub(crate) outcomes: Vec<String>,
-    /// Which of them hold nothing but 0 and 1.
+    /// Whether each outcome column contains only 0 and 1.
     pub(crate) binary: Vec<bool>,
-    /// In the order of time.
+    /// In order of time.
     pub(crate) rows: Vec<Row>,
 }
 
-/// How a log went for one arm, over the whole file.
+/// The rows and conversions of one arm.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     /// Rows.
     pub(crate) rows: u64,
-    /// Of them, those where the first outcome happened.
+    /// Rows with the first outcome.
     pub(crate) converted: u64,
 }
 
 impl Tally {
-    /// One row more.
+    /// Adds a row.
     pub(crate) fn add(&mut self, row: &Row) {
         self.rows += 1;
         self.converted += u64::from(row.values.first().is_some_and(|v| *v > 0.0));
@@ -95,7 +95,7 @@ impl Tally {
 }
 
 impl Log {
-    /// Reads a file whole.
+    /// Reads a whole file.
     pub(crate) fn read(path: &Path, columns: &Columns<'_>) -> anyhow::Result<Self> {
         Self::collect(columns, |names, on_row| source::read(path, names, on_row))
             .with_context(|| path.display().to_string())
@@ -103,28 +103,30 @@ impl Log {
 
     #[cfg(test)]
     fn parse(text: impl std::io::Read, columns: &Columns<'_>) -> anyhow::Result<Self> {
-        Self::collect(columns, |names, on_row| source::csv(text, names, on_row))
+        Self::collect(columns, |names, on_row| source::read_csv(text, names, on_row))
     }
 
     fn collect(
         columns: &Columns<'_>,
         read: impl FnOnce(&[&str], &mut source::OnRow<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
-        let mut asked = vec![columns.arm];
+        let mut wanted = vec![columns.arm];
         let [unit_column, time_column, propensity_column] =
             [columns.unit, columns.time, columns.propensity].map(|name| {
-                asked.extend(name);
-                name.map(|_| asked.len() - 1)
+                wanted.extend(name);
+                name.map(|_| wanted.len() - 1)
             });
-        let first_outcome = asked.len();
-        asked.extend(columns.outcomes.iter().map(String::as_str));
+        let first_outcome = wanted.len();
+        wanted.extend(columns.outcomes.iter().map(String::as_str));
         let mut labels: BTreeMap<String, usize> = BTreeMap::new();
         let mut rows = Vec::new();
-        read(&asked, &mut |number, cells| {
+        read(&wanted, &mut |number, cells| {
             let label = cells[0];
             if let Some(arms) = columns.arms.filter(|arms| !arms.iter().any(|arm| arm == label)) {
                 let declared = arms.join(", ");
-                return Err(usage(format!("row {number}: the arm {label:?} is not declared; --arms has {declared}")));
+                return Err(usage_error(format!(
+                    "row {number}: the arm {label:?} is not in --arms, which has {declared}"
+                )));
             }
             let next = labels.len();
             let arm = match labels.get(label) {
@@ -142,17 +144,17 @@ impl Log {
                 text.parse::<f64>()
                     .ok()
                     .filter(|v| v.is_finite())
-                    .with_context(|| format!("row {number}: {} is {text:?}, which is not a number", asked[column]))
+                    .with_context(|| format!("row {number}: {} is {text:?}, which is not a number", wanted[column]))
             };
             let propensity = propensity_column.map(number_in).transpose()?;
             if let Some(p) = propensity.filter(|p| !(*p > 0.0 && *p <= 1.0)) {
                 let name = columns.propensity.unwrap_or_default();
-                return Err(usage(format!(
+                return Err(usage_error(format!(
                     "row {number}: {name} is {p}, but a propensity is above 0 and at most 1 (0.5, not 50)"
                 )));
             }
             let value = |column: usize| if cells[column].is_empty() { Ok(0.0) } else { number_in(column) };
-            let values = (first_outcome..asked.len()).map(value).collect::<Result<Box<[f64]>, _>>()?;
+            let values = (first_outcome..wanted.len()).map(value).collect::<Result<Box<[f64]>, _>>()?;
             rows.push(Row { number, unit: unit.map(Into::into), arm, at, propensity, values });
             Ok(())
         })?;
@@ -168,16 +170,18 @@ impl Log {
         Ok(Self { arms, outcomes: columns.outcomes.to_vec(), binary, rows })
     }
 
-    /// Refuses a log whose first outcome is no conversion.
-    pub(crate) fn must_convert(&self) -> anyhow::Result<()> {
+    /// Checks that the first outcome is a conversion.
+    pub(crate) fn check_first_outcome_is_conversion(&self) -> anyhow::Result<()> {
         if self.binary.first() != Some(&false) {
             return Ok(());
         }
         let name = self.outcomes.first().map_or("", String::as_str);
-        Err(usage(format!("column {name:?} holds other numbers than 0 and 1: name a 0/1 column first, it decides")))
+        Err(usage_error(format!(
+            "column {name:?} contains numbers other than 0 and 1. Name a 0/1 column first: it is the primary metric."
+        )))
     }
 
-    /// How the whole file went, arm by arm.
+    /// The rows and conversions of each arm over the whole file.
     pub(crate) fn tallies(&self) -> Vec<Tally> {
         let mut tallies = vec![Tally::default(); self.arms.len()];
         self.rows.iter().for_each(|row| tallies[row.arm].add(row));
@@ -185,7 +189,8 @@ impl Log {
     }
 }
 
-/// The arms with control first and the others by key, or as declared, and where each label, by order of appearance, went.
+/// The arms with control first and the others by key, or in the declared order; and the new index of each label, by order
+/// of appearance in the file.
 fn order_arms(mut labels: BTreeMap<String, usize>, columns: &Columns<'_>) -> anyhow::Result<(Vec<Arm>, Vec<usize>)> {
     let control = columns.control;
     for arm in columns.arms.unwrap_or_default() {
@@ -196,13 +201,13 @@ fn order_arms(mut labels: BTreeMap<String, usize>, columns: &Columns<'_>) -> any
     let names = || labels.keys().map(|label| format!("{label:?}")).collect::<Vec<_>>().join(", ");
     if labels.len() < 2 {
         bail!(
-            "there is nothing to compare: the arm column holds {}",
+            "nothing to compare: the arm column contains {}",
             if labels.is_empty() { "no rows".to_owned() } else { names() }
         );
     }
     let is_control = |label: &str| control.map_or_else(|| slug(label) == "control", |name| name == label);
     if !labels.keys().any(|label| is_control(label)) {
-        return Err(usage(format!("say which arm is the control with --control; the file has {}", names())));
+        return Err(usage_error(format!("name the control arm with --control; the file has {}", names())));
     }
     let declared = |label: &String| columns.arms.and_then(|arms| arms.iter().position(|arm| arm == label));
     let mut sorted: Vec<(bool, Option<usize>, String, &String, usize)> =
@@ -212,10 +217,10 @@ fn order_arms(mut labels: BTreeMap<String, usize>, columns: &Columns<'_>) -> any
     let mut arms: Vec<Arm> = Vec::with_capacity(sorted.len());
     for (i, (_, _, key, label, seen)) in sorted.into_iter().enumerate() {
         if key.is_empty() {
-            bail!("the arm {label:?} has no letter or digit to make a variation's key of: rename it in the file");
+            bail!("the arm {label:?} has no letter or digit for a variation key. Rename it in the file.");
         }
-        if let Some(twin) = arms.iter().find(|arm| arm.key == key) {
-            bail!("the arms {:?} and {label:?} would both be variation {key}: rename one in the file", twin.label);
+        if let Some(other) = arms.iter().find(|arm| arm.key == key) {
+            bail!("the arms {:?} and {label:?} would both be variation {key}. Rename one in the file.", other.label);
         }
         order[seen] = i;
         arms.push(Arm { label: label.clone(), key });
@@ -241,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn control_comes_first_and_the_others_by_key() {
+    fn control_is_first_and_other_arms_are_sorted_by_key() {
         let outcomes = names(&["visit", "spend"]);
         let log = Log::parse(TRIAL.as_bytes(), &columns(&outcomes, Some("No E-Mail"))).unwrap();
         let keys: Vec<&str> = log.arms.iter().map(|arm| arm.key.as_str()).collect();
@@ -254,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn declared_arms_keep_their_order_behind_control() {
+    fn declared_arms_keep_their_order_after_control() {
         let outcomes = names(&["visit"]);
         let arms = names(&["Womens E-Mail", "Post", "No E-Mail", "Mens E-Mail"]);
         let declared = Columns { arms: Some(&arms), ..columns(&outcomes, Some("No E-Mail")) };
@@ -265,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_column_sets_the_order() {
+    fn time_column_sets_the_order_of_rows() {
         let outcomes = names(&["visit"]);
         let with = Columns { time: Some("when"), unit: Some("id"), ..columns(&outcomes, Some("No E-Mail")) };
         let log = Log::parse(TRIAL.as_bytes(), &with).unwrap();
@@ -273,28 +278,32 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_what_there_is() {
+    fn errors_name_the_valid_values() {
         let visit = names(&["visit"]);
-        let fault = |columns: &Columns<'_>| format!("{:#}", Log::parse(TRIAL.as_bytes(), columns).unwrap_err());
-        assert!(fault(&columns(&visit, None)).contains("--control; the file has \"Mens E-Mail\""));
-        assert!(fault(&columns(&visit, Some("no e-mail"))).contains("--control"));
-        assert!(fault(&columns(&names(&["visits"]), Some("No E-Mail"))).contains("the file has id, when, segment"));
+        let error_text = |columns: &Columns<'_>| format!("{:#}", Log::parse(TRIAL.as_bytes(), columns).unwrap_err());
+        assert!(error_text(&columns(&visit, None)).contains("--control; the file has \"Mens E-Mail\""));
+        assert!(error_text(&columns(&visit, Some("no e-mail"))).contains("--control"));
+        assert!(
+            error_text(&columns(&names(&["visits"]), Some("No E-Mail"))).contains("the file has id, when, segment")
+        );
         let spend = names(&["spend"]);
         let log = Log::parse(TRIAL.as_bytes(), &columns(&spend, Some("No E-Mail"))).unwrap();
-        assert!(log.must_convert().unwrap_err().to_string().contains("0/1"));
+        assert!(log.check_first_outcome_is_conversion().unwrap_err().to_string().contains("0/1"));
         let known = Columns { propensity: Some("spend"), ..columns(&visit, Some("No E-Mail")) };
-        assert!(fault(&known).contains("row 1: spend is 9.5, but a propensity is above 0 and at most 1"));
+        assert!(error_text(&known).contains("row 1: spend is 9.5, but a propensity is above 0 and at most 1"));
         let two = names(&["No E-Mail", "Mens E-Mail"]);
         let declared = Columns { arms: Some(&two), ..columns(&visit, Some("No E-Mail")) };
-        assert!(fault(&declared).contains("row 3: the arm \"Womens E-Mail\" is not declared; --arms has No E-Mail"));
-        assert!(fault(&columns(&names(&["when"]), Some("No E-Mail"))).contains("row 1: when is \"2026-01-02\""));
+        assert!(
+            error_text(&declared).contains("row 3: the arm \"Womens E-Mail\" is not in --arms, which has No E-Mail")
+        );
+        assert!(error_text(&columns(&names(&["when"]), Some("No E-Mail"))).contains("row 1: when is \"2026-01-02\""));
     }
 
     #[test]
-    fn labels_that_would_become_one_key_are_refused() {
+    fn labels_with_the_same_key_are_refused() {
         let visit = names(&["visit"]);
         let text = "segment,visit\nControl,0\nA b,1\na-b,0\n";
-        let fault = format!("{:#}", Log::parse(text.as_bytes(), &columns(&visit, None)).unwrap_err());
-        assert!(fault.contains("would both be variation a-b"), "{fault}");
+        let error = format!("{:#}", Log::parse(text.as_bytes(), &columns(&visit, None)).unwrap_err());
+        assert!(error.contains("would both be variation a-b"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Rows of text out of a file, whichever format it has: only the columns that were asked for, in the order asked.
+//! Rows of text from a CSV or Parquet file: only the requested columns, in the requested order.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -10,87 +10,91 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::schema::types::Type;
 
-use crate::failure::usage;
+use crate::failure::usage_error;
 use crate::output;
 use crate::parse::is_parquet;
 use inroad_assignment::Timestamp;
 
-/// What is done with a row: its number, from 1, and its cells. An empty cell is empty text.
+/// Called for each row with its number, from 1, and its cells. An empty cell is empty text.
 pub(super) type OnRow<'a> = dyn FnMut(u64, &[&str]) -> anyhow::Result<()> + 'a;
 
-/// Reads a file: Parquet where its name says so, CSV otherwise.
+/// Reads a file: Parquet by its extension, CSV otherwise.
 pub(super) fn read(path: &Path, columns: &[&str], on_row: &mut OnRow<'_>) -> anyhow::Result<()> {
-    let file = File::open(path).map_err(|e| usage(format!("cannot read {}: {e}", path.display())))?;
-    if is_parquet(path) { parquet(file, columns, on_row) } else { csv(BufReader::new(file), columns, on_row) }
+    let file = File::open(path).map_err(|e| usage_error(format!("cannot read {}: {e}", path.display())))?;
+    if is_parquet(path) { read_parquet(file, columns, on_row) } else { read_csv(BufReader::new(file), columns, on_row) }
 }
 
-/// Where each column is, or which ones there are.
-fn places(columns: &[&str], there: &[&str]) -> anyhow::Result<Vec<usize>> {
-    let place = |name: &&str| {
-        there
+/// The position of each requested column.
+fn positions(columns: &[&str], existing: &[&str]) -> anyhow::Result<Vec<usize>> {
+    let position = |name: &&str| {
+        existing
             .iter()
             .position(|column| column == name)
-            .ok_or_else(|| usage(format!("there is no column {name:?}: the file has {}", there.join(", "))))
+            .ok_or_else(|| usage_error(format!("there is no column {name:?}: the file has {}", existing.join(", "))))
     };
-    columns.iter().map(place).collect()
+    columns.iter().map(position).collect()
 }
 
-/// Reads CSV with a line of column names.
-pub(super) fn csv(text: impl Read, columns: &[&str], on_row: &mut OnRow<'_>) -> anyhow::Result<()> {
+/// Reads CSV with a header row.
+pub(super) fn read_csv(text: impl Read, columns: &[&str], on_row: &mut OnRow<'_>) -> anyhow::Result<()> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text);
     let head = reader.headers().context("the first line must name the columns")?.clone();
-    let places = places(columns, &head.iter().collect::<Vec<_>>())?;
+    let positions = positions(columns, &head.iter().collect::<Vec<_>>())?;
     let mut record = csv::StringRecord::new();
     for number in 1.. {
         if !reader.read_record(&mut record).with_context(|| format!("row {number}"))? {
             break;
         }
-        let cells: Vec<&str> = places.iter().map(|place| record.get(*place).unwrap_or_default()).collect();
+        let cells: Vec<&str> = positions.iter().map(|position| record.get(*position).unwrap_or_default()).collect();
         on_row(number, &cells)?;
     }
     Ok(())
 }
 
-fn parquet(file: File, columns: &[&str], on_row: &mut OnRow<'_>) -> anyhow::Result<()> {
-    let reader = SerializedFileReader::new(file).context("this is no Parquet file")?;
+fn read_parquet(file: File, columns: &[&str], on_row: &mut OnRow<'_>) -> anyhow::Result<()> {
+    let reader = SerializedFileReader::new(file).context("this is not a Parquet file")?;
     let schema = reader.metadata().file_metadata().schema();
-    let there: Vec<&str> = schema.get_fields().iter().map(|field| field.name()).collect();
-    let places = places(columns, &there)?;
-    // In the file's own order and each once, whatever is asked of them.
-    let wanted = schema.get_fields().iter().enumerate().filter(|(place, _)| places.contains(place));
+    let existing: Vec<&str> = schema.get_fields().iter().map(|field| field.name()).collect();
+    let positions = positions(columns, &existing)?;
+    // Each column once, in the order of the file.
+    let wanted = schema.get_fields().iter().enumerate().filter(|(position, _)| positions.contains(position));
     let wanted: Vec<_> = wanted.map(|(_, field)| field.clone()).collect();
     for field in &wanted {
-        // The reader of rows panics over intervals, and what is nested is no cell.
+        // The row reader panics on intervals, and a nested value is no cell.
         if !field.is_primitive() || field.get_basic_info().converted_type() == ConvertedType::INTERVAL {
-            return Err(usage(format!("column {:?} holds no single text, number or instant", field.name())));
+            return Err(usage_error(format!(
+                "column {:?} does not contain single texts, numbers or times",
+                field.name()
+            )));
         }
     }
-    // The codecs that are built in are those that need no C library.
+    // Only codecs without a C library are built in.
     let chunks = reader.metadata().row_groups().iter().flat_map(|group| group.columns());
-    let closed =
+    let is_unsupported =
         |codec: &Compression| matches!(codec, Compression::ZSTD(_) | Compression::BROTLI(_) | Compression::LZO);
-    if let Some(codec) = chunks.map(|chunk| chunk.compression()).find(closed) {
-        let known = "snappy, gzip and lz4 can be read, and no compression";
-        return Err(usage(format!("this file is compressed by {codec}: {known}; write it anew")));
+    if let Some(codec) = chunks.map(|chunk| chunk.compression()).find(is_unsupported) {
+        let supported = "Use snappy, gzip, lz4 or no compression.";
+        return Err(usage_error(format!("the file is compressed with {codec}, which is not supported. {supported}")));
     }
     let nanos: Vec<bool> = wanted.iter().map(|field| is_nanos(field)).collect();
-    let of: Vec<usize> =
+    let column_of: Vec<usize> =
         columns.iter().map(|name| wanted.iter().position(|field| field.name() == *name).unwrap_or_default()).collect();
     let projection = Type::group_type_builder(schema.name()).with_fields(wanted).build()?;
     let rows = reader.get_row_iter(Some(projection))?;
     for (row, number) in rows.zip(1..) {
         let row = row.with_context(|| format!("row {number}"))?;
         let cells = row.get_column_iter().zip(&nanos).map(|((name, field), nanos)| {
-            text(field, *nanos).with_context(|| format!("row {number}: {name} is bytes, which are no text"))
+            cell_text(field, *nanos).with_context(|| format!("row {number}: {name} is binary data, not text"))
         });
         let cells = cells.collect::<anyhow::Result<Vec<String>>>()?;
-        let asked: Vec<&str> = of.iter().map(|place| cells.get(*place).map_or("", |cell| cell.trim())).collect();
-        on_row(number, &asked)?;
+        let requested: Vec<&str> =
+            column_of.iter().map(|position| cells.get(*position).map_or("", |cell| cell.trim())).collect();
+        on_row(number, &requested)?;
     }
     Ok(())
 }
 
-/// What the reader of rows takes for a plain number.
+/// Whether a column contains nanosecond timestamps, which the row reader returns as plain numbers.
 fn is_nanos(field: &Type) -> bool {
     matches!(
         field.get_basic_info().logical_type_ref(),
@@ -98,9 +102,9 @@ fn is_nanos(field: &Type) -> bool {
     )
 }
 
-/// A cell as CSV would have it. None if it is no text.
-fn text(field: &Field, nanos: bool) -> Option<String> {
-    let at = |micros: i64| Some(output::instant(Timestamp::from_micros(micros)));
+/// A cell as it would be in CSV; `None` for binary data.
+fn cell_text(field: &Field, nanos: bool) -> Option<String> {
+    let timestamp = |micros: i64| Some(output::instant(Timestamp::from_micros(micros)));
     match field {
         Field::Null => Some(String::new()),
         Field::Bool(yes) => Some(u8::from(*yes).to_string()),
@@ -108,10 +112,10 @@ fn text(field: &Field, nanos: bool) -> Option<String> {
         Field::Bytes(bytes) => bytes.as_utf8().ok().map(str::to_owned),
         Field::Float(number) => Some(number.to_string()),
         Field::Double(number) => Some(number.to_string()),
-        Field::Date(days) => at(i64::from(*days) * 86_400_000_000),
-        Field::TimestampMillis(millis) => at(millis.saturating_mul(1000)),
-        Field::TimestampMicros(micros) => at(*micros),
-        Field::Long(stamp) if nanos => at(stamp.div_euclid(1000)),
+        Field::Date(days) => timestamp(i64::from(*days) * 86_400_000_000),
+        Field::TimestampMillis(millis) => timestamp(millis.saturating_mul(1000)),
+        Field::TimestampMicros(micros) => timestamp(*micros),
+        Field::Long(stamp) if nanos => timestamp(stamp.div_euclid(1000)),
         other => Some(other.to_string()),
     }
 }

@@ -1,51 +1,51 @@
-//! What all plots are made of: the frame with its three tellings, labels that fit, axes, and how an arm looks.
+//! The shared parts of all charts: the frame, labels that fit, axes, and the look of an arm.
 //!
-//! A plot that is wide on a desk would have letters too small to read on a phone, and the other way round. So it is
-//! drawn twice, and the width of its place chooses which is seen: a matter for the style sheet.
+//! One drawing cannot be readable both on a phone and on a desktop. So every chart is drawn in two sizes, and the style
+//! sheet shows the one that fits the available width.
 
 use inroad_assignment::Timestamp;
 use maud::{Markup, html};
 
 use super::scale::{Scale, Ticks, Times, px};
-use super::text::{self, Format};
+use crate::format::{self, FormattedNumber, NumberFormat};
 
-/// How wide a plot is drawn.
+/// The width of a drawing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Size {
-    /// For phones and columns.
+    /// For phones and narrow columns.
     Narrow,
-    /// For desks.
+    /// For desktops.
     Wide,
 }
 
 impl Size {
-    /// In units that are about pixels.
+    /// Width in units of about one pixel.
     pub(super) fn width(self) -> f64 {
         if self.is_wide() { 780.0 } else { 320.0 }
     }
 
-    /// Whether there is room for words.
+    /// Whether there is room for names.
     pub(super) fn is_wide(self) -> bool {
         self == Self::Wide
     }
 
-    /// Its class.
+    /// CSS class.
     pub(super) fn class(self) -> &'static str {
         if self.is_wide() { "wide" } else { "narrow" }
     }
 
-    /// One of two numbers.
+    /// Picks the number for this size.
     pub(super) fn pick(self, narrow: f64, wide: f64) -> f64 {
         if self.is_wide() { wide } else { narrow }
     }
 }
 
-/// A plot of both sizes.
-pub(super) fn both(draw: impl Fn(Size) -> Markup) -> Markup {
+/// Draws a chart in both sizes.
+pub(super) fn in_both_sizes(draw: impl Fn(Size) -> Markup) -> Markup {
     html! { (draw(Size::Narrow)) (draw(Size::Wide)) }
 }
 
-/// A picture with the sentence that stands for it.
+/// An SVG picture; screen readers read the sentence instead.
 pub(super) fn picture(size: Size, height: f64, sentence: &str, inside: &Markup) -> Markup {
     html! {
         svg class=(size.class()) viewBox={ "0 0 " (size.width()) " " (px(height)) } role="img" aria-label=(sentence) {
@@ -54,23 +54,23 @@ pub(super) fn picture(size: Size, height: f64, sentence: &str, inside: &Markup) 
     }
 }
 
-/// A plot with what belongs to it.
-pub(super) fn figure(class: &str, plot: &Markup, below: &Markup, tables: &Markup) -> Markup {
+/// A chart with what is below it and its tables.
+pub(super) fn figure(class: &str, chart: &Markup, below: &Markup, tables: &Markup) -> Markup {
     html! {
         figure class={ "chart " (class) } {
-            (plot)
+            (chart)
             (below)
-            details { summary { "As a table" } (tables) }
+            details { summary { "Show as table" } (tables) }
         }
     }
 }
 
-/// Stands where there is nothing to draw.
-pub(super) fn nothing(sentence: &str) -> Markup {
+/// Shown instead of a chart without data.
+pub(super) fn empty_state(sentence: &str) -> Markup {
     html! { p class="chart-none" { (sentence) } }
 }
 
-/// A table that can be scrolled by keyboard as well; the first column names the row.
+/// A table that can also be scrolled by keyboard; the first column is the row heading.
 pub(super) fn table(caption: &str, head: &[Markup], rows: &[(Markup, Vec<Markup>)]) -> Markup {
     html! {
         div class="scroll" tabindex="0" role="region" aria-label=(caption) {
@@ -87,18 +87,18 @@ pub(super) fn table(caption: &str, head: &[Markup], rows: &[(Markup, Vec<Markup>
     }
 }
 
-/// Headings that are words.
-pub(super) fn heads(names: &[&str]) -> Vec<Markup> {
+/// Column headings from plain text.
+pub(super) fn headings(names: &[&str]) -> Vec<Markup> {
     names.iter().map(|name| html! { (name) }).collect()
 }
 
-/// The class that gives an arm its colour.
+/// The CSS class of an arm's colour.
 pub(super) fn colour(arm: usize) -> String {
     format!("v{}", if arm == 0 { 0 } else { (arm - 1) % 8 + 1 })
 }
 
-/// What an arm is called; one without a name has its number.
-pub(super) fn name_of(names: &[String], arm: usize) -> String {
+/// The name of an arm, or its number if it has no name.
+pub(super) fn arm_name(names: &[String], arm: usize) -> String {
     match names.get(arm).filter(|name| !name.is_empty()) {
         Some(name) => name.clone(),
         None if arm == 0 => "control".to_owned(),
@@ -106,17 +106,17 @@ pub(super) fn name_of(names: &[String], arm: usize) -> String {
     }
 }
 
-/// An arm's number on its colour, which tells it apart without the colour; control's is empty.
+/// An arm's number on its colour; control's badge is empty.
 pub(super) fn badge(arm: usize) -> Markup {
     html! { span class={ "armnumber " (colour(arm)) } aria-hidden="true" { @if arm > 0 { (arm) } } }
 }
 
-/// An arm in HTML: its badge and its name, which may be written from right to left.
-pub(super) fn arm(names: &[String], arm: usize) -> Markup {
-    html! { (badge(arm)) " " bdi { (name_of(names, arm)) } }
+/// An arm in HTML: its badge and its name, isolated because a name may be written from right to left.
+pub(super) fn arm_with_badge(names: &[String], arm: usize) -> Markup {
+    html! { (badge(arm)) " " bdi { (arm_name(names, arm)) } }
 }
 
-/// The badge in a plot, its middle here.
+/// The badge in SVG, centred at a position.
 pub(super) fn svg_badge(arm: usize, x: f64, y: f64) -> Markup {
     let (width, height) = (if arm > 9 { 20.0 } else { 13.0 }, 13.0);
     html! {
@@ -126,18 +126,18 @@ pub(super) fn svg_badge(arm: usize, x: f64, y: f64) -> Markup {
     }
 }
 
-/// Who is who, below a plot. An entry is an arm and what is said of it.
-pub(super) fn key(names: &[String], entries: &[(usize, Markup)]) -> Markup {
+/// The legend below a chart. An entry is an arm with a value.
+pub(super) fn legend(names: &[String], entries: &[(usize, Markup)]) -> Markup {
     html! {
         ul class={ "key" @if entries.len() > 12 { " dense" } } {
-            @for (i, said) in entries {
-                li { (badge(*i)) span class="name" title=(name_of(names, *i)) { bdi { (name_of(names, *i)) } } " " (said) }
+            @for (i, value) in entries {
+                li { (badge(*i)) span class="name" title=(arm_name(names, *i)) { bdi { (arm_name(names, *i)) } } " " (value) }
             }
         }
     }
 }
 
-/// About how wide a text is, in letters' sizes. Too wide rather than too narrow: fonts differ.
+/// The estimated width of a letter in em. Rather too wide than too narrow, because fonts differ.
 fn ems(letter: char) -> f64 {
     match letter {
         'i' | 'l' | 'j' | 't' | 'f' | '.' | ',' | ':' | ';' | '\'' | '|' | '!' | '(' | ')' | ' ' | '-' => 0.4,
@@ -149,41 +149,47 @@ fn ems(letter: char) -> f64 {
     }
 }
 
-/// About how wide a text is in a plot.
-pub(super) fn breadth(text: &str) -> f64 {
+/// The estimated width of a text in a chart.
+pub(super) fn text_width(text: &str) -> f64 {
     12.5 * text.chars().map(ems).sum::<f64>()
 }
 
-/// As much of a text as has room, an ellipsis for the rest; and whether that is less than all of it.
-pub(super) fn fit(text: &str, room: f64) -> (String, bool) {
-    if breadth(text) <= room {
+/// Truncates a text to the available width. The second value says whether it was truncated.
+fn truncated(text: &str, room: f64) -> (String, bool) {
+    if text_width(text) <= room {
         return (text.to_owned(), false);
     }
-    let mut left = room - breadth("…");
-    let kept = text.chars().take_while(|letter| {
+    let mut left = room - text_width("…");
+    let start = text.chars().take_while(|letter| {
         left -= 12.5 * ems(*letter);
         left >= 0.0
     });
-    (kept.chain(['…']).collect(), true)
+    (start.chain(['…']).collect(), true)
 }
 
-/// Text at a place.
+/// Text at a position.
 pub(super) fn label(x: f64, y: f64, class: &str, text: &str) -> Markup {
     html! { text class=(class) x=(px(x)) y=(px(y)) { (text) } }
 }
 
-/// Text at a place, cut to its room, all of it under the pointer.
+/// Text at a position, truncated to the available width; the tooltip has the whole text.
 pub(super) fn label_within(x: f64, y: f64, class: &str, text: &str, room: f64) -> Markup {
-    let (shown, is_cut) = fit(text, room);
-    html! { text class=(class) x=(px(x)) y=(px(y)) { (shown) @if is_cut { title { (text) } } } }
+    let (shown, is_truncated) = truncated(text, room);
+    html! { text class=(class) x=(px(x)) y=(px(y)) { (shown) @if is_truncated { title { (text) } } } }
 }
 
-/// A number at a place.
-pub(super) fn figure_at(x: f64, y: f64, class: &str, value: f64, format: Format) -> Markup {
-    let (text, exact) = format.say(value);
+/// A number at a position.
+pub(super) fn number_at(x: f64, y: f64, class: &str, value: f64, format: NumberFormat) -> Markup {
+    let FormattedNumber { text, localised } = format.format(value);
     html! {
-        text class=(class) x=(px(x)) y=(px(y)) data-n=[exact.then_some(value)] data-f=[exact.then(|| format.name())] { (text) }
+        text class=(class) x=(px(x)) y=(px(y)) data-n=[localised.map(|l| l.0)] data-f=[localised.map(|l| l.1)] { (text) }
     }
+}
+
+/// A number as a part of an SVG text.
+pub(super) fn number_span(value: f64, format: NumberFormat) -> Markup {
+    let FormattedNumber { text, localised } = format.format(value);
+    html! { tspan data-n=[localised.map(|l| l.0)] data-f=[localised.map(|l| l.1)] { (text) } }
 }
 
 /// A straight line.
@@ -191,12 +197,12 @@ pub(super) fn line((x1, y1): (f64, f64), (x2, y2): (f64, f64), class: &str) -> M
     html! { line class=(class) x1=(px(x1)) y1=(px(y1)) x2=(px(x2)) y2=(px(y2)) {} }
 }
 
-/// A rectangle; one that is there at all can be seen.
-pub(super) fn block((x1, x2): (f64, f64), (y1, y2): (f64, f64), class: &str) -> Markup {
+/// A rectangle, at least wide and high enough to be visible.
+pub(super) fn rectangle((x1, x2): (f64, f64), (y1, y2): (f64, f64), class: &str) -> Markup {
     html! { rect class=(class) x=(px(x1)) y=(px(y1)) width=(px((x2 - x1).max(0.8))) height=(px((y2 - y1).max(0.8))) {} }
 }
 
-/// Points as a path has them.
+/// Points as SVG path data.
 pub(super) fn path(points: &[(f64, f64)]) -> String {
     let mut out = String::new();
     for (i, (x, y)) in points.iter().enumerate() {
@@ -206,15 +212,15 @@ pub(super) fn path(points: &[(f64, f64)]) -> String {
     out
 }
 
-/// Stripes of what was killed are this far apart.
+/// Distance between the stripes of killed areas.
 const STRIPE: f64 = 6.0;
 
-/// Stripes over pieces that lie side by side, from left to right: where pieces touch, a stripe goes on. Drawn by hand,
-/// because a pattern would need an id, of which a page must not have two.
+/// Appends stripes over pieces that are side by side, from left to right. Stripes continue across touching pieces. They
+/// are drawn line by line, because an SVG pattern needs an id, and ids must be unique within a page.
 pub(super) fn striped(out: &mut String, pieces: &[Area]) {
     let first = pieces.iter().map(|piece| piece.left + piece.top).fold(f64::INFINITY, f64::min);
     let last = pieces.iter().map(|piece| piece.right + piece.bottom).fold(f64::NEG_INFINITY, f64::max);
-    // Along a stripe, across and down add up to the same: it rises to the right.
+    // A stripe rises to the right: x + y is constant along it.
     let mut sum = (first / STRIPE).floor() * STRIPE;
     while sum < last {
         let mut parts: Vec<(f64, f64)> = Vec::new();
@@ -233,13 +239,13 @@ pub(super) fn striped(out: &mut String, pieces: &[Area]) {
     }
 }
 
-/// Where an interval runs on beyond the plot: an arrow that points to the right (1) or to the left (-1).
+/// An arrow to the right (1) or left (-1): the interval continues beyond the chart.
 pub(super) fn arrow(x: f64, y: f64, side: i8, class: &str) -> Markup {
     let d = 6.0 * f64::from(side);
     html! { path class=(class) d={ (path(&[(x, y), (x - d, y - 4.0), (x - d, y + 4.0)])) "Z" } {} }
 }
 
-/// The area that a plot draws into.
+/// The part of a drawing that has the data.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Area {
     pub(super) left: f64,
@@ -249,38 +255,38 @@ pub(super) struct Area {
 }
 
 impl Area {
-    /// Grid lines across with their shares to the left, the unit above them.
-    pub(super) fn shares(&self, scale: &Scale, ticks: &Ticks, unit: &str) -> Markup {
+    /// Horizontal grid lines with percentages to the left and the axis title above.
+    pub(super) fn percent_axis_left(&self, scale: &Scale, ticks: &Ticks, title: &str) -> Markup {
         html! {
             @for value in &ticks.values {
                 @let y = scale.at(*value);
                 (line((self.left, y), (self.right, y), "grid"))
-                (figure_at(self.left - 6.0, y + 4.0, "tick end", *value, ticks.format))
+                (number_at(self.left - 6.0, y + 4.0, "tick end", *value, ticks.format))
             }
-            (label(0.0, self.top - 11.0, "unit", unit))
+            (label(0.0, self.top - 11.0, "unit", title))
         }
     }
 
-    /// Grid lines down with their shares below, the unit below them.
-    pub(super) fn shares_below(&self, scale: &Scale, ticks: &Ticks, unit: &str) -> Markup {
+    /// Vertical grid lines with percentages and the axis title below.
+    pub(super) fn percent_axis_below(&self, scale: &Scale, ticks: &Ticks, title: &str) -> Markup {
         html! {
             @for value in &ticks.values {
                 @let x = scale.at(*value);
                 (line((x, self.top), (x, self.bottom), "grid"))
-                (figure_at(x, self.bottom + 15.0, "tick mid", *value, ticks.format))
+                (number_at(x, self.bottom + 15.0, "tick mid", *value, ticks.format))
             }
-            (label(f64::midpoint(self.left, self.right), self.bottom + 31.0, "unit mid", unit))
+            (label(f64::midpoint(self.left, self.right), self.bottom + 31.0, "unit mid", title))
         }
     }
 
-    /// Instants below.
-    pub(super) fn times(&self, scale: &Scale, (from, until): (Timestamp, Timestamp), about: usize) -> Markup {
+    /// The time axis below.
+    pub(super) fn time_axis(&self, scale: &Scale, (from, until): (Timestamp, Timestamp), about: usize) -> Markup {
         let times = Times::within(from, until, about);
-        let years = match (text::year(from), text::year(until)) {
+        let years = match (format::year(from), format::year(until)) {
             (first, last) if first == last => first,
             (first, last) => format!("{first}–{last}"),
         };
-        // A label at the very start would come under the numbers of the other axis.
+        // A label at the very start would overlap the numbers of the other axis.
         let inside = |x: f64| x > self.left + 12.0;
         html! {
             (line((self.left, self.bottom), (self.right, self.bottom), "axis"))
@@ -288,15 +294,15 @@ impl Area {
                 @let x = scale.at(at.as_micros() as f64);
                 (line((x, self.bottom), (x, self.bottom + 4.0), "axis"))
                 @if inside(x) {
-                    text class="tick mid" x=(px(x)) y=(px(self.bottom + 16.0)) data-t=(text::rfc3339(*at))
+                    text class="tick mid" x=(px(x)) y=(px(self.bottom + 16.0)) data-t=(format::rfc3339(*at))
                         data-f=(if times.are_days { "day" } else { "minute" }) {
-                        @if times.are_days { (text::day(*at)) } @else { (text::clock(*at)) }
+                        @if times.are_days { (format::day(*at)) } @else { (format::clock(*at)) }
                     }
                 }
             }
             text class="unit mid" x=(px(f64::midpoint(self.left, self.right))) y=(px(self.bottom + 32.0)) {
                 @if times.are_days { "day (UTC), " (years) }
-                @else { "time (" tspan data-zone { "UTC" } "), " (text::day(from)) " " (years) }
+                @else { "time (" tspan data-zone { "UTC" } "), " (format::day(from)) " " (years) }
             }
         }
     }

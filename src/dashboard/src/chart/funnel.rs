@@ -1,28 +1,31 @@
-//! How far units get: per step a bar for each arm, all on one scale of those exposed, and behind it, hollow, the bar of
-//! the step before, so that what was lost is what stays empty.
+//! Funnel: for each step a bar per arm, on a scale of the arm's exposed units. A hollow bar behind it shows the step
+//! before, so the empty part is what was lost.
 
 use inroad_policy::Interval;
 use maud::{Markup, html};
 
 use super::draw::{
-    Area, Size, block, both, colour, figure_at, key, label, label_within, line, name_of, nothing, picture, svg_badge,
+    Area, Size, arm_name, colour, empty_state, in_both_sizes, label, label_within, legend, line, number_at, picture,
+    rectangle, svg_badge,
 };
 use super::scale::Scale;
-use super::text::{self, Format, plural};
+use crate::format::{self, NumberFormat, plural};
 
-/// So many arms are drawn; the table has all.
+/// Most arms drawn; the table has all.
 const DRAWN: usize = 8;
+/// Height of a bar with the space around it.
 const ROW: f64 = 18.0;
+/// Height of a step's heading.
 const HEAD: f64 = 26.0;
 
-/// Units that reached each step: `reached[arm]` begins with those exposed, then one number per step; `lifts[arm]` has one
-/// per step, of which any may be missing. Unlike other plots it brings no table: the funnel's page is one.
+/// Draws the units that reached each step. `reached[arm]` begins with the exposed units, followed by one number per
+/// step; `lifts[arm]` has one lift per step, any of which may be missing. The funnel page has the table.
 #[must_use]
 pub fn funnel(names: &[String], steps: &[String], reached: &[Vec<u64>], lifts: &[Vec<Option<Interval>>]) -> Markup {
     let exposed = |arm: usize| reached.get(arm).and_then(|counts| counts.first()).copied().unwrap_or(0);
     let arms = names.len().max(reached.len());
     if steps.is_empty() || (0..arms).all(|arm| exposed(arm) == 0) {
-        return nothing("Nobody has been exposed to these steps yet.");
+        return empty_state("No units have been exposed yet.");
     }
     let data = Data { names, steps, reached, lifts };
     let mut shown: Vec<usize> = (1..arms).collect();
@@ -31,19 +34,19 @@ pub fn funnel(names: &[String], steps: &[String], reached: &[Vec<u64>], lifts: &
     shown.push(0);
     shown.sort_unstable();
     let sentence = data.sentence(&shown);
-    let plot = both(|size| data.drawn(size, &shown, &sentence));
-    let entry = |arm: usize| (arm, html! { (text::count(exposed(arm))) " exposed" });
+    let chart = in_both_sizes(|size| data.draw(size, &shown, &sentence));
+    let entry = |arm: usize| (arm, html! { (format::count(exposed(arm))) " exposed" });
     let entries: Vec<(usize, Markup)> = shown.iter().map(|arm| entry(*arm)).collect();
     let below = html! {
-        (key(names, &entries))
+        (legend(names, &entries))
         p class="note" {
-            "Full bars: reached this step. Hollow: reached the step before."
+            "Filled bars: units that reached this step. Hollow bars: units that reached the step before."
             @if arms > shown.len() {
-                " Drawn are control and the " (shown.len() - 1) " variations with most units; the table has all " (arms) "."
+                " Showing control and the " (shown.len() - 1) " variations with the most units; the table has all " (arms) "."
             }
         }
     };
-    html! { figure class="chart funnel" { (plot) (below) } }
+    html! { figure class="chart funnel" { (chart) (below) } }
 }
 
 struct Data<'a> {
@@ -54,18 +57,18 @@ struct Data<'a> {
 }
 
 impl Data<'_> {
-    /// How many got there; 0 is exposure.
+    /// Units that reached a step; step 0 is the exposure.
     fn count(&self, arm: usize, step: usize) -> u64 {
         self.reached.get(arm).and_then(|counts| counts.get(step)).copied().unwrap_or(0)
     }
 
-    /// Of those exposed; no number where there are none.
+    /// Share of the exposed units that reached a step; NaN if none were exposed.
     fn share(&self, arm: usize, step: usize) -> f64 {
         self.count(arm, step) as f64 / self.count(arm, 0) as f64
     }
 
-    /// Of those at the step before.
-    fn went_on(&self, arm: usize, step: usize) -> f64 {
+    /// Share of the units at the step before that reached this step; NaN if there were none.
+    fn continued(&self, arm: usize, step: usize) -> f64 {
         self.count(arm, step) as f64 / self.count(arm, step.saturating_sub(1)) as f64
     }
 
@@ -75,20 +78,19 @@ impl Data<'_> {
 
     fn sentence(&self, shown: &[usize]) -> String {
         let last = self.steps.len();
-        let said = shown
-            .iter()
-            .take(4)
-            .map(|arm| format!("{} {}", name_of(self.names, *arm), Format::Percent1.text(self.share(*arm, last))));
-        let said: Vec<String> = said.collect();
+        let shares = shown.iter().take(4).map(|arm| {
+            format!("{} {}", arm_name(self.names, *arm), NumberFormat::Percent1.text(self.share(*arm, last)))
+        });
+        let shares: Vec<String> = shares.collect();
         let name = self.steps.last().map_or("", String::as_str);
         format!(
-            "Funnel of {}; share of those exposed that reached {name}: {}.",
+            "Funnel with {}; share of exposed units that reached {name}: {}.",
             plural(last as u64, "step"),
-            said.join(", ")
+            shares.join(", ")
         )
     }
 
-    fn drawn(&self, size: Size, shown: &[usize], sentence: &str) -> Markup {
+    fn draw(&self, size: Size, shown: &[usize], sentence: &str) -> Markup {
         let group = HEAD + ROW * shown.len() as f64 + 8.0;
         let area = Area {
             left: size.pick(24.0, 190.0),
@@ -97,20 +99,20 @@ impl Data<'_> {
             bottom: 14.0 + group * self.steps.len() as f64,
         };
         let x = Scale::new((0.0, 1.0), (area.left, area.right));
-        // Columns end here.
-        let (of_exposed, went_on, lifted) = match size {
+        // Right ends of the columns.
+        let (of_exposed, continued, lift) = match size {
             Size::Narrow => (256.0, 320.0, None),
             Size::Wide => (size.width() - 156.0, size.width() - 76.0, Some(size.width())),
         };
         let inside = html! {
             (label(of_exposed, 10.0, "unit end", "of exposed"))
-            (label(went_on, 10.0, "unit end", "went on"))
-            @if let Some(x) = lifted { (label(x, 10.0, "unit end", "lift")) }
+            (label(continued, 10.0, "unit end", "continued"))
+            @if let Some(x) = lift { (label(x, 10.0, "unit end", "lift")) }
             @for value in [0.0, 0.5, 1.0] {
                 (line((x.at(value), area.top + 4.0), (x.at(value), area.bottom), "grid"))
-                (figure_at(x.at(value), area.bottom + 14.0, "tick mid", value, Format::Percent0))
+                (number_at(x.at(value), area.bottom + 14.0, "tick mid", value, NumberFormat::Percent0))
             }
-            (label(f64::midpoint(area.left, area.right), area.bottom + 30.0, "unit mid", "share of exposed"))
+            (label(f64::midpoint(area.left, area.right), area.bottom + 30.0, "unit mid", "share of exposed units"))
             @for (step, name) in self.steps.iter().enumerate() {
                 @let top = area.top + group * step as f64;
                 (label_within(0.0, top + 18.0, "strong halo", &format!("{}. {name}", step + 1), area.right))
@@ -118,13 +120,13 @@ impl Data<'_> {
                     @let y = top + HEAD + ROW * at as f64;
                     @let (now, before) = (self.share(*arm, step + 1), self.share(*arm, step));
                     (svg_badge(*arm, 10.0, y + 7.0))
-                    @if size.is_wide() { (label_within(24.0, y + 11.0, "", &name_of(self.names, *arm), area.left - 32.0)) }
-                    @if before > 0.0 { (block((area.left, x.at(before)), (y + 1.0, y + 13.0), "hollow")) }
-                    @if now > 0.0 { (block((area.left, x.at(now)), (y + 1.0, y + 13.0), &format!("share {}", colour(*arm)))) }
-                    (figure_at(of_exposed, y + 11.0, "strong end", now, Format::Percent1))
-                    (figure_at(went_on, y + 11.0, "tick end", self.went_on(*arm, step + 1), Format::Percent1))
-                    @if let (Some(x), Some(lift)) = (lifted, self.lift(*arm, step + 1)) {
-                        (figure_at(x, y + 11.0, "end", lift.estimate, Format::SignedPercent1))
+                    @if size.is_wide() { (label_within(24.0, y + 11.0, "", &arm_name(self.names, *arm), area.left - 32.0)) }
+                    @if before > 0.0 { (rectangle((area.left, x.at(before)), (y + 1.0, y + 13.0), "hollow")) }
+                    @if now > 0.0 { (rectangle((area.left, x.at(now)), (y + 1.0, y + 13.0), &format!("share {}", colour(*arm)))) }
+                    (number_at(of_exposed, y + 11.0, "strong end", now, NumberFormat::Percent1))
+                    (number_at(continued, y + 11.0, "tick end", self.continued(*arm, step + 1), NumberFormat::Percent1))
+                    @if let (Some(x), Some(lift)) = (lift, self.lift(*arm, step + 1)) {
+                        (number_at(x, y + 11.0, "end", lift.estimate, NumberFormat::Lift))
                     }
                 }
             }

@@ -1,19 +1,19 @@
-//! Plots as inline SVG: values in, markup out, so that a plot can be looked at without a server and tested without a
-//! browser. Every plot says the same three times: drawn, in one sentence for who cannot see it, and as a table.
+//! Charts as inline SVG. Functions turn values into markup, so a chart can be viewed without a server and tested
+//! without a browser. Every chart has three forms: the drawing, a sentence for screen readers, and a table.
 //!
-//! Colours come from classes (`v0` is control, `v1` to `v8` go round among variations), because pages forbid inline
-//! styles; no arm is told by its colour alone: its number stands beside it.
+//! Colours come from CSS classes (`v0` is control; the variations cycle through `v1` to `v8`), because pages forbid
+//! inline styles. A variation's number is always next to its colour, so colour is never the only distinction.
 
-mod allocation;
+mod allocation_bar;
+mod allocation_over_time;
 mod draw;
 mod funnel;
-mod killed;
-mod lift;
-mod posterior;
+mod interval_bar;
+mod kills;
+mod lift_distribution;
+mod lift_over_time;
 mod scale;
-mod small;
-mod strip;
-pub mod text;
+mod stacked_shares;
 
 #[cfg(test)]
 mod tests;
@@ -21,66 +21,66 @@ mod tests;
 use inroad_assignment::Timestamp;
 use inroad_policy::Interval;
 
-pub use allocation::allocation_over_time;
+pub use allocation_bar::{allocation_bar, small_allocation_bar};
+pub use allocation_over_time::allocation_over_time;
 pub use funnel::funnel;
-pub use lift::lifts_over_time;
-pub use posterior::posteriors;
+pub use interval_bar::interval_bar;
+pub use lift_distribution::lift_distributions;
+pub use lift_over_time::lifts_over_time;
 pub use scale::lift_range;
-pub use small::interval_bar;
-pub use strip::{strip, strip_small};
 
-/// A stretch of the line, 0 to 1, and whose it is.
+/// A bucket as a range of the line, where the line runs from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bucket {
-    /// Where it starts.
+    /// Start of the range.
     pub from: f64,
-    /// Where it ends.
+    /// End of the range.
     pub to: f64,
-    /// 0 is control.
+    /// Owner; 0 is control.
     pub arm: usize,
 }
 
-/// A revision, on a plot over time.
+/// A revision marked on a chart over time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RevisionMark {
-    /// When it took effect.
+    /// When the revision took effect.
     pub at: Timestamp,
-    /// Its number.
+    /// Revision number.
     pub number: u64,
-    /// What it was, in a few words.
+    /// Why the revision was made, in a few words.
     pub title: String,
-    /// Where all of it can be read.
+    /// Link to the details.
     pub href: String,
 }
 
-/// That an arm served control, on a plot over time.
+/// A period in which an arm served control because it was killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Killed {
-    /// Who; none for the whole experiment.
+pub struct KillPeriod {
+    /// The killed arm; none for the whole experiment.
     pub arm: Option<usize>,
-    /// When it was killed.
+    /// Time of the kill.
     pub from: Timestamp,
-    /// When it was restored; none if it is still killed.
+    /// Time of the restore; none if the kill is still in effect.
     pub until: Option<Timestamp>,
 }
 
-/// What was known of a variation's lift at an instant.
+/// The estimate of a variation's lift at one time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LiftPoint {
-    /// When.
+    /// Time of the estimate.
     pub at: Timestamp,
-    /// The posterior's middle and 95%.
+    /// Posterior median with its 95% credible interval.
     pub lift: Interval,
-    /// The confidence sequence.
+    /// Always-valid interval (confidence sequence).
     pub anytime: Option<Interval>,
 }
 
-/// What plots side by side share, so that they can be compared.
+/// The axes that several lift charts share, so that they can be compared.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Frame {
-    /// The first instant.
+pub struct LiftAxes {
+    /// First time shown.
     pub from: Timestamp,
-    /// The last.
+    /// Last time shown.
     pub until: Timestamp,
     /// Smallest and largest lift; see [`lift_range`].
     pub lifts: (f64, f64),

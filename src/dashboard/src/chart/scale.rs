@@ -1,16 +1,16 @@
-//! Lines between numbers and pixels, round numbers to put on axes, and labels that keep out of each other's way.
+//! Scales from numbers to pixels, round numbers for axes, and label positions without overlaps.
 
 use inroad_assignment::Timestamp;
 use inroad_policy::Interval;
 
-use super::text::Format;
+use crate::format::NumberFormat;
 
-/// A coordinate: a tenth of a pixel is fine enough, and short. What is no number stays out of the markup.
+/// Rounds a coordinate to a tenth of a pixel, which keeps the markup short. Values that are not finite become 0.
 pub(super) fn px(value: f64) -> f64 {
     if value.is_finite() { (value.clamp(-1e5, 1e5) * 10.0).round() / 10.0 + 0.0 } else { 0.0 }
 }
 
-/// Numbers onto pixels.
+/// A linear scale from numbers to pixels.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scale {
     low: f64,
@@ -20,35 +20,35 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// `low..high` onto `from..to`; a range of nothing is widened, so that it has a middle.
+    /// Maps `low..high` to `from..to`; an empty range is widened, so that it has a middle.
     pub(super) fn new((low, high): (f64, f64), (from, to): (f64, f64)) -> Self {
         let low = if low.is_finite() { low } else { 0.0 };
         let high = if high.is_finite() && high > low { high } else { low + 1.0 };
         Self { low, high, from, to }
     }
 
-    /// Where a number lies, at most at an end.
+    /// The position of a number, clamped to the ends.
     pub(super) fn at(&self, value: f64) -> f64 {
         let part = ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
         self.from + part * (self.to - self.from)
     }
 
-    /// Whether a number lies before the first (-1), on it (0) or after the last (1).
+    /// Whether a number is below the scale (-1), on it (0) or above it (1).
     pub(super) fn side(&self, value: f64) -> i8 {
         let slack = 1e-9 * (self.high - self.low);
         i8::from(value > self.high + slack) - i8::from(value < self.low - slack)
     }
 }
 
-/// Round shares within a range.
+/// Round percentages within a range.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Ticks {
     pub(super) values: Vec<f64>,
-    pub(super) format: Format,
+    pub(super) format: NumberFormat,
 }
 
 impl Ticks {
-    /// About so many.
+    /// About `about` ticks.
     pub(super) fn within((low, high): (f64, f64), about: usize) -> Self {
         let rough = ((high - low) / about.max(1) as f64).max(1e-4);
         let magnitude = 10_f64.powf(rough.log10().floor());
@@ -56,18 +56,18 @@ impl Ticks {
         let step = factor * magnitude;
         let first = (low / step - 1e-9).ceil();
         let n = ((high / step + 1e-9).floor() - first).clamp(0.0, 50.0) as u32;
-        // A zero that is none would be written with a sign.
+        // Adding 0.0 turns -0.0 into 0.0, which is written without a sign.
         let values = (0..=n).map(|i| (first + f64::from(i)) * step + 0.0).collect();
         let format = match step {
-            s if s > 0.0099 => Format::Percent0,
-            s if s > 0.00099 => Format::Percent1,
-            _ => Format::Percent2,
+            s if s > 0.0099 => NumberFormat::Percent0,
+            s if s > 0.00099 => NumberFormat::Percent1,
+            _ => NumberFormat::Percent2,
         };
         Self { values, format }
     }
 }
 
-/// Instants to put on an axis: at midnights, or within days at round hours.
+/// Times for an axis: midnights, or round hours within days.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Times {
     pub(super) values: Vec<Timestamp>,
@@ -75,7 +75,7 @@ pub(super) struct Times {
 }
 
 impl Times {
-    /// At most about so many.
+    /// At most about `about` times.
     pub(super) fn within(from: Timestamp, until: Timestamp, about: usize) -> Self {
         const HOUR: i64 = 3_600_000_000;
         const DAY: i64 = 24 * HOUR;
@@ -97,7 +97,7 @@ impl Times {
     }
 }
 
-/// Moves labels apart to at least `gap`, within `low..high`, in their order and as little as that needs.
+/// Moves labels apart to at least `gap` within `low..high`, as little as possible and keeping their order.
 pub(super) fn spread(wanted: &[f64], gap: f64, (low, high): (f64, f64)) -> Vec<f64> {
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     order.sort_by(|a, b| wanted[*a].total_cmp(&wanted[*b]).then(a.cmp(b)));
@@ -115,7 +115,7 @@ pub(super) fn spread(wanted: &[f64], gap: f64, (low, high): (f64, f64)) -> Vec<f
     placed
 }
 
-/// At most so many of `len` things, evenly, the first and the last among them.
+/// Picks at most `most` of `len` indices, evenly spaced, including the first and the last.
 pub(super) fn thin(len: usize, most: usize) -> Vec<usize> {
     if len <= most.max(2) {
         return (0..len).collect();
@@ -124,13 +124,13 @@ pub(super) fn thin(len: usize, most: usize) -> Vec<usize> {
     (0..=last).map(|i| i * (len - 1) / last).collect()
 }
 
-/// A range of lifts that holds zero and these intervals, for all plots that are to be compared. An interval far wider
-/// than the others does not count: it is cut, and an arrow says so, or nothing could be seen of the others.
+/// A range that contains zero and these intervals, for charts that are compared with each other. An interval far wider
+/// than the others is ignored: it is cut off with an arrow, or the others would be too small to see.
 #[must_use]
 pub fn lift_range(lifts: &[Interval]) -> (f64, f64) {
-    /// So much wider than the middle one is too wide.
+    /// An interval is too wide if it is this many times wider than the median one.
     const FAR: f64 = 8.0;
-    /// Beyond four times control, an axis says no more.
+    /// Largest lift on an axis: four times control.
     const MOST: f64 = 3.0;
     let ends = lifts.iter().filter(|l| l.low.is_finite() && l.high.is_finite() && l.low <= l.high);
     let mut ends: Vec<(f64, f64)> = ends.map(|l| (l.low.clamp(-1.0, MOST), l.high.clamp(-1.0, MOST))).collect();
@@ -138,9 +138,9 @@ pub fn lift_range(lifts: &[Interval]) -> (f64, f64) {
     let Some(middle) = ends.get(ends.len().saturating_sub(1) / 2).map(|(low, high)| high - low) else {
         return (-0.1, 0.1);
     };
-    let kept = ends.iter().filter(|(low, high)| high - low <= FAR * middle.max(1e-6));
-    let (low, high) = kept.fold((0.0_f64, 0.0_f64), |(l, h), (low, high)| (l.min(*low), h.max(*high)));
-    // Narrower than this, ticks would need more decimals than anybody reads.
+    let shown = ends.iter().filter(|(low, high)| high - low <= FAR * middle.max(1e-6));
+    let (low, high) = shown.fold((0.0_f64, 0.0_f64), |(l, h), (low, high)| (l.min(*low), h.max(*high)));
+    // A narrower range would need ticks with too many decimals.
     let pad = (0.06 * (high - low)).max(0.001);
     ((low - pad).max(-1.0), high + pad)
 }
@@ -150,15 +150,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ticks_are_round_and_within() {
-        let said = |range, about| -> Vec<String> {
+    fn ticks_are_round_and_within_the_range() {
+        let ticks = |range, about| -> Vec<String> {
             let ticks = Ticks::within(range, about);
             ticks.values.iter().map(|value| ticks.format.text(*value)).collect()
         };
-        assert_eq!(said((0.0, 1.0), 4), ["0%", "50%", "100%"]);
-        assert_eq!(said((-0.031, 0.042), 4), ["−2%", "0%", "2%", "4%"]);
-        assert_eq!(said((0.0, 0.0021), 4), ["0.0%", "0.1%", "0.2%"]);
-        assert_eq!(said((0.0, 0.0), 4), ["0.00%"]);
+        assert_eq!(ticks((0.0, 1.0), 4), ["0%", "50%", "100%"]);
+        assert_eq!(ticks((-0.031, 0.042), 4), ["−2%", "0%", "2%", "4%"]);
+        assert_eq!(ticks((0.0, 0.0021), 4), ["0.0%", "0.1%", "0.2%"]);
+        assert_eq!(ticks((0.0, 0.0), 4), ["0.00%"]);
     }
 
     #[test]
@@ -166,7 +166,7 @@ mod tests {
         let at =
             |text: &str| text.parse::<jiff::Timestamp>().map(|t| Timestamp::from_micros(t.as_microsecond())).unwrap();
         let (from, until) = (at("2026-11-23T08:30:00Z"), at("2026-12-21T08:30:00Z"));
-        let days = |times: Times| times.values.into_iter().map(super::super::text::day).collect::<Vec<_>>();
+        let days = |times: Times| times.values.into_iter().map(crate::format::day).collect::<Vec<_>>();
         assert_eq!(days(Times::within(from, until, 4)), ["30 Nov", "7 Dec", "14 Dec", "21 Dec"]);
         let hours = Times::within(from, at("2026-11-23T20:00:00Z"), 5);
         assert!(!hours.are_days && hours.values.len() == 4);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_keep_apart_and_thinning_keeps_the_ends() {
+    fn labels_do_not_overlap_and_thinning_keeps_the_ends() {
         assert_eq!(spread(&[50.0, 50.0, 10.0], 12.0, (0.0, 60.0)), [48.0, 60.0, 10.0]);
         assert_eq!(thin(5, 9), [0, 1, 2, 3, 4]);
         assert_eq!(thin(100, 3), [0, 49, 99]);
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_holds_zero_and_all_but_the_far_too_wide() {
+    fn lift_range_contains_zero_and_all_intervals_but_far_wider_ones() {
         let lift = |low, high| Interval { estimate: 0.0, low, high };
         let (low, high) = lift_range(&[lift(0.01, 0.05), lift(0.02, 0.06), lift(-0.99, 1e40)]);
         assert!((-0.01..=0.0).contains(&low) && (0.06..0.07).contains(&high));

@@ -1,4 +1,4 @@
-//! What every plot keeps, whatever it is given: names stay text, no style is inline, no number is none.
+//! Properties of every chart for any input: names stay text, no inline styles, no NaN or infinity in the markup.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ fn lift(low: f64, high: f64) -> Interval {
     Interval { estimate: f64::midpoint(low, high), low, high }
 }
 
-/// All plots, with this many variations.
-fn all(variations: usize) -> Vec<String> {
+/// All charts, with this many variations.
+fn all_charts(variations: usize) -> Vec<String> {
     let names: Vec<String> =
         (0..=variations).map(|i| if i == 1 { EVIL.repeat(3) } else { format!("arm {i}") }).collect();
     let at = |i: u64| Timestamp::from_micros(1_795_422_600_000_000).plus(Duration::from_secs(i * 3600));
@@ -26,15 +26,15 @@ fn all(variations: usize) -> Vec<String> {
     let steps: Vec<_> = (0..30).map(|i| (at(i), arms().map(|arm| odd[arm % 5]).collect())).collect();
     let mark = |i| RevisionMark { at: at(i), number: i, title: EVIL.to_owned(), href: EVIL.to_owned() };
     let marks: Vec<RevisionMark> = (0..30).map(mark).collect();
-    let kill = |arm, from, until| Killed { arm, from: at(from), until };
+    let kill = |arm, from, until| KillPeriod { arm, from: at(from), until };
     let kills = [
         kill(Some(1), 3, Some(at(7))),
         kill(None, 5, Some(at(5))),
         kill(Some(variations + 9), 0, None),
         kill(None, 99, None),
     ];
-    let hills: Vec<Option<(f64, f64)>> = arms().map(|arm| Some((odd[arm % 5], odd[(arm + 2) % 5]))).collect();
-    let known: Vec<Option<(f64, f64)>> =
+    let odd_log_lifts: Vec<Option<(f64, f64)>> = arms().map(|arm| Some((odd[arm % 5], odd[(arm + 2) % 5]))).collect();
+    let log_lifts: Vec<Option<(f64, f64)>> =
         arms().map(|arm| Some((0.01 * arm as f64, 50.0 / (arm as f64 + 1.0)))).collect();
     let lifts = [lift(-0.1, 0.2), lift(-1.0, 1e43), lift(f64::NAN, f64::INFINITY), lift(0.2, 0.1)];
     let point =
@@ -42,73 +42,77 @@ fn all(variations: usize) -> Vec<String> {
     let points: Vec<Vec<LiftPoint>> = arms().map(|arm| (0..arm as u64).map(point).collect()).collect();
     let reached: Vec<Vec<u64>> = arms().map(|arm| vec![1000 * arm as u64, 500, u64::MAX]).collect();
     let step_lifts: Vec<Vec<Option<Interval>>> = arms().map(|arm| vec![Some(lifts[arm % 4]), None]).collect();
-    let mut all = vec![
-        strip(&names, &buckets, &killed, Some(0.1)),
-        strip(&names, &buckets, &[], Some(f64::NAN)),
-        strip_small(&names, &buckets, &killed),
+    let mut charts = vec![
+        allocation_bar(&names, &buckets, &killed, Some(0.1)),
+        allocation_bar(&names, &buckets, &[], Some(f64::NAN)),
+        small_allocation_bar(&names, &buckets, &killed),
         allocation_over_time(&names, &steps, at(30), &marks, &kills),
         allocation_over_time(&names, &steps[..1], at(0), &marks, &kills),
-        posteriors(&names, &hills),
-        posteriors(&names, &known),
+        lift_distributions(&names, &odd_log_lifts),
+        lift_distributions(&names, &log_lifts),
         lifts_over_time(&names, &points),
         funnel(&names, &[EVIL.to_owned(), "b".to_owned()], &reached, &step_lifts),
     ];
-    all.extend(lifts.map(|lift| interval_bar(lift, (-0.5, 0.5))));
-    all.extend([
-        strip(&names, &[], &[], None),
-        strip_small(&[], &[], &[]),
+    charts.extend(lifts.map(|lift| interval_bar(lift, (-0.5, 0.5))));
+    charts.extend([
+        allocation_bar(&names, &[], &[], None),
+        small_allocation_bar(&[], &[], &[]),
         allocation_over_time(&names, &[], at(0), &[], &kills),
-        posteriors(&[], &[]),
+        lift_distributions(&[], &[]),
         lifts_over_time(&names, &[]),
         funnel(&names, &[], &[], &[]),
     ]);
-    all.into_iter().map(maud::PreEscaped::into_string).collect()
+    charts.into_iter().map(maud::PreEscaped::into_string).collect()
 }
 
 #[test]
-fn whatever_is_given_names_stay_text_and_numbers_are_numbers() {
+fn any_input_gives_escaped_names_and_finite_numbers() {
     for variations in [1, 3, 64] {
-        for plot in all(variations) {
-            assert!(!plot.contains("<script") && !plot.contains(" style=\""), "{plot}");
+        for chart in all_charts(variations) {
+            assert!(!chart.contains("<script") && !chart.contains(" style=\""), "{chart}");
             assert!(
-                !plot.contains("<style") && !plot.contains("NaN") && !plot.contains(">inf") && !plot.contains("\"inf")
+                !chart.contains("<style")
+                    && !chart.contains("NaN")
+                    && !chart.contains(">inf")
+                    && !chart.contains("\"inf")
             );
-            assert!(!plot.contains("-inf") && !plot.contains("inf "), "{plot}");
+            assert!(!chart.contains("-inf") && !chart.contains("inf "), "{chart}");
             assert_eq!(
-                plot.matches("<svg").count(),
-                plot.matches("role=\"img\"").count() + plot.matches("role=\"group\"").count()
+                chart.matches("<svg").count(),
+                chart.matches("role=\"img\"").count() + chart.matches("role=\"group\"").count()
             );
             assert_eq!(
-                plot.matches("<svg").count(),
-                plot.split("<svg")
+                chart.matches("<svg").count(),
+                chart
+                    .split("<svg")
                     .skip(1)
                     .filter(|s| s.split('>').next().is_some_and(|s| s.contains("aria-label=\"")))
                     .count()
             );
-            assert!(!plot.contains(" id=\""), "two plots on a page would have the same id");
+            assert!(!chart.contains(" id=\""), "two charts on a page would share an id");
         }
     }
 }
 
 #[test]
-fn every_plot_has_its_table_and_nothing_has_a_sentence() {
-    let all = all(3);
-    let drawn = all.iter().filter(|plot| plot.contains("<figure") && plot.contains("<svg"));
-    // The funnel's page is its table.
-    for plot in drawn.filter(|plot| !plot.contains("chart funnel")) {
+fn chart_has_a_table_and_empty_chart_has_a_sentence() {
+    let charts = all_charts(3);
+    let drawn = charts.iter().filter(|chart| chart.contains("<figure") && chart.contains("<svg"));
+    // The funnel page has the funnel's table.
+    for chart in drawn.filter(|chart| !chart.contains("chart funnel")) {
         assert!(
-            plot.contains("<summary>As a table</summary>")
-                && plot.contains("<caption>")
-                && plot.contains("scope=\"row\"")
+            chart.contains("<summary>Show as table</summary>")
+                && chart.contains("<caption>")
+                && chart.contains("scope=\"row\"")
         );
     }
-    assert_eq!(all.iter().filter(|plot| plot.starts_with("<p class=\"chart-none\">")).count(), 5);
+    assert_eq!(charts.iter().filter(|chart| chart.starts_with("<p class=\"chart-none\">")).count(), 5);
 }
 
 #[test]
-fn a_small_strip_is_small() {
+fn small_allocation_bar_needs_little_markup() {
     let names: Vec<String> = (0..5).map(|i| format!("arm {i}")).collect();
     let buckets: Vec<Bucket> =
         (0..9).map(|i| Bucket { from: f64::from(i) / 9.0, to: f64::from(i + 1) / 9.0, arm: i as usize % 5 }).collect();
-    assert!(strip_small(&names, &buckets, &[]).into_string().len() < 1000);
+    assert!(small_allocation_bar(&names, &buckets, &[]).into_string().len() < 1000);
 }

@@ -1,51 +1,51 @@
-//! Whether an experiment's numbers may be believed, and how long it can go on learning.
+//! The Health section: data quality, and how long the experiment can continue to learn.
 
 use inroad_policy::SrmAlarm;
 use maud::{Markup, html};
 
-use crate::chart::text::{Format, count, counted, ending, number};
+use crate::format::{NumberFormat, count, counted, number, p_value};
 
-/// Whether exposures fall as the shares say.
+/// The sample ratio mismatch test: whether exposures match the traffic shares.
 #[derive(Debug, Clone, Copy)]
 pub struct SampleRatio {
-    /// The statistic.
+    /// Chi-squared statistic.
     pub chi_squared: f64,
-    /// Its degrees of freedom.
+    /// Degrees of freedom; 0 if there are too few exposures.
     pub degrees_of_freedom: u32,
-    /// How often chance alone gives as much.
+    /// P-value of the chi-squared test.
     pub p_value: f64,
-    /// The alarm's evidence, as odds; it may be looked at whenever one likes.
+    /// Evidence of the sequential test, as odds against 1. It stays valid however often it is checked.
     pub evidence: f64,
-    /// What the evidence amounts to; the page's words go by it, as the warnings do.
+    /// Result of the sequential test, which decides the text on the page.
     pub alarm: SrmAlarm,
 }
 
-/// Everything about the numbers but the numbers.
+/// Data quality and remaining potential of an experiment.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
-    /// Doubts, in plain words.
+    /// Warnings.
     pub warnings: Vec<String>,
-    /// Who may be shipped now; none if it is too early to say.
+    /// Key of the variation that is ready to ship; none if it is too early to say.
     pub ship_arm: Option<String>,
-    /// Units exposed to two variations or more: always 0.
+    /// Units moved between variations: always 0.
     pub units_moved: u64,
-    /// Units that saw control and then a variation.
+    /// Crossovers: units that saw control and then a variation.
     pub crossovers: u64,
-    /// Exposures served by boundaries that were no longer in effect.
+    /// Exposures from clients whose revision was no longer in effect.
     pub stale_exposures: u64,
-    /// Records that no estimate uses, because what was served changed within their window.
+    /// Unit records that estimates exclude, because the served variation changed within the window.
     pub dropped: u64,
-    /// Events that are not counted yet.
+    /// Events that are not processed yet.
     pub backlog: u64,
-    /// What control can still give.
+    /// Traffic share that control can still give.
     pub headroom: f64,
-    /// How many days that lasts, at the policy's pace; none if it has none.
+    /// Days until that is used up at the current rate; none if nothing grows.
     pub days_of_headroom: Option<f64>,
-    /// What the best may still be better by than the leader; none where nothing is compared, or not yet.
+    /// Maximum remaining gain over the leader; none if it is too early or nothing is compared.
     pub potential_value: Option<f64>,
-    /// None before anything is exposed.
+    /// None before the first exposure.
     pub sample_ratio: Option<SampleRatio>,
-    /// Guardrails that have spoken, in words.
+    /// Guardrail alerts.
     pub alerts: Vec<Markup>,
 }
 
@@ -55,30 +55,30 @@ impl Health {
             section aria-labelledby="health-title" {
                 h2 id="health-title" { "Health" }
                 div.tiles {
-                    div.tile.good[self.units_moved == 0] { b { (count(self.units_moved)) } span { "unit" (ending(self.units_moved)) " moved between variations" } }
-                    div.tile { b { (count(self.crossovers)) } span { "unit" (ending(self.crossovers)) " crossed over from control into a variation" } }
-                    div.tile { b { (number(self.headroom, Format::Percent1)) } span {
-                        "of the line is left to grow into"
-                        @if let Some(days) = self.days_of_headroom { ", about " (number(days, Format::Num2)) " days at this pace" }
+                    div.tile.good[self.units_moved == 0] { b { (count(self.units_moved)) } span { "Units moved between variations" } }
+                    div.tile { b { (count(self.crossovers)) } span { "Crossovers from control into a variation" } }
+                    div.tile { b { (number(self.headroom, NumberFormat::Percent1)) } span {
+                        "Control traffic still available"
+                        @if let Some(days) = self.days_of_headroom { ", about " (number(days, NumberFormat::Estimate)) " days at the current rate" }
                     } }
                     @if let Some(value) = self.potential_value {
-                        div.tile { b { (number(value, Format::Percent2)) } span { "at most left to gain by going on" } }
+                        div.tile { b { (number(value, NumberFormat::PercentEstimate)) } span { "Maximum remaining gain" } }
                     }
-                    div.tile { b { (count(self.stale_exposures)) } span { "exposure" (ending(self.stale_exposures)) " by clients with old boundaries" } }
-                    div.tile { b { (count(self.dropped)) } span { "record" (ending(self.dropped)) " dropped: what was served changed within their window" } }
+                    div.tile { b { (count(self.stale_exposures)) } span { "Exposures from outdated clients" } }
+                    div.tile { b { (count(self.dropped)) } span { "Unit records excluded: the served variation changed within the window" } }
                 }
                 @if let Some(ratio) = &self.sample_ratio {
-                    p { b { "Sample ratio. " }
-                        @if ratio.degrees_of_freedom == 0 { "There are too few exposures to compare with the shares. " }
+                    p { b { "Sample ratio mismatch. " }
+                        @if ratio.degrees_of_freedom == 0 { "Too early to say: too few exposures. " }
                         @else {
-                            @if ratio.alarm != SrmAlarm::Quiet { "Exposures do not fall as the shares say: look for lost or doubled ones." } @else { "Exposures fall as the shares say, as far as the alarm can tell." }
-                            " χ² = " (number(ratio.chi_squared, Format::Num2)) " with " (counted(u64::from(ratio.degrees_of_freedom), "degree")) " of freedom, p = " (number(ratio.p_value, Format::Num4)) ". "
+                            @if ratio.alarm != SrmAlarm::Quiet { "Sample ratio mismatch detected: exposures do not match the traffic shares. Check for lost or duplicated exposures." } @else { "No sample ratio mismatch detected." }
+                            " χ² = " (number(ratio.chi_squared, NumberFormat::Estimate)) " with " (counted(u64::from(ratio.degrees_of_freedom), "degree")) " of freedom, " (p_value(ratio.p_value)) ". "
                         }
-                        "The continuous alarm stands at odds of " (number(ratio.evidence, Format::Num2)) " to 1" @if ratio.alarm == SrmAlarm::Quiet { ", and is silent." } @else { ", and speaks." }
+                        "Evidence: " (number(ratio.evidence, NumberFormat::Estimate)) " to 1. " @if ratio.alarm == SrmAlarm::Quiet { "No alert." } @else { "Alert." }
                     }
                 }
                 @for alert in &self.alerts { p.alarm { b { "Guardrail. " } (alert) } }
-                @if self.backlog > 0 { p.doubt { "Not counted yet: " (counted(self.backlog, "event")) "." } }
+                @if self.backlog > 0 { p.doubt { (counted(self.backlog, "event")) " not processed yet." } }
             }
         }
     }
@@ -89,12 +89,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_go_by_the_alarm_and_not_by_one_look() {
+    fn sample_ratio_text_follows_the_sequential_test() {
         let page = |p_value: f64, alarm: SrmAlarm| {
             let ratio = SampleRatio { chi_squared: 1.0, degrees_of_freedom: 1, p_value, evidence: 1.0, alarm };
             Health { sample_ratio: Some(ratio), ..Health::default() }.render().into_string()
         };
-        assert!(!page(0.000_1, SrmAlarm::Quiet).contains("look for lost"));
-        assert!(page(0.5, SrmAlarm::Alarm).contains("look for lost"));
+        assert!(!page(0.000_1, SrmAlarm::Quiet).contains("Check for lost"));
+        assert!(page(0.5, SrmAlarm::Alarm).contains("Check for lost"));
     }
 }

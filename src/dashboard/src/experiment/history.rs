@@ -1,4 +1,4 @@
-//! What the policy decided and why, and who changed what.
+//! The History section: decisions of the policy with their reasons, and the audit log.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,106 +6,107 @@ use inroad_assignment::Timestamp;
 use maud::{Markup, html};
 use serde_json::Value;
 
-use crate::chart::text::{Format, counted, instant, number};
+use crate::format::{NumberFormat, counted, instant, number};
 
 /// One arm in a decision.
 #[derive(Debug, Clone)]
 pub struct DecisionArm {
-    /// Its key.
+    /// Key of the variation.
     pub name: String,
-    /// Probability of being the best.
+    /// Probability to be best.
     pub p_best: f64,
-    /// Before.
+    /// Traffic share before.
     pub share_before: f64,
-    /// After.
+    /// Traffic share after.
     pub share_after: f64,
-    /// Why it moved, or did not.
+    /// Reason for the change, or for no change.
     pub why: String,
 }
 
 /// One decision of the policy.
 #[derive(Debug, Clone)]
 pub struct Decision {
-    /// When, by the experiment's clock.
+    /// Time of the decision, by the experiment's clock.
     pub at: Timestamp,
-    /// The revision that it made; 0 if it moved nothing.
+    /// Number of the resulting revision; 0 if nothing changed.
     pub revision: u32,
-    /// In plain words.
+    /// Summary as a sentence.
     pub summary: String,
-    /// Control first.
+    /// Arms, control first.
     pub arms: Vec<DecisionArm>,
 }
 
-/// A field that a change touched.
+/// A changed field.
 #[derive(Debug, Clone)]
 pub struct ChangedField {
-    /// Where, as a path.
+    /// Path of the field.
     pub field: String,
-    /// What it was; empty if there was nothing.
+    /// Old value; empty if there was none.
     pub from: String,
-    /// What it became; empty if there is nothing.
+    /// New value; empty if it was removed.
     pub to: String,
 }
 
 /// One entry of the audit log.
 #[derive(Debug, Clone)]
 pub struct AuditEntry {
-    /// When, by the server's clock.
+    /// Time of the change, by the server's clock.
     pub at: Timestamp,
-    /// Who.
+    /// Name of the person or program.
     pub actor: String,
-    /// What.
+    /// Action.
     pub action: String,
-    /// From what, to what.
+    /// Changed fields.
     pub changed: Vec<ChangedField>,
 }
 
-/// The most characters of a value that are shown.
-const LONGEST: usize = 200;
+/// Most characters shown of a value.
+const MAX_SHOWN: usize = 200;
 
-/// What differs between two documents, leaf by leaf.
+/// The differences between two JSON documents, one per leaf.
 #[must_use]
-pub fn changes(before: &Value, after: &Value) -> Vec<ChangedField> {
+pub fn changed_fields(before: &Value, after: &Value) -> Vec<ChangedField> {
     let (mut old, mut new) = (BTreeMap::new(), BTreeMap::new());
-    leaves(String::new(), before, &mut old);
-    leaves(String::new(), after, &mut new);
+    collect_leaves(String::new(), before, &mut old);
+    collect_leaves(String::new(), after, &mut new);
     let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    let shown =
-        |leaves: &BTreeMap<String, String>, name: &String| leaves.get(name).map(|text| cut(text)).unwrap_or_default();
+    let shown = |leaves: &BTreeMap<String, String>, name: &String| {
+        leaves.get(name).map(|text| truncated(text)).unwrap_or_default()
+    };
     let changed = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
     changed.map(|name| ChangedField { field: name.clone(), from: shown(&old, name), to: shown(&new, name) }).collect()
 }
 
-fn cut(text: &str) -> String {
-    let start: String = text.chars().take(LONGEST).collect();
+fn truncated(text: &str) -> String {
+    let start: String = text.chars().take(MAX_SHOWN).collect();
     if start.len() < text.len() { format!("{start}…") } else { start }
 }
 
-fn leaves(path: String, value: &Value, found: &mut BTreeMap<String, String>) {
+fn collect_leaves(path: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
-                leaves(if path.is_empty() { name.clone() } else { format!("{path}.{name}") }, value, found);
+                collect_leaves(if path.is_empty() { name.clone() } else { format!("{path}.{name}") }, value, leaves);
             }
         }
         Value::Array(items) => {
             for (i, value) in items.iter().enumerate() {
-                leaves(format!("{path}[{i}]"), value, found);
+                collect_leaves(format!("{path}[{i}]"), value, leaves);
             }
         }
         Value::Null => {}
         leaf => {
             let text = leaf.as_str().map_or_else(|| leaf.to_string(), str::to_owned);
-            found.insert(path, text);
+            leaves.insert(path, text);
         }
     }
 }
 
 pub(super) fn decisions(key: &str, has_policy: bool, decisions: &[Decision]) -> Markup {
     html! {
-        h3 id="decisions" { "Decisions of the policy" }
-        @if decisions.is_empty() && has_policy { p.lead { "None yet: the policy decides at each tick of a running experiment." } }
-        @if decisions.is_empty() && !has_policy { p.lead { "None: people move the boundaries of this experiment." } }
+        h3 id="decisions" { "Automatic decisions" }
+        @if decisions.is_empty() && has_policy { p.lead { "No decisions yet. The policy decides at each update of a running experiment." } }
+        @if decisions.is_empty() && !has_policy { p.lead { "None: the allocation of this experiment is changed manually." } }
         ol.log {
             @for decision in decisions {
                 li id=[(decision.revision > 0).then(|| format!("revision-{}", decision.revision))] {
@@ -114,15 +115,15 @@ pub(super) fn decisions(key: &str, has_policy: bool, decisions: &[Decision]) -> 
                         " " (decision.summary)
                     }
                     details {
-                        summary { "Each variation, and why" }
-                        div.scroll tabindex="0" role="region" aria-label={ "A decision of " (key) } {
+                        summary { "Details by variation" }
+                        div.scroll tabindex="0" role="region" aria-label={ "Automatic decision for " (key) } {
                             table {
-                                thead { tr { th scope="col" { "Variation" } th scope="col" { "Best" } th scope="col" { "Before" } th scope="col" { "After" } th scope="col" { "Why" } } }
+                                thead { tr { th scope="col" { "Variation" } th scope="col" { "Probability to be best" } th scope="col" { "Share before" } th scope="col" { "Share after" } th scope="col" { "Reason" } } }
                                 tbody { @for arm in &decision.arms { tr {
                                     th scope="row" { (arm.name) }
-                                    td { (number(arm.p_best, Format::Percent1)) }
-                                    td { (number(arm.share_before, Format::Percent2)) }
-                                    td { (number(arm.share_after, Format::Percent2)) }
+                                    td { (number(arm.p_best, NumberFormat::Probability)) }
+                                    td { (number(arm.share_before, NumberFormat::Percent2)) }
+                                    td { (number(arm.share_after, NumberFormat::Percent2)) }
                                     td.words { (arm.why) }
                                 } } }
                             }
@@ -136,16 +137,16 @@ pub(super) fn decisions(key: &str, has_policy: bool, decisions: &[Decision]) -> 
 
 pub(super) fn audit(key: &str, entries: &[AuditEntry], older: Option<u64>) -> Markup {
     html! {
-        h3 id="audit" { "Who changed what" }
-        p.lead { "Without the policy's ticks, which are told above." }
-        @if entries.is_empty() { p { "Nobody changed anything here." } }
+        h3 id="audit" { "Audit log" }
+        p.lead { "Excludes automatic decisions." }
+        @if entries.is_empty() { p { "No changes." } }
         ol.log {
             @for entry in entries {
                 li {
                     p { (instant(entry.at)) " " b { (entry.actor) } " " span.badge { (entry.action) } }
                     @if !entry.changed.is_empty() {
                         details {
-                            summary { (counted(entry.changed.len() as u64, "field")) }
+                            summary { (counted(entry.changed.len() as u64, "changed field")) }
                             ul.plain.changes { @for field in &entry.changed { li {
                                 code { (field.field) } ": "
                                 @if field.from.is_empty() { "set to " } @else { del { (field.from) } " → " }

@@ -1,148 +1,152 @@
-//! One metric of an experiment, by variation: what was counted, what it comes to, and what is believed of it.
+//! The results of one metric, by variation: counts and estimates.
 
 use inroad_policy::Interval;
 use maud::{Markup, html};
 
-use super::{Experiment, lift_words};
-use crate::chart::text::{Format, number};
+use super::{ExperimentPage, lift_with_interval};
 use crate::chart::{interval_bar, lift_range};
+use crate::format::{NumberFormat, number};
 
-/// One arm's part of a metric.
+/// The results of one arm.
 #[derive(Debug, Clone, Default)]
 pub struct ArmMetric {
-    /// Units that the estimate rests on.
+    /// Units in the estimate.
     pub units: u64,
-    /// Those of them with an outcome.
+    /// Units with an outcome.
     pub converted: u64,
-    /// The sum of all outcomes' values.
+    /// Sum of the values of all outcomes.
     pub outcome_sum: f64,
-    /// Per unit.
+    /// Mean per unit.
     pub mean: Option<f64>,
-    /// Over control, with its 95% interval; none for control.
+    /// Lift over control with its 95% interval; none for control.
     pub lift: Option<Interval>,
-    /// Over control, true at every look.
+    /// Always-valid interval of the lift.
     pub anytime: Option<Interval>,
-    /// The same as an absolute difference in the metric's unit, weighted by period; none with too few events.
+    /// Absolute difference from control in the metric's unit, weighted by reporting interval; none with too few events.
     pub difference: Option<Interval>,
-    /// From units alone whose window has ended.
+    /// Lift among completed units, whose window has ended.
     pub mature: Option<Interval>,
-    /// How many those are.
+    /// Number of completed units.
     pub mature_units: u64,
-    /// Second opinions: by period, batched.
-    pub opinions: Option<(Interval, Interval)>,
-    /// Probability of being better than control.
+    /// Other estimates of the lift: weighted by reporting interval, and batched.
+    pub other_estimates: Option<(Interval, Interval)>,
+    /// Probability to be better than control.
     pub p_above_control: f64,
-    /// How strongly it does harm, 20 being the odds at which a guardrail speaks in an experiment of one; none if the metric is no guardrail.
+    /// Evidence of harm, as odds to 1; a guardrail raises an alert at 20 with one variation. None if the metric is no
+    /// guardrail.
     pub harm: Option<f64>,
-    /// What speaks against the numbers, in plain words: delay, novelty, disagreement.
-    pub doubts: Vec<Markup>,
+    /// Caveats: delay, novelty, disagreeing estimates.
+    pub caveats: Vec<Markup>,
 }
 
-/// A metric.
+/// A metric with its results.
 #[derive(Debug, Clone)]
 pub struct Metric {
-    /// Its key.
+    /// Key.
     pub key: String,
-    /// What it is made of, in words.
+    /// What the metric measures, as a sentence.
     pub about: String,
-    /// Whether the policy goes by it.
-    pub decides: bool,
-    /// Whether its mean is a share of units.
+    /// Whether this is the primary metric.
+    pub is_primary: bool,
+    /// Whether the mean is a share of units.
     pub is_rate: bool,
-    /// What happens when it is harmed, in words; none if it is no guardrail.
+    /// What the guardrail does, as a sentence; none if the metric is no guardrail.
     pub guardrail: Option<Markup>,
-    /// Control first.
+    /// Results by arm, control first.
     pub arms: Vec<ArmMetric>,
 }
 
 impl Metric {
-    pub(super) fn render(&self, experiment: &Experiment) -> Markup {
+    pub(super) fn render(&self, experiment: &ExperimentPage) -> Markup {
         let lifts: Vec<Interval> = self.arms.iter().filter_map(|arm| arm.lift).collect();
         let range = lift_range(&lifts);
-        let mean =
-            |value: f64| if self.is_rate { number(value, Format::Percent2) } else { number(value, Format::Num4) };
         let is_guardrail = self.guardrail.is_some();
         html! {
             div.metric {
-                h3 { (self.key) @if self.decides { " " span.badge.decides { "decides" } } @if is_guardrail { " " span.badge.guards { "guardrail" } } }
+                h3 { (self.key) @if self.is_primary { " " span.badge.decides { "primary metric" } } @if is_guardrail { " " span.badge.guards { "guardrail" } } }
                 p.lead { (self.about) @if let Some(guardrail) = &self.guardrail { " " (guardrail) } }
                 div.scroll tabindex="0" role="region" aria-label={ "Results by " (self.key) } {
                     table.results {
-                        caption { "By variation; lift is relative to control, the difference from it absolute and weighted by period" }
+                        caption { "By variation. Lift is relative to control. Difference is absolute and weighted by reporting interval." }
                         thead { tr {
                             th scope="col" { "Variation" }
                             th scope="col" { "Units" }
                             th scope="col" { @if self.is_rate { "Converted" } @else { "With outcome" } }
-                            th scope="col" { @if self.is_rate { "Rate" } @else { "Per unit" } }
-                            th scope="col" { "Value" }
+                            th scope="col" { @if self.is_rate { "Conversion rate" } @else { "Mean per unit" } }
+                            th scope="col" { "Total value" }
                             th scope="col" { "Lift, 95% interval" }
-                            th scope="col" { span.unseen { "The same, drawn" } }
-                            th scope="col" { @if self.is_rate { "Difference, points" } @else { "Difference per unit" } }
-                            th scope="col" { "At every look" }
-                            @if self.decides { th scope="col" { "Best" } th scope="col" { "Expected loss" } }
-                            @else { th scope="col" { "Better than control" } }
-                            @if is_guardrail { th scope="col" { "Harm, odds" } }
+                            th scope="col" { span.unseen { "Chart" } }
+                            th scope="col" { @if self.is_rate { "Difference, percentage points" } @else { "Difference per unit" } }
+                            th scope="col" { "Always-valid interval" }
+                            @if self.is_primary { th scope="col" { "Probability to be best" } th scope="col" { "Expected loss" } }
+                            @else { th scope="col" { "Probability to be better than control" } }
+                            @if is_guardrail { th scope="col" { "Evidence of harm" } }
                         } }
                         tbody {
-                            @for (i, (arm, said)) in experiment.arms.iter().zip(&self.arms).enumerate() {
+                            @for (i, (arm, result)) in experiment.arms.iter().zip(&self.arms).enumerate() {
                                 tr.dead[arm.killed] {
                                     th scope="row" { (arm.name) @if arm.killed { " " span.badge.killed { "killed" } } }
-                                    td { (number(said.units as f64, Format::Int)) }
-                                    td { (number(said.converted as f64, Format::Int)) }
-                                    td { @match said.mean { Some(value) => (mean(value)), None => "–" } }
-                                    td { @if self.is_rate && said.outcome_sum == 0.0 { "–" } @else { (number(said.outcome_sum, Format::Num2)) } }
-                                    td { @match &said.lift { Some(lift) => (lift_words(lift)), None => { @if i == 0 { "control" } @else { "–" } } } }
-                                    td.drawn { @if let Some(lift) = said.lift { (interval_bar(lift, range)) } }
-                                    td { @match &said.difference { Some(difference) => (self.difference(difference)), None => "–" } }
-                                    td { @match &said.anytime {
-                                        Some(lift) => span.range { (number(lift.low, Format::SignedPercent1)) " to " (number(lift.high, Format::SignedPercent1)) },
+                                    td { (number(result.units as f64, NumberFormat::Int)) }
+                                    td { (number(result.converted as f64, NumberFormat::Int)) }
+                                    td { @match result.mean { Some(value) => (number(value, self.value_format())), None => "–" } }
+                                    td { @if self.is_rate && result.outcome_sum == 0.0 { "–" } @else { (number(result.outcome_sum, NumberFormat::Num2)) } }
+                                    td { @match &result.lift { Some(lift) => (lift_with_interval(lift)), None => { @if i == 0 { "control" } @else { "–" } } } }
+                                    td.drawn { @if let Some(lift) = result.lift { (interval_bar(lift, range)) } }
+                                    td { @match &result.difference { Some(difference) => (self.difference(difference)), None => "–" } }
+                                    td { @match &result.anytime {
+                                        Some(lift) => span.range { (number(lift.low, NumberFormat::Lift)) " to " (number(lift.high, NumberFormat::Lift)) },
                                         None => "–",
                                     } }
-                                    @if self.decides {
-                                        td { @if arm.killed { "–" } @else { (number(arm.p_best, Format::Percent1)) } }
-                                        td { @if arm.killed { "–" } @else { (number(arm.expected_loss, Format::Percent2)) } }
+                                    @if self.is_primary {
+                                        td { @if arm.killed { "–" } @else { (number(arm.p_best, NumberFormat::Probability)) } }
+                                        td { @if arm.killed { "–" } @else { (number(arm.expected_loss, NumberFormat::PercentEstimate)) } }
                                     } @else {
-                                        td { @if i == 0 { "–" } @else { (number(said.p_above_control, Format::Percent1)) } }
+                                        td { @if i == 0 { "–" } @else { (number(result.p_above_control, NumberFormat::Probability)) } }
                                     }
-                                    @if is_guardrail { td { @match said.harm { Some(harm) => (number(harm, Format::Num2)), None => "–" } } }
+                                    @if is_guardrail { td { @match result.harm { Some(harm) => { (number(harm, NumberFormat::Estimate)) " to 1" }, None => "–" } } }
                                 }
                             }
                         }
                     }
                 }
-                (self.second_opinions(experiment))
-                @for (arm, said) in experiment.arms.iter().zip(&self.arms) {
-                    @for doubt in &said.doubts { p.doubt { b { (arm.name) } ": " (doubt) } }
+                (self.other_estimates(experiment))
+                @for (arm, result) in experiment.arms.iter().zip(&self.arms) {
+                    @for caveat in &result.caveats { p.doubt { b { (arm.name) } ": " (caveat) } }
                 }
             }
         }
     }
 
-    /// A difference of rates in percentage points, any other in the metric's own unit.
+    /// How a mean or a difference is written: rates in percent, other metrics in their own unit.
+    fn value_format(&self) -> NumberFormat {
+        if self.is_rate { NumberFormat::PercentEstimate } else { NumberFormat::Estimate }
+    }
+
     fn difference(&self, difference: &Interval) -> Markup {
-        let value = |value: f64| number(value, if self.is_rate { Format::Percent2 } else { Format::Num4 });
+        let value = |value: f64| number(value, self.value_format());
         html! { span.lift { (value(difference.estimate)) } " " span.range { (value(difference.low)) " to " (value(difference.high)) } }
     }
 
-    fn second_opinions(&self, experiment: &Experiment) -> Markup {
-        let any = self.arms.iter().any(|arm| arm.opinions.is_some() || arm.mature.is_some());
-        let of = |lift: Option<&Interval>| html! { @match lift { Some(lift) => (lift_words(lift)), None => "–" } };
+    fn other_estimates(&self, experiment: &ExperimentPage) -> Markup {
+        let has_any = self.arms.iter().any(|arm| arm.other_estimates.is_some() || arm.mature.is_some());
+        let cell =
+            |lift: Option<&Interval>| html! { @match lift { Some(lift) => (lift_with_interval(lift)), None => "–" } };
         html! {
-            @if any {
+            @if has_any {
                 details {
-                    summary { "Second opinions, and units whose window has ended" }
-                    div.scroll tabindex="0" role="region" aria-label={ "Second opinions on " (self.key) } {
+                    summary { "Other estimates" }
+                    div.scroll tabindex="0" role="region" aria-label={ "Other estimates of " (self.key) } {
                         table {
-                            caption { "The same lift by other estimators" }
-                            thead { tr { th scope="col" { "Variation" } th scope="col" { "Mature units" } th scope="col" { "Mature lift" } th scope="col" { "Weighted by period" } th scope="col" { "Batched" } } }
+                            caption { "The same lift, estimated differently. Completed units are those whose window has ended." }
+                            thead { tr { th scope="col" { "Variation" } th scope="col" { "Completed units" } th scope="col" { "Lift, completed units only" } th scope="col" { "Lift, weighted by reporting interval" } th scope="col" { "Lift, batched" } } }
                             tbody {
-                                @for (arm, said) in experiment.arms.iter().zip(&self.arms).skip(1) {
+                                @for (arm, result) in experiment.arms.iter().zip(&self.arms).skip(1) {
                                     tr {
                                         th scope="row" { (arm.name) }
-                                        td { (number(said.mature_units as f64, Format::Int)) }
-                                        td { (of(said.mature.as_ref())) }
-                                        td { (of(said.opinions.as_ref().map(|o| &o.0))) }
-                                        td { (of(said.opinions.as_ref().map(|o| &o.1))) }
+                                        td { (number(result.mature_units as f64, NumberFormat::Int)) }
+                                        td { (cell(result.mature.as_ref())) }
+                                        td { (cell(result.other_estimates.as_ref().map(|(weighted, _)| weighted))) }
+                                        td { (cell(result.other_estimates.as_ref().map(|(_, batched)| batched))) }
                                     }
                                 }
                             }

@@ -1,16 +1,15 @@
-//! The funnel of one generation: how many units were exposed to each variation, and how many went on to each of up to
-//! eight outcomes in order. A function of the *set* of events, as all that is counted here (I5).
+//! The funnel of one generation: how many units were exposed to each variation, and how many of them reached each of up
+//! to eight outcomes in order. Like all counts here, it is a function of the *set* of events (I5).
 //!
-//! Two kinds of numbers again. **What people watch** follows the rule of the other watched numbers: a unit enters the
-//! funnel of a variation at its first exposure to that variation, and outcomes count there for as long as the variation
-//! is what the unit was served last ([`visits`]). A unit that crossed over from control is in both funnels, each with
-//! its own stretch of time.
+//! There are two kinds of counts. **All visits** follow the rule of the activity counts: a unit enters the funnel of a
+//! variation at its first exposure to the variation, and outcomes count there until the unit is served another arm
+//! ([`visits`]). A unit that crossed over from control is in both funnels, each with its own period.
 //!
-//! **What is compared** must not mix the effect of a variation with that of growth: whoever crosses over has less time
-//! left in control and comes to the variation as somebody who returns. So lifts follow the data rule: one record per
-//! unit, in the epoch of its first exposure, and only of units that the line serves one and the same arm from there to
-//! the end of the range ([`Stays`]). Which units those are depends on their points and on the line, never on what they
-//! did; and within an epoch every arm's units are followed for as long as one another's.
+//! **Compared** units must not mix the effect of a variation with the effect of growth: a unit that crosses over has
+//! less time left in control, and it is a returning unit when it reaches the variation. So lifts follow the rule of the
+//! estimates: each unit counts once, in the epoch of its first exposure, and only if the line serves it the same arm
+//! from there to the end of the range ([`ServingPeriods`]). That depends on the unit's point and on the boundaries,
+//! never on what it did. Within an epoch, the units of all arms are followed for the same time.
 
 #[cfg(test)]
 mod tests;
@@ -20,91 +19,92 @@ use std::collections::{BTreeMap, BTreeSet};
 use inroad_assignment::{Allocation, Arm, Generation, Kills, Point, Timestamp};
 
 use super::{Exposure, History};
-use crate::{ArmTally, EpochKey, EpochTally};
+use crate::tallies::{ArmTally, EpochKey, EpochTally};
 
-/// The most steps of a funnel.
+/// The most steps that a funnel may have.
 pub const MAX_STEPS: usize = 8;
 
-/// From an instant up to, not including, another.
+/// A time range with an exclusive end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeRange {
-    /// The first instant within.
+    /// The first instant in the range.
     pub from: Timestamp,
-    /// The first instant after it that is not; [`Timestamp::MAX`] for no end.
+    /// The first instant after the range; [`Timestamp::MAX`] for no end.
     pub to: Timestamp,
 }
 
 impl TimeRange {
-    /// Whether an instant lies within.
+    /// Whether an instant is in the range.
     #[inline]
-    pub fn holds(&self, at: Timestamp) -> bool {
+    pub fn contains(&self, at: Timestamp) -> bool {
         at >= self.from && at < self.to
     }
 }
 
-/// The stretch of time in which what a unit does counts in the funnel of one arm.
+/// The period in which a unit's outcomes count in the funnel of one arm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Visit {
     /// When the unit was first exposed to the arm.
     pub from: Timestamp,
-    /// When it was served something else, or the range ended.
+    /// When the unit was first exposed to the next arm, or the end of the range.
     pub until: Timestamp,
-    /// The arm.
+    /// The arm of the funnel.
     pub arm: Arm,
-    /// Whether the unit counts in the comparison of the arms.
+    /// Whether the unit counts in the comparison of arms.
     pub compared: bool,
 }
 
-/// Hands the visits of one unit to `put`: one per arm that it was first exposed to within the range. `exposures` are
-/// those of its record: one per arm, in order. `stays` is asked of the very first alone.
+/// Calls `put` with each visit of one unit: one per arm to which it was first exposed within the range. `exposures` are
+/// those of the unit record: one per arm, sorted. `served_throughout` is called for the first exposure only.
 #[inline]
 pub fn visits(
     exposures: &[Exposure],
     range: TimeRange,
-    stays: impl Fn(Arm, Timestamp) -> bool,
+    served_throughout: impl Fn(Arm, Timestamp) -> bool,
     mut put: impl FnMut(Visit),
 ) {
-    for (i, exposure) in exposures.iter().enumerate().filter(|(_, exposure)| range.holds(exposure.at)) {
+    for (i, exposure) in exposures.iter().enumerate().filter(|(_, exposure)| range.contains(exposure.at)) {
         let until = exposures.get(i + 1).map_or(range.to, |next| next.at.min(range.to));
-        let compared = i == 0 && stays(exposure.arm, exposure.at);
+        let compared = i == 0 && served_throughout(exposure.arm, exposure.at);
         put(Visit { from: exposure.at, until, arm: exposure.arm, compared });
     }
 }
 
-/// An outcome that one of the steps asks for.
+/// An outcome of an event that is one of the steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StepOutcome {
-    /// When.
+    /// Time of the outcome.
     pub at: Timestamp,
-    /// Which of the events that the steps name.
+    /// Index of its event among the events of the steps.
     pub event: u8,
 }
 
-/// How many steps a visit gets to. `steps` names the event of each; `outcomes` are the unit's, sorted by time. The
-/// first step is reached by the earliest outcome of its event within the visit, each other by the earliest of its own
-/// at or after the one that reached the step before. One outcome reaches one step: two steps of one event take two.
+/// The number of steps that a visit reaches. `steps` are the events of the steps; `outcomes` are the unit's, sorted by
+/// time. The first step is reached by the earliest outcome of its event within the visit. Each further step is reached
+/// by the earliest outcome of its event at or after the one that reached the step before. An outcome reaches one step
+/// only, so two steps of the same event need two outcomes.
 #[inline]
-pub fn reached(visit: &Visit, steps: &[u8], outcomes: &[StepOutcome]) -> usize {
+pub fn steps_reached(visit: &Visit, steps: &[u8], outcomes: &[StepOutcome]) -> usize {
     let within = |outcome: &&StepOutcome| outcome.at >= visit.from && outcome.at < visit.until;
     let mut outcomes = outcomes.iter().filter(within).peekable();
     let mut reached = 0;
-    // What happened at one instant happened in whatever order gets furthest: there is no telling.
+    // The order of outcomes at the same instant is unknown, so the most favourable order counts.
     while let Some(first) = outcomes.next() {
-        let mut left = [0u32; MAX_STEPS];
+        let mut unused = [0u32; MAX_STEPS];
         let mut take = |outcome: &StepOutcome| {
-            if let Some(left) = left.get_mut(usize::from(outcome.event)) {
-                *left += 1;
+            if let Some(unused) = unused.get_mut(usize::from(outcome.event)) {
+                *unused += 1;
             }
         };
         take(first);
         while let Some(same) = outcomes.next_if(|next| next.at == first.at) {
             take(same);
         }
-        while let Some(left) = steps.get(reached).and_then(|event| left.get_mut(usize::from(*event))) {
-            if *left == 0 {
+        while let Some(unused) = steps.get(reached).and_then(|event| unused.get_mut(usize::from(*event))) {
+            if *unused == 0 {
                 break;
             }
-            *left -= 1;
+            *unused -= 1;
             reached += 1;
         }
         if reached == steps.len() {
@@ -114,17 +114,17 @@ pub fn reached(visit: &Visit, steps: &[u8], outcomes: &[StepOutcome]) -> usize {
     reached
 }
 
-/// Units of one arm: how many there are, and how many of them got to each step.
+/// Number of units of one arm, and how many of them reached each step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Steps {
-    /// Units.
+pub struct StepCounts {
+    /// Number of units.
     pub units: u64,
-    /// By step; those beyond the last are 0.
+    /// Units that reached each step; 0 beyond the last step.
     pub reached: [u64; MAX_STEPS],
 }
 
-impl Steps {
-    /// One more unit, which got to so many steps.
+impl StepCounts {
+    /// Counts one more unit, which reached `reached` steps.
     fn count(&mut self, reached: usize) {
         self.units += 1;
         self.reached.iter_mut().take(reached).for_each(|step| *step += 1);
@@ -136,52 +136,52 @@ impl Steps {
     }
 }
 
-/// A funnel.
+/// The counts of a funnel.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FunnelTally {
-    /// Watched, by arm.
-    pub watched: Vec<Steps>,
-    /// Compared, by epoch of the first exposure and arm.
-    pub compared: BTreeMap<EpochKey, Vec<Steps>>,
+    /// All visits, by arm.
+    pub all_visits: Vec<StepCounts>,
+    /// Compared units, by epoch of the first exposure and by arm.
+    pub compared: BTreeMap<EpochKey, Vec<StepCounts>>,
 }
 
 impl FunnelTally {
-    /// Nothing yet, of so many arms.
+    /// An empty funnel of `arms` arms.
     pub fn new(arms: usize) -> Self {
-        Self { watched: vec![Steps::default(); arms], compared: BTreeMap::new() }
+        Self { all_visits: vec![StepCounts::default(); arms], compared: BTreeMap::new() }
     }
 
-    /// Counts one visit that got to so many steps.
+    /// Counts one visit that reached `reached` steps.
     pub fn count(&mut self, visit: &Visit, reached: usize, history: &History<'_>) {
-        let arms = self.watched.len();
-        if let Some(watched) = self.watched.get_mut(visit.arm.index()) {
-            watched.count(reached);
+        let arms = self.all_visits.len();
+        if let Some(arm) = self.all_visits.get_mut(visit.arm.index()) {
+            arm.count(reached);
         }
         if visit.compared {
             let epoch = EpochKey { tick: visit.from.tick(history.tick), revision: history.revision_at(visit.from) };
-            let compared = self.compared.entry(epoch).or_insert_with(|| vec![Steps::default(); arms]);
+            let compared = self.compared.entry(epoch).or_insert_with(|| vec![StepCounts::default(); arms]);
             if let Some(compared) = compared.get_mut(visit.arm.index()) {
                 compared.count(reached);
             }
         }
     }
 
-    /// Adds what was counted elsewhere.
+    /// Adds the counts of another funnel.
     pub fn add(&mut self, other: &Self) {
-        self.watched.iter_mut().zip(&other.watched).for_each(|(arm, more)| arm.add(more));
+        self.all_visits.iter_mut().zip(&other.all_visits).for_each(|(arm, more)| arm.add(more));
         for (epoch, arms) in &other.compared {
-            let compared = self.compared.entry(*epoch).or_insert_with(|| vec![Steps::default(); arms.len()]);
+            let compared = self.compared.entry(*epoch).or_insert_with(|| vec![StepCounts::default(); arms.len()]);
             compared.iter_mut().zip(arms).for_each(|(arm, more)| arm.add(more));
         }
     }
 
-    /// "Got to this step" as a conversion of compared units, as every estimate here takes it.
+    /// The compared units as tallies for the estimates: reaching step `step` is a conversion.
     pub fn epochs(&self, step: usize) -> Vec<EpochTally> {
-        let tally = |arm: &Steps| {
+        let tally = |arm: &StepCounts| {
             let s = arm.reached.get(step).copied().unwrap_or_default();
             ArmTally { first: arm.units, n: arm.units, s, ..ArmTally::default() }
         };
-        let epoch = |(epoch, arms): (&EpochKey, &Vec<Steps>)| EpochTally {
+        let epoch = |(epoch, arms): (&EpochKey, &Vec<StepCounts>)| EpochTally {
             epoch: *epoch,
             arms: arms.iter().map(tally).collect(),
             shares: Vec::new(),
@@ -190,31 +190,31 @@ impl FunnelTally {
     }
 }
 
-/// [`Generation::serves_throughout`] for one end and millions of units: each stretch of the line has an arm that it is
-/// served at the end, and an instant since which it has been served nothing else.
+/// The last serving period of every bucket: the arm that its points are served at the end, and since when without
+/// interruption. It answers [`Generation::serves_throughout`] for one end and millions of units.
 #[derive(Debug, Clone)]
-pub struct Stays {
+pub struct ServingPeriods {
     starts: Vec<Point>,
     since: Vec<(Arm, Timestamp)>,
 }
 
-impl Stays {
-    /// Up to, not including, `until`, which is not after the generation's end. What lies in the future counts as far as
-    /// it has been published.
+impl ServingPeriods {
+    /// The serving periods up to, and not including, `until`, which must not be after the generation's end. Future
+    /// changes count if they are already published.
     pub fn new(generation: &Generation, until: Timestamp) -> Self {
         let revisions = generation.revisions.iter().map(|r| r.effective_at);
-        let flips: BTreeSet<Timestamp> =
-            revisions.chain(generation.switches.iter().map(|s| s.at)).filter(|at| *at < until).collect();
-        // Newest first; what was served before any flip last.
-        let instants = flips.into_iter().rev().chain([Timestamp::MIN]);
+        let changes: BTreeSet<Timestamp> =
+            revisions.chain(generation.kill_changes.iter().map(|s| s.at)).filter(|at| *at < until).collect();
+        // Newest first; the last state is the one before any change.
+        let instants = changes.into_iter().rev().chain([Timestamp::MIN]);
         let states: Vec<(Timestamp, Option<&Allocation>, Kills)> = instants
-            .map(|at| (at, generation.in_effect(at).map(|r| r.allocation.as_ref()), generation.kills(at)))
+            .map(|at| (at, generation.revision_in_effect(at).map(|r| r.allocation.as_ref()), generation.kills(at)))
             .collect();
         let buckets = generation.revisions.iter().flat_map(|r| r.allocation.buckets());
         let starts: BTreeSet<Point> = buckets.map(|bucket| bucket.start).chain([Point::new(0)]).collect();
         let since = |point: &Point| {
             let served = |(at, allocation, kills): &(Timestamp, Option<&Allocation>, Kills)| {
-                (kills.served(allocation.map_or(Arm::CONTROL, |allocation| allocation.owner(*point))), *at)
+                (kills.served_arm(allocation.map_or(Arm::CONTROL, |allocation| allocation.owner(*point))), *at)
             };
             let mut states = states.iter().map(served);
             let (arm, mut since) = states.next().unwrap_or((Arm::CONTROL, Timestamp::MIN));
@@ -227,9 +227,10 @@ impl Stays {
         Self { starts: starts.into_iter().collect(), since }
     }
 
-    /// Whether whoever lives at `point` is served `arm` and nothing else from `from`, which is before the end, on.
+    /// Whether a unit at `point` is served `arm` and nothing else from `from`, which must be before the end, to the
+    /// end.
     #[inline]
-    pub fn serves(&self, point: Point, arm: Arm, from: Timestamp) -> bool {
+    pub fn serves_throughout(&self, point: Point, arm: Arm, from: Timestamp) -> bool {
         let after = self.starts.partition_point(|start| *start <= point);
         self.since.get(after.wrapping_sub(1)).is_some_and(|(at_end, since)| *at_end == arm && from >= *since)
     }

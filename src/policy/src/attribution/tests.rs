@@ -1,11 +1,11 @@
-//! Attribution against a count by brute force over the whole set of one unit's events, and by example.
+//! Tests of attribution: examples, and a comparison with a brute-force count over all events of one unit.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use inroad_assignment::experiment::{Cause, Revision, Switch};
-use inroad_assignment::{Allocation, Bucket, Ending, Salt, Target};
+use inroad_assignment::experiment::{KillChange, Revision, RevisionCause};
+use inroad_assignment::{Allocation, Bucket, GenerationEnd, KillTarget, Salt};
 use proptest::prelude::*;
 
 use super::*;
@@ -20,16 +20,17 @@ fn arm(index: usize) -> Arm {
     Arm::new(index).unwrap()
 }
 
-fn shown(arm_index: usize, seconds: i64, revision: u32) -> Exposure {
+fn exposure(arm_index: usize, seconds: i64, revision: u32) -> Exposure {
     Exposure { at: at(seconds), revision, arm: arm(arm_index) }
 }
 
-fn told(event: &str, seconds: i64, value: i64) -> Outcome<'_> {
+fn outcome(event: &str, seconds: i64, value: i64) -> Outcome<'_> {
     Outcome { event, at: at(seconds), value_micros: value * 1_000_000 }
 }
 
-/// A line in four quarters: arm 1, control, arm 2, control. From revision 2 on, effective at 100 s, arm 1 has two.
-fn generation(switches: Vec<Switch>) -> Generation {
+/// A line in four quarters: arm 1, control, arm 2, control. Revision 2, effective at 100 s, gives arm 1 the second
+/// quarter.
+fn generation(kill_changes: Vec<KillChange>) -> Generation {
     let line = |owners: [usize; 4]| {
         let buckets = (0u64..).zip(owners).map(|(i, o)| Bucket { start: Point::new(i << 62), owner: arm(o) });
         Arc::new(Allocation::new(buckets).unwrap())
@@ -38,7 +39,7 @@ fn generation(switches: Vec<Switch>) -> Generation {
         number,
         created_at: at(seconds),
         effective_at: at(seconds),
-        cause: Cause::Grown,
+        cause: RevisionCause::Grown,
         allocation: line(owners),
     };
     Generation {
@@ -46,13 +47,13 @@ fn generation(switches: Vec<Switch>) -> Generation {
         salt: Salt::parse("s").unwrap(),
         started_at: at(0),
         revisions: vec![revision(1, 0, [1, 0, 2, 0]), revision(2, 100, [1, 1, 2, 0])],
-        switches,
+        kill_changes,
         endings: vec![],
     }
 }
 
-fn killed(target: Target, seconds: i64, killed: bool) -> Switch {
-    Switch { at: at(seconds), target, killed }
+fn set_killed(target: KillTarget, seconds: i64, killed: bool) -> KillChange {
+    KillChange { at: at(seconds), target, killed }
 }
 
 fn metrics() -> Vec<Metric> {
@@ -69,8 +70,8 @@ fn metrics() -> Vec<Metric> {
     definition.metrics().to_vec()
 }
 
-/// In a quarter of the line: 0 to 3.
-fn in_quarter(quarter: u64) -> Point {
+/// A point in a quarter (0 to 3) of the line.
+fn point_in_quarter(quarter: u64) -> Point {
     Point::new((quarter << 62) + 12345)
 }
 
@@ -84,140 +85,164 @@ fn count(
     let metrics = metrics();
     let mut record = UnitRecord::default();
     for exposure in exposures {
-        record.expose(*exposure);
+        record.add_exposure(*exposure);
     }
-    let history = History { early: true, generation, metrics: &metrics, tick: TICK };
-    outcomes.iter().for_each(|outcome| record.follow(history, 0, outcome));
-    let tally = contribution(&record, in_quarter(quarter), history, outcomes.iter().copied());
+    let history = History { counts_early: true, generation, metrics: &metrics, tick: TICK };
+    outcomes.iter().for_each(|outcome| record.add_outcome(history, 0, outcome));
+    let tally = unit_contribution(&record, point_in_quarter(quarter), history, outcomes.iter().copied());
     (record, tally)
 }
 
-fn estimates(metric: Option<u16>, tick: i64, revision: u32, arm_index: usize) -> CellKey {
+fn cell_key(metric: Option<u16>, tick: i64, revision: u32, arm_index: usize) -> CellKey {
     CellKey { metric, tick, revision, arm: arm(arm_index) }
 }
 
 #[test]
-fn a_unit_is_counted_where_it_was_first_exposed() {
+fn unit_counts_in_the_epoch_and_arm_of_its_first_exposure() {
     let generation = generation(vec![]);
-    let outcomes = [told("buy", 130, 4), told("view", 140, 2), told("buy", 150, 3), told("buy", 250, 9)];
-    let (_, tally) = count(&generation, 1, &[shown(1, 125, 2)], &outcomes);
-    let cell = |metric| tally.cells[&estimates(metric, 2, 2, 1)];
+    let outcomes = [outcome("buy", 130, 4), outcome("view", 140, 2), outcome("buy", 150, 3), outcome("buy", 250, 9)];
+    let (_, tally) = count(&generation, 1, &[exposure(1, 125, 2)], &outcomes);
+    let cell = |metric| tally.cells[&cell_key(metric, 2, 2, 1)];
     assert_eq!(cell(None).first, 1);
     let numbers = |metric| (cell(metric).n, cell(metric).s, cell(metric).x, cell(metric).y);
-    assert_eq!(numbers(Some(0)), (1, 1, 1_000_000, 0), "a conversion counts once");
-    assert_eq!(numbers(Some(1)), (1, 1, 2_000_000, 0), "the third came when the window had closed, at 245 s");
-    assert_eq!(numbers(Some(2)), (1, 1, 5_000_000, 0), "16 are held at the cap");
+    assert_eq!(numbers(Some(0)), (1, 1, 1_000_000, 0), "a unit converts once");
+    assert_eq!(numbers(Some(1)), (1, 1, 2_000_000, 0), "the third outcome came after the window ended at 245 s");
+    assert_eq!(numbers(Some(2)), (1, 1, 5_000_000, 0), "the sum of 16 is limited by the cap of 5");
     assert_eq!(numbers(Some(3)), (1, 1, 7_000_000, 2_000_000));
     let ratio = cell(Some(3));
     assert_eq!((ratio.xx, ratio.yy, ratio.xy), (49 * 10i128.pow(12), 4 * 10i128.pow(12), 14 * 10i128.pow(12)));
-    let watched = tally.cells[&estimates(Some(0), 2, 0, 1)];
-    assert_eq!((watched.outcomes, watched.outcome_units, watched.outcome_sum), (2, 1, 7_000_000));
-    assert_eq!(tally.cells[&estimates(Some(0), 4, 0, 1)].outcomes, 1, "what is watched knows no window");
-    assert_eq!(tally.cells[&estimates(None, 2, 0, 1)].units, 1);
+    let activity = tally.cells[&cell_key(Some(0), 2, 0, 1)];
+    assert_eq!((activity.outcomes, activity.outcome_units, activity.outcome_sum), (2, 1, 7_000_000));
+    assert_eq!(tally.cells[&cell_key(Some(0), 4, 0, 1)].outcomes, 1, "activity counts have no window");
+    assert_eq!(tally.cells[&cell_key(None, 2, 0, 1)].units, 1);
 }
 
 #[test]
-fn a_unit_that_was_served_something_else_within_its_window_is_dropped() {
+fn unit_whose_served_arm_changes_within_its_window_is_dropped() {
     let generation = generation(vec![]);
-    let of = |quarter, exposure: Exposure| {
-        let (_, tally) = count(&generation, quarter, &[exposure], &[told("buy", 60, 1)]);
+    let result = |quarter, exposure: Exposure| {
+        let (_, tally) = count(&generation, quarter, &[exposure], &[outcome("buy", 60, 1)]);
         let revision = if exposure.at < at(100) { 1 } else { 2 };
         let tick = exposure.at.tick(TICK);
-        let cell = tally.cells[&estimates(Some(0), tick, revision, exposure.arm.index())];
+        let cell = tally.cells[&cell_key(Some(0), tick, revision, exposure.arm.index())];
         (cell.n, cell.s, cell.x, cell.dropped)
     };
-    assert_eq!(of(1, shown(0, 50, 1)), (0, 0, 0, 1), "its slice was taken at 100 s: early converters go with the rest");
-    assert_eq!(of(3, shown(0, 50, 1)), (1, 1, 1_000_000, 0), "this part of control was left alone");
-    assert_eq!(of(0, shown(0, 50, 1)), (0, 0, 0, 1), "a stale client served control where arm 1 lives");
-    assert_eq!(of(1, shown(1, 110, 2)), (1, 0, 0, 0), "what happens before the window opens is none of its business");
+    assert_eq!(
+        result(1, exposure(0, 50, 1)),
+        (0, 0, 0, 1),
+        "arm 1 took its quarter at 100 s; its earlier conversion is dropped too"
+    );
+    assert_eq!(result(3, exposure(0, 50, 1)), (1, 1, 1_000_000, 0), "this quarter stays with control");
+    assert_eq!(result(0, exposure(0, 50, 1)), (0, 0, 0, 1), "an outdated client served control in arm 1's quarter");
+    assert_eq!(result(1, exposure(1, 110, 2)), (1, 0, 0, 0), "an outcome before the first exposure does not count");
 }
 
 #[test]
-fn a_kill_drops_who_saw_it_and_counts_who_came_after_as_control() {
-    let variation = Target::Variation(arm(2));
-    let generation = generation(vec![killed(variation, 30, true), killed(variation, 500, false)]);
-    let of = |exposure: Exposure| {
+fn kill_drops_units_exposed_before_and_counts_later_units_under_control() {
+    let variation = KillTarget::Variation(arm(2));
+    let generation = generation(vec![set_killed(variation, 30, true), set_killed(variation, 500, false)]);
+    let result = |exposure: Exposure| {
         let (_, tally) = count(&generation, 2, &[exposure], &[]);
         let of_first_metric = |(key, _): &(&CellKey, &Cell)| key.metric == Some(0) && key.revision > 0;
         let (key, cell) = tally.cells.iter().find(of_first_metric).unwrap();
         (key.arm.index(), cell.n, cell.dropped)
     };
-    assert_eq!(of(shown(2, 10, 1)), (2, 0, 1));
-    assert_eq!(of(shown(0, 40, 1)), (0, 1, 0));
-    assert_eq!(of(shown(0, 450, 2)), (0, 0, 1), "restored within its window");
-    assert_eq!(of(shown(2, 600, 2)), (2, 1, 0));
+    assert_eq!(result(exposure(2, 10, 1)), (2, 0, 1));
+    assert_eq!(result(exposure(0, 40, 1)), (0, 1, 0));
+    assert_eq!(result(exposure(0, 450, 2)), (0, 0, 1), "the arm is restored within the window");
+    assert_eq!(result(exposure(2, 600, 2)), (2, 1, 0));
 }
 
 #[test]
-fn an_end_cuts_every_window_alike() {
+fn end_of_a_generation_ends_all_windows() {
     let ended = |endings: &[(i64, Option<usize>)]| Generation {
-        endings: endings.iter().map(|(seconds, who)| Ending { at: at(*seconds), shipped: who.map(arm) }).collect(),
-        ..generation(vec![killed(Target::Everything, 320, true)])
+        endings: endings
+            .iter()
+            .map(|(seconds, shipped)| GenerationEnd { at: at(*seconds), shipped: shipped.map(arm) })
+            .collect(),
+        ..generation(vec![set_killed(KillTarget::Everything, 320, true)])
     };
-    let of = |generation: &Generation, quarter, exposure: Exposure| {
-        let outcomes = [told("buy", 295, 1), told("buy", 300, 1), told("buy", 310, 1)];
+    let result = |generation: &Generation, quarter, exposure: Exposure| {
+        let outcomes = [outcome("buy", 295, 1), outcome("buy", 300, 1), outcome("buy", 310, 1)];
         let (_, tally) = count(generation, quarter, &[exposure], &outcomes);
         let cell = tally.cells.iter().find(|(key, _)| key.metric == Some(1) && key.revision > 0).unwrap().1;
         (cell.n, cell.x / 1_000_000, cell.dropped)
     };
     for generation in [ended(&[(300, Some(2))]), ended(&[(300, None)]), ended(&[(300, Some(0)), (350, None)])] {
         assert_eq!(
-            of(&generation, 2, shown(2, 290, 2)),
+            result(&generation, 2, exposure(2, 290, 2)),
             (1, 1, 0),
-            "up to the end, and what is thrown later is nothing"
+            "outcomes count up to the end, and a later kill changes nothing"
         );
-        assert_eq!(of(&generation, 3, shown(0, 290, 2)), (1, 1, 0));
-        assert_eq!(of(&generation, 3, shown(0, 180, 2)), (1, 1, 0), "120 s after 180 is the end as well");
-        assert_eq!(of(&generation, 2, shown(2, 300, 2)), (0, 0, 1), "nobody is drawn any more");
+        assert_eq!(result(&generation, 3, exposure(0, 290, 2)), (1, 1, 0));
+        assert_eq!(
+            result(&generation, 3, exposure(0, 180, 2)),
+            (1, 1, 0),
+            "the window of 120 s ends with the generation"
+        );
+        assert_eq!(result(&generation, 2, exposure(2, 300, 2)), (0, 0, 1), "no unit counts after the end");
     }
     let both = ended(&[(300, Some(2)), (350, None)]);
-    assert_eq!(known_up_to(&both, 2, 0, 0).ended_at(), None);
-    assert_eq!(of(&known_up_to(&both, 2, 0, 0), 2, shown(2, 290, 2)), (1, 3, 0), "as it was known before");
+    assert_eq!(generation_as_of(&both, 2, 0, 0).ended_at(), None);
+    assert_eq!(
+        result(&generation_as_of(&both, 2, 0, 0), 2, exposure(2, 290, 2)),
+        (1, 3, 0),
+        "without the endings all outcomes count"
+    );
 }
 
 #[test]
-fn flags_tell_who_moved() {
+fn unit_counts_contain_moved_crossed_and_stale_units() {
     let generation = generation(vec![]);
-    let of = |exposures: &[Exposure]| {
+    let result = |exposures: &[Exposure]| {
         let (_, tally) = count(&generation, 1, exposures, &[]);
-        (tally.flags.units_moved, tally.flags.crossovers, tally.flags.stale_exposures)
+        (tally.unit_counts.units_moved, tally.unit_counts.crossovers, tally.unit_counts.stale_exposures)
     };
-    assert_eq!(of(&[shown(0, 10, 1)]), (0, 0, 0));
-    assert_eq!(of(&[shown(0, 10, 1), shown(1, 110, 2)]), (0, 1, 0));
-    assert_eq!(of(&[shown(1, 10, 1), shown(0, 110, 1)]), (0, 0, 1), "back to control is no crossover, but stale");
-    assert_eq!(of(&[shown(1, 10, 1), shown(2, 20, 1)]), (1, 0, 0));
-    assert_eq!(of(&[shown(0, 10, 1), shown(1, 10, 1)]), (0, 1, 0), "at one instant control comes first");
+    assert_eq!(result(&[exposure(0, 10, 1)]), (0, 0, 0));
+    assert_eq!(result(&[exposure(0, 10, 1), exposure(1, 110, 2)]), (0, 1, 0));
+    assert_eq!(
+        result(&[exposure(1, 10, 1), exposure(0, 110, 1)]),
+        (0, 0, 1),
+        "from a variation to control is not a crossover, but the exposure is stale"
+    );
+    assert_eq!(result(&[exposure(1, 10, 1), exposure(2, 20, 1)]), (1, 0, 0));
+    assert_eq!(
+        result(&[exposure(0, 10, 1), exposure(1, 10, 1)]),
+        (0, 1, 0),
+        "control is first if both exposures have the same time"
+    );
 }
 
 #[test]
-fn an_outcome_goes_to_what_was_served_last_before_it() {
+fn outcome_is_credited_to_the_arm_served_last_before_it() {
     let generation = generation(vec![]);
-    let outcomes = [told("buy", 5, 1), told("buy", 10, 1), told("buy", 115, 1), told("buy", 300, 1)];
-    let (record, tally) = count(&generation, 1, &[shown(0, 10, 1), shown(1, 110, 2)], &outcomes);
+    let outcomes = [outcome("buy", 5, 1), outcome("buy", 10, 1), outcome("buy", 115, 1), outcome("buy", 300, 1)];
+    let (record, tally) = count(&generation, 1, &[exposure(0, 10, 1), exposure(1, 110, 2)], &outcomes);
     assert_eq!(record.served_at(at(9)), None);
-    let watched: BTreeMap<(usize, i64), u64> = tally
+    let credited: BTreeMap<(usize, i64), u64> = tally
         .cells
         .iter()
         .filter(|(k, c)| k.metric == Some(0) && c.outcomes > 0)
         .map(|(k, c)| ((k.arm.index(), k.tick), c.outcomes))
         .collect();
-    assert_eq!(watched, BTreeMap::from([((0, 0), 1), ((1, 1), 1), ((1, 5), 1)]));
+    assert_eq!(credited, BTreeMap::from([((0, 0), 1), ((1, 1), 1), ((1, 5), 1)]));
 }
 
 #[test]
-fn a_generation_is_known_as_it_was() {
-    let full = generation(vec![killed(Target::Everything, 200, true)]);
-    let before = known_up_to(&full, 1, 0, 0);
-    assert_eq!((before.revisions.len(), before.switches.len()), (1, 0));
-    let (_, then) = count(&before, 1, &[shown(0, 50, 1)], &[]);
-    let (_, now) = count(&full, 1, &[shown(0, 50, 1)], &[]);
-    assert_eq!(then.cells[&estimates(Some(0), 0, 1, 0)].n, 1);
-    assert_eq!(now.cells[&estimates(Some(0), 0, 1, 0)].dropped, 1);
+fn earlier_state_of_a_generation_gives_the_earlier_contribution() {
+    let full = generation(vec![set_killed(KillTarget::Everything, 200, true)]);
+    let before = generation_as_of(&full, 1, 0, 0);
+    assert_eq!((before.revisions.len(), before.kill_changes.len()), (1, 0));
+    let (_, earlier) = count(&before, 1, &[exposure(0, 50, 1)], &[]);
+    let (_, now) = count(&full, 1, &[exposure(0, 50, 1)], &[]);
+    assert_eq!(earlier.cells[&cell_key(Some(0), 0, 1, 0)].n, 1);
+    assert_eq!(now.cells[&cell_key(Some(0), 0, 1, 0)].dropped, 1);
 }
 
 #[test]
-fn nothing_is_left_of_what_is_taken_away() {
-    let (_, tally) = count(&generation(vec![]), 1, &[shown(1, 125, 2), shown(0, 3, 1)], &[told("buy", 130, -4)]);
+fn subtracting_and_adding_the_same_tally_gives_zero() {
+    let (_, tally) =
+        count(&generation(vec![]), 1, &[exposure(1, 125, 2), exposure(0, 3, 1)], &[outcome("buy", 130, -4)]);
     let mut difference = Tally::default();
     difference.sub(&tally);
     assert!(!difference.is_zero());
@@ -226,16 +251,16 @@ fn nothing_is_left_of_what_is_taken_away() {
 }
 
 #[test]
-fn no_value_is_too_large_to_be_taken_away_again() {
+fn huge_values_can_be_subtracted_again() {
     let huge: Vec<Outcome<'_>> = (0..5).map(|i| Outcome { event: "buy", at: at(i), value_micros: i64::MAX }).collect();
-    let (_, tally) = count(&generation(vec![]), 3, &[shown(0, 0, 1)], &huge);
+    let (_, tally) = count(&generation(vec![]), 3, &[exposure(0, 0, 1)], &huge);
     let mut sum = Tally::default();
     (0..100).for_each(|_| sum.add(&tally));
     (0..100).for_each(|_| sum.sub(&tally));
     assert!(sum.is_zero());
 }
 
-/// Estimates of one unit, told from its events alone.
+/// The tally of one unit, counted by brute force from its events.
 fn brute_force(generation: &Generation, point: Point, exposures: &[Exposure], outcomes: &[Outcome<'_>]) -> Tally {
     let mut first: Vec<Exposure> = Vec::new();
     let mut sorted = exposures.to_vec();
@@ -263,12 +288,13 @@ fn brute_force(generation: &Generation, point: Point, exposures: &[Exposure], ou
         };
         let (ours, views) = (within("buy"), within("view").iter().sum::<i128>());
         let (sum, any) = (ours.iter().sum::<i128>(), !ours.is_empty());
-        // Every microsecond of the window would do; every second is close enough, and both ends.
+        // Check the served arm at every second of the window and at every instant at which it can change.
         let mut instants: Vec<Timestamp> =
             (0..).map(|s| start.at.plus(Duration::from_secs(s))).take_while(|t| *t < end).collect();
-        instants
-            .extend(generation.switches.iter().map(|s| s.at).chain([at(100)]).filter(|t| *t >= start.at && *t < end));
-        let stable = instants.iter().all(|when| generation.served(point, *when) == start.arm);
+        instants.extend(
+            generation.kill_changes.iter().map(|s| s.at).chain([at(100)]).filter(|t| *t >= start.at && *t < end),
+        );
+        let stable = instants.iter().all(|when| generation.served_arm(point, *when) == start.arm);
         let (x, y) = match i {
             0 => (i128::from(any) * 1_000_000, 0),
             1 => (ours.len() as i128 * 1_000_000, 0),
@@ -308,7 +334,7 @@ fn brute_force(generation: &Generation, point: Point, exposures: &[Exposure], ou
     }
     let treated = first.iter().filter(|e| !e.arm.is_control()).count();
     let control = first.iter().position(|e| e.arm.is_control());
-    tally.flags = Flags {
+    tally.unit_counts = UnitCounts {
         units_moved: u64::from(treated > 1),
         crossovers: u64::from(control.is_some_and(|c| first[c + 1..].iter().any(|e| !e.arm.is_control()))),
         stale_exposures: first.iter().filter(|e| e.revision < revision(e.at)).count() as u64,
@@ -317,47 +343,47 @@ fn brute_force(generation: &Generation, point: Point, exposures: &[Exposure], ou
 }
 
 fn exposures() -> impl Strategy<Value = Vec<Exposure>> {
-    let one = (0usize..3, 0i64..300, 1u32..3).prop_map(|(a, s, r)| shown(a, s, r));
+    let one = (0usize..3, 0i64..300, 1u32..3).prop_map(|(a, s, r)| exposure(a, s, r));
     prop::collection::vec(one, 1..6)
 }
 
 fn outcomes() -> impl Strategy<Value = Vec<Outcome<'static>>> {
     let one = (prop::sample::select(vec!["buy", "view", "other"]), 0i64..600, -5i64..9);
-    prop::collection::vec(one.prop_map(|(event, s, v)| told(event, s, v)), 0..8)
+    prop::collection::vec(one.prop_map(|(event, s, v)| outcome(event, s, v)), 0..8)
 }
 
-fn switches() -> impl Strategy<Value = Vec<Switch>> {
-    let targets = vec![Target::Everything, Target::Variation(arm(1)), Target::Variation(arm(2))];
-    let one = (prop::sample::select(targets), 0i64..400, any::<bool>()).prop_map(|(t, s, k)| killed(t, s, k));
-    prop::collection::vec(one, 0..4).prop_map(|mut switches| {
-        switches.sort_by_key(|s| s.at);
-        switches
+fn kill_changes() -> impl Strategy<Value = Vec<KillChange>> {
+    let targets = vec![KillTarget::Everything, KillTarget::Variation(arm(1)), KillTarget::Variation(arm(2))];
+    let one = (prop::sample::select(targets), 0i64..400, any::<bool>()).prop_map(|(t, s, k)| set_killed(t, s, k));
+    prop::collection::vec(one, 0..4).prop_map(|mut kill_changes| {
+        kill_changes.sort_by_key(|s| s.at);
+        kill_changes
     })
 }
 
-/// A unit's events, one after another, as a store that keeps tallies takes them: each exposure makes it forget what it
-/// made of the outcomes so far, and each outcome is added once.
-fn step_by_step(generation: &Generation, point: Point, events: &[Result<Exposure, Outcome<'_>>]) -> Tally {
+/// Counts a unit's events one after another, as the store does: a new exposure clears and adds the outcomes again, and
+/// each outcome is added once.
+fn count_step_by_step(generation: &Generation, point: Point, events: &[Result<Exposure, Outcome<'_>>]) -> Tally {
     let metrics = metrics();
-    let history = History { early: true, generation, metrics: &metrics, tick: TICK };
-    let (mut record, mut seen, mut tally) = (UnitRecord::default(), Vec::new(), Tally::default());
+    let history = History { counts_early: true, generation, metrics: &metrics, tick: TICK };
+    let (mut record, mut added, mut tally) = (UnitRecord::default(), Vec::new(), Tally::default());
     for event in events {
         match event {
             Ok(exposure) => {
-                tally.sub(&contribution(&record, point, history, seen.iter().copied()));
-                if record.expose(*exposure) {
-                    seen.iter().for_each(|outcome| record.follow(history, 0, outcome));
+                tally.sub(&unit_contribution(&record, point, history, added.iter().copied()));
+                if record.add_exposure(*exposure) {
+                    added.iter().for_each(|outcome| record.add_outcome(history, 0, outcome));
                 }
-                tally.add(&contribution(&record, point, history, seen.iter().copied()));
+                tally.add(&unit_contribution(&record, point, history, added.iter().copied()));
             }
             Err(outcome) => {
-                let flags = settled(&record, point, history, |key, cell| tally.sub_cell(key, &cell));
-                tally.flags.sub(&flags);
-                record.follow(history, 0, outcome);
-                let flags = settled(&record, point, history, |key, cell| tally.add_cell(key, &cell));
-                tally.flags.add(&flags);
-                watched(&record, history, outcome, 0, |key, cell| tally.add_cell(key, &cell));
-                seen.push(*outcome);
+                let unit_counts = record_contribution(&record, point, history, |key, cell| tally.sub_cell(key, &cell));
+                tally.unit_counts.sub(&unit_counts);
+                record.add_outcome(history, 0, outcome);
+                let unit_counts = record_contribution(&record, point, history, |key, cell| tally.add_cell(key, &cell));
+                tally.unit_counts.add(&unit_counts);
+                outcome_contribution(&record, history, outcome, 0, |key, cell| tally.add_cell(key, &cell));
+                added.push(*outcome);
             }
         }
     }
@@ -368,37 +394,37 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
     #[test]
-    fn any_order_and_any_repeat_tell_what_brute_force_tells(
-        shown in exposures(), repeats in any::<u8>(), told in outcomes(), switches in switches(),
+    fn events_in_any_order_with_repeats_give_the_brute_force_tally(
+        exposed in exposures(), repeats in any::<u8>(), outcomes in outcomes(), kill_changes in kill_changes(),
         quarter in 0u64..4, order in any::<u64>(),
     ) {
-        let generation = generation(switches);
-        let point = in_quarter(quarter);
-        let mut events: Vec<Result<Exposure, Outcome<'_>>> = shown.iter().map(|e| Ok(*e)).collect();
-        events.extend(shown.iter().enumerate().filter(|(i, _)| repeats >> (i % 8) & 1 == 1).map(|(_, e)| Ok(*e)));
-        events.extend(told.iter().map(|o| Err(*o)));
-        let mut chance = order;
+        let generation = generation(kill_changes);
+        let point = point_in_quarter(quarter);
+        let mut events: Vec<Result<Exposure, Outcome<'_>>> = exposed.iter().map(|e| Ok(*e)).collect();
+        events.extend(exposed.iter().enumerate().filter(|(i, _)| repeats >> (i % 8) & 1 == 1).map(|(_, e)| Ok(*e)));
+        events.extend(outcomes.iter().map(|o| Err(*o)));
+        let mut random = order;
         for last in (1..events.len()).rev() {
-            chance = chance.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-            events.swap(last, (chance >> 33) as usize % (last + 1));
+            random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            events.swap(last, (random >> 33) as usize % (last + 1));
         }
-        let want = brute_force(&generation, point, &shown, &told);
-        prop_assert_eq!(step_by_step(&generation, point, &events), want);
+        let expected = brute_force(&generation, point, &exposed, &outcomes);
+        prop_assert_eq!(count_step_by_step(&generation, point, &events), expected);
     }
 
     #[test]
-    fn an_added_metric_counts_as_if_it_had_always_been_there(
-        shown in exposures(), told in outcomes(), quarter in 0u64..4, known in 0usize..4,
+    fn metric_added_later_counts_as_if_it_had_existed_from_the_start(
+        exposed in exposures(), outcomes in outcomes(), quarter in 0u64..4, known in 0usize..4,
     ) {
         let (generation, metrics) = (generation(vec![]), metrics());
         let mut record = UnitRecord::default();
-        for exposure in &shown {
-            record.expose(*exposure);
+        for exposure in &exposed {
+            record.add_exposure(*exposure);
         }
-        let history = History { early: true, generation: &generation, metrics: &metrics, tick: TICK };
-        told.iter().for_each(|o| record.follow(history.with_metrics(known), 0, o));
-        told.iter().for_each(|o| record.follow(history, known, o));
-        let got = contribution(&record, in_quarter(quarter), history, told.iter().copied());
-        prop_assert_eq!(got, brute_force(&generation, in_quarter(quarter), &shown, &told));
+        let history = History { counts_early: true, generation: &generation, metrics: &metrics, tick: TICK };
+        outcomes.iter().for_each(|o| record.add_outcome(history.with_first_metrics(known), 0, o));
+        outcomes.iter().for_each(|o| record.add_outcome(history, known, o));
+        let found = unit_contribution(&record, point_in_quarter(quarter), history, outcomes.iter().copied());
+        prop_assert_eq!(found, brute_force(&generation, point_in_quarter(quarter), &exposed, &outcomes));
     }
 }

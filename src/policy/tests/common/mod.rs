@@ -1,33 +1,37 @@
-//! A world to try the policy in: scenario S1-like arms, simulated by the day, with shares that follow the decisions.
+//! A simulated experiment for the tests of the policy, like scenario S1. Its shares follow the decisions.
 
 use std::time::Duration;
 
 use inroad_assignment::{ThompsonSettings, Timestamp, Width};
-use inroad_policy::{ArmState, ArmTally, Better, Decider, Decision, EpochKey, EpochTally, Measure, Scope, TickInput};
+use inroad_policy::{
+    ArmState, ArmTally, BetterDirection, Decider, Decision, EpochKey, EpochTally, Measure, TickInput, TickScope,
+};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Binomial, Distribution, Poisson};
 
 pub(crate) const DAY_US: i64 = 86_400_000_000;
 
-/// One experiment: rates may change by the tick, effects are constant.
+/// A simulated experiment. The baseline may change over time; the lifts are constant.
 pub(crate) struct World {
+    /// Conversion rate of control at the start, 0..1.
     pub(crate) base: f64,
-    /// Relative lifts, control's 0 first.
+    /// Relative lifts; the first is control's 0.
     pub(crate) lifts: Vec<f64>,
+    /// Expected units per day.
     pub(crate) per_day: f64,
     pub(crate) ticks_per_day: i64,
-    /// Relative swing of the baseline over a day.
+    /// Relative amplitude of the daily cycle of the baseline.
     pub(crate) diurnal: f64,
     /// Relative growth of the baseline over 28 days.
     pub(crate) trend: f64,
 }
 
-/// What became of it.
+/// The result of a simulation.
 pub(crate) struct Outcome {
     pub(crate) input: TickInput,
     pub(crate) killed: Vec<usize>,
-    /// The first conclusion.
+    /// The first arm with which the policy advised to conclude.
     pub(crate) concluded: Option<usize>,
 }
 
@@ -35,8 +39,8 @@ pub(crate) fn share(value: f64) -> Width {
     Width::from_share(value).unwrap()
 }
 
-/// An experiment of `arms` arms that has just begun: 20% of the line in footholds, a floor of 5%.
-pub(crate) fn fresh(arms: usize) -> TickInput {
+/// A new experiment of `arms` arms: the variations' initial shares are 20% of the line together, the floor is 5%.
+pub(crate) fn new_experiment(arms: usize) -> TickInput {
     let foothold = Width::new(Width::LINE.get() / 5 / (arms as u128 - 1)).unwrap();
     let control = Width::new(Width::LINE.get() - foothold.get() * (arms as u128 - 1)).unwrap();
     TickInput {
@@ -50,43 +54,44 @@ pub(crate) fn fresh(arms: usize) -> TickInput {
                 owned: if arm == 0 { control } else { foothold },
                 foothold,
                 killed: false,
-                spared: false,
-                harmed: false,
+                kill_exempt: false,
+                guardrail_alerted: false,
             })
             .collect(),
         floor: share(0.05),
         data_late: false,
         measure: Measure::Conversion,
-        better: Better::More,
-        scope: Scope::Growth,
+        better: BetterDirection::Higher,
+        scope: TickScope::Growth,
         epochs: Vec::new(),
         guardrails: Vec::new(),
     }
 }
 
-/// The shares that are served: a killed arm's goes to control.
+/// The served shares; a killed arm's share goes to control.
 pub(crate) fn served(input: &TickInput) -> Vec<f64> {
     let mut shares: Vec<f64> = input.arms.iter().map(|arm| if arm.killed { 0.0 } else { arm.owned.share() }).collect();
     shares[0] = 1.0 - shares[1..].iter().sum::<f64>();
     shares
 }
 
-/// Do what a decision says.
+/// Applies a decision.
 pub(crate) fn apply(input: &mut TickInput, decision: &Decision) {
     for (k, arm) in decision.arms.iter().enumerate() {
         input.arms[0].owned = input.arms[0].owned.saturating_sub(arm.grow_by);
         input.arms[k].owned = input.arms[k].owned.checked_add(arm.grow_by).unwrap();
     }
     decision.kill.iter().for_each(|&arm| input.arms[arm].killed = true);
-    if decision.had_its_chance() {
+    if decision.resets_growth_allowance() {
         input.last_growth_at = input.now;
     }
 }
 
 impl World {
+    /// Simulates so many days with this seed.
     pub(crate) fn run(&self, days: i64, seed: u64, decider: &mut Decider) -> Outcome {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut input = fresh(self.lifts.len());
+        let mut input = new_experiment(self.lifts.len());
         input.settings.tick = Duration::from_micros((DAY_US / self.ticks_per_day) as u64);
         let (mut killed, mut concluded) = (Vec::new(), None);
         for tick in 0..days * self.ticks_per_day {
@@ -104,7 +109,7 @@ impl World {
             let arms = arms.collect();
             input.epochs.push(EpochTally { epoch: EpochKey { tick, revision: 1 }, arms, shares });
             input.now = Timestamp::from_micros((tick + 1) * DAY_US / self.ticks_per_day);
-            // The same seed at each tick, as for experiments that tick together: the points are made once.
+            // All ticks have the same seed, so the draws are made only once.
             let decision = decider.decide(&input).unwrap();
             killed.extend(&decision.kill);
             concluded = concluded.or(decision.conclude.map(|conclude| conclude.arm));

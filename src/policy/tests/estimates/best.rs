@@ -1,10 +1,10 @@
-//! P(best), expected loss and potential value remaining from draws: within three standard errors of as many independent
-//! draws. Scrambled Sobol points do better, but not in 64 dimensions.
+//! Tests of the probability to be best, expected loss and maximum remaining gain from draws. They must be within three
+//! standard errors of the same number of independent draws. Scrambled Sobol draws are better, but not in 64 dimensions.
 
-use inroad_policy::{NormalPoints, Posterior, Prior, compare, estimate, normal_cdf, potential_value_remaining};
+use inroad_policy::{NormalDraws, Posterior, Prior, compare, estimate, normal_cdf, potential_value_remaining};
 use serde::Deserialize;
 
-use crate::oracle::{Ledger, problems};
+use crate::oracle::{Comparisons, problems};
 
 #[derive(Deserialize)]
 struct Expected {
@@ -14,7 +14,7 @@ struct Expected {
     /// Standard error of the loss over 2¹⁴ draws.
     loss_error: Vec<Option<f64>>,
     leader: usize,
-    /// Quantiles of what is left to gain, at three standard errors of the level below 95%, at 95%, and above.
+    /// Quantiles of the remaining gain: at 95% minus three standard errors of the level, at 95%, and at 95% plus three.
     remaining: [f64; 3],
 }
 
@@ -22,42 +22,43 @@ struct Expected {
 struct Factored {
     name: String,
     mean: Vec<f64>,
-    /// Of arms independent of each other, control first.
+    /// Standard deviations of independent arms, control first.
     sd: Vec<f64>,
     #[serde(flatten)]
     expected: Expected,
 }
 
-fn check(ledger: &mut Ledger, name: &str, posterior: &Posterior, live: &[bool], wanted: &Expected) {
-    let points = NormalPoints::new(99, live.len() - 1, 14).unwrap();
-    let found = compare(posterior, live, &points).unwrap();
+fn check(comparisons: &mut Comparisons, name: &str, posterior: &Posterior, live: &[bool], wanted: &Expected) {
+    let draws = NormalDraws::new(99, live.len() - 1, 14).unwrap();
+    let found = compare(posterior, live, &draws).unwrap();
     assert!((found.p_best.iter().sum::<f64>() - 1.0).abs() < 1e-12, "{name}");
     for (k, &p) in wanted.p_best.iter().enumerate() {
-        let tolerance = 3.0 * (p * (1.0 - p) / points.draws() as f64).sqrt() + 3e-5;
-        ledger.see(&format!("{name}, P(best) {k}"), found.p_best[k], p, tolerance);
-        ledger.holds(&format!("{name}, loss {k} known"), found.expected_loss[k].is_some() == wanted.loss[k].is_some());
+        let tolerance = 3.0 * (p * (1.0 - p) / draws.draws() as f64).sqrt() + 3e-5;
+        comparisons.compare(&format!("{name}, P(best) {k}"), found.p_best[k], p, tolerance);
+        comparisons
+            .check(&format!("{name}, loss {k} known"), found.expected_loss[k].is_some() == wanted.loss[k].is_some());
         if let (Some(found), Some(loss), Some(error)) = (found.expected_loss[k], wanted.loss[k], wanted.loss_error[k]) {
             // Draws are in single precision.
             let tolerance = 3.0 * error + 1e-6 * (1.0 + loss);
-            ledger.see(&format!("{name}, loss {k}"), found, loss, tolerance);
+            comparisons.compare(&format!("{name}, loss {k}"), found, loss, tolerance);
         }
         if k > 0 {
             let above = normal_cdf(posterior.mean[k] / posterior.sd(k));
-            ledger.see(&format!("{name}, above control {k}"), found.p_above_control[k], above, 1e-12);
-            ledger.see(&format!("{name}, below control {k}"), found.p_below_control[k], 1.0 - above, 1e-12);
+            comparisons.compare(&format!("{name}, above control {k}"), found.p_above_control[k], above, 1e-12);
+            comparisons.compare(&format!("{name}, below control {k}"), found.p_below_control[k], 1.0 - above, 1e-12);
         }
     }
-    let found = potential_value_remaining(posterior, live, wanted.leader, &points).unwrap();
+    let found = potential_value_remaining(posterior, live, wanted.leader, &draws).unwrap();
     let [low, _, high] = wanted.remaining;
     let slack = 1e-6 + 1e-3 * (high - low);
     let inside = (low - slack..=high + slack).contains(&found);
-    ledger.holds(&format!("{name}, remaining {found}: {:?}", wanted.remaining), inside);
+    comparisons.check(&format!("{name}, remaining {found}: {:?}", wanted.remaining), inside);
 }
 
 #[test]
-fn lifts_over_a_shared_control_agree_with_exact_integrals() {
+fn lifts_over_a_shared_control_match_exact_integrals() {
     let cases: Vec<Factored> = serde_json::from_str(include_str!("../oracle/posteriors.json")).unwrap();
-    let mut ledger = Ledger::default();
+    let mut comparisons = Comparisons::default();
     for case in &cases {
         let control = case.sd[0] * case.sd[0];
         let arms = case.sd.len();
@@ -68,19 +69,19 @@ fn lifts_over_a_shared_control_agree_with_exact_integrals() {
         };
         let covariance = (0..arms).map(|i| (0..arms).map(|j| entry(i, j)).collect()).collect();
         let posterior = Posterior { mean: case.mean.clone(), covariance };
-        check(&mut ledger, &case.name, &posterior, &vec![true; arms], &case.expected);
+        check(&mut comparisons, &case.name, &posterior, &vec![true; arms], &case.expected);
     }
-    ledger.close("shared control");
+    comparisons.finish("shared control");
 }
 
 #[test]
-fn estimated_posteriors_agree_with_a_distribution_function_or_far_more_points() {
+fn estimated_posteriors_match_the_distribution_function_or_many_more_draws() {
     let expected: Vec<Expected> = serde_json::from_str(include_str!("../oracle/comparisons.json")).unwrap();
-    let mut ledger = Ledger::default();
+    let mut comparisons = Comparisons::default();
     for (problem, wanted) in problems().iter().zip(&expected) {
         let posterior =
             estimate(problem.measure, problem.arms(), &problem.epochs(), Prior::Normal(problem.tau)).unwrap();
-        check(&mut ledger, &problem.name, &posterior.benefit(problem.better), &problem.live, wanted);
+        check(&mut comparisons, &problem.name, &posterior.into_benefit(problem.better), &problem.live, wanted);
     }
-    ledger.close("estimated posteriors");
+    comparisons.finish("estimated posteriors");
 }

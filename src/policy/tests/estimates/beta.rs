@@ -1,28 +1,29 @@
-//! Pooled Betas against mpmath: P(best) and expected loss by quadrature in 35 digits (up to four arms; more arms in double
-//! precision, which was checked against it), P(above control) by a finite sum that is exact.
+//! Tests of the pooled Beta posteriors against mpmath. The expected probability to be best and loss are quadratures
+//! with 35 digits for up to four arms, and in double precision (checked against those) for more arms. P(above control)
+//! is a finite sum, which is exact.
 
 use inroad_assignment::PosteriorKind;
-use inroad_policy::{ArmTally, Better, EpochKey, EpochTally, Measure, PointsCache, SummaryQuestion, summarise};
+use inroad_policy::{ArmTally, BetterDirection, DrawsCache, EpochKey, EpochTally, Measure, SummaryInput, summarise};
 use serde::Deserialize;
 
-use crate::oracle::{Ledger, problems};
+use crate::oracle::{Comparisons, problems};
 
 #[derive(Deserialize)]
 struct Expected {
     p_best: Vec<f64>,
-    /// ln(E[max]/E[k]); where less is better, ln(E[k]/E[min]).
+    /// ln(E[max]/E[k]); if lower values are better, ln(E[k]/E[min]).
     loss: Vec<Option<f64>>,
     above: Vec<f64>,
 }
 
 #[test]
-fn pooled_betas_agree_with_exact_values() {
+fn pooled_betas_match_exact_values() {
     let expected: Vec<Option<Expected>> = serde_json::from_str(include_str!("../oracle/betas.json")).unwrap();
-    let mut ledger = Ledger::default();
-    let mut points = PointsCache::default();
+    let mut comparisons = Comparisons::default();
+    let mut draws = DrawsCache::default();
     for (problem, wanted) in problems().iter().zip(&expected) {
         let Some(wanted) = wanted else { continue };
-        let question = SummaryQuestion {
+        let question = SummaryInput {
             epochs: &problem.epochs(),
             measure: problem.measure,
             better: problem.better,
@@ -32,37 +33,37 @@ fn pooled_betas_agree_with_exact_values() {
             seed: 1,
             draws_log2: 8,
         };
-        let found = summarise(&question, &mut points).unwrap();
+        let found = summarise(&question, &mut draws).unwrap();
         for (k, arm) in found.arms.iter().enumerate() {
             let name = format!("{}, arm {k}", problem.name);
-            ledger.see(&format!("{name}, P(best)"), arm.p_best, wanted.p_best[k], 1e-6);
-            ledger.see(&format!("{name}, above"), arm.p_above_control, wanted.above[k], 1e-6);
-            ledger.holds(&format!("{name}, loss known"), arm.expected_loss.is_some() == wanted.loss[k].is_some());
+            comparisons.compare(&format!("{name}, P(best)"), arm.p_best, wanted.p_best[k], 1e-6);
+            comparisons.compare(&format!("{name}, above"), arm.p_above_control, wanted.above[k], 1e-6);
+            comparisons.check(&format!("{name}, loss known"), arm.expected_loss.is_some() == wanted.loss[k].is_some());
             if let (Some(found), Some(loss)) = (arm.expected_loss, wanted.loss[k]) {
-                ledger.see(&format!("{name}, loss"), found, 1.0 - (-loss).exp(), 1e-6);
+                comparisons.compare(&format!("{name}, loss"), found, 1.0 - (-loss).exp(), 1e-6);
             }
         }
     }
-    ledger.close("pooled Betas");
+    comparisons.finish("pooled Betas");
 }
 
 #[test]
-fn ten_thousand_million_units_are_no_more_than_a_normal_limit() {
+fn ten_billion_units_match_the_normal_limit() {
     let n = 10_000_000_000;
     let arm = ArmTally { first: n, n, s: n / 20, ..ArmTally::default() };
     let epoch = EpochTally { epoch: EpochKey { tick: 0, revision: 1 }, arms: vec![arm; 3], shares: Vec::new() };
-    let question = SummaryQuestion {
+    let question = SummaryInput {
         epochs: &[epoch],
         measure: Measure::Conversion,
-        better: Better::More,
+        better: BetterDirection::Higher,
         live: &[true; 3],
         tau: 0.25,
         posterior: PosteriorKind::Pooled,
         seed: 1,
         draws_log2: 8,
     };
-    let found = summarise(&question, &mut PointsCache::default()).unwrap();
-    // The largest of three standard normals is expected at 3/(2√π).
+    let found = summarise(&question, &mut DrawsCache::default()).unwrap();
+    // The expectation of the largest of three standard normals is 3/(2√π).
     let loss = 1.5 / std::f64::consts::PI.sqrt() * (19.0 / n as f64).sqrt();
     for arm in &found.arms {
         assert!((arm.p_best - 1.0 / 3.0).abs() < 1e-9, "{}", arm.p_best);

@@ -1,4 +1,4 @@
-//! Every number against values that another method computed (`oracle/generate.py`), and against closed forms.
+//! Compares every estimate with values computed by other methods (`oracle/generate.py`) and with closed forms.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 

@@ -1,13 +1,13 @@
-//! The problems that the oracle solved, and how far from it we are.
+//! Reads the problems that the Python oracle solved, and collects the differences from its values.
 
-use inroad_policy::{ArmTally, Better, EpochKey, EpochTally, Measure, Moments};
+use inroad_policy::{ArmTally, BetterDirection, EpochKey, EpochTally, Measure, Moments};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
 pub(crate) struct Problem {
     pub(crate) name: String,
     pub(crate) measure: Measure,
-    pub(crate) better: Better,
+    pub(crate) better: BetterDirection,
     pub(crate) tau: f64,
     pub(crate) live: Vec<bool>,
     pub(crate) margin: f64,
@@ -51,20 +51,20 @@ pub(crate) fn problems() -> Vec<Problem> {
     problems
 }
 
-/// What was found beside what was expected: all that is wrong, so that one run shows it, and how close the rest came.
+/// Collects comparisons, so that one run shows all failures and how close the other values are.
 #[derive(Default)]
-pub(crate) struct Ledger {
-    seen: usize,
-    /// Error over tolerance.
+pub(crate) struct Comparisons {
+    compared: usize,
+    /// The largest error over tolerance.
     worst: f64,
     worst_at: String,
     wrong: Vec<String>,
 }
 
-impl Ledger {
-    pub(crate) fn see(&mut self, what: &str, found: f64, wanted: f64, tolerance: f64) {
+impl Comparisons {
+    pub(crate) fn compare(&mut self, what: &str, found: f64, wanted: f64, tolerance: f64) {
         let off = (found - wanted).abs() / tolerance;
-        self.seen += 1;
+        self.compared += 1;
         if off > self.worst {
             (self.worst, self.worst_at) = (off, what.to_owned());
         }
@@ -73,16 +73,21 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn holds(&mut self, what: &str, holds: bool) {
-        self.seen += 1;
-        if !holds {
+    pub(crate) fn check(&mut self, what: &str, is_true: bool) {
+        self.compared += 1;
+        if !is_true {
             self.wrong.push(what.to_owned());
         }
     }
 
-    #[allow(clippy::print_stdout, reason = "how close it came, for those who run it with --nocapture")]
-    pub(crate) fn close(self, subject: &str) {
-        println!("{subject}: {} values, worst {:.2e} of its tolerance ({})", self.seen, self.worst, self.worst_at);
-        assert!(self.seen > 0 && self.wrong.is_empty(), "{subject}, {}:\n{}", self.wrong.len(), self.wrong.join("\n"));
+    #[allow(clippy::print_stdout, reason = "shows the margins when run with --nocapture")]
+    pub(crate) fn finish(self, subject: &str) {
+        println!("{subject}: {} values, worst {:.2e} of its tolerance ({})", self.compared, self.worst, self.worst_at);
+        assert!(
+            self.compared > 0 && self.wrong.is_empty(),
+            "{subject}, {}:\n{}",
+            self.wrong.len(),
+            self.wrong.join("\n")
+        );
     }
 }

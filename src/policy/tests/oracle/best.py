@@ -1,6 +1,6 @@
-"""Who is best, by other roads than the crate's: for jointly normal lifts, integrals where arms are independent given
-control and a million quasi-random points where they are not (checked against the multivariate normal distribution
-function); for Betas, mpmath."""
+"""Probability to be best and expected loss by methods other than the crate's. For jointly normal lifts: integrals if arms
+are independent given control, otherwise a million quasi-random points, which are checked against the multivariate normal
+distribution function. For Betas: mpmath."""
 
 import mpmath as mp
 import numpy as np
@@ -8,7 +8,7 @@ from scipy import special
 from scipy.optimize import brentq
 from scipy.stats import multivariate_normal, qmc
 
-DRAWS = 2**14  # of the crate
+DRAWS = 2**14  # number of draws in the crate
 LEVEL = 0.95
 LEVELS = [LEVEL - 3 * (LEVEL * (1 - LEVEL) / DRAWS) ** 0.5, LEVEL, LEVEL + 3 * (LEVEL * (1 - LEVEL) / DRAWS) ** 0.5]
 GAUSS = np.polynomial.legendre.leggauss(40)
@@ -22,14 +22,14 @@ def panels(edges):
 
 
 def others(values):
-    """For each row the product of all the other rows."""
+    """For each row, the product of all other rows."""
     before = np.vstack([np.ones(values.shape[1]), np.cumprod(values[:-1], axis=0)])
     after = np.vstack([np.cumprod(values[:0:-1], axis=0)[::-1], np.ones(values.shape[1])])
     return before * after
 
 
 def independent(mean, sd):
-    """Of independent normals, control among them: P(best), E[max] - E[k], and quantiles of max - leader."""
+    """For independent normals, control included: P(best), E[max] - E[k], and quantiles of max - leader."""
     mean, sd = np.asarray(mean, float), np.asarray(sd, float)
     x, w = panels(np.concatenate([m + s * np.linspace(-12, 12, 49) for m, s in zip(mean, sd)]))
     z = (x - mean[:, None]) / sd[:, None]
@@ -51,7 +51,7 @@ def independent(mean, sd):
 
 
 def loss_errors(mean, covariance, log2=15):
-    """Standard deviation of max - k, for how far draws may err; control's zero is first."""
+    """Standard error of max - k over the crate's draws, which gives the tolerance. Control is first."""
     theta = sample(mean, covariance, log2, 5)
     return (theta.max(axis=1)[:, None] - theta).std(axis=0) / DRAWS**0.5
 
@@ -68,7 +68,7 @@ def sample(mean, covariance, log2, seed):
 
 
 def correlated(mean, covariance, live):
-    """The same of any jointly normal lifts over control. Killed arms are None."""
+    """The same for any jointly normal lifts over control. Killed arms are None."""
     arms = len(mean) + 1
     alive = [k for k in range(arms) if live[k]]
     result = {"p_best": np.zeros(arms), "loss": [None] * arms, "loss_error": [None] * arms}
@@ -99,7 +99,7 @@ def correlated(mean, covariance, live):
 
 
 def exact(mean, covariance):
-    """P(best) by the distribution function of differences."""
+    """P(best) by the distribution function of the differences between arms."""
     arms = len(mean) + 1
     full_mean, full = np.concatenate([[0.0], mean]), np.zeros((arms, arms))
     full[1:, 1:] = covariance
@@ -115,11 +115,11 @@ def exact(mean, covariance):
 
 
 def beta_above(treated, control):
-    """P(treated > control) of two Betas with whole parameters: a finite sum, exact but for 40 digits."""
+    """P(treated > control) of two Betas with integer parameters: a finite sum, computed with 40 digits."""
     (a, b), (c, d) = treated, control
     with mp.workdps(40):
         total, term = mp.mpf(0), None
-        # Sum over i < a of B(c+i, b+d) / ((b+i) B(1+i, b) B(c, d)), each term from the one before.
+        # Sum over i < a of B(c+i, b+d) / ((b+i) B(1+i, b) B(c, d)). Each term is computed from the previous one.
         for i in range(a):
             if term is None:
                 term = mp.exp(log_beta(c, b + d) - mp.log(b) - log_beta(1, b) - log_beta(c, d))
@@ -135,7 +135,7 @@ def log_beta(a, b):
 
 
 def beta_edges(parameters, number):
-    """Edges at the quantiles of every arm, tails down to 1e-30."""
+    """Panel edges at the quantiles of every arm, with tails down to 1e-30."""
     edges = [0.0, 1.0]
     tails = 10.0 ** -np.array([1, 2, 3, 4.5, 6, 8, 10, 13, 16, 20, 25, 30])
     inside = np.linspace(0.1, 0.9, number)
@@ -159,7 +159,7 @@ def beta_best(parameters):
 
 
 def fraction(a, b, x):
-    """Lower incomplete Beta integral, not regularised, by its continued fraction; x below the mean."""
+    """Lower incomplete Beta integral, not regularised, by its continued fraction, for x below the mean."""
     tiny = mp.mpf(10) ** -60
     c, d = mp.mpf(1), 1 - (a + b) * x / (a + 1)
     d = 1 / (d if d else tiny)
@@ -177,10 +177,10 @@ def fraction(a, b, x):
 
 
 def beta_best_exact(parameters):
-    """The same with 35 digits throughout."""
+    """The same with 35 digits."""
     with mp.workdps(35):
         norms = [log_beta(*p) for p in parameters]
-        # Twelve nodes a panel suffice: the panels are quantiles apart.
+        # Twelve nodes per panel are enough, because the panels are narrow.
         rule = []
         for root in np.polynomial.legendre.leggauss(12)[0]:
             node = mp.findroot(lambda t: mp.legendre(12, t), mp.mpf(root))

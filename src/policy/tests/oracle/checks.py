@@ -1,4 +1,4 @@
-"""Intervals, second opinions, guardrails and checks, each from its definition."""
+"""Intervals, alternative estimates, guardrails and checks, each computed from its definition."""
 
 import mpmath as mp
 import numpy as np
@@ -22,7 +22,7 @@ def anytime(log, variance):
 
 
 def blocks(data, arm):
-    """(weight, mean of both, variance of both) per block of control against an arm."""
+    """(weight, means, variances) of control and an arm, per block."""
     groups, open_group = [], []
     for e in range(len(data.units)):
         if data.shares is not None and min(data.shares[e][0], data.shares[e][arm]) <= 0:
@@ -54,8 +54,8 @@ def blocks(data, arm):
     return result
 
 
-def opinion(data, arm, log_lift):
-    """What others make of a lift, and whether they lie more than two standard errors from `log_lift`, if that is known."""
+def alternatives(data, arm, log_lift):
+    """Alternative estimates of a lift, and whether they are more than two standard errors from `log_lift`, if it is known."""
     found = blocks(data, arm)
     if not found:
         return None
@@ -120,7 +120,7 @@ def sample_ratio(first, shares):
     seen = np.where(shares > 0, first, 0)
     total = seen.sum(axis=1)
     expected = (total[:, None] * shares).sum(axis=0)
-    # Cells that expect less than five are one with the largest.
+    # Cells with fewer than five expected exposures are merged into the largest.
     largest = int(np.argmax(expected))
     kept = [k for k in range(arms) if k != largest and expected[k] >= 5] + [largest]
     merge = np.zeros((len(kept), arms))
@@ -166,7 +166,7 @@ def delay(data):
 
 
 def novelty(data, measure):
-    """Epochs whose events, with all before them, are at most half; and the others."""
+    """The lifts in the first half of the events and in the second, and the p-value of their difference."""
     events = np.cumsum(data.s.sum(axis=1))
     cut = int((events <= events[-1] // 2).sum())
     halves = [data.part(slice(0, cut)), data.part(slice(cut, None))]

@@ -1,10 +1,10 @@
-"""Computes what the tests of `estimates/` compare with, by other roads than the crate's.
+"""Computes the expected values for the tests in `estimates/`, by methods other than the crate's.
 
     python generate.py
 
-writes problems.json (the tallies) and one file of expected values per subject beside itself. It needs numpy, scipy and
-mpmath (written with 2.4, 1.17 and 1.4) and takes two or three minutes. Tallies are summed from simulated units; what is
-computed of the units' spread is taken from the units, not from the sums that the crate sees.
+writes problems.json (the tallies) and one file of expected values per subject into its own folder. It needs numpy, scipy
+and mpmath (written with 2.4, 1.17 and 1.4) and takes two or three minutes. Tallies are sums over simulated units. The spread
+of the units is computed from the units themselves, not from the sums that the crate gets.
 """
 
 import json
@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 
 
 class Data:
-    """Epochs by arms."""
+    """Arrays of counts and sums, epochs by arms."""
 
     FIELDS = ["first", "units", "s", "early", "size", "total", "squares"]
 
@@ -37,7 +37,7 @@ class Data:
 
 
 def schedule(epochs, arms, start, end, killed):
-    """Served shares: the treated share grows, arm k ever slower; a killed arm's goes to control."""
+    """Served shares. The variations' share grows, more slowly for higher arms. A killed arm's share goes to control."""
     shares = np.zeros((epochs, arms))
     for e in range(epochs):
         treated = start + (end - start) * (e / max(epochs - 1, 1))
@@ -55,7 +55,7 @@ def units_of(kind, rng, n, rate, dispersion):
     if kind == "conversion":
         return (rng.random(n) < rate).astype(float), None
     if kind == "revenue":
-        # In cents: one unit in twenty pays, log-normally with a heavy tail.
+        # In cents. One unit in twenty pays a log-normal amount with a heavy tail.
         return np.round((rng.random(n) < 0.05) * rng.lognormal(np.log(rate * 2000) - 0.5 * dispersion**2, dispersion, n)), None
     if kind == "count":
         return rng.negative_binomial(dispersion, dispersion / (dispersion + rate), n).astype(float), None
@@ -63,7 +63,7 @@ def units_of(kind, rng, n, rate, dispersion):
         return np.round((rng.random(n) < 0.05) * rng.normal(rate * 2000, dispersion * rate * 2000, n)), None
     y = 1.0 + rng.poisson(3, n) * rng.integers(0, 3, n)
     if kind == "sessions":
-        # Units of their own propensity, so that what they do in one session goes with the next.
+        # Each unit has its own propensity, so that its sessions are correlated.
         return rng.binomial(y.astype(int), rng.beta(rate * dispersion, (1 - rate) * dispersion, n)).astype(float), y
     return np.round(y * rng.lognormal(np.log(rate * 100), dispersion, n)), y
 
@@ -160,7 +160,7 @@ def estimates(given, data):
     for measure in [given["measure"]] + (["poisson"] if given["measure"] == "conversion" else []):
         mean, covariance = fit(measure, data.size, data.total, data.units, data.squares, given["tau"])
         flat = fit(measure, data.size, data.total, data.units, data.squares, None)
-        # Of many arms the first row of the covariance will do, beside all variances.
+        # For many arms, the first row of the covariance and all variances are enough.
         rows = len(mean) if len(mean) <= 5 else 1
         result[measure] = {
             "mean": mean, "sd": np.sqrt(np.diag(covariance)), "covariance": [covariance[i, i:] for i in range(rows)],
@@ -178,7 +178,8 @@ def comparison(given, main):
 
 
 def pooled(given, data):
-    """Of Betas, which measure conversions; where less is better, of not converting. Losses are of converting."""
+    """Betas of the conversion rates or, if lower values are better, of the rates of not converting. Losses refer to the rates
+    of converting."""
     n, s = data.units.sum(axis=0), data.s.sum(axis=0)
     parameters = [(int(1 + s), int(1 + n - s)) for n, s in zip(n, s)]
     if given["better"] == "less":
@@ -200,7 +201,7 @@ def pooled(given, data):
             loss[k] = max(math.log(top * (a + b) / a), 0.0)
     above = [0.5]
     for k in range(1, len(n)):
-        # The shorter sum of the four that say the same.
+        # Four sums give the same value; use the shortest.
         a, c = parameters[k], parameters[0]
         if min(a) < min(c):
             turned = a[0] > a[1]
@@ -214,20 +215,20 @@ def pooled(given, data):
 
 
 def intervals(given, data):
-    """Of lifts as they are shown: each arm against control alone."""
+    """Intervals of lifts as people see them: each arm against control alone."""
     counted = given["measure"], data.size, data.total, data.units, data.squares
     (mean, covariance), flat = fit_each(*counted, given["tau"]), fit_each(*counted, None)
     arms = []
     for k in range(1, len(mean) + 1):
-        # Who was stopped by its own data has an interval that holds at whatever instant that was.
+        # A killed arm was stopped by its own data, so it gets an interval that is valid at any stopping time.
         if given["live"][k]:
             lift = checks.lifted(mean[k - 1], checks.Z * math.sqrt(covariance[k - 1, k - 1]))
         else:
             lift = checks.anytime(mean[k - 1], covariance[k - 1, k - 1])
         known = flat is not None and math.isfinite(flat[0][k - 1])
         anytime = checks.anytime(flat[0][k - 1], flat[1][k - 1, k - 1]) if known else None
-        opinion = checks.opinion(data, k, flat[0][k - 1] if known else None)
-        arms.append({"lift": lift, "anytime": anytime, "opinion": opinion})
+        alternatives = checks.alternatives(data, k, flat[0][k - 1] if known else None)
+        arms.append({"lift": lift, "anytime": anytime, "opinion": alternatives})
     return arms
 
 
@@ -243,7 +244,7 @@ def doubts(given, data):
 
 
 def posteriors():
-    """Lifts over a shared control: arms are independent given it, so integrals over one line are exact."""
+    """Lifts over a shared control. Arms are independent given control, so one-dimensional integrals are exact."""
     rng = np.random.default_rng(7)
     cases = [
         ("two equal arms", [0, 0], [0.05, 0.05]),
@@ -282,7 +283,7 @@ def special():
 
 
 def compact(value, digits=17):
-    """JSON, floats rounded to so many digits; whole numbers without a point."""
+    """A value for JSON: floats are rounded to `digits` digits, and integers have no decimal point."""
     if isinstance(value, dict):
         return {key: compact(inner, digits) for key, inner in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):

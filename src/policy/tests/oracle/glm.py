@@ -1,11 +1,11 @@
-"""E3 by another road: the whole quasi-Poisson regression log(mu_ke) = log(size_ke) + a_e + b_k, with every epoch effect
-a_e as a parameter and the prior as a ridge on b alone. Nothing is conditioned on, and the sandwich is taken over all
-parameters, epoch effects included, before the block of the lifts is cut out of it."""
+"""E3 by another method: the whole quasi-Poisson regression log(mu_ke) = log(size_ke) + a_e + b_k, with every epoch effect
+a_e as a parameter and the prior as a ridge on b alone. It does not condition on totals. The sandwich covers all parameters,
+epoch effects included; the covariance of the lifts is a block of it."""
 
 import numpy as np
 
-SHRINKAGE = 100.0  # units of the pooled dispersion that an arm's own is shrunk with
-LEAST = 0.02  # least dispersion of conversions
+SHRINKAGE = 100.0  # weight of the pooled dispersion, in units, in the dispersion of an arm
+LEAST = 0.02  # smallest dispersion of conversions
 
 
 def clamp(measure, phi):
@@ -13,7 +13,7 @@ def clamp(measure, phi):
 
 
 def dispersions(measure, units, total, squares):
-    """Pooled dispersion and each arm's own, from within-cell squares that were taken unit by unit."""
+    """Pooled dispersion and the dispersion of each arm, from within-cell squares that were summed over units."""
     arms = units.shape[1]
     if measure == "poisson":
         return 1.0, np.ones(arms)
@@ -32,8 +32,8 @@ def dispersions(measure, units, total, squares):
 
 
 def fit(measure, size, total, units, squares, tau):
-    """(b, covariance) of the treated arms. Without prior, arms without outcomes have no estimate: their lifts come out
-    as nan and the others are estimated as if they were not there, which is their limit. None without control's."""
+    """(b, covariance) of the variations. Without prior, arms without outcomes have no estimate: their lifts are nan, and the
+    others are estimated as if those arms did not exist, which is the limit. None if control has no outcomes."""
     pooled, own = dispersions(measure, units, total, squares)
     arms = size.shape[1]
     used = np.ones(arms, bool) if tau is not None else total.sum(axis=0) > 0
@@ -52,7 +52,7 @@ def fit(measure, size, total, units, squares, tau):
 
 
 def fit_each(measure, size, total, units, squares, tau):
-    """The same with each arm against control alone; covariances between arms are left out. None without control's."""
+    """The same with each arm against control alone, without covariances between arms. None if control has no outcomes."""
     arms = size.shape[1]
     mean, covariance = np.full(arms - 1, np.nan), np.full((arms - 1, arms - 1), np.nan)
     for k in range(1, arms):

@@ -1,5 +1,5 @@
-//! A server for the tests: the two services, scripted. It sends the snapshots that a test hands it, and answers batches
-//! of events as the test says.
+//! A scripted server for the tests. It sends the snapshots that a test provides, and answers batches of events as the
+//! test defines.
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
@@ -9,42 +9,42 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use inroad_assignment::allocation::{Allocation, Arm, Bucket};
-use inroad_assignment::experiment::{Kills, Status as Life};
+use inroad_assignment::experiment::{Kills, Status as ExperimentStatus};
 use inroad_assignment::served::{ServedExperiment, ServedParts, ServedRevision, ServedVariation};
 use inroad_assignment::{Context, ExperimentKey, Payload, Point, Salt, Timestamp, VariationKey};
 use inroad_sdk::{Client, ClientBuilder};
 use inroad_wire::v1::assignment_service_server::{AssignmentService, AssignmentServiceServer};
 use inroad_wire::v1::event_service_server::{EventService, EventServiceServer};
-use inroad_wire::{served_to_wire, timestamp_to_wire, v1};
+use inroad_wire::{snapshot_to_wire, timestamp_to_wire, v1};
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
-/// The longest that any test waits for what must come.
-pub const SOON: Duration = Duration::from_secs(10);
+/// How long a test waits for something that must happen.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 
-type Answer = Box<dyn FnMut(&v1::RecordRequest) -> Result<v1::RecordResponse, Status> + Send>;
+type BatchAnswer = Box<dyn FnMut(&v1::RecordRequest) -> Result<v1::RecordResponse, Status> + Send>;
 
-/// What the services share with the test.
+/// The state that the services share with the test.
 pub struct Script {
-    /// What a new stream is sent first.
-    pub first: Mutex<Option<v1::WatchSnapshotsResponse>>,
-    /// Sent to every open stream; an error ends it.
-    pub live: broadcast::Sender<Result<v1::WatchSnapshotsResponse, Status>>,
-    /// How the streams were asked for, the last in front.
-    pub watched: watch::Sender<Vec<v1::WatchSnapshotsRequest>>,
-    /// The batches that came, answered or not.
+    /// The first message of each new stream.
+    pub first_message: Mutex<Option<v1::WatchSnapshotsResponse>>,
+    /// Messages for every open stream; an error ends the stream.
+    pub live_messages: broadcast::Sender<Result<v1::WatchSnapshotsResponse, Status>>,
+    /// The requests that opened streams, newest first.
+    pub watch_requests: watch::Sender<Vec<v1::WatchSnapshotsRequest>>,
+    /// All batches received, accepted or not.
     pub batches: watch::Sender<Vec<v1::RecordRequest>>,
-    /// The authorization that came with the last request.
+    /// The authorization header of the last stream.
     pub authorization: Mutex<Option<String>>,
-    /// The reports that came, the last in front.
+    /// The client reports received, newest first.
     pub reports: watch::Sender<Vec<v1::ReportClientRequest>>,
-    /// What reports are answered with; thanks, if nothing.
-    pub refuse_reports: Mutex<Option<Status>>,
-    /// How batches are answered, in turn; then all are accepted.
-    pub answers: Mutex<VecDeque<Answer>>,
+    /// The error that client reports are answered with, if any.
+    pub report_error: Mutex<Option<Status>>,
+    /// The answers to the next batches, in order. Later batches are accepted.
+    pub batch_answers: Mutex<VecDeque<BatchAnswer>>,
 }
 
 #[derive(Clone)]
@@ -55,14 +55,14 @@ impl AssignmentService for Services {
     type WatchSnapshotsStream = ReceiverStream<Result<v1::WatchSnapshotsResponse, Status>>;
 
     async fn assign(&self, _: Request<v1::AssignRequest>) -> Result<Response<v1::AssignResponse>, Status> {
-        Err(Status::unimplemented("not in this script"))
+        Err(Status::unimplemented("not part of this script"))
     }
 
     async fn batch_assign(
         &self,
         _: Request<v1::BatchAssignRequest>,
     ) -> Result<Response<v1::BatchAssignResponse>, Status> {
-        Err(Status::unimplemented("not in this script"))
+        Err(Status::unimplemented("not part of this script"))
     }
 
     async fn watch_snapshots(
@@ -71,9 +71,9 @@ impl AssignmentService for Services {
     ) -> Result<Response<Self::WatchSnapshotsStream>, Status> {
         let authorization = request.metadata().get("authorization").and_then(|v| v.to_str().ok().map(str::to_owned));
         *self.0.authorization.lock().unwrap() = authorization;
-        let mut live = self.0.live.subscribe();
-        let first = self.0.first.lock().unwrap().clone();
-        self.0.watched.send_modify(|all| all.insert(0, request.into_inner()));
+        let mut live = self.0.live_messages.subscribe();
+        let first = self.0.first_message.lock().unwrap().clone();
+        self.0.watch_requests.send_modify(|all| all.insert(0, request.into_inner()));
         let (sender, receiver) = mpsc::channel(16);
         tokio::spawn(async move {
             if let Some(first) = first {
@@ -98,7 +98,7 @@ impl AssignmentService for Services {
         request: Request<v1::ReportClientRequest>,
     ) -> Result<Response<v1::ReportClientResponse>, Status> {
         self.0.reports.send_modify(|all| all.insert(0, request.into_inner()));
-        match self.0.refuse_reports.lock().unwrap().clone() {
+        match self.0.report_error.lock().unwrap().clone() {
             Some(status) => Err(status),
             None => Ok(Response::new(v1::ReportClientResponse::default())),
         }
@@ -108,11 +108,11 @@ impl AssignmentService for Services {
         &self,
         _: Request<v1::ListClientsRequest>,
     ) -> Result<Response<v1::ListClientsResponse>, Status> {
-        Err(Status::unimplemented("not in this script"))
+        Err(Status::unimplemented("not part of this script"))
     }
 
     async fn get_reach(&self, _: Request<v1::GetReachRequest>) -> Result<Response<v1::GetReachResponse>, Status> {
-        Err(Status::unimplemented("not in this script"))
+        Err(Status::unimplemented("not part of this script"))
     }
 }
 
@@ -120,7 +120,7 @@ impl AssignmentService for Services {
 impl EventService for Services {
     async fn record(&self, request: Request<v1::RecordRequest>) -> Result<Response<v1::RecordResponse>, Status> {
         let batch = request.into_inner();
-        let answer = self.0.answers.lock().unwrap().pop_front();
+        let answer = self.0.batch_answers.lock().unwrap().pop_front();
         let accepted = v1::RecordResponse {
             accepted: u32::try_from(batch.exposures.len() + batch.outcomes.len()).unwrap(),
             ..Default::default()
@@ -131,34 +131,34 @@ impl EventService for Services {
     }
 
     async fn forget_unit(&self, _: Request<v1::ForgetUnitRequest>) -> Result<Response<v1::ForgetUnitResponse>, Status> {
-        Err(Status::unimplemented("no client forgets"))
+        Err(Status::unimplemented("not part of this script"))
     }
 }
 
-/// A server that listens.
-pub struct Scripted {
+/// A server that listens on a local port.
+pub struct ScriptedServer {
     pub script: Arc<Script>,
     pub address: SocketAddr,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Scripted {
-    /// On a port of its own.
+impl ScriptedServer {
+    /// Starts on a free port.
     pub async fn start() -> Self {
         Self::at("127.0.0.1:0".parse().unwrap()).await
     }
 
-    /// On a given port.
+    /// Starts on a given address.
     pub async fn at(address: SocketAddr) -> Self {
         let script = Arc::new(Script {
-            first: Mutex::default(),
-            live: broadcast::Sender::new(16),
-            watched: watch::Sender::default(),
+            first_message: Mutex::default(),
+            live_messages: broadcast::Sender::new(16),
+            watch_requests: watch::Sender::default(),
             batches: watch::Sender::default(),
             reports: watch::Sender::default(),
-            refuse_reports: Mutex::default(),
+            report_error: Mutex::default(),
             authorization: Mutex::default(),
-            answers: Mutex::default(),
+            batch_answers: Mutex::default(),
         });
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -172,69 +172,72 @@ impl Scripted {
         Self { script, address, task }
     }
 
-    /// With something to send first.
-    pub async fn with(first: v1::WatchSnapshotsResponse) -> Self {
+    /// Starts on a free port, with a first message for each stream.
+    pub async fn with_first_message(message: v1::WatchSnapshotsResponse) -> Self {
         let server = Self::start().await;
-        server.first(first);
+        server.set_first_message(message);
         server
     }
 
-    pub fn first(&self, message: v1::WatchSnapshotsResponse) {
-        *self.script.first.lock().unwrap() = Some(message);
+    pub fn set_first_message(&self, message: v1::WatchSnapshotsResponse) {
+        *self.script.first_message.lock().unwrap() = Some(message);
     }
 
     pub fn send(&self, message: v1::WatchSnapshotsResponse) {
-        let _ = self.script.live.send(Ok(message));
+        let _ = self.script.live_messages.send(Ok(message));
     }
 
-    /// Breaks every open stream.
-    pub fn interrupt(&self) {
-        let _ = self.script.live.send(Err(Status::unavailable("going away")));
+    /// Ends every open stream with an error.
+    pub fn break_streams(&self) {
+        let _ = self.script.live_messages.send(Err(Status::unavailable("shutting down")));
     }
 
-    pub fn answer(
+    /// Sets the answer to the next batch that has none yet.
+    pub fn answer_next_batch(
         &self,
         answer: impl FnMut(&v1::RecordRequest) -> Result<v1::RecordResponse, Status> + Send + 'static,
     ) {
-        self.script.answers.lock().unwrap().push_back(Box::new(answer));
+        self.script.batch_answers.lock().unwrap().push_back(Box::new(answer));
     }
 
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// A builder that does not make tests wait.
+    /// A builder with short delays, so that tests are fast.
     pub fn builder(&self) -> ClientBuilder {
-        quick(&self.url())
+        fast_builder(&self.url())
     }
 
-    /// A client with a first snapshot.
+    /// A client that has received its first snapshot.
     pub async fn client(&self) -> Client {
         let client = self.builder().build().unwrap();
-        assert!(client.ready(SOON).await, "{:?}", client.status());
+        assert!(client.ready(TIMEOUT).await, "{:?}", client.status());
         client
     }
 
-    pub async fn batches(&self, count: usize) -> Vec<v1::RecordRequest> {
+    /// Waits until at least `count` batches have arrived, and returns all of them.
+    pub async fn wait_for_batches(&self, count: usize) -> Vec<v1::RecordRequest> {
         let mut batches = self.script.batches.subscribe();
-        let batches = tokio::time::timeout(SOON, batches.wait_for(|all| all.len() >= count)).await;
-        batches.expect("the batches did not come").unwrap().clone()
+        let batches = tokio::time::timeout(TIMEOUT, batches.wait_for(|all| all.len() >= count)).await;
+        batches.expect("the batches did not arrive").unwrap().clone()
     }
 
-    pub async fn watched(&self, count: usize) -> Vec<v1::WatchSnapshotsRequest> {
-        let mut watched = self.script.watched.subscribe();
-        let watched = tokio::time::timeout(SOON, watched.wait_for(|all| all.len() >= count)).await;
-        watched.expect("the stream was not opened").unwrap().clone()
+    /// Waits until at least `count` streams were opened, and returns their requests, newest first.
+    pub async fn wait_for_streams(&self, count: usize) -> Vec<v1::WatchSnapshotsRequest> {
+        let mut requests = self.script.watch_requests.subscribe();
+        let requests = tokio::time::timeout(TIMEOUT, requests.wait_for(|all| all.len() >= count)).await;
+        requests.expect("the streams were not opened").unwrap().clone()
     }
 }
 
-impl Drop for Scripted {
+impl Drop for ScriptedServer {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-pub fn quick(url: &str) -> ClientBuilder {
+pub fn fast_builder(url: &str) -> ClientBuilder {
     Client::builder(url)
         .backoff(Duration::from_millis(5), Duration::from_millis(40))
         .flush_interval(Duration::from_millis(20))
@@ -242,39 +245,40 @@ pub fn quick(url: &str) -> ClientBuilder {
 }
 
 /// Waits until the client's snapshot has this version.
-pub async fn version(client: &Client, version: u64) {
+pub async fn wait_for_version(client: &Client, version: u64) {
     let mut changes = client.subscribe();
-    let came = tokio::time::timeout(SOON, changes.wait_for(|v| *v == version)).await;
-    came.unwrap_or_else(|_| panic!("version {version} did not come: {:?}", client.status())).unwrap();
+    let arrived = tokio::time::timeout(TIMEOUT, changes.wait_for(|v| *v == version)).await;
+    arrived.unwrap_or_else(|_| panic!("version {version} did not arrive: {:?}", client.status())).unwrap();
 }
 
-/// Waits for something that no channel tells.
-pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let waited = tokio::time::timeout(SOON, async {
-        while !holds() {
+/// Waits until a condition is true, by polling.
+pub async fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(TIMEOUT, async {
+        while !condition() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     });
-    assert!(waited.await.is_ok(), "never came: {what}");
+    assert!(waited.await.is_ok(), "this did not happen in time: {what}");
 }
 
-/// An experiment as a test wants it: control, and a variation that owns the line from `starts[r]` on at revision `r + 1`.
+/// An experiment with control and one variation, `green`, which owns the line from `starts[r]` on at the revision with
+/// index `r`.
 #[derive(Clone)]
-pub struct Made {
+pub struct TestExperiment {
     pub key: &'static str,
     pub version: u64,
     pub generation: u32,
     pub starts: Vec<u64>,
     pub effective: Vec<Timestamp>,
     pub kills: Kills,
-    pub life: Life,
+    pub status: ExperimentStatus,
     pub manual_now: Option<Timestamp>,
     pub unit: &'static str,
     pub first_revision: u32,
 }
 
-impl Made {
-    /// Half of the line each.
+impl TestExperiment {
+    /// Control and the variation own half of the line each.
     pub fn new(key: &'static str, version: u64) -> Self {
         Self {
             key,
@@ -283,20 +287,20 @@ impl Made {
             starts: vec![1 << 63],
             effective: vec![Timestamp::from_micros(0)],
             kills: Kills::default(),
-            life: Life::Running,
+            status: ExperimentStatus::Running,
             manual_now: None,
             unit: "targetingKey",
             first_revision: 1,
         }
     }
 
-    /// Everybody gets the variation, but for one point.
-    pub fn everybody(key: &'static str, version: u64) -> Self {
+    /// The variation owns the whole line except one point.
+    pub fn all_in_variation(key: &'static str, version: u64) -> Self {
         Self { starts: vec![1], ..Self::new(key, version) }
     }
 
     pub fn wire(&self) -> v1::ExperimentSnapshot {
-        served_to_wire(&self.served())
+        snapshot_to_wire(&self.served())
     }
 
     fn served(&self) -> ServedExperiment {
@@ -318,7 +322,7 @@ impl Made {
         ServedExperiment::new(ServedParts {
             key: ExperimentKey::parse(self.key).unwrap(),
             version: self.version,
-            status: self.life,
+            status: self.status,
             generation: self.generation,
             salt: Some(Salt::parse("salt").unwrap()),
             unit: self.unit.to_owned(),
@@ -333,25 +337,25 @@ impl Made {
     }
 }
 
-/// A whole snapshot.
-pub fn full(version: u64, experiments: &[v1::ExperimentSnapshot]) -> v1::WatchSnapshotsResponse {
-    v1::WatchSnapshotsResponse { full: true, ..change(version, experiments) }
+/// A full snapshot.
+pub fn full_snapshot(version: u64, experiments: &[v1::ExperimentSnapshot]) -> v1::WatchSnapshotsResponse {
+    v1::WatchSnapshotsResponse { full: true, ..snapshot_changes(version, experiments) }
 }
 
-/// A change.
-pub fn change(version: u64, experiments: &[v1::ExperimentSnapshot]) -> v1::WatchSnapshotsResponse {
+/// Changes to the previous snapshot.
+pub fn snapshot_changes(version: u64, experiments: &[v1::ExperimentSnapshot]) -> v1::WatchSnapshotsResponse {
     v1::WatchSnapshotsResponse {
         version,
         store_id: "store-a".to_owned(),
         full: false,
         experiments: experiments.to_vec(),
         removed: Vec::new(),
-        server_time: Some(timestamp_to_wire(wall())),
+        server_time: Some(timestamp_to_wire(wall_clock_now())),
     }
 }
 
-/// This machine's wall clock.
-pub fn wall() -> Timestamp {
+/// The time of this machine's wall clock.
+pub fn wall_clock_now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap())
 }
@@ -360,7 +364,7 @@ pub fn user() -> Context {
     Context::new("user-1")
 }
 
-/// A port where nobody listens.
-pub async fn nobody() -> SocketAddr {
+/// An address on which no server listens.
+pub async fn unused_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }

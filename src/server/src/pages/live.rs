@@ -1,5 +1,5 @@
-//! Tells open pages that something changed, by server-sent events; they ask for what. Nothing is sent while nothing
-//! happens but a word now and then that keeps the connection open.
+//! Live updates: notifies open pages by server-sent events that something changed, and the pages then load the new
+//! content. While nothing changes, only keep-alive messages are sent.
 
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -18,117 +18,128 @@ use tokio::time::{Instant, sleep_until};
 use super::Pages;
 use crate::clients::ClientState;
 
-/// The most pages that may follow at once.
-const MAX_OPEN: usize = 2_000;
-/// The least time between two words to one page.
-const GAP: Duration = Duration::from_millis(300);
-/// When to say so after a page was opened that tells what was just done: clients report a little later that they have it.
-const ECHOES: [Duration; 3] = [Duration::from_millis(500), Duration::from_millis(1_200), Duration::from_millis(3_000)];
-/// How often rates are told anew while there is traffic.
-const RATES: Duration = Duration::from_secs(10);
-/// How often connected clients are looked at.
-const CLIENTS: Duration = Duration::from_secs(1);
+/// Most pages with live updates at one time.
+const MAX_OPEN_PAGES: usize = 2_000;
+/// Shortest time between two notifications to one page.
+const MIN_INTERVAL: Duration = Duration::from_millis(300);
+/// Times after opening a page with a completed action at which it is notified: clients report a little later that they
+/// have the change.
+const REPORT_DELAYS: [Duration; 3] =
+    [Duration::from_millis(500), Duration::from_millis(1_200), Duration::from_millis(3_000)];
+/// How often rates are updated while there is traffic.
+const RATE_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the connected clients are checked.
+const CLIENT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Counts the pages that follow.
+/// The number of pages with live updates.
 #[derive(Default)]
-pub(super) struct Open(Arc<AtomicUsize>);
+pub(super) struct OpenPages(Arc<AtomicUsize>);
 
-struct Guard(Arc<AtomicUsize>);
+/// One open page; dropping it decrements the count.
+struct OpenPage(Arc<AtomicUsize>);
 
-impl Drop for Guard {
+impl Drop for OpenPage {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// What a page follows.
+/// What a page shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
-    /// Changes and counts.
-    Counts,
-    /// The log.
+    /// An experiment with its counts.
+    Experiment,
+    /// The event log.
     Events,
-    /// The list of experiments: counts, and rates.
+    /// The list of experiments, with counts and rates.
     Overview,
-    /// Who is connected.
+    /// Connected clients.
     Clients,
 }
 
-struct Follower {
+/// The connection of one open page.
+struct LiveConnection {
     pages: Arc<Pages>,
     scope: Scope,
-    versions: tokio::sync::watch::Receiver<Arc<crate::catalogue::State>>,
+    versions: tokio::sync::watch::Receiver<Arc<crate::catalogue::CatalogueState>>,
     counted: tokio::sync::watch::Receiver<(inroad_store::Seq, u64)>,
-    standings: tokio::sync::watch::Receiver<u64>,
+    summaries: tokio::sync::watch::Receiver<u64>,
     stopping: tokio::sync::watch::Receiver<bool>,
-    echoes: Vec<Instant>,
+    /// Pending times for client reports.
+    report_times: Vec<Instant>,
+    /// Earliest time of the next notification.
     next: Instant,
+    /// Fingerprint of the last list of clients.
     seen_clients: u64,
-    _guard: Guard,
+    _open_page: OpenPage,
 }
 
-/// Why a follower woke.
-enum Woken {
-    Over,
-    Heard,
-    Echo,
-    Slow,
+/// Why a waiting connection wakes up.
+enum WakeReason {
+    /// The server stops.
+    Stopped,
+    /// Experiments, counts or summaries changed.
+    Changed,
+    /// Clients may have reported.
+    ClientReports,
+    /// A periodic check is due.
+    Periodic,
 }
 
-impl Follower {
-    /// Waits until there is something to say; false when it is over.
+impl LiveConnection {
+    /// Waits until the page has to be notified; returns false when the server stops.
     async fn wait(&mut self) -> bool {
         loop {
-            let echo = self.echoes.iter().min().copied();
-            let slow = match self.scope {
-                Scope::Overview => Some(Instant::now() + RATES),
-                Scope::Clients => Some(Instant::now() + CLIENTS),
+            let report_time = self.report_times.iter().min().copied();
+            let check_time = match self.scope {
+                Scope::Overview => Some(Instant::now() + RATE_INTERVAL),
+                Scope::Clients => Some(Instant::now() + CLIENT_INTERVAL),
                 _ => None,
             };
             let counts_matter = self.scope != Scope::Clients;
-            let standings_matter = self.scope == Scope::Overview;
-            let woken = tokio::select! {
-                _ = self.stopping.wait_for(|stop| *stop) => Woken::Over,
-                heard = self.versions.changed() => if heard.is_ok() { Woken::Heard } else { Woken::Over },
-                heard = self.counted.changed(), if counts_matter => if heard.is_ok() { Woken::Heard } else { Woken::Over },
-                heard = self.standings.changed(), if standings_matter => {
-                    if heard.is_ok() { Woken::Heard } else { Woken::Over }
+            let summaries_matter = self.scope == Scope::Overview;
+            let reason = tokio::select! {
+                _ = self.stopping.wait_for(|stop| *stop) => WakeReason::Stopped,
+                changed = self.versions.changed() => if changed.is_ok() { WakeReason::Changed } else { WakeReason::Stopped },
+                changed = self.counted.changed(), if counts_matter => if changed.is_ok() { WakeReason::Changed } else { WakeReason::Stopped },
+                changed = self.summaries.changed(), if summaries_matter => {
+                    if changed.is_ok() { WakeReason::Changed } else { WakeReason::Stopped }
                 }
-                () = until(echo) => Woken::Echo,
-                () = until(slow) => Woken::Slow,
+                () = until(report_time) => WakeReason::ClientReports,
+                () = until(check_time) => WakeReason::Periodic,
             };
-            match woken {
-                Woken::Over => return false,
-                Woken::Heard => {}
-                Woken::Echo => {
-                    let passed = Instant::now();
-                    self.echoes.retain(|at| *at > passed);
+            match reason {
+                WakeReason::Stopped => return false,
+                WakeReason::Changed => {}
+                WakeReason::ClientReports => {
+                    let now = Instant::now();
+                    self.report_times.retain(|at| *at > now);
                 }
-                Woken::Slow if self.scope == Scope::Overview => {
-                    if !self.pages.shared.recent.is_lively(&self.pages.shared).await {
+                WakeReason::Periodic if self.scope == Scope::Overview => {
+                    if !self.pages.shared.recent_events.has_recent_traffic().await {
                         continue;
                     }
                 }
-                Woken::Slow => {
-                    let clients = print(&self.pages.shared.clients.list());
+                WakeReason::Periodic => {
+                    let clients = fingerprint(&self.pages.shared.clients.list());
                     if clients == self.seen_clients {
                         continue;
                     }
                     self.seen_clients = clients;
                 }
             }
-            // What comes close together is told together.
+            // Changes in quick succession cause one notification.
             sleep_until(self.next).await;
-            self.next = Instant::now() + GAP;
+            self.next = Instant::now() + MIN_INTERVAL;
             self.versions.mark_unchanged();
             self.counted.mark_unchanged();
-            self.standings.mark_unchanged();
+            self.summaries.mark_unchanged();
             return true;
         }
     }
 }
 
-/// Waits until an instant; for ever if there is none.
+/// Waits until a time, or for ever if there is none.
 async fn until(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
@@ -136,8 +147,8 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-/// Tells lists of clients apart.
-fn print(clients: &[ClientState]) -> u64 {
+/// A hash of everything that the page shows of the clients.
+fn fingerprint(clients: &[ClientState]) -> u64 {
     let mut hasher = foldhash::fast::FixedState::default().build_hasher();
     for client in clients {
         (client.stream, client.sent_version, client.applied_version, client.is_behind()).hash(&mut hasher);
@@ -148,38 +159,42 @@ fn print(clients: &[ClientState]) -> u64 {
 
 /// `GET /live?scope=…`
 pub(super) async fn stream(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> Response {
-    let asked = Form::parse(query.unwrap_or_default().as_bytes());
-    let guard = Guard(Arc::clone(&pages.open.0));
-    if pages.open.0.fetch_add(1, Ordering::Relaxed) >= MAX_OPEN {
-        let message = format!("{MAX_OPEN} pages follow already, which is the limit: this one stands still\n");
+    let query = Form::parse(query.unwrap_or_default().as_bytes());
+    let open_page = OpenPage(Arc::clone(&pages.open_pages.0));
+    if pages.open_pages.0.fetch_add(1, Ordering::Relaxed) >= MAX_OPEN_PAGES {
+        let message = format!("Live updates are off: {MAX_OPEN_PAGES} pages have them already, which is the limit.\n");
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "30")], message).into_response();
     }
-    let scope = match asked.text("scope") {
+    let scope = match query.text("scope") {
         "events" => Scope::Events,
         "overview" => Scope::Overview,
         "clients" => Scope::Clients,
-        _ => Scope::Counts,
+        _ => Scope::Experiment,
     };
     let now = Instant::now();
     let shared = &pages.shared;
-    let follower = Follower {
+    let connection = LiveConnection {
         scope,
         versions: shared.catalogue.subscribe(),
         counted: shared.fold.progress(),
-        standings: pages.standings.changes(),
+        summaries: pages.summaries.changes(),
         stopping: shared.stopping.clone(),
-        echoes: if asked.is_on("done") { ECHOES.iter().map(|after| now + *after).collect() } else { Vec::new() },
+        report_times: if query.is_checked("done") {
+            REPORT_DELAYS.iter().map(|after| now + *after).collect()
+        } else {
+            Vec::new()
+        },
         next: now,
         seen_clients: 0,
         pages,
-        _guard: guard,
+        _open_page: open_page,
     };
-    Sse::new(words(follower)).keep_alive(KeepAlive::default()).into_response()
+    Sse::new(notifications(connection)).keep_alive(KeepAlive::default()).into_response()
 }
 
-fn words(follower: Follower) -> impl Stream<Item = Result<Event, Infallible>> {
-    futures::stream::unfold(follower, |mut follower| async move {
-        // Browsers drop an event without data unheard.
-        follower.wait().await.then(|| (Ok(Event::default().event("changed").data("now")), follower))
+fn notifications(connection: LiveConnection) -> impl Stream<Item = Result<Event, Infallible>> {
+    futures::stream::unfold(connection, |mut connection| async move {
+        // Browsers ignore events without data.
+        connection.wait().await.then(|| (Ok(Event::default().event("changed").data("now")), connection))
     })
 }

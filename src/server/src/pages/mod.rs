@@ -1,16 +1,19 @@
-//! The dashboard over HTTP: each page gathers a view from the rest of the server, lets `inroad-dashboard` draw it, and
-//! sends it. What changes something goes through the very services that gRPC callers use, and decides nothing itself.
+//! The dashboard over HTTP. Each page fills a view struct from the state of the server and `inroad-dashboard` renders
+//! it. Changes go through the same service calls that gRPC clients use; this module has no rules of its own.
 
-mod change;
+mod access;
+mod action;
+mod allocation;
+mod clients;
 mod edit;
 mod experiment;
+mod feed;
 mod funnel;
-mod guard;
 mod live;
-mod look;
 mod overview;
-mod standing;
-mod units;
+mod playground;
+mod summaries;
+mod time_input;
 
 use std::sync::Arc;
 
@@ -23,88 +26,88 @@ use axum::routing::get;
 use inroad_assignment::experiment::ChangeError;
 use inroad_assignment::{Experiment, MetricKind};
 use inroad_dashboard::asset::{Asset, ICON, SCRIPT, STYLE};
-use inroad_dashboard::problem::problem;
-use inroad_dashboard::shell::{Notice, Page, Place};
+use inroad_dashboard::error_page::error_page;
+use inroad_dashboard::layout::{NavItem, PageLayout};
 use maud::Markup;
 use tonic::Code;
 
 use crate::error::ServerError;
-use crate::services::Shared;
-use crate::services::experiment::Experiments;
-use guard::Caller;
-use standing::Standings;
+use crate::services::experiment::ExperimentHandler;
+use crate::shared::SharedState;
+use access::Caller;
+use summaries::Summaries;
 
-/// What the pages share.
+/// The state that all pages share.
 pub(crate) struct Pages {
-    shared: Arc<Shared>,
-    /// What changes experiments, for pages as for everybody.
-    experiments: Experiments,
-    standings: Standings,
-    courses: experiment::Courses,
-    open: live::Open,
+    shared: Arc<SharedState>,
+    /// The service that changes experiments.
+    experiments: ExperimentHandler,
+    summaries: Summaries,
+    lift_histories: experiment::LiftHistoryCache,
+    open_pages: live::OpenPages,
 }
 
 type Site = State<Arc<Pages>>;
 
-/// The largest form taken, in bytes: an experiment with every limit reached fits.
+/// Largest accepted form, in bytes. An experiment at all limits fits.
 const MAX_FORM_BYTES: usize = 2 * 1024 * 1024;
 
-/// The routes.
-pub(crate) fn routes(shared: Arc<Shared>) -> Router {
+/// The HTTP routes of all pages.
+pub(crate) fn routes(shared: Arc<SharedState>) -> Router {
     let pages = Arc::new(Pages {
-        experiments: Experiments::new(Arc::clone(&shared)),
-        standings: Standings::start(Arc::clone(&shared)),
-        courses: experiment::Courses::default(),
-        open: live::Open::default(),
+        experiments: ExperimentHandler::new(Arc::clone(&shared)),
+        summaries: Summaries::start(Arc::clone(&shared)),
+        lift_histories: experiment::LiftHistoryCache::default(),
+        open_pages: live::OpenPages::default(),
         shared,
     });
     Router::new()
         .route("/", get(overview::page))
-        .route("/new", get(edit::blank).post(edit::create))
+        .route("/new", get(edit::new_page).post(edit::create))
         .route("/experiments/{key}", get(experiment::page))
-        .route("/experiments/{key}/edit", get(edit::form).post(edit::save))
-        .route("/experiments/{key}/ask/{action}", get(change::ask))
-        .route("/experiments/{key}/do/{action}", axum::routing::post(change::act))
+        .route("/experiments/{key}/edit", get(edit::edit_page).post(edit::save))
+        .route("/experiments/{key}/ask/{action}", get(action::confirm_page))
+        .route("/experiments/{key}/do/{action}", axum::routing::post(action::perform))
         .route("/experiments/{key}/funnel", get(funnel::page))
-        .route("/playground", get(units::playground))
-        .route("/feed", get(look::feed))
-        .route("/clients", get(look::clients))
-        .route("/who", axum::routing::post(guard::who))
+        .route("/playground", get(playground::page))
+        .route("/feed", get(feed::page))
+        .route("/clients", get(clients::page))
+        .route("/who", axum::routing::post(access::set_name))
         .route("/live", get(live::stream))
         .route("/assets/{hash}/{name}", get(asset))
         .layer(axum::extract::DefaultBodyLimit::max(MAX_FORM_BYTES))
-        .layer(from_fn(guard::headers))
+        .layer(from_fn(access::add_security_headers))
         .with_state(pages)
 }
 
-/// A page, with whoever looks at it.
-struct Sheet<'a> {
+/// A page to send to a browser.
+struct PageResponse<'a> {
     title: &'a str,
-    place: Place,
+    nav_item: NavItem,
+    /// Query of the live-update address.
     live: Option<String>,
-    notice: Option<Notice>,
     body: Markup,
 }
 
-impl<'a> Sheet<'a> {
-    fn new(title: &'a str, place: Place, body: Markup) -> Self {
-        Self { title, place, live: None, notice: None, body }
+impl<'a> PageResponse<'a> {
+    fn new(title: &'a str, nav_item: NavItem, body: Markup) -> Self {
+        Self { title, nav_item, live: None, body }
     }
 
-    fn following(self, query: impl Into<String>) -> Self {
+    fn with_live_updates(self, query: impl Into<String>) -> Self {
         Self { live: Some(query.into()), ..self }
     }
 
     fn send(self, caller: &Caller) -> Response {
-        self.send_as(caller, StatusCode::OK)
+        self.send_with_status(caller, StatusCode::OK)
     }
 
-    fn send_as(self, caller: &Caller, status: StatusCode) -> Response {
-        let Self { title, place, live, notice, body } = self;
-        let page = Page { title, place, live, reader: &caller.reader, notice, body };
+    fn send_with_status(self, caller: &Caller, status: StatusCode) -> Response {
+        let Self { title, nav_item, live, body } = self;
+        let page = PageLayout { title, nav_item, live, viewer: &caller.viewer, body };
         let mut response =
             (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], page.render()).into_response();
-        if let Some(cookie) = &caller.cookie
+        if let Some(cookie) = &caller.new_cookie
             && let Ok(cookie) = HeaderValue::from_str(cookie)
         {
             response.headers_mut().append(header::SET_COOKIE, cookie);
@@ -113,12 +116,12 @@ impl<'a> Sheet<'a> {
     }
 }
 
-/// The names of outcomes that a person may mean: those that these experiments measure, and those that came lately.
-async fn event_names<'a>(
+/// Event names to suggest: those in the metrics of these experiments, and recent ones.
+async fn suggested_event_names<'a>(
     pages: &Pages,
     experiments: impl Iterator<Item = &'a Experiment>,
 ) -> Result<Vec<String>, ServerError> {
-    let mut names = pages.shared.recent.event_names(&pages.shared).await?;
+    let mut names = pages.shared.recent_events.outcome_names().await?;
     for metric in experiments.flat_map(|experiment| experiment.definition.metrics()) {
         names.insert(metric.event.clone());
         if let MetricKind::Ratio { denominator } = &metric.kind {
@@ -128,49 +131,57 @@ async fn event_names<'a>(
     Ok(names.into_iter().collect())
 }
 
-/// What went wrong, with what somebody at a page can do about it: the messages themselves name calls and commands.
-fn in_words(error: &ServerError) -> String {
+/// The message for an error, with what a person at a page can do. The errors' own messages are written for API clients.
+fn error_message(error: &ServerError) -> String {
     match error {
-        ServerError::NotFound(key) => {
-            format!("There is no experiment {key:?}. Look for it among all experiments, or create it.")
+        ServerError::UnknownExperiment(key) => {
+            format!("Experiment {key:?} does not exist. Search all experiments or create it.")
         }
-        ServerError::NoSuchNumber { experiment, what, number } => {
-            format!("The experiment {experiment:?} has no {what} {number}. Its page leads to those there are.")
+        ServerError::UnknownRevision { experiment, what, number } => {
+            let what = if *what == "generation" { "run" } else { what };
+            format!(
+                "Experiment {experiment:?} has no {what} {number}. See the experiment's page for the existing ones."
+            )
         }
         ServerError::Change(ChangeError::UnknownVariation(key)) => {
-            format!("The experiment has no variation {key:?}. Its page lists those there are.")
+            format!("Variation {key:?} does not exist. See the experiment's page for its variations.")
         }
         ServerError::Invalid { field: "times", .. } => {
-            "That would be more than the whole line: ask for less.".to_owned()
+            "That is more than all traffic. Enter a smaller number.".to_owned()
         }
         ServerError::Invalid { field: "to_share" | "by_share", .. } => {
-            "A share of the line is between 0% and 100%.".to_owned()
+            "A traffic share is between 0% and 100%.".to_owned()
         }
-        // It stands at its field.
+        // The page shows the message at its field.
         ServerError::Invalid { message, .. } => message.clone(),
         error => error.to_string(),
     }
 }
 
-/// Something that went wrong, as a page.
-fn refused(caller: &Caller, error: ServerError) -> Response {
-    let words = in_words(&error);
+/// The page for an error of the server.
+fn error_response(caller: &Caller, error: ServerError) -> Response {
+    let message = error_message(&error);
     let status = tonic::Status::from(error);
     let is_unknown = status.code() == Code::NotFound;
-    problem_page(caller, status.code(), &if is_unknown { words } else { inroad_wire::status::describe(&status) })
+    respond_with_error(
+        caller,
+        status.code(),
+        &if is_unknown { message } else { inroad_wire::status::describe_status(&status) },
+    )
 }
 
-fn refused_status(caller: &Caller, status: &tonic::Status) -> Response {
-    problem_page(caller, status.code(), &inroad_wire::status::describe(status))
+/// The page for an error status of a service call.
+fn status_response(caller: &Caller, status: &tonic::Status) -> Response {
+    respond_with_error(caller, status.code(), &inroad_wire::status::describe_status(status))
 }
 
-fn problem_page(caller: &Caller, code: Code, message: &str) -> Response {
+fn respond_with_error(caller: &Caller, code: Code, message: &str) -> Response {
     let title = match code {
-        Code::NotFound => "There is no such thing",
-        Code::ResourceExhausted | Code::Unavailable => "Not just now",
-        _ => "That did not work",
+        Code::NotFound => "Page not found",
+        Code::ResourceExhausted | Code::Unavailable => "Temporarily unavailable",
+        _ => "Request failed",
     };
-    Sheet::new(title, Place::Elsewhere, problem(title, message)).send_as(caller, http_code(code))
+    PageResponse::new(title, NavItem::Other, error_page(title, message)).send_with_status(caller, http_code(code))
 }
 
 fn http_code(code: Code) -> StatusCode {
@@ -184,21 +195,21 @@ fn http_code(code: Code) -> StatusCode {
     }
 }
 
-/// On to another page after something was done.
-fn on_to(path: &str) -> Response {
+/// Redirects to a page after a change.
+fn redirect_to(path: &str) -> Response {
     Redirect::to(path).into_response()
 }
 
 async fn asset(Path((hash, name)): Path<(String, String)>, headers: HeaderMap) -> Response {
-    let asked = format!("/assets/{hash}/{name}");
-    let Some(asset) = [STYLE, SCRIPT, ICON].into_iter().find(|asset: &Asset| asset.path() == asked) else {
-        return (StatusCode::NOT_FOUND, "no such file: reload the page\n").into_response();
+    let path = format!("/assets/{hash}/{name}");
+    let Some(asset) = [STYLE, SCRIPT, ICON].into_iter().find(|asset: &Asset| asset.path() == path) else {
+        return (StatusCode::NOT_FOUND, "This file does not exist. Reload the page.\n").into_response();
     };
     if headers.contains_key(header::IF_NONE_MATCH) {
         return StatusCode::NOT_MODIFIED.into_response();
     }
     let fixed = [
-        (header::CONTENT_TYPE, asset.kind),
+        (header::CONTENT_TYPE, asset.media_type),
         (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
         (header::ETAG, "\"1\""),
     ];

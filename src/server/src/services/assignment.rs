@@ -1,4 +1,5 @@
-//! `AssignmentService`: answers from the snapshot in memory, and the stream of that snapshot.
+//! `AssignmentService`: answers assignments from the snapshot in memory, and streams that snapshot to clients. Kills
+//! reach clients here: the stream sends every change as soon as it is published (I8).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +9,7 @@ use inroad_assignment::{Context, ServedExperiment, Timestamp};
 use inroad_store::Event;
 use inroad_wire::assignment::assignment_to_wire;
 use inroad_wire::context::{context_from_struct, context_to_struct};
-use inroad_wire::snapshot::served_to_wire;
+use inroad_wire::snapshot::snapshot_to_wire;
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1::assignment_service_server::AssignmentService;
 use inroad_wire::v1::{
@@ -18,33 +19,35 @@ use inroad_wire::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Shared, clients};
-use crate::catalogue::State;
-use crate::clients::ClientStream;
-use crate::config::{HEARTBEAT, MAX_BATCH_ASSIGN};
+use super::clients;
+use crate::catalogue::CatalogueState;
+use crate::clients::StreamHandle;
+use crate::config::{HEARTBEAT_INTERVAL, MAX_BATCH_ASSIGN};
 use crate::error::ServerError;
-use crate::ingest::own_exposure;
+use crate::ingest::served_exposure;
+use crate::shared::SharedState;
 
 /// See the module.
-pub struct Assignments {
-    shared: Arc<Shared>,
+pub struct AssignmentHandler {
+    shared: Arc<SharedState>,
     streams: Arc<AtomicUsize>,
 }
 
-/// An answer, and the exposure that it asks for on disk before it is given.
-struct Answer {
+/// An answer that may have to wait for its exposure to be on disk.
+struct PendingAnswer {
     response: AssignResponse,
+    /// The exposure to write before the answer is sent.
     durable: Option<(inroad_assignment::Digest, inroad_store::ExposureEvent)>,
 }
 
-impl Assignments {
-    /// The service.
-    pub fn new(shared: Arc<Shared>) -> Self {
+impl AssignmentHandler {
+    /// The service over the shared state.
+    pub fn new(shared: Arc<SharedState>) -> Self {
         Self { shared, streams: Arc::default() }
     }
 
     #[allow(clippy::result_large_err)]
-    fn answer(&self, state: &State, request: AssignRequest, now: Timestamp) -> Result<Answer, Status> {
+    fn answer(&self, state: &CatalogueState, request: AssignRequest, now: Timestamp) -> Result<PendingAnswer, Status> {
         let context = context_from_struct(request.context).map_err(ServerError::from)?;
         let assignment = state.snapshot.assign(&request.experiment, &context, now);
         let mut response = assignment_to_wire(&assignment);
@@ -52,41 +55,45 @@ impl Assignments {
         let mode = ExposureMode::try_from(request.exposure).unwrap_or(ExposureMode::Unspecified);
         let served = state.snapshot.get(&request.experiment);
         let (true, Some(digest), Some(served)) = (assignment.records_exposure, assignment.digest, served) else {
-            return Ok(Answer { response, durable: None });
+            return Ok(PendingAnswer { response, durable: None });
         };
         if mode == ExposureMode::None {
-            return Ok(Answer { response, durable: None });
+            return Ok(PendingAnswer { response, durable: None });
         }
-        let known = match mode {
+        let is_recorded = match mode {
             ExposureMode::Durable => self.shared.exposures.is_on_disk(digest, assignment.arm),
-            _ => self.shared.exposures.is_known(digest, assignment.arm),
+            _ => self.shared.exposures.already_queued(digest, assignment.arm),
         };
-        if known {
+        if is_recorded {
             response.exposure_recorded = true;
-            return Ok(Answer { response, durable: None });
+            return Ok(PendingAnswer { response, durable: None });
         }
-        let Some(event) = exposure(served, &context, &assignment, now) else {
-            return Ok(Answer { response, durable: None });
+        let Some(event) = exposure_event(served, &context, &assignment, now) else {
+            return Ok(PendingAnswer { response, durable: None });
         };
         if mode == ExposureMode::Durable {
-            return Ok(Answer { response, durable: Some((digest, event)) });
+            return Ok(PendingAnswer { response, durable: Some((digest, event)) });
         }
-        response.exposure_recorded = self.shared.exposures.queue(digest, event);
+        response.exposure_recorded = self.shared.exposures.enqueue(digest, event);
         if !response.exposure_recorded {
             self.shared.metrics.unqueued_exposures.inc();
         }
-        Ok(Answer { response, durable: None })
+        Ok(PendingAnswer { response, durable: None })
     }
 
-    /// Puts the exposures that were asked for on disk, all in one group, and only then lets the answers go.
-    async fn settle(&self, mut answers: Vec<Answer>, now: Timestamp) -> Result<Vec<AssignResponse>, Status> {
+    /// Writes the exposures of these answers to disk in one group, then returns the answers.
+    async fn record_and_respond(
+        &self,
+        mut answers: Vec<PendingAnswer>,
+        now: Timestamp,
+    ) -> Result<Vec<AssignResponse>, Status> {
         let durable: Vec<_> =
             answers.iter_mut().filter_map(|answer| answer.durable.take().map(|d| (d, answer))).collect();
         if durable.is_empty() {
             return Ok(answers.into_iter().map(|answer| answer.response).collect());
         }
-        self.shared.check_room()?;
-        let settled: Vec<_> = durable.iter().map(|((digest, event), _)| (*digest, event.arm)).collect();
+        self.shared.check_backlog()?;
+        let written: Vec<_> = durable.iter().map(|((digest, event), _)| (*digest, event.arm)).collect();
         let mut events = Vec::with_capacity(durable.len());
         for ((_, event), answer) in durable {
             events.push(Event::Exposure(event));
@@ -96,27 +103,29 @@ impl Assignments {
         if let Err(error) = self.shared.store.append(now, events).await {
             return Err(ServerError::from(error).into());
         }
-        settled.into_iter().for_each(|(digest, arm)| self.shared.exposures.settled(digest, arm));
+        for (digest, arm) in written {
+            self.shared.exposures.mark_on_disk(digest, arm);
+        }
         self.shared.metrics.accepted_exposures.inc_by(count);
         self.shared.fold.wake();
         Ok(answers.into_iter().map(|answer| answer.response).collect())
     }
 }
 
-/// The exposure of an answer that the line gave.
-fn exposure(
+/// The exposure event of an assignment; none if the context names no unit.
+fn exposure_event(
     served: &ServedExperiment,
     context: &Context,
     assignment: &inroad_assignment::Assignment<'_>,
     wall_now: Timestamp,
 ) -> Option<inroad_store::ExposureEvent> {
-    let unit = served.unit_of(context)?;
+    let unit = served.unit_key(context)?;
     let now = served.parts().manual_now.unwrap_or(wall_now);
-    Some(own_exposure(served.parts(), &unit, assignment, now, context_to_struct(context)))
+    Some(served_exposure(served.parts(), &unit, assignment, now, context_to_struct(context)))
 }
 
 #[tonic::async_trait]
-impl AssignmentService for Assignments {
+impl AssignmentService for AssignmentHandler {
     async fn assign(&self, request: Request<AssignRequest>) -> Result<Response<AssignResponse>, Status> {
         let now = self.shared.clock.now();
         let answer = {
@@ -126,7 +135,7 @@ impl AssignmentService for Assignments {
         if answer.durable.is_none() {
             return Ok(Response::new(answer.response));
         }
-        let mut responses = self.settle(vec![answer], now).await?;
+        let mut responses = self.record_and_respond(vec![answer], now).await?;
         Ok(Response::new(responses.pop().unwrap_or_default()))
     }
 
@@ -145,7 +154,7 @@ impl AssignmentService for Assignments {
             let state = self.shared.catalogue.peek();
             requests.into_iter().map(|request| self.answer(&state, request, now)).collect::<Result<Vec<_>, _>>()?
         };
-        Ok(Response::new(BatchAssignResponse { responses: self.settle(answers, now).await? }))
+        Ok(Response::new(BatchAssignResponse { responses: self.record_and_respond(answers, now).await? }))
     }
 
     type WatchSnapshotsStream =
@@ -157,17 +166,21 @@ impl AssignmentService for Assignments {
     ) -> Result<Response<Self::WatchSnapshotsStream>, Status> {
         let address = request.remote_addr();
         let request = request.into_inner();
-        let who = clients::who(&request, address)?;
+        let identity = clients::client_identity(&request, address)?;
         let guard = StreamGuard::open(&self.shared, &self.streams)?;
-        tracing::debug!(client = request.client_name, resume = request.resume_version, "a client watches");
-        let known = if request.store_id == self.shared.store.store_id() { request.resume_version } else { 0 };
+        tracing::debug!(
+            client = request.client_name,
+            resume = request.resume_version,
+            "a client opened a snapshot stream"
+        );
+        let sent_version = if request.store_id == self.shared.store.store_id() { request.resume_version } else { 0 };
         let watcher = Watcher {
             changes: self.shared.catalogue.subscribe(),
             stopping: self.shared.stopping.clone(),
             shared: Arc::clone(&self.shared),
-            known,
-            first: true,
-            client: self.shared.clients.open(who),
+            sent_version,
+            is_first: true,
+            client: self.shared.clients.open_stream(identity),
             _guard: guard,
         };
         let stream = futures::stream::unfold(watcher, |mut watcher| async move {
@@ -196,15 +209,16 @@ impl AssignmentService for Assignments {
     }
 }
 
-/// One client's place in the stream of versions. It holds no queue: a client that reads slowly is sent, when it is
-/// ready, all that has changed since what it was sent last.
+/// One client's snapshot stream. It has no queue: a client that reads slowly gets, when it is ready, all experiments
+/// that changed since the version sent last.
 struct Watcher {
-    changes: tokio::sync::watch::Receiver<Arc<State>>,
+    changes: tokio::sync::watch::Receiver<Arc<CatalogueState>>,
     stopping: tokio::sync::watch::Receiver<bool>,
-    shared: Arc<Shared>,
-    known: u64,
-    first: bool,
-    client: ClientStream,
+    shared: Arc<SharedState>,
+    /// The version sent last; 0 if the client needs a full snapshot.
+    sent_version: u64,
+    is_first: bool,
+    client: StreamHandle,
     _guard: StreamGuard,
 }
 
@@ -213,18 +227,18 @@ impl Watcher {
         if *self.stopping.borrow() {
             return None;
         }
-        if !self.first {
+        if !self.is_first {
             tokio::select! {
-                heard = self.changes.changed() => heard.ok()?,
-                () = tokio::time::sleep(HEARTBEAT) => {}
+                changed = self.changes.changed() => changed.ok()?,
+                () = tokio::time::sleep(HEARTBEAT_INTERVAL) => {}
                 _ = self.stopping.wait_for(|stop| *stop) => return None,
             }
         }
-        self.first = false;
+        self.is_first = false;
         let state = self.changes.borrow_and_update().clone();
-        // A version from the future of this store: a copy was restored. Everything is sent.
-        let since = if self.known > state.version { 0 } else { self.known };
-        let experiments = state.changed_since(since);
+        // The client has a version that this store does not have yet: a backup was restored. Send a full snapshot.
+        let since = if self.sent_version > state.version { 0 } else { self.sent_version };
+        let experiments = state.experiments_changed_since(since);
         let now = self.shared.clock.now();
         let message = WatchSnapshotsResponse {
             version: state.version,
@@ -234,28 +248,28 @@ impl Watcher {
             removed: Vec::new(),
             server_time: Some(timestamp_to_wire(now)),
         };
-        self.client.sent(state.version, now);
-        self.known = state.version;
+        self.client.record_sent(state.version, now);
+        self.sent_version = state.version;
         Some(message)
     }
 }
 
-impl State {
-    /// The experiments that changed after `version`, as clients get them.
-    fn changed_since(&self, version: u64) -> Vec<inroad_wire::v1::ExperimentSnapshot> {
+impl CatalogueState {
+    /// The experiments that changed after `version`, in wire form; all experiments for version 0.
+    fn experiments_changed_since(&self, version: u64) -> Vec<inroad_wire::v1::ExperimentSnapshot> {
         let changed = self.snapshot.experiments().filter(|served| version == 0 || served.parts().version > version);
-        changed.map(|served| served_to_wire(served)).collect()
+        changed.map(|served| snapshot_to_wire(served)).collect()
     }
 }
 
-/// Counts one stream while it is open.
+/// Counts a stream against the limit while it is open.
 struct StreamGuard {
     streams: Arc<AtomicUsize>,
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
 }
 
 impl StreamGuard {
-    fn open(shared: &Arc<Shared>, streams: &Arc<AtomicUsize>) -> Result<Self, ServerError> {
+    fn open(shared: &Arc<SharedState>, streams: &Arc<AtomicUsize>) -> Result<Self, ServerError> {
         let limit = shared.config.max_streams;
         let open = streams.fetch_add(1, Ordering::Relaxed);
         let guard = Self { streams: Arc::clone(streams), shared: Arc::clone(shared) };

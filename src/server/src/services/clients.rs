@@ -1,25 +1,26 @@
-//! The calls about who watches: a client's report of itself, the list of clients, and who of them has a version.
+//! The calls about connected clients: a client's report, the list of clients, and how far a version has spread.
 
 use inroad_assignment::Timestamp;
 use inroad_wire::time::{duration_to_wire, timestamp_from_wire, timestamp_to_wire};
 use inroad_wire::v1::{self, GetReachResponse, ListClientsResponse, ReportClientResponse};
 
-use super::{Shared, bad_token, page_size};
-use crate::clients::{ClientState, Delays, Reach, Said, Who};
+use super::{invalid_page_token, page_size};
+use crate::clients::{ClientIdentity, ClientReport, ClientState, DelayQuantiles, VersionReach};
 use crate::config::{MAX_NAME_BYTES, MAX_REPORTED_VERSIONS};
 use crate::error::ServerError;
+use crate::shared::SharedState;
 
-/// Who opens a stream, if the names are short enough.
-pub(super) fn who(
+/// The identity in a request to watch, if its names are short enough.
+pub(super) fn client_identity(
     request: &v1::WatchSnapshotsRequest,
     address: Option<std::net::SocketAddr>,
-) -> Result<Who, ServerError> {
+) -> Result<ClientIdentity, ServerError> {
     let short = |field, text: &String| {
         let message = || format!("use at most {MAX_NAME_BYTES} bytes");
-        let fits = text.len() <= MAX_NAME_BYTES;
-        fits.then(|| text.clone()).ok_or_else(|| ServerError::Invalid { field, message: message() })
+        let is_short = text.len() <= MAX_NAME_BYTES;
+        is_short.then(|| text.clone()).ok_or_else(|| ServerError::Invalid { field, message: message() })
     };
-    Ok(Who {
+    Ok(ClientIdentity {
         client_id: short("client_id", &request.client_id)?,
         client_name: short("client_name", &request.client_name)?,
         sdk: short("sdk", &request.sdk)?,
@@ -27,12 +28,16 @@ pub(super) fn who(
     })
 }
 
-/// Takes a report.
-pub(super) fn report(shared: &Shared, request: v1::ReportClientRequest) -> Result<ReportClientResponse, ServerError> {
+/// Records a client's report.
+pub(super) fn report(
+    shared: &SharedState,
+    request: v1::ReportClientRequest,
+) -> Result<ReportClientResponse, ServerError> {
     let invalid = |field, message: String| Err(ServerError::Invalid { field, message });
     let id = &request.client_id;
     if id.is_empty() || id.len() > MAX_NAME_BYTES {
-        let message = format!("give the client_id of WatchSnapshots, 1 to {MAX_NAME_BYTES} bytes");
+        let message =
+            format!("give the client_id with which the snapshot stream was opened, 1 to {MAX_NAME_BYTES} bytes");
         return invalid("client_id", message);
     }
     if request.applied.len() > MAX_REPORTED_VERSIONS {
@@ -42,7 +47,7 @@ pub(super) fn report(shared: &Shared, request: v1::ReportClientRequest) -> Resul
         );
         return invalid("applied", message);
     }
-    let mut said = Said {
+    let mut report = ClientReport {
         applied: Vec::with_capacity(request.applied.len()),
         dropped_exposures: request.dropped_exposures,
         dropped_outcomes: request.dropped_outcomes,
@@ -51,28 +56,28 @@ pub(super) fn report(shared: &Shared, request: v1::ReportClientRequest) -> Resul
     for applied in &request.applied {
         let at = match &applied.at {
             Some(at) => timestamp_from_wire(at).map_err(|error| error.within("applied.at"))?,
-            // Since when is not known; the server takes it as now.
+            // Unknown; the registry limits it to the current time.
             None => Timestamp::MAX,
         };
-        said.applied.push((applied.version, at));
+        report.applied.push((applied.version, at));
     }
-    let Some(fresh) = shared.clients.report(id, &said) else { return Err(ServerError::NoSuchClient) };
-    fresh.into_iter().for_each(|delay| shared.metrics.reach_seconds.observe(delay.as_secs_f64()));
+    let Some(delays) = shared.clients.record_report(id, &report) else { return Err(ServerError::UnknownClient) };
+    delays.into_iter().for_each(|delay| shared.metrics.reach_seconds.observe(delay.as_secs_f64()));
     Ok(ReportClientResponse { server_time: Some(timestamp_to_wire(shared.clock.now())) })
 }
 
-/// A page of the clients.
-pub(super) fn list(shared: &Shared, request: &v1::ListClientsRequest) -> Result<ListClientsResponse, ServerError> {
+/// One page of the list of clients.
+pub(super) fn list(shared: &SharedState, request: &v1::ListClientsRequest) -> Result<ListClientsResponse, ServerError> {
     let limit = page_size(request.page_size)?;
     let after = match request.page_token.as_str() {
         "" => 0,
-        token => token.parse().map_err(|_| bad_token())?,
+        token => token.parse().map_err(|_| invalid_page_token())?,
     };
-    // One more tells whether there is another page.
+    // One more than requested shows whether there is another page.
     let (mut clients, total) = shared.clients.list_after(after, limit + 1);
-    let more = clients.len() > limit;
+    let has_more = clients.len() > limit;
     clients.truncate(limit);
-    let next_page_token = clients.last().filter(|_| more).map(|c| c.stream.to_string()).unwrap_or_default();
+    let next_page_token = clients.last().filter(|_| has_more).map(|c| c.stream.to_string()).unwrap_or_default();
     Ok(ListClientsResponse {
         clients: clients.into_iter().map(client_to_wire).collect(),
         next_page_token,
@@ -82,15 +87,16 @@ pub(super) fn list(shared: &Shared, request: &v1::ListClientsRequest) -> Result<
     })
 }
 
-/// Who has a version.
-pub(super) fn reach(shared: &Shared, request: &v1::GetReachRequest) -> Result<GetReachResponse, ServerError> {
+/// How far a version has spread among the connected clients.
+pub(super) fn reach(shared: &SharedState, request: &v1::GetReachRequest) -> Result<GetReachResponse, ServerError> {
     let newest = shared.catalogue.peek().version;
     if request.version > newest {
-        let message = format!("{} is yet to come, the newest is {newest}: give the etag of a change", request.version);
+        let message =
+            format!("version {} does not exist, the newest is {newest}: use the etag of a change", request.version);
         return Err(ServerError::Invalid { field: "version", message });
     }
     let version = if request.version == 0 { newest } else { request.version };
-    Ok(reach_to_wire(shared.clients.reached(version)))
+    Ok(reach_to_wire(shared.clients.version_reach(version)))
 }
 
 fn client_to_wire(client: ClientState) -> v1::ClientState {
@@ -114,8 +120,8 @@ fn client_to_wire(client: ClientState) -> v1::ClientState {
     }
 }
 
-fn reach_to_wire(reach: Reach) -> GetReachResponse {
-    let delays = |delays: Option<Delays>| match delays {
+fn reach_to_wire(reach: VersionReach) -> GetReachResponse {
+    let delays = |delays: Option<DelayQuantiles>| match delays {
         Some(delays) => v1::Delays {
             count: delays.count as u64,
             p50: Some(duration_to_wire(delays.p50)),

@@ -1,45 +1,47 @@
-//! `EventService`: checks a batch, puts what is good on disk in one group, and says what was not; and forgets a unit.
+//! `EventService`: checks a batch of events, writes the accepted ones to disk in one group and reports the refused
+//! ones; and forgets a unit.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use inroad_assignment::UnitKey;
-use inroad_store::{Event, Forget};
+use inroad_store::{Event, ForgetRequest};
 use inroad_wire::v1::event_service_server::EventService;
 use inroad_wire::v1::{ForgetUnitRequest, ForgetUnitResponse, RecordRequest, RecordResponse, Rejection};
 use tonic::{Request, Response, Status};
 
-use super::{LONGEST_WAIT, Shared, actor};
+use super::actor;
 use crate::config::{MAX_BATCH_EVENTS, MAX_NAME_BYTES};
 use crate::error::ServerError;
 use crate::ingest::{Refusal, check_exposure, check_outcome};
+use crate::shared::{MAX_FOLD_WAIT, SharedState};
 
 /// See the module.
-pub struct Events {
-    shared: Arc<Shared>,
+pub struct EventHandler {
+    shared: Arc<SharedState>,
 }
 
-impl Events {
-    /// The service.
-    pub fn new(shared: Arc<Shared>) -> Self {
+impl EventHandler {
+    /// The service over the shared state.
+    pub fn new(shared: Arc<SharedState>) -> Self {
         Self { shared }
     }
 }
 
-/// A request to forget that can be meant.
+/// Checks the fields of a request to forget a unit.
 fn check_forget(request: &ForgetUnitRequest) -> Result<(), ServerError> {
     let invalid = |field, message| Err(ServerError::Invalid { field, message });
     if !(1..=MAX_NAME_BYTES).contains(&request.unit_type.len()) {
         return invalid(
             "unit_type",
-            format!("a unit type has 1 to {MAX_NAME_BYTES} bytes, such as targetingKey or user"),
+            format!("use a unit type of 1 to {MAX_NAME_BYTES} bytes, such as targetingKey or user"),
         );
     }
     UnitKey::parse(&request.unit).map(drop).or_else(|error| invalid("unit", error.to_string()))
 }
 
 #[tonic::async_trait]
-impl EventService for Events {
+impl EventService for EventHandler {
     async fn record(&self, request: Request<RecordRequest>) -> Result<Response<RecordResponse>, Status> {
         let shared = &self.shared;
         let request = request.into_inner();
@@ -48,7 +50,7 @@ impl EventService for Events {
             let message = format!("{count} events are over the limit of {MAX_BATCH_EVENTS}: split the batch");
             return Err(ServerError::Invalid { field: "exposures and outcomes", message }.into());
         }
-        shared.check_room()?;
+        shared.check_backlog()?;
         let now = shared.clock.now();
         let mut events = Vec::with_capacity(count);
         let mut response = RecordResponse::default();
@@ -56,15 +58,15 @@ impl EventService for Events {
         {
             let state = shared.catalogue.peek();
             let mut reject = |index: usize, outcome: bool, refusal: Refusal| {
-                shared.metrics.refuse(refusal.reason);
+                shared.metrics.count_refusal(refusal.reason);
                 let (reason, message) = (refusal.reason.to_owned(), refusal.message);
                 response.rejections.push(Rejection { index: index as u32, outcome, reason, message });
             };
             for (i, exposure) in request.exposures.into_iter().enumerate() {
                 match check_exposure(&state, exposure, now) {
-                    Ok(taken) => {
-                        response.contexts_trimmed += u32::from(taken.trimmed);
-                        events.push(Event::Exposure(taken.event));
+                    Ok(accepted) => {
+                        response.contexts_trimmed += u32::from(accepted.trimmed);
+                        events.push(Event::Exposure(accepted.event));
                         exposures += 1;
                     }
                     Err(refusal) => reject(i, false, refusal),
@@ -101,13 +103,13 @@ impl EventService for Events {
         check_forget(&request)?;
         let shared = &self.shared;
         let version = shared.catalogue.peek().version;
-        shared.counted(version, LONGEST_WAIT).await?;
+        shared.wait_until_folded(version, MAX_FOLD_WAIT).await?;
         let ForgetUnitRequest { unit_type, unit } = request;
-        let forget = Forget { unit_type, unit, actor, at: shared.clock.now() };
+        let forget = ForgetRequest { unit_type, unit, actor, at: shared.clock.now() };
         let forgotten = shared.store.forget_unit(forget).await.map_err(ServerError::from)?;
-        shared.recent.forget().await;
+        shared.recent_events.clear().await;
         let (digest, events, waiting) = (forgotten.digest, forgotten.events, forgotten.waiting);
-        tracing::info!(%digest, events, waiting, "a unit was forgotten");
+        tracing::info!(%digest, events, waiting, "forgot a unit");
         Ok(Response::new(ForgetUnitResponse { digest, events, waiting }))
     }
 }

@@ -1,11 +1,11 @@
-//! `ExperimentService`: each call is one change of the catalogue, or one look at it.
+//! `ExperimentService`: each call makes one change of the catalogue or reads from it.
 
 use std::sync::Arc;
 
-use inroad_assignment::experiment::{Cause, ChangeError};
-use inroad_assignment::{Arm, Definition, Experiment, ExperimentKey, Salt, Target, Timestamp, Width};
-use inroad_policy::{Decision, PointsCache, TickInput};
-use inroad_store::{DecisionRecord, Page, StoredDecision};
+use inroad_assignment::experiment::{ChangeError, RevisionCause};
+use inroad_assignment::{Arm, Definition, Experiment, ExperimentKey, KillTarget, Salt, Timestamp, Width};
+use inroad_policy::{Decision, DrawsCache, TickInput};
+use inroad_store::{DecisionRecord, PageRequest, StoredDecision};
 use inroad_wire::definition::{definition_from_wire, experiment_to_wire};
 use inroad_wire::revision::revision_to_wire;
 use inroad_wire::time::{timestamp_from_wire, timestamp_to_wire};
@@ -15,25 +15,26 @@ use inroad_wire::v1::grow_variation_request::Amount;
 use rand::distr::{Alphanumeric, SampleString};
 use tonic::{Request, Response, Status};
 
-use super::{Shared, actor, page_before, page_size};
-use crate::catalogue::{By, Entry};
+use super::{actor, page_before, page_size};
+use crate::catalogue::{CatalogueEntry, ChangeRequest};
 use crate::error::ServerError;
 use crate::explain::decision_to_wire;
-use crate::tick::growth;
+use crate::shared::SharedState;
+use crate::tick::growth_requests;
 
 /// See the module.
-pub struct Experiments {
-    shared: Arc<Shared>,
+pub struct ExperimentHandler {
+    shared: Arc<SharedState>,
 }
 
-type Answer<T> = Result<Response<T>, Status>;
+type RpcResult<T> = Result<Response<T>, Status>;
 
-/// The version that an etag names.
+/// The version that an etag stands for; none if the caller gave no etag.
 fn version(etag: &str) -> Result<Option<u64>, ServerError> {
     if etag.is_empty() {
         return Ok(None);
     }
-    let message = || "give the etag that a read returned, or leave it out".to_owned();
+    let message = || "this is not an etag: use the one returned with the experiment, or leave it out".to_owned();
     etag.parse().map(Some).map_err(|_| ServerError::Invalid { field: "etag", message: message() })
 }
 
@@ -43,16 +44,16 @@ fn draw_salt() -> Result<Salt, ServerError> {
 
 fn share(field: &'static str, value: f64) -> Result<Width, ServerError> {
     Width::from_share(value)
-        .ok_or_else(|| ServerError::Invalid { field, message: "a share is within 0 to 1".to_owned() })
+        .ok_or_else(|| ServerError::Invalid { field, message: "use a share between 0 and 1".to_owned() })
 }
 
-impl Experiments {
-    /// The service.
-    pub fn new(shared: Arc<Shared>) -> Self {
+impl ExperimentHandler {
+    /// The service over the shared state.
+    pub fn new(shared: Arc<SharedState>) -> Self {
         Self { shared }
     }
 
-    fn shown(&self, entry: &Entry) -> v1::Experiment {
+    fn to_wire(&self, entry: &CatalogueEntry) -> v1::Experiment {
         experiment_to_wire(&entry.experiment, entry.version, self.shared.clock.now())
     }
 
@@ -63,15 +64,16 @@ impl Experiments {
         actor: &str,
         action: &str,
         change: impl FnOnce(&mut Experiment, Timestamp) -> Result<(), ServerError> + Send,
-    ) -> Answer<v1::Experiment> {
-        let by = By { actor, action, expected_version: version(etag)? };
-        let (entry, ()) = self.shared.catalogue.change(key, by, |e, now| change(e, now).map(|()| ((), None))).await?;
-        tracing::info!(experiment = key, actor, action, version = entry.version, "changed");
-        Ok(Response::new(self.shown(&entry)))
+    ) -> RpcResult<v1::Experiment> {
+        let request = ChangeRequest { actor, action, expected_version: version(etag)? };
+        let (entry, ()) =
+            self.shared.catalogue.change(key, request, |e, now| change(e, now).map(|()| ((), None))).await?;
+        tracing::info!(experiment = key, actor, action, version = entry.version, "changed an experiment");
+        Ok(Response::new(self.to_wire(&entry)))
     }
 
-    /// The generation asked for, 0 being the running one.
-    fn generation(&self, key: &str, number: u32) -> Result<(Entry, u32), ServerError> {
+    /// The entry and the number of a generation; 0 requests the newest.
+    fn generation(&self, key: &str, number: u32) -> Result<(CatalogueEntry, u32), ServerError> {
         let entry = self.shared.catalogue.state().get(key)?.clone();
         let number = entry.generation(number)?;
         Ok((entry, number))
@@ -79,12 +81,12 @@ impl Experiments {
 
     async fn explain(&self, request: v1::ExplainRevisionRequest) -> Result<v1::ExplainRevisionResponse, ServerError> {
         let (entry, number) = self.generation(&request.key, request.generation)?;
-        let missing = || ServerError::NoSuchNumber {
+        let missing = || ServerError::UnknownRevision {
             experiment: request.key.clone(),
             what: "revision",
             number: request.revision,
         };
-        let generation = entry.experiment.generation_numbered(number).ok_or_else(missing)?;
+        let generation = entry.experiment.generation_by_number(number).ok_or_else(missing)?;
         let revision = generation.revision(request.revision).ok_or_else(missing)?;
         let record = self.shared.store.decision(entry.experiment.definition.key(), number, request.revision).await?;
         let mut response = v1::ExplainRevisionResponse {
@@ -94,24 +96,27 @@ impl Experiments {
         let Some(DecisionRecord { input, output, .. }) = record else { return Ok(response) };
         let input: TickInput = serde_json::from_str(&input)?;
         let stored: Decision = serde_json::from_str(&output)?;
-        let again = inroad_policy::decide(&input, &mut PointsCache::default())?;
+        let recomputed = inroad_policy::decide(&input, &mut DrawsCache::default())?;
         let before = generation.revision(request.revision.saturating_sub(1)).ok_or_else(missing)?;
-        // I7: the record leads to the same decision, and the decision to the same boundaries.
-        let grown = before.allocation.grow(&growth(&again), input.floor).map_err(ChangeError::from)?;
-        response.reproduced = again == stored && grown == *revision.allocation;
+        // I7: the stored input gives the same decision, and the decision gives the same boundaries.
+        let grown = before.allocation.grow(&growth_requests(&recomputed), input.floor).map_err(ChangeError::from)?;
+        response.reproduced = recomputed == stored && grown == *revision.allocation;
         response.decision = Some(decision_to_wire(&entry.experiment, number, Some(request.revision), &input, &stored));
         response.record_json = serde_json::to_string(&serde_json::json!({ "input": input, "decision": stored }))?;
         Ok(response)
     }
 }
 
-/// By how much a variation is to grow.
+/// The width that a variation gains by a requested growth.
+///
+/// # Errors
+/// [`ServerError::Invalid`] for a missing amount, a share outside 0 to 1, or a target below the current share.
 pub(crate) fn growth_width(experiment: &Experiment, arm: Arm, amount: Option<Amount>) -> Result<Width, ServerError> {
     let owned = experiment.latest_allocation().width_of(arm);
-    let shrink = || ServerError::Invalid {
+    let too_small = || ServerError::Invalid {
         field: "amount",
         message: format!(
-            "the variation has {:.6} of the line already, and only grows: kill it to take it away",
+            "the variation already has a share of {:.6}, and shares never shrink: use a larger share, or kill the variation",
             owned.share()
         ),
     };
@@ -122,20 +127,23 @@ pub(crate) fn growth_width(experiment: &Experiment, arm: Arm, amount: Option<Amo
             let target = owned.share() * times;
             Width::from_share(target).ok_or_else(|| ServerError::Invalid {
                 field: "times",
-                message: format!("{times} times {:.6} is not a share of the line", owned.share()),
+                message: format!(
+                    "{times} times the current share of {:.6} is not between 0 and 1: use a smaller factor",
+                    owned.share()
+                ),
             })?
         }
         None => {
-            let message = "say by how much: to_share, by_share or times".to_owned();
+            let message = "give the growth as to_share, by_share or times".to_owned();
             return Err(ServerError::Invalid { field: "amount", message });
         }
     };
-    if target < owned { Err(shrink()) } else { Ok(target.saturating_sub(owned)) }
+    if target < owned { Err(too_small()) } else { Ok(target.saturating_sub(owned)) }
 }
 
 #[tonic::async_trait]
-impl ExperimentService for Experiments {
-    async fn create_experiment(&self, request: Request<v1::CreateExperimentRequest>) -> Answer<v1::Experiment> {
+impl ExperimentService for ExperimentHandler {
+    async fn create_experiment(&self, request: Request<v1::CreateExperimentRequest>) -> RpcResult<v1::Experiment> {
         let actor = actor(&request)?;
         let v1::CreateExperimentRequest { experiment, validate_only } = request.into_inner();
         let doc = definition_from_wire(experiment.unwrap_or_default()).map_err(ServerError::from)?;
@@ -143,39 +151,39 @@ impl ExperimentService for Experiments {
         let now = self.shared.clock.now();
         let experiment = Experiment::create(definition, now);
         if validate_only {
-            let taken = self.shared.catalogue.state().entries.contains_key(experiment.definition.key());
-            if taken {
+            let exists = self.shared.catalogue.state().entries.contains_key(experiment.definition.key());
+            if exists {
                 let key = experiment.definition.key().to_string();
-                return Err(ServerError::Store(inroad_store::StoreError::Exists(key)).into());
+                return Err(ServerError::Store(inroad_store::StoreError::ExperimentExists(key)).into());
             }
             return Ok(Response::new(experiment_to_wire(&experiment, 0, now)));
         }
         let entry = self.shared.catalogue.create(experiment, &actor).await?;
-        Ok(Response::new(self.shown(&entry)))
+        Ok(Response::new(self.to_wire(&entry)))
     }
 
-    async fn get_experiment(&self, request: Request<v1::GetExperimentRequest>) -> Answer<v1::Experiment> {
+    async fn get_experiment(&self, request: Request<v1::GetExperimentRequest>) -> RpcResult<v1::Experiment> {
         let state = self.shared.catalogue.state();
-        Ok(Response::new(self.shown(state.get(&request.into_inner().key)?)))
+        Ok(Response::new(self.to_wire(state.get(&request.into_inner().key)?)))
     }
 
     async fn list_experiments(
         &self,
         request: Request<v1::ListExperimentsRequest>,
-    ) -> Answer<v1::ListExperimentsResponse> {
+    ) -> RpcResult<v1::ListExperimentsResponse> {
         let request = request.into_inner();
         let size = page_size(request.page_size)?;
         let state = self.shared.catalogue.state();
         let after = |key: &ExperimentKey| request.page_token.is_empty() || key.as_str() > request.page_token.as_str();
-        let fits = |key: &ExperimentKey| key.as_str().starts_with(&request.prefix) && after(key);
-        let mut found = state.entries.iter().filter(|(key, _)| fits(key));
-        let experiments: Vec<_> = found.by_ref().take(size).map(|(_, entry)| self.shown(entry)).collect();
+        let matches = |key: &ExperimentKey| key.as_str().starts_with(&request.prefix) && after(key);
+        let mut found = state.entries.iter().filter(|(key, _)| matches(key));
+        let experiments: Vec<_> = found.by_ref().take(size).map(|(_, entry)| self.to_wire(entry)).collect();
         let more = found.next().is_some();
         let next_page_token = experiments.last().filter(|_| more).map(|e| e.key.clone()).unwrap_or_default();
         Ok(Response::new(v1::ListExperimentsResponse { experiments, next_page_token }))
     }
 
-    async fn update_experiment(&self, request: Request<v1::UpdateExperimentRequest>) -> Answer<v1::Experiment> {
+    async fn update_experiment(&self, request: Request<v1::UpdateExperimentRequest>) -> RpcResult<v1::Experiment> {
         let actor = actor(&request)?;
         let v1::UpdateExperimentRequest { experiment, etag, validate_only } = request.into_inner();
         let doc = definition_from_wire(experiment.unwrap_or_default()).map_err(ServerError::from)?;
@@ -193,65 +201,66 @@ impl ExperimentService for Experiments {
             .await
     }
 
-    async fn start_experiment(&self, request: Request<v1::StartExperimentRequest>) -> Answer<v1::Experiment> {
+    async fn start_experiment(&self, request: Request<v1::StartExperimentRequest>) -> RpcResult<v1::Experiment> {
         let actor = actor(&request)?;
         let v1::StartExperimentRequest { key, etag } = request.into_inner();
-        let drawn = draw_salt()?;
+        let drawn_salt = draw_salt()?;
         let start = |e: &mut Experiment, now| {
-            let salt = e.definition.salt().cloned().unwrap_or(drawn);
+            let salt = e.definition.salt().cloned().unwrap_or(drawn_salt);
             Ok(e.start(now, salt)?)
         };
         self.change(&key, &etag, &actor, "start", start).await
     }
 
-    async fn pause_experiment(&self, request: Request<v1::PauseExperimentRequest>) -> Answer<v1::Experiment> {
+    async fn pause_experiment(&self, request: Request<v1::PauseExperimentRequest>) -> RpcResult<v1::Experiment> {
         let actor = actor(&request)?;
         let v1::PauseExperimentRequest { key, etag } = request.into_inner();
         self.change(&key, &etag, &actor, "pause", |e, _| Ok(e.pause()?)).await
     }
 
-    async fn resume_experiment(&self, request: Request<v1::ResumeExperimentRequest>) -> Answer<v1::Experiment> {
+    async fn resume_experiment(&self, request: Request<v1::ResumeExperimentRequest>) -> RpcResult<v1::Experiment> {
         let actor = actor(&request)?;
         let v1::ResumeExperimentRequest { key, etag } = request.into_inner();
         self.change(&key, &etag, &actor, "resume", |e, now| Ok(e.resume(now)?)).await
     }
 
-    async fn grow_variation(&self, request: Request<v1::GrowVariationRequest>) -> Answer<v1::Experiment> {
+    async fn grow_variation(&self, request: Request<v1::GrowVariationRequest>) -> RpcResult<v1::Experiment> {
         let actor = actor(&request)?;
         let v1::GrowVariationRequest { key, variation, amount, etag } = request.into_inner();
         let lead = self.shared.config.lead;
         let grow = |e: &mut Experiment, now: Timestamp| {
             let arm = e.arm(&variation)?;
             let width = growth_width(e, arm, amount)?;
-            // Growing to what it has already is no change, so that a caller may repeat itself.
+            // Growing to the current share changes nothing, so that a caller may repeat the request.
             if width > Width::ZERO {
-                e.grow(&[(arm, width)], Cause::Grown, now, now.plus(lead))?;
+                e.grow(&[(arm, width)], RevisionCause::Grown, now, now.plus(lead))?;
             }
             Ok(())
         };
         self.change(&key, &etag, &actor, "grow", grow).await
     }
 
-    async fn kill(&self, request: Request<v1::KillRequest>) -> Answer<v1::Experiment> {
+    async fn kill(&self, request: Request<v1::KillRequest>) -> RpcResult<v1::Experiment> {
         let actor = actor(&request)?;
         let v1::KillRequest { key, variation } = request.into_inner();
-        self.change(&key, "", &actor, "kill", |e, now| Ok(e.switch(target(e, &variation)?, true, now)?)).await
+        self.change(&key, "", &actor, "kill", |e, now| Ok(e.set_killed(kill_target(e, &variation)?, true, now)?)).await
     }
 
-    async fn restore(&self, request: Request<v1::RestoreRequest>) -> Answer<v1::Experiment> {
+    async fn restore(&self, request: Request<v1::RestoreRequest>) -> RpcResult<v1::Experiment> {
         let actor = actor(&request)?;
         let v1::RestoreRequest { key, variation } = request.into_inner();
-        self.change(&key, "", &actor, "restore", |e, now| Ok(e.switch(target(e, &variation)?, false, now)?)).await
+        self.change(&key, "", &actor, "restore", |e, now| Ok(e.set_killed(kill_target(e, &variation)?, false, now)?))
+            .await
     }
 
-    async fn restart_experiment(&self, request: Request<v1::RestartExperimentRequest>) -> Answer<v1::Experiment> {
+    async fn restart_experiment(&self, request: Request<v1::RestartExperimentRequest>) -> RpcResult<v1::Experiment> {
         let actor = actor(&request)?;
         let v1::RestartExperimentRequest { key, etag } = request.into_inner();
         let salt = draw_salt()?;
         self.change(&key, &etag, &actor, "restart", |e, now| Ok(e.restart(now, salt)?)).await
     }
 
-    async fn conclude_experiment(&self, request: Request<v1::ConcludeExperimentRequest>) -> Answer<v1::Experiment> {
+    async fn conclude_experiment(&self, request: Request<v1::ConcludeExperimentRequest>) -> RpcResult<v1::Experiment> {
         let actor = actor(&request)?;
         let v1::ConcludeExperimentRequest { key, ship, etag } = request.into_inner();
         let conclude = |e: &mut Experiment, now| {
@@ -261,52 +270,54 @@ impl ExperimentService for Experiments {
         self.change(&key, &etag, &actor, "conclude", conclude).await
     }
 
-    async fn archive_experiment(&self, request: Request<v1::ArchiveExperimentRequest>) -> Answer<v1::Experiment> {
+    async fn archive_experiment(&self, request: Request<v1::ArchiveExperimentRequest>) -> RpcResult<v1::Experiment> {
         let actor = actor(&request)?;
         let v1::ArchiveExperimentRequest { key, etag } = request.into_inner();
         self.change(&key, &etag, &actor, "archive", |e, _| Ok(e.archive()?)).await
     }
 
-    async fn reallocate(&self, request: Request<v1::ReallocateRequest>) -> Answer<v1::ReallocateResponse> {
+    async fn reallocate(&self, request: Request<v1::ReallocateRequest>) -> RpcResult<v1::ReallocateResponse> {
         let actor = actor(&request)?;
         let (entry, t) = self.shared.reallocator.reallocate_now(&request.into_inner().key, &actor).await?;
         let decision = decision_to_wire(&entry.experiment, t.generation, t.revision, &t.input, &t.decision);
-        Ok(Response::new(v1::ReallocateResponse { decision: Some(decision), experiment: Some(self.shown(&entry)) }))
+        Ok(Response::new(v1::ReallocateResponse { decision: Some(decision), experiment: Some(self.to_wire(&entry)) }))
     }
 
-    async fn advance_clock(&self, request: Request<v1::AdvanceClockRequest>) -> Answer<v1::AdvanceClockResponse> {
+    async fn advance_clock(&self, request: Request<v1::AdvanceClockRequest>) -> RpcResult<v1::AdvanceClockResponse> {
         let actor = actor(&request)?;
         let v1::AdvanceClockRequest { key, to } = request.into_inner();
-        let missing = || ServerError::Invalid { field: "to", message: "say when to advance the clock to".to_owned() };
+        let missing =
+            || ServerError::Invalid { field: "to", message: "give the time to advance the clock to".to_owned() };
         let to = timestamp_from_wire(&to.ok_or_else(missing)?).map_err(ServerError::from)?;
-        let (entry, ticked) = self.shared.reallocator.advance(&key, to, &actor).await?;
-        let decisions =
-            ticked.iter().map(|t| decision_to_wire(&entry.experiment, t.generation, t.revision, &t.input, &t.decision));
+        let (entry, outcomes) = self.shared.reallocator.advance(&key, to, &actor).await?;
+        let decisions = outcomes
+            .iter()
+            .map(|t| decision_to_wire(&entry.experiment, t.generation, t.revision, &t.input, &t.decision));
         let decisions = decisions.collect();
-        Ok(Response::new(v1::AdvanceClockResponse { decisions, experiment: Some(self.shown(&entry)) }))
+        Ok(Response::new(v1::AdvanceClockResponse { decisions, experiment: Some(self.to_wire(&entry)) }))
     }
 
-    async fn list_revisions(&self, request: Request<v1::ListRevisionsRequest>) -> Answer<v1::ListRevisionsResponse> {
+    async fn list_revisions(&self, request: Request<v1::ListRevisionsRequest>) -> RpcResult<v1::ListRevisionsResponse> {
         let request = request.into_inner();
         let (entry, number) = self.generation(&request.key, request.generation)?;
-        let revisions = entry.experiment.generation_numbered(number).map_or(&[][..], |g| &g.revisions);
-        let revisions = revisions.iter().map(|r| revision_to_wire(r, r.cause == Cause::Policy)).collect();
+        let revisions = entry.experiment.generation_by_number(number).map_or(&[][..], |g| &g.revisions);
+        let revisions = revisions.iter().map(|r| revision_to_wire(r, r.cause == RevisionCause::Policy)).collect();
         Ok(Response::new(v1::ListRevisionsResponse { revisions }))
     }
 
     async fn explain_revision(
         &self,
         request: Request<v1::ExplainRevisionRequest>,
-    ) -> Answer<v1::ExplainRevisionResponse> {
+    ) -> RpcResult<v1::ExplainRevisionResponse> {
         Ok(Response::new(self.explain(request.into_inner()).await?))
     }
 
-    async fn list_decisions(&self, request: Request<v1::ListDecisionsRequest>) -> Answer<v1::ListDecisionsResponse> {
+    async fn list_decisions(&self, request: Request<v1::ListDecisionsRequest>) -> RpcResult<v1::ListDecisionsResponse> {
         let v1::ListDecisionsRequest { key, generation, page_size: size, page_token } = request.into_inner();
         let (limit, before) = (page_size(size)?, page_before(&page_token)?);
         let (entry, number) = self.generation(&key, generation)?;
-        // One more tells whether there is another page.
-        let page = Page { before, limit: limit + 1 };
+        // One more than requested shows whether there is another page.
+        let page = PageRequest { before, limit: limit + 1 };
         let records = self.shared.store.decisions(entry.experiment.definition.key(), number, page).await;
         let mut records = records.map_err(ServerError::from)?;
         let more = records.len() > limit;
@@ -324,12 +335,12 @@ impl ExperimentService for Experiments {
     async fn list_audit_entries(
         &self,
         request: Request<v1::ListAuditEntriesRequest>,
-    ) -> Answer<v1::ListAuditEntriesResponse> {
+    ) -> RpcResult<v1::ListAuditEntriesResponse> {
         let v1::ListAuditEntriesRequest { key, page_size: size, page_token } = request.into_inner();
         let (limit, before) = (page_size(size)?, page_before(&page_token)?);
         let state = self.shared.catalogue.state();
         let key = if key.is_empty() { None } else { Some(state.get(&key)?.experiment.definition.key().clone()) };
-        let page = Page { before, limit };
+        let page = PageRequest { before, limit };
         let entries = self.shared.store.audit(key.as_ref(), page).await.map_err(ServerError::from)?;
         let full = entries.len() == limit;
         let next_page_token = entries.last().filter(|_| full).map(|e| e.id.to_string()).unwrap_or_default();
@@ -346,9 +357,9 @@ impl ExperimentService for Experiments {
     }
 }
 
-fn target(experiment: &Experiment, variation: &str) -> Result<Target, ServerError> {
+fn kill_target(experiment: &Experiment, variation: &str) -> Result<KillTarget, ServerError> {
     match variation {
-        "" => Ok(Target::Everything),
-        key => Ok(Target::Variation(experiment.arm(key)?)),
+        "" => Ok(KillTarget::Everything),
+        key => Ok(KillTarget::Variation(experiment.arm(key)?)),
     }
 }

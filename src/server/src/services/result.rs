@@ -1,52 +1,56 @@
-//! `ResultService`: the counts and what the policy makes of them, phrased for people.
+//! `ResultService`: the results of an experiment in wire form: counts, estimates, health checks and the verdict.
 
 use std::sync::Arc;
 
 use inroad_assignment::{Arm, Experiment, Generation};
-use inroad_policy::{ArmSummary, SrmAlarm};
-use inroad_store::Counts;
+use inroad_policy::SrmAlarm;
+use inroad_store::GenerationCounts;
 use inroad_wire::reason::status_to_wire;
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1::result_service_server::ResultService;
 use inroad_wire::v1::{
-    ArmResult, DelayCheck, GetFunnelRequest, GetFunnelResponse, GetResultsRequest, GetResultsResponse, Interval,
-    LiftEstimates, MetricResult, NoveltyCheck, SampleRatio,
+    ArmResult, DelayCheck, GetFunnelRequest, GetFunnelResponse, GetResultsRequest, GetResultsResponse, MetricResult,
+    NoveltyCheck, SampleRatio,
 };
 use tonic::{Request, Response, Status};
 
-use super::{LONGEST_WAIT, Shared};
 use crate::error::ServerError;
-use crate::explain::{odds, waits_for};
-use crate::funnel::funnel;
+use crate::estimates::{interval_to_wire, lift_estimates};
+use crate::explain::{odds, ship_blockers};
+use crate::funnel::compute_funnel;
 use crate::report::{MetricReport, Report};
+use crate::shared::{MAX_FOLD_WAIT, SharedState};
 use crate::verdict::verdict;
 
 /// See the module.
-pub struct Results {
-    shared: Arc<Shared>,
+pub struct ResultHandler {
+    shared: Arc<SharedState>,
 }
 
-impl Results {
-    /// The service.
-    pub fn new(shared: Arc<Shared>) -> Self {
+impl ResultHandler {
+    /// The service over the shared state.
+    pub fn new(shared: Arc<SharedState>) -> Self {
         Self { shared }
     }
 }
 
-/// How an experiment stands; what `GetResults` answers.
-pub(crate) async fn results(shared: &Shared, request: GetResultsRequest) -> Result<GetResultsResponse, ServerError> {
+/// The results of one generation, as `GetResults` returns them.
+pub(crate) async fn results(
+    shared: &SharedState,
+    request: GetResultsRequest,
+) -> Result<GetResultsResponse, ServerError> {
     Ok(results_and_alarm(shared, request).await?.0)
 }
 
-/// The same, and what the policy itself makes of the sample ratio.
+/// The same, and the state of the sample ratio alarm.
 pub(crate) async fn results_and_alarm(
-    shared: &Shared,
+    shared: &SharedState,
     request: GetResultsRequest,
 ) -> Result<(GetResultsResponse, SrmAlarm), ServerError> {
     let state = shared.catalogue.state();
     let entry = state.get(&request.key)?;
     if request.wait {
-        shared.counted(entry.version, LONGEST_WAIT).await?;
+        shared.wait_until_folded(entry.version, MAX_FOLD_WAIT).await?;
     }
     let experiment = &entry.experiment;
     let number = entry.generation(request.generation)?;
@@ -60,7 +64,7 @@ pub(crate) async fn results_and_alarm(
         backlog: shared.fold.backlog(),
         ..GetResultsResponse::default()
     };
-    let Some(generation) = experiment.generation_numbered(number) else {
+    let Some(generation) = experiment.generation_by_number(number) else {
         response.verdict = verdict(experiment, None);
         return Ok((response, SrmAlarm::Quiet));
     };
@@ -74,7 +78,7 @@ fn fill(
     response: &mut GetResultsResponse,
     experiment: &Experiment,
     generation: &Generation,
-    counts: &Counts,
+    counts: &GenerationCounts,
     report: &Report,
 ) {
     let definition = &experiment.definition;
@@ -92,7 +96,7 @@ fn fill(
     response.dropped_records = of_decision.map(|(_, cell)| cell.dropped).sum();
     response.headroom = allocation.as_ref().map_or(0.0, |a| a.headroom(definition.policy().floor()).share());
     response.growth_per_day = report.growth_per_day;
-    response.days_of_headroom = report.policy_pace.map(|pace| response.headroom / pace);
+    response.days_of_headroom = report.policy_growth_per_day.map(|rate| response.headroom / rate);
     response.sample_ratio = report.ratio.as_ref().map(|ratio| SampleRatio {
         chi_squared: ratio.chi_squared,
         degrees_of_freedom: ratio.degrees_of_freedom as u32,
@@ -104,32 +108,28 @@ fn fill(
         let units = counts.cells.iter().filter(|(k, _)| k.metric.is_none() && k.arm == arm).map(|(_, c)| c.units).sum();
         ArmResult {
             variation: definition.variation(arm).map(|v| v.key.to_string()).unwrap_or_default(),
-            killed: experiment.kills.arm(arm),
+            killed: experiment.kills.is_arm_killed(arm),
             share: allocation.as_ref().map_or(0.0, |a| a.width_of(arm).share()),
             units,
             metrics: metric_results(experiment, counts, report, arm),
             p_best: summary.map_or(0.0, |s| s.p_best),
             p_above_control: summary.map_or(0.5, |s| s.p_above_control),
             expected_loss: summary.and_then(|s| s.expected_loss).unwrap_or_default(),
-            lift: summary.and_then(|s| s.lift).map(interval),
-            lift_anytime: summary.and_then(|s| s.anytime).map(interval),
+            lift: summary.and_then(|s| s.lift).map(interval_to_wire),
+            lift_anytime: summary.and_then(|s| s.anytime).map(interval_to_wire),
         }
     };
     response.arms = (0..arms).filter_map(Arm::new).map(arm_result).collect();
     response.potential_value_remaining = report.is_compared.then_some(report.summary.potential_value_remaining);
-    let ready =
+    let shippable =
         report.ship.filter(|ship| ship.ready()).and_then(|_| definition.variations().get(report.summary.leader));
-    response.ship = ready.map(|v| v.key.to_string()).unwrap_or_default();
-    response.ship_waits_for = report.ship.map(waits_for).unwrap_or_default();
+    response.ship = shippable.map(|v| v.key.to_string()).unwrap_or_default();
+    response.ship_waits_for = report.ship.map(ship_blockers).unwrap_or_default();
     response.warnings = report.warnings(experiment, counts);
     response.verdict = verdict(experiment, Some((generation.number, report, counts.units_moved)));
 }
 
-fn interval(interval: inroad_policy::Interval) -> Interval {
-    Interval { estimate: interval.estimate, low: interval.low, high: interval.high }
-}
-
-fn metric_results(experiment: &Experiment, counts: &Counts, report: &Report, arm: Arm) -> Vec<MetricResult> {
+fn metric_results(experiment: &Experiment, counts: &GenerationCounts, report: &Report, arm: Arm) -> Vec<MetricResult> {
     let metrics = experiment.definition.metrics().iter().zip(&report.metrics).enumerate();
     let result = |(i, (metric, report)): (usize, (&inroad_assignment::Metric, &MetricReport))| {
         let summary = report.all.arms.get(arm.index());
@@ -148,8 +148,8 @@ fn metric_results(experiment: &Experiment, counts: &Counts, report: &Report, arm
                 differs: check.differs,
             }),
             novelty: report.novelty.get(arm.index()).copied().flatten().map(|check| NoveltyCheck {
-                early: Some(interval(check.early)),
-                late: Some(interval(check.late)),
+                early: Some(interval_to_wire(check.early)),
+                late: Some(interval_to_wire(check.late)),
                 p_value: check.p_value,
                 changed: check.changed,
             }),
@@ -170,26 +170,13 @@ fn metric_results(experiment: &Experiment, counts: &Counts, report: &Report, arm
     metrics.map(result).collect()
 }
 
-/// Every estimate of an arm's lift; none of control's.
-pub(crate) fn lift_estimates(summary: &ArmSummary) -> Option<LiftEstimates> {
-    let opinion = summary.opinion.as_ref();
-    Some(LiftEstimates {
-        credible: Some(interval(summary.lift?)),
-        anytime: summary.anytime.map(interval),
-        period: opinion.map(|o| interval(o.period)),
-        batched: opinion.map(|o| interval(o.batched)),
-        difference: opinion.map(|o| interval(o.difference)),
-        disagrees: opinion.is_some_and(|o| o.disagrees),
-    })
-}
-
 #[tonic::async_trait]
-impl ResultService for Results {
+impl ResultService for ResultHandler {
     async fn get_results(&self, request: Request<GetResultsRequest>) -> Result<Response<GetResultsResponse>, Status> {
         Ok(Response::new(results(&self.shared, request.into_inner()).await?))
     }
 
     async fn get_funnel(&self, request: Request<GetFunnelRequest>) -> Result<Response<GetFunnelResponse>, Status> {
-        Ok(Response::new(funnel(&self.shared, request.into_inner()).await?))
+        Ok(Response::new(compute_funnel(&self.shared, request.into_inner()).await?))
     }
 }

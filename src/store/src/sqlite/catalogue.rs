@@ -1,22 +1,22 @@
-//! The catalogue's tables: compare-and-set, and rows that are only ever added for what only ever grows.
+//! The catalogue's tables: experiments change by compare-and-set, and their history only ever gets new rows.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use inroad_assignment::experiment::{Alert, Kills};
 use inroad_assignment::{
-    Definition, Ending, Experiment, ExperimentKey, Generation, Revision, Salt, Status, Switch, Timestamp,
+    Definition, Experiment, ExperimentKey, Generation, GenerationEnd, KillChange, Revision, Salt, Status, Timestamp,
 };
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 
-use super::rows::{arm, bound, damaged};
-use crate::catalogue::{AuditEntry, Change, DecisionRecord, Page, Stored, StoredDecision};
+use super::column_values::{arm_from_column, corrupt, to_sql_integer};
+use crate::catalogue::{AuditEntry, DecisionRecord, ExperimentChange, PageRequest, StoredDecision, StoredExperiment};
 use crate::error::StoreError;
 
-/// What of an experiment is written anew with each change of it.
+/// The part of an experiment that each change rewrites, as `experiment.body` stores it.
 #[derive(Serialize)]
-struct BodyOut<'a> {
+struct BodyToWrite<'a> {
     definition: &'a Definition,
     status: Status,
     kills: Kills,
@@ -25,21 +25,21 @@ struct BodyOut<'a> {
     last_growth_at: Option<Timestamp>,
     last_tick_at: Option<Timestamp>,
     alerts: &'a [Alert],
-    /// For the audit log only: the rows of the history have it too, but not as it was.
-    line: Line,
+    /// For the audit log only: the rows of the history contain the shares now, but not those before the change.
+    line: AllocationSummary,
 }
 
-/// Where the boundaries stand, as the audit log tells it.
+/// The newest revision and its shares, for the audit log.
 #[derive(Serialize, Deserialize, Default)]
-struct Line {
+struct AllocationSummary {
     generation: u32,
     revision: u32,
-    /// By variation, in the definition's order, 0 to 1.
+    /// The share of each variation, in the definition's order, 0 to 1.
     shares: Vec<f64>,
 }
 
-impl Line {
-    fn of(experiment: &Experiment) -> Self {
+impl AllocationSummary {
+    fn new(experiment: &Experiment) -> Self {
         let Some(generation) = experiment.generation() else { return Self::default() };
         let allocation = experiment.latest_allocation();
         let arms = (0..experiment.definition.variations().len()).filter_map(inroad_assignment::Arm::new);
@@ -51,9 +51,9 @@ impl Line {
     }
 }
 
-/// The same, read.
+/// The same body when it is read back.
 #[derive(Deserialize)]
-struct Body {
+struct StoredBody {
     definition: Definition,
     status: Status,
     kills: Kills,
@@ -66,16 +66,16 @@ struct Body {
     alerts: Vec<Alert>,
 }
 
-/// What the audit log shows of an experiment.
+/// The part of an experiment that the audit log contains.
 #[derive(Serialize, Deserialize)]
-struct Audited {
+struct AuditedBody {
     definition: serde_json::Value,
     status: serde_json::Value,
     kills: Kills,
     manual_now: Option<Timestamp>,
     #[serde(default)]
     alerts: Vec<Alert>,
-    line: Line,
+    line: AllocationSummary,
 }
 
 fn to_json(value: &impl Serialize) -> Result<String, StoreError> {
@@ -83,16 +83,18 @@ fn to_json(value: &impl Serialize) -> Result<String, StoreError> {
 }
 
 fn from_json<'a, T: Deserialize<'a>>(what: &str, json: &'a str) -> Result<T, StoreError> {
-    serde_json::from_str(json).map_err(|error| damaged(what, error))
+    serde_json::from_str(json).map_err(|error| corrupt(what, error))
 }
 
-fn audited(body: &str) -> Result<String, StoreError> {
-    to_json(&from_json::<Audited>("experiment.body", body)?)
+/// The audit log's part of a stored body.
+fn audited_json(body: &str) -> Result<String, StoreError> {
+    to_json(&from_json::<AuditedBody>("experiment.body", body)?)
 }
 
 const AUDIT: &str = "INSERT INTO audit (at, actor, action, experiment, before, after) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
-/// Writes down who asked to have a unit forgotten: of no experiment, and without the key.
+/// Records in the audit log who asked to forget a unit. The entry names no experiment, and the digest instead of the
+/// key.
 pub(crate) fn audit_forget(
     connection: &Connection,
     unit_type: &str,
@@ -105,8 +107,8 @@ pub(crate) fn audit_forget(
     Ok(())
 }
 
-/// One change, on disk when this returns.
-pub(crate) fn commit(connection: &mut Connection, change: &Change) -> Result<u64, StoreError> {
+/// Stores one change; it is on disk when this returns. Returns the new version of the catalogue.
+pub(crate) fn commit(connection: &mut Connection, change: &ExperimentChange) -> Result<u64, StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let experiment = &change.experiment;
     let key = experiment.definition.key();
@@ -114,14 +116,14 @@ pub(crate) fn commit(connection: &mut Connection, change: &Change) -> Result<u64
     let stored: Option<(i64, i64, String)> =
         transaction.query_row(sql, [key.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
     match (&stored, change.expected_version) {
-        (Some(_), None) => return Err(StoreError::Exists(key.to_string())),
+        (Some(_), None) => return Err(StoreError::ExperimentExists(key.to_string())),
         (None, Some(_)) => return Err(StoreError::Conflict),
         (Some((_, version, _)), Some(expected)) if *version as u64 != expected => return Err(StoreError::Conflict),
         _ => {}
     }
     let sql = "UPDATE meta SET value = value + 1 WHERE key = 'version' RETURNING value";
     let version: i64 = transaction.query_row(sql, [], |row| row.get(0))?;
-    let body = to_json(&BodyOut {
+    let body = to_json(&BodyToWrite {
         definition: &experiment.definition,
         status: experiment.status,
         kills: experiment.kills,
@@ -130,14 +132,14 @@ pub(crate) fn commit(connection: &mut Connection, change: &Change) -> Result<u64
         last_growth_at: experiment.last_growth_at,
         last_tick_at: experiment.last_tick_at,
         alerts: &experiment.alerts,
-        line: Line::of(experiment),
+        line: AllocationSummary::new(experiment),
     })?;
     let (id, before) = match stored {
         Some((id, _, before)) => {
             transaction
                 .prepare_cached("UPDATE experiment SET version = ?2, body = ?3 WHERE id = ?1")?
                 .execute(params![id, version, body])?;
-            (id, audited(&before)?)
+            (id, audited_json(&before)?)
         }
         None => {
             transaction
@@ -147,7 +149,7 @@ pub(crate) fn commit(connection: &mut Connection, change: &Change) -> Result<u64
         }
     };
     add_history(&transaction, id, experiment)?;
-    let after = audited(&body)?;
+    let after = audited_json(&body)?;
     let row = params![change.at.as_micros(), change.actor, change.action, key.as_str(), before, after];
     transaction.prepare_cached(AUDIT)?.execute(row)?;
     if let Some(d) = &change.decision {
@@ -160,7 +162,8 @@ pub(crate) fn commit(connection: &mut Connection, change: &Change) -> Result<u64
     Ok(version as u64)
 }
 
-/// Adds the generations, revisions, switches and endings that are not on disk yet, and refuses what I2 forbids.
+/// Adds the generations, revisions, kills, restores and endings that are not on disk yet, and refuses revisions that
+/// break I2.
 fn add_history(transaction: &Transaction<'_>, id: i64, experiment: &Experiment) -> Result<(), StoreError> {
     let count = |sql: &str, number: u32| -> rusqlite::Result<usize> {
         let mut statement = transaction.prepare_cached(sql)?;
@@ -168,33 +171,33 @@ fn add_history(transaction: &Transaction<'_>, id: i64, experiment: &Experiment) 
     };
     let key = experiment.definition.key();
     let stored = count("SELECT count(*) FROM generation WHERE experiment_id = ?1 AND number > ?2", 0)?;
-    let shortened = || StoreError::Database(format!("{key}: what has happened to an experiment is never taken back"));
+    let shortened = || StoreError::Database(format!("{key}: the change removes stored history, which only ever grows"));
     if stored > experiment.generations.len() {
         return Err(shortened());
     }
-    // Kills are thrown in the newest generation only, and so are revisions made; and it ends with the next one's start:
-    // none before it can have grown.
+    // Only the newest generation gets kills and revisions, and the start of the next one ends it. So earlier ones
+    // cannot have grown.
     for (number, generation) in (1u32..).zip(&experiment.generations).skip(stored.saturating_sub(1)) {
         if generation.number != number {
             return Err(shortened());
         }
-        let (mut revisions, mut switches, mut endings) = (0, 0, 0);
+        let (mut revisions, mut kill_changes, mut endings) = (0, 0, 0);
         if number as usize > stored {
             let row = params![id, number, generation.salt.as_str(), generation.started_at.as_micros()];
             transaction.prepare_cached("INSERT INTO generation VALUES (?1, ?2, ?3, ?4)")?.execute(row)?;
         } else {
             let of = "WHERE experiment_id = ?1 AND generation = ?2";
             revisions = count(&format!("SELECT count(*) FROM revision {of}"), number)?;
-            switches = count(&format!("SELECT count(*) FROM switch {of}"), number)?;
+            kill_changes = count(&format!("SELECT count(*) FROM switch {of}"), number)?;
             endings = count(&format!("SELECT count(*) FROM ending {of}"), number)?;
         }
-        let grown = revisions <= generation.revisions.len() && switches <= generation.switches.len();
+        let grown = revisions <= generation.revisions.len() && kill_changes <= generation.kill_changes.len();
         if !grown || endings > generation.endings.len() {
             return Err(shortened());
         }
         add_revisions(transaction, id, key, generation, revisions)?;
         let mut insert = transaction.prepare_cached("INSERT INTO switch VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-        for (at, switch) in (1i64..).zip(&generation.switches).skip(switches) {
+        for (at, switch) in (1i64..).zip(&generation.kill_changes).skip(kill_changes) {
             let target = to_json(&switch.target)?;
             insert.execute(params![id, number, at, switch.at.as_micros(), target, switch.killed])?;
         }
@@ -218,10 +221,11 @@ fn add_revisions(
     for (index, revision) in generation.revisions.iter().enumerate().skip(stored) {
         let number = index as u32 + 1;
         if revision.number != number {
-            return Err(StoreError::Database(format!("{key}: revision {} where {number} is next", revision.number)));
+            let fault = format!("{key}: the next revision is {number}, and revision {} was given", revision.number);
+            return Err(StoreError::Database(fault));
         }
         if let Some(before) = index.checked_sub(1).and_then(|at| generation.revisions.get(at)) {
-            if !before.allocation.may_become(&revision.allocation) {
+            if !before.allocation.can_grow_into(&revision.allocation) {
                 return Err(StoreError::NotMonotone { experiment: key.to_string(), revision: number });
             }
             if revision.effective_at < before.effective_at {
@@ -236,8 +240,8 @@ fn add_revisions(
     Ok(())
 }
 
-/// Everything, at one moment.
-pub(crate) fn load(connection: &mut Connection) -> Result<(u64, Vec<Stored>), StoreError> {
+/// The whole catalogue with its version, read in one transaction.
+pub(crate) fn load(connection: &mut Connection) -> Result<(u64, Vec<StoredExperiment>), StoreError> {
     let transaction = connection.transaction()?;
     let version: i64 = transaction.query_row("SELECT value FROM meta WHERE key = 'version'", [], |row| row.get(0))?;
     let mut generations = generations(&transaction)?;
@@ -245,7 +249,7 @@ pub(crate) fn load(connection: &mut Connection) -> Result<(u64, Vec<Stored>), St
     let mut rows = statement.query([])?;
     let mut all = Vec::new();
     while let Some(row) = rows.next()? {
-        let body: Body = from_json("experiment.body", &row.get::<_, String>(2)?)?;
+        let body: StoredBody = from_json("experiment.body", &row.get::<_, String>(2)?)?;
         let experiment = Arc::new(Experiment {
             definition: body.definition,
             status: body.status,
@@ -254,11 +258,11 @@ pub(crate) fn load(connection: &mut Connection) -> Result<(u64, Vec<Stored>), St
             manual_now: body.manual_now,
             created_at: body.created_at,
             last_growth_at: body.last_growth_at,
-            // Before there was a difference, each tick was a chance to grow.
+            // The first release did not store the last tick: every tick could grow a variation then.
             last_tick_at: body.last_tick_at.or(body.last_growth_at),
             alerts: body.alerts,
         });
-        all.push(Stored { version: row.get::<_, i64>(1)? as u64, experiment });
+        all.push(StoredExperiment { version: row.get::<_, i64>(1)? as u64, experiment });
     }
     Ok((version as u64, all))
 }
@@ -276,14 +280,14 @@ fn generations(connection: &Connection) -> Result<HashMap<i64, Vec<Generation>>,
         })
     })?;
     let sql = "SELECT experiment_id, generation, at, target, killed FROM switch ORDER BY 1, 2, number";
-    let mut switches = grouped(connection, sql, |row| {
+    let mut kill_changes = grouped(connection, sql, |row| {
         let target = from_json("switch.target", &row.get::<_, String>(3)?)?;
-        Ok(Switch { at: Timestamp::from_micros(row.get(2)?), target, killed: row.get(4)? })
+        Ok(KillChange { at: Timestamp::from_micros(row.get(2)?), target, killed: row.get(4)? })
     })?;
     let sql = "SELECT experiment_id, generation, at, shipped FROM ending ORDER BY 1, 2, number";
     let mut endings = grouped(connection, sql, |row| {
-        let shipped = row.get::<_, Option<i64>>(3)?.map(arm).transpose()?;
-        Ok(Ending { at: Timestamp::from_micros(row.get(2)?), shipped })
+        let shipped = row.get::<_, Option<i64>>(3)?.map(arm_from_column).transpose()?;
+        Ok(GenerationEnd { at: Timestamp::from_micros(row.get(2)?), shipped })
     })?;
     let mut generations: HashMap<i64, Vec<Generation>> = HashMap::new();
     let sql = "SELECT experiment_id, number, salt, started_at FROM generation ORDER BY 1, 2";
@@ -291,20 +295,20 @@ fn generations(connection: &Connection) -> Result<HashMap<i64, Vec<Generation>>,
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let (id, number): (i64, u32) = (row.get(0)?, row.get(1)?);
-        let salt = Salt::parse(&row.get::<_, String>(2)?).map_err(|error| damaged("generation.salt", error))?;
+        let salt = Salt::parse(&row.get::<_, String>(2)?).map_err(|error| corrupt("generation.salt", error))?;
         generations.entry(id).or_default().push(Generation {
             number,
             salt,
             started_at: Timestamp::from_micros(row.get(3)?),
             revisions: revisions.remove(&(id, number)).unwrap_or_default(),
-            switches: switches.remove(&(id, number)).unwrap_or_default(),
+            kill_changes: kill_changes.remove(&(id, number)).unwrap_or_default(),
             endings: endings.remove(&(id, number)).unwrap_or_default(),
         });
     }
     Ok(generations)
 }
 
-/// Rows by experiment and generation.
+/// Rows grouped by experiment id and generation.
 fn grouped<T>(
     connection: &Connection,
     sql: &str,
@@ -319,24 +323,28 @@ fn grouped<T>(
     Ok(groups)
 }
 
-/// The number that other tables know an experiment by.
-pub(crate) fn id_of(connection: &Connection, key: &str) -> Result<Option<i64>, StoreError> {
+/// The id under which the other tables store an experiment; `None` if it is not stored.
+pub(crate) fn experiment_id(connection: &Connection, key: &str) -> Result<Option<i64>, StoreError> {
     let mut statement = connection.prepare_cached("SELECT id FROM experiment WHERE key = ?1")?;
     Ok(statement.query_row([key], |row| row.get(0)).optional()?)
 }
 
 /// Audit entries, newest first.
-pub(crate) fn audit(connection: &Connection, key: Option<&str>, page: Page) -> Result<Vec<AuditEntry>, StoreError> {
+pub(crate) fn audit(
+    connection: &Connection,
+    key: Option<&str>,
+    page: PageRequest,
+) -> Result<Vec<AuditEntry>, StoreError> {
     let which = if key.is_some() { "experiment = ?3" } else { "?3 IS NULL" };
     let columns = "id, at, actor, action, experiment, before, after";
     let sql = format!("SELECT {columns} FROM audit WHERE id < ?1 AND {which} ORDER BY id DESC LIMIT ?2");
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(params![bound(page.before), bound(page.limit as u64), key])?;
+    let mut rows = statement.query(params![to_sql_integer(page.before), to_sql_integer(page.limit as u64), key])?;
     let mut entries = Vec::new();
     while let Some(row) = rows.next()? {
         let experiment = match row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)? {
             "" => None,
-            key => Some(ExperimentKey::parse(key).map_err(|e| damaged("audit.experiment", e))?),
+            key => Some(ExperimentKey::parse(key).map_err(|e| corrupt("audit.experiment", e))?),
         };
         entries.push(AuditEntry {
             id: row.get::<_, i64>(0)? as u64,
@@ -356,24 +364,27 @@ pub(crate) fn decisions(
     connection: &Connection,
     key: &str,
     number: u32,
-    page: Page,
+    page: PageRequest,
 ) -> Result<Vec<StoredDecision>, StoreError> {
-    let Some(id) = id_of(connection, key)? else { return Ok(Vec::new()) };
+    let Some(id) = experiment_id(connection, key)? else { return Ok(Vec::new()) };
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {DECISION} FROM decision WHERE experiment_id = ?1 AND generation = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4"
     ))?;
-    let rows = statement.query_map(params![id, number, bound(page.before), bound(page.limit as u64)], read_decision)?;
+    let rows = statement.query_map(
+        params![id, number, to_sql_integer(page.before), to_sql_integer(page.limit as u64)],
+        read_decision,
+    )?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// The decision behind one revision.
+/// The decision that made one revision.
 pub(crate) fn decision(
     connection: &Connection,
     key: &str,
     number: u32,
     revision: u32,
 ) -> Result<Option<DecisionRecord>, StoreError> {
-    let Some(id) = id_of(connection, key)? else { return Ok(None) };
+    let Some(id) = experiment_id(connection, key)? else { return Ok(None) };
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {DECISION} FROM decision WHERE experiment_id = ?1 AND generation = ?2 AND revision = ?3"
     ))?;

@@ -1,4 +1,4 @@
-//! Opening one database file, telling what is wrong with it, and a few connections to read it by.
+//! Opens one database file, reports what is wrong with it, and keeps a few connections for reading it.
 
 use std::fs::File;
 use std::io::Read;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode};
 
-use super::schema::{Found, Schema};
+use super::schema::{FileState, Schema};
 use crate::error::StoreError;
 
 impl From<rusqlite::Error> for StoreError {
@@ -20,7 +20,7 @@ impl From<rusqlite::Error> for StoreError {
                 Self::Corrupt { path, detail: error.to_string() }
             }
             Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-                Self::Open { path, detail: error.to_string() }
+                Self::CannotOpen { path, detail: error.to_string() }
             }
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::InUse { path },
             _ => Self::Database(error.to_string()),
@@ -29,14 +29,14 @@ impl From<rusqlite::Error> for StoreError {
 }
 
 impl StoreError {
-    /// The same, with the file or folder it is about where the database could not say.
+    /// The same error with the file or folder that it concerns, if the error does not name one yet.
     pub(crate) fn located(mut self, at: &Path) -> Self {
         match &mut self {
             Self::DiskFull { path }
             | Self::Corrupt { path, .. }
-            | Self::Open { path, .. }
+            | Self::CannotOpen { path, .. }
             | Self::InUse { path }
-            | Self::Newer { path, .. }
+            | Self::NewerSchema { path, .. }
                 if path.is_empty() =>
             {
                 *path = at.display().to_string();
@@ -47,23 +47,23 @@ impl StoreError {
     }
 }
 
-/// How a connection is set up.
+/// The settings of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tuning {
     /// Page cache, in KiB.
     pub(crate) cache_kib: i64,
-    /// Pages in the write-ahead log after which a commit also checkpoints; 0 for never.
+    /// Pages in the write-ahead log at which a commit also checkpoints it; 0 for never.
     pub(crate) checkpoint_pages: i64,
-    /// The most pages that the file may have; the disk is the limit if there is none.
+    /// The most pages that the file may have; `None` for no limit but the disk.
     pub(crate) max_pages: Option<u32>,
 }
 
 impl Tuning {
-    /// For connections that only read.
+    /// Settings for connections that only read.
     const READER: Self = Self { cache_kib: 8 * 1024, checkpoint_pages: 0, max_pages: None };
 }
 
-/// Opens a file, made if need be and brought up to date.
+/// Opens a file. Creates it if it does not exist, and upgrades it to the current schema.
 pub(crate) fn open(folder: &Path, schema: Schema, tuning: Tuning) -> Result<Connection, StoreError> {
     let path = folder.join(schema.file);
     prepare(&path, schema, tuning).map_err(|error| error.located(&path))
@@ -74,9 +74,9 @@ fn prepare(path: &Path, schema: Schema, tuning: Tuning) -> Result<Connection, St
     let mut connection = Connection::open(path)?;
     set_up(&connection, tuning)?;
     match schema.migrate(&mut connection)? {
-        Found::Ready => Ok(connection),
-        Found::Newer { found, known } => Err(StoreError::Newer { path: String::new(), found, known }),
-        Found::Foreign => {
+        FileState::Ready => Ok(connection),
+        FileState::Newer { found, known } => Err(StoreError::NewerSchema { path: String::new(), found, known }),
+        FileState::Foreign => {
             Err(StoreError::Corrupt { path: String::new(), detail: "another program's database".to_owned() })
         }
     }
@@ -96,9 +96,9 @@ fn set_up(connection: &Connection, tuning: Tuning) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// SQLite takes a file of a few bytes for a new database: one that was cut off must not pass so.
+/// Refuses a file with a wrong header. SQLite itself would take a truncated file of a few bytes for a new database.
 fn check_header(path: &Path) -> Result<(), StoreError> {
-    let refuse = |error: std::io::Error| StoreError::Open { path: String::new(), detail: error.to_string() };
+    let refuse = |error: std::io::Error| StoreError::CannotOpen { path: String::new(), detail: error.to_string() };
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -106,11 +106,11 @@ fn check_header(path: &Path) -> Result<(), StoreError> {
     };
     let mut header = Vec::with_capacity(16);
     file.by_ref().take(16).read_to_end(&mut header).map_err(refuse)?;
-    // A file without a byte in it is what a crash leaves at the very first start.
+    // A crash at the very first start may leave an empty file.
     if header.is_empty() || header == b"SQLite format 3\0" {
         return Ok(());
     }
-    Err(StoreError::Corrupt { path: String::new(), detail: "the file's header is not a database's".to_owned() })
+    Err(StoreError::Corrupt { path: String::new(), detail: "its header is not that of a database".to_owned() })
 }
 
 /// Connections that only read.
@@ -122,33 +122,33 @@ pub(crate) struct Readers {
 }
 
 impl Readers {
-    /// How many connections are kept open while nobody reads.
-    const KEPT: usize = 4;
+    /// How many idle connections stay open.
+    const MAX_IDLE: usize = 4;
 
     /// Readers of one file, which must exist.
     pub(crate) fn new(path: PathBuf) -> Self {
         Self { path, idle: Mutex::new(Some(Vec::new())) }
     }
 
-    /// Reads.
+    /// Runs `read` with an idle connection, or a new one.
     pub(crate) fn with<T>(&self, read: impl FnOnce(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let kept = match self.idle.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        let idle = match self.idle.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             Some(idle) => idle.pop(),
             None => return Err(StoreError::Closed),
         };
         let read_with = |mut connection: Connection| {
             let found = read(&mut connection)?;
             if let Some(idle) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
-                && idle.len() < Self::KEPT
+                && idle.len() < Self::MAX_IDLE
             {
                 idle.push(connection);
             }
             Ok(found)
         };
-        kept.map_or_else(|| self.open(), Ok).and_then(read_with).map_err(|error| error.located(&self.path))
+        idle.map_or_else(|| self.open(), Ok).and_then(read_with).map_err(|error| error.located(&self.path))
     }
 
-    /// One more connection, for somebody to keep.
+    /// Opens one more connection, which belongs to the caller.
     pub(crate) fn open(&self) -> Result<Connection, StoreError> {
         let connection = Connection::open(&self.path)?;
         set_up(&connection, Tuning::READER)?;
@@ -156,7 +156,7 @@ impl Readers {
         Ok(connection)
     }
 
-    /// Lets go of the file.
+    /// Closes the idle connections; later reads fail with [`StoreError::Closed`].
     pub(crate) fn close(&self) {
         drop(self.idle.lock().unwrap_or_else(PoisonError::into_inner).take());
     }

@@ -1,251 +1,274 @@
-//! The fold: from the log to unit records and tallies, a step at a time.
+//! The fold reads the log and turns its events into unit records and tallies.
 //!
-//! A step reads first and writes after. All that is read (the log, the records and outcomes it touches) is read without
-//! the writer's lock, since nobody but the fold writes those tables; what is written goes in one short transaction with
-//! the fold's offset. So a kill never waits for more than the writing half of a step.
+//! ```text
+//!  log.db                               inroad.db, one transaction per step
+//!  ┌─────────────────┐  scan, compare   ┌──────────────────────────────────────────────┐
+//!  │ … 41 42 43 44 … │ ───────────────► │ outcome   by (unit, event id)                │
+//!  └─────────────────┘                  │ unit      by (experiment, generation, digest)│
+//!           ▲                           │ tally     − old contribution + new one       │
+//!           └──── next step reads 45 ── │ folded    = 44, the offset                   │
+//!                                       └──────────────────────────────────────────────┘
+//!                                                            ▲ before the next event
+//!  catalogue: revision, kill, restore, end, new metric ──────┘ recount of the affected slices
+//! ```
+//!
+//! **A step** reads the next events, looks up the records and outcomes of the units that they name, works out what
+//! changes, and writes the changes together with the offset. After a crash the step either happened or is repeated.
+//!
+//! **Order and repeats do not matter (I5).** A unit record keeps for each variation the earliest exposure, and of
+//! outcomes with the same unit and event id the least is kept: a minimum is the same in any order and with any repeats.
+//! What a unit contributes to the tallies is a function of its record, its outcomes and the generation's history. A
+//! step subtracts the old contribution of each changed unit and adds the new one, so the tallies are always the sum
+//! over all units.
+//!
+//! **When the history changes**, old contributions may be wrong. [`recount`] counts the units of the affected slices
+//! again before any further event is folded, batch by batch, and continues after a restart where it stopped.
+//!
+//! **Locks.** Only the fold writes these tables. It looks rows up in short batches and writes in one short transaction,
+//! so a kill waits for at most one of them.
+
+mod changes;
+mod recount;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use inroad_assignment::{Digest, Experiment};
-use inroad_policy::attribution::{UnitRecord, settled, watched};
-use rusqlite::{Connection, TransactionBehavior};
+use inroad_policy::attribution::{Exposure, UnitRecord, outcome_contribution, record_contribution};
+use rusqlite::Connection;
 
 use super::catalogue;
 use super::database::Readers;
-use super::scan::{Heard, Memory, Scan, scan};
-use super::slots::{Slot, SlotIndex, Slots};
-use super::tallies::{Delta, Tallies};
-use super::units::{Said, StoredOutcome, UnitRow, outcomes_of, put_outcome, put_unit, said, unit};
-use super::writer::Writer;
+use super::log_scan::{LogScan, scan_log};
+use super::recent_exposures::RecentExposures;
+use super::state_writer::StateWriter;
+use super::tallies::{TallyCache, TallyDelta};
+use super::tracked_generations::{GenerationIndex, TrackedGeneration, TrackedGenerations};
+use super::units::{StoredOutcome, UnitRow, read_outcomes, read_record};
 use crate::counts::FoldStep;
 use crate::error::StoreError;
-use crate::event::Seq;
+use changes::{NewOutcome, StepChanges, UnitWrite, find_new_outcomes, outcomes_of_unit};
 
-/// How many records are looked up before the writer's lock is offered to others.
-pub(super) const BREATH: usize = 1_000;
-/// Rows written after which the write-ahead log is folded back into the file.
+/// Rows looked up before the writer's lock is offered to other callers.
+const LOOKUP_BATCH: usize = 1_000;
+/// Rows written before the write-ahead log is copied back into the file.
 const CHECKPOINT_ROWS: usize = 100_000;
 
-/// The fold with all that it keeps in memory. One at a time.
+/// The fold and its state in memory. A store has one.
 pub(crate) struct Fold {
-    pub(super) slots: Slots,
-    memory: Memory,
+    generations: TrackedGenerations,
+    recent: RecentExposures,
     log: Connection,
-    /// The most events of one step, and the most units that one counts again.
-    pub(super) step: usize,
-    /// Whether something was learnt that the counts do not know yet.
+    /// The most events that one step folds, and the most units that one step recounts.
+    max_step: usize,
+    /// The loaded catalogue has changes that the counts do not reflect yet.
     is_behind: bool,
-    unchecked: usize,
+    rows_since_checkpoint: usize,
 }
 
-/// What the fold shares with the rest of the store.
+/// The parts of the store that a step works with.
 #[derive(Clone, Copy)]
-pub(crate) struct Shared<'a> {
-    /// The one connection that writes the state.
-    pub(crate) writer: &'a Writer,
-    /// Connections that read it.
+pub(crate) struct StoreHandles<'a> {
+    /// The only connection that writes the state.
+    pub(crate) writer: &'a StateWriter,
+    /// Connections that read the state.
     pub(crate) readers: &'a Readers,
     /// The counts in memory.
-    pub(crate) tallies: &'a Tallies,
+    pub(crate) tallies: &'a TallyCache,
     /// The fold's offset.
     pub(crate) folded: &'a AtomicU64,
 }
 
-/// An outcome that is new, or says something else than what was known under its id.
-struct News {
-    heard: Heard,
-    before: Option<Said>,
+/// A unit with events in this step.
+struct TouchedUnit {
+    unit_digest: Digest,
+    exposures: Vec<Exposure>,
 }
 
-/// A unit with events of this step.
-struct Touched {
-    unit: Digest,
-    exposures: Vec<inroad_policy::attribution::Exposure>,
-}
-
-/// A record that is to be written.
-struct Written {
-    slot: SlotIndex,
-    row: UnitRow,
-    is_new: bool,
-}
-
-/// A unit whose outcomes have to be read again, because where they count may have changed.
-struct Anew {
-    slot: SlotIndex,
+/// A unit whose outcomes must all be read again, because their attribution may have changed.
+struct UnitToRecount {
+    generation: GenerationIndex,
     row: UnitRow,
     before: Option<UnitRecord>,
 }
 
-/// What a step writes.
+/// A record that was looked up and did not change.
+struct UnchangedRecord {
+    generation: GenerationIndex,
+    digest: Digest,
+    record: UnitRecord,
+}
+
+/// What a step found so far.
 #[derive(Default)]
-pub(super) struct Changes {
-    outcomes: Vec<News>,
-    units: Vec<Written>,
-    deltas: BTreeMap<SlotIndex, Delta>,
+struct StepWork {
+    changes: StepChanges,
+    recounts: Vec<UnitToRecount>,
+    unchanged: Vec<UnchangedRecord>,
 }
 
 impl Fold {
-    /// A fold over one log.
-    pub(crate) fn new(log: Connection, step: usize, remembered: usize) -> Self {
+    /// A fold of the given log.
+    pub(crate) fn new(log: Connection, max_step: usize, remembered_exposures: usize) -> Self {
         Self {
-            slots: Slots::default(),
-            memory: Memory::new(remembered),
+            generations: TrackedGenerations::default(),
+            recent: RecentExposures::new(remembered_exposures),
             log,
-            step: step.max(1),
+            max_step: max_step.max(1),
             is_behind: false,
-            unchecked: 0,
+            rows_since_checkpoint: 0,
         }
     }
 
     /// One step; see [`crate::Store::fold`].
     pub(crate) fn step(
         &mut self,
-        shared: Shared<'_>,
+        handles: StoreHandles<'_>,
         experiments: &Arc<Vec<Arc<Experiment>>>,
         limit: usize,
     ) -> Result<FoldStep, StoreError> {
-        let after = shared.folded.load(Ordering::Acquire);
+        let after = handles.folded.load(Ordering::Acquire);
         let mut changed = 0;
-        self.is_behind |= shared.writer.with(|connection| self.slots.learn(connection, experiments))?;
+        self.is_behind |= handles.writer.with(|connection| self.generations.update(connection, experiments))?;
         if self.is_behind {
-            // Stays so if this fails: the same catalogue is not learnt twice, and no event may be counted before it.
-            let applied = self.apply_history(shared)?;
-            changed += applied.units;
-            self.is_behind = !applied.done;
+            // The flag stays set if this fails: the same catalogue is not loaded twice, and no event may be counted
+            // before its changes.
+            let progress = self.recount_changed_history(handles)?;
+            changed += progress.units;
+            self.is_behind = !progress.is_complete;
         }
         if self.is_behind {
-            return Ok(FoldStep { events: 0, changed, folded: after, behind: true });
+            return Ok(FoldStep { events: 0, changed, folded: after, is_behind: true });
         }
-        let limit = limit.min(self.step);
-        let mut scanned = scan(&self.log, after, limit, &self.slots, &self.memory, true)?;
-        if scanned.unknown > 0 {
-            // The caller's catalogue is older than the log: what was served was committed before it was served.
-            let (_, stored) = shared.readers.with(catalogue::load)?;
+        let limit = limit.min(self.max_step);
+        let mut scan = scan_log(&self.log, after, limit, &self.generations, &self.recent, true)?;
+        if scan.unknown > 0 {
+            // The caller's catalogue is older than the log. A generation is committed before it is served, so the
+            // stored catalogue has it.
+            let (_, stored) = handles.readers.with(catalogue::load)?;
             let all = Arc::new(stored.into_iter().map(|s| s.experiment).collect());
-            self.is_behind |= shared.writer.with(|connection| self.slots.learn(connection, &all))?;
-            let applied = self.apply_history(shared)?;
-            changed += applied.units;
-            self.is_behind = !applied.done;
+            self.is_behind |= handles.writer.with(|connection| self.generations.update(connection, &all))?;
+            let progress = self.recount_changed_history(handles)?;
+            changed += progress.units;
+            self.is_behind = !progress.is_complete;
             if self.is_behind {
-                return Ok(FoldStep { events: 0, changed, folded: after, behind: true });
+                return Ok(FoldStep { events: 0, changed, folded: after, is_behind: true });
             }
-            scanned = scan(&self.log, after, limit, &self.slots, &self.memory, false)?;
+            scan = scan_log(&self.log, after, limit, &self.generations, &self.recent, false)?;
         }
-        if scanned.events == 0 {
-            self.checkpoint(shared, 1)?;
-            return Ok(FoldStep { events: 0, changed, folded: after, behind: false });
+        if scan.events == 0 {
+            self.checkpoint(handles, 1)?;
+            return Ok(FoldStep { events: 0, changed, folded: after, is_behind: false });
         }
-        let (events, last) = (scanned.events, scanned.last);
-        let mut known = Vec::new();
-        let changes = self.work_out(shared, scanned, &mut known)?;
+        let (events, last) = (scan.events, scan.last);
+        let StepWork { changes, unchanged, .. } = self.compute_changes(handles, scan)?;
         changed += changes.units.len();
-        self.write(shared, &changes, Some(last))?;
-        let written = changes.units.iter().map(|w| (w.slot, w.row.digest, w.row.record.exposures()));
-        for (slot, digest, exposures) in known.iter().map(|(s, d, r)| (*s, *d, r.exposures())).chain(written) {
-            self.memory.keep(slot, digest, exposures);
+        changes.commit(handles, &self.generations, Some(last))?;
+        let unchanged = unchanged.iter().map(|u| (u.generation, u.digest, u.record.exposures()));
+        let written = changes.units.iter().map(|w| (w.generation, w.row.digest, w.row.record.exposures()));
+        for (generation, digest, exposures) in unchanged.chain(written) {
+            self.recent.remember(generation, digest, exposures);
         }
-        self.unchecked += changes.units.len() + changes.outcomes.len();
-        self.checkpoint(shared, CHECKPOINT_ROWS)?;
-        Ok(FoldStep { events, changed, folded: last, behind: false })
+        self.rows_since_checkpoint += changes.units.len() + changes.outcomes.len();
+        self.checkpoint(handles, CHECKPOINT_ROWS)?;
+        Ok(FoldStep { events, changed, folded: last, is_behind: false })
     }
 
-    /// Compares what was read with what is known. `known` gets the records that were looked up and did not change.
-    fn work_out(
-        &self,
-        shared: Shared<'_>,
-        scanned: Scan,
-        known: &mut Vec<(SlotIndex, Digest, UnitRecord)>,
-    ) -> Result<Changes, StoreError> {
-        let mut changes = Changes { outcomes: news(shared, scanned.outcomes)?, ..Changes::default() };
-        let mut touched: BTreeMap<(SlotIndex, Digest), Touched> = BTreeMap::new();
-        for seen in scanned.exposures {
-            let entry = touched.entry((seen.slot, seen.digest));
-            entry.or_insert_with(|| Touched { unit: seen.unit, exposures: Vec::new() }).exposures.push(seen.exposure);
+    /// Compares the scanned events with the stored records and outcomes.
+    fn compute_changes(&self, handles: StoreHandles<'_>, scan: LogScan) -> Result<StepWork, StoreError> {
+        let mut work = StepWork::default();
+        work.changes.outcomes = find_new_outcomes(handles, scan.outcomes)?;
+        let mut touched: BTreeMap<(GenerationIndex, Digest), TouchedUnit> = BTreeMap::new();
+        for scanned in scan.exposures {
+            let entry = touched.entry((scanned.generation, scanned.digest));
+            let new = || TouchedUnit { unit_digest: scanned.unit_digest, exposures: Vec::new() };
+            entry.or_insert_with(new).exposures.push(scanned.exposure);
         }
-        for News { heard, before } in &changes.outcomes {
-            let events = [Some(&heard.outcome.said.event), before.as_ref().map(|said| &said.event)];
+        for NewOutcome { scanned, before } in &work.changes.outcomes {
+            let events = [Some(&scanned.outcome.content.event), before.as_ref().map(|content| &content.event)];
             for event in events.into_iter().flatten() {
-                for (index, slot) in self.slots.about(event, &heard.clock, &heard.unit_type) {
-                    // It was parsed when it was scanned.
-                    let Ok(key) = inroad_assignment::UnitKey::parse(&heard.key) else { continue };
-                    let entry = touched.entry((index, slot.hasher.digest(key)));
-                    entry.or_insert_with(|| Touched { unit: heard.unit, exposures: Vec::new() });
+                for (index, tracked) in self.generations.with_metric_on(event, &scanned.clock, &scanned.unit_type) {
+                    // The key was parsed when it was scanned.
+                    let Ok(key) = inroad_assignment::UnitKey::parse(&scanned.key) else { continue };
+                    let entry = touched.entry((index, tracked.hasher.digest(key)));
+                    entry.or_insert_with(|| TouchedUnit { unit_digest: scanned.unit_digest, exposures: Vec::new() });
                 }
             }
         }
-        let mut anew = Vec::new();
         let mut touched = touched.into_iter().peekable();
         while touched.peek().is_some() {
-            shared.writer.read(|connection| {
-                for ((index, digest), touched) in touched.by_ref().take(BREATH) {
-                    let before = unit(connection, self.slots.get(index)?, &digest)?;
-                    self.compare(index, digest, touched, before, &mut changes, &mut anew, known)?;
+            handles.writer.read(|connection| {
+                for ((index, digest), touched) in touched.by_ref().take(LOOKUP_BATCH) {
+                    let before = read_record(connection, self.generations.get(index)?, &digest)?;
+                    self.compare_unit((index, digest), touched, before, &mut work)?;
                 }
                 Ok(())
             })?;
         }
-        self.count_anew(shared, anew, &mut changes)?;
-        changes.units.sort_unstable_by_key(|written| (written.slot, written.row.digest));
-        Ok(changes)
+        let recounts = std::mem::take(&mut work.recounts);
+        self.recount_units(handles, recounts, &mut work.changes)?;
+        work.changes.units.sort_unstable_by_key(|write| (write.generation, write.row.digest));
+        Ok(work)
     }
 
-    /// One unit: what its events change, unless its outcomes have to be read again for that.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one step, which live nowhere else together")]
-    fn compare(
+    /// Works out what the events of one unit change, or notes that its outcomes must be read again for that.
+    fn compare_unit(
         &self,
-        index: SlotIndex,
-        digest: Digest,
-        touched: Touched,
+        (index, digest): (GenerationIndex, Digest),
+        touched: TouchedUnit,
         before: Option<UnitRecord>,
-        changes: &mut Changes,
-        anew: &mut Vec<Anew>,
-        known: &mut Vec<(SlotIndex, Digest, UnitRecord)>,
+        work: &mut StepWork,
     ) -> Result<(), StoreError> {
         let mut record = before.clone().unwrap_or_default();
-        let mut exposed = false;
+        let mut exposures_changed = false;
         for exposure in &touched.exposures {
-            exposed |= record.expose(*exposure);
+            exposures_changed |= record.add_exposure(*exposure);
         }
-        let news = news_of(&changes.outcomes, &touched.unit);
-        if exposed || (before.is_some() && news.iter().any(|news| news.before.is_some())) {
-            anew.push(Anew { slot: index, row: UnitRow { digest, unit: touched.unit, record }, before });
+        let changes = &mut work.changes;
+        let new_outcomes = outcomes_of_unit(&changes.outcomes, &touched.unit_digest);
+        if exposures_changed || (before.is_some() && new_outcomes.iter().any(|outcome| outcome.before.is_some())) {
+            let row = UnitRow { digest, unit_digest: touched.unit_digest, record };
+            work.recounts.push(UnitToRecount { generation: index, row, before });
             return Ok(());
         }
-        // Outcomes of a unit that has seen nothing yet wait in their table.
+        // The outcomes of a unit without exposures stay in their table until its first exposure arrives.
         let Some(before) = before else { return Ok(()) };
-        if news.is_empty() {
-            known.push((index, digest, record));
+        if new_outcomes.is_empty() {
+            work.unchanged.push(UnchangedRecord { generation: index, digest, record });
             return Ok(());
         }
-        let slot = self.slots.get(index)?;
-        let history = slot.history()?;
+        let tracked = self.generations.get(index)?;
+        let history = tracked.history()?;
         let delta = changes.deltas.entry(index).or_default();
-        for News { heard, .. } in news {
-            let outcome = heard.outcome.said.outcome();
-            record.follow(history, 0, &outcome);
-            watched(&record, history, &outcome, 0, |key, cell| delta.tally.add_cell(key, &cell));
+        for NewOutcome { scanned, .. } in new_outcomes {
+            let outcome = scanned.outcome.content.as_outcome();
+            record.add_outcome(history, 0, &outcome);
+            outcome_contribution(&record, history, &outcome, 0, |key, cell| delta.tally.add_cell(key, &cell));
         }
         if record != before {
-            move_settled(slot, digest, Some(&before), &record, delta)?;
-            let row = UnitRow { digest, unit: touched.unit, record };
-            changes.units.push(Written { slot: index, row, is_new: false });
+            replace_contribution(tracked, digest, Some(&before), &record, delta)?;
+            let row = UnitRow { digest, unit_digest: touched.unit_digest, record };
+            changes.units.push(UnitWrite { generation: index, row, is_new: false });
         }
         Ok(())
     }
 
-    /// Units whose exposures changed: all that they contributed is taken away, and all that they contribute is added.
-    fn count_anew(&self, shared: Shared<'_>, anew: Vec<Anew>, changes: &mut Changes) -> Result<(), StoreError> {
-        let mut wanted: Vec<Digest> = anew.iter().map(|unit| unit.row.unit).collect();
+    /// Subtracts everything that units with changed exposures contributed, and adds everything they contribute now.
+    fn recount_units(
+        &self,
+        handles: StoreHandles<'_>,
+        units: Vec<UnitToRecount>,
+        changes: &mut StepChanges,
+    ) -> Result<(), StoreError> {
+        let mut wanted: Vec<Digest> = units.iter().map(|unit| unit.row.unit_digest).collect();
         wanted.sort_unstable();
         wanted.dedup();
         let mut stored: HashMap<Digest, Vec<StoredOutcome>> = HashMap::new();
-        for part in wanted.chunks(BREATH) {
-            shared.writer.read(|connection| {
+        for part in wanted.chunks(LOOKUP_BATCH) {
+            handles.writer.read(|connection| {
                 for digest in part {
-                    let outcomes = outcomes_of(connection, digest)?;
+                    let outcomes = read_outcomes(connection, digest)?;
                     if !outcomes.is_empty() {
                         stored.insert(*digest, outcomes);
                     }
@@ -253,67 +276,41 @@ impl Fold {
                 Ok(())
             })?;
         }
-        for Anew { slot: index, mut row, before } in anew {
-            let slot = self.slots.get(index)?;
-            let history = slot.history()?;
-            let old = stored.get(&row.unit).map(Vec::as_slice).unwrap_or_default();
-            let news = news_of(&changes.outcomes, &row.unit);
+        for UnitToRecount { generation: index, mut row, before } in units {
+            let tracked = self.generations.get(index)?;
+            let history = tracked.history()?;
+            let old = stored.get(&row.unit_digest).map(Vec::as_slice).unwrap_or_default();
+            let new = outcomes_of_unit(&changes.outcomes, &row.unit_digest);
             let delta = changes.deltas.entry(index).or_default();
             if let Some(before) = &before {
                 for outcome in old {
-                    let outcome = outcome.said.outcome();
-                    watched(before, history, &outcome, 0, |key, cell| delta.tally.sub_cell(key, &cell));
+                    let outcome = outcome.content.as_outcome();
+                    outcome_contribution(before, history, &outcome, 0, |key, cell| delta.tally.sub_cell(key, &cell));
                 }
             }
-            row.record.forget_outcomes();
-            let replaced = |o: &&StoredOutcome| news.iter().any(|n| n.heard.outcome.event_id == o.event_id);
-            let kept = old.iter().filter(|outcome| !replaced(outcome));
-            for outcome in kept.chain(news.iter().map(|news| &news.heard.outcome)) {
-                let outcome = outcome.said.outcome();
-                row.record.follow(history, 0, &outcome);
-                watched(&row.record, history, &outcome, 0, |key, cell| delta.tally.add_cell(key, &cell));
+            row.record.clear_outcomes();
+            let is_replaced = |o: &&StoredOutcome| new.iter().any(|n| n.scanned.outcome.event_id == o.event_id);
+            let still_valid = old.iter().filter(|outcome| !is_replaced(outcome));
+            for outcome in still_valid.chain(new.iter().map(|new| &new.scanned.outcome)) {
+                let outcome = outcome.content.as_outcome();
+                row.record.add_outcome(history, 0, &outcome);
+                outcome_contribution(&row.record, history, &outcome, 0, |key, cell| delta.tally.add_cell(key, &cell));
             }
-            move_settled(slot, row.digest, before.as_ref(), &row.record, delta)?;
+            replace_contribution(tracked, row.digest, before.as_ref(), &row.record, delta)?;
             for exposure in row.record.exposures() {
                 delta.latest_exposure = delta.latest_exposure.max(exposure.at);
             }
-            changes.units.push(Written { slot: index, row, is_new: before.is_none() });
+            changes.units.push(UnitWrite { generation: index, row, is_new: before.is_none() });
         }
         Ok(())
     }
 
-    /// Everything that a step or a change of history brings, in one transaction.
-    pub(super) fn write(&self, shared: Shared<'_>, changes: &Changes, last: Option<Seq>) -> Result<(), StoreError> {
-        shared.writer.with(|connection| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            for News { heard, .. } in &changes.outcomes {
-                put_outcome(&transaction, &heard.unit, &heard.outcome.event_id, &heard.outcome.said)?;
-            }
-            for written in &changes.units {
-                put_unit(&transaction, self.slots.get(written.slot)?, &written.row, written.is_new)?;
-            }
-            let mut memory = shared.tallies.write();
-            let put = |(index, delta): (&SlotIndex, _)| memory.put(&transaction, self.slots.get(*index)?, delta);
-            let put = changes.deltas.iter().map(put).collect::<Result<Vec<_>, _>>()?;
-            if let Some(last) = last {
-                transaction
-                    .prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'folded'")?
-                    .execute([last as i64])?;
-            }
-            transaction.commit()?;
-            put.into_iter().for_each(|put| memory.keep(put));
-            if let Some(last) = last {
-                shared.folded.store(last, Ordering::Release);
-            }
-            Ok(())
-        })
-    }
-
-    /// Folds the write-ahead log back into the file once it has grown by `rows`; readers and writers go on meanwhile.
-    fn checkpoint(&mut self, shared: Shared<'_>, rows: usize) -> Result<(), StoreError> {
-        if self.unchecked >= rows {
-            self.unchecked = 0;
-            shared.readers.with(|connection| {
+    /// Copies the write-ahead log back into the file once `rows` rows were written; readers and writers go on
+    /// meanwhile.
+    fn checkpoint(&mut self, handles: StoreHandles<'_>, rows: usize) -> Result<(), StoreError> {
+        if self.rows_since_checkpoint >= rows {
+            self.rows_since_checkpoint = 0;
+            handles.readers.with(|connection| {
                 connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
                 Ok(())
             })?;
@@ -322,53 +319,20 @@ impl Fold {
     }
 }
 
-impl Changes {
-    /// Changes of one generation's records and counts.
-    pub(super) fn of_history(slot: SlotIndex, rows: Vec<UnitRow>, delta: Delta) -> Self {
-        let units = rows.into_iter().map(|row| Written { slot, row, is_new: false }).collect();
-        Self { outcomes: Vec::new(), units, deltas: BTreeMap::from([(slot, delta)]) }
-    }
-}
-
-/// Of what was heard, what is new.
-fn news(shared: Shared<'_>, heard: Vec<Heard>) -> Result<Vec<News>, StoreError> {
-    let mut news = Vec::with_capacity(heard.len());
-    let mut heard = heard.into_iter().peekable();
-    while heard.peek().is_some() {
-        shared.writer.read(|connection| {
-            for heard in heard.by_ref().take(BREATH) {
-                let before = said(connection, &heard.unit, &heard.outcome.event_id)?;
-                if before.as_ref().is_none_or(|before| heard.outcome.said < *before) {
-                    news.push(News { heard, before });
-                }
-            }
-            Ok(())
-        })?;
-    }
-    Ok(news)
-}
-
-/// One unit's part of the news, which are sorted by unit.
-fn news_of<'a>(news: &'a [News], unit: &Digest) -> &'a [News] {
-    let from = news.partition_point(|n| n.heard.unit < *unit);
-    let rest = news.get(from..).unwrap_or_default();
-    rest.get(..rest.partition_point(|n| n.heard.unit == *unit)).unwrap_or_default()
-}
-
-/// Takes away what a record told before and adds what it tells now.
-fn move_settled(
-    slot: &Slot,
+/// Subtracts what a record contributed before and adds what it contributes now.
+fn replace_contribution(
+    tracked: &TrackedGeneration,
     digest: Digest,
     before: Option<&UnitRecord>,
     after: &UnitRecord,
-    delta: &mut Delta,
+    delta: &mut TallyDelta,
 ) -> Result<(), StoreError> {
-    let (history, point, tally) = (slot.history()?, digest.point(), &mut delta.tally);
+    let (history, point, tally) = (tracked.history()?, digest.point(), &mut delta.tally);
     if let Some(before) = before {
-        let flags = settled(before, point, history, |key, cell| tally.sub_cell(key, &cell));
-        tally.flags.sub(&flags);
+        let unit_counts = record_contribution(before, point, history, |key, cell| tally.sub_cell(key, &cell));
+        tally.unit_counts.sub(&unit_counts);
     }
-    let flags = settled(after, point, history, |key, cell| tally.add_cell(key, &cell));
-    tally.flags.add(&flags);
+    let unit_counts = record_contribution(after, point, history, |key, cell| tally.add_cell(key, &cell));
+    tally.unit_counts.add(&unit_counts);
     Ok(())
 }

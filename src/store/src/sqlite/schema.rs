@@ -1,29 +1,31 @@
-//! The two databases' tables, as numbered steps. A step that was released is never edited: what changes the schema is
-//! one more step. `user_version` says how many were taken, `application_id` that the file is ours at all.
+//! The tables of the two databases, as numbered migration steps. A released step is never edited: a schema change is a
+//! new step. In the file's header, `user_version` is the number of steps taken and `application_id` marks the file as
+//! Inroad's.
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 /// One of the two files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Schema {
-    /// Its name in the folder.
+    /// The file's name in the store's folder.
     pub(crate) file: &'static str,
-    /// Marks the file as ours, in its header.
+    /// Marks the file as Inroad's, in its header.
     application_id: i32,
     steps: &'static [&'static str],
 }
 
-/// Catalogue and counts. "InrS".
+/// Catalogue and counts. The application id is "InrS" in ASCII.
 pub(crate) const STATE: Schema =
     Schema { file: "inroad.db", application_id: 0x496e_7253, steps: &[STATE_1, STATE_2, STATE_3] };
-/// The log. "InrL".
+/// The log. The application id is "InrL" in ASCII.
 pub(crate) const LOG: Schema = Schema { file: "log.db", application_id: 0x496e_724c, steps: &[LOG_1] };
 
-/// `experiment.body` is JSON: definition, status, kills, clock. Generations, revisions and switches have rows of their
-/// own because they only ever grow: a long life is not rewritten whole at each change of it.
+/// `experiment.body` is JSON: definition, status, kills, clock. Generations, revisions and switches (kills and
+/// restores) have their own rows because they only ever grow: a change does not rewrite a long history.
 ///
-/// `unit` is keyed so that a slice of an experiment's line is one key range, and has no other unique key and no foreign
-/// key, so that it can be sharded by digest elsewhere. Sums are decimal text: they need more than 64 bits.
+/// The key of `unit` makes a slice of an experiment's line one key range. The table has no other unique key and no
+/// foreign key, so that another database can shard it by digest. Sums are decimal text because they need more than 64
+/// bits.
 const STATE_1: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO meta VALUES ('version', 0), ('folded', 0), ('store_id', lower(hex(randomblob(16))));
@@ -81,14 +83,14 @@ CREATE TABLE tally (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// Early outcomes. `counted.early` tells which counts know them; the others are made anew at the first fold.
+/// Early outcomes. `counted.early` marks the counts that include them; the first fold recounts the others.
 const STATE_2: &str = "
 ALTER TABLE tally ADD COLUMN early INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE counted ADD COLUMN early INTEGER NOT NULL DEFAULT 0;
 ";
 
-/// Endings of generations, which count as history; those from before were not written down, and have none. A recount that
-/// goes piece by piece keeps what it counts up to, and the digest it goes on from.
+/// Endings of generations, which are part of the history; generations that ended before this step have no ending. A
+/// recount in batches stores the history that it counts with and the digest at which it continues.
 const STATE_3: &str = "
 CREATE TABLE ending (
     experiment_id INTEGER NOT NULL, generation INTEGER NOT NULL, number INTEGER NOT NULL,
@@ -100,8 +102,8 @@ ALTER TABLE counted ADD COLUMN recount_to TEXT;
 ALTER TABLE counted ADD COLUMN recount_from BLOB;
 ";
 
-/// One row an event. An exposure has `experiment` to `context`, an outcome `units` to `clock`; the rest is NULL.
-/// `meta.head` keeps places from being given twice after the newest rows were pruned.
+/// One row for each event. An exposure has `experiment` to `context`, an outcome `units` to `clock`; the other columns
+/// are NULL. `meta.head` prevents a place from being used twice after the newest rows were pruned.
 const LOG_1: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO meta VALUES ('head', 0);
@@ -112,36 +114,36 @@ CREATE TABLE log (
 ) STRICT;
 ";
 
-/// What was found in a file.
+/// What a file turned out to be.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Found {
-    /// Ours, and up to date now.
+pub(crate) enum FileState {
+    /// Inroad's, and up to date now.
     Ready,
     /// Written by a newer program.
     Newer {
-        /// Its version.
+        /// The file's version.
         found: u32,
-        /// The last version known here.
+        /// The last version that this program knows.
         known: u32,
     },
-    /// A database, and not one of ours.
+    /// Another program's database.
     Foreign,
 }
 
 impl Schema {
-    /// The last step known here.
+    /// The last version that this program knows.
     pub(crate) fn known(&self) -> u32 {
         self.steps.len() as u32
     }
 
-    /// Whether a file is of this kind, whatever program wrote it.
+    /// Whether a file has this schema, in any version.
     pub(crate) fn is_of(&self, connection: &Connection) -> rusqlite::Result<bool> {
         let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
         Ok(id == self.application_id)
     }
 
-    /// Brings a file up to date, each step in a transaction.
-    pub(crate) fn migrate(&self, connection: &mut Connection) -> rusqlite::Result<Found> {
+    /// Upgrades a file to the current version, each step in its own transaction.
+    pub(crate) fn migrate(&self, connection: &mut Connection) -> rusqlite::Result<FileState> {
         let pragma = |c: &Connection, name: &str| c.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
         let version = pragma(connection, "user_version")?.unsigned_abs();
         let application_id = pragma(connection, "application_id")?;
@@ -150,10 +152,10 @@ impl Schema {
             .optional()?;
         let empty = version == 0 && application_id == 0 && any_table.is_none();
         if !empty && application_id != self.application_id {
-            return Ok(Found::Foreign);
+            return Ok(FileState::Foreign);
         }
         if version > self.known() {
-            return Ok(Found::Newer { found: version, known: self.known() });
+            return Ok(FileState::Newer { found: version, known: self.known() });
         }
         for (at, step) in (1i32..).zip(self.steps).skip(version as usize) {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -162,6 +164,6 @@ impl Schema {
             transaction.pragma_update(None, "user_version", at)?;
             transaction.commit()?;
         }
-        Ok(Found::Ready)
+        Ok(FileState::Ready)
     }
 }

@@ -1,23 +1,25 @@
-//! The tallies: in tables, and the same in memory, so that reading the counts of a thousand experiments is cheap.
-//! Memory changes under one lock with the commit that changes the tables, and so never shows what is not on disk.
+//! The tallies of each generation, in tables and cached in memory, so that reading the counts of a thousand experiments
+//! is cheap. One lock covers the commit of the tables and the change of the cache, so the cache never shows what is not
+//! on disk.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use inroad_assignment::{Digest, ExperimentKey, Generation, Timestamp};
-use inroad_policy::attribution::{Cell, CellKey, Flags, Tally, known_up_to};
+use inroad_policy::attribution::{Cell, CellKey, Tally, UnitCounts, generation_as_of};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
-use super::catalogue::id_of;
+use super::catalogue::experiment_id;
+use super::column_values::{arm_from_column, corrupt};
 use super::database::Readers;
-use super::rows::{arm, damaged};
-use super::slots::Slot;
+use super::tracked_generations::TrackedGeneration;
 use crate::error::StoreError;
 
-/// How much of a generation's history something knows.
+/// How much of a generation's history the counts of its units include, as numbers of entries. Stored as JSON in
+/// `counted.recount_to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(crate) struct Applied {
+pub(crate) struct AppliedHistory {
     /// Revisions.
     pub(crate) revisions: usize,
     /// Kills and restores.
@@ -26,145 +28,151 @@ pub(crate) struct Applied {
     pub(crate) endings: usize,
     /// Metrics.
     pub(crate) metrics: usize,
-    /// Early outcomes are told apart.
+    /// Whether early outcomes are counted separately; the first release did not.
     pub(crate) early: bool,
 }
 
-impl Applied {
-    /// All that there is of one generation.
-    pub(crate) fn all_of(slot: &Slot) -> Result<Self, StoreError> {
-        let generation = slot.generation()?;
-        let (revisions, switches) = (generation.revisions.len(), generation.switches.len());
-        let (endings, metrics) = (generation.endings.len(), slot.experiment.definition.metrics().len());
+impl AppliedHistory {
+    /// The whole history of a generation as it is loaded now.
+    pub(crate) fn all_of(tracked: &TrackedGeneration) -> Result<Self, StoreError> {
+        let generation = tracked.generation()?;
+        let (revisions, switches) = (generation.revisions.len(), generation.kill_changes.len());
+        let (endings, metrics) = (generation.endings.len(), tracked.experiment.definition.metrics().len());
         Ok(Self { revisions, switches, endings, metrics, early: true })
     }
 
-    /// What of a generation it knows.
-    pub(crate) fn of(&self, generation: &Generation) -> Generation {
-        known_up_to(generation, self.revisions, self.switches, self.endings)
+    /// A copy of the generation with only this part of its history.
+    pub(crate) fn cut(&self, generation: &Generation) -> Generation {
+        generation_as_of(generation, self.revisions, self.switches, self.endings)
     }
 }
 
-/// A recount on its way: units below a digest know more of the history than the others.
+/// A recount that is not complete: units below a digest are counted with more of the history than the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Recount {
-    /// What the units below know.
-    pub(crate) to: Applied,
-    /// The first digest that is still to be counted again.
+pub(crate) struct OngoingRecount {
+    /// The history that the units below `from` are counted with.
+    pub(crate) to: AppliedHistory,
+    /// The first digest to be counted again.
     pub(crate) from: Digest,
 }
 
-/// What the counts of one generation know.
+/// The history that the counts of one generation are based on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Known {
-    /// What all of them know.
-    pub(crate) applied: Applied,
-    /// What is being done about the rest.
-    pub(crate) recount: Option<Recount>,
+pub(crate) struct CountedHistory {
+    /// The history that all units are counted with, apart from those that a recount has reached.
+    pub(crate) applied: AppliedHistory,
+    /// The recount in progress.
+    pub(crate) recount: Option<OngoingRecount>,
 }
 
 /// One generation's counts.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Kept {
-    /// `None` while no unit was counted: then any history is known.
-    pub(crate) known: Option<Known>,
-    /// No exposure that was ever counted is later.
+pub(crate) struct GenerationTally {
+    /// `None` until a unit is counted: empty counts are right for any history.
+    pub(crate) counted: Option<CountedHistory>,
+    /// An upper bound for the times of all exposures that were ever counted.
     pub(crate) latest_exposure: Timestamp,
     /// The sum of all units' contributions.
     pub(crate) tally: Tally,
 }
 
-/// What a transaction changes of one generation's counts.
+/// What a transaction changes in one generation's counts.
 #[derive(Debug)]
-pub(crate) struct Delta {
-    /// Difference of the tallies.
+pub(crate) struct TallyDelta {
+    /// The difference to the tally.
     pub(crate) tally: Tally,
-    /// The latest exposure among those that were counted.
+    /// The latest exposure among those counted in this transaction.
     pub(crate) latest_exposure: Timestamp,
-    /// Of a recount: what the counts knew, and what they know then. Of events: nothing, as all must be known already.
-    pub(crate) learnt: Option<(Known, Known)>,
+    /// For a recount: the history before and after it. `None` for events, which are counted only when the counts
+    /// include the whole history.
+    pub(crate) history_change: Option<(CountedHistory, CountedHistory)>,
 }
 
-impl Default for Delta {
+impl Default for TallyDelta {
     fn default() -> Self {
-        Self { tally: Tally::default(), latest_exposure: Timestamp::MIN, learnt: None }
+        Self { tally: Tally::default(), latest_exposure: Timestamp::MIN, history_change: None }
     }
 }
 
-/// What memory must become once the tables' transaction is committed; see [`Writing::keep`].
-pub(crate) struct Put<'a> {
-    slot: &'a Slot,
-    delta: &'a Delta,
-    known: Known,
-    /// The counts as they were, if memory has none.
-    loaded: Option<Kept>,
+/// A change of the cache, to be applied once the transaction is committed; see [`TallyWriteGuard::apply`].
+pub(crate) struct PendingUpdate<'a> {
+    tracked: &'a TrackedGeneration,
+    delta: &'a TallyDelta,
+    counted: CountedHistory,
+    /// The counts before the change, if the cache does not have them.
+    loaded: Option<GenerationTally>,
 }
 
-type Generations = HashMap<(ExperimentKey, u32), Arc<Kept>>;
+type GenerationTallies = HashMap<(ExperimentKey, u32), Arc<GenerationTally>>;
 
-/// All counts that were asked for or changed since the start.
+/// All counts that were read or changed since the start.
 #[derive(Debug, Default)]
-pub(crate) struct Tallies(RwLock<Generations>);
+pub(crate) struct TallyCache(RwLock<GenerationTallies>);
 
-impl Tallies {
-    /// The counts of one generation.
-    pub(crate) fn get(&self, readers: &Readers, key: &ExperimentKey, number: u32) -> Result<Arc<Kept>, StoreError> {
-        let place = (key.clone(), number);
-        if let Some(kept) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&place) {
-            return Ok(Arc::clone(kept));
+impl TallyCache {
+    /// The counts of one generation, from the cache or the tables.
+    pub(crate) fn get(
+        &self,
+        readers: &Readers,
+        key: &ExperimentKey,
+        number: u32,
+    ) -> Result<Arc<GenerationTally>, StoreError> {
+        let generation = (key.clone(), number);
+        if let Some(cached) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&generation) {
+            return Ok(Arc::clone(cached));
         }
-        // Nothing can be committed between the read and the insert: a commit needs this lock.
-        let mut all = self.write();
-        if let Some(kept) = all.0.get(&place) {
-            return Ok(Arc::clone(kept));
+        // A commit needs this lock, so nothing can be committed between the read and the insert.
+        let mut all = self.lock_for_write();
+        if let Some(cached) = all.0.get(&generation) {
+            return Ok(Arc::clone(cached));
         }
-        let kept = Arc::new(readers.with(|connection| load(connection, key.as_str(), number))?);
-        all.0.insert(place, Arc::clone(&kept));
-        Ok(kept)
+        let loaded = Arc::new(readers.with(|connection| read_tally(connection, key.as_str(), number))?);
+        all.0.insert(generation, Arc::clone(&loaded));
+        Ok(loaded)
     }
 
-    /// To be held from before a commit until memory has what it brings.
-    pub(crate) fn write(&self) -> Writing<'_> {
-        Writing(self.0.write().unwrap_or_else(PoisonError::into_inner))
+    /// Locks the cache. The caller keeps the lock from before a commit until the cache has the committed change.
+    pub(crate) fn lock_for_write(&self) -> TallyWriteGuard<'_> {
+        TallyWriteGuard(self.0.write().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// The right to change memory.
-pub(crate) struct Writing<'a>(RwLockWriteGuard<'a, Generations>);
+/// The locked cache.
+pub(crate) struct TallyWriteGuard<'a>(RwLockWriteGuard<'a, GenerationTallies>);
 
-impl Writing<'_> {
-    /// What is in memory of one generation.
-    fn kept(&self, slot: &Slot) -> Option<&Arc<Kept>> {
-        self.0.get(&(slot.key().clone(), slot.number))
+impl TallyWriteGuard<'_> {
+    /// The cached counts of one generation.
+    fn cached(&self, tracked: &TrackedGeneration) -> Option<&Arc<GenerationTally>> {
+        self.0.get(&(tracked.key().clone(), tracked.number))
     }
 
     /// Writes one generation's change to the tables.
     ///
-    /// # Errors
-    /// Refuses a change that was worked out from another history than the counts know: it would be wrong for good.
-    pub(crate) fn put<'a>(
+    /// # Errors [`StoreError::Database`] if the change was computed from another history than the counts are based on:
+    /// applying it would make them wrong permanently.
+    pub(crate) fn write_tables<'a>(
         &self,
         connection: &Connection,
-        slot: &'a Slot,
-        delta: &'a Delta,
-    ) -> Result<Put<'a>, StoreError> {
-        let loaded = match self.kept(slot) {
+        tracked: &'a TrackedGeneration,
+        delta: &'a TallyDelta,
+    ) -> Result<PendingUpdate<'a>, StoreError> {
+        let loaded = match self.cached(tracked) {
             Some(_) => None,
-            None => Some(load(connection, slot.key().as_str(), slot.number)?),
+            None => Some(read_tally(connection, tracked.key().as_str(), tracked.number)?),
         };
-        let Some(kept) = loaded.as_ref().or(self.kept(slot).map(|kept| &**kept)) else {
-            return Err(StoreError::Database("the counts were lost while they were written".to_owned()));
+        let Some(cached) = loaded.as_ref().or(self.cached(tracked).map(|cached| &**cached)) else {
+            return Err(StoreError::Database("the counts left the cache while they were written".to_owned()));
         };
-        let all = Known { applied: Applied::all_of(slot)?, recount: None };
-        let (before, known) = match delta.learnt {
+        let all = CountedHistory { applied: AppliedHistory::all_of(tracked)?, recount: None };
+        let (before, counted) = match delta.history_change {
             Some((before, after)) => (Some(before), after),
-            None => (kept.known.and(Some(all)), all),
+            None => (cached.counted.and(Some(all)), all),
         };
-        if kept.known != before {
+        if cached.counted != before {
             let fault = format!(
-                "{}: counts that know {:?} were to be changed as if they knew {before:?}",
-                slot.key(),
-                kept.known
+                "{}: the counts are based on {:?}, and the change was computed for {before:?}",
+                tracked.key(),
+                cached.counted
             );
             return Err(StoreError::Database(fault));
         }
@@ -179,10 +187,10 @@ impl Writing<'_> {
         for (key, change) in &delta.tally.cells {
             let metric = key.metric.map_or(-1, i64::from);
             let arm = key.arm.index() as i64;
-            let mut c = kept.tally.cells.get(key).copied().unwrap_or_default();
+            let mut c = cached.tally.cells.get(key).copied().unwrap_or_default();
             c.add(change);
             if c.is_zero() {
-                remove.execute(params![slot.id, slot.number, metric, key.tick, key.revision, arm])?;
+                remove.execute(params![tracked.experiment_id, tracked.number, metric, key.tick, key.revision, arm])?;
                 continue;
             }
             let (x, xx, y) = (c.x.to_string(), c.xx.to_string(), c.y.to_string());
@@ -190,8 +198,8 @@ impl Writing<'_> {
             let [first, n, s, dropped, units, outcomes, outcome_units, early] =
                 [c.first, c.n, c.s, c.dropped, c.units, c.outcomes, c.outcome_units, c.early].map(|count| count as i64);
             insert.execute(params![
-                slot.id,
-                slot.number,
+                tracked.experiment_id,
+                tracked.number,
                 metric,
                 key.tick,
                 key.revision,
@@ -212,9 +220,9 @@ impl Writing<'_> {
                 early
             ])?;
         }
-        let mut flags = kept.tally.flags;
-        flags.add(&delta.tally.flags);
-        let Known { applied, recount } = known;
+        let mut unit_counts = cached.tally.unit_counts;
+        unit_counts.add(&delta.tally.unit_counts);
+        let CountedHistory { applied, recount } = counted;
         let to = recount.map(|recount| serde_json::to_string(&recount.to)).transpose();
         let to = to.map_err(|error| StoreError::Database(format!("cannot write JSON: {error}")))?;
         connection
@@ -224,58 +232,59 @@ impl Writing<'_> {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             )?
             .execute(params![
-                slot.id,
-                slot.number,
+                tracked.experiment_id,
+                tracked.number,
                 applied.revisions as i64,
                 applied.switches as i64,
                 applied.metrics as i64,
-                kept.latest_with(delta).as_micros(),
-                flags.units_moved as i64,
-                flags.crossovers as i64,
-                flags.stale_exposures as i64,
+                cached.latest_with(delta).as_micros(),
+                unit_counts.units_moved as i64,
+                unit_counts.crossovers as i64,
+                unit_counts.stale_exposures as i64,
                 applied.early,
                 applied.endings as i64,
                 to,
                 recount.map(|recount| *recount.from.as_bytes()),
             ])?;
-        Ok(Put { slot, delta, known, loaded })
+        Ok(PendingUpdate { tracked, delta, counted, loaded })
     }
 
-    /// Puts into memory what was committed.
-    pub(crate) fn keep(&mut self, put: Put<'_>) {
-        let Put { slot, delta, known, loaded } = put;
-        let place = (slot.key().clone(), slot.number);
-        let kept = self.0.entry(place).or_insert_with(|| Arc::new(loaded.unwrap_or_default()));
-        // Copied only while somebody reads them.
-        let kept = Arc::make_mut(kept);
-        kept.latest_exposure = kept.latest_with(delta);
-        kept.known = Some(known);
-        kept.tally.add(&delta.tally);
+    /// Applies a committed change to the cache.
+    pub(crate) fn apply(&mut self, update: PendingUpdate<'_>) {
+        let PendingUpdate { tracked, delta, counted, loaded } = update;
+        let generation = (tracked.key().clone(), tracked.number);
+        let cached = self.0.entry(generation).or_insert_with(|| Arc::new(loaded.unwrap_or_default()));
+        // This copies the counts only if a reader still has them.
+        let cached = Arc::make_mut(cached);
+        cached.latest_exposure = cached.latest_with(delta);
+        cached.counted = Some(counted);
+        cached.tally.add(&delta.tally);
     }
 }
 
-impl Kept {
+impl GenerationTally {
     /// The latest exposure after a change.
-    fn latest_with(&self, delta: &Delta) -> Timestamp {
-        match self.known {
+    fn latest_with(&self, delta: &TallyDelta) -> Timestamp {
+        match self.counted {
             Some(_) => self.latest_exposure.max(delta.latest_exposure),
             None => delta.latest_exposure,
         }
     }
 }
 
-/// One generation's counts as the tables have them; nothing if none were ever made.
-pub(crate) fn load(connection: &Connection, key: &str, number: u32) -> Result<Kept, StoreError> {
-    let Some(id) = id_of(connection, key)? else { return Ok(Kept::default()) };
+/// One generation's counts from the tables; empty if nothing was counted.
+pub(crate) fn read_tally(connection: &Connection, key: &str, number: u32) -> Result<GenerationTally, StoreError> {
+    let Some(id) = experiment_id(connection, key)? else { return Ok(GenerationTally::default()) };
     let mut statement = connection.prepare_cached(
         "SELECT revisions, switches, metrics, latest_exposure, units_moved, crossovers, stale_exposures,
                 early, endings, recount_to, recount_from
          FROM counted WHERE experiment_id = ?1 AND generation = ?2",
     )?;
     let row = |row: &rusqlite::Row<'_>| {
-        let number = |at: usize| row.get::<_, i64>(at);
-        let [revisions, switches, metrics, endings] = [0, 1, 2, 8].map(|at| number(at).map(|count| count as usize));
-        let applied = Applied {
+        let number = |column: usize| row.get::<_, i64>(column);
+        let [revisions, switches, metrics, endings] =
+            [0, 1, 2, 8].map(|column| number(column).map(|count| count as usize));
+        let applied = AppliedHistory {
             revisions: revisions?,
             switches: switches?,
             endings: endings?,
@@ -283,17 +292,20 @@ pub(crate) fn load(connection: &Connection, key: &str, number: u32) -> Result<Ke
             early: row.get(7)?,
         };
         let recount: (Option<String>, Option<[u8; 16]>) = (row.get(9)?, row.get(10)?);
-        let flags =
-            Flags { units_moved: number(4)? as u64, crossovers: number(5)? as u64, stale_exposures: number(6)? as u64 };
-        let tally = Tally { flags, ..Tally::default() };
-        let known = Some(Known { applied, recount: None });
-        Ok((Kept { known, latest_exposure: Timestamp::from_micros(row.get(3)?), tally }, recount))
+        let unit_counts = UnitCounts {
+            units_moved: number(4)? as u64,
+            crossovers: number(5)? as u64,
+            stale_exposures: number(6)? as u64,
+        };
+        let tally = Tally { unit_counts, ..Tally::default() };
+        let counted = Some(CountedHistory { applied, recount: None });
+        Ok((GenerationTally { counted, latest_exposure: Timestamp::from_micros(row.get(3)?), tally }, recount))
     };
     let found = statement.query_row(params![id, number], row).optional()?;
-    let Some((mut kept, recount)) = found else { return Ok(Kept::default()) };
-    if let ((Some(to), Some(from)), Some(known)) = (recount, &mut kept.known) {
-        let to = serde_json::from_str(&to).map_err(|error| damaged("counted.recount_to", error))?;
-        known.recount = Some(Recount { to, from: Digest::from_bytes(from) });
+    let Some((mut loaded, recount)) = found else { return Ok(GenerationTally::default()) };
+    if let ((Some(to), Some(from)), Some(counted)) = (recount, &mut loaded.counted) {
+        let to = serde_json::from_str(&to).map_err(|error| corrupt("counted.recount_to", error))?;
+        counted.recount = Some(OngoingRecount { to, from: Digest::from_bytes(from) });
     }
     let mut statement = connection.prepare_cached(
         "SELECT metric, tick, revision, arm, first, n, s, dropped, units, outcomes, outcome_units,
@@ -302,16 +314,16 @@ pub(crate) fn load(connection: &Connection, key: &str, number: u32) -> Result<Ke
     )?;
     let mut rows = statement.query(params![id, number])?;
     while let Some(row) = rows.next()? {
-        let count = |at: usize| row.get::<_, i64>(at).map(|count| count as u64);
-        let sum = |at: usize| -> Result<i128, StoreError> {
-            row.get_ref(at)?.as_str().map_err(rusqlite::Error::from)?.parse().map_err(|e| damaged("tally", e))
+        let count = |column: usize| row.get::<_, i64>(column).map(|count| count as u64);
+        let sum = |column: usize| -> Result<i128, StoreError> {
+            row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?.parse().map_err(|e| corrupt("tally", e))
         };
         let metric = row.get::<_, i64>(0)?;
         let key = CellKey {
             metric: u16::try_from(metric).ok(),
             tick: row.get(1)?,
             revision: row.get(2)?,
-            arm: arm(row.get(3)?)?,
+            arm: arm_from_column(row.get(3)?)?,
         };
         let cell = Cell {
             first: count(4)?,
@@ -329,7 +341,7 @@ pub(crate) fn load(connection: &Connection, key: &str, number: u32) -> Result<Ke
             outcome_sum: sum(16)?,
             early: count(17)?,
         };
-        kept.tally.cells.insert(key, cell);
+        loaded.tally.cells.insert(key, cell);
     }
-    Ok(kept)
+    Ok(loaded)
 }

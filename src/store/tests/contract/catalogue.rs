@@ -1,108 +1,114 @@
-//! The catalogue: changes by compare-and-set, history that only grows, an audit of all of it.
+//! The catalogue: changes by compare-and-set, history that only grows, an audit entry for every change.
 
-use inroad_assignment::experiment::Cause;
-use inroad_assignment::{Arm, Bucket, Point, Salt, Status, Target};
-use inroad_store::{DecisionRecord, Page, StoreError};
+use inroad_assignment::experiment::RevisionCause;
+use inroad_assignment::{Arm, Bucket, KillTarget, Point, Salt, Status};
+use inroad_store::{DecisionRecord, PageRequest, StoreError};
 
-use super::Place;
-use super::world::{all_metrics, arm, at, change, key, share, started};
+use super::TestStore;
+use super::world::{all_metrics, arm, at, experiment_change, key, share, started_experiment};
 
-const FIRST: Page = Page { before: u64::MAX, limit: 100 };
+const FIRST_PAGE: PageRequest = PageRequest { before: u64::MAX, limit: 100 };
 
-pub async fn a_change_is_compared_and_set(place: Place) {
-    let store = place.open();
-    let mut experiment = started("a", false, &all_metrics(), 2);
-    let version = store.commit(change(&experiment, None, "create")).await.unwrap();
-    assert!(matches!(store.commit(change(&experiment, None, "create")).await, Err(StoreError::Exists(k)) if k == "a"));
+pub async fn change_needs_the_current_version(test_store: TestStore) {
+    let store = test_store.open();
+    let mut experiment = started_experiment("a", false, &all_metrics(), 2);
+    let version = store.commit(experiment_change(&experiment, None, "create")).await.unwrap();
+    assert!(
+        matches!(store.commit(experiment_change(&experiment, None, "create")).await, Err(StoreError::ExperimentExists(k)) if k == "a")
+    );
     experiment.pause().unwrap();
-    let next = store.commit(change(&experiment, Some(version), "pause")).await.unwrap();
+    let next = store.commit(experiment_change(&experiment, Some(version), "pause")).await.unwrap();
     assert!(next > version);
-    assert!(matches!(store.commit(change(&experiment, Some(version), "pause")).await, Err(StoreError::Conflict)));
-    let unknown = started("b", false, &[], 1);
-    assert!(matches!(store.commit(change(&unknown, Some(1), "pause")).await, Err(StoreError::Conflict)));
-    let (whole, stored) = store.load().await.unwrap();
-    assert_eq!((whole, stored.len(), stored[0].version), (next, 1, next));
+    assert!(matches!(
+        store.commit(experiment_change(&experiment, Some(version), "pause")).await,
+        Err(StoreError::Conflict)
+    ));
+    let unknown = started_experiment("b", false, &[], 1);
+    assert!(matches!(store.commit(experiment_change(&unknown, Some(1), "pause")).await, Err(StoreError::Conflict)));
+    let (catalogue_version, stored) = store.load().await.unwrap();
+    assert_eq!((catalogue_version, stored.len(), stored[0].version), (next, 1, next));
     assert_eq!(stored[0].experiment.status, Status::Paused);
 }
 
-pub async fn what_was_committed_is_read_again(place: Place) {
-    let store = place.open();
+pub async fn committed_experiment_is_loaded_unchanged(test_store: TestStore) {
+    let store = test_store.open();
     let id = store.store_id().to_owned();
-    let mut experiment = started("a", true, &all_metrics(), 3);
-    let mut version = store.commit(change(&experiment, None, "create")).await.unwrap();
-    experiment.grow(&[(arm(1), share(0.25))], Cause::Policy, at(10), at(20)).unwrap();
-    experiment.switch(Target::Variation(arm(2)), true, at(11)).unwrap();
-    version = store.commit(change(&experiment, Some(version), "tick")).await.unwrap();
-    experiment.switch(Target::Everything, true, at(12)).unwrap();
+    let mut experiment = started_experiment("a", true, &all_metrics(), 3);
+    let mut version = store.commit(experiment_change(&experiment, None, "create")).await.unwrap();
+    experiment.grow(&[(arm(1), share(0.25))], RevisionCause::Policy, at(10), at(20)).unwrap();
+    experiment.set_killed(KillTarget::Variation(arm(2)), true, at(11)).unwrap();
+    version = store.commit(experiment_change(&experiment, Some(version), "tick")).await.unwrap();
+    experiment.set_killed(KillTarget::Everything, true, at(12)).unwrap();
     experiment.restart(at(30), Salt::parse("other").unwrap()).unwrap();
     experiment.advance_clock(at(31)).unwrap();
-    experiment.grow(&[(arm(1), share(0.1))], Cause::Grown, at(31), at(31)).unwrap();
-    version = store.commit(change(&experiment, Some(version), "restart")).await.unwrap();
+    experiment.grow(&[(arm(1), share(0.1))], RevisionCause::Grown, at(31), at(31)).unwrap();
+    version = store.commit(experiment_change(&experiment, Some(version), "restart")).await.unwrap();
     experiment.conclude(Arm::CONTROL, at(50)).unwrap();
-    store.commit(change(&experiment, Some(version), "conclude")).await.unwrap();
+    store.commit(experiment_change(&experiment, Some(version), "conclude")).await.unwrap();
     assert_eq!(*store.load().await.unwrap().1[0].experiment, experiment);
     drop(store);
-    let store = place.open();
+    let store = test_store.open();
     assert_eq!(*store.load().await.unwrap().1[0].experiment, experiment);
     assert_eq!(store.store_id(), id);
 }
 
-pub async fn versions_rise_across_experiments(place: Place) {
-    let store = place.open();
+pub async fn versions_rise_across_experiments(test_store: TestStore) {
+    let store = test_store.open();
     let mut last = 0;
     for name in ["c", "a", "b"] {
-        let version = store.commit(change(&started(name, false, &[], 1), None, "create")).await.unwrap();
+        let version =
+            store.commit(experiment_change(&started_experiment(name, false, &[], 1), None, "create")).await.unwrap();
         assert!(version > last);
         last = version;
     }
     assert_eq!(store.load().await.unwrap().0, last);
 }
 
-pub async fn a_revision_that_takes_from_a_variation_is_refused(place: Place) {
-    let store = place.open();
-    let mut experiment = started("a", false, &[], 2);
-    let version = store.commit(change(&experiment, None, "create")).await.unwrap();
-    let good = experiment.clone();
-    experiment.grow(&[(arm(1), share(0.2))], Cause::Grown, at(2), at(2)).unwrap();
-    let stolen =
+pub async fn revision_that_takes_points_from_a_variation_is_refused(test_store: TestStore) {
+    let store = test_store.open();
+    let mut experiment = started_experiment("a", false, &[], 2);
+    let version = store.commit(experiment_change(&experiment, None, "create")).await.unwrap();
+    let valid = experiment.clone();
+    experiment.grow(&[(arm(1), share(0.2))], RevisionCause::Grown, at(2), at(2)).unwrap();
+    let reduced =
         [(0, arm(2)), (1 << 62, Arm::CONTROL)].map(|(start, owner)| Bucket { start: Point::new(start), owner });
-    let allocation = inroad_assignment::Allocation::new(stolen).unwrap();
+    let allocation = inroad_assignment::Allocation::new(reduced).unwrap();
     experiment.generations[0].revisions[1].allocation = std::sync::Arc::new(allocation);
-    let refused = store.commit(change(&experiment, Some(version), "grow")).await;
+    let refused = store.commit(experiment_change(&experiment, Some(version), "grow")).await;
     assert!(matches!(refused, Err(StoreError::NotMonotone { revision: 2, .. })), "{refused:?}");
-    let (whole, stored) = store.load().await.unwrap();
-    assert_eq!((whole, &*stored[0].experiment), (version, &good), "nothing was half done");
-    assert_eq!(store.audit(None, FIRST).await.unwrap().len(), 1);
+    let (catalogue_version, stored) = store.load().await.unwrap();
+    assert_eq!((catalogue_version, &*stored[0].experiment), (version, &valid), "nothing was stored");
+    assert_eq!(store.audit(None, FIRST_PAGE).await.unwrap().len(), 1);
 }
 
-pub async fn history_is_never_taken_back(place: Place) {
-    let store = place.open();
-    let before = started("a", false, &[], 2);
+pub async fn change_that_removes_history_is_refused(test_store: TestStore) {
+    let store = test_store.open();
+    let before = started_experiment("a", false, &[], 2);
     let mut experiment = before.clone();
-    experiment.grow(&[(arm(1), share(0.2))], Cause::Grown, at(2), at(2)).unwrap();
-    experiment.switch(Target::Variation(arm(1)), true, at(3)).unwrap();
-    let version = store.commit(change(&experiment, None, "create")).await.unwrap();
-    assert!(store.commit(change(&before, Some(version), "undo")).await.is_err());
+    experiment.grow(&[(arm(1), share(0.2))], RevisionCause::Grown, at(2), at(2)).unwrap();
+    experiment.set_killed(KillTarget::Variation(arm(1)), true, at(3)).unwrap();
+    let version = store.commit(experiment_change(&experiment, None, "create")).await.unwrap();
+    assert!(store.commit(experiment_change(&before, Some(version), "undo")).await.is_err());
     let mut gap = experiment.clone();
-    gap.switch(Target::Variation(arm(1)), false, at(4)).unwrap();
-    gap.grow(&[(arm(1), share(0.2))], Cause::Grown, at(5), at(5)).unwrap();
+    gap.set_killed(KillTarget::Variation(arm(1)), false, at(4)).unwrap();
+    gap.grow(&[(arm(1), share(0.2))], RevisionCause::Grown, at(5), at(5)).unwrap();
     gap.generations[0].revisions[2].number = 4;
-    assert!(store.commit(change(&gap, Some(version), "gap")).await.is_err());
+    assert!(store.commit(experiment_change(&gap, Some(version), "gap")).await.is_err());
     assert_eq!(*store.load().await.unwrap().1[0].experiment, experiment);
 }
 
-pub async fn every_change_is_audited(place: Place) {
-    let store = place.open();
-    let mut experiment = started("a", false, &[], 1);
-    let version = store.commit(change(&experiment, None, "create")).await.unwrap();
-    store.commit(change(&started("b", false, &[], 1), None, "create")).await.unwrap();
-    experiment.switch(Target::Variation(arm(1)), true, at(5)).unwrap();
-    store.commit(change(&experiment, Some(version), "kill")).await.unwrap();
-    let all = store.audit(None, FIRST).await.unwrap();
+pub async fn every_change_is_audited(test_store: TestStore) {
+    let store = test_store.open();
+    let mut experiment = started_experiment("a", false, &[], 1);
+    let version = store.commit(experiment_change(&experiment, None, "create")).await.unwrap();
+    store.commit(experiment_change(&started_experiment("b", false, &[], 1), None, "create")).await.unwrap();
+    experiment.set_killed(KillTarget::Variation(arm(1)), true, at(5)).unwrap();
+    store.commit(experiment_change(&experiment, Some(version), "kill")).await.unwrap();
+    let all = store.audit(None, FIRST_PAGE).await.unwrap();
     let actions: Vec<_> = all.iter().map(|e| (e.experiment.as_ref().unwrap().as_str(), e.action.as_str())).collect();
     assert_eq!(actions, [("a", "kill"), ("b", "create"), ("a", "create")]);
     assert!(all.windows(2).all(|pair| pair[0].id > pair[1].id));
-    let of_a = store.audit(Some(&key("a")), FIRST).await.unwrap();
+    let of_a = store.audit(Some(&key("a")), FIRST_PAGE).await.unwrap();
     assert_eq!(of_a.len(), 2);
     assert_eq!((of_a[1].from.as_str(), &of_a[1].to), ("", &of_a[0].from));
     assert_eq!((of_a[0].actor.as_str(), of_a[0].at), ("test", at(1)));
@@ -110,14 +116,14 @@ pub async fn every_change_is_audited(place: Place) {
     assert_ne!(from["kills"], to["kills"]);
     assert_eq!(from["definition"]["key"], "a");
     assert_eq!(to["status"]["state"], "running");
-    let page = Page { before: all[0].id, limit: 1 };
+    let page = PageRequest { before: all[0].id, limit: 1 };
     assert_eq!(store.audit(None, page).await.unwrap(), all[1..2]);
 }
 
-pub async fn decisions_are_kept_to_the_bit(place: Place) {
-    let store = place.open();
-    let experiment = started("a", false, &[], 1);
-    let mut version = store.commit(change(&experiment, None, "create")).await.unwrap();
+pub async fn decisions_are_stored_byte_for_byte(test_store: TestStore) {
+    let store = test_store.open();
+    let experiment = started_experiment("a", false, &[], 1);
+    let mut version = store.commit(experiment_change(&experiment, None, "create")).await.unwrap();
     let decision = |n: i64, revision| DecisionRecord {
         generation: 1,
         at: at(n),
@@ -127,28 +133,30 @@ pub async fn decisions_are_kept_to_the_bit(place: Place) {
     };
     let made = [decision(1, None), decision(2, Some(2)), decision(3, None)];
     for decision in &made {
-        let change =
-            inroad_store::Change { decision: Some(decision.clone()), ..change(&experiment, Some(version), "tick") };
+        let change = inroad_store::ExperimentChange {
+            decision: Some(decision.clone()),
+            ..experiment_change(&experiment, Some(version), "tick")
+        };
         version = store.commit(change).await.unwrap();
     }
-    let listed = store.decisions(&key("a"), 1, FIRST).await.unwrap();
+    let listed = store.decisions(&key("a"), 1, FIRST_PAGE).await.unwrap();
     assert!(listed.iter().map(|decision| &decision.record).eq(made.iter().rev()));
     assert!(listed.windows(2).all(|pair| pair[0].id > pair[1].id));
-    let page = Page { before: listed[0].id, limit: 1 };
+    let page = PageRequest { before: listed[0].id, limit: 1 };
     assert_eq!(store.decisions(&key("a"), 1, page).await.unwrap(), listed[1..2]);
-    assert_eq!(store.decisions(&key("a"), 2, FIRST).await.unwrap(), []);
-    assert_eq!(store.decisions(&key("nobody"), 1, FIRST).await.unwrap(), []);
+    assert_eq!(store.decisions(&key("a"), 2, FIRST_PAGE).await.unwrap(), []);
+    assert_eq!(store.decisions(&key("unknown"), 1, FIRST_PAGE).await.unwrap(), []);
     assert_eq!(store.decision(&key("a"), 1, 2).await.unwrap().as_ref(), Some(&made[1]));
-    for (experiment, generation, revision) in [("a", 1, 1), ("a", 2, 2), ("nobody", 1, 2)] {
+    for (experiment, generation, revision) in [("a", 1, 1), ("a", 2, 2), ("unknown", 1, 2)] {
         assert_eq!(store.decision(&key(experiment), generation, revision).await.unwrap(), None);
     }
 }
 
-pub async fn concurrent_changes_lose_nothing(place: Place) {
-    let store = place.open();
-    let mut experiment = started("a", false, &[], 1);
-    experiment.definition = started("a", false, &[], 1).definition;
-    store.commit(change(&experiment, None, "create")).await.unwrap();
+pub async fn concurrent_changes_are_all_stored(test_store: TestStore) {
+    let store = test_store.open();
+    let mut experiment = started_experiment("a", false, &[], 1);
+    experiment.definition = started_experiment("a", false, &[], 1).definition;
+    store.commit(experiment_change(&experiment, None, "create")).await.unwrap();
     let tasks: Vec<_> = (0..4)
         .map(|task| {
             let store = std::sync::Arc::clone(&store);
@@ -157,9 +165,9 @@ pub async fn concurrent_changes_lose_nothing(place: Place) {
                 while done < 10 {
                     let stored = store.load().await.unwrap().1.remove(0);
                     let mut next = (*stored.experiment).clone();
-                    let kills = next.generations[0].switches.len() as i64;
-                    next.switch(Target::Variation(arm(1)), kills % 2 == 0, at(kills + 1)).unwrap();
-                    match store.commit(change(&next, Some(stored.version), &format!("by {task}"))).await {
+                    let kills = next.generations[0].kill_changes.len() as i64;
+                    next.set_killed(KillTarget::Variation(arm(1)), kills % 2 == 0, at(kills + 1)).unwrap();
+                    match store.commit(experiment_change(&next, Some(stored.version), &format!("by {task}"))).await {
                         Ok(_) => done += 1,
                         Err(StoreError::Conflict) => {}
                         Err(error) => panic!("{error}"),
@@ -171,19 +179,19 @@ pub async fn concurrent_changes_lose_nothing(place: Place) {
     for task in tasks {
         task.await.unwrap();
     }
-    assert_eq!(store.load().await.unwrap().1[0].experiment.generations[0].switches.len(), 40);
-    assert_eq!(store.audit(None, FIRST).await.unwrap().len(), 41);
+    assert_eq!(store.load().await.unwrap().1[0].experiment.generations[0].kill_changes.len(), 40);
+    assert_eq!(store.audit(None, FIRST_PAGE).await.unwrap().len(), 41);
 }
 
-pub async fn the_last_arm_can_be_killed(place: Place) {
-    // Its bit lies beyond 64 bits, which JSON's numbers usually do not reach.
-    let store = place.open();
+pub async fn last_arm_can_be_killed(test_store: TestStore) {
+    // Its bit does not fit into 64 bits, which is the usual limit of JSON numbers.
+    let store = test_store.open();
     let variations: Vec<_> = (0..=64).map(|i| serde_json::json!({"key": format!("v{i}"), "payload": true})).collect();
     let document = serde_json::json!({"key": "many", "policy": {"kind": "manual"}, "variations": variations});
     let mut experiment = inroad_assignment::Experiment::create(serde_json::from_value(document).unwrap(), at(0));
     experiment.start(at(0), Salt::parse("s").unwrap()).unwrap();
-    experiment.switch(Target::Variation(arm(64)), true, at(1)).unwrap();
-    let version = store.commit(change(&experiment, None, "create")).await.unwrap();
-    store.commit(change(&experiment, Some(version), "again")).await.unwrap();
-    assert!(store.load().await.unwrap().1[0].experiment.kills.arm(arm(64)));
+    experiment.set_killed(KillTarget::Variation(arm(64)), true, at(1)).unwrap();
+    let version = store.commit(experiment_change(&experiment, None, "create")).await.unwrap();
+    store.commit(experiment_change(&experiment, Some(version), "again")).await.unwrap();
+    assert!(store.load().await.unwrap().1[0].experiment.kills.is_arm_killed(arm(64)));
 }

@@ -1,13 +1,14 @@
-//! The log: what was acknowledged is there, in order, until everybody has read it and the operator lets it go.
+//! The log: acknowledged events stay, in order, until all consumers have read them and the operator deletes them.
 
 use std::sync::Arc;
 
 use inroad_assignment::{Arm, UnitKey, unit_digest};
-use inroad_store::{Event, ExposureEvent, Forget, OutcomeEvent, Page, StoreError};
+use inroad_store::{Event, ExposureEvent, ForgetRequest, OutcomeEvent, PageRequest, StoreError};
 
-use super::Place;
-use super::world::{all_metrics, arm, at, change, exposure, key, outcome, started};
+use super::TestStore;
+use super::world::{all_metrics, arm, at, experiment_change, exposure, key, outcome, started_experiment};
 
+/// Events with unusual values.
 fn odd_events() -> Vec<Event> {
     vec![
         Event::Exposure(ExposureEvent {
@@ -35,8 +36,8 @@ fn some_events(from: usize, count: usize) -> Vec<Event> {
     (from..from + count).map(|i| exposure("x", 1, &format!("u{i}"), Arm::CONTROL, 1, at(i as i64))).collect()
 }
 
-pub async fn events_are_read_as_they_were_appended(place: Place) {
-    let store = place.open();
+pub async fn events_are_read_as_appended(test_store: TestStore) {
+    let store = test_store.open();
     assert_eq!((store.head(), store.append(at(1), vec![]).await.unwrap()), (0, 0));
     assert_eq!(store.append(at(1), odd_events()).await.unwrap(), 3);
     assert_eq!(store.append(at(2), some_events(0, 5)).await.unwrap(), 8);
@@ -50,22 +51,22 @@ pub async fn events_are_read_as_they_were_appended(place: Place) {
     assert_eq!(store.read_log(8, 2).await.unwrap(), []);
 }
 
-pub async fn acknowledged_events_outlive_the_process(place: Place) {
+pub async fn acknowledged_events_survive_a_restart(test_store: TestStore) {
     for round in 0..3 {
-        // Dropped without being closed, as a process is that is killed.
-        let store = place.open();
+        // The store is dropped without being closed, as if the process had been killed.
+        let store = test_store.open();
         assert_eq!(store.head(), 10 * round);
         store.append(at(1), some_events(10 * round as usize, 10)).await.unwrap();
     }
-    let store = place.open();
+    let store = test_store.open();
     store.close().await.unwrap();
-    let store = place.open();
+    let store = test_store.open();
     let events: Vec<_> = store.read_log(0, 100).await.unwrap().into_iter().map(|logged| logged.event).collect();
     assert_eq!(events, some_events(0, 30));
 }
 
-pub async fn concurrent_appends_get_places_of_their_own(place: Place) {
-    let store = place.open();
+pub async fn concurrent_appends_get_separate_places(test_store: TestStore) {
+    let store = test_store.open();
     let tasks: Vec<_> = (0..20usize)
         .map(|i| {
             let store = Arc::clone(&store);
@@ -85,19 +86,19 @@ pub async fn concurrent_appends_get_places_of_their_own(place: Place) {
     }
 }
 
-pub async fn a_full_queue_refuses_and_takes_nothing(place: Place) {
-    let store = place.open();
+pub async fn full_queue_refuses_whole_batches(test_store: TestStore) {
+    let store = test_store.open();
     let tasks: Vec<_> = (0..64usize)
         .map(|i| {
             let store = Arc::clone(&store);
             tokio::spawn(async move { store.append(at(1), some_events(10_000 * i, 10_000)).await })
         })
         .collect();
-    let (mut taken, mut refused) = (0, 0);
+    let (mut accepted, mut refused) = (0, 0);
     for task in tasks {
         match task.await.unwrap() {
-            Ok(_) => taken += 10_000,
-            Err(StoreError::Busy { retry_after }) => {
+            Ok(_) => accepted += 10_000,
+            Err(StoreError::QueueFull { retry_after }) => {
                 assert!(!retry_after.is_zero());
                 refused += 1;
             }
@@ -105,52 +106,52 @@ pub async fn a_full_queue_refuses_and_takes_nothing(place: Place) {
         }
     }
     assert!(refused > 0, "640,000 events do not fit a queue of 200,000");
-    assert_eq!(store.head(), taken);
+    assert_eq!(store.head(), accepted);
     store.append(at(1), some_events(0, 1)).await.unwrap();
 }
 
-pub async fn consumers_keep_offsets(place: Place) {
-    let store = place.open();
+pub async fn consumer_offsets_survive_a_restart(test_store: TestStore) {
+    let store = test_store.open();
     assert_eq!(store.offset("sink").await.unwrap(), 0);
     store.set_offset("sink", 7).await.unwrap();
     store.set_offset("other", 9).await.unwrap();
     store.set_offset("sink", 8).await.unwrap();
     drop(store);
-    let store = place.open();
+    let store = test_store.open();
     assert_eq!((store.offset("sink").await.unwrap(), store.offset("other").await.unwrap()), (8, 9));
 }
 
-pub async fn pruning_leaves_what_somebody_has_to_read(place: Place) {
-    let store = place.open();
+pub async fn pruning_keeps_unread_and_recent_events(test_store: TestStore) {
+    let store = test_store.open();
     store.append(at(10), some_events(0, 10)).await.unwrap();
     store.append(at(20), some_events(10, 10)).await.unwrap();
-    assert_eq!(store.prune_log(at(100)).await.unwrap(), 0, "nothing was folded");
-    while store.fold(Arc::default(), 7).await.unwrap().goes_on() {}
+    assert_eq!(store.prune_log(at(100)).await.unwrap(), 0, "nothing is folded yet");
+    while store.fold(Arc::default(), 7).await.unwrap().has_more_work() {}
     store.set_offset("sink", 4).await.unwrap();
     assert_eq!(store.prune_log(at(100)).await.unwrap(), 4);
     assert_eq!(store.read_log(0, 100).await.unwrap().len(), 16);
     store.set_offset("sink", 20).await.unwrap();
-    assert_eq!(store.prune_log(at(20)).await.unwrap(), 6, "the others are too young");
+    assert_eq!(store.prune_log(at(20)).await.unwrap(), 6, "the others are too recent");
     assert_eq!(store.read_log(0, 100).await.unwrap()[0].seq, 11);
 }
 
-pub async fn places_are_not_given_twice_after_pruning(place: Place) {
-    let store = place.open();
+pub async fn places_are_not_reused_after_pruning(test_store: TestStore) {
+    let store = test_store.open();
     store.append(at(10), some_events(0, 10)).await.unwrap();
     store.fold(Arc::default(), 100).await.unwrap();
     assert_eq!(store.prune_log(at(100)).await.unwrap(), 10);
     assert_eq!(store.head(), 10);
     drop(store);
-    let store = place.open();
+    let store = test_store.open();
     assert_eq!(store.head(), 10);
     assert_eq!(store.append(at(11), some_events(0, 1)).await.unwrap(), 11);
     assert_eq!(store.fold(Arc::default(), 100).await.unwrap().events, 1);
 }
 
-pub async fn a_forgotten_unit_is_in_no_event(place: Place) {
-    let store = place.open();
-    let experiments = [started("a", false, &all_metrics(), 1)];
-    store.commit(change(&experiments[0], None, "create")).await.unwrap();
+pub async fn forgotten_unit_is_in_no_event(test_store: TestStore) {
+    let store = test_store.open();
+    let experiments = [started_experiment("a", false, &all_metrics(), 1)];
+    store.commit(experiment_change(&experiments[0], None, "create")).await.unwrap();
     let shared = Arc::new(experiments.map(Arc::new).to_vec());
     let events = vec![
         exposure("a", 1, "ann", arm(1), 1, at(1)),
@@ -161,25 +162,25 @@ pub async fn a_forgotten_unit_is_in_no_event(place: Place) {
     store.append(at(1), events).await.unwrap();
     let forget = async |unit_type: &str, unit: &str| {
         let (unit_type, unit) = (unit_type.to_owned(), unit.to_owned());
-        let forget = Forget { unit_type, unit, actor: "eve".to_owned(), at: at(7) };
+        let forget = ForgetRequest { unit_type, unit, actor: "eve".to_owned(), at: at(7) };
         let forgotten = store.forget_unit(forget).await.unwrap();
         (forgotten.events, forgotten.waiting)
     };
-    assert_eq!(forget("user", "ann").await, (0, 2), "they still have to be counted");
+    assert_eq!(forget("user", "ann").await, (0, 2), "they are not counted yet");
     store.fold(Arc::clone(&shared), 100).await.unwrap();
     let before = store.counts(&key("a"), 1).await.unwrap();
     store.set_offset("sink", 1).await.unwrap();
-    assert_eq!(forget("user", "ann").await, (1, 1), "one still has to be read");
+    assert_eq!(forget("user", "ann").await, (1, 1), "one is not read yet");
     store.set_offset("sink", 4).await.unwrap();
     assert_eq!(forget("user", "ann").await, (1, 0));
     assert_eq!(forget("user", "ann").await, (0, 0));
-    assert_eq!(forget("account", "bob").await, (0, 0), "bob is no account");
+    assert_eq!(forget("account", "bob").await, (0, 0), "bob is not an account");
     let left = format!("{:?}", store.read_log(0, 100).await.unwrap());
     assert!(!left.contains("ann") && left.contains("bob"));
     assert_eq!(store.counts(&key("a"), 1).await.unwrap(), before);
-    let page = Page { before: u64::MAX, limit: 100 };
+    let page = PageRequest { before: u64::MAX, limit: 100 };
     let audit = store.audit(None, page).await.unwrap();
-    assert_eq!(audit.len(), 6, "whoever asks is audited, whatever there was to forget");
+    assert_eq!(audit.len(), 6, "every request is audited, even if there was nothing to forget");
     let entry = &audit[1];
     assert_eq!((entry.actor.as_str(), entry.action.as_str(), entry.at), ("eve", "forget", at(7)));
     assert_eq!((&entry.experiment, entry.from.as_str()), (&None, ""));
@@ -189,18 +190,18 @@ pub async fn a_forgotten_unit_is_in_no_event(place: Place) {
     assert_eq!(store.audit(Some(&key("a")), page).await.unwrap().len(), 1);
 }
 
-pub async fn a_backup_is_a_store(place: Place) {
-    let store = place.open();
-    let experiment = started("a", false, &all_metrics(), 1);
-    store.commit(change(&experiment, None, "create")).await.unwrap();
+pub async fn backup_is_a_complete_store(test_store: TestStore) {
+    let store = test_store.open();
+    let experiment = started_experiment("a", false, &all_metrics(), 1);
+    store.commit(experiment_change(&experiment, None, "create")).await.unwrap();
     let shared = Arc::new(vec![Arc::new(experiment.clone())]);
     let unit = |i: usize| exposure("a", 1, &format!("u{i}"), arm(1), 1, at(1));
     store.append(at(1), (0..50).map(unit).collect()).await.unwrap();
     while store.folded() < 30 {
         store.fold(Arc::clone(&shared), 30).await.unwrap();
     }
-    let copy = Place { folder: tempfile::tempdir().unwrap(), open: place.open };
-    // While serving: the copy is of one moment all the same.
+    let copy = TestStore { folder: tempfile::tempdir().unwrap(), open: test_store.open };
+    // The store serves meanwhile; the copy must still be of one moment.
     let (copied, _) = tokio::join!(store.backup(copy.path()), async {
         for i in 50..100 {
             store.append(at(1), vec![unit(i)]).await.unwrap();
@@ -211,33 +212,33 @@ pub async fn a_backup_is_a_store(place: Place) {
     assert_eq!(copied.experiments, 1);
     assert!(copied.folded >= 30 && copied.head >= copied.folded.max(50) && copied.bytes > 0, "{copied:?}");
     let again = store.backup(copy.path()).await;
-    assert!(matches!(again, Err(StoreError::CopyExists { .. })), "a backup is never written over: {again:?}");
-    // What was pruned is not missed: it was counted.
-    let pruned = Place { folder: tempfile::tempdir().unwrap(), open: place.open };
-    while store.fold(Arc::clone(&shared), 100).await.unwrap().goes_on() {}
+    assert!(matches!(again, Err(StoreError::CopyExists { .. })), "a backup is never overwritten: {again:?}");
+    // A store with a pruned log can be copied as well: the pruned events are counted.
+    let pruned = TestStore { folder: tempfile::tempdir().unwrap(), open: test_store.open };
+    while store.fold(Arc::clone(&shared), 100).await.unwrap().has_more_work() {}
     assert_eq!(store.prune_log(at(2)).await.unwrap(), 100);
     let copied = store.backup(pruned.path()).await.unwrap();
     assert_eq!((copied.head, copied.folded), (100, 100));
     let (id, want) = (store.store_id().to_owned(), store.counts(&key("a"), 1).await.unwrap().cells);
     drop(store);
     let restored = copy.open();
-    assert_ne!(restored.store_id(), id, "clients must not take it for a replica that lags");
+    assert_ne!(restored.store_id(), id, "clients must not take it for a replica that is behind");
     assert_eq!(*restored.load().await.unwrap().1[0].experiment, experiment);
     assert!(restored.head() >= 50 && restored.folded() >= 30 && restored.head() >= restored.folded());
-    // What the copy does not have of the log, a sender would send again.
+    // Senders would resend the events that are missing in the copy.
     restored.append(at(1), (0..100).map(unit).collect()).await.unwrap();
-    while restored.fold(Arc::clone(&shared), 1_000).await.unwrap().goes_on() {}
+    while restored.fold(Arc::clone(&shared), 1_000).await.unwrap().has_more_work() {}
     assert_eq!(restored.counts(&key("a"), 1).await.unwrap().cells, want);
 }
 
-pub async fn a_closed_store_says_so(place: Place) {
-    let store = place.open();
+pub async fn closed_store_returns_closed_errors(test_store: TestStore) {
+    let store = test_store.open();
     store.append(at(1), some_events(0, 3)).await.unwrap();
     store.close().await.unwrap();
     store.close().await.unwrap();
     assert!(matches!(store.append(at(1), some_events(0, 1)).await, Err(StoreError::Closed)));
     assert!(matches!(store.load().await, Err(StoreError::Closed)));
     assert!(matches!(store.fold(Arc::default(), 1).await, Err(StoreError::Closed)));
-    // The place is free, though somebody still holds the store.
-    assert_eq!(place.open().head(), 3);
+    // The folder is free, although the closed store still exists.
+    assert_eq!(test_store.open().head(), 3);
 }

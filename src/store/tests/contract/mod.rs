@@ -1,5 +1,5 @@
-//! What every store must do, whatever is behind it. A store's own test file calls [`store_contract_suite!`] with a
-//! function that opens the store at a place; the same place opened again is the same store.
+//! The contract that every store must fulfil. The tests of an implementation call [`store_contract_suite!`] with a
+//! function that opens a store in a folder; opening the same folder again must give the same store.
 
 pub mod catalogue;
 pub mod counts;
@@ -13,16 +13,16 @@ use std::sync::Arc;
 
 use inroad_store::{Store, StoreError};
 
-/// How a store is opened.
+/// Opens a store in a folder.
 pub type Open = fn(&Path) -> Result<Arc<dyn Store>, StoreError>;
 
-/// A store at a place of its own, that can be opened again.
-pub struct Place {
+/// A store in its own temporary folder, which can be opened several times in succession.
+pub struct TestStore {
     folder: tempfile::TempDir,
     open: Open,
 }
 
-impl Place {
+impl TestStore {
     pub fn new(open: Open) -> Self {
         Self { folder: tempfile::tempdir().unwrap(), open }
     }
@@ -36,7 +36,7 @@ impl Place {
     }
 }
 
-/// Runs something that awaits.
+/// Runs a future to its end.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(future)
 }
@@ -47,43 +47,43 @@ macro_rules! store_contract_suite {
     ($open:expr) => {
         $crate::store_contract_suite! { @each $open,
             catalogue: [
-                a_change_is_compared_and_set
-                what_was_committed_is_read_again
+                change_needs_the_current_version
+                committed_experiment_is_loaded_unchanged
                 versions_rise_across_experiments
-                a_revision_that_takes_from_a_variation_is_refused
-                history_is_never_taken_back
+                revision_that_takes_points_from_a_variation_is_refused
+                change_that_removes_history_is_refused
                 every_change_is_audited
-                decisions_are_kept_to_the_bit
-                concurrent_changes_lose_nothing
-                the_last_arm_can_be_killed
+                decisions_are_stored_byte_for_byte
+                concurrent_changes_are_all_stored
+                last_arm_can_be_killed
             ],
             log: [
-                events_are_read_as_they_were_appended
-                acknowledged_events_outlive_the_process
-                concurrent_appends_get_places_of_their_own
-                a_full_queue_refuses_and_takes_nothing
-                consumers_keep_offsets
-                pruning_leaves_what_somebody_has_to_read
-                places_are_not_given_twice_after_pruning
-                a_forgotten_unit_is_in_no_event
-                a_backup_is_a_store
-                a_closed_store_says_so
+                events_are_read_as_appended
+                acknowledged_events_survive_a_restart
+                concurrent_appends_get_separate_places
+                full_queue_refuses_whole_batches
+                consumer_offsets_survive_a_restart
+                pruning_keeps_unread_and_recent_events
+                places_are_not_reused_after_pruning
+                forgotten_unit_is_in_no_event
+                backup_is_a_complete_store
+                closed_store_returns_closed_errors
             ],
             counts: [
-                the_counts_are_a_function_of_the_set_of_events
-                an_outcome_before_its_exposure_is_credited
-                a_late_earlier_exposure_moves_the_unit
-                a_killed_stretch_counts_as_control
-                an_exposure_from_a_clock_ahead_follows_a_later_revision
-                of_two_exposures_at_one_instant_the_lower_revision_counts
-                an_unknown_generation_is_looked_up
-                an_older_catalogue_changes_nothing
-                nobody_has_counted_nothing
+                counts_depend_only_on_the_set_of_events
+                outcome_received_before_its_exposure_is_credited
+                late_report_of_an_earlier_exposure_moves_the_unit
+                kill_drops_exposed_units_and_counts_new_ones_as_control
+                exposure_from_a_fast_clock_counts_under_the_later_revision
+                of_simultaneous_exposures_the_lower_revision_counts
+                exposure_of_an_unknown_generation_reloads_the_catalogue
+                older_catalogue_changes_no_counts
+                counts_of_an_unknown_experiment_are_empty
             ],
             funnel: [
-                a_funnel_is_a_function_of_the_set_of_events
-                a_funnel_of_nothing_has_nobody_in_it
-                units_without_outcomes_and_outcomes_without_units_are_told_apart
+                funnel_depends_only_on_the_set_of_events
+                funnel_without_events_is_empty
+                units_without_outcomes_and_outcomes_of_unexposed_units_are_handled
             ],
         }
     };
@@ -91,7 +91,7 @@ macro_rules! store_contract_suite {
         $($(
             #[test]
             fn $test() {
-                contract::block_on(contract::$module::$test(contract::Place::new($open)));
+                contract::block_on(contract::$module::$test(contract::TestStore::new($open)));
             }
         )*)*
     };

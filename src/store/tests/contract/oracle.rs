@@ -1,47 +1,49 @@
-//! The counts by brute force: from the whole set of events and the history as it is in the end, with nothing kept
-//! from one question to the next. Slow, plain, and written without the code it judges.
+//! The counts by brute force, from the whole set of events and the final history, without any state between calls.
+//! Slow, simple, and independent of the code that it checks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use inroad_assignment::{Arm, Experiment, Generation, MetricKind, Point, Timestamp, UnitHasher, UnitKey};
 use inroad_policy::attribution::{Cell, CellKey};
-use inroad_store::{Counts, Event};
+use inroad_store::{Event, GenerationCounts};
 
-/// (event, time, value)
-type Told = (Timestamp, String, i64);
+/// (time, event, value)
+type SentOutcome = (Timestamp, String, i64);
 /// (time, revision, arm)
-type Shown = (Timestamp, u32, Arm);
+type FirstExposure = (Timestamp, u32, Arm);
 
-pub fn counts(experiment: &Experiment, generation: &Generation, events: &[Event]) -> Counts {
+pub fn counts(experiment: &Experiment, generation: &Generation, events: &[Event]) -> GenerationCounts {
     let definition = &experiment.definition;
     let clock = if experiment.manual_now.is_some() { definition.key().as_str() } else { "" };
-    let mut shown: BTreeMap<String, BTreeMap<Arm, (Timestamp, u32)>> = BTreeMap::new();
-    let mut told: BTreeMap<(String, String), Told> = BTreeMap::new();
+    let mut exposed: BTreeMap<String, BTreeMap<Arm, (Timestamp, u32)>> = BTreeMap::new();
+    let mut sent: BTreeMap<(String, String), SentOutcome> = BTreeMap::new();
     for event in events {
         match event {
             Event::Exposure(e) if e.experiment == *definition.key() && e.generation == generation.number => {
-                let arms = shown.entry(e.unit.clone()).or_default();
+                let arms = exposed.entry(e.unit.clone()).or_default();
                 let this = (e.occurred_at, e.revision);
                 arms.entry(e.arm).and_modify(|first| *first = this.min(*first)).or_insert(this);
             }
             Event::Outcome(o) if o.clock == clock => {
                 for (_, unit) in o.units.iter().filter(|(kind, _)| kind == definition.unit()) {
                     let this = (o.occurred_at, o.event.clone(), o.value_micros);
-                    let kept = told.entry((unit.clone(), o.event_id.clone())).or_insert_with(|| this.clone());
-                    *kept = this.min(kept.clone());
+                    let least = sent.entry((unit.clone(), o.event_id.clone())).or_insert_with(|| this.clone());
+                    *least = this.min(least.clone());
                 }
             }
             _ => {}
         }
     }
     let hasher = UnitHasher::new(definition.key(), &generation.salt);
-    let mut counts = Counts::default();
-    for (unit, arms) in shown {
-        let mut shown: Vec<Shown> = arms.into_iter().map(|(arm, (at, revision))| (at, revision, arm)).collect();
-        shown.sort();
-        let told: Vec<&Told> = told.iter().filter(|((u, _), _)| *u == unit).map(|(_, told)| told).collect();
+    let mut counts = GenerationCounts::default();
+    for (unit, arms) in exposed {
+        let mut exposures: Vec<FirstExposure> =
+            arms.into_iter().map(|(arm, (at, revision))| (at, revision, arm)).collect();
+        exposures.sort();
+        let outcomes: Vec<&SentOutcome> =
+            sent.iter().filter(|((u, _), _)| *u == unit).map(|(_, outcome)| outcome).collect();
         let point = hasher.digest(UnitKey::parse(&unit).unwrap()).point();
-        count_unit(experiment, generation, point, &shown, &told, &mut counts);
+        count_unit(experiment, generation, point, &exposures, &outcomes, &mut counts);
     }
     counts.cells.retain(|_, cell| *cell != Cell::default());
     counts
@@ -51,47 +53,49 @@ fn count_unit(
     experiment: &Experiment,
     generation: &Generation,
     point: Point,
-    shown: &[Shown],
-    told: &[&Told],
-    counts: &mut Counts,
+    exposures: &[FirstExposure],
+    outcomes: &[&SentOutcome],
+    counts: &mut GenerationCounts,
 ) {
     let length = experiment.definition.policy().tick();
-    let (t0, _, arm0) = shown[0];
-    let epoch = |metric| CellKey { metric, tick: t0.tick(length), revision: in_effect(generation, t0), arm: arm0 };
-    let watch = |metric, at: Timestamp, arm| CellKey { metric, tick: at.tick(length), revision: 0, arm };
+    let (t0, _, arm0) = exposures[0];
+    let epoch =
+        |metric| CellKey { metric, tick: t0.tick(length), revision: revision_in_effect(generation, t0), arm: arm0 };
+    let displayed = |metric, at: Timestamp, arm| CellKey { metric, tick: at.tick(length), revision: 0, arm };
     counts.cells.entry(epoch(None)).or_default().first += 1;
-    for (at, _, arm) in shown {
-        counts.cells.entry(watch(None, *at, *arm)).or_default().units += 1;
+    for (at, _, arm) in exposures {
+        counts.cells.entry(displayed(None, *at, *arm)).or_default().units += 1;
     }
     for (i, metric) in experiment.definition.metrics().iter().enumerate() {
         let index = Some(i as u16);
         let ended = generation.endings.iter().map(|ending| ending.at).min().unwrap_or(Timestamp::MAX);
         let end = t0.plus(metric.window).min(ended);
         let within = |event: &str| {
-            told.iter()
+            outcomes
+                .iter()
                 .filter(|(at, name, _)| name == event && *at >= t0 && *at < end)
                 .map(|t| i128::from(t.2))
                 .collect::<Vec<_>>()
         };
-        let ours = within(&metric.event);
+        let values = within(&metric.event);
         let cell = counts.cells.entry(epoch(index)).or_default();
         let instants =
-            generation.revisions.iter().map(|r| r.effective_at).chain(generation.switches.iter().map(|s| s.at));
+            generation.revisions.iter().map(|r| r.effective_at).chain(generation.kill_changes.iter().map(|s| s.at));
         let mut instants = instants.filter(|at| *at >= t0 && *at < end).chain([t0]);
         if t0 < ended && instants.all(|at| served(generation, point, at) == arm0) {
-            let sum: i128 = ours.iter().sum();
+            let sum: i128 = values.iter().sum();
             let (x, y) = match &metric.kind {
-                MetricKind::Conversion => (if ours.is_empty() { 0 } else { 1_000_000 }, 0),
-                MetricKind::Count => (1_000_000 * ours.len() as i128, 0),
+                MetricKind::Conversion => (if values.is_empty() { 0 } else { 1_000_000 }, 0),
+                MetricKind::Count => (1_000_000 * values.len() as i128, 0),
                 MetricKind::Mean { cap: None } => (sum, 0),
                 MetricKind::Mean { cap: Some(cap) } => (sum.min((cap * 1e6).round() as i128), 0),
                 MetricKind::Ratio { denominator } => (sum, within(denominator).iter().sum()),
             };
             cell.n += 1;
-            cell.s += u64::from(!ours.is_empty());
+            cell.s += u64::from(!values.is_empty());
             let quarter = t0.plus(metric.window / 4);
-            let soon = |(at, name, _): &&&Told| *name == metric.event && *at >= t0 && *at < quarter.min(end);
-            cell.early += u64::from(told.iter().any(|outcome| soon(&outcome)));
+            let is_early = |(at, name, _): &&&SentOutcome| *name == metric.event && *at >= t0 && *at < quarter.min(end);
+            cell.early += u64::from(outcomes.iter().any(|outcome| is_early(&outcome)));
             cell.x += x;
             cell.xx += x * x;
             cell.y += y;
@@ -101,41 +105,41 @@ fn count_unit(
             cell.dropped += 1;
         }
         let mut credited: BTreeMap<Arm, Timestamp> = BTreeMap::new();
-        for (at, _, value) in told.iter().filter(|(_, name, _)| *name == metric.event) {
-            let Some((_, _, arm)) = shown.iter().rfind(|(seen, _, _)| seen <= at) else { continue };
-            let cell = counts.cells.entry(watch(index, *at, *arm)).or_default();
+        for (at, _, value) in outcomes.iter().filter(|(_, name, _)| *name == metric.event) {
+            let Some((_, _, arm)) = exposures.iter().rfind(|(seen, _, _)| seen <= at) else { continue };
+            let cell = counts.cells.entry(displayed(index, *at, *arm)).or_default();
             cell.outcomes += 1;
             cell.outcome_sum += i128::from(*value);
             credited.entry(*arm).and_modify(|first| *first = *at.min(first)).or_insert(*at);
         }
         for (arm, at) in credited {
-            counts.cells.entry(watch(index, at, arm)).or_default().outcome_units += 1;
+            counts.cells.entry(displayed(index, at, arm)).or_default().outcome_units += 1;
         }
     }
-    let treated: BTreeSet<Arm> = shown.iter().map(|s| s.2).filter(|arm| !arm.is_control()).collect();
+    let treated: BTreeSet<Arm> = exposures.iter().map(|s| s.2).filter(|arm| !arm.is_control()).collect();
     counts.units_moved += u64::from(treated.len() > 1);
-    let control = shown.iter().position(|s| s.2.is_control());
-    counts.crossovers += u64::from(control.is_some_and(|at| at < shown.len() - 1));
+    let control = exposures.iter().position(|s| s.2.is_control());
+    counts.crossovers += u64::from(control.is_some_and(|at| at < exposures.len() - 1));
     counts.stale_exposures +=
-        shown.iter().filter(|(at, revision, _)| *revision < in_effect(generation, *at)).count() as u64;
+        exposures.iter().filter(|(at, revision, _)| *revision < revision_in_effect(generation, *at)).count() as u64;
 }
 
-fn in_effect(generation: &Generation, at: Timestamp) -> u32 {
+fn revision_in_effect(generation: &Generation, at: Timestamp) -> u32 {
     generation.revisions.iter().rfind(|r| r.effective_at <= at).map_or(1, |r| r.number)
 }
 
-/// Before the end.
+/// The arm that the generation serves at this point and time, which is before the generation's end.
 fn served(generation: &Generation, point: Point, at: Timestamp) -> Arm {
-    let number = in_effect(generation, at);
+    let number = revision_in_effect(generation, at);
     let allocation = &generation.revisions.iter().find(|r| r.number == number).unwrap().allocation;
     let owner = allocation.buckets().filter(|bucket| bucket.start <= point).last().unwrap().owner;
     let mut killed = BTreeSet::new();
     let mut everything = false;
-    for switch in generation.switches.iter().filter(|s| s.at <= at) {
+    for switch in generation.kill_changes.iter().filter(|s| s.at <= at) {
         match switch.target {
-            inroad_assignment::Target::Everything => everything = switch.killed,
-            inroad_assignment::Target::Variation(arm) if switch.killed => drop(killed.insert(arm)),
-            inroad_assignment::Target::Variation(arm) => drop(killed.remove(&arm)),
+            inroad_assignment::KillTarget::Everything => everything = switch.killed,
+            inroad_assignment::KillTarget::Variation(arm) if switch.killed => drop(killed.insert(arm)),
+            inroad_assignment::KillTarget::Variation(arm) => drop(killed.remove(&arm)),
         }
     }
     if everything || killed.contains(&owner) { Arm::CONTROL } else { owner }

@@ -1,19 +1,19 @@
-//! Made-up lives: experiments that people and policies change while units see variations and do things, told early,
-//! late, twice and in contradiction. A seed makes the whole of one.
+//! Random histories: experiments that people and policies change while units see variations and produce outcomes, which
+//! arrive early, late, repeated and contradicting each other. A seed determines a whole history.
 
 use std::sync::Arc;
 
-use inroad_assignment::experiment::Cause;
+use inroad_assignment::experiment::RevisionCause;
 use inroad_assignment::{
-    Arm, Definition, Experiment, ExperimentKey, Salt, Target, Timestamp, UnitHasher, UnitKey, Width,
+    Arm, Definition, Experiment, ExperimentKey, KillTarget, Salt, Timestamp, UnitHasher, UnitKey, Width,
 };
-use inroad_store::{Change, Event, ExposureEvent, OutcomeEvent};
+use inroad_store::{Event, ExperimentChange, ExposureEvent, OutcomeEvent};
 use serde_json::{Value, json};
 
-/// SplitMix64: enough chance for a test, and the same everywhere.
-pub struct Chance(pub u64);
+/// SplitMix64: random enough for a test, and the same on every platform.
+pub struct TestRng(pub u64);
 
-impl Chance {
+impl TestRng {
     pub fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -65,7 +65,7 @@ pub fn definition(key: &str, manual: bool, metrics: &[Value], variations: usize)
     serde_json::from_value(document).unwrap()
 }
 
-/// One of each kind, with windows that differ.
+/// One metric of each kind, with different windows.
 pub fn all_metrics() -> Vec<Value> {
     vec![
         json!({"key": "signup", "event": "signup", "window": "2m", "decision": true}),
@@ -76,14 +76,14 @@ pub fn all_metrics() -> Vec<Value> {
     ]
 }
 
-pub fn started(key: &str, manual: bool, metrics: &[Value], variations: usize) -> Experiment {
+pub fn started_experiment(key: &str, manual: bool, metrics: &[Value], variations: usize) -> Experiment {
     let mut experiment = Experiment::create(definition(key, manual, metrics, variations), at(0));
     experiment.start(at(0), Salt::parse("salt1").unwrap()).unwrap();
     experiment
 }
 
-pub fn change(experiment: &Experiment, expected_version: Option<u64>, action: &str) -> Change {
-    Change {
+pub fn experiment_change(experiment: &Experiment, expected_version: Option<u64>, action: &str) -> ExperimentChange {
+    ExperimentChange {
         expected_version,
         experiment: Arc::new(experiment.clone()),
         actor: "test".to_owned(),
@@ -116,65 +116,65 @@ pub fn outcome(unit: &str, event: &str, value_micros: i64, when: Timestamp, even
     })
 }
 
-/// What happens next to one experiment; nothing if that is not possible.
-pub fn mishap(experiment: &mut Experiment, now: i64, chance: &mut Chance) {
+/// Applies a random change to an experiment; nothing if the change is not allowed.
+pub fn change_randomly(experiment: &mut Experiment, now: i64, rng: &mut TestRng) {
     let arms = experiment.definition.variations().len() as u64;
-    let any = arm(1 + chance.below(arms - 1) as usize);
-    let lead = at(now + chance.below(40) as i64);
-    // What is refused changes nothing, and is as good an outcome here as any.
-    match chance.below(11) {
+    let any = arm(1 + rng.below(arms - 1) as usize);
+    let effective_at = at(now + rng.below(40) as i64);
+    // A refused change leaves the experiment as it is, which is a valid case as well.
+    match rng.below(11) {
         0..4 => {
-            let width = share(0.01 + chance.below(15) as f64 / 100.0);
-            drop(experiment.grow(&[(any, width)], Cause::Grown, at(now), lead));
+            let width = share(0.01 + rng.below(15) as f64 / 100.0);
+            drop(experiment.grow(&[(any, width)], RevisionCause::Grown, at(now), effective_at));
         }
-        4 | 5 => drop(experiment.switch(Target::Variation(any), true, at(now))),
-        6 => drop(experiment.switch(Target::Variation(any), false, at(now))),
-        7 => drop(experiment.switch(Target::Everything, chance.once_in(2), at(now))),
+        4 | 5 => drop(experiment.set_killed(KillTarget::Variation(any), true, at(now))),
+        6 => drop(experiment.set_killed(KillTarget::Variation(any), false, at(now))),
+        7 => drop(experiment.set_killed(KillTarget::Everything, rng.once_in(2), at(now))),
         8 => {
             let (manual, key) = (experiment.manual_now.is_some(), experiment.definition.key().to_string());
-            let metrics = experiment.definition.metrics().len() + chance.below(2) as usize;
+            let metrics = experiment.definition.metrics().len() + rng.below(2) as usize;
             let metrics = &all_metrics()[..metrics.min(all_metrics().len())];
-            let variations = experiment.definition.variations().len() - 1 + chance.below(2) as usize;
-            drop(experiment.update(definition(&key, manual, metrics, variations.min(5)), at(now), lead));
+            let variations = experiment.definition.variations().len() - 1 + rng.below(2) as usize;
+            drop(experiment.update(definition(&key, manual, metrics, variations.min(5)), at(now), effective_at));
         }
-        9 if chance.once_in(3) => drop(experiment.conclude(arm(chance.below(arms) as usize), at(now))),
-        _ if chance.once_in(4) => {
-            let salt = Salt::parse(&format!("salt{}", chance.below(100))).unwrap();
+        9 if rng.once_in(3) => drop(experiment.conclude(arm(rng.below(arms) as usize), at(now))),
+        _ if rng.once_in(4) => {
+            let salt = Salt::parse(&format!("salt{}", rng.below(100))).unwrap();
             drop(experiment.restart(at(now), salt));
         }
         _ => {}
     }
 }
 
-/// Something that a unit saw or did around `now`.
-pub fn event(experiments: &[Experiment], now: i64, chance: &mut Chance) -> Event {
-    let unit = format!("unit-{}", chance.below(40));
-    let experiment = &experiments[chance.below(experiments.len() as u64) as usize];
-    // Clocks of clients run late, and sometimes far ahead; and several events share an instant.
-    let ahead = if chance.once_in(4) { chance.below(120) } else { 0 };
-    let seconds = now - chance.below(90) as i64 + ahead as i64;
-    let when = Timestamp::from_micros(at(seconds).as_micros() + chance.below(3) as i64);
+/// A random exposure or outcome around `now`.
+pub fn random_event(experiments: &[Experiment], now: i64, rng: &mut TestRng) -> Event {
+    let unit = format!("unit-{}", rng.below(40));
+    let experiment = &experiments[rng.below(experiments.len() as u64) as usize];
+    // Client clocks are behind, and sometimes far ahead; and several events have the same time.
+    let ahead = if rng.once_in(4) { rng.below(120) } else { 0 };
+    let seconds = now - rng.below(90) as i64 + ahead as i64;
+    let when = Timestamp::from_micros(at(seconds).as_micros() + rng.below(3) as i64);
     let name = experiment.definition.key().as_str();
-    if chance.once_in(2) {
-        let generation = match chance.once_in(8) {
-            true => &experiment.generations[chance.below(experiment.generations.len() as u64) as usize],
+    if rng.once_in(2) {
+        let generation = match rng.once_in(8) {
+            true => &experiment.generations[rng.below(experiment.generations.len() as u64) as usize],
             false => experiment.generation().unwrap(),
         };
         let digest =
             UnitHasher::new(experiment.definition.key(), &generation.salt).digest(UnitKey::parse(&unit).unwrap());
-        let revision = generation.in_effect(when).unwrap().number;
-        let stale = revision.saturating_sub(chance.below(3) as u32).max(1);
-        let served = match chance.below(6) {
-            0 => arm(chance.below(experiment.definition.variations().len() as u64) as usize),
+        let revision = generation.revision_in_effect(when).unwrap().number;
+        let stale = revision.saturating_sub(rng.below(3) as u32).max(1);
+        let served = match rng.below(6) {
+            0 => arm(rng.below(experiment.definition.variations().len() as u64) as usize),
             1 => generation.revision(stale).unwrap().allocation.owner(digest.point()),
-            _ => generation.served(digest.point(), when),
+            _ => generation.served_arm(digest.point(), when),
         };
         return exposure(name, generation.number, &unit, served, stale, when);
     }
     let names = ["signup", "view", "order", "nothing"];
-    let about = names[chance.below(4) as usize];
-    let value = chance.below(40_000_000) as i64 - 5_000_000;
+    let name_sent = names[rng.below(4) as usize];
+    let value = rng.below(40_000_000) as i64 - 5_000_000;
     let clock = if experiment.manual_now.is_some() { name } else { "" };
-    // Few ids, so that many contradict each other.
-    outcome(&unit, about, value, when, &format!("id-{}", chance.below(400)), clock)
+    // Few ids, so that many outcomes contradict each other.
+    outcome(&unit, name_sent, value, when, &format!("id-{}", rng.below(400)), clock)
 }

@@ -1,0 +1,95 @@
+//! Replaces the definition of an experiment, and checks what may change after the start.
+
+use super::{ChangeError, Experiment, KillTarget, Kills, RevisionCause, Status};
+use crate::allocation::Arm;
+use crate::definition::{ClockKind, Definition};
+use crate::time::Timestamp;
+
+impl Experiment {
+    /// Replaces the definition. In a draft everything can change except the key and the kind of clock. After the start,
+    /// everything that the allocation and the results depend on is fixed: the unit, the salt, the tick, and the existing
+    /// variations and metrics with their order. Variations can be added at the end. They get their foothold from
+    /// control, in a revision that takes effect at `effective_at`.
+    pub fn update(
+        &mut self,
+        definition: Definition,
+        now: Timestamp,
+        effective_at: Timestamp,
+    ) -> Result<(), ChangeError> {
+        let old = &self.definition;
+        if definition.key != old.key {
+            return fixed("key", "create another experiment");
+        }
+        if std::mem::discriminant(&definition.clock) != std::mem::discriminant(&old.clock) {
+            return fixed("clock", "create another experiment");
+        }
+        if self.status == Status::Draft {
+            self.update_draft(definition);
+            return Ok(());
+        }
+        if matches!(self.status, Status::Archived { .. }) {
+            return self.wrong_state("update", "archived experiments cannot change; create a new experiment");
+        }
+        self.check_fixed_fields(&definition)?;
+        let (before, after) = (old.variations.len(), definition.variations.len());
+        if let (true, Some(_)) = (after > before, self.generation()) {
+            let added = (before..after).filter_map(Arm::new);
+            let requests: Vec<_> = added.map(|arm| (arm, definition.variations[arm.index()].foothold)).collect();
+            let allocation = self.latest_allocation().grow(&requests, definition.policy.floor())?;
+            self.push_revision(allocation, RevisionCause::Added, now, effective_at)?;
+        }
+        self.definition = definition;
+        Ok(())
+    }
+
+    fn update_draft(&mut self, definition: Definition) {
+        let old = &self.definition;
+        // Declaring the same start again does not move the clock back to it.
+        if let ClockKind::Manual(Some(start)) = definition.clock
+            && definition.clock != old.clock
+        {
+            self.manual_now = Some(start);
+        }
+        // Kills apply to variations by key, so they move with a variation whose index changes.
+        let killed = old
+            .variations
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| Arm::new(*i).is_some_and(|a| self.kills.is_arm_killed(a)));
+        let arms = killed.filter_map(|(_, variation)| definition.arm(variation.key.as_str()));
+        let no_arms = Kills { arms: 0, ..self.kills };
+        self.kills = arms.fold(no_arms, |kills, arm| kills.with_change(KillTarget::Variation(arm), true));
+        self.definition = definition;
+    }
+
+    fn check_fixed_fields(&self, new: &Definition) -> Result<(), ChangeError> {
+        let old = &self.definition;
+        if new.unit != old.unit {
+            return fixed("unit", "create another experiment, because every unit would get a new point");
+        }
+        let first_salt = self.generations.first().map(|g| &g.salt);
+        if new.salt.is_some() && new.salt != old.salt && new.salt.as_ref() != first_salt {
+            return fixed("salt", "leave it as it was, or restart the experiment to get a new salt");
+        }
+        if new.policy.tick() != old.policy.tick() {
+            return fixed("policy.tick", "create another experiment, because the tick divides its results");
+        }
+        let count = old.variations.len();
+        let keys = |d: &Definition| d.variations.iter().take(count).map(|v| v.key.clone()).collect::<Vec<_>>();
+        if new.variations.len() < count || keys(old) != keys(new) {
+            let remedy = "keep the existing ones in their order, and add new ones at the end; to remove one, kill it";
+            return fixed("variations", remedy);
+        }
+        let metrics = |d: &Definition| {
+            d.metrics.iter().map(|m| (m.key.clone(), m.event.clone(), m.kind.clone(), m.window)).collect::<Vec<_>>()
+        };
+        if !metrics(new).starts_with(&metrics(old)) {
+            return fixed("metrics", "keep the existing ones in their order, and add new ones at the end");
+        }
+        Ok(())
+    }
+}
+
+fn fixed(field: &'static str, remedy: &'static str) -> Result<(), ChangeError> {
+    Err(ChangeError::FixedAfterStart { field, remedy })
+}

@@ -1,0 +1,283 @@
+//! The actions of `experiment` that change nothing.
+
+use inroad_wire::v1;
+use serde_json::{Value, json};
+
+use super::change::decision_text;
+use crate::connect::Connection;
+use crate::diff::diff;
+use crate::lookup::{get_experiment, list_experiments};
+use crate::output::{Output, fields, percent, probability, table};
+use crate::response_json;
+use crate::wire_text::{state_name, timestamp_text};
+
+/// The largest page that the server returns.
+const PAGE_SIZE: u32 = 1_000;
+/// Most changed fields of an audit entry to list.
+const MAX_LISTED_CHANGES: usize = 4;
+
+/// Shows experiments.
+pub(super) struct ExperimentReader<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) out: Output,
+}
+
+impl ExperimentReader<'_> {
+    pub(super) async fn list(&self, prefix: &str) -> anyhow::Result<()> {
+        let all = list_experiments(self.connection, prefix).await?;
+        let shown = all.iter().map(response_json::experiment_json).collect::<Result<Vec<_>, _>>()?;
+        self.out.print_json(&json!({"experiments": shown}))?;
+        if all.is_empty() {
+            self.out.print_text("no experiments yet. Create one with `inroad apply -f FILE`.")?;
+            return Ok(());
+        }
+        let row = |e: &v1::Experiment| {
+            let state =
+                if e.killed { format!("{} (killed)", state_name(e.state)) } else { state_name(e.state).to_owned() };
+            vec![
+                e.key.clone(),
+                state,
+                e.generation.to_string(),
+                e.revision.to_string(),
+                e.owner.clone(),
+                short_shares(e),
+            ]
+        };
+        self.out.print_text(table(
+            &["experiment", "state", "run", "revision", "owner", "shares"],
+            all.iter().map(row).collect(),
+        ))?;
+        Ok(())
+    }
+
+    pub(super) async fn get(&self, key: &str) -> anyhow::Result<()> {
+        let e = get_experiment(self.connection, key).await?;
+        let shown = response_json::experiment_json(&e)?;
+        self.out.print_json(&shown)?;
+        let text = |name: &str| shown[name].as_str().filter(|t| !t.is_empty()).unwrap_or("–").to_owned();
+        let state = match (e.killed, e.shipped.as_str()) {
+            (true, _) => format!("{} (killed: all units get control)", text("state")),
+            (false, "") => text("state"),
+            (false, shipped) => format!("{}: all units get {shipped}", text("state")),
+        };
+        self.out.print_text(fields(&[
+            ("experiment", e.key.clone()),
+            ("description", text("description")),
+            ("owner", text("owner")),
+            ("state", state),
+            ("unit", text("unit")),
+            ("audience", if e.audience.is_empty() { "all units".to_owned() } else { e.audience.clone() }),
+            ("allocation policy", compact_json(&shown["policy"])),
+            (
+                "run",
+                format!(
+                    "{}, salt {}",
+                    e.generation,
+                    if e.generation_salt.is_empty() { "–" } else { &e.generation_salt }
+                ),
+            ),
+            ("revision", format!("{}, in effect from {}", e.revision, timestamp_text(e.effective_at.as_ref()))),
+            ("started", timestamp_text(e.start_time.as_ref())),
+            ("now", timestamp_text(e.now.as_ref())),
+        ]))?;
+        let row = |v: &v1::Variation| {
+            vec![
+                v.key.clone(),
+                percent(v.share),
+                if v.killed { "killed" } else { "" }.to_owned(),
+                compact_json(&response_json::payload_json(v.payload.as_ref())),
+            ]
+        };
+        self.out.print_text(format!(
+            "\n{}",
+            table(&["variation", "share", "", "payload"], e.variations.iter().map(row).collect())
+        ))?;
+        for metric in shown["metrics"].as_array().into_iter().flatten() {
+            self.out.print_text(format!("metric {}", compact_json(metric)))?;
+        }
+        for pin in shown["overrides"].as_array().into_iter().flatten() {
+            self.out.print_text(format!("always this variation: {}", compact_json(pin)))?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn revisions(&self, key: String, generation: u32) -> anyhow::Result<()> {
+        let keys = variation_keys(&get_experiment(self.connection, &key).await?);
+        let request = v1::ListRevisionsRequest { key, generation };
+        let revisions = self.connection.experiments().list_revisions(request).await?.into_inner().revisions;
+        let shown: Vec<Value> = revisions.iter().map(|r| response_json::revision_json(r, &keys)).collect();
+        self.out.print_json(&json!({"revisions": shown}))?;
+        let row = |r: &v1::Revision| {
+            let shares = shares_by_owner(&r.buckets, keys.len());
+            let mut row = vec![
+                r.number.to_string(),
+                r.cause.clone(),
+                timestamp_text(r.effective_at.as_ref()),
+                r.buckets.len().to_string(),
+            ];
+            row.extend(shares.into_iter().map(percent));
+            row
+        };
+        let mut head = vec!["revision", "cause", "in effect from", "buckets"];
+        head.extend(keys.iter().map(String::as_str));
+        self.out.print_text(table(&head, revisions.iter().map(row).collect()))?;
+        Ok(())
+    }
+
+    pub(super) async fn explain(
+        &self,
+        key: String,
+        generation: u32,
+        revision: u32,
+        record: bool,
+    ) -> anyhow::Result<()> {
+        let request = v1::ExplainRevisionRequest { key: key.clone(), generation, revision };
+        let explained = self.connection.experiments().explain_revision(request).await?.into_inner();
+        let keys = variation_keys(&get_experiment(self.connection, &key).await?);
+        let stored = serde_json::from_str::<Value>(&explained.record_json).unwrap_or(Value::Null);
+        self.out.print_json(&json!({
+            "revision": explained.revision.as_ref().map(|r| response_json::revision_json(r, &keys)),
+            "decision": explained.decision.as_ref().map(response_json::decision_json),
+            "record": stored, "reproduced": explained.reproduced,
+        }))?;
+        let r = explained.revision.unwrap_or_default();
+        let head = format!(
+            "{key} revision {}: {}, in effect from {}",
+            r.number,
+            r.cause,
+            timestamp_text(r.effective_at.as_ref())
+        );
+        let Some(decision) = explained.decision else {
+            self.out.print_text(format!("{head}\nchanged manually"))?;
+            return Ok(());
+        };
+        let row = |a: &v1::ArmDecision| {
+            vec![
+                a.variation.clone(),
+                percent(a.share_before),
+                percent(a.share_after),
+                probability(a.p_best),
+                probability(a.p_above_control),
+                percent(a.expected_loss),
+                a.why.clone(),
+            ]
+        };
+        let columns = [
+            "variation",
+            "before",
+            "after",
+            "probability to be best",
+            "probability to beat control",
+            "expected loss",
+            "reason",
+        ];
+        let recomputed = if explained.reproduced {
+            "recomputed from its record: same boundaries"
+        } else {
+            "recomputed from its record: DIFFERENT boundaries. Please report this bug."
+        };
+        self.out.print_text(format!(
+            "{head}\n{}\n\n{}\n\n{recomputed}",
+            decision_text(&decision),
+            table(&columns, decision.arms.iter().map(row).collect())
+        ))?;
+        if record {
+            self.out.print_text(format!("\n{stored:#}"))?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn decisions(&self, key: String, generation: u32, limit: u32) -> anyhow::Result<()> {
+        let mut decisions = Vec::new();
+        let mut page_token = String::new();
+        while (decisions.len() as u32) < limit {
+            let page_size = PAGE_SIZE.min(limit - decisions.len() as u32);
+            let request = v1::ListDecisionsRequest { key: key.clone(), generation, page_size, page_token };
+            let page = self.connection.experiments().list_decisions(request).await?.into_inner();
+            decisions.extend(page.decisions);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        for decision in &decisions {
+            self.out.print_text(decision_text(decision))?;
+            for arm in decision.arms.iter().filter(|arm| !arm.why.is_empty()) {
+                self.out.print_text(format!("    {} {}", arm.variation, arm.why))?;
+            }
+        }
+        let shown: Vec<Value> = decisions.iter().map(response_json::decision_json).collect();
+        Ok(self.out.print_json(&json!({"decisions": shown}))?)
+    }
+
+    pub(super) async fn audit(&self, key: String, limit: u32) -> anyhow::Result<()> {
+        let mut entries = Vec::new();
+        let mut page_token = String::new();
+        while (entries.len() as u32) < limit {
+            let page_size = PAGE_SIZE.min(limit - entries.len() as u32);
+            let request = v1::ListAuditEntriesRequest { key: key.clone(), page_size, page_token };
+            let page = self.connection.experiments().list_audit_entries(request).await?.into_inner();
+            entries.extend(page.entries);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        let shown: Vec<Value> = entries.iter().map(response_json::audit_entry_json).collect();
+        for (entry, shown) in entries.iter().zip(&shown) {
+            let at = timestamp_text(entry.at.as_ref());
+            self.out.print_text(format!(
+                "{at}  {}  {}  {}  {}",
+                entry.actor,
+                entry.action,
+                if entry.experiment.is_empty() { "–" } else { &entry.experiment },
+                changes_text(shown)
+            ))?;
+        }
+        Ok(self.out.print_json(&json!({"entries": shown}))?)
+    }
+}
+
+/// The fields that an audit entry changed, shortened.
+fn changes_text(entry: &Value) -> String {
+    if entry["from"].is_null() {
+        // A forgotten unit belongs to no experiment and is named by its digest.
+        let unit = entry["to"]["unit_type"].as_str().zip(entry["to"]["digest"].as_str());
+        return unit.map(|(kind, digest)| format!("{kind} {digest}")).unwrap_or_default();
+    }
+    let changes = diff(Some(&entry["from"]), Some(&entry["to"]));
+    let listed: Vec<String> =
+        changes.iter().take(MAX_LISTED_CHANGES).map(ToString::to_string).map(|text| shortened(&text)).collect();
+    let more = changes.len().saturating_sub(MAX_LISTED_CHANGES);
+    let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
+    listed.join("; ") + &rest
+}
+
+fn shortened(text: &str) -> String {
+    const LONGEST: usize = 100;
+    if text.chars().count() <= LONGEST { text.to_owned() } else { text.chars().take(LONGEST).chain(['…']).collect() }
+}
+
+/// The keys of an experiment's variations, in order.
+fn variation_keys(e: &v1::Experiment) -> Vec<String> {
+    e.variations.iter().map(|v| v.key.clone()).collect()
+}
+
+fn short_shares(e: &v1::Experiment) -> String {
+    e.variations.iter().map(|v| format!("{:.0}%", v.share * 100.0)).collect::<Vec<_>>().join(" / ")
+}
+
+/// The share of the line that each owner has.
+fn shares_by_owner(buckets: &[v1::Bucket], owners: usize) -> Vec<f64> {
+    let allocation = inroad_wire::allocation_from_wire(buckets).ok();
+    let share = |i| Some(allocation.as_ref()?.width_of(inroad_assignment::Arm::new(i)?).share());
+    (0..owners).map(|i| share(i).unwrap_or(f64::NAN)).collect()
+}
+
+/// JSON on one line, without the braces of an object.
+fn compact_json(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => fields.iter().map(|(k, v)| format!("{k} {v}")).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}

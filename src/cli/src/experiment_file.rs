@@ -1,0 +1,181 @@
+//! Experiments in files: TOML, YAML or JSON, one per file or several under `experiments`.
+
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::Context;
+use inroad_assignment::{Definition, DefinitionDoc};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::failure::{InvalidDefinitions, usage_error};
+use crate::suggestions::suggest_field;
+
+/// The format of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Toml,
+    /// Separate from YAML, which includes it, because the JSON parser has better messages.
+    Yaml,
+    Json,
+}
+
+/// Several experiments in one file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExperimentList {
+    experiments: Vec<DefinitionDoc>,
+}
+
+/// A valid experiment, as written in the file and with all defaults.
+#[derive(Debug, Clone)]
+pub(crate) struct DeclaredExperiment {
+    /// As written in the file.
+    pub(crate) as_written: DefinitionDoc,
+    /// With a value for every field.
+    pub(crate) with_defaults: DefinitionDoc,
+}
+
+/// Reads all experiments of a file; `-` is standard input.
+///
+/// # Errors
+///
+/// Lists all errors of all experiments together.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<DeclaredExperiment>> {
+    let (text, format) = if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+        let format = if text.trim_start().starts_with('{') { Format::Json } else { Format::Yaml };
+        (text, format)
+    } else {
+        let text =
+            std::fs::read_to_string(path).map_err(|e| usage_error(format!("cannot read {}: {e}", path.display())))?;
+        (text, format_of(path)?)
+    };
+    check(parse(&text, format).map_err(|e| usage_error(format!("{}: {e}", path.display())))?)
+}
+
+fn format_of(path: &Path) -> anyhow::Result<Format> {
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("toml") => Ok(Format::Toml),
+        Some("yaml" | "yml") => Ok(Format::Yaml),
+        Some("json") => Ok(Format::Json),
+        _ => Err(usage_error(format!(
+            "{}: the format is unknown. Use the extension .toml, .yaml, .yml or .json.",
+            path.display()
+        ))),
+    }
+}
+
+fn parse(text: &str, format: Format) -> Result<Vec<DefinitionDoc>, String> {
+    // Find out first whether there is a list, so that errors describe the right form.
+    let is_list = decode::<serde_json::Value>(text, format)?.get("experiments").is_some();
+    if is_list {
+        return decode::<ExperimentList>(text, format).map(|list| list.experiments);
+    }
+    decode::<DefinitionDoc>(text, format).map(|one| vec![one])
+}
+
+fn decode<T: DeserializeOwned>(text: &str, format: Format) -> Result<T, String> {
+    let decoded = match format {
+        Format::Toml => toml::from_str(text).map_err(|e| e.to_string().trim_end().to_owned()),
+        Format::Yaml => serde_saphyr::from_str(text).map_err(|e| e.to_string()),
+        Format::Json => serde_json::from_str(text).map_err(|e| e.to_string()),
+    };
+    decoded.map_err(suggest_field)
+}
+
+fn check(docs: Vec<DefinitionDoc>) -> anyhow::Result<Vec<DeclaredExperiment>> {
+    let is_list = docs.len() > 1;
+    let mut declared: Vec<DeclaredExperiment> = Vec::with_capacity(docs.len());
+    let mut violations = Vec::new();
+    for as_written in docs {
+        let prefix = if is_list { format!("{}.", as_written.key) } else { String::new() };
+        if declared.iter().any(|other| other.as_written.key == as_written.key) {
+            return Err(usage_error(format!("experiment {:?} is in the file twice. Declare it once.", as_written.key)));
+        }
+        match Definition::try_from(as_written.clone()) {
+            Ok(definition) => declared.push(DeclaredExperiment { as_written, with_defaults: definition.into() }),
+            Err(error) => violations.extend(error.violations.into_iter().map(|mut v| {
+                v.field.insert_str(0, &prefix);
+                v
+            })),
+        }
+    }
+    if violations.is_empty() { Ok(declared) } else { Err(anyhow::Error::new(InvalidDefinitions(violations))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOML: &str = r#"
+        key = "checkout"
+        [policy]
+        kind = "thompson"
+        floor = 0.1
+        [[variations]]
+        key = "off"
+        payload = false
+        [[variations]]
+        key = "on"
+        payload = true
+        [[metrics]]
+        key = "bought"
+        event = "purchase"
+        window = "3d"
+        decision = true
+    "#;
+
+    const YAML: &str = "
+key: checkout
+policy: {kind: thompson, floor: 0.1}
+variations:
+  - {key: 'off', payload: false}
+  - {key: 'on', payload: true}
+metrics:
+  - {key: bought, event: purchase, window: 3d, decision: true}
+";
+
+    #[test]
+    fn all_formats_give_the_same_definition() {
+        let toml = parse(TOML, Format::Toml).unwrap();
+        let json = serde_json::to_string(&toml[0]).unwrap();
+        assert_eq!(parse(YAML, Format::Yaml).unwrap(), toml);
+        assert_eq!(parse(&json, Format::Json).unwrap(), toml);
+        assert_eq!(check(toml).unwrap()[0].with_defaults.variations[1].share, Some(0.2));
+    }
+
+    #[test]
+    fn file_may_declare_several_experiments() {
+        let text = "experiments:\n- {key: a, variations: [{key: x, payload: 1}, {key: y, payload: 2}]}\n- {key: b}\n";
+        let docs = parse(text, Format::Yaml).unwrap();
+        assert_eq!(docs.iter().map(|d| d.key.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        let error = check(docs).unwrap_err();
+        assert_eq!(error.downcast_ref::<InvalidDefinitions>().unwrap().0[0].field, "b.variations");
+    }
+
+    #[test]
+    fn all_errors_are_listed_by_field() {
+        let text = "key: No Slug\nvariations: [{key: x, payload: 1}, {key: x, payload: '2'}]\n";
+        let error = check(parse(text, Format::Yaml).unwrap()).unwrap_err();
+        let fields: Vec<&str> =
+            error.downcast_ref::<InvalidDefinitions>().unwrap().0.iter().map(|v| v.field.as_str()).collect();
+        assert!(fields.contains(&"key") && fields.contains(&"variations[1].key"), "{fields:?}");
+    }
+
+    #[test]
+    fn misspelt_field_is_reported_with_line_and_suggestion() {
+        let error = parse("key = \"a\"\nvariation = []\n", Format::Toml).unwrap_err();
+        assert!(error.contains("variation") && error.contains("line 2"), "{error}");
+        for (text, format) in [
+            ("key = \"a\"\nvariation = []\n", Format::Toml),
+            ("key: a\nvariation: []\n", Format::Yaml),
+            ("{\"key\": \"a\", \"variation\": []}", Format::Json),
+        ] {
+            let error = parse(text, format).unwrap_err();
+            assert!(error.contains("did you mean `variations`?"), "{error}");
+        }
+        assert!(format_of(Path::new("a.ini")).is_err());
+    }
+}

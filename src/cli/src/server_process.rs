@@ -1,0 +1,102 @@
+//! A server in the foreground of this process: its logs, and its shutdown on a signal.
+
+use clap::ValueEnum;
+use inroad_server::RunningServer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::failure::usage_error;
+
+/// The format of logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Text for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Sends logs to standard error, so that standard output contains only the command's output. `RUST_LOG` sets other
+/// levels than `level`: one for all targets, or `target=level` pairs.
+pub(crate) fn init_logging(format: LogFormat, level: &str) -> anyhow::Result<()> {
+    let from_environment = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let targets = parse_targets(from_environment.as_deref().unwrap_or(level))?;
+    let registry = tracing_subscriber::registry().with(targets);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let set = match format {
+        LogFormat::Text => {
+            let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            registry.with(layer.with_ansi(ansi)).try_init()
+        }
+        LogFormat::Json => registry.with(layer.json()).try_init(),
+    };
+    set.map_err(|e| usage_error(format!("cannot set up logs: {e}")))
+}
+
+fn parse_targets(text: &str) -> anyhow::Result<Targets> {
+    text.parse().map_err(|e| {
+        usage_error(format!(
+            "RUST_LOG is {text:?}, which is not valid ({e}). Use a level such as info, or pairs such as inroad_server=debug, \
+             separated by commas."
+        ))
+    })
+}
+
+/// Waits for a signal, then shuts the server down after the calls in progress.
+pub(crate) async fn run_until_signal(mut server: RunningServer, signals: &mut StopSignals) -> anyhow::Result<()> {
+    tokio::select! {
+        ended = server.wait() => ended?,
+        signal = signals.next() => {
+            tracing::info!(signal, "shutting down: new calls are refused, calls in progress finish");
+        }
+    }
+    tokio::select! {
+        drained = server.shutdown() => Ok(drained?),
+        signal = signals.next() => anyhow::bail!("stopped by a second {signal} before all calls finished. No acknowledged event is lost."),
+    }
+}
+
+/// The signals that stop a server.
+pub(crate) struct StopSignals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl StopSignals {
+    /// Listens from now on.
+    pub(crate) fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            #[cfg(unix)]
+            terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the next signal and returns its name.
+    pub(crate) async fn next(&mut self) -> &'static str {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = tokio::signal::ctrl_c().await;
+            "Ctrl-C"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_levels_are_set_for_all_or_single_targets() {
+        for valid in ["info", "warn,inroad_server=debug", "off"] {
+            assert!(parse_targets(valid).is_ok(), "{valid}");
+        }
+        let error = parse_targets("inroad_server=loud").expect_err("no such level").to_string();
+        assert!(error.contains("RUST_LOG") && error.contains("inroad_server=debug"), "{error}");
+    }
+}

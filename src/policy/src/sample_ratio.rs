@@ -1,0 +1,272 @@
+//! Sample ratio mismatch (SRM): do the first exposures match the served shares? If not, units are lost or misrouted,
+//! and no estimate from the remaining units may move traffic.
+//!
+//! Shares change over time, so expected counts are summed over epochs and never computed from the latest shares. An arm
+//! that was served to no unit in an epoch (a killed one) is ignored in that epoch.
+
+use core::time::Duration;
+
+use inroad_assignment::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::chi_squared::chi_squared_tail;
+use crate::cholesky;
+use crate::error::PolicyError;
+use crate::normal::normal_cdf;
+use crate::tallies::{EpochKey, EpochTally, checked_in_order};
+
+/// Pseudo-count c that shrinks the plug-in shares towards the served ones.
+const SHRINKAGE: f64 = 2000.0;
+/// Fewest expected exposures of a cell. χ² is a poor approximation below, so such cells are dropped with their degree
+/// of freedom.
+const EXPECTED_MIN: f64 = 5.0;
+/// Evidence that raises an alarm.
+const ALARM: f64 = 100.0;
+/// M that freezes growth.
+const FREEZE: f64 = 1000.0;
+/// Weight of M, the continuous check, in the evidence; the scheduled checks have the rest.
+const CONTINUOUS: f64 = 0.2;
+/// The scheduled checks: weeks after the generation's first exposures, and the weight of the check in the evidence.
+/// With `CONTINUOUS` the weights sum to 1. The check after four weeks has the largest weight, because most experiments
+/// run for about four weeks.
+const SCHEDULE: [(u64, f64); 5] = [(1, 0.05), (2, 0.1), (4, 0.5), (8, 0.1), (16, 0.05)];
+const WEEK_US: u128 = 7 * 86_400 * 1_000_000;
+/// Upper limit of ln M, which keeps the evidence finite; the alarm is raised long before.
+const LOG_EVIDENCE_MAX: f64 = 600.0;
+
+/// The result of the check. It never decreases within a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SrmAlarm {
+    /// Evidence below 100.
+    Quiet,
+    /// The evidence reached 100. At most one experiment in a hundred gets here without a mismatch, however often the
+    /// check runs.
+    Alarm,
+    /// M reached 1000, and growth freezes.
+    Freeze,
+}
+
+/// The sample ratio check of one generation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SampleRatio {
+    /// χ² = dᵀΣ⁻d with d = O − Σ_e N_e·q_e and Σ = Σ_e N_e·(diag q_e − q_e·q_eᵀ).
+    pub chi_squared: f64,
+    /// Number of arms with at least five expected exposures, minus one.
+    pub degrees_of_freedom: usize,
+    /// p-value of `chi_squared`, valid for a single look. For a check at every tick use `log_evidence`.
+    pub p_value: f64,
+    /// The smallest Pearson p-value of a single epoch, after Holm's correction.
+    pub epoch_p_value: f64,
+    /// The epoch of `epoch_p_value`.
+    pub worst_epoch: Option<EpochKey>,
+    /// ln M, the plug-in e-process at the last epoch.
+    pub log_evidence: f64,
+    /// The largest ln M so far. Ville's inequality holds for the maximum, so an alarm remains.
+    pub peak_log_evidence: f64,
+    /// The largest evidence so far of M and the scheduled checks together; 100 or more is an alarm.
+    pub evidence: f64,
+    /// The resulting alarm.
+    pub alarm: SrmAlarm,
+}
+
+/// Checks the first exposures of a generation against its served shares, at `now`, with ticks of length `tick`. Epochs
+/// without shares are ignored. Fails for impossible tallies.
+///
+/// Growth freezes by M, a predictable plug-in e-process in the manner of Lindon & Malek (*Anytime-valid inference for
+/// multinomial count data*, NeurIPS 2022), for shares that change: with r_k = (O_k + c)/(E_k + c) from earlier epochs
+/// only and q̃ ∝ q_e·r, log M grows by Σ_k n_ke·ln(q̃_k/q_ke); c = 2000.
+///
+/// The alarm is raised by M and a few scheduled checks together. An e-process loses power because it is checked all the
+/// time: even one that knew the loss in advance would find only four in five losses, where a single test finds nine in
+/// ten. So the evidence is a mixture, E = w₀·M + Σ_j w_j·e_j, with Σw = 1. e_j is 1 until the j-th scheduled check.
+/// From then on it is the all-or-nothing e-value 1{p_j ≤ α_j}/α_j of one test at error α_j = w_j/100, and a significant
+/// test is enough for an alarm. The expectation of each term is its weight (or less, if a test is conservative), so E
+/// is a non-negative martingale (or supermartingale). By Ville's inequality it ever reaches 100 with a probability of
+/// at most 1% (mixtures of e-values: Vovk & Wang, *E-values: calibration, combination and applications*, Annals of
+/// Statistics 2021). The test asks whether any single arm has lost units: p_j = K·min_k Φ(d_k/√Σ_kk), with Bonferroni's
+/// correction.
+pub fn check_sample_ratio(
+    arms: usize,
+    epochs: &[EpochTally],
+    tick: Duration,
+    now: Timestamp,
+) -> Result<SampleRatio, PolicyError> {
+    // The e-process uses earlier epochs only, so the epochs must be sorted.
+    let mut known = checked_in_order(arms, epochs)?;
+    known.retain(|epoch| !epoch.shares.is_empty());
+
+    let (chi_squared, degrees_of_freedom) = chi_squared_of_all(arms, &known);
+    let (epoch_p_value, worst_epoch) = worst_epoch_p_value(&known);
+    let Evidence { log_m, peak_log_m, peak } = evidence(arms, &known, tick, now);
+    let alarm = if peak_log_m >= libm::log(FREEZE) {
+        SrmAlarm::Freeze
+    } else if peak >= ALARM {
+        SrmAlarm::Alarm
+    } else {
+        SrmAlarm::Quiet
+    };
+    Ok(SampleRatio {
+        chi_squared,
+        degrees_of_freedom,
+        p_value: chi_squared_tail(chi_squared, degrees_of_freedom),
+        epoch_p_value,
+        worst_epoch,
+        log_evidence: log_m,
+        peak_log_evidence: peak_log_m,
+        evidence: peak,
+        alarm,
+    })
+}
+
+/// The arms that were served in an epoch as (arm, exposures, share), and their total exposures.
+fn served_arms(epoch: &EpochTally) -> (impl Iterator<Item = (usize, f64, f64)> + '_, f64) {
+    let cells = || {
+        let arms = epoch.arms.iter().zip(&epoch.shares).enumerate();
+        arms.filter(|(_, (_, share))| **share > 0.0).map(|(k, (arm, share))| (k, arm.first as f64, *share))
+    };
+    (cells(), cells().map(|(_, count, _)| count).sum())
+}
+
+/// χ² over all epochs together, and its degrees of freedom.
+fn chi_squared_of_all(arms: usize, epochs: &[&EpochTally]) -> (f64, usize) {
+    let mut expected = vec![0.0; arms];
+    let mut difference = vec![0.0; arms];
+    let mut sigma = vec![0.0; arms * arms];
+    for epoch in epochs {
+        let (cells, total) = served_arms(epoch);
+        for (k, count, share) in cells {
+            expected[k] += total * share;
+            difference[k] += count - total * share;
+            sigma[k * arms + k] += total * share;
+            for j in 0..arms {
+                sigma[k * arms + j] -= total * share * epoch.shares[j];
+            }
+        }
+    }
+    // The differences sum to 0, so one arm is redundant. Dropping the largest leaves the best-conditioned matrix.
+    let reference = (1..arms).fold(0, |best, arm| if expected[arm] > expected[best] { arm } else { best });
+    let used: Vec<usize> = (0..arms).filter(|&arm| arm != reference && expected[arm] >= EXPECTED_MIN).collect();
+    let mut factor: Vec<f64> = used
+        .iter()
+        .flat_map(|&row| used.iter().map(move |&column| (row, column)))
+        .map(|(r, c)| sigma[r * arms + c])
+        .collect();
+    if used.is_empty() || !cholesky::factor(&mut factor, used.len()) {
+        return (0.0, 0);
+    }
+    let d: Vec<f64> = used.iter().map(|&arm| difference[arm]).collect();
+    let mut x = d.clone();
+    cholesky::solve(&factor, used.len(), &mut x);
+    (d.iter().zip(&x).map(|(d, x)| d * x).sum::<f64>().max(0.0), used.len())
+}
+
+/// Holm's first step over the epochs: the smallest p-value times the number of epochs, and its epoch.
+fn worst_epoch_p_value(epochs: &[&EpochTally]) -> (f64, Option<EpochKey>) {
+    let mut tested = 0;
+    let (mut smallest, mut at) = (1.0, None);
+    for epoch in epochs {
+        let (cells, total) = served_arms(epoch);
+        let (mut chi_squared, mut used) = (0.0, 0);
+        for (_, count, share) in cells.filter(|(_, _, share)| total * share >= EXPECTED_MIN) {
+            chi_squared += (count - total * share) * (count - total * share) / (total * share);
+            used += 1;
+        }
+        if used < 2 {
+            continue;
+        }
+        tested += 1;
+        let p_value = chi_squared_tail(chi_squared, used - 1);
+        if p_value < smallest || at.is_none() {
+            (smallest, at) = (p_value, Some(epoch.epoch));
+        }
+    }
+    ((smallest * f64::from(tested.max(1))).min(1.0), at)
+}
+
+/// M and the evidence after all epochs.
+struct Evidence {
+    /// ln M after the last epoch.
+    log_m: f64,
+    /// The largest ln M.
+    peak_log_m: f64,
+    /// The largest evidence of M and the scheduled checks together.
+    peak: f64,
+}
+
+fn evidence(arms: usize, epochs: &[&EpochTally], tick: Duration, now: Timestamp) -> Evidence {
+    let mut observed = vec![SHRINKAGE; arms];
+    let mut expected = vec![SHRINKAGE; arms];
+    let mut variance = vec![0.0; arms];
+    let mut checks = ScheduledChecks::new(epochs, tick);
+    let (mut log_m, mut peak_log_m, mut peak) = (0.0_f64, 0.0_f64, 0.0_f64);
+    for epoch in epochs {
+        checks.run_due(epoch.epoch.tick, || loss_p_value(&observed, &expected, &variance));
+        peak = peak.max(checks.evidence_with(log_m));
+        let (cells, total) = served_arms(epoch);
+        let cells: Vec<(usize, f64, f64)> = cells.collect();
+        let norm: f64 = cells.iter().map(|&(k, _, share)| share * observed[k] / expected[k]).sum();
+        for &(k, count, _) in &cells {
+            log_m += count * libm::log(observed[k] / expected[k] / norm);
+        }
+        peak_log_m = peak_log_m.max(log_m);
+        peak = peak.max(checks.evidence_with(log_m));
+        for &(k, count, share) in &cells {
+            observed[k] += count;
+            expected[k] += total * share;
+            variance[k] += total * share * (1.0 - share);
+        }
+    }
+    checks.run_due(now.tick(tick), || loss_p_value(&observed, &expected, &variance));
+    peak = peak.max(checks.evidence_with(log_m));
+    Evidence { log_m, peak_log_m, peak }
+}
+
+/// p-value, with Bonferroni's correction, for the loss of units in any single arm. With few exposures the normal's
+/// lower tail is heavier than the exact one, so the test is conservative.
+fn loss_p_value(observed: &[f64], expected: &[f64], variance: &[f64]) -> f64 {
+    let (mut tested, mut lowest) = (0, f64::INFINITY);
+    for ((observed, expected), variance) in observed.iter().zip(expected).zip(variance) {
+        if expected - SHRINKAGE >= EXPECTED_MIN && *variance > 0.0 {
+            tested += 1;
+            lowest = lowest.min((observed - expected) / variance.sqrt());
+        }
+    }
+    if tested == 0 { 1.0 } else { (f64::from(tested) * normal_cdf(lowest)).min(1.0) }
+}
+
+/// The scheduled checks, in order.
+struct ScheduledChecks {
+    /// The first tick after each check is due, and the weight of the check.
+    due: Vec<(i64, f64)>,
+    /// Number of checks that have run.
+    completed: usize,
+    /// Sum of the weights, multiplied by the e-values of the checks that have run.
+    evidence: f64,
+}
+
+impl ScheduledChecks {
+    fn new(epochs: &[&EpochTally], tick: Duration) -> Self {
+        let first = epochs.first().map_or(i64::MAX, |epoch| epoch.epoch.tick);
+        // A check runs at the end of a tick, whatever the length of ticks.
+        let ticks = |weeks: u64| (u128::from(weeks) * WEEK_US).div_ceil(tick.as_micros().max(1));
+        let due = |&(weeks, weight): &(u64, f64)| {
+            (first.saturating_add(i64::try_from(ticks(weeks)).unwrap_or(i64::MAX)), weight)
+        };
+        Self { due: SCHEDULE.iter().map(due).collect(), completed: 0, evidence: SCHEDULE.iter().map(|(_, w)| w).sum() }
+    }
+
+    /// Runs the checks that are due at `tick`.
+    fn run_due(&mut self, tick: i64, p_value: impl Fn() -> f64) {
+        while let Some(&(_, weight)) = self.due.get(self.completed).filter(|(due, _)| *due <= tick) {
+            self.completed += 1;
+            self.evidence += if p_value() <= weight / ALARM { ALARM - weight } else { -weight };
+        }
+    }
+
+    /// The evidence together with M.
+    fn evidence_with(&self, log_m: f64) -> f64 {
+        // Adding and subtracting weights can leave a tiny negative rounding error.
+        CONTINUOUS * libm::exp(log_m.min(LOG_EVIDENCE_MAX)) + self.evidence.max(0.0)
+    }
+}

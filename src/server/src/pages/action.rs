@@ -1,0 +1,285 @@
+//! Actions on an experiment: a page that shows the effects and asks to confirm, then the same service call as over
+//! gRPC.
+
+mod consequences;
+
+use std::sync::Arc;
+
+use axum::extract::{Path, RawQuery, State};
+use axum::response::Response;
+use inroad_assignment::experiment::{ChangeError, RevisionCause};
+use inroad_assignment::{Arm, Experiment, KillTarget};
+use inroad_dashboard::action::{ActionInput, ConfirmPage};
+use inroad_dashboard::form::{Form, parse_number, url_encode};
+use inroad_dashboard::layout::NavItem;
+use inroad_wire::v1;
+use inroad_wire::v1::experiment_service_server::ExperimentService;
+use inroad_wire::v1::grow_variation_request::Amount;
+use tonic::Code;
+
+use super::access::{Caller, FormBody};
+use super::allocation::preview;
+use super::{PageResponse, Pages, Site, error_message, error_response, http_code, redirect_to, status_response};
+use crate::error::ServerError;
+use crate::services::experiment::growth_width;
+use crate::tick::check_can_reallocate;
+use consequences::{button_label, consequences};
+
+/// An action on an experiment or a variation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Start,
+    Pause,
+    Resume,
+    Grow,
+    Kill,
+    Restore,
+    Restart,
+    Conclude,
+    Archive,
+    Reallocate,
+}
+
+const ACTIONS: [(Action, &str); 10] = [
+    (Action::Start, "start"),
+    (Action::Pause, "pause"),
+    (Action::Resume, "resume"),
+    (Action::Grow, "grow"),
+    (Action::Kill, "kill"),
+    (Action::Restore, "restore"),
+    (Action::Restart, "restart"),
+    (Action::Conclude, "conclude"),
+    (Action::Archive, "archive"),
+    (Action::Reallocate, "reallocate"),
+];
+
+impl Action {
+    fn parse(text: &str) -> Option<Self> {
+        ACTIONS.iter().find(|(_, name)| *name == text).map(|(action, _)| *action)
+    }
+
+    fn name(self) -> &'static str {
+        ACTIONS.iter().find(|(action, _)| *action == self).map_or("", |(_, name)| name)
+    }
+
+    /// Whether the action takes a variation away from people or cannot be undone.
+    fn is_dangerous(self) -> bool {
+        matches!(self, Self::Kill | Self::Restart | Self::Conclude | Self::Archive)
+    }
+}
+
+fn unknown_action() -> ServerError {
+    let all = ACTIONS.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ");
+    ServerError::Invalid { field: "action", message: format!("Unknown action. Valid actions: {all}.") }
+}
+
+/// `GET /experiments/{key}/ask/{action}`
+pub(super) async fn confirm_page(
+    State(pages): Site,
+    caller: Caller,
+    Path((key, action)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let form = Form::parse(query.unwrap_or_default().as_bytes());
+    let page =
+        Action::parse(&action).ok_or_else(unknown_action).and_then(|action| confirm(&pages, &key, action, &form));
+    match page {
+        Ok(page) => PageResponse::new(&page.button, NavItem::Other, page.render(&caller.viewer)).send(&caller),
+        Err(error) => error_response(&caller, error),
+    }
+}
+
+/// Reads how much to grow.
+fn read_amount(form: &Form) -> Result<Amount, ServerError> {
+    let number = parse_number(form.text("amount").trim_end_matches('%')).map_err(|error| ServerError::Invalid {
+        field: "amount",
+        message: error.message_or("This is not a number. Enter a number such as 2 or 12.5."),
+    })?;
+    Ok(match form.text("how") {
+        "to" => Amount::ToShare(number / 100.0),
+        "by" => Amount::ByShare(number / 100.0),
+        _ => Amount::Times(number),
+    })
+}
+
+/// Builds the page that confirms an action. The action is tried on a copy of the experiment.
+fn confirm(pages: &Pages, key: &str, action: Action, form: &Form) -> Result<ConfirmPage, ServerError> {
+    let shared = &pages.shared;
+    let state = shared.catalogue.state();
+    let entry = state.get(key)?;
+    let experiment = &entry.experiment;
+    let now = experiment.now(shared.clock.now());
+    let variation = form.text("variation").to_owned();
+    let arm = if variation.is_empty() { None } else { Some(experiment.arm(&variation)?) };
+    let subject = if variation.is_empty() { "experiment".to_owned() } else { variation.clone() };
+    let mut after = Experiment::clone(experiment);
+    let mut input = ActionInput::None;
+    let mut error = None;
+    let mut shows_preview = true;
+    let target = arm.map_or(KillTarget::Everything, KillTarget::Variation);
+    let salt = inroad_assignment::Salt::parse("preview")?;
+    match action {
+        Action::Start => after.start(now, salt)?,
+        Action::Pause => after.pause()?,
+        Action::Resume => after.resume(now)?,
+        Action::Kill => after.set_killed(target, true, now)?,
+        Action::Restore => after.set_killed(target, false, now)?,
+        Action::Restart => {
+            after.restart(now, salt)?;
+            shows_preview = false;
+        }
+        Action::Conclude => {
+            let preselected = arm.unwrap_or(Arm::CONTROL);
+            let is_live = |arm: &Arm| experiment.kills.served_arm(*arm) == *arm;
+            let arms = (0..experiment.definition.variations().len()).filter_map(Arm::new).filter(is_live);
+            let choices: Vec<_> =
+                arms.filter_map(|arm| Some(experiment.definition.variation(arm)?.key.to_string())).collect();
+            // A choice that was already made stays selected when the page is shown again.
+            let preselected =
+                experiment.definition.variation(preselected).map(|v| v.key.to_string()).unwrap_or_default();
+            let chosen = choices.iter().find(|choice| *choice == form.text("ship")).cloned().unwrap_or(preselected);
+            after.conclude(Arm::CONTROL, now)?;
+            input = ActionInput::Ship { choices, chosen };
+            shows_preview = false;
+        }
+        Action::Archive => {
+            after.archive()?;
+            shows_preview = false;
+        }
+        Action::Reallocate => {
+            check_can_reallocate(experiment)?;
+            shows_preview = false;
+        }
+        Action::Grow => {
+            let arm = arm.filter(|arm| !arm.is_control()).ok_or_else(|| ServerError::Invalid {
+                field: "variation",
+                message: "Choose a variation to grow. Control cannot grow.".to_owned(),
+            })?;
+            let typed = form.text("amount").to_owned();
+            input = ActionInput::Amount {
+                how: form.text("how").to_owned(),
+                amount: if typed.is_empty() { "2".to_owned() } else { typed.clone() },
+            };
+            shows_preview = !typed.is_empty();
+            if shows_preview {
+                let grown = read_amount(form).and_then(|amount| growth_width(experiment, arm, Some(amount))).and_then(
+                    |width| Ok(after.grow(&[(arm, width)], RevisionCause::Grown, now, now.plus(shared.config.lead))?),
+                );
+                if let Err(refusal) = grown {
+                    error = Some(error_message(&refusal));
+                    shows_preview = false;
+                }
+            }
+        }
+    }
+    Ok(ConfirmPage {
+        key: key.to_owned(),
+        etag: entry.version.to_string(),
+        action: action.name(),
+        button: button_label(action, &subject),
+        consequences: consequences(pages, experiment, action, arm, &subject),
+        variation,
+        is_dangerous: action.is_dangerous(),
+        input,
+        preview: shows_preview.then(|| preview(experiment, &after)),
+        error,
+    })
+}
+
+/// `POST /experiments/{key}/do/{action}`
+pub(super) async fn perform(
+    State(pages): Site,
+    caller: Caller,
+    Path((key, action)): Path<(String, String)>,
+    body: FormBody,
+) -> Response {
+    let form = match caller.accept_form(body) {
+        Ok(form) => form,
+        Err(response) => return *response,
+    };
+    let Some(action) = Action::parse(&action) else { return error_response(&caller, unknown_action()) };
+    match call_service(&pages, &caller, &key, action, &form).await {
+        Ok(version) => {
+            let variation = url_encode(form.text("variation"));
+            redirect_to(&format!("/experiments/{key}?did={}&variation={variation}&version={version}", action.name()))
+        }
+        Err(status) => confirm_again(&pages, &caller, &key, action, &form, &status),
+    }
+}
+
+/// Performs the action, and returns the new version of the experiment.
+async fn call_service(
+    pages: &Arc<Pages>,
+    caller: &Caller,
+    key: &str,
+    action: Action,
+    form: &Form,
+) -> Result<u64, tonic::Status> {
+    let (key, etag) = (key.to_owned(), form.text("etag").to_owned());
+    let variation = form.text("variation").to_owned();
+    let service = &pages.experiments;
+    let response = match action {
+        Action::Start => {
+            service.start_experiment(caller.service_request(v1::StartExperimentRequest { key, etag })).await?
+        }
+        Action::Pause => {
+            service.pause_experiment(caller.service_request(v1::PauseExperimentRequest { key, etag })).await?
+        }
+        Action::Resume => {
+            service.resume_experiment(caller.service_request(v1::ResumeExperimentRequest { key, etag })).await?
+        }
+        Action::Grow => {
+            let amount = Some(read_amount(form)?);
+            service
+                .grow_variation(caller.service_request(v1::GrowVariationRequest { key, variation, amount, etag }))
+                .await?
+        }
+        Action::Kill => service.kill(caller.service_request(v1::KillRequest { key, variation })).await?,
+        Action::Restore => service.restore(caller.service_request(v1::RestoreRequest { key, variation })).await?,
+        Action::Restart => {
+            service.restart_experiment(caller.service_request(v1::RestartExperimentRequest { key, etag })).await?
+        }
+        Action::Conclude => {
+            let ship = form.text("ship").to_owned();
+            service
+                .conclude_experiment(caller.service_request(v1::ConcludeExperimentRequest { key, ship, etag }))
+                .await?
+        }
+        Action::Archive => {
+            service.archive_experiment(caller.service_request(v1::ArchiveExperimentRequest { key, etag })).await?
+        }
+        Action::Reallocate => {
+            let response =
+                service.reallocate(caller.service_request(v1::ReallocateRequest { key })).await?.into_inner();
+            return Ok(response.experiment.map_or(0, |e| e.etag.parse().unwrap_or_default()));
+        }
+    };
+    Ok(response.into_inner().etag.parse().unwrap_or_default())
+}
+
+/// Shows the page again with the reason for the refusal, and keeps what was typed.
+fn confirm_again(
+    pages: &Pages,
+    caller: &Caller,
+    key: &str,
+    action: Action,
+    form: &Form,
+    status: &tonic::Status,
+) -> Response {
+    match confirm(pages, key, action, form) {
+        Ok(mut page) => {
+            page.error = Some(if status.code() == Code::Aborted {
+                "Somebody else changed this experiment in the meantime. Nothing was done. This page now shows the current state: check it, then confirm again.".to_owned()
+            } else {
+                inroad_wire::status::describe_status(status)
+            });
+            PageResponse::new(&page.button, NavItem::Other, page.render(&caller.viewer))
+                .send_with_status(caller, http_code(status.code()))
+        }
+        // For missing things, the page's message is better than that of the service.
+        Err(error @ (ServerError::UnknownExperiment(_) | ServerError::Change(ChangeError::UnknownVariation(_)))) => {
+            error_response(caller, error)
+        }
+        Err(_) => status_response(caller, status),
+    }
+}

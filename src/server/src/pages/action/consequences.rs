@@ -1,0 +1,112 @@
+//! The texts of an action: the label of its button, and what it does to which units.
+
+use std::time::Duration;
+
+use inroad_assignment::{Arm, Experiment};
+use inroad_dashboard::format::{NumberFormat, count, counted, number};
+use maud::{Markup, html};
+
+use super::super::Pages;
+use super::Action;
+
+/// The label of the button. `subject` is the key of the variation, or `experiment`.
+pub(super) fn button_label(action: Action, subject: &str) -> String {
+    match action {
+        Action::Start => "Start experiment".to_owned(),
+        Action::Pause => "Pause experiment".to_owned(),
+        Action::Resume => "Resume experiment".to_owned(),
+        Action::Grow => format!("Grow {subject}"),
+        Action::Kill => format!("Kill {subject}"),
+        Action::Restore => format!("Restore {subject}"),
+        Action::Restart => "Restart experiment".to_owned(),
+        Action::Conclude => "Conclude experiment".to_owned(),
+        Action::Archive => "Archive experiment".to_owned(),
+        Action::Reallocate => "Reallocate now".to_owned(),
+    }
+}
+
+/// Which clients get a change that takes effect immediately, and when.
+fn immediate_delivery(clients: usize) -> Markup {
+    html! {
+        @match clients {
+            0 => "No client is connected. New clients get this on connecting.",
+            1 => "The connected client gets this immediately.",
+            _ => { (count(clients as u64)) " connected clients get this immediately." }
+        }
+        " Server-side calls update immediately."
+    }
+}
+
+/// What an action does, as sentences.
+pub(super) fn consequences(
+    pages: &Pages,
+    experiment: &Experiment,
+    action: Action,
+    arm: Option<Arm>,
+    subject: &str,
+) -> Vec<Markup> {
+    let allocation = experiment.latest_allocation();
+    let percent = |share: f64| number(share, NumberFormat::Percent2);
+    let share = percent(arm.map_or(0.0, |arm| allocation.width_of(arm).share()));
+    let variations_share = percent(1.0 - allocation.width_of(Arm::CONTROL).share());
+    let delivery = immediate_delivery(pages.shared.clients.list().len());
+    match action {
+        Action::Start => vec![
+            html! { "Every variation gets the traffic share shown below. All other units get control." },
+            html! { "Exposures are recorded from now on. The unit, the salt and the order of variations are fixed until a restart." },
+            delivery,
+        ],
+        Action::Pause => vec![
+            html! { "All units keep their variation." },
+            html! { "No exposures are recorded and no variation grows automatically until you resume the experiment." },
+        ],
+        Action::Resume => vec![html! { "Exposures are recorded again, and the traffic allocation can change again." }],
+        Action::Grow => vec![
+            html! { (subject) " has " (share) " of traffic now. The additional traffic comes only from control." },
+            html! { "You cannot make a variation smaller. To take it away, kill it." },
+            html! { "The change is published immediately and takes effect after " (lead_time(pages.shared.config.lead)) ", everywhere at the same time." },
+        ],
+        Action::Kill if arm.is_some() => vec![
+            html! { "Units with " (share) " of traffic switch from " (subject) " to control immediately." },
+            html! { "The variation keeps its buckets, and no other variation grows into them. Restoring gives the same units back." },
+            delivery,
+        ],
+        Action::Kill => vec![
+            html! { "All units get control immediately. Units with " (variations_share) " of traffic stop seeing their variation." },
+            html! { "All buckets are kept. Restoring gives every unit its variation back." },
+            delivery,
+        ],
+        Action::Restore if arm.is_some() => vec![
+            html! { "The same units see it again, immediately." },
+            html! { "Automatic kill rules no longer apply to it." },
+            delivery,
+        ],
+        Action::Restore => vec![
+            html! { "All units see the same variation as before, immediately. A variation that was killed separately stays killed." },
+            delivery,
+        ],
+        Action::Restart => vec![
+            html! { "A new run begins under a new salt. Every unit gets a new point." },
+            html! { "Units with up to " (variations_share) " of traffic that see a variation now may see another one or control. Only a restart does this." },
+            html! { "Results start from zero. Results of earlier runs stay available." },
+        ],
+        Action::Conclude => vec![
+            html! { "All units get the variation that you choose here, until a restart. To roll back, choose control." },
+            html! { "No more exposures are recorded. Results are kept." },
+        ],
+        Action::Archive => vec![
+            html! { "The experiment disappears from the list and can no longer be changed." },
+            html! { "Clients that still ask for it get the shipped variation." },
+        ],
+        Action::Reallocate => vec![html! {
+            "The policy decides with the current counts instead of waiting for the next update. It may grow variations into control, kill a variation, or change nothing."
+        }],
+    }
+}
+
+/// A lead time in seconds, or in milliseconds if it is not a whole number of seconds.
+fn lead_time(lead: Duration) -> Markup {
+    html! {
+        @if lead.subsec_millis() == 0 { (counted(lead.as_secs(), "second")) } @else { (count(lead.as_millis() as u64)) " ms" }
+    }
+}

@@ -1,0 +1,135 @@
+//! The history of the experiment page: decisions, revisions, kills, shares over time and the audit log.
+
+use inroad_assignment::experiment::RevisionCause;
+use inroad_assignment::{Arm, Experiment, ExperimentKey, Generation, KillTarget, Revision, Timestamp};
+use inroad_dashboard::chart::{KillPeriod, RevisionMark};
+use inroad_dashboard::experiment as view;
+use inroad_store::{AuditEntry, PageRequest, StoredDecision};
+
+use crate::error::ServerError;
+use crate::explain::decision_to_wire;
+use crate::shared::SharedState;
+
+/// Most decisions and audit entries on the page.
+pub(super) const MAX_LISTED: usize = 40;
+/// Audit entries read at a time, and the most reads for one page: nearly all entries may be automatic decisions, which
+/// are not listed.
+const AUDIT_READ: (usize, usize) = (200, 5);
+/// The newest audit entries before an id, without automatic decisions that changed nothing. The second value is the id
+/// before which older entries are found; none if there are none.
+pub(super) async fn audit_entries_before(
+    shared: &SharedState,
+    key: &ExperimentKey,
+    mut before: u64,
+) -> Result<(Vec<AuditEntry>, Option<u64>), ServerError> {
+    let (limit, max_reads) = AUDIT_READ;
+    let mut found = Vec::new();
+    for _ in 0..max_reads {
+        let entries = shared.store.audit(Some(key), PageRequest { before, limit }).await?;
+        let is_last = entries.len() < limit;
+        for entry in entries {
+            before = entry.id;
+            if entry.action != "tick" || entry.from != entry.to {
+                found.push(entry);
+            }
+            if found.len() == MAX_LISTED {
+                return Ok((found, Some(before)));
+            }
+        }
+        if is_last {
+            return Ok((found, None));
+        }
+    }
+    Ok((found, Some(before)))
+}
+
+/// Views of the stored decisions.
+pub(super) fn decisions(
+    experiment: &Experiment,
+    generation: u32,
+    records: &[StoredDecision],
+) -> Result<Vec<view::Decision>, ServerError> {
+    records
+        .iter()
+        .map(|StoredDecision { record, .. }| {
+            let (input, output) = (serde_json::from_str(&record.input)?, serde_json::from_str(&record.output)?);
+            let decision = decision_to_wire(experiment, generation, record.revision, &input, &output);
+            let arms = decision.arms.iter().map(|arm| view::DecisionArm {
+                name: arm.variation.clone(),
+                p_best: arm.p_best,
+                share_before: arm.share_before,
+                share_after: arm.share_after,
+                why: arm.why.clone(),
+            });
+            Ok(view::Decision {
+                at: record.at,
+                revision: record.revision.unwrap_or_default(),
+                summary: decision.summary.clone(),
+                arms: arms.collect(),
+            })
+        })
+        .collect()
+}
+
+/// The revisions, each with its reason.
+pub(super) fn revision_marks(generation: &Generation, decisions: &[view::Decision]) -> Vec<RevisionMark> {
+    let mark = |revision: &Revision| {
+        let decision = decisions.iter().find(|decision| decision.revision == revision.number);
+        let reason = match (revision.cause, decision) {
+            (RevisionCause::Policy, Some(decision)) => decision.summary.clone(),
+            (RevisionCause::Policy, None) => "automatic decision".to_owned(),
+            (RevisionCause::Start, _) => "start".to_owned(),
+            (RevisionCause::Grown, _) => "changed manually".to_owned(),
+            (RevisionCause::Added, _) => "variation added".to_owned(),
+        };
+        RevisionMark {
+            at: revision.effective_at,
+            number: u64::from(revision.number),
+            title: format!("Revision {}: {reason}", revision.number),
+            href: if decision.is_some() { format!("#revision-{}", revision.number) } else { "#history".to_owned() },
+        }
+    };
+    generation.revisions.iter().map(mark).collect()
+}
+
+/// The kills of a generation, from its kill and restore switches.
+pub(super) fn kill_periods(generation: &Generation) -> Vec<KillPeriod> {
+    let mut kills: Vec<KillPeriod> = Vec::new();
+    for switch in &generation.kill_changes {
+        let arm = match switch.target {
+            KillTarget::Everything => None,
+            KillTarget::Variation(arm) => Some(arm.index()),
+        };
+        let open = kills.iter_mut().find(|kill| kill.arm == arm && kill.until.is_none());
+        match open {
+            Some(kill) if !switch.killed => kill.until = Some(switch.at),
+            None if switch.killed => kills.push(KillPeriod { arm, from: switch.at, until: None }),
+            _ => {}
+        }
+    }
+    kills
+}
+
+/// The shares of each arm, from each revision on.
+pub(super) fn share_steps(experiment: &Experiment, generation: &Generation) -> Vec<(Timestamp, Vec<f64>)> {
+    let arms = experiment.definition.variations().len();
+    let shares = |revision: &Revision| {
+        (0..arms).filter_map(Arm::new).map(|arm| revision.allocation.width_of(arm).share()).collect()
+    };
+    generation.revisions.iter().map(|revision| (revision.effective_at, shares(revision))).collect()
+}
+
+/// The view of an audit entry, with the fields that it changed.
+pub(super) fn audit_entry(entry: &AuditEntry) -> view::AuditEntry {
+    let parsed = |text: &str| serde_json::from_str(text).unwrap_or_default();
+    view::AuditEntry {
+        at: entry.at,
+        actor: entry.actor.clone(),
+        action: entry.action.clone(),
+        changed: if entry.from.is_empty() {
+            Vec::new()
+        } else {
+            view::changed_fields(&parsed(&entry.from), &parsed(&entry.to))
+        },
+    }
+}

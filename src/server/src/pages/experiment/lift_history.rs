@@ -1,0 +1,87 @@
+//! Lift over time: the estimate as of each update, computed again only when its inputs change.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use inroad_assignment::{Experiment, Generation, Metric, Timestamp};
+use inroad_dashboard::chart::LiftPoint;
+use inroad_policy::{ALPHA, Estimator, Prior, confidence_sequence, displayed_lift};
+use inroad_store::GenerationCounts;
+
+use super::super::Pages;
+use super::super::summaries::counts_fingerprint;
+use crate::error::ServerError;
+use crate::report::{live_arms, prior_tau};
+use crate::tallies::{epoch_tallies, measure};
+
+/// Most points of a lift history.
+const MAX_POINTS: usize = 40;
+
+/// By arm, the lift as of each update.
+pub(super) type LiftHistory = Vec<Vec<LiftPoint>>;
+
+/// The lift histories by experiment and generation, because each costs a fit per update.
+#[derive(Default)]
+pub(in super::super) struct LiftHistoryCache(Mutex<HashMap<(String, u32), CachedHistory>>);
+
+/// A lift history with the inputs that it was computed from.
+type CachedHistory = (Inputs, Arc<LiftHistory>);
+
+/// Everything that a lift history depends on.
+#[derive(PartialEq)]
+struct Inputs {
+    /// Fingerprint of the counts.
+    counts: u64,
+    /// Index and definition of the primary metric.
+    metric: (usize, Metric),
+    tau: f64,
+    live: Vec<bool>,
+}
+
+/// Computes each arm's lift of the primary metric as of each update, from the units exposed until then. None without a
+/// primary metric.
+pub(super) fn lift_history(
+    pages: &Pages,
+    experiment: &Experiment,
+    generation: &Generation,
+    counts: &GenerationCounts,
+    now: Timestamp,
+) -> Result<Option<Arc<LiftHistory>>, ServerError> {
+    let Some(index) = experiment.definition.decision_metric() else { return Ok(None) };
+    let key = (experiment.definition.key().to_string(), generation.number);
+    let (metric, tau, live) = (&experiment.definition.metrics()[index], prior_tau(experiment), live_arms(experiment));
+    let inputs =
+        Inputs { counts: counts_fingerprint(counts), metric: (index, metric.clone()), tau, live: live.clone() };
+    if let Some((known, history)) = pages.lift_histories.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
+        && *known == inputs
+    {
+        return Ok(Some(Arc::clone(history)));
+    }
+    let arms = experiment.definition.variations().len();
+    let epochs = epoch_tallies(experiment, generation, counts, Some(index));
+    let mut ends: Vec<usize> = (1..=epochs.len())
+        .filter(|end| epochs.get(*end).map(|e| e.epoch.tick) != Some(epochs[end - 1].epoch.tick))
+        .collect();
+    let every = ends.len().div_ceil(MAX_POINTS).max(1);
+    let last = ends.len().saturating_sub(1);
+    ends = ends.into_iter().enumerate().filter(|(i, _)| (last - i).is_multiple_of(every)).map(|(_, end)| end).collect();
+    let mut history: LiftHistory = vec![Vec::new(); arms];
+    let mut estimator = Estimator::default();
+    for end in ends {
+        let known = &epochs[..end];
+        let shown = estimator.fit_each_against_control(measure(metric), arms, known, Prior::Normal(tau))?;
+        let flat = estimator.fit_each_against_control(measure(metric), arms, known, Prior::Flat)?;
+        let tick = epochs[end - 1].epoch.tick;
+        // The last period has not ended yet.
+        let at = Timestamp::start_of_tick(tick.saturating_add(1), experiment.definition.policy().tick()).min(now);
+        for (arm, points) in history.iter_mut().enumerate().skip(1) {
+            // Without data there is only the prior, which is not shown.
+            if let Some(anytime) = confidence_sequence(&flat, arm, ALPHA) {
+                points.push(LiftPoint { at, lift: displayed_lift(&shown, arm, live[arm]), anytime: Some(anytime) });
+            }
+        }
+    }
+    let history = Arc::new(history);
+    pages.lift_histories.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (inputs, Arc::clone(&history)));
+    Ok(Some(history))
+}

@@ -1,0 +1,94 @@
+//! The live feed: recent events that match the filter.
+
+use std::collections::BTreeSet;
+
+use axum::extract::{RawQuery, State};
+use axum::response::Response;
+use inroad_dashboard::feed::{self, FeedPage};
+use inroad_dashboard::form::Form;
+use inroad_dashboard::layout::NavItem;
+use inroad_store::{Event, LoggedEvent};
+
+use super::access::Caller;
+use super::{PageResponse, Pages, Site, error_response};
+use crate::error::ServerError;
+
+/// Most events on the page.
+const MAX_EVENTS: usize = 200;
+
+/// `GET /feed`
+pub(super) async fn page(State(pages): Site, caller: Caller, RawQuery(query): RawQuery) -> Response {
+    let query = Form::parse(query.unwrap_or_default().as_bytes());
+    match search_events(&pages, &query).await {
+        Ok(feed) => {
+            PageResponse::new("Live feed", NavItem::Feed, feed.render()).with_live_updates("scope=events").send(&caller)
+        }
+        Err(error) => error_response(&caller, error),
+    }
+}
+
+async fn search_events(pages: &Pages, query: &Form) -> Result<FeedPage, ServerError> {
+    let shared = &pages.shared;
+    let state = shared.catalogue.state();
+    let mut page = FeedPage {
+        kind: query.text("kind").to_owned(),
+        experiment: query.text("experiment").to_owned(),
+        unit: query.text("unit").to_owned(),
+        what: query.text("what").to_owned(),
+        ..FeedPage::default()
+    };
+    // An outcome names no experiment, so it is matched by the events of the experiment's metrics.
+    let metric_events: Option<BTreeSet<String>> = state
+        .entries
+        .get(page.experiment.as_str())
+        .map(|entry| entry.experiment.definition.metrics().iter().map(|metric| metric.event.clone()).collect());
+    let variation_key = |event: &inroad_store::ExposureEvent| {
+        let entry = state.entries.get(event.experiment.as_str());
+        let variation = entry.and_then(|entry| entry.experiment.definition.variation(event.arm));
+        variation.map_or_else(|| event.arm.index().to_string(), |v| v.key.to_string())
+    };
+    let view = |logged: &LoggedEvent| match &logged.event {
+        Event::Exposure(e) => feed::Event {
+            seq: logged.seq,
+            received_at: logged.received_at,
+            occurred_at: e.occurred_at,
+            kind: "exposure",
+            experiment: e.experiment.to_string(),
+            what: variation_key(e),
+            unit: e.unit.clone(),
+            detail: format!("run {}, revision {}", e.generation, e.revision),
+        },
+        Event::Outcome(o) => feed::Event {
+            seq: logged.seq,
+            received_at: logged.received_at,
+            occurred_at: o.occurred_at,
+            kind: "outcome",
+            experiment: o.clock.clone(),
+            what: o.event.clone(),
+            unit: o.units.iter().map(|(kind, unit)| format!("{kind}={unit}")).collect::<Vec<_>>().join(" "),
+            detail: if o.value_micros == 0 { String::new() } else { format!("value {}", o.value_micros as f64 / 1e6) },
+        },
+    };
+    let matches_filter = |event: &feed::Event| {
+        let kind = page.kind.is_empty() || page.kind == event.kind;
+        let experiment = page.experiment.is_empty()
+            || event.experiment == page.experiment
+            || (event.kind == "outcome"
+                && event.experiment.is_empty()
+                && metric_events.as_ref().is_some_and(|events| events.contains(&event.what)));
+        let unit = page.unit.is_empty() || event.unit.contains(&page.unit);
+        kind && experiment && unit && (page.what.is_empty() || event.what == page.what)
+    };
+    let (events, searched) = shared
+        .recent_events
+        .read_newest(|all| {
+            let mut searched = 0;
+            let shown =
+                all.inspect(|_| searched += 1).map(view).filter(matches_filter).take(MAX_EVENTS).collect::<Vec<_>>();
+            (shown, searched)
+        })
+        .await?;
+    let rates = shared.recent_events.rates_per_minute(|_| Some(0), 1).await?;
+    (page.events, page.searched, page.per_minute) = (events, searched, rates.first().copied().unwrap_or_default());
+    Ok(page)
+}

@@ -1,0 +1,76 @@
+//! The state that the gRPC services, the dashboard and the HTTP routes share: one value, built once at start. Nothing
+//! that it contains imports this module, so a part never depends on the whole.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use inroad_store::Store;
+
+use crate::catalogue::Catalogue;
+use crate::clients::Clients;
+use crate::clock::WallClock;
+use crate::config::ServerConfig;
+use crate::error::ServerError;
+use crate::exposure_queue::ExposureQueue;
+use crate::fold::Fold;
+use crate::metrics::Metrics;
+use crate::reallocator::Reallocator;
+use crate::recent_events::RecentEvents;
+
+/// The longest that a call waits for the counts to be complete. Shorter than the limit on a call, so that the caller
+/// gets an error that says why.
+pub(crate) const MAX_FOLD_WAIT: Duration = Duration::from_secs(30);
+
+/// See the module.
+pub struct SharedState {
+    /// The server's settings.
+    pub config: ServerConfig,
+    /// The wall clock.
+    pub clock: Arc<WallClock>,
+    /// All experiments.
+    pub catalogue: Arc<Catalogue>,
+    /// The durable store.
+    pub store: Arc<dyn Store>,
+    /// The fold's progress.
+    pub fold: Fold,
+    /// Prometheus metrics.
+    pub metrics: Arc<Metrics>,
+    /// Runs the allocation policies.
+    pub reallocator: Arc<Reallocator>,
+    /// Exposures that are written in the background.
+    pub exposures: ExposureQueue,
+    /// The newest events, for people to see.
+    pub recent_events: RecentEvents,
+    /// The open snapshot streams.
+    pub clients: Arc<Clients>,
+    /// Turns true when the server shuts down.
+    pub stopping: tokio::sync::watch::Receiver<bool>,
+}
+
+impl SharedState {
+    /// Refuses more events while the backlog is at its limit.
+    pub(crate) fn check_backlog(&self) -> Result<(), ServerError> {
+        let (backlog, limit) = (self.fold.backlog(), self.config.max_backlog);
+        if backlog < limit {
+            return Ok(());
+        }
+        self.metrics.overloads.inc();
+        // Accepted events wake the fold; refused ones do not.
+        self.fold.wake();
+        // About the time in which the fold processes a tenth of the limit, at its slowest.
+        let retry_after = Duration::from_millis((limit / 10 / 25).clamp(100, 10_000));
+        Err(ServerError::BacklogFull { backlog, limit, retry_after })
+    }
+
+    /// Waits until every event acknowledged before the call is folded, with the catalogue at `version` or later.
+    ///
+    /// # Errors
+    /// [`ServerError::BacklogFull`] if that takes longer than `timeout`.
+    pub(crate) async fn wait_until_folded(&self, version: u64, timeout: Duration) -> Result<(), ServerError> {
+        if self.fold.wait_until_caught_up(version, timeout).await {
+            return Ok(());
+        }
+        let (backlog, limit) = (self.fold.backlog(), self.config.max_backlog);
+        Err(ServerError::BacklogFull { backlog, limit, retry_after: Duration::from_secs(5) })
+    }
+}

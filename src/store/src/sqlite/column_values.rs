@@ -1,0 +1,21 @@
+//! Values as SQLite's columns hold them, and the error for a value that was never written by Inroad.
+
+use inroad_assignment::Arm;
+
+use crate::error::StoreError;
+
+/// The error for a stored value that cannot be right. `what` names the column.
+pub(crate) fn corrupt(what: &str, why: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt { path: String::new(), detail: format!("{what}: {why}") }
+}
+
+/// An arm from its index in a column.
+pub(crate) fn arm_from_column(index: i64) -> Result<Arm, StoreError> {
+    let arm = usize::try_from(index).ok().and_then(Arm::new);
+    arm.ok_or_else(|| corrupt("arm", format!("{index} is not the index of a variation")))
+}
+
+/// A limit or a place in the log as SQLite's signed integer; values beyond its range become its maximum.
+pub(crate) fn to_sql_integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

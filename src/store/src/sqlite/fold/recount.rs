@@ -1,0 +1,185 @@
+//! Counts units again when the history of their generation changed after they were counted: a revision took slices, a
+//! kill or restore changed what a range serves, the generation ended, or a metric was added.
+//!
+//! Only units whose contribution may differ are counted again. Records are keyed by their place on the line, so the
+//! units of a slice are one key range. The work goes batch by batch, each in its own transaction: a kill never waits
+//! for more than one batch, and a restarted store continues where the last batch ended.
+
+use inroad_assignment::{Arm, Digest, Generation, KillTarget, Timestamp};
+use inroad_policy::attribution::{History, outcome_contribution, record_contribution};
+
+use super::changes::StepChanges;
+use super::{Fold, LOOKUP_BATCH, StoreHandles};
+use crate::error::StoreError;
+use crate::sqlite::tallies::{AppliedHistory, CountedHistory, OngoingRecount, TallyDelta};
+use crate::sqlite::tracked_generations::{GenerationIndex, TrackedGeneration};
+use crate::sqlite::units::{UnitRow, read_outcomes, read_units_in_range};
+
+/// A range of the line: first and last digest.
+type DigestRange = (Digest, Digest);
+
+/// How far a recount came.
+pub(super) struct RecountProgress {
+    /// Units counted again.
+    pub(super) units: usize,
+    /// Whether the counts reflect the whole history now.
+    pub(super) is_complete: bool,
+}
+
+impl Fold {
+    /// Brings the counts of every generation up to date with its history, as far as one step may go.
+    pub(super) fn recount_changed_history(&mut self, handles: StoreHandles<'_>) -> Result<RecountProgress, StoreError> {
+        let mut units = 0;
+        for (index, tracked) in self.generations.all() {
+            while let Some(counted) = handles.tallies.get(handles.readers, tracked.key(), tracked.number)?.counted {
+                if counted == (CountedHistory { applied: AppliedHistory::all_of(tracked)?, recount: None }) {
+                    break;
+                }
+                if units >= self.max_step {
+                    return Ok(RecountProgress { units, is_complete: false });
+                }
+                units += self.recount_batch(handles, (index, tracked), self.max_step - units)?;
+            }
+        }
+        Ok(RecountProgress { units, is_complete: true })
+    }
+
+    /// Counts at most `limit` units of one generation again and stores how far it came. Returns how many were counted.
+    fn recount_batch(
+        &self,
+        handles: StoreHandles<'_>,
+        (index, tracked): (GenerationIndex, &TrackedGeneration),
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        let cached = handles.tallies.get(handles.readers, tracked.key(), tracked.number)?;
+        let (Some(counted), latest) = (cached.counted, cached.latest_exposure) else { return Ok(0) };
+        drop(cached);
+        // A recount that was begun is finished first, even if the history has changed again since.
+        let new_recount = || AppliedHistory::all_of(tracked).map(|to| OngoingRecount { to, from: whole_line().0 });
+        let recount = counted.recount.map_or_else(new_recount, Ok)?;
+        let (applied, to) = (counted.applied, recount.to);
+        let (before, generation) = (applied.cut(tracked.generation()?), to.cut(tracked.generation()?));
+        let definition = &tracked.experiment.definition;
+        let mut old = History::new(definition, &before).with_first_metrics(applied.metrics);
+        if !applied.early {
+            old = old.without_early_outcomes();
+        }
+        let new = History::new(definition, &generation).with_first_metrics(to.metrics);
+        let added = to.metrics > applied.metrics;
+        let ended = before.ended_at() != generation.ended_at();
+        let affects_all = added || ended || !applied.early;
+        // Client clocks may run ahead, so outcomes that the end cuts off may have been counted already.
+        let (from_metric, reads_outcomes) = (if ended { 0 } else { applied.metrics }, added || ended);
+        let ranges = if affects_all { vec![whole_line()] } else { affected_ranges(&generation, applied, latest) };
+        let mut delta = TallyDelta::default();
+        let (mut rows, mut units_counted, mut next) = (Vec::new(), 0, None);
+        'ranges: for (first, last) in ranges.into_iter().filter(|(_, last)| *last >= recount.from) {
+            let mut from = first.max(recount.from);
+            loop {
+                if units_counted >= limit {
+                    next = Some(from);
+                    break 'ranges;
+                }
+                let batch = LOOKUP_BATCH.min(limit - units_counted);
+                let units = handles.writer.read(|connection| {
+                    let units = read_units_in_range(connection, tracked, (from, last), batch)?;
+                    let outcomes = |unit: &UnitRow| {
+                        if reads_outcomes { read_outcomes(connection, &unit.unit_digest) } else { Ok(Vec::new()) }
+                    };
+                    units.into_iter().map(|unit| outcomes(&unit).map(|o| (unit, o))).collect::<Result<Vec<_>, _>>()
+                })?;
+                units_counted += units.len();
+                let reached =
+                    units.last().filter(|_| units.len() == batch).and_then(|(unit, _)| next_digest(unit.digest));
+                for (unit, outcomes) in units {
+                    let (point, tally) = (unit.digest.point(), &mut delta.tally);
+                    let unit_counts =
+                        record_contribution(&unit.record, point, old, |key, cell| tally.sub_cell(key, &cell));
+                    tally.unit_counts.sub(&unit_counts);
+                    let mut record = unit.record.clone();
+                    if ended {
+                        record.clear_outcomes();
+                    }
+                    for outcome in &outcomes {
+                        let outcome = outcome.content.as_outcome();
+                        record.add_outcome(new, from_metric, &outcome);
+                        outcome_contribution(&record, new, &outcome, applied.metrics, |key, cell| {
+                            tally.add_cell(key, &cell)
+                        });
+                    }
+                    let unit_counts = record_contribution(&record, point, new, |key, cell| tally.add_cell(key, &cell));
+                    tally.unit_counts.add(&unit_counts);
+                    if record != unit.record {
+                        rows.push(UnitRow { record, ..unit });
+                    }
+                }
+                match reached {
+                    Some(reached) if reached <= last => from = reached,
+                    _ => break,
+                }
+            }
+        }
+        delta.history_change = Some((
+            counted,
+            match next {
+                Some(from) => CountedHistory { applied, recount: Some(OngoingRecount { to, from }) },
+                None => CountedHistory { applied: to, recount: None },
+            },
+        ));
+        StepChanges::of_recount(index, rows, delta).commit(handles, &self.generations, None)?;
+        Ok(units_counted)
+    }
+}
+
+/// The whole line as one range.
+fn whole_line() -> DigestRange {
+    (Digest::from_bytes([0; 16]), Digest::from_bytes([u8::MAX; 16]))
+}
+
+/// The digest after this one; `None` after the last.
+fn next_digest(digest: Digest) -> Option<Digest> {
+    let next = u128::from_be_bytes(*digest.as_bytes()).checked_add(1)?;
+    Some(Digest::from_bytes(next.to_be_bytes()))
+}
+
+/// The ranges in which revisions and kills after `applied` may change what a unit contributes. They do not overlap.
+fn affected_ranges(generation: &Generation, applied: AppliedHistory, latest: Timestamp) -> Vec<DigestRange> {
+    let new = generation.revisions.iter().skip(applied.revisions);
+    // A unit that was exposed after a new revision took effect belongs to another epoch now, whatever its point. Clocks
+    // differ, so this happens, but rarely.
+    if new.clone().any(|revision| revision.effective_at <= latest) {
+        return vec![whole_line()];
+    }
+    let mut points = Vec::new();
+    for pair in generation.revisions.windows(2).skip(applied.revisions.saturating_sub(1)) {
+        if let [earlier, later] = pair {
+            let taken = earlier.allocation.changed_ranges(&later.allocation);
+            points.extend(taken.into_iter().map(|(first, last, _)| (first, last)));
+        }
+    }
+    // A variation never loses points, so the newest allocation contains every range that a kill or restore affected.
+    let targets = generation.kill_changes.iter().skip(applied.switches).map(|switch| switch.target);
+    if let Some(latest) = generation.latest() {
+        for target in targets {
+            let arms: Vec<Arm> = match target {
+                KillTarget::Variation(arm) => vec![arm],
+                KillTarget::Everything => (1..=Arm::MAX_TREATED).filter_map(Arm::new).collect(),
+            };
+            points.extend(arms.into_iter().flat_map(|arm| latest.allocation.ranges_of(arm)));
+        }
+    }
+    points.sort_unstable();
+    let mut merged: Vec<(u64, u64)> = Vec::new();
+    for (first, last) in points {
+        match merged.last_mut() {
+            Some(open) if first.get() <= open.1 => open.1 = open.1.max(last.get()),
+            _ => merged.push((first.get(), last.get())),
+        }
+    }
+    merged.into_iter().map(|(first, last)| (digest_at(first, 0), digest_at(last, u64::MAX))).collect()
+}
+
+/// The digest with this point as its first 8 bytes and `rest` as its last 8.
+fn digest_at(point: u64, rest: u64) -> Digest {
+    Digest::from_bytes((u128::from(point) << 64 | u128::from(rest)).to_be_bytes())
+}

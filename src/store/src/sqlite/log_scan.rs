@@ -1,0 +1,116 @@
+//! The first half of a fold step: reads events from the log, separates exposures from outcomes and drops known repeats.
+
+use inroad_assignment::{Digest, Timestamp, UnitKey, unit_digest};
+use inroad_policy::attribution::Exposure;
+use rusqlite::{Connection, params};
+
+use super::column_values::{arm_from_column, corrupt, to_sql_integer};
+use super::log_rows::units_from_json;
+use super::recent_exposures::RecentExposures;
+use super::tracked_generations::{GenerationIndex, TrackedGenerations};
+use super::units::{OutcomeContent, StoredOutcome};
+use crate::error::StoreError;
+use crate::event::Seq;
+
+/// An exposure that may change its unit's record.
+pub(crate) struct ScannedExposure {
+    /// The generation that it names.
+    pub(crate) generation: GenerationIndex,
+    /// The unit's place on that generation's line.
+    pub(crate) digest: Digest,
+    /// The digest under which the unit's outcomes are stored.
+    pub(crate) unit_digest: Digest,
+    /// Time, variation and revision.
+    pub(crate) exposure: Exposure,
+}
+
+/// An outcome of one unit, not yet compared with the stored outcomes.
+pub(crate) struct ScannedOutcome {
+    /// The unit's digest.
+    pub(crate) unit_digest: Digest,
+    /// The outcome.
+    pub(crate) outcome: StoredOutcome,
+    /// The clock that it names.
+    pub(crate) clock: String,
+    /// The unit's type.
+    pub(crate) unit_type: String,
+    /// The unit's raw key, to find its place on each line.
+    pub(crate) key: String,
+}
+
+/// The events of one part of the log.
+#[derive(Default)]
+pub(crate) struct LogScan {
+    /// How many events were read.
+    pub(crate) events: usize,
+    /// The place of the last of them.
+    pub(crate) last: Seq,
+    /// Exposures, without those known to be repeats.
+    pub(crate) exposures: Vec<ScannedExposure>,
+    /// Outcomes, once for each unit that they name.
+    pub(crate) outcomes: Vec<ScannedOutcome>,
+    /// How many exposures name a generation that the fold does not know.
+    pub(crate) unknown: usize,
+}
+
+/// Reads events after a place, at most `limit`. With `stop_at_unknown` it stops at the first unknown generation.
+pub(crate) fn scan_log(
+    log: &Connection,
+    after: Seq,
+    limit: usize,
+    generations: &TrackedGenerations,
+    recent: &RecentExposures,
+    stop_at_unknown: bool,
+) -> Result<LogScan, StoreError> {
+    let mut statement = log.prepare_cached(
+        "SELECT seq, occurred_at, experiment, generation, unit, arm, revision,
+                units, event, value_micros, event_id, clock
+         FROM log WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+    )?;
+    let mut rows = statement.query(params![to_sql_integer(after), to_sql_integer(limit as u64)])?;
+    let mut scan = LogScan { last: after, ..LogScan::default() };
+    while let Some(row) = rows.next()? {
+        let text = |column: usize| row.get_ref(column).and_then(|value| value.as_str().map_err(Into::into));
+        let at = Timestamp::from_micros(row.get(1)?);
+        if let Some(experiment) = row.get_ref(2)?.as_str_or_null().map_err(rusqlite::Error::from)? {
+            match generations.find(experiment, row.get(3)?) {
+                None if stop_at_unknown => {
+                    scan.unknown += 1;
+                    return Ok(scan);
+                }
+                None => {
+                    scan.unknown += 1;
+                    tracing::warn!(experiment, "an exposure names an unknown generation and is not counted");
+                }
+                Some((index, tracked)) => {
+                    let key = UnitKey::parse(text(4)?).map_err(|error| corrupt("log.unit", error))?;
+                    let digest = tracked.hasher.digest(key);
+                    let exposure = Exposure { at, revision: row.get(6)?, arm: arm_from_column(row.get(5)?)? };
+                    if recent.may_change_record(index, digest, exposure) {
+                        let unit_digest = unit_digest(tracked.clock(), tracked.experiment.definition.unit(), key);
+                        scan.exposures.push(ScannedExposure { generation: index, digest, unit_digest, exposure });
+                    }
+                }
+            }
+        } else {
+            let (clock, event, event_id) = (text(11)?, text(8)?, text(10)?);
+            for (unit_type, key) in units_from_json(text(7)?)? {
+                let parsed = UnitKey::parse(&key).map_err(|error| corrupt("log.units", error))?;
+                let unit_digest = unit_digest(clock, &unit_type, parsed);
+                let content = OutcomeContent { at, event: event.to_owned(), value_micros: row.get(9)? };
+                let outcome = StoredOutcome { event_id: event_id.to_owned(), content };
+                scan.outcomes.push(ScannedOutcome { unit_digest, outcome, clock: clock.to_owned(), unit_type, key });
+            }
+        }
+        scan.events += 1;
+        scan.last = row.get::<_, i64>(0)? as Seq;
+    }
+    // In the order of the tables, so that each page is visited once. Of outcomes with one id the least comes first.
+    scan.exposures.sort_unstable_by_key(|e| (e.generation, e.digest, e.exposure));
+    scan.outcomes.sort_unstable_by(|a, b| {
+        let (a_id, b_id) = (&a.outcome.event_id, &b.outcome.event_id);
+        (a.unit_digest, a_id, &a.outcome.content).cmp(&(b.unit_digest, b_id, &b.outcome.content))
+    });
+    scan.outcomes.dedup_by(|b, a| a.unit_digest == b.unit_digest && a.outcome.event_id == b.outcome.event_id);
+    Ok(scan)
+}

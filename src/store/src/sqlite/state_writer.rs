@@ -1,0 +1,42 @@
+//! The only connection that writes the catalogue and the counts. Callers take turns in the order in which they came.
+//! SQLite's own waiting has no order, and a kill must not lose against the fold by chance.
+
+use std::path::PathBuf;
+
+use rusqlite::Connection;
+use tokio::sync::Mutex;
+
+use crate::error::StoreError;
+
+/// The connection, until it is closed.
+pub(crate) struct StateWriter {
+    connection: Mutex<Option<Connection>>,
+    path: PathBuf,
+}
+
+impl StateWriter {
+    /// Takes over a connection to the file at `path`.
+    pub(crate) fn new(connection: Connection, path: PathBuf) -> Self {
+        Self { connection: Mutex::new(Some(connection)), path }
+    }
+
+    /// Waits for its turn, then runs `work`. Blocks: do not call it from an async task.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut connection = self.connection.blocking_lock();
+        let connection = connection.as_mut().ok_or(StoreError::Closed)?;
+        work(connection).map_err(|error| error.located(&self.path))
+    }
+
+    /// Waits for its turn, then reads in one transaction. Without it SQLite would take and release its file locks for
+    /// every row that is looked up.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.with(|connection| read(&*connection.transaction()?))
+    }
+
+    /// Checkpoints the write-ahead log and closes the connection.
+    pub(crate) fn close(&self) -> Result<(), StoreError> {
+        let Some(connection) = self.connection.blocking_lock().take() else { return Ok(()) };
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        connection.close().map_err(|(_, error)| StoreError::from(error).located(&self.path))
+    }
+}

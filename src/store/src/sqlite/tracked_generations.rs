@@ -1,0 +1,166 @@
+//! The generations that the fold attributes events to: each with its hasher, indexed by experiment and by the events
+//! that its metrics use.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use inroad_assignment::{Experiment, ExperimentKey, Generation, MetricKind, UnitHasher};
+use inroad_policy::attribution::History;
+use rusqlite::Connection;
+
+use super::catalogue::experiment_id;
+use crate::error::StoreError;
+
+/// Identifies a tracked generation for the life of the process.
+pub(crate) type GenerationIndex = u32;
+
+/// One generation of one experiment.
+pub(crate) struct TrackedGeneration {
+    /// The experiment as the fold last loaded it.
+    pub(crate) experiment: Arc<Experiment>,
+    /// The experiment's id in the tables.
+    pub(crate) experiment_id: i64,
+    /// The generation's number.
+    pub(crate) number: u32,
+    /// Hashes unit keys onto the generation's line.
+    pub(crate) hasher: UnitHasher,
+}
+
+impl TrackedGeneration {
+    /// The experiment's key.
+    pub(crate) fn key(&self) -> &ExperimentKey {
+        self.experiment.definition.key()
+    }
+
+    /// The generation in the experiment.
+    pub(crate) fn generation(&self) -> Result<&Generation, StoreError> {
+        let found = self.experiment.generation_by_number(self.number);
+        found.ok_or_else(|| StoreError::Database(format!("{} has no generation {} any more", self.key(), self.number)))
+    }
+
+    /// What the generation served at which time, and its metrics.
+    pub(crate) fn history(&self) -> Result<History<'_>, StoreError> {
+        Ok(History::new(&self.experiment.definition, self.generation()?))
+    }
+
+    /// The clock that its outcomes name: the experiment's key for a manual clock, empty for the wall clock.
+    pub(crate) fn clock(&self) -> &str {
+        if self.experiment.manual_now.is_some() { self.key().as_str() } else { "" }
+    }
+}
+
+/// All generations that the fold knows. None is ever removed.
+#[derive(Default)]
+pub(crate) struct TrackedGenerations {
+    all: Vec<TrackedGeneration>,
+    /// By experiment, in the order of the generations.
+    by_experiment: HashMap<ExperimentKey, Vec<GenerationIndex>>,
+    /// By event name: the generations with a metric on it.
+    by_event: HashMap<String, Vec<GenerationIndex>>,
+    /// The catalogue loaded last, so that loading the same one again costs nothing.
+    last_catalogue: Option<Arc<Vec<Arc<Experiment>>>>,
+}
+
+impl TrackedGenerations {
+    /// Takes over what is newer in this catalogue; returns true if there may be anything newer. Older states are
+    /// ignored: a caller may have an outdated catalogue, and the counts never go back.
+    pub(crate) fn update(
+        &mut self,
+        connection: &Connection,
+        experiments: &Arc<Vec<Arc<Experiment>>>,
+    ) -> Result<bool, StoreError> {
+        if self.last_catalogue.as_ref().is_some_and(|last| Arc::ptr_eq(last, experiments)) {
+            return Ok(false);
+        }
+        for experiment in experiments.iter() {
+            let key = experiment.definition.key();
+            let known = self.by_experiment.get(key).map(Vec::as_slice).unwrap_or_default();
+            if let Some(old) = known.first().and_then(|index| self.all.get(*index as usize))
+                && (Arc::ptr_eq(&old.experiment, experiment) || is_older(experiment, &old.experiment))
+            {
+                continue;
+            }
+            for index in known {
+                if let Some(tracked) = self.all.get_mut(*index as usize) {
+                    tracked.experiment = Arc::clone(experiment);
+                }
+            }
+            let new = experiment.generations.get(known.len()..).unwrap_or_default();
+            // An experiment that is not stored yet cannot have served any unit.
+            let id = if new.is_empty() { None } else { experiment_id(connection, key.as_str())? };
+            let Some(experiment_id) = id else { continue };
+            for generation in new {
+                self.by_experiment.entry(key.clone()).or_default().push(self.all.len() as GenerationIndex);
+                self.all.push(TrackedGeneration {
+                    experiment: Arc::clone(experiment),
+                    experiment_id,
+                    number: generation.number,
+                    hasher: UnitHasher::new(key, &generation.salt),
+                });
+            }
+        }
+        self.index_events();
+        self.last_catalogue = Some(Arc::clone(experiments));
+        Ok(true)
+    }
+
+    fn index_events(&mut self) {
+        self.by_event.clear();
+        for (index, tracked) in (0..).zip(&self.all) {
+            let mut add = |event: &str| {
+                let indexes = match self.by_event.get_mut(event) {
+                    Some(indexes) => indexes,
+                    None => self.by_event.entry(event.to_owned()).or_default(),
+                };
+                if indexes.last() != Some(&index) {
+                    indexes.push(index);
+                }
+            };
+            for metric in tracked.experiment.definition.metrics() {
+                add(&metric.event);
+                if let MetricKind::Ratio { denominator } = &metric.kind {
+                    add(denominator);
+                }
+            }
+        }
+    }
+
+    /// The generation with this index.
+    pub(crate) fn get(&self, index: GenerationIndex) -> Result<&TrackedGeneration, StoreError> {
+        let found = self.all.get(index as usize);
+        found.ok_or_else(|| StoreError::Database("the fold has lost a generation".to_owned()))
+    }
+
+    /// All generations with their indexes.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (GenerationIndex, &TrackedGeneration)> {
+        (0..).zip(&self.all)
+    }
+
+    /// The generation with this number of the experiment with this key.
+    pub(crate) fn find(&self, experiment: &str, number: u32) -> Option<(GenerationIndex, &TrackedGeneration)> {
+        let index = *self.by_experiment.get(experiment)?.get((number as usize).checked_sub(1)?)?;
+        Some((index, self.all.get(index as usize)?))
+    }
+
+    /// The generations that an outcome may concern: they have a metric on its event, its clock and its type of unit.
+    pub(crate) fn with_metric_on<'a>(
+        &'a self,
+        event: &str,
+        clock: &'a str,
+        unit_type: &'a str,
+    ) -> impl Iterator<Item = (GenerationIndex, &'a TrackedGeneration)> + 'a {
+        let indexes = self.by_event.get(event).map(Vec::as_slice).unwrap_or_default();
+        let found = indexes.iter().filter_map(|index| Some((*index, self.all.get(*index as usize)?)));
+        found.filter(move |(_, g)| g.experiment.definition.unit() == unit_type && g.clock() == clock)
+    }
+}
+
+/// Whether `this` is an earlier state of an experiment than `that`.
+fn is_older(this: &Experiment, that: &Experiment) -> bool {
+    let progress = |e: &Experiment| {
+        let last = e.generation().map_or((0, 0, 0), |g| (g.revisions.len(), g.kill_changes.len(), g.endings.len()));
+        (e.generations.len(), [last.0, last.1, last.2, e.definition.metrics().len()])
+    };
+    let ((this, this_newest), (that, that_newest)) = (progress(this), progress(that));
+    this < that || (this == that && this_newest.iter().zip(that_newest).any(|(this, that)| *this < that))
+}

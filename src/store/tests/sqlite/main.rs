@@ -1,0 +1,42 @@
+//! The SQLite store: the contract suite of all stores, and tests of its files: damaged, foreign, older, newer, in use
+//! or on a full disk.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "a test may panic, also in its helpers")]
+
+mod concurrency;
+#[path = "../contract/mod.rs"]
+mod contract;
+mod erasure_and_copies;
+mod full_disk;
+mod opening;
+mod upgrades;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use contract::block_on;
+use contract::world::{all_metrics, arm, at, experiment_change, exposure, key, outcome, started_experiment};
+use inroad_assignment::Arm;
+use inroad_store::{Event, ExposureEvent, ForgetRequest, PageRequest, SqliteOptions, SqliteStore, Store, StoreError};
+use rusqlite::Connection;
+
+store_contract_suite!(|folder| Ok(Arc::new(SqliteStore::open(folder, SqliteOptions::default())?) as Arc<dyn Store>));
+
+/// The same suite with small limits, which exercises code that otherwise runs only in a large store.
+mod small_limits {
+    use super::*;
+
+    store_contract_suite!(|folder| {
+        let options =
+            SqliteOptions { fold_step_events: 17, remembered_exposures: 20, cache_mib: 1, ..SqliteOptions::default() };
+        Ok(Arc::new(SqliteStore::open(folder, options)?) as Arc<dyn Store>)
+    });
+}
+
+fn open(folder: &Path) -> Result<SqliteStore, StoreError> {
+    SqliteStore::open(folder, SqliteOptions::default())
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}

@@ -1,0 +1,102 @@
+//! Opening a folder whose files are in use, damaged, foreign, newer or missing.
+
+use super::*;
+
+#[test]
+fn second_store_in_a_folder_is_refused() {
+    let folder = folder();
+    let store = open(folder.path()).unwrap();
+    let refused = open(folder.path()).unwrap_err();
+    assert!(matches!(&refused, StoreError::InUse { path } if *path == folder.path().display().to_string()));
+    drop(store);
+    open(folder.path()).unwrap();
+}
+
+#[test]
+fn folder_that_cannot_be_created_is_reported() {
+    let folder = folder();
+    std::fs::write(folder.path().join("file"), "in the way").unwrap();
+    assert!(matches!(open(&folder.path().join("file").join("store")), Err(StoreError::CannotOpen { .. })));
+}
+
+#[test]
+fn file_that_is_not_a_database_is_refused_and_unchanged() {
+    for file in ["inroad.db", "log.db"] {
+        for text in ["short", &"this is not a database, but somebody's letters".repeat(100)] {
+            let folder = folder();
+            let file = folder.path().join(file);
+            std::fs::write(&file, text).unwrap();
+            let refused = open(folder.path()).unwrap_err();
+            assert!(
+                matches!(&refused, StoreError::Corrupt { path, .. } if *path == file.display().to_string()),
+                "{refused:?}"
+            );
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+        }
+    }
+}
+
+#[test]
+fn damaged_file_is_refused_and_empty_file_is_opened() {
+    let folder = folder();
+    drop(open(folder.path()).unwrap());
+    let file = folder.path().join("inroad.db");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes.iter_mut().skip(100).for_each(|byte| *byte = 0x5a);
+    std::fs::write(&file, bytes).unwrap();
+    assert!(matches!(open(folder.path()), Err(StoreError::Corrupt { .. })));
+    std::fs::write(&file, "").unwrap();
+    open(folder.path()).unwrap();
+}
+
+#[test]
+fn damage_found_while_reading_is_reported_as_corrupt() {
+    let folder = folder();
+    let store = open(folder.path()).unwrap();
+    block_on(async {
+        store
+            .append(at(1), (0..5_000).map(|i| exposure("x", 1, &format!("u{i}"), Arm::CONTROL, 1, at(1))).collect())
+            .await
+            .unwrap();
+        store.close().await.unwrap();
+    });
+    let file = folder.path().join("log.db");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes.iter_mut().skip(4_096 * 3).for_each(|byte| *byte = 0x5a);
+    std::fs::write(&file, bytes).unwrap();
+    // The error is the same whether the damage is found on opening or on reading.
+    let found = open(folder.path()).and_then(|store| block_on(store.read_log(0, 10_000)).map(drop));
+    assert!(matches!(&found, Err(StoreError::Corrupt { path, .. }) if path.ends_with("log.db")), "{found:?}");
+}
+
+#[test]
+fn another_programs_database_is_refused() {
+    let folder = folder();
+    let theirs = Connection::open(folder.path().join("log.db")).unwrap();
+    theirs.execute_batch("CREATE TABLE theirs (x)").unwrap();
+    assert!(matches!(open(folder.path()), Err(StoreError::Corrupt { .. })));
+}
+
+#[test]
+fn newer_database_is_refused_with_both_versions() {
+    for (file, last) in [("inroad.db", 3), ("log.db", 1)] {
+        let folder = folder();
+        drop(open(folder.path()).unwrap());
+        Connection::open(folder.path().join(file)).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+        assert!(matches!(open(folder.path()), Err(StoreError::NewerSchema { found: 99, known, .. }) if known == last));
+    }
+}
+
+#[test]
+fn missing_log_is_refused_when_events_were_counted() {
+    let folder = folder();
+    block_on(async {
+        let store = open(folder.path()).unwrap();
+        store.append(at(1), vec![exposure("x", 1, "u", Arm::CONTROL, 1, at(1))]).await.unwrap();
+        store.fold(Arc::default(), 10).await.unwrap();
+        store.close().await.unwrap();
+    });
+    std::fs::remove_file(folder.path().join("log.db")).unwrap();
+    let refused = open(folder.path()).unwrap_err();
+    assert!(matches!(&refused, StoreError::Corrupt { path, .. } if path.ends_with("log.db")), "{refused:?}");
+}
