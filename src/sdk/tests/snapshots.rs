@@ -90,7 +90,7 @@ async fn state_that_takes_points_from_a_variation_is_refused_and_the_old_one_sta
     let status = client.status();
     assert_eq!((status.refusals, status.refused.len()), (1, 1));
     assert_eq!(status.refused[0].experiment, "colour");
-    assert!(status.refused[0].reason.contains("takes points"), "{:?}", status.refused);
+    assert!(status.refused[0].reason.contains("moves points"), "{:?}", status.refused);
 
     let good = TestExperiment { first_revision: 2, ..TestExperiment::all_in_variation("colour", 3) };
     server.send(snapshot_changes(3, &[good.wire()]));

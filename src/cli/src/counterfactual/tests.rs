@@ -211,7 +211,7 @@ fn errors_name_the_valid_values() {
         (&csv, control(&["--policies", "equal,equal"]), "another policy has this name"),
         (&csv, control(&["--set", "flor=0.1"]), "unknown field `flor`, expected one of"),
         (&csv, control(&["--set", "tick=6h"]), "--ticks-per-day"),
-        (&csv, control(&["--ticks-per-day", "5"]), "choose 1, 2, 3, 4, 6, 8, 12 or 24"),
+        (&csv, control(&["--ticks-per-day", "5"]), "use 1, 2, 3, 4, 6, 8, 12 or 24"),
         (&csv, control(&["--salt", "a b"]), "--salt"),
     ] {
         let (message, is_usage_error) = error_text(file, &more);
