@@ -5,7 +5,7 @@
 mod binary;
 
 /// Of the unoptimised build for tests; optimised builds grow and shrink with it. Lower it when the binary shrinks.
-const MAX_DEV_BYTES: u64 = 0;
+const MAX_DEV_BYTES: u64 = 142_000_000;
 
 #[test]
 fn binary_does_not_grow() {

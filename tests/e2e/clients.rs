@@ -204,7 +204,7 @@ async fn cli_lists_clients_and_prints_when_a_kill_reached_them() {
     let max = listed["reach"]["to_applied"]["max_ms"].as_f64().expect("a number");
     assert!(max >= 0.0 && max < MAX_DELAY.as_secs_f64() * 1e3, "{listed}");
     let table = server.cli(&["clients"]).await.ok().stdout;
-    assert!(table.contains("2 of 2 clients have it") && table.contains("1 watcher without an id"), "{table}");
+    assert!(table.contains("2 of 2 clients have it") && table.contains("1 client without an id"), "{table}");
     for client in &clients {
         assert!(table.contains(&client.id()[..8]), "{table}");
     }

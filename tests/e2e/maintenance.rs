@@ -118,7 +118,7 @@ async fn backup_taken_during_recording_serves_the_same_results() {
     // While events are recorded, the backup contains those up to one moment. The rest is sent to it afterwards.
     let copying = async {
         let copied = backup(&server.folder, &busy, &[]).await.ok();
-        assert!(copied.stdout.contains("copied to") && copied.stdout.contains("1 experiments"), "{}", copied.stdout);
+        assert!(copied.stdout.contains("copied to") && copied.stdout.contains("1 experiment,"), "{}", copied.stdout);
     };
     let streaming = async {
         for n in 0..20 {
@@ -189,7 +189,7 @@ async fn forgotten_unit_is_in_no_file_and_stays_counted() {
     let mut experiment = with_conversion_metrics(flag(KEY, &[("a", 0.4)]));
     experiment.unit = "user".to_owned();
     api.launch(experiment).await;
-    let assign = ["assign", KEY, "alice-of-wonderland", "--durable", "--json"];
+    let assign = ["assign", KEY, "alice-of-wonderland", "--record", "--json"];
     server.cli(&assign).await.ok();
     let purchase_of = |unit: &str| v1::Outcome {
         units: BTreeMap::from([("user".to_owned(), unit.to_owned()), ("account".to_owned(), "acme".to_owned())]),

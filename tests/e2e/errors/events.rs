@@ -104,7 +104,7 @@ async fn documented_rejection_reasons_are_exactly_those_that_occur() {
         .expect("event.proto");
     let document =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/errors.md")).expect("docs/errors.md");
-    let (_, comment) = proto.split_once("// UPPER_SNAKE: ").expect("the list of reasons");
+    let (_, comment) = proto.split_once("The reason, for programs: ").expect("the list of reasons");
     let (list, _) = comment.split_once("string reason").expect("the end of the list");
     let listed: Vec<&str> = list.split([',', '/', '.', ' ', '\n']).filter(|word| word.len() > 3).collect();
     let section = document.split("## Events").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("the section");
