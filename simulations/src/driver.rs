@@ -5,8 +5,8 @@
 //!
 //! - `growth` is the production code: an [`Experiment`] with its own growth and kills, and the decision of the policy
 //!   crate. Growth takes points from control only, so no unit moves from one variation to another.
-//! - `equal` and `fixed` never change their shares. Their tallies are evaluated all the same, so that they can find
-//!   a winner, and ship it if their `ship` rule says so.
+//! - `equal` and `fixed` never change their shares. Their tallies are still evaluated, so that they can find a winner,
+//!   and ship it if their `ship` rule allows it.
 //! - `thompson`, unconstrained Thompson sampling, is the reference. From the second day it sets all shares again at
 //!   every tick, in proportion to P(best) with at least 1% for each arm, and moves units freely.
 //!
@@ -35,7 +35,7 @@
 //!  regret += visits × (rate of the best arm − mean rate served)
 //! ```
 //!
-//! The driver knows nothing of true rates. It sees what the production policy would see: counts per epoch and arm.
+//! The driver does not know the true rates. Like the production policy, it sees only counts per epoch and arm.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -171,11 +171,22 @@ pub(crate) fn tick_length(ticks_per_day: u32) -> Duration {
 fn read_settings(table: &toml::Table, tick: Duration) -> Result<ThompsonSettings, String> {
     let mut table = table.clone();
     if let Some(kind) = table.insert("kind".to_owned(), "thompson".into()) {
-        return Err(format!("unknown field `kind` = {kind}"));
+        return Err(format!("remove kind = {kind}: these are always settings of Thompson sampling"));
     }
     let seconds = format!("{}s", tick.as_secs());
     table.entry("tick").or_insert_with(|| seconds.into());
-    match table.try_into::<ProductionDoc>().map_err(|error| error.to_string())? {
+    let read =
+        |table: toml::Table| table.try_into::<ProductionDoc>().map_err(|error| error.to_string().trim_end().to_owned());
+    let result = read(table.clone()).map_err(|message| {
+        // The error does not name the key. Each key is read alone to find it.
+        let is_wrong = |key: &str, value: &toml::Value| {
+            let kind = ("kind".to_owned(), "thompson".into());
+            read([kind, (key.to_owned(), value.clone())].into_iter().collect()).is_err()
+        };
+        let wrong = table.iter().find(|(key, value)| *key != "kind" && is_wrong(key, value));
+        wrong.filter(|(key, _)| !message.contains(*key)).map_or(message.clone(), |(key, _)| format!("{key}: {message}"))
+    });
+    match result? {
         ProductionDoc::Thompson(settings) => Ok(settings),
         ProductionDoc::Manual { .. } => Err("these are not settings of Thompson sampling".to_owned()),
     }

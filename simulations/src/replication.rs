@@ -57,7 +57,7 @@ pub(crate) fn replicate(
 /// Separates the random draws of the policies from those of the simulated units.
 const POLICY_STREAM: u64 = 0x706f_6c69_6379;
 
-/// What all runs of a replication share.
+/// The data that all runs of a replication share.
 #[derive(Clone, Copy)]
 struct ReplicationContext<'a> {
     scenario: &'a Scenario,
@@ -79,9 +79,9 @@ struct PolicyRun<'a> {
     excluded: Vec<bool>,
     /// Expected outcomes lost up to the end of each tick.
     forgone: Vec<f64>,
-    /// The same up to now.
+    /// Expected outcomes lost so far.
     lost: f64,
-    /// Expected outcomes of always serving the best arm, up to now.
+    /// Expected outcomes so far, if the best arm were always served.
     possible: f64,
     shares: Vec<Vec<f64>>,
     revisions: u32,

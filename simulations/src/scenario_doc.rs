@@ -1,5 +1,5 @@
 //! A scenario as it is written in TOML: the traffic, the true rates, the faults and the policies. The files in
-//! `scenarios/` are examples. The values are checked when a `Scenario` is made of it.
+//! `scenarios/` are examples. The values are checked when a `Scenario` is built from it.
 
 use serde::{Deserialize, Serialize};
 
@@ -71,7 +71,7 @@ pub struct ScenarioDoc {
 pub struct ArmSpec {
     /// Relative lift over the base rate at the start, −1 to 10. Control may have a lift other than 0, too.
     pub lift: f64,
-    /// How the lift changes over time; constant without it.
+    /// How the lift changes over time. Without it, the lift is constant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub novelty: Option<Novelty>,
 }

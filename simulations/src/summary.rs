@@ -46,7 +46,7 @@ pub struct Summary {
     pub correct: Option<Mean>,
     /// Probability that any arm is found clearly best, correctly or not.
     pub concluded: Mean,
-    /// Probability that an arm is ever found clearly best that is not the best.
+    /// Probability that an arm that is not the best is ever found clearly best.
     pub false_winner: Mean,
     /// Moves of units from one variation to another, summed over all units and replications.
     pub moved_between_variations: u64,

@@ -1,6 +1,6 @@
 //! Draws the units that arrive at each tick, and the outcome that each would have under any arm. They are drawn once
-//! per replication and are the same for all policies, so that policies differ only by what they do (common random
-//! numbers).
+//! per replication and are the same for all policies, so that only the policies cause differences in the results (common
+//! random numbers).
 
 use inroad_assignment::{ExperimentKey, Point, Salt, UnitHasher, UnitKey};
 use rand::{RngExt, SeedableRng};

@@ -104,20 +104,20 @@ impl World {
     }
 }
 
-/// The true rate of an arm at a day.
+/// The true rate of an arm on a day, which may be a fraction.
 fn rate(doc: &ScenarioDoc, arm: &ArmSpec, day: f64) -> f64 {
     let cycles = (1.0 + doc.diurnal * (TAU * day).sin()) * (1.0 + doc.weekly * (TAU * day / 7.0).sin());
     let drift = 1.0 + doc.trend * day / f64::from(doc.days);
     doc.base * cycles * drift * (1.0 + lift_on_day(arm, day))
 }
 
-/// The true relative lift of an arm at a day, which may be a fraction.
+/// The true relative lift of an arm on a day, which may be a fraction.
 #[must_use]
 pub fn lift_on_day(arm: &ArmSpec, day: f64) -> f64 {
     arm.novelty.map_or(arm.lift, |n| n.to + (arm.lift - n.to) * 0.5_f64.powf(day / n.half_life_days))
 }
 
-/// The expected number of new units in the tick that begins at a day.
+/// The expected number of new units in the tick that begins on a day, which may be a fraction.
 fn arrivals(doc: &ScenarioDoc, day: f64) -> f64 {
     doc.per_day / f64::from(doc.ticks_per_day) * (1.0 + 0.5 * doc.diurnal * (TAU * day).sin())
 }

@@ -38,6 +38,7 @@ fn errors_name_the_wrong_field() {
         (after("[[policies]]\nname = \"x\"\nkind = \"fixed\""), "policies[0].shares"),
         (after("[[policies]]\nname = \"x\"\nkind = \"fixed\"\nshares = [0.5, 0.4]"), "policies[0].shares"),
         (after("[[policies]]\nname = \"x\"\nkind = \"growth\"\nsettings = { flor = 0.1 }"), "flor"),
+        (after("[[policies]]\nname = \"x\"\nkind = \"growth\"\nsettings = { floor = \"x\" }"), "settings: floor: "),
         (
             after("[[policies]]\nname = \"x\"\nkind = \"growth\"\nsettings = { tick = \"7h\" }"),
             "policies[0].settings.tick",

@@ -1,10 +1,11 @@
-//! The size of the binary that the tests run, which grows with its dependencies.
+//! Limits the size of the binary that the tests run. It grows with the number and weight of dependencies.
 
 #[path = "../e2e/harness/binary.rs"]
-#[allow(dead_code, reason = "shared with the end-to-end tests, which need more of it")]
+#[allow(dead_code, reason = "the end-to-end tests use the other functions of this module")]
 mod binary;
 
-/// Of the unoptimised build for tests; optimised builds grow and shrink with it. Lower it when the binary shrinks.
+/// The largest size of the unoptimised binary. The sizes of optimised builds change with it. Lower this limit when the
+/// binary shrinks.
 const MAX_DEV_BYTES: u64 = 142_000_000;
 
 #[test]

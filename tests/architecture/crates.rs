@@ -1,4 +1,4 @@
-//! Which crate may depend on which, and how many crates of others the binary is built from.
+//! Checks which crates depend on each other, and limits the number of crates that the binary is built from.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 
 use crate::source::{root, rust_files};
 
-/// The allowed dependencies among our own crates. A dependency that is not listed is forbidden.
+/// The allowed dependencies among the crates of the workspace. All others are forbidden.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("inroad-assignment", &[]),
     ("inroad-policy", &["inroad-assignment"]),
@@ -23,7 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("inroad-tests", &[]),
 ];
 
-/// Crates that the pure crates must not reach, even through others.
+/// Crates that the pure crates must not use, not even through others.
 const IMPURE: &[&str] =
     &["tokio", "rand", "getrandom", "fastrand", "mio", "socket2", "rusqlite", "tonic", "chrono", "time"];
 
@@ -58,7 +58,7 @@ fn built_from<'m>(metadata: &'m Metadata, package: &str, kinds: &[DependencyKind
 }
 
 #[test]
-fn our_crates_depend_on_each_other_only_as_allowed() {
+fn workspace_crates_have_only_allowed_dependencies() {
     let metadata = metadata();
     let allowed: BTreeMap<_, _> = ALLOWED.iter().map(|(from, to)| (*from, to.to_vec())).collect();
     for package in metadata.workspace_packages() {
@@ -72,24 +72,24 @@ fn our_crates_depend_on_each_other_only_as_allowed() {
 }
 
 #[test]
-fn pure_crates_reach_no_clock_no_io_and_no_randomness() {
+fn pure_crates_depend_on_no_crate_with_clock_io_or_randomness() {
     let metadata = metadata();
     let names: BTreeMap<_, _> = metadata.packages.iter().map(|p| (&p.id, p.name.as_str())).collect();
     for pure in ["inroad-assignment", "inroad-policy"] {
         let reached = built_from(&metadata, pure, &[DependencyKind::Normal]);
         let impure: Vec<_> = reached.iter().map(|id| names[*id]).filter(|name| IMPURE.contains(name)).collect();
-        assert!(impure.is_empty(), "{pure} reaches {impure:?}");
+        assert!(impure.is_empty(), "{pure} must not depend on {impure:?}");
     }
 }
 
 #[test]
-fn pure_crates_name_no_clock_and_no_file() {
+fn pure_crates_call_no_clock_file_network_or_random_function() {
     let forbidden = ["Instant::now", "SystemTime::now", "std::fs", "std::net", "rand::rng", "std::env"];
     for file in rust_files() {
         let pure = ["src/assignment/src/", "src/policy/src/"].iter().any(|folder| file.path.starts_with(folder));
         if pure && !file.path.contains("tests") {
             for word in forbidden {
-                assert!(!file.text.contains(word), "{} names {word}", file.path);
+                assert!(!file.text.contains(word), "{} must not use {word}", file.path);
             }
         }
     }
@@ -101,6 +101,6 @@ fn number_of_crates_does_not_grow() {
     let crates = built_from(&metadata, "inroad-cli", &[DependencyKind::Normal, DependencyKind::Build]).len();
     assert!(
         crates <= MAX_CRATES,
-        "inroad-cli is built from {crates} crates, more than {MAX_CRATES}: use fewer or justify them"
+        "inroad-cli is built from {crates} crates, more than {MAX_CRATES}. Remove dependencies, or justify a higher limit."
     );
 }

@@ -1,7 +1,7 @@
-//! Modules that share a parent must not depend on each other in a circle: each can then be read after those it uses.
+//! Modules with the same parent must not depend on each other in a cycle, so that each can be read after those it uses.
 //!
-//! The module tree and the paths are read from the source with `syn`. A path that goes through a re-export counts as a
-//! use of the module that defines the item. What a module and its own parent share is excepted, as are tests.
+//! The module tree and the paths are read from the source with `syn`. A path through a re-export counts as a use of the
+//! module that defines the item. Cycles between a module and its parent are allowed. Tests are not checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ type ModulePath = Vec<String>;
 #[derive(Default)]
 struct Module {
     items: BTreeSet<String>,
-    /// Name → path as written, from the crate's root.
+    /// The path of each imported name, from the crate's root.
     imports: BTreeMap<String, Vec<String>>,
     globs: Vec<Vec<String>>,
     /// Every path that the code names, from the crate's root.
@@ -35,8 +35,8 @@ fn is_test(attributes: &[syn::Attribute]) -> bool {
     })
 }
 
-/// Makes a path that starts with `crate`, `self` or `super` one from the crate's root; others name other crates or
-/// imports.
+/// Converts a path that starts with `crate`, `self` or `super` to a path from the crate's root. `None` for other paths:
+/// they name other crates or imports.
 fn from_root(at: &[String], path: &[String]) -> Option<Vec<String>> {
     let (first, mut rest) = path.split_first()?;
     let mut base: Vec<String> = match first.as_str() {
@@ -54,59 +54,59 @@ fn from_root(at: &[String], path: &[String]) -> Option<Vec<String>> {
     Some(base)
 }
 
-struct Reader<'a> {
+struct ModuleReader<'a> {
     at: &'a [String],
     module: &'a mut Module,
     submodules: Vec<String>,
 }
 
-impl Reader<'_> {
-    fn leaves(&mut self, prefix: &mut Vec<String>, tree: &UseTree) {
+impl ModuleReader<'_> {
+    fn read_use_tree(&mut self, prefix: &mut Vec<String>, tree: &UseTree) {
         match tree {
             UseTree::Path(path) => {
                 prefix.push(path.ident.to_string());
-                self.leaves(prefix, &path.tree);
+                self.read_use_tree(prefix, &path.tree);
                 prefix.pop();
             }
             UseTree::Name(name) if name.ident == "self" => {
                 let name = prefix.last().cloned().unwrap_or_default();
-                self.import(name, prefix.clone());
+                self.add_import(name, prefix.clone());
             }
             UseTree::Name(name) => {
                 let path = [prefix.clone(), vec![name.ident.to_string()]].concat();
-                self.import(name.ident.to_string(), path);
+                self.add_import(name.ident.to_string(), path);
             }
             UseTree::Rename(rename) => {
                 let path = [prefix.clone(), vec![rename.ident.to_string()]].concat();
-                self.import(rename.rename.to_string(), path);
+                self.add_import(rename.rename.to_string(), path);
             }
             UseTree::Glob(_) => {
-                if let Some(path) = self.absolute(prefix) {
+                if let Some(path) = self.resolve(prefix) {
                     self.module.uses.push(path.clone());
                     self.module.globs.push(path);
                 }
             }
-            UseTree::Group(group) => group.items.iter().for_each(|tree| self.leaves(prefix, tree)),
+            UseTree::Group(group) => group.items.iter().for_each(|tree| self.read_use_tree(prefix, tree)),
         }
     }
 
-    /// Also for `use child::Item`, which names a child without `self`.
-    fn absolute(&self, path: &[String]) -> Option<Vec<String>> {
+    /// Like [`from_root`], and also resolves `use child::Item`, which names a child without `self`.
+    fn resolve(&self, path: &[String]) -> Option<Vec<String>> {
         from_root(self.at, path).or_else(|| {
             let first = path.first()?;
             self.submodules.contains(first).then(|| [self.at.to_vec(), path.to_vec()].concat())
         })
     }
 
-    fn import(&mut self, name: String, path: Vec<String>) {
-        if let Some(path) = self.absolute(&path) {
+    fn add_import(&mut self, name: String, path: Vec<String>) {
+        if let Some(path) = self.resolve(&path) {
             self.module.uses.push(path.clone());
             self.module.imports.insert(name, path);
         }
     }
 
-    /// Macros are not parsed: the paths in them are found by their tokens.
-    fn tokens(&mut self, tokens: proc_macro2::TokenStream) {
+    /// Finds the paths in a macro call by their tokens, because macros are not parsed.
+    fn read_tokens(&mut self, tokens: proc_macro2::TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let mut colons = 0;
         let finish = |path: &mut Vec<String>, reader: &mut Self| {
@@ -127,7 +127,7 @@ impl Reader<'_> {
                 proc_macro2::TokenTree::Punct(punct) if punct.as_char() == ':' => colons += 1,
                 proc_macro2::TokenTree::Group(group) => {
                     finish(&mut path, self);
-                    self.tokens(group.stream());
+                    self.read_tokens(group.stream());
                     colons = 0;
                 }
                 _ => {
@@ -140,7 +140,7 @@ impl Reader<'_> {
     }
 }
 
-impl<'ast> Visit<'ast> for Reader<'_> {
+impl<'ast> Visit<'ast> for ModuleReader<'_> {
     fn visit_item(&mut self, item: &'ast Item) {
         let (attributes, name) = match item {
             Item::Const(i) => (&i.attrs, Some(&i.ident)),
@@ -165,7 +165,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
-        self.leaves(&mut Vec::new(), &item.tree);
+        self.read_use_tree(&mut Vec::new(), &item.tree);
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
@@ -177,12 +177,12 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 
     fn visit_macro(&mut self, item: &'ast syn::Macro) {
-        self.tokens(item.tokens.clone());
+        self.read_tokens(item.tokens.clone());
         visit::visit_macro(self, item);
     }
 }
 
-/// `src/a/b.rs` and `src/a/b/mod.rs` → `["a", "b"]`; nothing for tests.
+/// The module of a file: `["a", "b"]` for `src/a/b.rs` and `src/a/b/mod.rs`; `None` for tests.
 fn module_path(file: &str, source: &str) -> Option<ModulePath> {
     let inside = file.strip_prefix(source)?.strip_suffix(".rs")?;
     let mut path: ModulePath = inside.split('/').map(str::to_owned).collect();
@@ -202,14 +202,14 @@ fn read(files: &[SourceFile], source: &str) -> Crate {
         let submodules = files.iter().filter(|(other, _)| other.len() == path.len() + 1 && other.starts_with(path));
         let submodules = submodules.filter_map(|(other, _)| other.last().cloned()).collect();
         let module = found.modules.entry(path.clone()).or_default();
-        Reader { at: path, module, submodules }.visit_file(&code);
+        ModuleReader { at: path, module, submodules }.visit_file(&code);
     }
     found
 }
 
 impl Crate {
-    /// The module that defines what `path` names, through re-exports.
-    fn definer(&self, path: &[String], depth: usize) -> Option<ModulePath> {
+    /// The module that defines the item of a path. Follows at most `depth` re-exports.
+    fn defining_module(&self, path: &[String], depth: usize) -> Option<ModulePath> {
         let mut at: ModulePath = Vec::new();
         for (index, name) in path.iter().enumerate() {
             let child = [at.clone(), vec![name.clone()]].concat();
@@ -223,11 +223,11 @@ impl Crate {
             }
             let rest = || path[index + 1..].to_vec();
             if let Some(import) = module.imports.get(name) {
-                return self.definer(&[import.clone(), rest()].concat(), depth - 1);
+                return self.defining_module(&[import.clone(), rest()].concat(), depth - 1);
             }
             for glob in &module.globs {
                 let through = [glob.clone(), path[index..].to_vec()].concat();
-                let defined = self.definer(&through, depth - 1).filter(|found| found != &at);
+                let defined = self.defining_module(&through, depth - 1).filter(|found| found != &at);
                 if let Some(found) =
                     defined.filter(|found| self.modules.get(found).is_some_and(|m| m.items.contains(name)))
                 {
@@ -239,29 +239,29 @@ impl Crate {
         Some(at)
     }
 
-    /// For each parent: child → children that it uses, each with an example of a use.
-    fn sibling_arrows(&self) -> BTreeMap<ModulePath, BTreeMap<String, BTreeMap<String, String>>> {
-        let mut arrows: BTreeMap<ModulePath, BTreeMap<String, BTreeMap<String, String>>> = BTreeMap::new();
+    /// For each parent: the children that each of its children uses, with an example of a use.
+    fn sibling_uses(&self) -> BTreeMap<ModulePath, BTreeMap<String, BTreeMap<String, String>>> {
+        let mut uses: BTreeMap<ModulePath, BTreeMap<String, BTreeMap<String, String>>> = BTreeMap::new();
         for (from, module) in &self.modules {
             for used in &module.uses {
-                let Some(to) = self.definer(used, 8) else { continue };
+                let Some(to) = self.defining_module(used, 8) else { continue };
                 let shared = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
                 if let (Some(one), Some(other)) = (from.get(shared), to.get(shared)) {
                     let example = format!("{} → {}", from.join("::"), used.join("::"));
-                    let arrows = arrows.entry(from[..shared].to_vec()).or_default();
-                    arrows.entry(one.clone()).or_default().entry(other.clone()).or_insert(example);
+                    let uses = uses.entry(from[..shared].to_vec()).or_default();
+                    uses.entry(one.clone()).or_default().entry(other.clone()).or_insert(example);
                 }
             }
         }
-        arrows
+        uses
     }
 }
 
-/// The names that `start` reaches.
-fn reached(arrows: &BTreeMap<String, BTreeMap<String, String>>, start: &str) -> BTreeSet<String> {
+/// The modules that `start` uses, directly or through others.
+fn reachable(uses: &BTreeMap<String, BTreeMap<String, String>>, start: &str) -> BTreeSet<String> {
     let (mut seen, mut open) = (BTreeSet::new(), vec![start.to_owned()]);
     while let Some(name) = open.pop() {
-        for next in arrows.get(&name).into_iter().flat_map(BTreeMap::keys) {
+        for next in uses.get(&name).into_iter().flat_map(BTreeMap::keys) {
             if seen.insert(next.clone()) {
                 open.push(next.clone());
             }
@@ -270,13 +270,13 @@ fn reached(arrows: &BTreeMap<String, BTreeMap<String, String>>, start: &str) -> 
     seen
 }
 
-/// One line for each arrow that is part of a circle among siblings.
-fn circles(found: &Crate) -> Vec<String> {
+/// One line for each use that is part of a cycle among siblings.
+fn cycles(found: &Crate) -> Vec<String> {
     let mut lines = Vec::new();
-    for (parent, arrows) in found.sibling_arrows() {
-        for (from, to) in &arrows {
+    for (parent, uses) in found.sibling_uses() {
+        for (from, to) in &uses {
             for (to, example) in to {
-                if reached(&arrows, to).contains(from) {
+                if reachable(&uses, to).contains(from) {
                     lines.push(format!("{}: {from} uses {to} ({example})", parent.join("::")));
                 }
             }
@@ -295,13 +295,13 @@ fn sibling_modules_form_no_cycle() {
     assert!(sources.len() > 8, "the crates are in src/ and simulations/: {sources:?}");
     let mut found = Vec::new();
     for source in sources {
-        found.extend(circles(&read(&files, &source)).into_iter().map(|line| format!("{source} {line}")));
+        found.extend(cycles(&read(&files, &source)).into_iter().map(|line| format!("{source} {line}")));
     }
-    assert!(found.is_empty(), "move what the modules share to where both can use it:\n{}", found.join("\n"));
+    assert!(found.is_empty(), "move the shared items to a module that both can use:\n{}", found.join("\n"));
 }
 
 #[test]
-fn a_cycle_through_a_re_export_or_a_macro_is_found() {
+fn cycle_through_a_re_export_or_a_macro_is_found() {
     let crate_with = |b: &str| {
         let file = |name: &str, text: &str| SourceFile { path: format!("src/x/src/{name}.rs"), text: text.to_owned() };
         let files = [
@@ -310,7 +310,7 @@ fn a_cycle_through_a_re_export_or_a_macro_is_found() {
             file("b", b),
             file("c", "pub fn g() { crate::a::h() } #[cfg(test)] mod tests { use crate::b::B; }"),
         ];
-        circles(&read(&files, "src/x/src/"))
+        cycles(&read(&files, "src/x/src/"))
     };
     let found = crate_with("pub struct B; fn f() { html!(p { (super::c::g()) }) }");
     assert_eq!(found.len(), 3, "a uses b, b uses c, c uses a: {found:?}");

@@ -1,31 +1,30 @@
-//! Rules for single files: an opening comment, a length that a reader can survey, nothing unfinished, links that lead
-//! somewhere.
+//! Rules for single files: an opening comment, a limited length, no unfinished code, and links to files that exist.
 
 use crate::source::{all_files, root, rust_files};
 
-/// A reader finds the way in a file of this many lines.
+/// The most lines of a source file, so that readers can find their way in it.
 const MAX_SOURCE_LINES: usize = 450;
-/// Tests are lists of cases, and may be longer.
+/// The most lines of a test file. Tests are lists of cases and may be longer.
 const MAX_TEST_LINES: usize = 600;
 
 #[test]
-fn every_rust_file_opens_with_why_it_exists() {
+fn every_rust_file_begins_with_a_module_comment() {
     for file in rust_files() {
-        assert!(file.text.starts_with("//!"), "{} does not open with //!", file.path);
+        assert!(file.text.starts_with("//!"), "{} does not begin with a //! comment", file.path);
     }
 }
 
 #[test]
-fn files_are_short_enough_to_survey() {
+fn rust_files_are_within_the_length_limit() {
     for file in rust_files() {
         let limit = if file.path.contains("tests") { MAX_TEST_LINES } else { MAX_SOURCE_LINES };
         let lines = file.text.lines().count();
-        assert!(lines <= limit, "{} has {lines} lines, more than {limit}: split it", file.path);
+        assert!(lines <= limit, "{} has {lines} lines, more than {limit}. Split it.", file.path);
     }
 }
 
 #[test]
-fn nothing_is_unfinished_or_silenced() {
+fn no_code_is_unfinished_and_no_test_is_ignored() {
     let words = [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("#[ign", "ore"), concat!("FIX", "ME")];
     for file in rust_files() {
         for word in words {
@@ -35,7 +34,7 @@ fn nothing_is_unfinished_or_silenced() {
 }
 
 #[test]
-fn links_in_documents_lead_to_files() {
+fn links_in_documents_lead_to_existing_files() {
     let documents: Vec<_> = all_files().into_iter().filter(|file| file.path.ends_with(".md")).collect();
     assert!(documents.len() > 10, "the documents are found");
     for document in documents {

@@ -1,6 +1,6 @@
-//! House rules that a compiler does not check. ARCHITECTURE.md gives the reasons.
+//! Rules for the code that the compiler does not check. ARCHITECTURE.md gives the reasons.
 
-#![allow(clippy::expect_used, reason = "a test reports what it found by panicking")]
+#![allow(clippy::expect_used, reason = "a test reports a failure by panicking")]
 
 mod binary_size;
 mod crates;

@@ -1,4 +1,4 @@
-//! The files of the workspace, as the other modules read them.
+//! Reads the files of the workspace for the other modules.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ impl SourceFile {
     }
 }
 
-/// Folders that hold no source of ours: build output, and code that a test compares with its source.
+/// Folders without source files to check: build output, images, and generated code, which has its own test.
 const SKIPPED: &[&str] = &["target", ".git", ".venv", "generated", "images"];
 
 fn collect(folder: &Path, found: &mut Vec<SourceFile>) {

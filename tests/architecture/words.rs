@@ -1,8 +1,8 @@
-//! Texts are plain technical English. This rejects a short list of words that no plain sentence needs.
+//! Rejects a short list of words and phrases that plain technical English does not need.
 
 use crate::source::all_files;
 
-/// Matched as whole words, in any case.
+/// Matched as whole words, in upper and lower case.
 const REJECTED: &[&str] = &[
     "whoever",
     "whomever",
@@ -37,8 +37,8 @@ const REJECTED: &[&str] = &[
     "stands still",
 ];
 
-/// Texts of ours: code, contracts, pages, documents and scripts.
-const CHECKED: &[&str] = &["rs", "md", "proto", "js", "css", "toml", "py", "html", "service", "yaml", "yml"];
+/// Extensions of the files that are checked: code, contracts, pages, documents and scripts.
+const CHECKED: &[&str] = &["rs", "md", "proto", "js", "css", "toml", "py", "script", "html", "service", "yaml", "yml"];
 
 fn contains_words(line: &str, words: &str) -> bool {
     line.match_indices(words).any(|(start, _)| {
@@ -62,7 +62,7 @@ fn texts_use_plain_words() {
             found.extend(words.map(|words| format!("{}:{number}: {words:?}", file.path)));
         }
     }
-    assert!(found.is_empty(), "write these in plain technical English:\n{}", found.join("\n"));
+    assert!(found.is_empty(), "replace these words with plain technical English:\n{}", found.join("\n"));
 }
 
 #[test]

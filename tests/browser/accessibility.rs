@@ -141,16 +141,16 @@ async fn variation_can_be_killed_by_keyboard_alone() {
     let api = server.api();
     api.launch(button_experiment()).await;
     let browser = Browser::open(&server, &format!("/experiments/{KEY}")).await;
-    let over = browser.tab_to("link", "Skip to content").await;
-    assert_eq!(over, [], "the link comes first");
+    let passed = browser.tab_to("link", "Skip to content").await;
+    assert_eq!(passed, [], "the link comes first");
     browser.press(&[Key::Enter]).await;
     let focused_id = "return document.activeElement.id";
     eventually("the focus is on the content", async || {
         (browser.evaluate(focused_id, vec![]).await == "main").then_some(())
     })
     .await;
-    let over = browser.tab_to("link", "Kill green").await;
-    assert!(!over.iter().any(|(_, name)| name == "Playground"), "the navigation was skipped: {over:?}");
+    let passed = browser.tab_to("link", "Kill green").await;
+    assert!(!passed.iter().any(|(_, name)| name == "Playground"), "the navigation was skipped: {passed:?}");
     browser.press(&[Key::Enter]).await;
     browser.wait_for("switch from green to control immediately.").await;
     browser.tab_to("button", "Kill green").await;

@@ -114,7 +114,8 @@ async fn grow(browser: &Browser, api: &Api) {
 
     // Beyond the minimum control share, and not a number: the error is shown at the field, and nothing happens.
     browser.click("link", "Grow green").await;
-    for (typed, error) in [("2", "request less"), ("plenty", "This is not a number. Enter a number such as 2 or 12.5.")]
+    for (typed, error) in
+        [("2", "Enter a smaller amount"), ("plenty", "This is not a number. Enter a number such as 2 or 12.5.")]
     {
         browser.type_into("amount", typed).await;
         browser.press_button("Preview changes").await;

@@ -178,8 +178,8 @@ async fn forms_of_other_sites_change_nothing() {
         }
     }
     for path in [&kill, "/who"] {
-        let asked = send(address, &format!("GET {path}?{}", with(&token)), &[cookie], "").await;
-        assert_eq!(asked.code, 405, "{path}");
+        let answer = send(address, &format!("GET {path}?{}", with(&token)), &[cookie], "").await;
+        assert_eq!(answer.code, 405, "{path}");
     }
     assert_eq!(api.get(KEY).await.etag, before.etag);
     assert_eq!(api.audit(KEY).await.len(), 2, "it was created and started");

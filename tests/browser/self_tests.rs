@@ -77,8 +77,8 @@ async fn form_can_be_filled_by_mouse() {
 #[tokio::test(flavor = "multi_thread")]
 async fn form_can_be_filled_by_keyboard() {
     let browser = Browser::showing(Appearance::default(), FORM).await;
-    let over = browser.tab_to("textbox", "Name").await;
-    assert_eq!(over, [("link".to_owned(), "There".to_owned())]);
+    let passed = browser.tab_to("textbox", "Name").await;
+    assert_eq!(passed, [("link".to_owned(), "There".to_owned())]);
     browser.type_text("bob").await;
     browser.tab_to("button", "Go").await;
     browser.press(&[Key::Enter]).await;

@@ -64,5 +64,6 @@ async fn policies_are_evaluated_on_a_logged_trial() {
     assert_eq!(wrong.code(), Some(2));
     let wrong: serde_json::Value = serde_json::from_str(&wrong.stderr).expect("JSON");
     let message = wrong["error"]["message"].as_str().expect("a message");
-    assert!(message.contains("there is no column \"visits\": the file has recency, history, segment"), "{message}");
+    assert!(message.contains("there is no column \"visits\". Did you mean \"visit\"?"), "{message}");
+    assert!(message.contains("The file has recency, history, segment"), "{message}");
 }

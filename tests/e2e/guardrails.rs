@@ -93,7 +93,11 @@ async fn guardrail_with_action_alert_alerts_once_and_changes_nothing() {
     let entries = api.audit(KEY).await.iter().filter(|entry| entry.action == "guardrail").count();
     assert_eq!(entries, 1);
     let results = api.results(KEY).await;
-    assert!(results.warnings.iter().any(|warning| warning.contains("Guardrail refunds: evidence of harm by b")), "{:?}", results.warnings);
+    assert!(
+        results.warnings.iter().any(|warning| warning.contains("Guardrail refunds: evidence of harm by b")),
+        "{:?}",
+        results.warnings
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -144,8 +144,8 @@ async fn health_reflection_and_metrics_answer_on_the_same_port() {
         .into_inner();
     assert_eq!(status.status(), ServingStatus::Serving);
 
-    let ask = MessageRequest::ListServices(String::new());
-    let request = ServerReflectionRequest { host: String::new(), message_request: Some(ask) };
+    let list_services = MessageRequest::ListServices(String::new());
+    let request = ServerReflectionRequest { host: String::new(), message_request: Some(list_services) };
     let mut reflection = ServerReflectionClient::new(api.channel.clone());
     let answers = reflection.server_reflection_info(tokio_stream::iter([request])).await.expect("a stream");
     let answer: ServerReflectionResponse = answers.into_inner().next().await.expect("a message").expect("no error");

@@ -1,13 +1,13 @@
-//! The commands of README.md, pasted from top to bottom into one shell in an empty folder, against the real binary.
+//! Runs the commands of README.md from top to bottom in one shell, in an empty folder, with the real binary.
 //!
-//! Every line that starts with `$ ` in a `console` block is a command, with what a here-document or a `\` at its end
-//! brings along; the other lines of such a block are sample output. Each command must succeed, and print something
-//! unless it only writes a file.
+//! A line that starts with `$ ` in a `console` block is a command. It includes the lines of its here-document, and the
+//! next line if it ends with `\`. The other lines of a block are sample output. Each command must succeed, and must print
+//! something unless it only writes a file.
 
-#![allow(clippy::expect_used, reason = "a test reports what it found by panicking")]
+#![allow(clippy::expect_used, reason = "a test reports a failure by panicking")]
 
 #[path = "../e2e/harness/binary.rs"]
-#[allow(dead_code, reason = "shared with the end-to-end tests, which need more of it")]
+#[allow(dead_code, reason = "the end-to-end tests use the other functions of this module")]
 mod binary;
 
 use std::fmt::Write as _;
@@ -16,11 +16,11 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// Lines that the test runs in another form: the line of README.md, and what is run.
-const INSTEAD: &[(&str, &str)] = &[
-    // The same demo with the binary under test, without the server that stays afterwards.
+/// Commands that the test replaces: the command of README.md, and the command that is run instead.
+const REPLACEMENTS: &[(&str, &str)] = &[
+    // The same demo with the binary under test, and without a server that keeps running.
     ("cargo run --release -p inroad-cli -- demo", "inroad demo --no-keep"),
-    // The binary under test is the one on the path.
+    // The binary under test is already on the path.
     ("cargo install --path src/cli", "inroad --version"),
 ];
 
@@ -37,7 +37,7 @@ fn commands(document: &str) -> Vec<String> {
             continue;
         }
         if let Some(end) = heredoc.clone() {
-            let command = found.last_mut().expect("a command before its document");
+            let command = found.last_mut().expect("a command before its here-document");
             command.push('\n');
             command.push_str(line);
             if line == end {
@@ -61,7 +61,7 @@ fn commands(document: &str) -> Vec<String> {
     found
 }
 
-/// One shell script that runs all of them and writes `N.out`, `N.err` and `N.code` for each.
+/// A shell script that runs all commands and writes the files `N.out`, `N.err` and `N.code` for each.
 fn script(commands: &[String]) -> String {
     let mut script = "trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n".to_owned();
     for (number, command) in commands.iter().enumerate() {
@@ -70,7 +70,7 @@ fn script(commands: &[String]) -> String {
         let _ =
             write!(script, "{{ {command}\n}} >$logs/{number}.out 2>$logs/{number}.err; echo $? >$logs/{number}.code\n");
         if is_server {
-            // The address is on the server's first line, once it accepts calls.
+            // The server prints its address on the first line as soon as it accepts calls.
             let _ = write!(
                 script,
                 "INROAD_SERVER=$(grep -m 1 -o 'http://[0-9.:]*' <(timeout 60 tail -n +1 -F $logs/{number}.out 2>/dev/null))\n\
@@ -82,15 +82,15 @@ fn script(commands: &[String]) -> String {
 }
 
 #[test]
-fn commands_of_the_readme_work_when_pasted_from_top_to_bottom() {
+fn readme_commands_succeed_and_print_output_from_top_to_bottom() {
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("README.md");
     let readme = std::fs::read_to_string(readme).expect("README.md");
     let mut commands = commands(&readme);
     assert!(commands.len() > 20, "the commands of README.md are found: {commands:#?}");
-    for (line, instead) in INSTEAD {
-        let places = commands.iter_mut().filter(|command| command.as_str() == *line);
-        let replaced = places.map(|command| *command = (*instead).to_owned()).count();
-        assert!(replaced > 0, "README.md no longer has the command {line:?}: correct INSTEAD");
+    for (line, replacement) in REPLACEMENTS {
+        let matching = commands.iter_mut().filter(|command| command.as_str() == *line);
+        let replaced = matching.map(|command| *command = (*replacement).to_owned()).count();
+        assert!(replaced > 0, "README.md no longer has the command {line:?}. Correct REPLACEMENTS.");
     }
     let (folder, logs) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
     let binary = binary::inroad_binary().parent().expect("its folder");
@@ -117,11 +117,11 @@ fn commands_of_the_readme_work_when_pasted_from_top_to_bottom() {
         }
     }
     assert!(wrong.is_empty(), "these commands of README.md fail or print nothing:\n{wrong}");
-    assert!(status.success(), "the shell ends well: {status}");
+    assert!(status.success(), "the shell failed: {status}");
 }
 
 #[test]
-fn commands_are_read_from_console_blocks_only() {
+fn only_commands_of_console_blocks_are_read() {
     let document = "```console\n$ a \\\n  b\nout\n$ cat > f <<'EOF'\nx\n$ y\nEOF\n$ c   # why\n```\n```sh\n$ d\n```\n";
     assert_eq!(commands(document), ["a \\\n  b", "cat > f <<'EOF'\nx\n$ y\nEOF", "c   # why"]);
 }

@@ -177,14 +177,14 @@ impl AssignmentService for Snapshots {
         std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<v1::WatchSnapshotsResponse, Status>> + Send>>;
 
     async fn assign(&self, _: Request<v1::AssignRequest>) -> Result<Response<v1::AssignResponse>, Status> {
-        Err(Status::unimplemented(""))
+        Err(Status::unimplemented("not part of this benchmark"))
     }
 
     async fn batch_assign(
         &self,
         _: Request<v1::BatchAssignRequest>,
     ) -> Result<Response<v1::BatchAssignResponse>, Status> {
-        Err(Status::unimplemented(""))
+        Err(Status::unimplemented("not part of this benchmark"))
     }
 
     async fn watch_snapshots(
@@ -207,18 +207,18 @@ impl AssignmentService for Snapshots {
         &self,
         _: Request<v1::ReportClientRequest>,
     ) -> Result<Response<v1::ReportClientResponse>, Status> {
-        Err(Status::unimplemented(""))
+        Err(Status::unimplemented("not part of this benchmark"))
     }
 
     async fn list_clients(
         &self,
         _: Request<v1::ListClientsRequest>,
     ) -> Result<Response<v1::ListClientsResponse>, Status> {
-        Err(Status::unimplemented(""))
+        Err(Status::unimplemented("not part of this benchmark"))
     }
 
     async fn get_reach(&self, _: Request<v1::GetReachRequest>) -> Result<Response<v1::GetReachResponse>, Status> {
-        Err(Status::unimplemented(""))
+        Err(Status::unimplemented("not part of this benchmark"))
     }
 }
 

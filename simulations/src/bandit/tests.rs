@@ -95,7 +95,7 @@ fn tail_and_remainder_have_the_posterior_distribution_for_every_cut() {
             assert!(p > P_VALUE_MIN, "Beta({}, {}) at {deviations}: p = {p}", paid + 1, unpaid + 1);
         }
     }
-    assert!(cut > 10, "only {cut} were cut");
+    assert!(cut > 10, "only {cut} posteriors were cut");
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub(super) struct Dot {
     pub(super) name: String,
     /// None if there is no value.
     pub(super) mean: Option<Mean>,
-    /// Means of single arms, drawn as faint ticks.
+    /// Means of single arms, drawn as faint marks.
     pub(super) single_arms: Vec<f64>,
     /// Text shown instead of the number and its error.
     pub(super) value_text: Option<String>,

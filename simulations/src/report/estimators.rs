@@ -65,8 +65,7 @@ pub(super) fn coverage_card(report: &Report<'_>, simulation: &Simulation) -> Str
         )
     };
     let explanation = "95% intervals for the lift over control should contain the true lift in 93–97% of runs \
-                       (shaded). \
-                       Faint ticks are single variations, whiskers ±1 standard error.";
+                       (shaded). Faint marks are single variations, whiskers ±1 standard error.";
     card(
         "Coverage",
         &plot.explanation_with_arrows(explanation),
@@ -87,9 +86,8 @@ pub(super) fn bias_card(report: &Report<'_>, simulation: &Simulation) -> String 
             (-0.5, 0.5),
         )
     };
-    let explanation = "Mean error of the estimated lift over control; 0 is unbiased. Faint ticks are single \
-                       variations, \
-                       whiskers ±1 standard error.";
+    let explanation = "Mean error of the estimated lift over control; 0 is unbiased. Faint marks are single \
+                       variations, whiskers ±1 standard error.";
     let cell = |a: &ArmEstimates| {
         a.bias.map(|mean| {
             let rmse = a.rmse.map_or(f64::NAN, |rmse| 100.0 * rmse);

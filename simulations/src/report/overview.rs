@@ -36,8 +36,7 @@ const COMPARISONS: &[Comparison] = &[
     Comparison {
         title: "Regret relative to Thompson sampling",
         explanation: "1 is the regret of unconstrained Thompson sampling on the same units. An arrow marks a value \
-                      beyond \
-                      the axis.",
+                      beyond the axis.",
         unit: "regret ÷ regret of unconstrained Thompson sampling",
         min_range: (0.0, 2.0),
         limits: (0.0, 6.0),
@@ -57,7 +56,7 @@ const COMPARISONS: &[Comparison] = &[
     },
     Comparison {
         title: "False winner",
-        explanation: "Runs in which a variation was ever found clearly best that is not the best.",
+        explanation: "Runs in which a variation that is not the best was found clearly best at some time.",
         unit: "% of runs",
         min_range: (0.0, 20.0),
         limits: (0.0, 100.0),
@@ -68,8 +67,7 @@ const COMPARISONS: &[Comparison] = &[
     Comparison {
         title: "Coverage of the lift shown to people (e3)",
         explanation: "95% intervals that contain the true lift. The shaded range is 93–97%. An arrow marks a value \
-                      beyond \
-                      the axis.",
+                      beyond the axis.",
         unit: "% of intervals that contain the true lift",
         min_range: (90.0, 100.0),
         limits: (80.0, 100.0),

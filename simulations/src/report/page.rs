@@ -131,7 +131,7 @@ fn policy_description(spec: &PolicySpec, settings: &toml::Table) -> String {
         PolicyKind::Equal => "all variations have the same share in the whole run",
         PolicyKind::Fixed => "shares are fixed in the whole run",
         PolicyKind::Thompson => {
-            "unconstrained Thompson sampling: all shares are set again at every tick, and units move freely"
+            "unconstrained Thompson sampling: all shares are set again at every update, and units move freely"
         }
     }
     .to_owned();
@@ -183,10 +183,8 @@ fn comparison_table(report: &Report<'_>) -> String {
     }
     format!(
         "<p class=\"lead\">Means over runs ± standard error. Regret: expected outcomes lost, in percent of the \
-         outcomes of the best variation. Moves \
-         between variations are counted over all units and runs. Moved units are given in percent of all units. \
-         Revisions \
-         and kills are per run.</p><div class=\"scroll headline\" tabindex=\"0\" role=\"region\" \
+         outcomes of the best variation. Moves between variations are counted over all units and runs. Moved units are \
+         given in percent of all units. Revisions and kills are per run.</p><div class=\"scroll headline\" tabindex=\"0\" role=\"region\" \
          aria-label=\"Comparison of policies\"><table>\
          <caption class=\"unseen\">Comparison of policies</caption>\
          <thead><tr>{heads}</tr></thead>{bodies}</table></div>"

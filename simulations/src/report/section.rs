@@ -22,8 +22,7 @@ pub(super) fn section(report: &Report<'_>, index: usize, simulation: &Simulation
     format!(
         "<section id=\"scenario-{index}\"><h2>{}</h2><p class=\"key\">{}</p>{}<h3>Traffic shares</h3>\
          <p class=\"lead\">Mean share of each variation over all runs. Under a growth policy, variations take traffic \
-         from \
-         control only.</p><div class=\"cards\">{}</div><h3>Regret and winners</h3><div class=\"cards\">{}{}{}</div>\
+         from control only.</p><div class=\"cards\">{}</div><h3>Regret and winners</h3><div class=\"cards\">{}{}{}</div>\
          <h3>Moved units and accuracy of estimates</h3>\
          <p class=\"lead\">Estimators of the lift over control:{}</p><div class=\"cards\">{}{}{}</div></section>",
         escape(title),
@@ -99,8 +98,7 @@ impl Section<'_> {
         let table = table(&caption, &head, &rows);
         let explanation = format!(
             "Expected {outcomes} lost so far, compared with always serving the best variation. Line: median of runs; \
-             band: \
-             middle 80% of runs."
+             band: middle 80% of runs."
         );
         card("Regret over time", &explanation, &plot, &table)
     }
@@ -129,8 +127,7 @@ impl Section<'_> {
         card(
             "Regret at the end",
             "Mean over runs; whiskers are ±1 standard error. All policies served the same units, so the error of a \
-             ratio is \
-             computed from pairs of runs.",
+             ratio is computed from pairs of runs.",
             &plots,
             &table("Regret", &head, &rows),
         )
@@ -161,9 +158,8 @@ impl Section<'_> {
         let explanation = if all_equal {
             "All variations are equal: none is the best, and any winner is false."
         } else {
-            "Best variation found: the leader at the end is the best. False winner: a variation was ever found clearly \
-             best \
-             that is not the best."
+            "Best variation found: the leader at the end is the best. False winner: a variation that is not the best was \
+             found clearly best at some time."
         };
         card("Winners", explanation, &plot.svg(), &table("Winners", &head, &rows))
     }
@@ -203,8 +199,7 @@ impl Section<'_> {
         };
         let rows: Vec<_> = self.simulation.summaries.iter().map(row).collect();
         let explanation = "Units whose variation ever changed, estimated from every sixteenth unit. “none” is counted \
-                           over \
-                           all units.";
+                           over all units.";
         card("Units moved", explanation, &plot.svg(), &table("Units moved", &head, &rows))
     }
 }

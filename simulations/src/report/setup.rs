@@ -24,10 +24,9 @@ pub(super) fn setup(scenario: &Scenario) -> String {
         .collect();
     let (unit, _) = outcome_names(scenario.doc().metric);
     format!(
-        "<div class=\"cards two\"><article class=\"card\"><h4>Simulated traffic</h4><dl \
-         class=\"facts\">{rows}</dl></article>\
-         <article class=\"card\"><h4>True rates</h4><p class=\"sub\">The true rate of each variation, as means of \
-         days. \
+        "<div class=\"cards two\"><article class=\"card\"><h4>Simulated traffic</h4>\
+         <dl class=\"facts\">{rows}</dl></article>\
+         <article class=\"card\"><h4>True rates</h4><p class=\"sub\">The daily mean of the true rate of each variation. \
          Policies do not know it.</p>{plot}{arms}{numbers}</article></div>",
         plot = time_charts::rates_chart(scenario, unit),
         arms = arms_table(scenario),
@@ -57,7 +56,7 @@ fn facts(doc: &ScenarioDoc) -> Vec<(&'static str, String)> {
         ("Base rate", format!("{base} ({})", outcome_names(doc.metric).0)),
         ("Variations", format!("control and {}", plural(doc.arms.len() as u64 - 1, "variation"))),
         ("Traffic", format!("{} new units per day", short(doc.per_day))),
-        ("Duration", format!("{}, one tick every {} h", plural(doc.days.into(), "day"), 24 / doc.ticks_per_day)),
+        ("Duration", format!("{}, one update every {} h", plural(doc.days.into(), "day"), 24 / doc.ticks_per_day)),
     ];
     let mut add_if = |condition: bool, name: &'static str, value: String| {
         if condition {
@@ -70,7 +69,7 @@ fn facts(doc: &ScenarioDoc) -> Vec<(&'static str, String)> {
     add_if(
         doc.returning > 0.0,
         "Returning units",
-        format!("{} visits per tick of each earlier unit", short(doc.returning)),
+        format!("{} visits of each earlier unit from one update to the next", short(doc.returning)),
     );
     let spread =
         format!("the propensity of units varies with a coefficient of variation of {}", short(doc.heterogeneity));
@@ -88,8 +87,11 @@ fn facts(doc: &ScenarioDoc) -> Vec<(&'static str, String)> {
         facts.push(("Loss", format!("{lost} of the exposures of {arm} are lost, from day {} on", loss.from_day)));
     }
     if let Some(stale) = doc.stale {
-        let (fraction, ticks) = (percent(stale.fraction, 0), plural(stale.ticks.into(), "tick"));
-        facts.push(("Stale clients", format!("{fraction} of units use a client that applies a revision {ticks} late")));
+        let (fraction, updates) = (percent(stale.fraction, 0), plural(stale.ticks.into(), "update"));
+        facts.push((
+            "Outdated clients",
+            format!("{fraction} of units use a client that applies a revision {updates} late"),
+        ));
     }
     facts.push(("Runs", count(doc.replications.into())));
     facts.push(("Seed", doc.seed.to_string()));
@@ -133,7 +135,7 @@ fn daily_rates_table(scenario: &Scenario) -> String {
         std::iter::once((day + 1).to_string()).chain((0..world.arms()).map(mean)).collect()
     };
     let rows: Vec<Vec<String>> = table_days(scenario.doc().days).map(row).collect();
-    table(&format!("True rate of each variation, mean of the day, {unit}"), &head, &rows)
+    table(&format!("True rate of each variation, daily mean, {unit}"), &head, &rows)
 }
 
 /// The days that have a row in a table: at most 31.

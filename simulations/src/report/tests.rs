@@ -84,7 +84,7 @@ fn report_names_every_policy_and_scenario_and_loads_nothing() {
         "floor = 0.1",
         "inroad simulate &#39;a &amp; b.toml&#39;",
         "Seed",
-        "Stale clients",
+        "Outdated clients",
     ] {
         assert!(html.contains(text), "{text} is missing");
     }

@@ -89,7 +89,9 @@ pub enum AllocationError {
     TooManyBuckets(usize),
     /// Control would fall below its floor.
     #[error(
-        "the request needs {requested:.6} of the line, but control can give up only {available:.6} above its minimum share: request less, or restart the experiment"
+        "the request needs {:.4}% of traffic, but control can give up only {:.4}% above its minimum share: request less, or restart the experiment",
+        requested * 100.0,
+        available * 100.0
     )]
     NotEnoughControl {
         /// The requested share of the line, 0 to 1.
@@ -231,13 +233,12 @@ impl Allocation {
         self.owners.iter().copied().max().unwrap_or(Arm::CONTROL)
     }
 
-    /// Grows variations into control by the requested widths, met to the last point. Control keeps at least `floor`
-    /// (I2).
+    /// Grows variations into control by exactly the requested widths. Control keeps at least `floor` (I2).
     ///
-    /// The variations grow one after another, in the order of `requests`. First a variation extends its own buckets into
-    /// the gaps of control behind them. Then it takes from the largest gap that is left, the first of equal gaps: from
-    /// the gap's end if its own bucket follows there, otherwise from the gap's middle, so that both it and the bucket
-    /// before the gap can still extend. Where it grows depends on the buckets alone, never on the units, so the
+    /// The variations grow one after another, in the order of `requests`. First a variation extends its own buckets
+    /// into the gaps of control behind them. Then it takes from the largest gap that is left, the first of equal gaps:
+    /// from the gap's end if its own bucket follows there, otherwise from the gap's middle, so that both it and the
+    /// bucket before the gap can still extend. Where it grows depends on the buckets alone, never on the units, so the
     /// probability of every assignment stays known (docs/statistics.md: a unit first exposed in reporting interval e
     /// gets variation k with probability exactly q_k).
     ///
@@ -271,8 +272,8 @@ impl Allocation {
         self.overlay(later).all(|(_, before, after)| before.is_control() || before == after)
     }
 
-    /// The ranges whose owner differs between this allocation and `later`: first point, last point and owner in `later`,
-    /// in the order of the line.
+    /// The ranges whose owner differs between this allocation and `later`: first point, last point and owner in
+    /// `later`, in the order of the line.
     pub fn changed_ranges(&self, later: &Self) -> Vec<(Point, Point, Arm)> {
         let changed = self.overlay(later).filter(|(_, before, after)| before != after);
         changed.map(|((first, last), _, owner)| (first, last, owner)).collect()

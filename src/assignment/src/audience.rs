@@ -1,25 +1,25 @@
 //! Audiences: the expressions that select the units of an experiment.
 //!
-//! An [`Audience`] is a [CEL](https://cel.dev) expression over the evaluation context. The author of an experiment writes
-//! it, and the server and every client evaluate it for every request. So it is checked when it is saved:
-//! [`Audience::parse`] rejects an expression that cannot be true or false, and [`Audience::contains`] cannot fail, cannot
-//! panic and has a bounded cost.
+//! An [`Audience`] is a [CEL](https://cel.dev) expression over the evaluation context. The author of an experiment
+//! writes it, and the server and every client evaluate it for every request. So it is checked when it is saved:
+//! [`Audience::parse`] rejects an expression that cannot be true or false, and [`Audience::contains`] cannot fail,
+//! cannot panic and has a bounded cost.
 //!
 //! The `cel` crate parses the expression. Its evaluator is not used, because the cost of an evaluation is not bounded
-//! (`list.map(x, list)` squares a list), and because CEL separates whole numbers from fractions, while a context has one
-//! type of number. Instead, the parsed expression is compiled to a small typed tree, which is evaluated on borrowed
-//! values with a budget of steps. Differences to CEL:
+//! (`list.map(x, list)` squares a list), and because CEL separates whole numbers from fractions, while a context has
+//! one type of number. Instead, the parsed expression is compiled to a small typed tree, which is evaluated on borrowed
+//! values with a budget of steps. Differences from CEL:
 //!
-//! - There is one type of number, a double, as in the API: `seats > 10`, `seats == 10.0` and `seats in [10, 20]` work as
-//!   expected. `7 / 2` is `3.5` (`int(7 / 2)` is `3`), `%` needs whole numbers, and a division by zero is an error instead
-//!   of infinity. A whole-number literal beyond 2^53 is rejected, because a double cannot represent it exactly.
+//! - There is one type of number, a double, as in the API: `seats > 10`, `seats == 10.0` and `seats in [10, 20]` work
+//!   as expected. `7 / 2` is `3.5` (`int(7 / 2)` is `3`), `%` needs whole numbers, and a division by zero is an error
+//!   instead of infinity. A whole-number literal beyond 2^53 is rejected, because a double cannot represent it exactly.
 //! - `has(beta)` tests a top-level attribute. `has(account.tier)` is false, not an error, when `account` is missing.
 //! - `account.tier` finds an attribute with the whole name `account.tier` before it looks for `tier` in `account`.
 //! - Not supported: bytes, messages, timestamps, durations, optionals, `type`, `dyn`, `bool` and `matches`.
 //!
-//! A missing attribute or a wrong type is an error. Errors behave as in CEL: `true || error` and `error || true` are true,
-//! `false && error` and `error && false` are false, and any other operation on an error is that error. If the result is
-//! an error, the unit is not in the audience. [`Audience::evaluate`] returns the reason.
+//! A missing attribute or a wrong type is an error. Errors behave as in CEL: `true || error` and `error || true` are
+//! true, `false && error` and `error && false` are false, and any other operation on an error is that error. If the
+//! result is an error, the unit is not in the audience. [`Audience::evaluate`] returns the reason.
 
 mod compile;
 mod eval;
@@ -146,13 +146,13 @@ pub struct Audience {
 impl Audience {
     /// The largest length of the source, in bytes.
     pub const MAX_BYTES: usize = 4096;
-    /// The largest depth of nested brackets, operators and conditionals. Parts that `&&`, `||` or commas join side by side
-    /// do not add depth.
+    /// The largest depth of nested brackets, operators and conditionals. Parts that `&&`, `||` or commas join side by
+    /// side do not add depth.
     pub const MAX_DEPTH: usize = 32;
     /// The largest number of nested loops (`all`, `exists`, `exists_one`, `map`, `filter`).
     pub const MAX_LOOPS: usize = 2;
-    /// The largest cost of an evaluation, in steps. An operation is one step, and so is every list item and every 64 bytes
-    /// of text that it reads or copies. An evaluation that would cost more is an error.
+    /// The largest cost of an evaluation, in steps. An operation is one step, and so is every list item and every 64
+    /// bytes of text that it reads or copies. An evaluation that would cost more is an error.
     pub const MAX_STEPS: u32 = 100_000;
 
     /// Parses and checks an expression.

@@ -1,5 +1,5 @@
-//! The evaluation context, as in OpenFeature: a targeting key and attributes. It says what a caller knows about the unit
-//! to assign.
+//! The evaluation context, as in OpenFeature: a targeting key and attributes. It contains what a caller knows about the
+//! unit to assign.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -116,7 +116,7 @@ impl Context {
         });
         match value? {
             Value::String(text) => Some(Cow::Borrowed(text)),
-            // Below 2^53 every whole number is a double of its own, and all languages print it the same way.
+            // Below 2^53 no two whole numbers share a double, and all languages print them the same way.
             Value::Number(n) if n.fract() == 0.0 && n.abs() < 9_007_199_254_740_992.0 => {
                 Some(Cow::Owned((*n as i64).to_string()))
             }

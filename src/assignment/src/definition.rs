@@ -127,7 +127,7 @@ pub struct Metric {
     pub window: Duration,
     /// Whether a larger value is better.
     pub direction: Direction,
-    /// What happens when a variation harms this metric; `None` if the metric is no guardrail.
+    /// What happens when a variation harms this metric; `None` if the metric is not a guardrail.
     pub guardrail: Option<Guardrail>,
 }
 
@@ -148,9 +148,9 @@ pub struct Guardrail {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GuardrailAction {
-    /// It reports an alert.
+    /// It raises an alert.
     Alert,
-    /// Nothing grows while the metric is harmed.
+    /// The variation does not grow while there is evidence of harm.
     Freeze,
     /// The variation is killed. A person can restore it.
     #[default]

@@ -1,5 +1,5 @@
-//! An experiment as people write it in TOML, YAML or JSON. A [`DefinitionDoc`] has the right structure, but its values are
-//! not checked yet. `Definition::try_from` checks it and reports all errors at once.
+//! An experiment as people write it in TOML, YAML or JSON. A [`DefinitionDoc`] has the right structure, but its values
+//! are not checked yet. `Definition::try_from` checks it and reports all errors at once.
 
 mod check;
 mod flat;
@@ -106,7 +106,7 @@ pub struct MetricDoc {
     pub direction: Direction,
     /// Whether this is the primary metric, which the policy optimises.
     pub decision: bool,
-    /// What happens when a variation harms this metric; `None` if the metric is no guardrail.
+    /// What happens when a variation harms this metric; `None` if the metric is not a guardrail.
     pub guardrail: Option<Guardrail>,
 }
 

@@ -8,6 +8,7 @@ mod lifecycle;
 mod update;
 
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -57,7 +58,7 @@ impl Status {
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum ChangeError {
     /// The state of the experiment does not allow the change.
-    #[error("cannot {action} a {state} experiment: {remedy}")]
+    #[error("cannot {action} the experiment while it is {state}: {remedy}")]
     WrongState {
         /// The rejected action, as a verb.
         action: &'static str,
@@ -88,7 +89,9 @@ pub enum ChangeError {
     },
     /// A manual clock cannot move backwards.
     #[error(
-        "the manual clock cannot move back from {now} to {requested} (microseconds since 1970): get the experiment to see its time, and advance to a later one"
+        "the manual clock cannot move back from {} to {}: advance to a later time",
+        time_text(*now),
+        time_text(*requested)
     )]
     ClockBackwards {
         /// The reading of the clock, in microseconds since the Unix epoch.
@@ -99,6 +102,15 @@ pub enum ChangeError {
     /// The experiment uses the wall clock, which cannot be advanced.
     #[error("the experiment uses the wall clock, which cannot be advanced: create one with a manual clock instead")]
     NotManualClock,
+}
+
+/// A time as people write it, or the microseconds outside the years 1970 to 9999.
+fn time_text(micros: i64) -> String {
+    const END_OF_YEAR_9999_MICROS: u64 = 253_402_300_800_000_000;
+    match u64::try_from(micros).ok().filter(|micros| *micros < END_OF_YEAR_9999_MICROS) {
+        Some(micros) => humantime::format_rfc3339(UNIX_EPOCH + Duration::from_micros(micros)).to_string(),
+        None => format!("{micros} microseconds since 1970"),
+    }
 }
 
 /// An alert of a guardrail in the running generation.
@@ -123,7 +135,7 @@ pub struct Experiment {
     pub definition: Definition,
     /// The current state.
     pub status: Status,
-    /// What is currently killed.
+    /// The kills in effect now.
     pub kills: Kills,
     /// The generations in the order of their numbers; none before the start.
     pub generations: Vec<Generation>,
@@ -131,8 +143,8 @@ pub struct Experiment {
     pub manual_now: Option<Timestamp>,
     /// When it was created, by the wall clock.
     pub created_at: Timestamp,
-    /// The last time the policy could grow a variation, by the experiment's clock. The growth that the daily limit allows
-    /// accrues from then.
+    /// The last time the policy could grow a variation, by the experiment's clock. The growth that the daily limit
+    /// allows accrues from then.
     pub last_growth_at: Option<Timestamp>,
     /// The last tick of the policy, by the experiment's clock, even if the policy could not grow a variation then.
     #[serde(default)]

@@ -1,5 +1,5 @@
-//! The history of one generation of an experiment: its revisions, kills and restores, and which variation a point was
-//! served at an instant. Entries are only added, never changed. The module `experiment` adds them.
+//! The history of one generation of an experiment: its revisions, kills and restores. It determines which variation is
+//! served at a point and an instant. Entries are only added, never changed. The module `experiment` adds them.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::key::Salt;
 use crate::line::Point;
 use crate::time::Timestamp;
 
-/// What a kill or a restore applies to.
+/// The target of a kill or a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KillTarget {
@@ -20,7 +20,8 @@ pub enum KillTarget {
     Variation(Arm),
 }
 
-/// What is killed: killed variations serve control. They keep their points.
+/// The kills in effect: of the whole experiment and of single variations. Killed variations serve control and keep
+/// their points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Kills {
     /// Whether the whole experiment is killed.
@@ -52,7 +53,7 @@ impl Kills {
         self.arms >> arm.index() & 1 == 1
     }
 
-    /// The arm that a point of `owner` is served: `owner`, or control while it or the whole experiment is killed.
+    /// The arm served at the points of `owner`: `owner`, or control while it or the whole experiment is killed.
     #[inline]
     pub fn served_arm(&self, owner: Arm) -> Arm {
         if self.everything || self.is_arm_killed(owner) { Arm::CONTROL } else { owner }
@@ -164,7 +165,7 @@ impl Generation {
         self.revisions.get((number as usize).checked_sub(1)?)
     }
 
-    /// What is killed at an instant.
+    /// The kills in effect at an instant.
     pub fn kills(&self, at: Timestamp) -> Kills {
         let past = self.kill_changes.iter().take_while(|change| change.at <= at);
         past.fold(Kills::default(), |kills, change| kills.with_change(change.target, change.killed))
@@ -181,7 +182,7 @@ impl Generation {
         self.endings.first().map(|ending| ending.at)
     }
 
-    /// The arm that an up-to-date client serves a point at an instant. Valid until another generation starts.
+    /// The arm that an up-to-date client serves at a point and an instant. Valid until another generation starts.
     pub fn served_arm(&self, point: Point, at: Timestamp) -> Arm {
         let shipped = self.endings.iter().take_while(|e| e.at <= at).filter_map(|e| e.shipped).last();
         let owner = || self.revision_in_effect(at).map_or(Arm::CONTROL, |r| r.allocation.owner(point));
@@ -189,8 +190,8 @@ impl Generation {
     }
 
     /// Whether a unit at `point` is served `arm` and nothing else from `from` up to, but not including, the earlier of
-    /// `until` and the end of the generation (the data rule in docs/statistics.md). Published revisions that are not yet
-    /// in effect count. False if the generation ended at or before `from`.
+    /// `until` and the end of the generation (the data rule in docs/statistics.md). Published revisions that are not
+    /// yet in effect count. False if the generation ended at or before `from`.
     pub fn serves_throughout(&self, point: Point, arm: Arm, from: Timestamp, until: Timestamp) -> bool {
         let until = self.ended_at().map_or(until, |end| end.min(until));
         if self.ended_at().is_some_and(|end| end <= from) {

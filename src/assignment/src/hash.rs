@@ -83,7 +83,8 @@ impl fmt::Debug for UnitHasher {
     }
 }
 
-/// A digest of a unit that does not depend on an experiment. Outcomes name no experiment, so they are stored under it.
+/// A digest of a unit that does not depend on an experiment. Outcomes are stored under it, because an outcome does not
+/// name an experiment.
 /// `clock` is empty for the wall clock, otherwise the key of the experiment whose simulated time it is.
 pub fn unit_digest(clock: &str, unit_type: &str, unit: UnitKey<'_>) -> Digest {
     let parts = [clock.as_bytes(), &[0], unit_type.as_bytes(), &[0], unit.as_str().as_bytes()];

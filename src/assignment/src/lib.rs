@@ -10,7 +10,8 @@
 //! Read the modules in this order:
 //!
 //! 1. [`key`], [`mod@line`] and [`hash`]: the keys, the points, and the hash that turns the first into the second.
-//! 2. [`allocation`]: who owns which part of the line, and [`Allocation::grow`], the only function that moves a boundary.
+//! 2. [`allocation`]: who owns which part of the line, and [`Allocation::grow`], the only function that moves a
+//!    boundary.
 //! 3. [`context`] and [`audience`]: what a caller knows about a unit, and the expressions that select units by it.
 //! 4. [`document`], [`definition`] and [`settings`]: an experiment as people write it, the same after all checks, and
 //!    the settings of its allocation policy. [`violation`] reports all errors of a document at once.

@@ -2,8 +2,8 @@
 //!
 //! The server turns each [`Experiment`] into a [`ServedExperiment`], the part that is needed for answers, and sends all
 //! of them as a [`Snapshot`] to its clients. Server and clients then run the same [`Snapshot::assign`]. It checks, in
-//! this order: conclusion, kill of the experiment, unit key, overrides, start, audience. Then it hashes the unit key to a
-//! point, takes the revision in effect, and answers the owner of the point, or control if the owner is killed.
+//! this order: conclusion, kill of the experiment, unit key, overrides, start, audience. Then it hashes the unit key to
+//! a point, takes the revision in effect, and answers the owner of the point, or control if the owner is killed.
 //!
 //! A revision is published before it takes effect, so that all clients change at the same instant (I4). A client that
 //! did not receive it continues to answer from the revision that it has:
@@ -17,9 +17,10 @@
 //! ```
 //!
 //! A stale client differs from an up-to-date client only at the marked points, the ones that control gave up, and there
-//! it answers control. It never answers a rival variation, because no variation ever loses a point. To keep this true,
+//! it answers control. It never answers another variation, because no variation ever loses a point. To keep this true,
 //! [`ServedExperiment::check_can_replace`] rejects an update that is not growth (I2). Exposures carry the revision of
-//! the answer, so the answers of stale clients can be counted. Kills are not part of a revision. They apply at once (I8).
+//! the answer, so the answers of stale clients can be counted. Kills are not part of a revision. They apply at once
+//! (I8).
 
 mod assignment;
 mod snapshot;
@@ -82,7 +83,7 @@ pub struct ServedParts {
     pub overrides: Vec<Override>,
     /// The variations, control first.
     pub variations: Vec<ServedVariation>,
-    /// What is killed.
+    /// The kills in effect.
     pub kills: Kills,
     /// The revision in effect when this was created, and all later ones, in the order of their numbers.
     pub revisions: Vec<ServedRevision>,
@@ -131,8 +132,8 @@ impl ServedExperiment {
         Ok(Self { parts, hasher, uses_targeting_key })
     }
 
-    /// Creates the served form of an experiment at version `version`. It contains the revision in effect at `wall_now` and
-    /// all later ones.
+    /// Creates the served form of an experiment at version `version`. It contains the revision in effect at `wall_now`
+    /// and all later ones.
     pub fn from_experiment(experiment: &Experiment, version: u64, wall_now: Timestamp) -> Result<Self, ServedError> {
         let d = &experiment.definition;
         let now = experiment.now(wall_now);
@@ -237,7 +238,7 @@ impl ServedExperiment {
             generation: parts.generation,
             revision: revision.number,
             digest: Some(digest),
-            // A unit that first comes while its variation is killed is a valid control unit (docs/statistics.md).
+            // A unit that is first exposed while its variation is killed is a valid control unit (docs/statistics.md).
             records_exposure: running,
         }
     }

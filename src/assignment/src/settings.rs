@@ -10,8 +10,8 @@ use crate::time::humantime_text;
 use crate::violation::ViolationList;
 
 /// How the probability to be best, P(best), becomes the target share of a variation. Every rule only grows variations
-/// into control. The formulas below give the target share, with w = P(best), f the foothold, and S the share of the line
-/// that the floor and all footholds leave.
+/// into control. The formulas below give the target share, with w = P(best), f the foothold, and S the share of the
+/// line that the floor and all footholds leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GrowthRule {
@@ -70,10 +70,10 @@ pub struct ThompsonSettings {
     pub tau: f64,
     /// A variation is killed when the probability that it is worse than control exceeds this, 0.5 to 1.
     pub kill_probability: f64,
-    /// The experiment is ready to ship when P(best) of a variation reaches this, 0.5 to 1, and its loss is within
+    /// The policy advises to conclude with a variation when its P(best) reaches this, 0.5 to 1, and its loss is within
     /// `conclude_loss`.
     pub conclude_probability: f64,
-    /// The largest relative expected loss of a variation that is ready to ship, 0 to 1.
+    /// The largest relative expected loss of a variation with which the policy advises to conclude, 0 to 1.
     pub conclude_loss: f64,
     /// The number of draws from the posterior, as a power of two: 6 to 16.
     pub draws_log2: u32,

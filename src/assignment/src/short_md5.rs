@@ -38,7 +38,8 @@ impl HashedPrefix {
             let next = step(f(b, c, d), a, b, words[n], CONSTANTS[n], ROTATIONS[0][n % 4]);
             (a, b, c, d) = (d, next, b, c);
         }
-        // This loop moves the letters with every step. `rounds` keeps each letter in its place.
+        // This loop moves the values through `a` to `d`. `rounds` leaves them in place and changes the roles of the
+        // variables instead, so rotate the values back.
         let mut state = [a, b, c, d];
         state.rotate_left(steps_done % 4);
         Some(Self { words, state, steps_done, length: prefix.len() })
@@ -59,7 +60,7 @@ impl HashedPrefix {
         let mut words = self.words;
         let (shift, mut at) = (8 * (self.length % 4), self.length / 4);
         // The low half of `carry` is the word at `at`, as far as it is filled. No index is over 14, so the masks change
-        // nothing, but they spare the bounds checks.
+        // nothing, but they let the compiler remove the bounds checks.
         let mut carry = u64::from(words[at & 15]);
         let (whole, last) = rest.as_chunks::<4>();
         for bytes in whole {

@@ -1,4 +1,4 @@
-//! An assignment does not allocate heap memory, for unit keys of any length.
+//! Verifies that an assignment does not allocate heap memory, for unit keys of any length.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 

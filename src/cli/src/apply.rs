@@ -65,7 +65,7 @@ pub(crate) async fn run(args: ApplyArgs, server: &ServerArgs, out: Output) -> an
         );
     }
     if declared.is_empty() {
-        out.print_text("the file declares no experiment")?;
+        out.print_text("the file declares no experiments, so nothing was changed")?;
     }
     Ok(out.print_json(&json!({"experiments": shown}))?)
 }

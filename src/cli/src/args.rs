@@ -15,7 +15,7 @@ use crate::{
 
 /// Allocate traffic with a multi-armed bandit that never moves a unit between variations
 #[derive(Debug, Parser)]
-#[command(name = "inroad", version, propagate_version = true)]
+#[command(name = "inroad", bin_name = "inroad", version, propagate_version = true)]
 pub(crate) struct Cli {
     /// Output JSON
     #[arg(long, global = true)]
@@ -102,8 +102,8 @@ impl Cli {
         Self::try_parse_from(move_server_flags_behind_command(words))
     }
 
-    /// The keys that the user typed, to suggest similar ones if the server does not know them. `None` for a command that
-    /// names no experiment.
+    /// The keys on the command line, to suggest similar ones if the server does not know them. `None` for a command that
+    /// names no experiment, or that suggests one itself.
     pub(crate) fn typed_keys(&self) -> Option<TypedKeys> {
         let (server, experiment, variation) = match &self.command {
             Command::Experiment(OnServer { args, server }) => {
@@ -151,7 +151,7 @@ impl Cli {
 }
 
 /// Moves `--server` and `--actor` from before a command's name to behind it. They belong to the commands that use them,
-/// and so are not flags of `inroad` itself, but `inroad --server URL results KEY` is to work as well.
+/// and so are not flags of `inroad` itself, but `inroad --server URL results KEY` must work as well.
 fn move_server_flags_behind_command(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut words = words.into_iter();
     let mut in_front: Vec<OsString> = words.next().into_iter().collect();
@@ -252,6 +252,8 @@ mod tests {
             "inroad experiment conclude k",
             "inroad experiment conclude k --ship a --roll-back",
             "inroad experiment advance k --by yesterday",
+            "inroad experiment explain k two",
+            "inroad record outcome --unit a --event e --value much",
             "inroad serve --store postgres://x",
             "inroad serve --retain-events always",
             "inroad backup",
@@ -304,6 +306,12 @@ mod tests {
     fn later_server_flag_wins() {
         let cli = parse("inroad --server first:1 results k --server second:2").unwrap();
         assert_eq!(cli.typed_keys().unwrap().server.server, "http://second:2");
+    }
+
+    #[test]
+    fn usage_names_the_program_inroad_whatever_its_file_is_called() {
+        let message = parse("/opt/inroad-1.2 results").unwrap_err().to_string();
+        assert!(message.contains("Usage: inroad results"), "{message}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use clap::Args;
 use inroad_assignment::Point;
-use inroad_wire::v1::{AssignRequest, AssignResponse, ExposureMode, ListRevisionsRequest};
+use inroad_wire::v1::{AssignRequest, AssignResponse, ExposureMode, ListRevisionsRequest, Reason};
 use inroad_wire::{allocation_from_wire, json_to_struct};
 use serde_json::{Map, Value, json};
 
@@ -12,6 +12,7 @@ use crate::lookup::{find_experiment, unit_attribute};
 use crate::output::{Output, fields, percent};
 use crate::parse::{self, Attribute, point};
 use crate::response_json;
+use crate::suggestions::unknown_experiment_note;
 use crate::wire_text::{owner_name, reason_name};
 
 /// The unit to assign.
@@ -104,7 +105,12 @@ pub(crate) async fn run(args: AssignArgs, server: &ServerArgs, out: Output) -> a
     if args.record {
         rows.push(("exposure", if answer.exposure_recorded { "recorded" } else { "not recorded" }.to_owned()));
     }
-    Ok(out.print_text(fields(&rows))?)
+    out.print_text(fields(&rows))?;
+    if !out.json && answer.reason == i32::from(Reason::UnknownExperiment) {
+        // Not an error: a service gets the same answer, and uses its default.
+        eprintln!("inroad: {}", unknown_experiment_note(&connection, &args.experiment).await);
+    }
+    Ok(())
 }
 
 /// The bucket that contains the point of an answer, in the revision of that answer.

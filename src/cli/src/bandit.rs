@@ -1,12 +1,12 @@
-//! `inroad bandit`: plays the textbook Bernoulli bandit with several samplers, one pull at a time: the results of a policy
-//! that may choose again at every visit. Needs no server.
+//! `inroad bandit`: plays the textbook Bernoulli bandit with several samplers, one pull at a time. Shows what a policy could
+//! reach if it could choose again at every visit. Needs no server.
 
 use clap::Args;
 use inroad_simulations::bandit::{Bandit, Sampler, Summary, replicate};
 use serde_json::{Value, json};
 
 use crate::failure::usage_error;
-use crate::output::{Output, count, number, percent, table};
+use crate::output::{Output, number, percent, plural, table};
 
 /// The bandit to play.
 #[derive(Debug, Args)]
@@ -67,7 +67,7 @@ fn text(bandit: &Bandit, played: &[(&str, Summary)]) -> String {
     let rows = table(&["sampler", "regret", "reward", "pulls of the best arm"], played.iter().map(row).collect());
     let runs = played.first().map_or(0, |(_, summary)| u64::from(summary.replications));
     let arms = bandit.rates.len();
-    format!("{arms} arms, {} pulls, {} runs per sampler\n\n{rows}", count(u64::from(bandit.horizon)), count(runs))
+    format!("{arms} arms, {}, {} per sampler\n\n{rows}", plural(bandit.horizon.into(), "pull"), plural(runs, "run"))
 }
 
 fn summary_json((name, summary): &(&str, Summary)) -> Value {

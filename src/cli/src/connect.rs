@@ -1,4 +1,4 @@
-//! Connections to a server: one channel, the name of the caller, and retries while the server is busy or away.
+//! Connections to a server: one channel, the name of the caller, and retries while the server is busy or unreachable.
 
 use std::error::Error;
 use std::future::Future;
@@ -23,6 +23,8 @@ use crate::parse;
 const ACTOR: &str = "inroad-actor";
 /// The environment variable that sets the caller's name.
 const ACTOR_VARIABLE: &str = "INROAD_ACTOR";
+/// The most characters of a caller's name that the server accepts.
+const MAX_ACTOR_LENGTH: usize = 128;
 /// The longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an open connection may be silent before it counts as lost.
@@ -41,6 +43,8 @@ pub(crate) struct ServerArgs {
     #[arg(
         long,
         global = true,
+        // Without this, the flag would be listed under the last heading of the command's own flags.
+        help_heading = None::<&'static str>,
         overrides_with = "server",
         env = "INROAD_SERVER",
         default_value = "http://127.0.0.1:7070",
@@ -85,16 +89,22 @@ impl Connection {
     ///
     /// When there is no server at the address.
     pub(crate) async fn open(server: &ServerArgs) -> anyhow::Result<Self> {
-        Self::open_as(server, &ActorArgs { actor: std::env::var(ACTOR_VARIABLE).ok() }).await
+        // An invalid name does not matter here, because nothing records it.
+        let actor = actor_of(&ActorArgs { actor: std::env::var(ACTOR_VARIABLE).ok() }).or_else(|_| unnamed())?;
+        Self::connect(server, actor).await
     }
 
     /// Connects for changes that the audit log records under the caller's name.
     ///
     /// # Errors
     ///
-    /// When there is no server at the address, or the name is not ASCII.
+    /// When there is no server at the address, or the name is not valid.
     pub(crate) async fn open_as(server: &ServerArgs, actor: &ActorArgs) -> anyhow::Result<Self> {
         let actor = actor_of(actor)?;
+        Self::connect(server, actor).await
+    }
+
+    async fn connect(server: &ServerArgs, actor: Actor) -> anyhow::Result<Self> {
         // Connecting now separates a server that is not there from one that refuses the call.
         let channel = endpoint(&server.server)?.connect().await.map_err(|e| unreachable_error(&server.server, &e))?;
         Ok(Self { channel, actor })
@@ -132,9 +142,19 @@ impl Connection {
 
 fn actor_of(args: &ActorArgs) -> anyhow::Result<Actor> {
     let name = args.actor.clone().or_else(|| std::env::var("USER").ok()).filter(|name| !name.is_empty());
-    let name = name.unwrap_or_else(|| "unknown".to_owned());
-    let value = name.parse();
-    value.map(Actor).map_err(|_| usage_error(format!("--actor {name:?} has characters beyond ASCII. Use only ASCII.")))
+    let Some(name) = name else { return unnamed() };
+    let is_valid = name.len() <= MAX_ACTOR_LENGTH && name.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    let value = name.parse().ok().filter(|_| is_valid).map(Actor);
+    value.ok_or_else(|| {
+        usage_error(format!(
+            "the name {name:?} cannot be recorded. Set --actor to 1 to {MAX_ACTOR_LENGTH} printable ASCII characters."
+        ))
+    })
+}
+
+/// The name that is recorded if the caller has none.
+fn unnamed() -> anyhow::Result<Actor> {
+    Ok(Actor("unknown".parse()?))
 }
 
 fn endpoint(server: &str) -> anyhow::Result<Endpoint> {
@@ -154,8 +174,8 @@ fn unreachable_error(server: &str, error: &tonic::transport::Error) -> anyhow::E
     )
 }
 
-/// Whether the same call may succeed later: the server is busy or away, or the connection broke. Statuses that the server
-/// sent have no source; those that the transport made have one.
+/// Whether the same call may succeed later: the server is busy or unreachable, or the connection broke. A status that the
+/// server sent has no source; a status that the transport made has one.
 pub(crate) fn is_transient(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded => true,
@@ -166,7 +186,7 @@ pub(crate) fn is_transient(status: &Status) -> bool {
 
 /// How long to retry a call.
 pub(crate) struct RetryPolicy<'a> {
-    /// How long a server may be busy or away before the call fails.
+    /// How long a server may be busy or unreachable before the call fails.
     pub(crate) limit: Duration,
     /// Called before each pause, with the reason for it.
     pub(crate) on_pause: &'a (dyn Fn(&Status) + Sync),
@@ -201,6 +221,16 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    #[test]
+    fn name_that_the_server_would_refuse_is_a_usage_error() {
+        let actor = |name: &str| actor_of(&ActorArgs { actor: Some(name.to_owned()) });
+        assert!(actor("Ann Smith <ann@example.com>").is_ok() && actor(&"x".repeat(128)).is_ok());
+        for invalid in ["Zoë", "a\nb", &"x".repeat(129)] {
+            let error = actor(invalid).unwrap_err();
+            assert!(error.is::<crate::failure::UsageError>() && error.to_string().contains("--actor"), "{error}");
+        }
+    }
+
     async fn run(limit: Duration, answers: Vec<Result<u32, Status>>) -> (Result<u32, Code>, usize) {
         let calls = AtomicUsize::new(0);
         let retry = RetryPolicy { limit, on_pause: &|_| {} };
@@ -215,8 +245,8 @@ mod tests {
 
     #[tokio::test]
     async fn call_is_retried_until_the_server_is_back() {
-        let away = || Err(Status::unavailable("away"));
-        assert_eq!(run(Duration::from_secs(60), vec![away(), away(), Ok(7)]).await, (Ok(7), 3));
+        let unavailable = || Err(Status::unavailable("restarting"));
+        assert_eq!(run(Duration::from_secs(60), vec![unavailable(), unavailable(), Ok(7)]).await, (Ok(7), 3));
     }
 
     #[tokio::test]
@@ -229,13 +259,13 @@ mod tests {
 
     #[tokio::test]
     async fn retries_end_at_the_limit() {
-        let away = vec![Err(Status::unavailable("away"))];
-        assert_eq!(run(Duration::ZERO, away.clone()).await, (Err(Code::Unavailable), 1));
-        let (result, calls) = run(Duration::from_millis(120), away).await;
+        let unavailable = vec![Err(Status::unavailable("restarting"))];
+        assert_eq!(run(Duration::ZERO, unavailable.clone()).await, (Err(Code::Unavailable), 1));
+        let (result, calls) = run(Duration::from_millis(120), unavailable).await;
         assert_eq!((result, calls), (Err(Code::Unavailable), 2));
     }
 
-    /// A server that reads so many bytes of each connection and then drops it, as a killed server does.
+    /// A server that reads `after` bytes of each connection and then drops it, as a killed server does.
     async fn server_that_drops_connections(after: usize) -> Connection {
         use tokio::io::AsyncReadExt;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -251,7 +281,7 @@ mod tests {
 
     #[tokio::test]
     async fn dropped_connection_is_transient() {
-        // Before anything was read, within the greeting, and within the request.
+        // Before any byte is read, within the HTTP/2 preface, and within the request.
         for after in [0, 30, 120] {
             let mut client = server_that_drops_connections(after).await.experiments();
             let status = client.get_experiment(inroad_wire::v1::GetExperimentRequest::default()).await.unwrap_err();

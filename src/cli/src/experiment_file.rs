@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::failure::{InvalidDefinitions, usage_error};
-use crate::suggestions::suggest_field;
+use crate::suggestions::explain_serde_error;
 
 /// The format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +82,7 @@ fn decode<T: DeserializeOwned>(text: &str, format: Format) -> Result<T, String> 
         Format::Yaml => serde_saphyr::from_str(text).map_err(|e| e.to_string()),
         Format::Json => serde_json::from_str(text).map_err(|e| e.to_string()),
     };
-    decoded.map_err(suggest_field)
+    decoded.map_err(explain_serde_error)
 }
 
 fn check(docs: Vec<DefinitionDoc>) -> anyhow::Result<Vec<DeclaredExperiment>> {

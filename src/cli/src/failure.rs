@@ -3,6 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use inroad_assignment::DefinitionError;
 use inroad_assignment::definition::Violation;
 use inroad_wire::status::reason_of;
@@ -174,13 +175,53 @@ pub(crate) fn report(error: &anyhow::Error, suggestion: Option<&str>, json: bool
     ExitCode::from(report.exit)
 }
 
+/// Messages of the parsers in Rust's standard library and in clap, and what to say instead.
+const PARSER_MESSAGES: [(&str, &str); 7] = [
+    ("invalid digit found in string", "not a whole number"),
+    ("cannot parse integer from empty string", "not a whole number"),
+    ("number too large to fit in target type", "too large"),
+    ("invalid float literal", "not a number"),
+    ("cannot parse float from empty string", "not a number"),
+    ("invalid socket address syntax", "not an address. Use the form 127.0.0.1:7070"),
+    ("..=", " to "),
+];
+
+/// Clap's message about an invalid command line, in plain words.
+fn usage_message(error: &clap::Error) -> String {
+    let message = error.to_string();
+    match error.kind() {
+        ErrorKind::ValueValidation => {
+            PARSER_MESSAGES.iter().fold(message, |message, (parser, plain)| message.replace(parser, plain))
+        }
+        _ => message,
+    }
+}
+
+/// The command, flag or value that clap suggests after a typo.
+fn suggested_word(error: &clap::Error) -> Option<&str> {
+    let kinds = [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue];
+    kinds.into_iter().find_map(|kind| match error.get(kind)? {
+        ContextValue::String(word) => Some(word.as_str()),
+        ContextValue::Strings(words) => words.first().map(String::as_str),
+        _ => None,
+    })
+}
+
+/// Clap's message about an invalid command line, as JSON.
+fn usage_error_json(error: &clap::Error) -> Value {
+    let message = usage_message(error);
+    let first = message.lines().next().unwrap_or_default();
+    let message = first.strip_prefix("error: ").unwrap_or(first).to_owned();
+    let report = Report { code: "USAGE", reason: None, message, violations: Vec::new(), exit: 2 };
+    report.json(suggested_word(error))
+}
+
 /// Prints clap's message about an invalid command line, or its help, and returns the exit code.
 pub(crate) fn report_usage_error(error: &clap::Error, json: bool) -> ExitCode {
     if json && error.use_stderr() {
-        let message = error.to_string();
-        let first = message.lines().next().unwrap_or_default();
-        let first = first.strip_prefix("error: ").unwrap_or(first);
-        eprintln!("{}", json!({"error": {"code": "USAGE", "reason": null, "message": first, "violations": []}}));
+        eprintln!("{}", usage_error_json(error));
+    } else if error.kind() == ErrorKind::ValueValidation {
+        eprint!("{}", usage_message(error));
     } else if error.print().is_err() {
         return ExitCode::FAILURE;
     }
@@ -223,6 +264,42 @@ mod tests {
         let text = report.text(Some("checkout"));
         assert_eq!(text, "inroad: there is no experiment \"chekout\"\n  did you mean \"checkout\"?");
         assert_eq!(report.json(Some("checkout"))["error"]["suggestion"], "checkout");
+    }
+
+    fn invalid_command_line(words: &[&str]) -> clap::Error {
+        let number = clap::Arg::new("n").long("number").value_parser(clap::value_parser!(u16).range(1..=9));
+        let share = clap::Arg::new("s").long("share").value_parser(clap::value_parser!(f64));
+        let kind = clap::Arg::new("k").long("kind").value_parser(["uniform", "other"]);
+        let command = clap::Command::new("inroad").args([number, share, kind]).subcommand(clap::Command::new("apply"));
+        command.try_get_matches_from([&["inroad"], words].concat()).unwrap_err()
+    }
+
+    #[test]
+    fn invalid_value_is_reported_in_plain_words() {
+        for (words, expected) in [
+            (["--number", "two"], "not a whole number"),
+            (["--number", "12"], "12 is not in 1 to 9"),
+            (["--share", "much"], "not a number"),
+        ] {
+            let error = invalid_command_line(&words);
+            assert!(usage_message(&error).contains(expected), "{}", usage_message(&error));
+        }
+    }
+
+    #[test]
+    fn usage_error_as_json_has_the_suggestion() {
+        for (words, similar) in
+            [(&["aply"][..], "apply"), (&["--nummer", "1"], "--number"), (&["--kind", "unifrm"], "uniform")]
+        {
+            let json = usage_error_json(&invalid_command_line(words));
+            assert_eq!(
+                (&json["error"]["code"], &json["error"]["suggestion"]),
+                (&json!("USAGE"), &json!(similar)),
+                "{json}"
+            );
+        }
+        let json = usage_error_json(&invalid_command_line(&["--number", "two"]));
+        assert!(json["error"].get("suggestion").is_none(), "{json}");
     }
 
     #[test]

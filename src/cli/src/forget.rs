@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::confirm::{ConfirmArgs, confirm};
 use crate::connect::{ActorArgs, Connection, ServerArgs};
-use crate::output::{Output, count};
+use crate::output::{Output, plural};
 use crate::parse::{self, UnitRef};
 
 /// The unit to forget.
@@ -26,17 +26,18 @@ pub(crate) async fn run(args: ForgetArgs, server: &ServerArgs, out: Output) -> a
     let connection = Connection::open_as(server, &args.actor).await?;
     let UnitRef { kind, key } = args.unit;
     let what = format!(
-        "This deletes the raw key of that {kind} from every event in the log, permanently. Its counts are kept. Earlier \
-         backups still contain the key."
+        "This deletes the raw key of this unit (type {kind}) from every event in the log, permanently. Its counts are kept. \
+         Earlier backups still contain the key."
     );
     confirm(args.confirm.yes, &what)?;
     let request = ForgetUnitRequest { unit_type: kind.clone(), unit: key };
     let forgotten = connection.events().forget_unit(request).await?.into_inner();
     let (digest, events, waiting) = (forgotten.digest, forgotten.events, forgotten.waiting);
+    let events_text = plural(events, "event");
     let left = match waiting {
         0 => String::new(),
-        _ => format!("; {} more are not yet processed: run this again later", count(waiting)),
+        _ => format!(". {} not counted yet: run the same command again later", plural(waiting, "more event")),
     };
-    out.print_text(format!("forgotten: {} events no longer contain the key of {kind} {digest}{left}", count(events)))?;
+    out.print_text(format!("the key was deleted from {events_text} ({kind}, digest {digest}){left}"))?;
     Ok(out.print_json(&json!({"unit_type": kind, "digest": digest, "events": events, "waiting": waiting}))?)
 }

@@ -1,4 +1,4 @@
-//! Experiments read from the server, for commands that need one before they do something else.
+//! Reads experiments from the server, for commands that need them before they do something else.
 
 use inroad_assignment::TARGETING_KEY;
 use inroad_wire::v1::{self, Experiment};

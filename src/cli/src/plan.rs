@@ -10,6 +10,7 @@ use crate::failure::usage_error;
 use crate::output::{Output, count, percent, signed_percent, table};
 use crate::parse;
 use crate::progress::{self, ProgressUnit};
+use crate::suggestions::explain_serde_error;
 
 /// The expected traffic and effect.
 #[derive(Debug, Args)]
@@ -29,7 +30,7 @@ pub(crate) struct PlanArgs {
     /// Longest time that you would wait, in days
     #[arg(long, default_value_t = 56, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(7..=366))]
     days: u32,
-    /// Hours for which each unit is followed; half of the outcomes come in the first quarter [default: outcomes come at once]
+    /// Hours in which outcomes of a unit count; most of them occur in the first half [default: outcomes are immediate]
     #[arg(long, value_name = "HOURS")]
     window_hours: Option<f64>,
     /// Amplitude of the rate over a day, 0 to 1
@@ -96,7 +97,7 @@ fn scenario(args: &PlanArgs, lift: f64) -> anyhow::Result<Scenario> {
         arms: [arm(0.0), arm(lift)].into_iter().chain(others).collect(),
         policies: vec![growth],
     };
-    Scenario::try_from(doc).map_err(|error| usage_error(error.to_string()))
+    Scenario::try_from(doc).map_err(|error| usage_error(explain_serde_error(error.to_string())))
 }
 
 fn text(args: &PlanArgs, found: &[(f64, Summary)]) -> String {
@@ -124,8 +125,8 @@ fn text(args: &PlanArgs, found: &[(f64, Summary)]) -> String {
         "regret",
     ];
     let rows = table(&head, found.iter().map(row).collect());
-    let asked = found.iter().find(|(lift, _)| *lift == args.lift).map(|(_, summary)| summary);
-    let verdict = match asked.and_then(|summary| Some((summary.prompted.mean, summary.prompted_after_days?.p50))) {
+    let at_lift = found.iter().find(|(lift, _)| *lift == args.lift).map(|(_, summary)| summary);
+    let verdict = match at_lift.and_then(|summary| Some((summary.prompted.mean, summary.prompted_after_days?.p50))) {
         Some((chance, median)) if chance >= 0.8 => format!("expect \"ready to ship\" after about {median:.0} days"),
         Some((chance, median)) => format!(
             "only {} of such experiments find it within {} days (half of those within {median:.0}). Wait longer, send \
@@ -187,7 +188,8 @@ mod tests {
     #[test]
     fn invalid_settings_are_named() {
         let error_text = |more: &[&str]| scenario(&typed(more), 0.2).unwrap_err().to_string();
-        assert!(error_text(&["--set", "flor=0.2"]).contains("flor"), "{}", error_text(&["--set", "flor=0.2"]));
+        let error = error_text(&["--set", "flor=0.2"]);
+        assert!(error.contains("flor") && error.contains("did you mean `floor`?"), "{error}");
         let args = PlanArgs { base: 1.5, ..typed(&[]) };
         assert!(scenario(&args, 0.2).unwrap_err().to_string().contains("base"));
     }

@@ -1,4 +1,4 @@
-//! The progress of a long command, on standard error; hidden where standard error is not a terminal.
+//! Shows the progress of a long command on standard error, if that is a terminal.
 
 use std::time::Duration;
 

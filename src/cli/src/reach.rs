@@ -1,4 +1,4 @@
-//! The reach of a change: how many connected clients have it, and how long it took to get there.
+//! The reach of a change: how many connected clients have it, and how long it took to reach them.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(40);
 pub(crate) async fn print_reach_of_change(connection: &Connection, etag: &str, out: Output) -> anyhow::Result<()> {
     // Scripts get their output without the wait; they can call `inroad clients --at`.
     let (false, Ok(version)) = (out.json, etag.parse()) else { return Ok(()) };
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
         let request = v1::GetReachRequest { version };
         let Ok(answer) = connection.assignments().get_reach(request).await else { return Ok(()) };
@@ -27,7 +27,7 @@ pub(crate) async fn print_reach_of_change(connection: &Connection, etag: &str, o
         if reach.clients == 0 {
             return Ok(());
         }
-        if reach.not_yet == 0 || begun.elapsed() >= WAIT {
+        if reach.not_yet == 0 || started.elapsed() >= WAIT {
             return Ok(out.print_text(short_text(&reach))?);
         }
         tokio::time::sleep(PAUSE).await;
@@ -43,7 +43,7 @@ fn short_text(r: &GetReachResponse) -> String {
     let rest = match r.not_yet {
         0 => String::new(),
         n => format!(
-            ": {} not confirmed yet, see inroad clients",
+            ": {} not confirmed yet. List them with `inroad clients`.",
             if n == 1 { "1 has".to_owned() } else { format!("{} have", count(n)) }
         ),
     };
@@ -61,8 +61,12 @@ pub(crate) fn reach_text(r: &GetReachResponse) -> String {
             timestamp_text(r.published_at.as_ref())
         ),
     };
-    let mut text =
-        format!("version {}{change}: {} of {} have it", r.version, count(r.applied), plural(r.clients, "client"));
+    let mut text = match r.clients {
+        0 => format!("version {}{change}: no client with an id is connected", r.version),
+        clients => {
+            format!("version {}{change}: {} of {} have it", r.version, count(r.applied), plural(clients, "client"))
+        }
+    };
     if let Some(delays) = r.to_applied.as_ref().filter(|delays| delays.count > 0) {
         let [p50, p99, max] = [&delays.p50, &delays.p99, &delays.max].map(|d| delay_text(d.as_ref()));
         text += &format!(
@@ -102,7 +106,10 @@ mod tests {
         reach.to_applied = Some(v1::Delays { count: 3, p50: after(900), p99: after(12_000), max: after(12_000) });
         assert_eq!(short_text(&reach), "reached 3 of 3 clients in 12 ms");
         (reach.applied, reach.not_yet) = (2, 1);
-        assert_eq!(short_text(&reach), "reached 2 of 3 clients in 12 ms: 1 has not confirmed yet, see inroad clients");
+        assert_eq!(
+            short_text(&reach),
+            "reached 2 of 3 clients in 12 ms: 1 has not confirmed yet. List them with `inroad clients`."
+        );
         (reach.action, reach.experiment, reach.anonymous) = ("kill".to_owned(), "k".to_owned(), 1);
         assert_eq!(
             reach_text(&reach),

@@ -20,22 +20,22 @@ pub(crate) struct ServeArgs {
     listen: SocketAddr,
     #[command(flatten)]
     store: StoreArgs,
-    /// Lead time: how long before it takes effect a revision is published, so that all clients switch together
+    /// Lead time: from the publication of a revision until it takes effect, so that all clients switch together
     #[arg(long, default_value = "2s", value_parser = parse::duration, value_name = "DURATION")]
     lead: Duration,
-    /// Most snapshot streams that may be open together
+    /// Most snapshot streams that may be open together [default: 10000]
     #[arg(long, value_name = "N")]
     max_streams: Option<usize>,
-    /// Most acknowledged events that may wait to be counted before new events are refused
+    /// Most acknowledged events that may wait to be counted before new events are refused [default: 5000000]
     #[arg(long, value_name = "N")]
     max_backlog: Option<u64>,
     /// How long to keep raw events after they are counted, such as 30d; counts are kept [default: for ever]
     #[arg(long, value_parser = parse::duration, value_name = "DURATION")]
     retain_events: Option<Duration>,
-    /// Longest time that a call may take
+    /// Longest time that a call may take [default: 60s]
     #[arg(long, value_parser = parse::duration, value_name = "DURATION")]
     request_timeout: Option<Duration>,
-    /// How long a shutdown waits for calls in progress
+    /// How long a shutdown waits for calls in progress [default: 10s]
     #[arg(long, value_parser = parse::duration, value_name = "DURATION")]
     drain_timeout: Option<Duration>,
     /// Format of the logs on standard error; RUST_LOG sets the level

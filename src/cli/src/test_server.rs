@@ -67,13 +67,13 @@ impl TestServer {
         state.calls += 1;
         let calls = state.calls;
         let fails = state.fail_every > 0 && calls.is_multiple_of(state.fail_every);
-        let is_away = state.fail_after.is_some_and(|after| calls > after);
-        let away = || Err(Status::unavailable("the test server is away"));
-        if is_away || fails && (calls / state.fail_every).is_multiple_of(2) {
-            return away();
+        let is_down = state.fail_after.is_some_and(|after| calls > after);
+        let unavailable = || Err(Status::unavailable("the test server is down"));
+        if is_down || fails && (calls / state.fail_every).is_multiple_of(2) {
+            return unavailable();
         }
         let response = work(&mut state)?;
-        if fails { away() } else { Ok(Response::new(response)) }
+        if fails { unavailable() } else { Ok(Response::new(response)) }
     }
 }
 
@@ -105,7 +105,7 @@ impl TestServerState {
 #[tonic::async_trait]
 impl AssignmentService for TestServer {
     async fn assign(&self, _: Request<v1::AssignRequest>) -> Answer<v1::AssignResponse> {
-        Err(Status::unimplemented(""))
+        Err(Status::unimplemented("not implemented by the test server"))
     }
 
     async fn batch_assign(&self, request: Request<v1::BatchAssignRequest>) -> Answer<v1::BatchAssignResponse> {

@@ -10,7 +10,9 @@ use inroad_wire::v1::{ExperimentSnapshot, WatchSnapshotsRequest};
 use serde_json::{Value, json};
 
 use crate::connect::{Connection, ServerArgs, is_transient};
+use crate::lookup::find_experiment;
 use crate::output::{self, Output, percent};
+use crate::suggestions::unknown_experiment_note;
 
 /// The pause before a broken stream is reopened.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -25,6 +27,11 @@ pub(crate) struct WatchArgs {
 /// Prints changes until the process is stopped.
 pub(crate) async fn run(args: WatchArgs, server: &ServerArgs, out: Output) -> anyhow::Result<()> {
     let connection = Connection::open(server).await?;
+    if let Some(key) = &args.key
+        && find_experiment(&connection, key).await?.is_none()
+    {
+        eprintln!("inroad: {} Waiting until it is created.", unknown_experiment_note(&connection, key).await);
+    }
     let mut watcher = Watcher { known: BTreeMap::new(), only: args.key, out };
     let (mut version, mut store_id) = (0, String::new());
     loop {
@@ -63,7 +70,7 @@ pub(crate) async fn run(args: WatchArgs, server: &ServerArgs, out: Output) -> an
         match ended {
             Some(status) if !is_transient(&status) => return Err(status.into()),
             _ => {
-                eprintln!("inroad: the stream ended; reconnecting");
+                eprintln!("inroad: the stream ended. Reconnecting …");
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -221,7 +228,7 @@ mod tests {
         grown.set_killed(KillTarget::Variation(Arm::new(1).unwrap()), true, at(0)).unwrap();
         assert_eq!(
             texts(Some(&old), &grown),
-            ["k: revision 2 in effect from 1970-01-01T00:00:02Z: off 75.0% → 50.0%, on 25.0% → 50.0%", "k: on killed",]
+            ["k: revision 2 in effect from 1970-01-01T00:00:02Z: off 75.0% → 50.0%, on 25.0% → 50.0%", "k: on killed"]
         );
         assert_eq!(texts(Some(&grown), &old), ["k: on restored"]);
     }

@@ -36,7 +36,7 @@ impl AllocationPreview {
         pairs.map(|(before, after)| (after - before).max(0.0)).chain(added.copied()).sum()
     }
 
-    /// Traffic shares of the variations that the change kills and restores.
+    /// Traffic shares of the variations that the change kills, and of those that it restores.
     #[must_use]
     pub fn killed_and_restored(&self) -> (f64, f64) {
         let arms = self.shares_after.iter().zip(self.killed_before.iter().zip(&self.killed_after));
@@ -59,7 +59,7 @@ impl AllocationPreview {
                 (allocation_bar(&self.names, &self.after, &self.killed_after, None))
                 dl.facts-grid {
                     @if killed > 0.0 { div { dt { "Switches from a variation to control" } dd { (number(killed, NumberFormat::Percent2)) " of traffic" } } }
-                    @if restored > 0.0 { div { dt { "Sees its variation again" } dd { (number(restored, NumberFormat::Percent2)) " of traffic" } } }
+                    @if restored > 0.0 { div { dt { "Gets its variation back" } dd { (number(restored, NumberFormat::Percent2)) " of traffic" } } }
                     @if killed == 0.0 && restored == 0.0 { div { dt { "Moves from control into a variation" } dd { (number(self.moved_from_control(), NumberFormat::Percent2)) " of traffic" } } }
                     div { dt { "Units moved between variations" } dd.zero { (number(self.moved_between_variations, NumberFormat::Int)) } }
                 }
@@ -161,11 +161,12 @@ impl ConfirmPage {
     /// The form for the amount. The preview depends on it, so it comes before the button of the action.
     fn amount_form(&self) -> Markup {
         let ActionInput::Amount { how, amount } = &self.input else { return html! {} };
-        let units = [("times", "times the current share"), ("to", "% of traffic"), ("by", "% of traffic more")];
+        let units =
+            [("times", "times the current share"), ("to", "% of traffic in total"), ("by", "% of traffic more")];
         html! {
             form.amount method="get" action={ "/experiments/" (self.key) "/ask/grow" } {
                 input type="hidden" name="variation" value=(self.variation);
-                label { span { "Grow to" }
+                label { span { "Amount" }
                     input name="amount" value=(amount) inputmode="decimal" required aria-describedby=[self.error.as_ref().map(|_| "error")] aria-invalid=[self.error.as_ref().map(|_| "true")];
                 }
                 label { span.unseen { "Unit of the amount" } select name="how" aria-label="Unit of the amount" { @for (value, label) in units { option value=(value) selected[value == how] { (label) } } } }

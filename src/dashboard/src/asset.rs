@@ -28,8 +28,8 @@ pub const ICON: Asset =
     Asset { name: "inroad.svg", media_type: "image/svg+xml", content: include_str!("../asset/inroad.svg") };
 
 impl Asset {
-    /// The path with an FNV-1a hash of the content. A new build gets a new path, so browsers may cache the file for
-    /// ever.
+    /// The path with an FNV-1a hash of the content. Changed content has another path, so browsers may cache the file
+    /// forever.
     #[must_use]
     pub fn path(&self) -> String {
         let hash = self

@@ -1,4 +1,4 @@
-//! The page of connected SDKs: which version each has, and how late it got it.
+//! The page of connected SDKs: the version that each has, and its delay.
 
 use inroad_assignment::Timestamp;
 use maud::{Markup, html};
@@ -66,7 +66,7 @@ impl ClientsPage {
                     caption { "Most outdated first" @if self.total > self.clients.len() { "; showing the first " (number(self.clients.len() as f64, NumberFormat::Int)) } }
                     thead { tr {
                         th scope="col" { "Client" } th scope="col" { "SDK" } th scope="col" { "Connected" } th scope="col" { "Sent version" } th scope="col" { "Applied version" }
-                        th scope="col" { "Lag" } th scope="col" { "Dropped exposures" } th scope="col" { "Dropped outcomes" } th scope="col" { "Queued events" }
+                        th scope="col" { "Delay" } th scope="col" { "Dropped exposures" } th scope="col" { "Dropped outcomes" } th scope="col" { "Queued events" }
                     } }
                     tbody {
                         @for client in &self.clients {

@@ -142,22 +142,27 @@ impl EditPage {
     }
 
     fn input(&self, name: &str, label: &str, help: &str) -> Markup {
-        self.field(name, label, help, |d| if is_multiline(name) { d.text_area() } else { d.input(false, None) })
+        self.field(
+            name,
+            label,
+            help,
+            |field| if is_multiline(name) { field.text_area() } else { field.input(false, None) },
+        )
     }
 
     fn event_input(&self, name: &str, label: &str, help: &str) -> Markup {
-        self.field(name, label, help, |d| d.input(false, Some(EVENT_NAMES)))
+        self.field(name, label, help, |field| field.input(false, Some(EVENT_NAMES)))
     }
 
     fn fixed_input(&self, name: &str, label: &str, help: &str) -> Markup {
         let fixed = self.has_started;
-        self.field(name, label, if fixed { "Cannot be changed after the start." } else { help }, |d| {
-            d.input(fixed, None)
+        self.field(name, label, if fixed { "Cannot be changed after the start." } else { help }, |field| {
+            field.input(fixed, None)
         })
     }
 
     fn choice(&self, name: &str, label: &str, help: &str, choices: &[(&str, &str)]) -> Markup {
-        self.field(name, label, help, |d| d.select(choices))
+        self.field(name, label, help, |field| field.select(choices))
     }
 
     fn basics(&self) -> Markup {
@@ -204,19 +209,15 @@ impl EditPage {
     fn metrics(&self) -> Markup {
         let rows = self.form.row_count("metrics") + 1;
         // The first metric is preselected as primary, also if the form comes back without metrics.
-        let is_primary = |i: usize| rows == 1 || self.form.is_checked(&format!("metrics.{i}.decision"));
-        let kinds = [
-            ("conversion", "conversion: whether the event happened"),
-            ("count", "count: how often the event happened"),
-            ("mean", "mean: sum of values per unit"),
-            ("ratio", "ratio: values of one event divided by those of another"),
-        ];
+        let is_primary = |i: usize| rows == 1 || self.form.has_value(&format!("metrics.{i}.decision"));
+        // Short labels: a drop-down in a row of fields would cut off longer ones.
+        let kinds = [("conversion", "conversion"), ("count", "count"), ("mean", "mean"), ("ratio", "ratio")];
         html! {
             fieldset {
                 legend { "Metrics" }
                 (self.group_errors("metrics"))
                 (event_name_list(&self.events))
-                p.help { "Choose one primary metric. A guardrail is a metric that no variation may harm." }
+                p.help { "Choose one primary metric. A guardrail is a metric that no variation may harm. Kinds of metric: conversion (whether the event happened), count (how often it happened), mean (sum of values per unit), ratio (values of one event divided by those of another)." }
                 @for i in 0..rows {
                     fieldset.row {
                         legend { "Metric " (i + 1) }
@@ -265,7 +266,7 @@ impl EditPage {
                     (self.input("policy.kill_probability", "Kill probability, %", "A variation is killed when the probability that it is worse than control exceeds this."))
                     (self.input("policy.conclude_probability", "Conclude probability, %", "A variation is proposed for shipping when its probability to be best exceeds this."))
                     (self.choice("policy.rule", "Rule", "How the target share is computed from the probability to be best.", &rules))
-                    div.field.tick { label { input type="checkbox" name="policy.shadow" checked[self.form.is_checked("policy.shadow")]; " Shadow mode: record decisions without applying them (guardrails still act)" } }
+                    div.field.tick { label { input type="checkbox" name="policy.shadow" checked[self.form.has_value("policy.shadow")]; " Shadow mode: record decisions without applying them (guardrails still act)" } }
                 }
             }
         }

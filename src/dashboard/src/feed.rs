@@ -20,7 +20,7 @@ pub struct Event {
     /// Key of the experiment; empty for most outcomes.
     pub experiment: String,
     /// The variation of an exposure, or the event name of an outcome.
-    pub what: String,
+    pub variation_or_event: String,
     /// Unit key of an exposure, or all unit keys of an outcome.
     pub unit: String,
     /// Run and revision of an exposure, or the value of an outcome.
@@ -37,7 +37,7 @@ pub struct FeedPage {
     /// Filter: part of a unit key; empty for all.
     pub unit: String,
     /// Filter: key of a variation or name of an event; empty for all.
-    pub what: String,
+    pub variation_or_event: String,
     /// Matching events, newest first.
     pub events: Vec<Event>,
     /// Number of recent events that were searched.
@@ -57,7 +57,7 @@ impl FeedPage {
                     @for (value, words) in [("", "both"), ("exposure", "exposures"), ("outcome", "outcomes")] { option value=(value) selected[value == self.kind] { (words) } }
                 } }
                 label { span { "Experiment" } input name="experiment" value=(self.experiment); }
-                label { span { "Variation or event" } input name="what" value=(self.what); }
+                label { span { "Variation or event" } input name="what" value=(self.variation_or_event); }
                 label { span { "Unit key contains" } input name="unit" value=(self.unit); }
                 button { "Filter" }
             }
@@ -83,7 +83,7 @@ impl FeedPage {
                                     td { (instant(event.received_at)) }
                                     td { span class={ "badge " (event.kind) } { (event.kind) } }
                                     td.words { code { (event.unit) } }
-                                    td.words { (event.what) }
+                                    td.words { (event.variation_or_event) }
                                     td.words { @if event.experiment.is_empty() { "–" } @else { a href={ "/experiments/" (event.experiment) } { (event.experiment) } } }
                                     td { (event.detail) }
                                     td { (instant(event.occurred_at)) }

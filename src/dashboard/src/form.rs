@@ -75,9 +75,9 @@ impl Form {
         self.fields.get(name).map(String::as_str).unwrap_or_default()
     }
 
-    /// Whether a checkbox is checked.
+    /// Whether a field has a value; for a checkbox, whether it is checked.
     #[must_use]
-    pub fn is_checked(&self, name: &str) -> bool {
+    pub fn has_value(&self, name: &str) -> bool {
         !self.text(name).is_empty()
     }
 
@@ -103,7 +103,7 @@ impl Form {
             .extend(self.fields.iter().filter(|(name, _)| !in_list(name)).map(|(n, v)| (n.clone(), v.clone())));
         for (list, columns) in LISTS {
             let is_filled =
-                |row: &usize| columns.iter().any(|column| self.is_checked(&format!("{list}.{row}.{column}")));
+                |row: &usize| columns.iter().any(|column| self.has_value(&format!("{list}.{row}.{column}")));
             for (to, from) in (0..self.row_count(list)).filter(is_filled).enumerate() {
                 let prefix = format!("{list}.{from}.");
                 for (name, value) in self.fields.iter().filter(|(name, _)| name.starts_with(&prefix)) {

@@ -20,7 +20,7 @@ pub enum NumberFormat {
     Percent2,
     /// An estimated share, in percent with at most three significant digits and two decimals.
     PercentEstimate,
-    /// A probability, in percent with one decimal: `>99.9%` instead of a certainty that no data can give.
+    /// A probability, in percent with one decimal; `>99.9%` and `<0.1%` at the ends, because data never give certainty.
     Probability,
     /// A relative change: signed, in percent with at most three significant digits and one decimal.
     Lift,
@@ -77,6 +77,9 @@ impl NumberFormat {
         if self == Self::Probability && value > 0.999 {
             return FormattedNumber::fixed(">99.9%".to_owned());
         }
+        if self == Self::Probability && value < 0.001 {
+            return FormattedNumber::fixed("<0.1%".to_owned());
+        }
         let (scale, unit) = if self.is_percent() { (100.0, "%") } else { (1.0, "") };
         // Lifts reach e^100: 44 digits would be unreadable.
         let most = if self == Self::Int { 1e15 } else { 1e6 };
@@ -126,7 +129,7 @@ fn grouped(value: f64, decimals: usize) -> String {
     out + rest
 }
 
-/// A number from zero on, rounded to three significant digits, without trailing zeros.
+/// A number of at least zero, rounded to three significant digits, without trailing zeros.
 fn significant3(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();
@@ -245,8 +248,8 @@ mod tests {
     #[test]
     fn probability_is_never_certain() {
         assert_eq!(
-            [1.0, 0.9995, 0.42, 0.0004].map(|p| NumberFormat::Probability.text(p)),
-            [">99.9%", ">99.9%", "42.0%", "<0.1%"]
+            [1.0, 0.9995, 0.42, 0.0004, 0.0].map(|p| NumberFormat::Probability.text(p)),
+            [">99.9%", ">99.9%", "42.0%", "<0.1%", "<0.1%"]
         );
         assert_eq!(number(1.0, NumberFormat::Probability).into_string(), "<data value=\"1\">&gt;99.9%</data>");
     }

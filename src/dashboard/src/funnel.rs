@@ -88,9 +88,10 @@ impl FunnelPage {
         let part = |n: u64, of: u64| if of == 0 { None } else { Some(n as f64 / of as f64) };
         html! {
             (funnel_chart(&self.names, &self.steps, &result.reached, &result.lifts))
+            p.help { "Drop-off is relative to the step before. Lift is relative to control, per exposed unit." }
             div.scroll tabindex="0" role="region" aria-label="Funnel as table" {
                 table.results {
-                    caption { "Units that reached each step. Drop-off is relative to the step before. Lift is relative to control, per exposed unit." }
+                    caption { "Units that reached each step" }
                     thead { tr {
                         th scope="col" { "Step" } th scope="col" { "Variation" } th scope="col" { "Units" } th scope="col" { "Share of exposed" } th scope="col" { "Drop-off" } th scope="col" { "Lift, 95% interval" }
                     } }

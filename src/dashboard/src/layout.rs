@@ -7,9 +7,9 @@ use crate::asset::{ICON, SCRIPT, STYLE};
 /// An entry of the main navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NavItem {
-    /// The list of experiments.
+    /// The list of all experiments.
     Overview,
-    /// The variation that a unit gets.
+    /// The playground, which shows the variation of a unit.
     Playground,
     /// Events as they arrive.
     Feed,

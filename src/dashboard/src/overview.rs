@@ -1,4 +1,4 @@
-//! The overview page: all experiments, those with alerts first, and stale flags.
+//! The overview page: all experiments, those with warnings first, and stale flags.
 
 use inroad_assignment::Timestamp;
 use maud::{Markup, html};
@@ -57,7 +57,7 @@ pub struct Row {
     /// Whole days since the creation.
     pub age_days: u64,
     /// Warnings.
-    pub alarms: Vec<String>,
+    pub warnings: Vec<String>,
     /// Why the flag is stale; none if it is not.
     pub stale: Option<String>,
 }
@@ -77,7 +77,19 @@ pub struct OverviewPage {
     pub owners: Vec<String>,
 }
 
-const STATES: [&str; 8] = ["draft", "running", "paused", "concluded", "archived", "killed", "alarm", "stale"];
+/// The values of the state filter, with their labels.
+const STATES: [(&str, &str); 8] = [
+    ("draft", "draft"),
+    ("running", "running"),
+    ("paused", "paused"),
+    ("concluded", "concluded"),
+    ("archived", "archived"),
+    ("killed", "killed"),
+    ("alarm", NEEDS_ATTENTION),
+    ("stale", "stale"),
+];
+/// The label of experiments with warnings.
+const NEEDS_ATTENTION: &str = "needs attention";
 
 impl OverviewPage {
     /// Renders the page's content.
@@ -94,12 +106,12 @@ impl OverviewPage {
     }
 
     fn filter_form(&self) -> Markup {
-        let choose = |name: &str, label: &str, chosen: &str, values: &mut dyn Iterator<Item = &str>| {
+        let choose = |name: &str, label: &str, chosen: &str, values: &mut dyn Iterator<Item = (&str, &str)>| {
             html! {
                 label { span { (label) }
                     select name=(name) {
                         option value="" { "any" }
-                        @for value in values { option value=(value) selected[value == chosen] { (value) } }
+                        @for (value, label) in values { option value=(value) selected[value == chosen] { (label) } }
                     }
                 }
             }
@@ -110,8 +122,8 @@ impl OverviewPage {
                 label.wide { span { "Search" } input type="search" name="q" value=(filter.text) placeholder="key or description"; }
                 label { span { "Key starts with" } input name="prefix" value=(filter.prefix) placeholder="sales."; }
                 (choose("state", "State", &filter.state, &mut STATES.into_iter()))
-                (choose("tag", "Tag", &filter.tag, &mut self.tags.iter().map(String::as_str)))
-                (choose("owner", "Owner", &filter.owner, &mut self.owners.iter().map(String::as_str)))
+                (choose("tag", "Tag", &filter.tag, &mut same_label(&self.tags)))
+                (choose("owner", "Owner", &filter.owner, &mut same_label(&self.owners)))
                 button { "Filter" }
             }
         }
@@ -145,6 +157,11 @@ impl OverviewPage {
     }
 }
 
+/// Filter values that are their own labels.
+fn same_label(values: &[String]) -> impl Iterator<Item = (&str, &str)> {
+    values.iter().map(|value| (value.as_str(), value.as_str()))
+}
+
 fn experiment(row: &Row) -> Markup {
     html! {
         li.experiment {
@@ -152,7 +169,7 @@ fn experiment(row: &Row) -> Markup {
                 a.name href={ "/experiments/" (row.key) } { (row.key) }
                 " " (state_badge(row.state, row.killed))
                 @if row.stale.is_some() { " " span.badge.stale { "stale" } }
-                @if !row.alarms.is_empty() { " " span.badge.alarm title=(row.alarms.join("; ")) { "needs attention" } }
+                @if !row.warnings.is_empty() { " " span.badge.alarm title=(row.warnings.join("; ")) { (NEEDS_ATTENTION) } }
             }
             @if !row.description.is_empty() { p.about { (row.description) } }
             (small_allocation_bar(&row.names, &row.buckets, &row.killed_arms))
@@ -169,7 +186,7 @@ fn experiment(row: &Row) -> Markup {
                 div { dt { "Owner" } dd { @if row.owner.is_empty() { "–" } @else { (row.owner) } } }
                 div { dt { "Age" } dd title="since creation" { (counted(row.age_days, "day")) span.unseen { ", since " (instant(row.created_at)) } } }
             }
-            @for alarm in &row.alarms { p.alarm { (alarm) } }
+            @for warning in &row.warnings { p.alarm { (warning) } }
             @if !row.tags.is_empty() {
                 p.tags { @for tag in &row.tags { a.tag href={ "/?tag=" (crate::form::url_encode(tag)) } { (tag) } " " } }
             }

@@ -1,5 +1,5 @@
-//! Intervals that stay valid however often the data are looked at. Stops, kills and conclusions happen at an instant
-//! that the data chose, and an interval for one fixed time is too narrow then. The module needs only an estimate and
+//! Intervals that stay valid however often the data are checked. Stops, kills and conclusions happen at an instant that
+//! depends on the data, and an interval for one fixed time is too narrow then. The module needs only an estimate and
 //! its information.
 
 use crate::e3::Posterior;

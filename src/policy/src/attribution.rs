@@ -20,7 +20,7 @@
 //! every outcome to the arm that was served last before it, at the tick of the event itself and under revision 0.
 //!
 //! Tallies are sums of the contributions of units, and a contribution is a function of the *set* of the unit's events
-//! and of what the generation served when (I5). So events may arrive in any order, repeatedly and late: subtract the
+//! and of the generation's serving history (I5). So events may arrive in any order, repeatedly and late: subtract the
 //! unit's earlier contribution and add the new one. Sums are integers with wrapping arithmetic, which makes subtraction
 //! exact.
 
@@ -192,7 +192,8 @@ impl Tally {
     }
 }
 
-/// What was served when, and what is measured: everything that a contribution depends on besides the unit's own events.
+/// The serving history and the metrics of a generation: everything that a contribution depends on besides the unit's
+/// own events.
 ///
 /// A history only grows: revisions, kills, endings and metrics are added and never changed. To subtract the
 /// contribution of a unit under an earlier history, use the generation as it was then ([`generation_as_of`]) and its
@@ -201,9 +202,9 @@ impl Tally {
 pub struct History<'a> {
     /// Whether early outcomes are counted separately. Counts made by the first release do not have them.
     pub counts_early: bool,
-    /// What was served when.
+    /// The generation, whose history determines which arm was served at each point and instant.
     pub generation: &'a Generation,
-    /// What is measured.
+    /// The metrics to count.
     pub metrics: &'a [Metric],
     /// The length of a calendar tick.
     pub tick: Duration,
@@ -238,8 +239,8 @@ impl<'a> History<'a> {
     }
 }
 
-/// An earlier state of a generation: with its first `revisions` revisions, `kill_changes` kill switches and `endings`
-/// endings.
+/// An earlier state of a generation: with its first `revisions` revisions, `kill_changes` kills and restores, and
+/// `endings` endings.
 pub fn generation_as_of(generation: &Generation, revisions: usize, kill_changes: usize, endings: usize) -> Generation {
     Generation {
         number: generation.number,

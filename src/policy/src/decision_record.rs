@@ -149,7 +149,7 @@ pub struct ShipCheck {
     #[serde(rename = "opinions_agree")]
     pub alternatives_agree: bool,
     /// The confidence sequence against control excludes "no benefit". With all arms together, the probability of ever
-    /// reporting an arm that is no better than control is at most 5%, however often people look.
+    /// reporting an arm that is no better than control is at most 5%, however often it is checked.
     pub beyond_chance: bool,
     /// No guardrail has raised an alert for the arm in this generation.
     #[serde(rename = "harmless", default = "default_true")]

@@ -16,8 +16,8 @@
 //! - **Why within an epoch:** a change of the baseline (trend, time of day, conversions still to come) multiplies a
 //!   whole row and cancels. So shares that change over time cannot bias the lifts, as they bias rates pooled over time.
 //! - **Prior:** b_k ~ N(0, τ²), usually τ = 0.25: most lifts are within ±25% or so. [`Prior::Flat`] leaves it out.
-//! - **Posterior:** normal around the most likely lifts, MVN(b̂, C). [`Posterior`] holds b̂ and C; control's entries
-//!   are 0.
+//! - **Posterior:** normal around the most likely lifts, MVN(b̂, C). [`Posterior`] contains b̂ and C; control's
+//!   entries are 0.
 //! - **Other numbers:** revenue, counts and ratios use the same model with sums in place of conversions and with a
 //!   variance that is measured from the units.
 //!

@@ -49,8 +49,8 @@ impl GrowthInput<'_> {
                 if arm == 0 || !self.eligible[arm] {
                     return owned;
                 }
-                // The product fits, because spare ≤ 2^64 and the weight ≤ 2^53.
-                let part = |whole: u128| (whole * fixed(self.weight(arm))) >> PROBABILITY_BITS;
+                // The product fits into 128 bits, because spare ≤ 2^64 and the weight ≤ 2^53.
+                let part = |whole: u128| (whole * to_fixed_point(self.weight(arm))) >> PROBABILITY_BITS;
                 let level = self.foothold[arm].get() + part(spare);
                 match self.settings.rule {
                     GrowthRule::Fixed => owned,
@@ -96,7 +96,7 @@ impl GrowthInput<'_> {
 const TOP_TWO_BETA: f64 = 0.5;
 
 /// A probability in fixed point, clamped to 0..=1 and rounded down.
-fn fixed(probability: f64) -> u128 {
+fn to_fixed_point(probability: f64) -> u128 {
     (probability.clamp(0.0, 1.0) * (1_u64 << PROBABILITY_BITS) as f64) as u128
 }
 
@@ -122,8 +122,10 @@ pub(crate) struct Allowance {
 }
 
 /// Points that each arm gets now: the points that it lacks, scaled to the allowance and to control's headroom, rounded
-/// down. A total below `min_step` (0..=1) is not taken, unless no more can ever accrue. Otherwise the reason for no
-/// growth.
+/// down. A total below `min_step` (0..=1) is not taken, unless no more can ever accrue.
+///
+/// # Errors
+/// The reason why no arm grows.
 pub(crate) fn steps(
     owned: &[Width],
     targets: &[u128],

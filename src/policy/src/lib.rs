@@ -17,18 +17,18 @@
 //! | 2 | `tallies` | What is measured in each reporting interval? [`EpochTally`], [`ArmTally`], [`Measure`] |
 //! | 3 | `e3` | How much better than control is each arm? [`Estimator`] → [`Posterior`] |
 //! | 4 | `draws`, `probability_best` | Which arm is best? [`NormalDraws`], [`compare`] → [`Comparison`] |
-//! | | `pooled_beta` | The same by pooled Beta posteriors, for experiments that ask for them |
+//! | | `pooled_beta` | The same with pooled Beta posteriors, for experiments that choose them |
 //! | 5 | `sample_ratio` | Can the counts be trusted? [`check_sample_ratio`] |
 //! | 6 | `guardrail` | Which arm does harm? [`evaluate_guardrail`] |
 //! | 7 | `growth` | How many points does each arm get now? |
-//! | 8 | `decide` | All of the above in order: [`decide`] turns a [`TickInput`] into a [`Decision`] |
-//! | | `decision_record` | What is stored of a tick, so that the decision can be made again (I7) |
+//! | 8 | `decide` | What changes at this tick? All of the above in order: [`TickInput`] → [`decide`] → [`Decision`] |
+//! | | `decision_record` | Which parts of a tick are stored, so that the decision can be made again (I7)? |
 //! | 9 | `summary` | What do people see? [`summarise`] → [`Summary`] |
-//! | | `interval`, `anytime` | Intervals for one look, and intervals that stay valid at every look |
+//! | | `interval`, `anytime` | How uncertain is a lift, at one check or at all checks together? |
 //! | | `alternative_estimates`, `time_blocks` | Does another method find the same lift? |
 //! | | `consistency_checks` | Do outcomes arrive equally soon in all arms, and is the lift constant? |
 //!
-//! `normal`, `chi_squared` and `cholesky` hold the numerical functions.
+//! `normal`, `chi_squared` and `cholesky` contain the numerical functions.
 //!
 //! The crate is pure: it uses no clock, store, thread or network. The time and the seed are arguments, and
 //! transcendental functions come from `libm`, so the same input gives the same bits on every platform (I7). Counts are

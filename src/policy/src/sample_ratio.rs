@@ -54,7 +54,7 @@ pub struct SampleRatio {
     pub chi_squared: f64,
     /// Number of arms with at least five expected exposures, minus one.
     pub degrees_of_freedom: usize,
-    /// p-value of `chi_squared`, valid for a single look. For a check at every tick use `log_evidence`.
+    /// p-value of `chi_squared`, valid for a single check. For checks at every tick use `log_evidence`.
     pub p_value: f64,
     /// The smallest Pearson p-value of a single epoch, after Holm's correction.
     pub epoch_p_value: f64,

@@ -48,7 +48,7 @@ pub struct ArmSummary {
     /// be the prior alone: until both have records and one of them an outcome. For killed arms see [`displayed_lift`].
     pub lift: Option<Interval>,
     /// Lift over control without prior, with a 95% confidence *sequence*: with a probability of 95% the interval
-    /// contains the true lift at all looks. None for control and where there is no information.
+    /// contains the true lift at all checks together. None for control and where there is no information.
     pub anytime: Option<Interval>,
     /// Estimates by other methods; none for control and with too few events.
     pub alternatives: Option<AlternativeEstimates>,

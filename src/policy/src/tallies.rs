@@ -20,7 +20,8 @@ pub struct EpochKey {
     pub revision: u32,
 }
 
-/// What a metric measures of each unit, as far as the estimates need it. Metrics that count events are means.
+/// The kind of number that a metric measures for each unit, as far as the estimates need it. Metrics that count events
+/// are means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Measure {

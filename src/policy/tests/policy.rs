@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{DAY_US, World, apply, new_experiment, served, share};
+use common::{DAY_US, SimulatedExperiment, apply, new_experiment, served, share};
 use inroad_assignment::{GuardrailAction, Timestamp, Width};
 use inroad_policy::{
     ArmTally, BetterDirection, BurnInGap, Decider, Decision, DrawsCache, EpochKey, EpochTally, Freeze, GuardedMetric,
@@ -304,16 +304,23 @@ fn impossible_experiment_is_refused() {
 #[test]
 fn winner_with_ten_per_cent_lift_gets_most_of_the_traffic() {
     // S1: base 10%, lift 10%, 1,500 a day, four ticks a day for 28 days.
-    let world = World { base: 0.1, lifts: vec![0.0, 0.1], per_day: 1500.0, ticks_per_day: 4, diurnal: 0.0, trend: 0.0 };
+    let simulated = SimulatedExperiment {
+        base: 0.1,
+        lifts: vec![0.0, 0.1],
+        per_day: 1500.0,
+        ticks_per_day: 4,
+        diurnal: 0.0,
+        trend: 0.0,
+    };
     let mut decider = Decider::default();
     let runs = 60;
     let (mut concluded, mut shares, mut killed) = (0, 0.0, 0);
     for seed in 0..runs {
-        let outcome = world.run(28, seed, &mut decider);
-        concluded += usize::from(outcome.concluded == Some(1));
-        killed += outcome.killed.len();
-        shares += outcome.input.arms[1].owned.share() / runs as f64;
-        assert!(outcome.input.arms[0].owned >= outcome.input.floor);
+        let result = simulated.run(28, seed, &mut decider);
+        concluded += usize::from(result.concluded == Some(1));
+        killed += result.killed.len();
+        shares += result.input.arms[1].owned.share() / runs as f64;
+        assert!(result.input.arms[0].owned >= result.input.floor);
     }
     assert!(concluded >= 50 && killed <= 2 && shares > 0.75, "{concluded} {killed} {shares}");
 }
@@ -322,22 +329,29 @@ fn winner_with_ten_per_cent_lift_gets_most_of_the_traffic() {
 fn equal_arms_are_rarely_winners_while_the_baseline_doubles() {
     // S6: A/A/A/A with trend and daily cycles. A policy on pooled rates reports a winner in 73% of runs, this one in
     // about 7%.
-    let world = World { base: 0.05, lifts: vec![0.0; 4], per_day: 4000.0, ticks_per_day: 1, diurnal: 0.4, trend: 1.0 };
+    let simulated = SimulatedExperiment {
+        base: 0.05,
+        lifts: vec![0.0; 4],
+        per_day: 4000.0,
+        ticks_per_day: 1,
+        diurnal: 0.4,
+        trend: 1.0,
+    };
     let mut decider = Decider::default();
     let runs = 200;
     let (mut false_winners, mut kills) = (0, 0);
     for seed in 0..runs {
-        let outcome = world.run(28, 1000 + seed, &mut decider);
-        false_winners += usize::from(outcome.concluded.is_some_and(|arm| arm > 0));
-        kills += outcome.killed.len();
+        let result = simulated.run(28, 1000 + seed, &mut decider);
+        false_winners += usize::from(result.concluded.is_some_and(|arm| arm > 0));
+        kills += result.killed.len();
     }
-    assert!(false_winners <= 20, "{false_winners} of {runs} runs ever called a false winner");
+    assert!(false_winners <= 20, "{false_winners} of {runs} runs reported a false winner");
     assert!(kills <= 60, "{kills} of 600 harmless arms were killed");
 }
 
 #[test]
 fn bad_arms_are_killed_and_control_keeps_its_traffic() {
-    let world = World {
+    let simulated = SimulatedExperiment {
         base: 0.02,
         lifts: vec![0.0, -0.1, -0.3, -0.4],
         per_day: 8000.0,
@@ -348,9 +362,9 @@ fn bad_arms_are_killed_and_control_keeps_its_traffic() {
     let mut decider = Decider::default();
     let (mut killed, mut control) = (0, 0.0);
     for seed in 0..20 {
-        let outcome = world.run(28, 7000 + seed, &mut decider);
-        killed += outcome.killed.iter().filter(|&&arm| arm >= 2).count();
-        control += served(&outcome.input)[0] / 20.0;
+        let result = simulated.run(28, 7000 + seed, &mut decider);
+        killed += result.killed.iter().filter(|&&arm| arm >= 2).count();
+        control += served(&result.input)[0] / 20.0;
     }
     assert!(killed >= 36 && control > 0.85, "{killed} {control}");
 }

@@ -1,4 +1,4 @@
-//! Reports to the server which snapshot version this client uses since when, and how many events it dropped. The
+//! Reports to the server which snapshot version this client uses, since when, and how many events it dropped. The
 //! reports are for the people who run the experiments: the client never waits for them, and a server that does not
 //! support them is not asked again on the same stream.
 //!

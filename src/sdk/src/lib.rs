@@ -36,7 +36,7 @@
 //! # }
 //! ```
 //!
-//! # Where to find what
+//! # Where to look
 //! - [`Client`]: evaluate, assign, record outcomes, flush, shut down. [`ClientBuilder`] has its settings.
 //! - [`Decision`]: the variation of one unit, its typed payload and the reason. [`PinnedSnapshot`] is for many
 //!   evaluations of the same state.
@@ -53,7 +53,7 @@
 //! - Exposures are sent once each, as far as the memory for recent exposures reaches, and are retried until they are
 //!   acknowledged. The queue is bounded. Events for which it has no room are dropped, counted and logged; the caller
 //!   never waits.
-//! - The client reports to the server which version it uses since when, and how many events it dropped: shortly after
+//! - The client reports to the server which version it uses, since when, and how many events it dropped: shortly after
 //!   each change and about every 10 s, over the connection of the stream. Nothing waits for these reports, and a server
 //!   that does not support them works as well.
 //! - [`Client::flush`] and [`Client::shutdown`] end within the given time and return how many events are

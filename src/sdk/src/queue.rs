@@ -32,7 +32,7 @@ pub(crate) struct EventQueue {
     dropped_outcomes: AtomicU64,
     /// Whether the last push failed. A warning is logged only when this changes.
     is_dropping: AtomicBool,
-    /// How many events were acknowledged or refused. Events complete in order, so the number says which ones.
+    /// How many events were acknowledged or refused. Events complete in order, so the number identifies them.
     completed: watch::Sender<u64>,
     /// A flush waits until `completed` reaches this number.
     flush_target: AtomicU64,
@@ -88,7 +88,7 @@ impl EventQueue {
         }
     }
 
-    /// The oldest `events` were acknowledged or refused, so there is room for as many.
+    /// The oldest `events` events were acknowledged or refused, so the queue has room for as many new ones.
     pub(crate) fn complete(&self, events: usize) {
         self.pending.fetch_sub(events, Ordering::AcqRel);
         self.completed.send_modify(|completed| *completed += events as u64);

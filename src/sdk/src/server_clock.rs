@@ -1,5 +1,5 @@
-//! An estimate of the server's clock, so that a client whose own clock is wrong still flips at the same instant as the
-//! other clients (I4).
+//! An estimate of the server's clock, so that a client whose own clock is wrong still switches to a new revision at the
+//! same instant as the other clients (I4).
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -12,10 +12,10 @@
 //!          ──► watchers        the snapshot streams, the fold, the reallocator, open pages
 //! ```
 //!
-//! The order matters. Nothing is published before it is on disk, so no client sees a change that a crash could undo.
-//! What clients could not accept after the snapshot they have is refused before it is on disk, because it could not be
-//! taken back from there. A publication gets its time before the first client can receive it, so that no delay is
-//! negative.
+//! The order matters. A change is stored before it is published, so no client sees a change that a crash could undo.
+//! A change that clients would reject after the snapshot they have is refused before it is stored, because a stored
+//! change cannot be taken back. The publication time is taken before the first client can receive the change, so that
+//! no delay is negative.
 //!
 //! Readers take no lock: the state is one immutable value behind an atomic pointer, replaced as a whole. Its version
 //! rises with every change. An experiment's own version is the catalogue's version at its last change, so a stream can
@@ -65,7 +65,7 @@ impl CatalogueEntry {
         let number = if requested == 0 { self.experiment.generations.len() as u32 } else { requested };
         if number > 0 && self.experiment.generation_by_number(number).is_none() {
             let experiment = self.experiment.definition.key().to_string();
-            return Err(ServerError::UnknownRevision { experiment, what: "generation", number });
+            return Err(ServerError::UnknownRevision { experiment, kind: "generation", number });
         }
         Ok(number)
     }
@@ -150,14 +150,14 @@ impl CatalogueState {
     }
 }
 
-/// Who requests a change, for the audit log, and under which precondition.
+/// The requester of a change, for the audit log, and the precondition of the change.
 #[derive(Debug, Clone, Copy)]
 pub struct ChangeRequest<'a> {
     /// The person or the part of the server that requests it.
     pub actor: &'a str,
     /// The kind of change, such as "kill".
     pub action: &'a str,
-    /// Refuse the change if the experiment is at another version; none to change it whatever its version is.
+    /// Refuse the change if the experiment has another version; none accepts any version.
     pub expected_version: Option<u64>,
 }
 
@@ -227,8 +227,8 @@ impl Catalogue {
     }
 
     /// Changes one experiment. `change` gets a copy and the time by the experiment's clock. It returns a value for the
-    /// caller and the decision that led to the change, if there is one. If it fails, nothing is stored or published; if
-    /// it changes nothing and returns no decision, neither.
+    /// caller and the decision that led to the change, if there is one. Nothing is stored or published if it fails, or
+    /// if it changes nothing and returns no decision.
     pub async fn change<T>(
         self: &Arc<Self>,
         key: &str,
@@ -281,8 +281,8 @@ impl Catalogue {
     }
 
     /// If the disk stalls for longer than the lead time, clients change over one after another instead of together
-    /// (I4). That cannot be undone. Exposures served in between count as stale, and this warning gives the operator the
-    /// reason.
+    /// (I4). That cannot be undone. Exposures served in between count as stale, and this warning explains them to the
+    /// operator.
     fn warn_if_published_late(&self, experiment: &Experiment, published_at: Timestamp) {
         let state = self.state.load();
         let key = experiment.definition.key();
@@ -307,7 +307,7 @@ impl Catalogue {
         let experiment = Arc::clone(&change.experiment);
         let action = change.action.clone();
         let state = self.state.load();
-        // Checked before it is on disk, from where it could not be taken back.
+        // Checked before it is stored, because a stored change cannot be taken back.
         state.served_experiment(&experiment, state.version + 1, self.clock.now())?;
         drop(state);
         let version = self.store.commit(change).await?;

@@ -104,8 +104,8 @@ impl Clients {
         StreamHandle { clients: Arc::clone(self), stream }
     }
 
-    /// Records a client's report. Returns the delays that are new by it: for each newly applied version, the time from
-    /// its publication until the client had it. None if no stream is open under this client id.
+    /// Records a client's report. Returns a delay for each version that is reported for the first time: from its
+    /// publication until the client had it. None if no stream is open under this client id.
     pub fn record_report(&self, client_id: &str, report: &ClientReport) -> Option<Vec<Duration>> {
         let stream = {
             let registry = lock(&self.registry);
@@ -222,8 +222,8 @@ impl OpenStream {
         // For a version published before the client connected, the delay starts at its connection.
         let oldest = missing.first().map(|(_, at)| (*at).max(self.connected_at));
         let lag = progress.applied.and_then(|(version, at)| {
-            let place = published.binary_search_by_key(&version, |(version, _)| *version).ok()?;
-            let (_, published_at) = published.get(place)?;
+            let index = published.binary_search_by_key(&version, |(version, _)| *version).ok()?;
+            let (_, published_at) = published.get(index)?;
             (self.connected_at <= *published_at).then(|| at.since(*published_at))
         });
         ClientState {

@@ -20,12 +20,12 @@ pub enum ServerError {
     #[error("experiment {0:?} does not exist: list experiments to see the keys, or create it")]
     UnknownExperiment(String),
     /// The experiment has no generation or revision with this number.
-    #[error("experiment {experiment:?} has no {what} {number}: list its revisions to see the existing numbers")]
+    #[error("experiment {experiment:?} has no {kind} {number}: list its revisions to see the existing numbers")]
     UnknownRevision {
         /// The key of the experiment.
         experiment: String,
         /// "generation" or "revision".
-        what: &'static str,
+        kind: &'static str,
         /// The requested number.
         number: u32,
     },
@@ -68,7 +68,7 @@ pub enum ServerError {
         /// The limit.
         limit: usize,
     },
-    /// A client reported that has no open stream.
+    /// A report came from a client that has no open stream.
     #[error("no snapshot stream is open with this client_id: open one first, and report over the same connection")]
     UnknownClient,
     /// The change would produce a snapshot that clients reject; a bug in Inroad.

@@ -74,7 +74,7 @@ pub(crate) fn probability_in_words(probability: f64) -> String {
 }
 
 /// A traffic share as a percentage, with about three significant digits.
-fn share_in_words(share: f64) -> String {
+pub(crate) fn share_in_words(share: f64) -> String {
     let percent = 100.0 * share;
     if percent.abs() >= 10.0 { format!("{percent:.1}%") } else { format!("{percent:.2}%") }
 }
@@ -152,7 +152,7 @@ pub fn ship_blockers(ship: ShipCheck) -> String {
         // The record does not say which of these it is.
         (
             ship.alternatives_agree,
-            "the other estimates (period-weighted and batched) do not both agree or have too few events",
+            "the other estimates (weighted by reporting interval, and batched) disagree or have too few events",
         ),
         (ship.beyond_chance, "the always-valid interval includes 0"),
         (ship.no_guardrail_alert, "a guardrail has evidence of harm"),

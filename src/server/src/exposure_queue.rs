@@ -52,12 +52,12 @@ impl RecentExposures {
     }
 }
 
-/// See the module.
+/// The queue of exposures on their way to the log.
 pub struct ExposureQueue {
     queue: mpsc::Sender<ExposureEvent>,
     /// Exposures that were queued or are on disk.
     queued: ShardedExposures,
-    /// Exposures that are certainly on disk; a crash can still lose queued ones (I6).
+    /// Exposures that are on disk; a crash can still lose queued ones (I6).
     on_disk: ShardedExposures,
 }
 

@@ -35,8 +35,8 @@ pub async fn compute_funnel(shared: &SharedState, request: GetFunnelRequest) -> 
     // A draft has no generation yet; its funnel has no units.
     let number = entry.generation(request.generation)?;
     let GetFunnelRequest { key, steps, from, to, .. } = request;
-    let question = FunnelQuery { experiment: Arc::clone(experiment), generation: number, steps: steps.clone(), range };
-    let counts = shared.store.funnel(question).await?;
+    let query = FunnelQuery { experiment: Arc::clone(experiment), generation: number, steps: steps.clone(), range };
+    let counts = shared.store.funnel(query).await?;
     let arms = arms(experiment, &steps, &counts.tally)?;
     Ok(GetFunnelResponse { key, generation: number, steps, from, to, arms, backlog: shared.fold.backlog() })
 }
@@ -73,7 +73,7 @@ fn arms(experiment: &Experiment, steps: &[String], tally: &FunnelTally) -> Resul
     let (variations, live) = (experiment.definition.variations(), live_arms(experiment));
     let mut points = DrawsCache::default();
     let summary = |step: usize| -> Result<Summary, ServerError> {
-        let question = SummaryInput {
+        let input = SummaryInput {
             epochs: &tally.epochs(step),
             measure: Measure::Conversion,
             better: BetterDirection::Higher,
@@ -83,7 +83,7 @@ fn arms(experiment: &Experiment, steps: &[String], tally: &FunnelTally) -> Resul
             seed: RESULT_SEED,
             draws_log2: DRAWS_LOG2,
         };
-        Ok(summarise(&question, &mut points)?)
+        Ok(summarise(&input, &mut points)?)
     };
     let summaries = (0..steps.len()).map(summary).collect::<Result<Vec<_>, _>>()?;
     let arm = |index: usize| {

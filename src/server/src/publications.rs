@@ -38,15 +38,15 @@ impl Publications {
     /// The publication of a version; none if it is not remembered.
     pub fn get(&self, version: u64) -> Option<Publication> {
         let latest = self.lock();
-        let place = latest.binary_search_by_key(&version, |p| p.version).ok()?;
-        latest.get(place).cloned()
+        let index = latest.binary_search_by_key(&version, |p| p.version).ok()?;
+        latest.get(index).cloned()
     }
 
     /// The publication times of these versions, in their order, read under one lock.
     pub fn times(&self, versions: impl Iterator<Item = u64>) -> Vec<Option<Timestamp>> {
         let latest = self.lock();
         let find = |version| latest.binary_search_by_key(&version, |p: &Publication| p.version).ok();
-        versions.map(|version| find(version).and_then(|place| latest.get(place)).map(|p| p.at)).collect()
+        versions.map(|version| find(version).and_then(|index| latest.get(index)).map(|p| p.at)).collect()
     }
 
     /// All remembered versions with their publication times.

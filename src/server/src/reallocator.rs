@@ -6,7 +6,7 @@
 //!       wake             publish               tick: the revision takes effect
 //!
 //!  wake ──► wait for the fold ──► tick: input, policy, decision ──► store ──► publish ──► clients
-//!                                                 └► no change: the decision is stored all the same
+//!                                                 └► no change: the decision is stored too
 //! ```
 //!
 //! Ticks are calendar intervals, counted from the Unix epoch by the length that the experiment declares. The task wakes
@@ -18,8 +18,8 @@
 //! data marked late, which freezes growth; the experiment is then decided again as soon as the fold has caught up, not
 //! a whole tick later. Guardrails are checked hourly as well, whatever the policy is.
 //!
-//! An experiment with a manual clock ticks when its caller advances that clock: [`Reallocator::advance`] visits each
-//! tick on the way with the same order of events. A person can also request a decision at once:
+//! An experiment with a manual clock ticks when its caller advances that clock: [`Reallocator::advance`] runs each tick
+//! on the way, with the same order of steps. A person can also request a decision at once:
 //! [`Reallocator::reallocate_now`]. If somebody changes the experiment while a decision is made, the decision is
 //! discarded and made again.
 
@@ -48,14 +48,14 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How long to wait for the fold before events count as late. All experiments that are due together wait for the same
 /// events, so that neither a backlog nor new traffic delays a thousand experiments one after another.
 const FOLD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long, in each round, an experiment whose events were late waits for the fold. Zero would not do: under traffic
+/// How long, in each round, an experiment whose events were late waits for the fold. It must not be zero: under traffic
 /// the fold is always slightly behind.
 const LATE_FOLD_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most ticks that one call may advance a manual clock over.
 const MAX_TICKS_PER_ADVANCE: usize = 1_000;
 /// How often guardrails are checked, between ticks as well.
 const GUARDRAIL_INTERVAL: Duration = Duration::from_secs(3600);
-/// How often a decision is made again because the experiment was changed meanwhile.
+/// The most attempts at a decision if the experiment is changed meanwhile.
 const MAX_ATTEMPTS: usize = 8;
 
 /// The actor in the audit log for decisions of the policy.
@@ -63,7 +63,7 @@ pub const POLICY_ACTOR: &str = "inroad-policy";
 /// The actor in the audit log for actions of guardrails.
 pub const GUARDRAIL_ACTOR: &str = "inroad-guardrails";
 
-/// See the module.
+/// Decides when the allocation policy runs.
 pub struct Reallocator {
     catalogue: Arc<Catalogue>,
     clock: Arc<WallClock>,

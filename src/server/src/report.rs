@@ -21,7 +21,7 @@ pub(crate) const RESULT_SEED: u64 = 1;
 const DAY: Duration = Duration::from_secs(86_400);
 /// The period over which the rate of growth is measured.
 const GROWTH_WINDOW: Duration = Duration::from_secs(7 * 86_400);
-/// A larger number of stale exposures, as a part of all units, causes a warning.
+/// More stale exposures than this share of all units cause a warning.
 const STALE_SHARE_LIMIT: f64 = 0.01;
 
 /// The report on one metric.
@@ -30,7 +30,7 @@ pub struct MetricReport {
     pub all: Summary,
     /// Estimates from units whose window has ended.
     pub mature: Summary,
-    /// Whether outcomes arrive at another pace than control's, by arm.
+    /// Whether outcomes arrive sooner or later than those of control, by arm.
     pub delay: Vec<Option<DelayCheck>>,
     /// Whether the lift changed over time, by arm.
     pub novelty: Vec<Option<NoveltyCheck>>,
@@ -38,7 +38,7 @@ pub struct MetricReport {
     pub harm: Vec<Option<f64>>,
 }
 
-/// See the module.
+/// The report on one generation.
 pub struct Report {
     /// Estimates of the decision metric; without one, only the number of units.
     pub summary: Summary,
@@ -52,8 +52,8 @@ pub struct Report {
     pub ship: Option<ShipCheck>,
     /// The traffic share that control gave up per day recently; 0 before a whole tick was measured.
     pub growth_per_day: f64,
-    /// The part of it that an automatic policy took, which is expected to continue; none if that is 0 or the experiment
-    /// is not running.
+    /// The part of `growth_per_day` that an automatic policy caused, which is expected to continue; none if that is 0 or
+    /// the experiment is not running.
     pub policy_growth_per_day: Option<f64>,
 }
 
@@ -79,7 +79,7 @@ impl Report {
             Some(report) => report.all.clone(),
             None => {
                 let epochs = epoch_tallies(experiment, generation, counts, None);
-                summarise(&summary_question(experiment, &live_arms(experiment), &epochs, None), &mut points)?
+                summarise(&summary_input(experiment, &live_arms(experiment), &epochs, None), &mut points)?
             }
         };
         let exposures = epoch_tallies(experiment, generation, counts, None);
@@ -172,7 +172,7 @@ pub(crate) fn prior_tau(experiment: &Experiment) -> f64 {
     }
 }
 
-fn summary_question<'a>(
+fn summary_input<'a>(
     experiment: &Experiment,
     live: &'a [bool],
     epochs: &'a [inroad_policy::EpochTally],
@@ -217,12 +217,12 @@ fn metric_report(
     let harm = |arm: usize| -> Result<Option<f64>, ServerError> {
         let Some(declared) = metric.guardrail.filter(|_| arm > 0) else { return Ok(None) };
         let (measure, better, margin) = (measure(metric), better(metric), declared.margin);
-        let question = GuardrailInput { epochs: &epochs, measure, better, arms, margin, guardrails, alpha: 0.05 };
-        Ok(Some(evaluate_guardrail(&question, arm)?.log_evidence))
+        let input = GuardrailInput { epochs: &epochs, measure, better, arms, margin, guardrails, alpha: 0.05 };
+        Ok(Some(evaluate_guardrail(&input, arm)?.log_evidence))
     };
     Ok(MetricReport {
-        all: summarise(&summary_question(experiment, &live, &epochs, Some(index)), points)?,
-        mature: summarise(&summary_question(experiment, &live, &completed, Some(index)), points)?,
+        all: summarise(&summary_input(experiment, &live, &epochs, Some(index)), points)?,
+        mature: summarise(&summary_input(experiment, &live, &completed, Some(index)), points)?,
         delay: check_delay(arms, &completed)?,
         novelty: check_novelty(measure(metric), arms, &epochs)?,
         harm: (0..arms).map(harm).collect::<Result<_, _>>()?,

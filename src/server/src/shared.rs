@@ -21,7 +21,7 @@ use crate::recent_events::RecentEvents;
 /// gets an error that says why.
 pub(crate) const MAX_FOLD_WAIT: Duration = Duration::from_secs(30);
 
-/// See the module.
+/// The state of a running server.
 pub struct SharedState {
     /// The server's settings.
     pub config: ServerConfig,

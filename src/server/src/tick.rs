@@ -238,7 +238,8 @@ impl Ticker {
     }
 }
 
-/// Records the alerts of guardrails and kills the variations that they demand to kill; true if any of it is new.
+/// Records the alerts of guardrails, and kills variations where a guardrail demands it. True if there is a new alert or
+/// kill.
 fn apply_guardrails(experiment: &mut Experiment, decision: &Decision, now: Timestamp) -> Result<bool, ServerError> {
     let mut is_new = false;
     for finding in &decision.guardrails {

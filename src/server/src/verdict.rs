@@ -43,7 +43,7 @@ fn state(experiment: &Experiment) -> Option<String> {
             let until = if word == "concluded" { " until it is restarted" } else { "" };
             let shipped_name = if shipped.is_control() { control.clone() } else { name(experiment, shipped.index()) };
             Some(if experiment.kills.served_arm(shipped) != shipped {
-                format!("Killed: all units get {control} instead of {shipped_name}, with which it was {word}.")
+                format!("Killed and {word}: all units get {control} instead of {shipped_name}, the shipped variation.")
             } else if killed {
                 format!("Killed and {word}: all units get {control}{until}.")
             } else {
@@ -148,7 +148,7 @@ mod tests {
         experiment.set_killed(KillTarget::Variation(green), true, NOW).unwrap();
         assert_eq!(
             verdict_on(&experiment, 1),
-            "Killed: all units get control instead of green, with which it was concluded."
+            "Killed and concluded: all units get control instead of green, the shipped variation."
         );
         experiment.set_killed(KillTarget::Variation(green), false, NOW).unwrap();
         experiment.archive().unwrap();

@@ -3,7 +3,7 @@
 //!
 //! `cargo bench -p inroad-store --bench events -- [--units N] [--rounds N] [--folder PATH] [--json]`
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark may stop at the first surprise")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark may panic")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -6,7 +6,7 @@
 //! Units are exposed through the log and the fold. Outcomes are written to their table directly, in sorted batches as
 //! the fold writes them: going through the fold takes ten minutes and gives the same rows.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark may stop at the first surprise")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark may panic")]
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use inroad_assignment::{Experiment, ExperimentKey, Timestamp};
 /// An experiment with its version.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredExperiment {
-    /// Rises with every change of the experiment.
+    /// Increases with every change of the experiment.
     pub version: u64,
     /// The experiment.
     pub experiment: Arc<Experiment>,
@@ -38,11 +38,11 @@ pub struct DecisionRecord {
     pub generation: u32,
     /// When, by the experiment's clock.
     pub at: Timestamp,
-    /// The revision that it made; `None` if it moved no boundary.
+    /// The number of the revision that it made; `None` if it moved no boundary.
     pub revision: Option<u32>,
     /// The input, as JSON: tallies, settings, seed.
     pub input: String,
-    /// The outcome, as JSON: posterior, probabilities, growth.
+    /// The result, as JSON: posterior, probabilities, growth.
     pub output: String,
 }
 

@@ -17,7 +17,7 @@ pub struct GenerationCounts {
     pub units_moved: u64,
     /// Units exposed to control and then to a variation.
     pub crossovers: u64,
-    /// Exposures first served under a revision that was no longer in effect.
+    /// First exposures of a unit to an arm that were served under a revision no longer in effect.
     pub stale_exposures: u64,
 }
 
@@ -26,10 +26,10 @@ pub struct GenerationCounts {
 pub struct FoldStep {
     /// How many events were folded.
     pub events: usize,
-    /// How many units contribute something else than before.
+    /// How many units have a different contribution than before.
     pub changed: usize,
-    /// A change of the catalogue requires that more units are counted again: call again. Until that is complete no
-    /// event is folded, and part of the counts is from before the change and part from after it.
+    /// A change of the catalogue requires that more units are counted again: call again. Until the recount is complete,
+    /// no event is folded, and a part of the counts does not include the change.
     pub is_behind: bool,
     /// The fold's offset after the step.
     pub folded: Seq,

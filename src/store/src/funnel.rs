@@ -1,5 +1,5 @@
-//! Funnel queries and their results. A funnel is counted from unit records and outcomes when it is requested: which
-//! sequence of outcomes a person will want to see is not known when they arrive.
+//! Funnel queries and their results. A funnel is counted from unit records and outcomes when it is requested, because
+//! it is not known in advance which sequences of outcomes people will want to see.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::event::Seq;
 /// A request for a funnel.
 #[derive(Debug, Clone)]
 pub struct FunnelQuery {
-    /// The experiment; what it served at which time determines which units are compared.
+    /// The experiment, whose serving history determines which units are compared.
     pub experiment: Arc<Experiment>,
     /// The number of its generation.
     pub generation: u32,
@@ -27,6 +27,6 @@ pub struct FunnelQuery {
 pub struct FunnelCounts {
     /// The place of the last counted event.
     pub folded: Seq,
-    /// The funnel; it has no arms if the experiment has no such generation.
+    /// The funnel; it has no arms if the experiment does not have the generation.
     pub tally: FunnelTally,
 }

@@ -6,7 +6,7 @@
 //!   version, so several writers never overwrite each other's changes.
 //! - **The log** of events is append-only. An event is acknowledged once it is on disk (I6).
 //! - **The counts** (unit records and tallies) are computed from the log by the fold. Each fold transaction also moves
-//!   the fold's offset in the log, so the counts are a function of the set of events, whatever crashes on the way (I5).
+//!   the fold's offset in the log, so the counts are a function of the set of events, even after a crash (I5).
 //!
 //! ```text
 //!              commit                append              fold
@@ -56,7 +56,7 @@ pub trait Store: Send + Sync + 'static {
     /// the new version of the catalogue, which is also the experiment's new version.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] if the experiment is not at `change.expected_version` any more;
+    /// [`StoreError::Conflict`] if the experiment is no longer at `change.expected_version`;
     /// [`StoreError::NotMonotone`] if a revision takes points from a variation (I2).
     async fn commit(&self, change: ExperimentChange) -> Result<u64, StoreError>;
 
@@ -64,8 +64,8 @@ pub trait Store: Send + Sync + 'static {
     async fn audit(&self, experiment: Option<&ExperimentKey>, page: PageRequest)
     -> Result<Vec<AuditEntry>, StoreError>;
 
-    /// The policy's decisions on one generation, newest first. A record contains everything that the policy knew, which
-    /// grows large in a long experiment: request only as many as are shown.
+    /// The policy's decisions on one generation, newest first. A record contains the whole input of the policy and is
+    /// large in a long experiment: request only as many as are shown.
     async fn decisions(
         &self,
         experiment: &ExperimentKey,
@@ -95,9 +95,9 @@ pub trait Store: Send + Sync + 'static {
     fn folded(&self) -> Seq;
 
     /// Folds the next events, at most `limit`, into unit records and tallies, in one transaction with the fold's
-    /// offset. Events are attributed with the catalogue in `experiments`. If that contains changes of what units are
-    /// served (revisions, kills) which the counts do not reflect, those are applied first, in several short calls if
-    /// needed: see [`FoldStep::is_behind`]. Call it from one task at a time.
+    /// offset. Events are attributed with the catalogue in `experiments`. If it contains changes that the counts do not
+    /// reflect yet, such as revisions and kills, units are counted again first, in several short calls if needed: see
+    /// [`FoldStep::is_behind`]. Call it from one task at a time.
     async fn fold(&self, experiments: Arc<Vec<Arc<Experiment>>>, limit: usize) -> Result<FoldStep, StoreError>;
 
     /// The tallies of one generation.
@@ -126,8 +126,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes a consistent copy of the store, while it serves, in a folder without a store.
     ///
-    /// # Errors [`StoreError::CopyExists`]: the folder contains a store, which is never overwritten.
-    /// [`StoreError::CannotCopy`]: the folder cannot be written.
+    /// # Errors
+    /// [`StoreError::CopyExists`] if the folder contains a store, which is never overwritten;
+    /// [`StoreError::CannotCopy`] if the folder cannot be written.
     async fn backup(&self, folder: &std::path::Path) -> Result<BackupSummary, StoreError>;
 
     /// Commits queued events and closes the files.

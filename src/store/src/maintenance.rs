@@ -1,4 +1,4 @@
-//! What operators request from a store: to forget a unit, and to make a copy.
+//! Operators' requests to a store: forget a unit, and make a copy.
 
 use inroad_assignment::Timestamp;
 
@@ -28,7 +28,7 @@ pub struct ForgetResult {
     pub waiting: u64,
 }
 
-/// The contents of a copy of a store.
+/// A summary of a copy of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupSummary {
     /// The number of experiments in it.

@@ -97,7 +97,7 @@ struct Inner {
     fold: Mutex<Option<Fold>>,
     tallies: TallyCache,
     folded: AtomicU64,
-    /// Locked while a funnel is counted, because one funnel uses all its permitted cores and memory.
+    /// Locked while a funnel is counted: the limits on its cores and memory assume one funnel at a time.
     funnel: Mutex<()>,
     /// Locked to prune, blank or copy the log.
     maintenance: MaintenanceLock,
@@ -113,8 +113,9 @@ impl std::fmt::Debug for SqliteStore {
 impl SqliteStore {
     /// Opens the store in a folder. Creates the folder and the files if they do not exist, and upgrades older files.
     ///
-    /// # Errors [`StoreError::InUse`], [`StoreError::NewerSchema`], [`StoreError::Corrupt`],
-    /// [`StoreError::CannotOpen`]; the message of each says what to do.
+    /// # Errors
+    /// [`StoreError::InUse`], [`StoreError::NewerSchema`], [`StoreError::Corrupt`] or [`StoreError::CannotOpen`]; the
+    /// message of each says what to do.
     pub fn open(folder: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
         let lock = lock(folder)?;
         let cache_kib = i64::from(options.cache_mib) * 1024;
@@ -123,8 +124,8 @@ impl SqliteStore {
         let state = database::open(folder, STATE, tuning)?;
         let tuning = Tuning { cache_kib: 16 * 1024, checkpoint_pages: LOG_CHECKPOINT_PAGES, max_pages };
         let log = database::open(folder, LOG, tuning)?;
-        // Deleted bytes are overwritten with zeros from the first page on, so raw keys leave the file with their
-        // events. Appends delete nothing and cost the same.
+        // SQLite overwrites deleted bytes with zeros, so raw keys leave the file together with their events. Appends do
+        // not become slower, because they delete nothing.
         log.pragma_update(None, "secure_delete", "ON").map_err(|e| StoreError::from(e).located(folder))?;
         let (state_path, log_path) = (folder.join(STATE.file), folder.join(LOG.file));
         let meta = |key: &str| {
@@ -191,7 +192,7 @@ impl SqliteStore {
             .blocking(|inner| {
                 let sql = "SELECT coalesce(min(seq), ?1) FROM consumer";
                 let least = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
-                inner.readers.with(|connection| Ok(connection.query_row(sql, [i64::MAX], least)?))
+                inner.readers.with_connection(|connection| Ok(connection.query_row(sql, [i64::MAX], least)?))
             })
             .await?;
         Ok(self.inner.folded.load(Ordering::Acquire).min(named_consumers as Seq))
@@ -219,11 +220,12 @@ impl crate::Store for SqliteStore {
     }
 
     async fn load(&self) -> Result<(u64, Vec<StoredExperiment>), StoreError> {
-        self.blocking(|inner| inner.readers.with(catalogue::load)).await
+        self.blocking(|inner| inner.readers.with_connection(catalogue::load)).await
     }
 
     async fn commit(&self, change: ExperimentChange) -> Result<u64, StoreError> {
-        self.blocking(move |inner| inner.writer.with(|connection| catalogue::commit(connection, &change))).await
+        self.blocking(move |inner| inner.writer.with_connection(|connection| catalogue::commit(connection, &change)))
+            .await
     }
 
     async fn audit(
@@ -232,7 +234,7 @@ impl crate::Store for SqliteStore {
         page: PageRequest,
     ) -> Result<Vec<AuditEntry>, StoreError> {
         let key = experiment.map(ToString::to_string);
-        self.blocking(move |inner| inner.readers.with(|c| catalogue::audit(c, key.as_deref(), page))).await
+        self.blocking(move |inner| inner.readers.with_connection(|c| catalogue::audit(c, key.as_deref(), page))).await
     }
 
     async fn decisions(
@@ -242,7 +244,8 @@ impl crate::Store for SqliteStore {
         page: PageRequest,
     ) -> Result<Vec<StoredDecision>, StoreError> {
         let key = experiment.to_string();
-        self.blocking(move |inner| inner.readers.with(|c| catalogue::decisions(c, &key, generation, page))).await
+        self.blocking(move |inner| inner.readers.with_connection(|c| catalogue::decisions(c, &key, generation, page)))
+            .await
     }
 
     async fn decision(
@@ -252,7 +255,10 @@ impl crate::Store for SqliteStore {
         revision: u32,
     ) -> Result<Option<DecisionRecord>, StoreError> {
         let key = experiment.to_string();
-        self.blocking(move |inner| inner.readers.with(|c| catalogue::decision(c, &key, generation, revision))).await
+        self.blocking(move |inner| {
+            inner.readers.with_connection(|c| catalogue::decision(c, &key, generation, revision))
+        })
+        .await
     }
 
     async fn append(&self, received_at: Timestamp, events: Vec<Event>) -> Result<Seq, StoreError> {
@@ -281,7 +287,7 @@ impl crate::Store for SqliteStore {
     async fn counts(&self, experiment: &ExperimentKey, generation: u32) -> Result<GenerationCounts, StoreError> {
         let key = experiment.clone();
         self.blocking(move |inner| {
-            // The offset is read first, so the counts may include more events than `folded` says, but never fewer.
+            // The offset is read first, so the counts may include events after `folded`, but never lack one before it.
             let folded = inner.folded.load(Ordering::Acquire);
             let cached = inner.tallies.get(&inner.readers, &key, generation)?;
             let unit_counts = cached.tally.unit_counts;
@@ -307,14 +313,16 @@ impl crate::Store for SqliteStore {
     }
 
     async fn read_log(&self, after: Seq, limit: usize) -> Result<Vec<LoggedEvent>, StoreError> {
-        self.blocking(move |inner| inner.log_readers.with(|connection| log_rows::read_events(connection, after, limit)))
-            .await
+        self.blocking(move |inner| {
+            inner.log_readers.with_connection(|connection| log_rows::read_events(connection, after, limit))
+        })
+        .await
     }
 
     async fn set_offset(&self, consumer: &str, offset: Seq) -> Result<(), StoreError> {
         let consumer = consumer.to_owned();
         self.blocking(move |inner| {
-            inner.writer.with(|connection| {
+            inner.writer.with_connection(|connection| {
                 let sql = "INSERT OR REPLACE INTO consumer VALUES (?1, ?2)";
                 connection.prepare_cached(sql)?.execute(params![consumer, to_sql_integer(offset)])?;
                 Ok(())
@@ -326,7 +334,7 @@ impl crate::Store for SqliteStore {
     async fn offset(&self, consumer: &str) -> Result<Seq, StoreError> {
         let consumer = consumer.to_owned();
         self.blocking(move |inner| {
-            inner.readers.with(|connection| {
+            inner.readers.with_connection(|connection| {
                 let mut statement = connection.prepare_cached("SELECT seq FROM consumer WHERE name = ?1")?;
                 let seq: Option<i64> = statement.query_row([consumer], |row| row.get(0)).optional()?;
                 Ok(seq.unwrap_or(0) as Seq)
@@ -351,7 +359,7 @@ impl crate::Store for SqliteStore {
 
     async fn forget_unit(&self, request: ForgetRequest) -> Result<ForgetResult, StoreError> {
         let key = UnitKey::parse(&request.unit).map_err(|error| StoreError::Database(error.to_string()))?;
-        // Outcomes are stored under this digest: with the key one can find their counts, but not the other way round.
+        // Outcomes are stored under this digest. It can be computed from the key, but not the key from it.
         let digest = format!("{:?}", unit_digest("", &request.unit_type, key));
         let _guard = self.inner.maintenance.acquire().await?;
         let read_by_all = self.read_by_all().await?;
@@ -359,14 +367,18 @@ impl crate::Store for SqliteStore {
         let of_type = stored.iter().map(|s| &s.experiment.definition).filter(|d| d.unit() == request.unit_type);
         let experiments: Vec<String> = of_type.map(|d| d.key().to_string()).collect();
         let ForgetRequest { unit_type, unit, actor, at } = request;
-        // The audit entry comes first: the log is another file, and no key may leave it without an entry.
+        // The audit entry is written first: the log is another file, and no key may be removed from it without an
+        // entry.
         let (kind, hex) = (unit_type.clone(), digest.clone());
-        self.blocking(move |inner| inner.writer.with(|c| catalogue::audit_forget(c, &kind, &hex, &actor, at))).await?;
+        self.blocking(move |inner| {
+            inner.writer.with_connection(|c| catalogue::audit_forget(c, &kind, &hex, &actor, at))
+        })
+        .await?;
         let (unit_type, unit, mut with_key) = self
             .blocking(move |inner| {
                 let with_key = inner
                     .log_readers
-                    .with(|c| log_erasure::find_events_with_key(c, &unit_type, &unit, &experiments))?;
+                    .with_connection(|c| log_erasure::find_events_with_key(c, &unit_type, &unit, &experiments))?;
                 Ok((unit_type, unit, with_key))
             })
             .await?;

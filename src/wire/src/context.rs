@@ -48,7 +48,7 @@ impl Budget {
 /// Converts a received context; a missing one is empty. `targetingKey: null` means that there is no targeting key.
 ///
 /// # Errors
-/// More than 16 KiB of names and text, more than 512 values, or values nested more than 8 deep.
+/// If the context has more than 16 KiB of names and text, more than 512 values, or values nested more than 8 deep.
 pub fn context_from_struct(sent: Option<Struct>) -> Result<Context, WireError> {
     let mut context = Context::default();
     let mut budget = Budget { bytes: Context::MAX_BYTES, values: MAX_VALUES };
@@ -71,25 +71,25 @@ pub fn context_from_json(fields: &Map<String, Json>) -> Result<Context, WireErro
 }
 
 /// Converts a part of a context to JSON text, to be stored with an event; empty if it has no attributes. Numbers that
-/// JSON cannot represent and values nested deeper than a context may be become `null`.
+/// JSON cannot represent and values nested deeper than [`MAX_DEPTH`] become `null`.
 pub fn struct_to_json(sent: Struct) -> String {
     if sent.fields.is_empty() {
         return String::new();
     }
-    let fields = sent.fields.into_iter().map(|(name, value)| (name, json_of_wire(value, 1)));
+    let fields = sent.fields.into_iter().map(|(name, value)| (name, value_to_json(value, 1)));
     Json::Object(fields.collect()).to_string()
 }
 
-fn json_of_wire(value: prost_types::Value, depth: usize) -> Json {
+fn value_to_json(value: prost_types::Value, depth: usize) -> Json {
     match value.kind {
         _ if depth > MAX_DEPTH => Json::Null,
         None | Some(Kind::NullValue(_)) => Json::Null,
         Some(Kind::BoolValue(value)) => Json::Bool(value),
         Some(Kind::NumberValue(value)) => json_number(value).map_or(Json::Null, Json::Number),
         Some(Kind::StringValue(text)) => Json::String(text),
-        Some(Kind::ListValue(list)) => list.values.into_iter().map(|value| json_of_wire(value, depth + 1)).collect(),
+        Some(Kind::ListValue(list)) => list.values.into_iter().map(|value| value_to_json(value, depth + 1)).collect(),
         Some(Kind::StructValue(object)) => {
-            let fields = object.fields.into_iter().map(|(name, value)| (name, json_of_wire(value, depth + 1)));
+            let fields = object.fields.into_iter().map(|(name, value)| (name, value_to_json(value, depth + 1)));
             Json::Object(fields.collect())
         }
     }

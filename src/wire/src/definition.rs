@@ -1,4 +1,4 @@
-//! Definitions as they are declared, and experiments as they are shown: the definition with its current state.
+//! Declared experiments, and experiments with their current state, as clients see them.
 
 use std::time::Duration;
 
@@ -22,7 +22,8 @@ const WEEK: Duration = Duration::from_secs(7 * 86_400);
 /// Converts a declared experiment. Output fields are ignored, and fields that are not set get their defaults. All other
 /// checks are made by [`inroad_assignment::Definition`].
 ///
-/// # Errors A variation has no payload, an enum value is unknown, a setting does not belong to its kind, or a time or
+/// # Errors
+/// If a variation has no payload, an enum value is unknown, a setting does not belong to its kind, or a time or
 /// duration is out of range.
 pub fn definition_from_wire(sent: v1::Experiment) -> Result<DefinitionDoc, WireError> {
     let variations = sent.variations.into_iter().enumerate();
@@ -105,7 +106,7 @@ fn guardrail_from_wire(sent: v1::Guardrail) -> Result<Guardrail, WireError> {
     Ok(Guardrail { margin: sent.margin, action })
 }
 
-/// The error for an enum value that this program does not know; a newer program sent it.
+/// The error for an enum value that this program does not know, because a newer program sent it.
 fn unknown_enum_value(field: &str) -> WireError {
     WireError::field(field, "the value is unknown: update this program")
 }

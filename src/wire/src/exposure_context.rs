@@ -1,5 +1,5 @@
-//! The part of a context that is stored with an exposure: limited in size and without the unit's key, which the store
-//! should contain in one place only.
+//! The part of a context that is stored with an exposure. Its size is limited, and it does not contain the unit's key,
+//! which the store should contain in one place only.
 
 use inroad_assignment::TARGETING_KEY;
 use prost_types::value::Kind;
@@ -9,7 +9,7 @@ use prost_types::{Struct, Value};
 pub const MAX_EXPOSURE_CONTEXT_BYTES: usize = 2048;
 
 /// Removes the targeting key and the attribute that names the experiment's unit (by its own name or by a dotted path).
-/// Then it goes through the attributes in the order of their names, and removes each one that would make the context
+/// Then goes through the attributes in the order of their names, and removes each one that would make the context
 /// larger than `max` bytes of JSON. Returns true if an attribute was removed for its size.
 pub fn trim_context(context: &mut Struct, unit: &str, max: usize) -> bool {
     context.fields.remove(TARGETING_KEY);

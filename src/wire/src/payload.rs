@@ -31,7 +31,7 @@ pub fn payload_to_wire(payload: &Payload) -> v1::Payload {
 /// Converts a received payload.
 ///
 /// # Errors
-/// It has no value, a number that JSON cannot represent, or objects and lists nested more than 32 deep.
+/// If it has no value, contains a number that JSON cannot represent, or nests objects and lists more than 32 deep.
 pub fn payload_from_wire(payload: v1::Payload) -> Result<Payload, WireError> {
     use v1::payload::Value;
     match payload.value {
@@ -68,7 +68,7 @@ fn value_to_wire(value: &Json) -> Value {
 /// Converts a received protobuf struct to a JSON object.
 ///
 /// # Errors
-/// It has a number that JSON cannot represent, or objects and lists nested more than 32 deep.
+/// If it contains a number that JSON cannot represent, or nests objects and lists more than 32 deep.
 pub fn json_from_struct(object: Struct) -> Result<Map<String, Json>, WireError> {
     fields_from_wire(object, 1)
 }

@@ -5,8 +5,8 @@ use inroad_assignment::{Arm, Reason, Status};
 use crate::error::WireError;
 use crate::v1;
 
-/// Converts a reason to its message value. [`Reason::NotReady`] exists only in a client that is not ready, so it has no
-/// number and becomes unspecified.
+/// Converts a reason to its message value. [`Reason::NotReady`] exists only inside a client, so it has no message value
+/// and becomes unspecified.
 pub fn reason_to_wire(reason: Reason) -> v1::Reason {
     match reason {
         Reason::Split => v1::Reason::Split,
@@ -42,7 +42,7 @@ pub fn reason_from_wire(reason: i32) -> Option<Reason> {
     })
 }
 
-/// Converts a status to a state; the shipped variation is sent in a separate field.
+/// Converts a status to a state. The shipped variation is sent in a separate field.
 pub fn status_to_wire(status: Status) -> v1::State {
     match status {
         Status::Draft => v1::State::Draft,
@@ -56,7 +56,7 @@ pub fn status_to_wire(status: Status) -> v1::State {
 /// Converts a received state to a status; `shipped` is used by the states that ship a variation.
 ///
 /// # Errors
-/// The state is unspecified or unknown.
+/// If the state is unspecified or unknown.
 pub fn status_from_wire(state: i32, shipped: Arm) -> Result<Status, WireError> {
     match v1::State::try_from(state) {
         Ok(v1::State::Draft) => Ok(Status::Draft),

@@ -16,12 +16,12 @@ pub fn allocation_to_wire(allocation: &Allocation) -> Vec<v1::Bucket> {
 /// Converts received buckets to an allocation.
 ///
 /// # Errors
-/// The buckets do not give every point exactly one owner (I1), or an owner's index is above 64.
+/// If the buckets do not give every point exactly one owner (I1), or an owner's index is above 64.
 pub fn allocation_from_wire(buckets: &[v1::Bucket]) -> Result<Allocation, WireError> {
     if buckets.len() > Allocation::MAX_BUCKETS {
         return Err(WireError::OverLimit {
             field: "buckets".to_owned(),
-            what: "has too many",
+            what: "has too many entries",
             max: Allocation::MAX_BUCKETS,
             remedy: "conclude or restart the experiment",
         });
@@ -56,7 +56,7 @@ pub fn cause_name(cause: RevisionCause) -> &'static str {
     }
 }
 
-/// Converts a revision for lists and explanations; `has_decision` says whether a decision record exists for it.
+/// Converts a revision for lists and explanations. `has_decision` is true if a decision record exists for it.
 pub fn revision_to_wire(revision: &Revision, has_decision: bool) -> v1::Revision {
     v1::Revision {
         number: revision.number,

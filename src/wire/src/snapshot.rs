@@ -67,7 +67,7 @@ fn revision_to_wire(revision: &ServedRevision) -> v1::Revision {
 /// [`ServedExperiment::check_can_replace`].
 ///
 /// # Errors
-/// The snapshot contains anything that the server's own checks would refuse.
+/// If the snapshot contains anything that the server's own checks would refuse.
 pub fn snapshot_from_wire(sent: v1::ExperimentSnapshot) -> Result<ServedExperiment, WireError> {
     let key = ExperimentKey::try_from(sent.key).map_err(|e| WireError::field("key", e))?;
     let shipped = arm_from_wire(sent.shipped, || "shipped".to_owned())?;
@@ -102,7 +102,7 @@ pub fn snapshot_from_wire(sent: v1::ExperimentSnapshot) -> Result<ServedExperime
     Ok(ServedExperiment::new(parts)?)
 }
 
-/// Checks that an experiment that was started has a generation with a salt, and that a draft has neither.
+/// Checks that a started experiment has a generation and a salt, and that a draft has neither.
 fn check_generation(status: Status, generation: u32, has_salt: bool) -> Result<(), WireError> {
     let started = generation > 0;
     if started != has_salt {
@@ -132,7 +132,7 @@ fn variations_from_wire(
         let Some(arm) = Arm::new(i) else {
             return Err(WireError::OverLimit {
                 field: "variations".to_owned(),
-                what: "has too many besides control",
+                what: "has too many entries besides control",
                 max: Arm::MAX_TREATED,
                 remedy: "split the experiment",
             });
@@ -149,7 +149,10 @@ fn variations_from_wire(
             return Err(WireError::field(path("payload"), message));
         }
         if v.killed && arm.is_control() {
-            return Err(WireError::field(path("killed"), "control cannot be killed, because a kill serves control"));
+            return Err(WireError::field(
+                path("killed"),
+                "control cannot be killed, because killed variations serve it: send false",
+            ));
         }
         kills = kills.with_change(KillTarget::Variation(arm), v.killed);
         variations.push(ServedVariation { key, payload });
@@ -167,7 +170,7 @@ fn audience_from_wire(text: &str) -> Result<Option<Audience>, WireError> {
 fn override_from_wire(sent: v1::OverrideSnapshot) -> Result<Override, WireError> {
     let arm = arm_from_wire(sent.variation, || "variation".to_owned())?;
     let audience = audience_from_wire(&sent.when).map_err(|e| e.within("when"))?;
-    let who = match (sent.units.is_empty(), audience) {
+    let target = match (sent.units.is_empty(), audience) {
         (false, None) => {
             for (i, unit) in sent.units.iter().enumerate() {
                 UnitKey::parse(unit).map_err(|e| WireError::field(format!("units[{i}]"), e))?;
@@ -177,7 +180,7 @@ fn override_from_wire(sent: v1::OverrideSnapshot) -> Result<Override, WireError>
         (true, Some(audience)) => OverrideTarget::Audience(audience),
         _ => return Err(WireError::field("units", "give either units or when")),
     };
-    Ok(Override { target: who, arm })
+    Ok(Override { target, arm })
 }
 
 fn revision_from_wire(sent: &v1::Revision) -> Result<ServedRevision, WireError> {

@@ -1,7 +1,7 @@
 //! Errors as gRPC statuses: a code, a message that says what to do, and details for programs.
 //!
-//! Details are sent in headers, whose size is limited. So long texts are cut, and of many errors only the first are
-//! listed and the others counted.
+//! Details are sent in headers, whose size is limited. So long texts are shortened, and if there are many errors, only
+//! the first are listed and the rest are counted.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub const DOMAIN: &str = "inroad.dev";
 const MAX_MESSAGE_BYTES: usize = 1024;
 const MAX_VIOLATIONS_BYTES: usize = 3 * 1024;
 
-/// A status with a reason in UPPER_SNAKE, by which programs recognise the error.
+/// A status with a reason in UPPER_SNAKE, from which programs recognise the error.
 pub fn status(code: Code, reason: &'static str, message: impl AsRef<str>) -> Status {
     with_details(code, reason, message.as_ref(), ErrorDetails::new())
 }
@@ -72,9 +72,9 @@ fn truncate(text: &str, max: usize) -> String {
 }
 
 /// As many violations as fit, and the number of the others.
-fn limit_violations<M: AsRef<str>>(faults: impl Iterator<Item = (String, M)>) -> Vec<FieldViolation> {
+fn limit_violations<M: AsRef<str>>(violations: impl Iterator<Item = (String, M)>) -> Vec<FieldViolation> {
     let (mut listed, mut bytes, mut left) = (Vec::new(), 0, 0usize);
-    for (field, message) in faults {
+    for (field, message) in violations {
         let (field, message) = (truncate(&field, 256), truncate(message.as_ref(), 512));
         bytes += field.len() + message.len();
         if left == 0 && bytes <= MAX_VIOLATIONS_BYTES {
@@ -105,7 +105,7 @@ pub fn retry_delay(status: &Status) -> Option<Duration> {
     status.get_details_retry_info().and_then(|info| info.retry_delay)
 }
 
-/// The reason by which programs recognise the error; `None` if the status is not from Inroad.
+/// The reason from which programs recognise the error; `None` if the status is not from Inroad.
 pub fn reason_of(status: &Status) -> Option<String> {
     status.get_details_error_info().filter(|info| info.domain == DOMAIN).map(|info| info.reason)
 }

@@ -1,6 +1,7 @@
 //! Times and durations.
 //!
-//! Protobuf's have nanoseconds and the domain's times microseconds; the rest is cut off towards the past.
+//! Protobuf times have nanoseconds, and times of the domain microseconds. The excess digits are cut off towards the
+//! past.
 
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ pub fn timestamp_to_wire(at: Timestamp) -> prost_types::Timestamp {
 /// Converts a received time.
 ///
 /// # Errors
-/// It is outside the years 1 to 9999, or its nanoseconds are outside 0 to 999,999,999.
+/// If it is outside the years 1 to 9999, or its nanoseconds are outside 0 to 999,999,999.
 pub fn timestamp_from_wire(at: &prost_types::Timestamp) -> Result<Timestamp, WireError> {
     if !(0..1_000_000_000).contains(&at.nanos) {
         return Err(WireError::field("nanos", "give 0 to 999999999, counting forward in time"));
@@ -57,7 +58,7 @@ pub fn duration_to_wire(duration: Duration) -> prost_types::Duration {
 /// Converts a received duration.
 ///
 /// # Errors
-/// It is negative, or its nanoseconds are outside 0 to 999,999,999.
+/// If it is negative, or its nanoseconds are outside 0 to 999,999,999.
 pub fn duration_from_wire(duration: &prost_types::Duration) -> Result<Duration, WireError> {
     let seconds = u64::try_from(duration.seconds);
     let nanos = u32::try_from(duration.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);

@@ -1,7 +1,11 @@
-//! The committed code in `src/generated` is what the contract in `proto/` generates. Committing it keeps the compiler of
-//! the contract, about fifty crates, out of every build: only this test needs it.
+//! Verifies that the committed code in `src/generated` matches the contract in `proto/`. Because the code is committed,
+//! only this test needs the protobuf compiler, which has about fifty crates.
 //!
-//! After a change in `proto/`, write the code again: `INROAD_WRITE_GENERATED=1 cargo test -p inroad-wire --test generated`
+//! After a change in `proto/`, write the code again:
+//!
+//! ```text
+//! INROAD_WRITE_GENERATED=1 cargo test -p inroad-wire --test generated
+//! ```
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;

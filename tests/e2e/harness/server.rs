@@ -25,7 +25,7 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// Sets the lead time: how long before it takes effect a revision is published.
+    /// Sets the lead time: from the publication of a revision until it takes effect.
     pub(crate) fn lead(lead: &str) -> Self {
         Self { options: vec!["--lead".to_owned(), lead.to_owned()], ..Self::default() }
     }

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 const DEADLINE: Duration = Duration::from_secs(30);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Calls `ask` until it returns a value.
-pub(crate) async fn eventually<T>(what: &str, ask: impl AsyncFnMut() -> Option<T>) -> T {
-    eventually_within(DEADLINE, what, ask).await
+/// Calls `poll` until it returns a value.
+pub(crate) async fn eventually<T>(what: &str, poll: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_within(DEADLINE, what, poll).await
 }
 
-/// Calls `ask` until it returns a value, with another deadline.
-pub(crate) async fn eventually_within<T>(limit: Duration, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+/// Calls `poll` until it returns a value, with another deadline.
+pub(crate) async fn eventually_within<T>(limit: Duration, what: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
-        if let Some(answer) = ask().await {
+        if let Some(answer) = poll().await {
             return answer;
         }
         assert!(started.elapsed() < limit, "this did not happen within {limit:?}: {what}");

@@ -344,7 +344,7 @@ impl<'a> Checker<'a> {
         let mismatch = |verb: &str, remedy: &str| {
             Err(self.wrong_type(expr, format!("cannot {verb} {a_type} and {b_type}: {remedy}")))
         };
-        let both_one_of = |types: &[StaticType]| {
+        let both_are_one_of = |types: &[StaticType]| {
             let fits = |of: &StaticType| a_type.is_compatible_with(of) && b_type.is_compatible_with(of);
             a_type.is_compatible_with(&b_type) && types.iter().any(fits)
         };
@@ -356,7 +356,7 @@ impl<'a> Checker<'a> {
                 _ => return mismatch("compare", "use values of one type"),
             },
             O::Less | O::LessOrEqual | O::Greater | O::GreaterOrEqual => {
-                if !both_one_of(&[StaticType::Number, StaticType::Text, StaticType::Bool]) {
+                if !both_are_one_of(&[StaticType::Number, StaticType::Text, StaticType::Bool]) {
                     return mismatch("order", "use two numbers or two texts");
                 }
                 StaticType::Bool
@@ -381,7 +381,7 @@ impl<'a> Checker<'a> {
                     (&a_type, &b_type),
                     (StaticType::List(_) | StaticType::Any, StaticType::List(_) | StaticType::Any)
                 );
-                if !lists && !both_one_of(&[StaticType::Number, StaticType::Text, any_list]) {
+                if !lists && !both_are_one_of(&[StaticType::Number, StaticType::Text, any_list]) {
                     return mismatch("add", "use two numbers, two texts or two lists");
                 }
                 match (a_type, b_type) {
@@ -394,7 +394,7 @@ impl<'a> Checker<'a> {
                 }
             }
             O::Subtract | O::Multiply | O::Divide | O::Remainder => {
-                if !both_one_of(&[StaticType::Number]) {
+                if !both_are_one_of(&[StaticType::Number]) {
                     return mismatch("calculate with", "use two numbers");
                 }
                 StaticType::Number

@@ -16,8 +16,8 @@ use super::Audience;
 use super::node::{Loop, LoopKind, Node};
 use crate::context::{Context, TARGETING_KEY, Value};
 
-/// Why an expression could not be evaluated. Errors are frequent and rarely read, so they borrow, and the message is only
-/// built on demand.
+/// Why an expression could not be evaluated. Errors are frequent and rarely read, so they borrow, and the message is
+/// only built on demand.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum EvaluationError<'n> {
     /// The attribute or field is missing.

@@ -185,7 +185,8 @@ pub(super) fn fold_list(nodes: Vec<Node>) -> Node {
     Node::Literal(Value::List(literals.collect()))
 }
 
-/// An object, in the same way. If a key occurs twice, the evaluation reports the error.
+/// An object. If all its keys and values are literals, so is the object. If a key occurs twice, the evaluation reports
+/// the error.
 pub(super) fn fold_map(entries: Vec<(Node, Node)>) -> Node {
     let mut object = BTreeMap::new();
     for entry in &entries {

@@ -1,9 +1,9 @@
 //! Limits the depth of an expression before it is parsed.
 //!
-//! The parser is recursive, and so is all code that later walks its tree. To protect their stack, this module computes an
-//! upper bound of the tree's depth from the tokens, in one pass without recursion. The bound is only valid if this module
-//! sees the same tokens as the parser's lexer. So it rejects everything that the lexer could treat differently: text
-//! without a closing quote, unknown escape sequences and unexpected characters.
+//! The parser is recursive, and so is all code that later walks its tree. To protect their stack, this module computes
+//! an upper bound of the tree's depth from the tokens, in one pass without recursion. The bound is only valid if this
+//! module sees the same tokens as the parser's lexer. So it rejects everything that the lexer could treat differently:
+//! text without a closing quote, unknown escape sequences and unexpected characters.
 
 use super::{Audience, AudienceError};
 
@@ -110,9 +110,9 @@ pub(super) fn check(source: &str) -> Result<(), AudienceError> {
             }
             '.' | '!' | '-' | '+' | '*' | '/' | '%' | '<' | '>' => level.operators += 1,
             ':' => {}
-            '=' => return Err(syntax("a single `=` is no operator: write `==` to compare", start)),
+            '=' => return Err(syntax("a single `=` is not an operator: write `==` to compare", start)),
             '&' | '|' => {
-                return Err(syntax("a single `&` or `|` is no operator: write `&&` for and, `||` for or", start));
+                return Err(syntax("a single `&` or `|` is not an operator: write `&&` for and, `||` for or", start));
             }
             _ => {
                 return Err(syntax(

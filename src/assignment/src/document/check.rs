@@ -17,15 +17,15 @@ use crate::line::Width;
 use crate::settings::{MIN_TICK, Policy, PosteriorKind, TICK_TOO_SHORT};
 use crate::violation::ViolationList;
 
-/// The number of points by which the shares may exceed the available width. Decimal shares are not exact as doubles: ten
-/// times the double next to 0.1 is over 1. The excess, below 10^-14 of the line, is taken from the widest share.
+/// The number of points by which the shares may exceed the available width. Decimal shares are not exact as doubles:
+/// ten times the double next to 0.1 is over 1. The excess, below 10^-14 of the line, is taken from the widest share.
 const ROUNDING: u128 = 1 << 16;
 /// A multiple of the last binary digit of every double up to the whole line. A width stays exact as a double when a
 /// multiple of this is subtracted.
 const DOUBLE_STEP: u128 = 1 << 12;
 /// The longest measurement window of a metric.
 const MAX_WINDOW: Duration = Duration::from_secs(366 * 86_400);
-const DUPLICATE_KEY: &str = "this key is used twice: give each entry a key of its own";
+const DUPLICATE_KEY: &str = "this key is used twice: give each entry its own key";
 
 impl TryFrom<DefinitionDoc> for Definition {
     type Error = DefinitionError;
@@ -42,7 +42,11 @@ impl TryFrom<DefinitionDoc> for Definition {
         let unit = doc.unit.unwrap_or_else(|| TARGETING_KEY.to_owned());
         let printable = !unit.chars().any(char::is_control);
         let unit_fits = (1..=128).contains(&unit.len()) && printable;
-        violations.check(unit_fits, "unit", "this is no attribute name: use 1 to 128 bytes without control characters");
+        violations.check(
+            unit_fits,
+            "unit",
+            "this is not an attribute name: use 1 to 128 bytes without control characters",
+        );
         let audience = doc.audience.as_deref().and_then(|text| violations.ok_or_add("audience", Audience::parse(text)));
         let salt = doc.salt.as_deref().and_then(|text| violations.ok_or_add("salt", Salt::parse(text)));
         let policy = check_policy(doc.policy, &mut violations);
@@ -150,8 +154,8 @@ fn check_variations(docs: &[VariationDoc], policy: &Policy, violations: &mut Vio
     variations
 }
 
-/// The initial width of each variation, with zero for control. Each is a share that a double represents exactly, so that
-/// it has the same width after it is written and read back.
+/// The initial width of each variation, with zero for control. Each is a share that a double represents exactly, so
+/// that it has the same width after it is written and read back.
 fn check_footholds(docs: &[VariationDoc], policy: &Policy, violations: &mut ViolationList) -> Vec<Width> {
     // Under Thompson sampling the default divides 20% evenly (docs/statistics.md). A feature flag starts with no units.
     let default = match policy {

@@ -9,7 +9,7 @@ use crate::definition::{Direction, Guardrail, MetricKind};
 use crate::settings::ThompsonSettings;
 use crate::time::{Timestamp, humantime_text};
 
-/// A metric as it is serialised.
+/// The serialised form of a metric.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FlatMetric {
@@ -89,7 +89,7 @@ impl From<MetricDoc> for FlatMetric {
     }
 }
 
-/// A policy as it is serialised. Every setting is optional.
+/// The serialised form of a policy. Every setting is optional.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub(super) enum FlatPolicy {
@@ -120,8 +120,8 @@ impl From<PolicyDoc> for FlatPolicy {
     }
 }
 
-/// A clock as it is serialised. `Wall {}` instead of `Wall`, because serde accepts unknown fields beside the tag of a unit
-/// variant.
+/// The serialised form of a clock. `Wall {}` has braces because serde would accept unknown fields beside the tag of a
+/// unit variant.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub(super) enum FlatClock {

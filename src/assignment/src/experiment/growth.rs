@@ -11,8 +11,8 @@ use crate::time::Timestamp;
 
 impl Experiment {
     /// Grows variations into control by the given widths, and returns the number of the new revision. People and the
-    /// policy both use this function. The revision is published at `now` and takes effect at `effective_at`, so that all
-    /// clients change at the same time. It takes effect later if a previous revision does (I4).
+    /// policy both use this function. The revision is published at `now` and takes effect at `effective_at`, so that
+    /// all clients change at the same time. It takes effect later if a previous revision does (I4).
     pub fn grow(
         &mut self,
         requests: &[(Arm, Width)],
@@ -51,8 +51,8 @@ impl Experiment {
         Ok(number)
     }
 
-    /// Whether the policy runs at its ticks. It does not while the whole experiment is killed, because then no unit gets a
-    /// variation.
+    /// Whether the policy runs at its ticks. It does not while the whole experiment is killed, because then no unit
+    /// gets a variation.
     pub fn is_policy_active(&self) -> bool {
         let has_policy = matches!(self.definition.policy, Policy::Thompson(_));
         has_policy && self.status == Status::Running && !self.kills.everything

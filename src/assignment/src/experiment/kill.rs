@@ -5,8 +5,8 @@ use crate::allocation::Arm;
 use crate::time::Timestamp;
 
 impl Experiment {
-    /// Kills or restores a variation or the whole experiment, at once (I8). Points are kept. Repeating the change has no
-    /// effect.
+    /// Kills or restores a variation or the whole experiment, at once (I8). Points are kept. Repeating the change has
+    /// no effect.
     pub fn set_killed(&mut self, target: KillTarget, killed: bool, now: Timestamp) -> Result<(), ChangeError> {
         if target == KillTarget::Variation(Arm::CONTROL) {
             return Err(ChangeError::ControlCannotBeKilled);
@@ -41,8 +41,8 @@ impl Experiment {
         !self.kills.is_arm_killed(arm) && self.generation().is_some_and(|g| g.kill_changes.iter().any(kills_arm))
     }
 
-    /// Records an alert. Returns false if the same metric and variation already have an alert with the same or a stronger
-    /// action.
+    /// Records an alert. Returns false if the same metric and variation already have an alert with the same or a
+    /// stronger action.
     pub fn record_alert(&mut self, alert: Alert) -> bool {
         match self.alerts.iter_mut().find(|known| known.metric == alert.metric && known.arm == alert.arm) {
             Some(known) if known.action >= alert.action => false,

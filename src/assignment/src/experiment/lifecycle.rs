@@ -119,7 +119,8 @@ impl Experiment {
         }
     }
 
-    /// Advances the manual clock. Advancing to the current reading is no error, so that a caller can repeat a request.
+    /// Advances the manual clock. Advancing to the current reading is not an error, so that a caller can repeat a
+    /// request.
     pub fn advance_clock(&mut self, to: Timestamp) -> Result<(), ChangeError> {
         match self.manual_now {
             None => Err(ChangeError::NotManualClock),

@@ -7,9 +7,9 @@ use crate::time::Timestamp;
 
 impl Experiment {
     /// Replaces the definition. In a draft everything can change except the key and the kind of clock. After the start,
-    /// everything that the allocation and the results depend on is fixed: the unit, the salt, the tick, and the existing
-    /// variations and metrics with their order. Variations can be added at the end. They get their foothold from
-    /// control, in a revision that takes effect at `effective_at`.
+    /// everything that the allocation and the results depend on is fixed: the unit, the salt, the tick, and the
+    /// existing variations and metrics with their order. Variations can be added at the end. They get their foothold
+    /// from control, in a revision that takes effect at `effective_at`.
     pub fn update(
         &mut self,
         definition: Definition,
@@ -44,7 +44,7 @@ impl Experiment {
 
     fn update_draft(&mut self, definition: Definition) {
         let old = &self.definition;
-        // Declaring the same start again does not move the clock back to it.
+        // A repeated declaration of the same start does not move the clock back.
         if let ClockKind::Manual(Some(start)) = definition.clock
             && definition.clock != old.clock
         {

@@ -16,7 +16,8 @@ fn serve(experiment: &Experiment, wall: i64) -> ServedExperiment {
     ServedExperiment::from_experiment(experiment, 1, at(wall)).unwrap()
 }
 
-/// An experiment where v1 and v2 own half of the line each, with an audience and overrides. `edit` changes the document.
+/// An experiment where v1 and v2 own half of the line each, with an audience and overrides. `edit` changes the
+/// document.
 fn definition_with(edit: impl Fn(&mut serde_json::Value)) -> Definition {
     let mut doc = serde_json::json!({
         "key": "e",

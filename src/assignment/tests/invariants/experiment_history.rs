@@ -43,7 +43,7 @@ fn command() -> impl Strategy<Value = Command> {
     ]
 }
 
-/// Whether the clock is manual, and a sequence of changes. Each comes with the time since the previous one in microseconds,
+/// Whether the clock is manual, and a sequence of changes. Each has the time since the previous one in microseconds,
 /// which can be negative, because the wall clock can go back.
 fn change_sequence() -> impl Strategy<Value = (bool, Vec<(i64, Command)>)> {
     let archived = prop_oneof![9 => Just(None), 1 => Just(Some((1, Command::Archive)))];
@@ -90,7 +90,7 @@ fn apply(experiment: &mut Experiment, command: &Command, wall: Timestamp) -> Res
     }
 }
 
-/// Checks what is true for every generation.
+/// Checks the properties of every generation.
 fn check_generation(generation: &Generation) {
     assert!(!generation.revisions.is_empty());
     for (i, revision) in generation.revisions.iter().enumerate() {
@@ -125,7 +125,7 @@ fn check_history_is_kept(before: &Experiment, after: &Experiment) {
     assert!(keys(after).starts_with(&keys(before)));
 }
 
-/// The arm that a point is served, by a linear search through the history; `None` after another generation started.
+/// The arm that is served at a point, by a linear search through the history; `None` after another generation started.
 fn naive_served(generation: &Generation, point: u64, instant: i64) -> Option<Arm> {
     let mut allocation = &generation.revisions[0].allocation;
     for revision in &generation.revisions {

@@ -152,7 +152,8 @@ fn hundreds_of_growth_steps_create_few_buckets() {
             state ^= state << 17;
             state % below
         };
-        // The largest step is 1/64 to 1/8192 of the line. Footholds are 2% or none. All variations grow alike, or some more.
+        // The largest step is 1/64 to 1/8192 of the line. Footholds are 2% or zero. All variations grow equally, or
+        // some grow more than others.
         let step = 1 << (58 - seed % 8);
         let foothold = if seed % 3 == 0 { Width::ZERO } else { width(Width::LINE.get() / 50) };
         let mut allocation = Allocation::with_footholds(&[foothold; 10], floor).unwrap();

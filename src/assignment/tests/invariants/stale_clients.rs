@@ -119,7 +119,7 @@ proptest! {
             ServedExperiment::new(parts).and_then(|new| new.check_can_replace(&old))
         };
         prop_assert_eq!(edited(&|_| {}), Ok(()));
-        // The points of a variation go to a rival or to control, in the newest revision or in all.
+        // The points of a variation go to another variation or to control, in the newest revision or in all.
         let owned: Vec<(Point, Point)> = (1..=3).flat_map(|i| old.parts().revisions[0].allocation.ranges_of(arm(i)).collect::<Vec<_>>()).collect();
         let (first, _) = owned[pick.index(owned.len())];
         let owner = old.parts().revisions[0].allocation.owner(first);
@@ -163,7 +163,8 @@ proptest! {
         ];
         for (expected, edit) in edits {
             let error = format!("{:?}", edited(edit).unwrap_err());
-            // Without a variation that owns no points, the parts are consistent, but the predecessor has that variation.
+            // Without a variation that owns no points, the parts are consistent, but the predecessor has that
+            // variation.
             let no_points = expected == "Inconsistent" && error.starts_with("ChangedWithinGeneration");
             prop_assert!(error.starts_with(expected) || no_points, "expected {}, got {}", expected, error);
         }

@@ -16,7 +16,7 @@ pub(crate) fn width(points: u128) -> Width {
 pub(crate) enum RequestSize {
     /// This number of points.
     Points(u8),
-    /// This part of 2^32 of the available width.
+    /// The available width, multiplied by this number and divided by 2^32.
     Part(u32),
     /// All points except this number.
     AllBut(u8),
@@ -56,7 +56,8 @@ pub(crate) fn footholds(max_count: usize) -> impl Strategy<Value = (Vec<Width>, 
     })
 }
 
-/// Growth steps. Each has several requests: the index of an arm, and a size relative to the width that is then available.
+/// Growth steps. Each has several requests: the index of an arm, and a size relative to the width that is then
+/// available.
 pub(crate) fn steps(max_count: usize) -> impl Strategy<Value = Vec<Vec<(prop::sample::Index, RequestSize)>>> {
     prop::collection::vec(prop::collection::vec((any::<prop::sample::Index>(), request_size()), 0..4), 0..=max_count)
 }
@@ -125,8 +126,8 @@ pub(crate) fn salt(text: &str) -> Salt {
     Salt::parse(text).unwrap()
 }
 
-/// The definition of experiment `e` with policy manual: control and `treated` variations `v1`, `v2`, … with 2% each, and a
-/// floor of 5%.
+/// The definition of experiment `e` with policy manual: control and `treated` variations `v1`, `v2`, … with 2% each,
+/// and a floor of 5%.
 pub(crate) fn definition(treated: usize, manual_clock: bool) -> Definition {
     let variation = |i: usize| serde_json::json!({"key": format!("v{i}"), "payload": false, "share": 0.02});
     let control = serde_json::json!({"key": "control", "payload": false});

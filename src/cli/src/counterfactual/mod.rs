@@ -9,15 +9,15 @@ mod tests;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::{Args, ValueEnum};
 use inroad_assignment::Salt;
 use inroad_simulations::SimulationError;
 use inroad_simulations::offline::{self, Counterfactual, LoggedRow, OfflineLog};
 
 use crate::failure::usage_error;
-use crate::output::Output;
+use crate::output::{Output, plural};
 use crate::progress::{self, ProgressUnit};
+use crate::suggestions::explain_serde_error;
 use crate::trial::{Columns, Log};
 
 /// The length in simulated days of a log without times.
@@ -46,7 +46,7 @@ pub(crate) struct CounterfactualArgs {
     /// Column with the time
     #[arg(long, value_name = "COLUMN", conflicts_with = "rows_per_day")]
     time_column: Option<String>,
-    /// Rows per day [default: so many that the log lasts 28 days]
+    /// Rows per day [default: the number of rows divided by 28]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rows_per_day: Option<u64>,
     /// Updates per day (ticks): 1, 2, 3, 4, 6, 8, 12 or 24
@@ -116,9 +116,12 @@ fn analyse(args: &CounterfactualArgs, out: Output) -> anyhow::Result<Analysis> {
     let bar = progress::progress_bar(log.rows.len() as u64, ProgressUnit::Rows, out);
     let result = offline::counterfactual(&offline, &policies, &salt, Some(&|rows| bar.set_position(rows)));
     bar.finish_and_clear();
-    let result = result.map_err(cli_error).with_context(|| {
-        let updates = crate::output::plural(args.ticks_per_day.into(), "update");
-        format!("the policies cannot be run with {updates} per day (--ticks-per-day)")
+    let result = result.map_err(|error| {
+        let is_tick = matches!(&error, SimulationError::Field { field, .. } if field.ends_with("settings.tick"));
+        let error = cli_error(error);
+        let updates = plural(args.ticks_per_day.into(), "update");
+        let context = || format!("the policies cannot be run with {updates} per day (--ticks-per-day)");
+        if is_tick { error.context(context()) } else { error }
     })?;
     Ok(Analysis { log, result, salt: args.salt.clone() })
 }
@@ -147,7 +150,9 @@ fn rows(args: &CounterfactualArgs, log: &Log) -> Vec<LoggedRow> {
 /// Errors in the input are usage errors.
 fn cli_error(error: SimulationError) -> anyhow::Error {
     match error {
-        SimulationError::Field { .. } | SimulationError::Row { .. } => usage_error(error.to_string()),
+        SimulationError::Field { .. } | SimulationError::Row { .. } => {
+            usage_error(explain_serde_error(error.to_string()))
+        }
         other => anyhow::Error::new(other),
     }
 }

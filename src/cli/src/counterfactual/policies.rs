@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::failure::usage_error;
 use crate::parse;
+use crate::suggestions::{did_you_mean, explain_serde_error};
 
 /// Policies by name or from a file.
 #[derive(Debug, Args)]
@@ -39,7 +40,7 @@ impl PoliciesArgs {
                 let text = std::fs::read_to_string(path)
                     .map_err(|e| usage_error(format!("cannot read {}: {e}", path_text())))?;
                 toml::from_str::<PoliciesFile>(&text)
-                    .map_err(|e| usage_error(e.to_string()))
+                    .map_err(|e| usage_error(explain_serde_error(e.to_string())))
                     .with_context(path_text)?
                     .policies
             }
@@ -48,7 +49,7 @@ impl PoliciesArgs {
             }
         };
         if docs.is_empty() {
-            return Err(usage_error("there are no policies. Name at least one."));
+            return Err(usage_error("no policies are given. Name at least one."));
         }
         for doc in &mut docs {
             doc.settings.extend(self.set.iter().cloned());
@@ -64,7 +65,8 @@ fn kind(name: &str) -> anyhow::Result<PolicyKind> {
         "thompson" => Ok(PolicyKind::Thompson),
         "fixed" => Err(usage_error("the policy fixed needs a share for each arm. Define it in a --policies-file.")),
         _ => Err(usage_error(format!(
-            "there is no policy {name:?}. Use growth, equal or thompson, or give a --policies-file."
+            "there is no policy {name:?}.{} Use growth, equal or thompson, or give a --policies-file.",
+            did_you_mean(name, ["growth", "equal", "thompson"])
         ))),
     }
 }

@@ -191,12 +191,12 @@ fn errors_name_the_valid_values() {
         (
             &csv,
             control(&["--outcome", "visits"]),
-            "no column \"visits\": the file has ignored, segment, visit, spend, p, when",
+            "no column \"visits\". Did you mean \"visit\"? The file has ignored, segment, visit, spend, p, when",
         ),
         (
             &parquet,
             control(&["--outcome", "visits"]),
-            "no column \"visits\": the file has when, p, segment, spend, visit",
+            "no column \"visits\". Did you mean \"visit\"? The file has when, p, segment, spend, visit",
         ),
         (
             &csv,
@@ -205,11 +205,16 @@ fn errors_name_the_valid_values() {
         ),
         (&parquet, control(&["--propensity-column", "spend"]), "row 1: spend is 9.5, but a propensity"),
         (&csv, control(&["--arms", "No E-Mail,Mens E-Mail"]), "the arm \"Womens E-Mail\" is not in --arms, which has"),
-        (&csv, vec![], "name the control arm with --control; the file has \"Mens E-Mail\""),
-        (&csv, control(&["--policies", "growht"]), "there is no policy \"growht\". Use growth, equal or thompson"),
+        (&csv, vec![], "no arm is named control. Name the control arm with --control; the file has \"Mens E-Mail\""),
+        (
+            &csv,
+            control(&["--policies", "growht"]),
+            "there is no policy \"growht\". Did you mean \"growth\"? Use growth, equal or thompson",
+        ),
         (&csv, control(&["--policies", "fixed"]), "--policies-file"),
         (&csv, control(&["--policies", "equal,equal"]), "another policy has this name"),
         (&csv, control(&["--set", "flor=0.1"]), "unknown field `flor`, expected one of"),
+        (&csv, control(&["--set", "flor=0.1"]), "did you mean `floor`?"),
         (&csv, control(&["--set", "tick=6h"]), "--ticks-per-day"),
         (&csv, control(&["--ticks-per-day", "5"]), "use 1, 2, 3, 4, 6, 8, 12 or 24"),
         (&csv, control(&["--salt", "a b"]), "--salt"),

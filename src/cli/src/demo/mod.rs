@@ -23,7 +23,7 @@ const KEY: &str = "email-campaign";
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
     /// Address to listen on; port 0 takes a free port
-    #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDRESS")]
+    #[arg(long, env = "INROAD_LISTEN", default_value = "127.0.0.1:7070", value_name = "ADDRESS")]
     listen: SocketAddr,
     /// Days to simulate
     #[arg(long, default_value_t = 28, value_parser = clap::value_parser!(u32).range(1..=366))]

@@ -219,6 +219,9 @@ fn shares_text(e: &Experiment) -> String {
 
 /// A decision in one line.
 pub(super) fn decision_text(decision: &v1::Decision) -> String {
-    let result = if decision.revision > 0 { format!("revision {}", decision.revision) } else { decision.hold.clone() };
+    let result = match decision.revision {
+        0 => "no change".to_owned(),
+        revision => format!("revision {revision}"),
+    };
     format!("{}  {result}: {}", timestamp_text(decision.at.as_ref()), decision.summary)
 }

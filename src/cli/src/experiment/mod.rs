@@ -1,5 +1,5 @@
-//! `inroad experiment …`: everything that people do with an experiment. A command that takes something away permanently
-//! asks once; killing one variation never asks, because nobody should have to wait for it.
+//! `inroad experiment …`: everything that people do with an experiment. A command with far-reaching effects asks for
+//! confirmation. Killing one variation never asks, because it must be fast.
 
 mod change;
 mod read;
@@ -75,7 +75,7 @@ pub(crate) enum ExperimentCommand {
         #[command(flatten)]
         confirm: ConfirmArgs,
     },
-    /// Let the allocation policy decide now instead of at the next update
+    /// Let the allocation policy decide now, not at the next update
     Reallocate(ChangedExperiment),
     /// Advance simulated time
     Advance(AdvanceArgs),
@@ -97,7 +97,7 @@ pub(crate) enum ExperimentCommand {
         #[arg(long, default_value_t = 0, hide_default_value = true)]
         generation: u32,
         /// Most decisions to list
-        #[arg(long, default_value_t = 20)]
+        #[arg(long, value_name = "N", default_value_t = 20)]
         limit: u32,
     },
     /// Explain why each share changed or not in a revision, and recompute its decision
@@ -118,7 +118,7 @@ pub(crate) enum ExperimentCommand {
         /// Experiment key [default: all experiments]
         key: Option<String>,
         /// Most entries to list
-        #[arg(long, default_value_t = 20)]
+        #[arg(long, value_name = "N", default_value_t = 20)]
         limit: u32,
     },
 }
@@ -207,7 +207,8 @@ impl ExperimentArgs {
     pub(crate) fn typed_keys(&self) -> Option<(&str, Option<&str>)> {
         use ExperimentCommand as C;
         match &self.command {
-            C::List { .. } | C::Audit { .. } => None,
+            C::List { .. } | C::Audit { key: None, .. } => None,
+            C::Audit { key: Some(key), .. } => Some((key, None)),
             C::Get { key } | C::Revisions { key, .. } | C::Decisions { key, .. } | C::Explain { key, .. } => {
                 Some((key, None))
             }

@@ -28,7 +28,11 @@ impl ExperimentReader<'_> {
         let shown = all.iter().map(response_json::experiment_json).collect::<Result<Vec<_>, _>>()?;
         self.out.print_json(&json!({"experiments": shown}))?;
         if all.is_empty() {
-            self.out.print_text("no experiments yet. Create one with `inroad apply -f FILE`.")?;
+            let text = match prefix {
+                "" => "no experiments yet. Create one with `inroad apply -f FILE`.".to_owned(),
+                prefix => format!("no experiment has a key that starts with {prefix:?}"),
+            };
+            self.out.print_text(text)?;
             return Ok(());
         }
         let row = |e: &v1::Experiment| {
@@ -148,7 +152,12 @@ impl ExperimentReader<'_> {
             timestamp_text(r.effective_at.as_ref())
         );
         let Some(decision) = explained.decision else {
-            self.out.print_text(format!("{head}\nchanged manually"))?;
+            let reason = match r.cause.as_str() {
+                "start" => "initial shares of the definition",
+                "added" => "a variation was added",
+                _ => "changed manually",
+            };
+            self.out.print_text(format!("{head}\n{reason}"))?;
             return Ok(());
         };
         let row = |a: &v1::ArmDecision| {
@@ -200,6 +209,9 @@ impl ExperimentReader<'_> {
                 break;
             }
         }
+        if decisions.is_empty() && limit > 0 {
+            self.out.print_text("the allocation policy has made no decision in this run yet")?;
+        }
         for decision in &decisions {
             self.out.print_text(decision_text(decision))?;
             for arm in decision.arms.iter().filter(|arm| !arm.why.is_empty()) {
@@ -222,6 +234,9 @@ impl ExperimentReader<'_> {
             if page_token.is_empty() {
                 break;
             }
+        }
+        if entries.is_empty() && limit > 0 {
+            self.out.print_text("the audit log has no entries")?;
         }
         let shown: Vec<Value> = entries.iter().map(response_json::audit_entry_json).collect();
         for (entry, shown) in entries.iter().zip(&shown) {

@@ -168,7 +168,7 @@ fn print_result(sender: &Sender<'_>, out: Output) -> anyhow::Result<()> {
     out.print_text(format!("{} accepted", plural(sender.accepted, "event")))?;
     if sender.trimmed > 0 {
         out.print_text(format!(
-            "{} had more context than can be stored; it was trimmed",
+            "{} had more context than the server stores; the rest was left out",
             plural(sender.trimmed, "exposure")
         ))?;
     }

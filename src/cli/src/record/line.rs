@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::parse;
+use crate::suggestions::{did_you_mean, explain_serde_error};
 
 /// An event, ready to send.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,21 +53,25 @@ pub(crate) fn parse_line(
     text: &str,
     make_id: impl FnOnce(&Outcome) -> Result<String, String>,
 ) -> Result<Event, String> {
-    let fields: Map<String, Value> = serde_json::from_str(text).map_err(|e| format!("not a JSON object: {e}"))?;
+    let syntax_error =
+        |e: serde_json::Error| format!("not a JSON object: {e}").replace(" at line 1 column", " at column");
+    let fields: Map<String, Value> = serde_json::from_str(text).map_err(syntax_error)?;
     let is_outcome = match (fields.contains_key("event"), fields.contains_key("variation")) {
         (true, false) => true,
         (false, true) => false,
-        _ => {
-            return Err(
-                "neither an exposure nor an outcome: an exposure has a \"variation\", an outcome has an \"event\""
-                    .to_owned(),
-            );
+        (true, true) => {
+            return Err("both an event and a variation. Put the outcome and the exposure on separate lines.".to_owned());
+        }
+        (false, false) => {
+            let similar = fields.keys().map(|name| did_you_mean(name, ["event", "variation"])).collect::<String>();
+            return Err(format!("neither an event (of an outcome) nor a variation (of an exposure).{similar}"));
         }
     };
+    fields.iter().try_for_each(|(name, value)| check_type(name, value))?;
     let fields = Value::Object(fields);
     let at = |text: Option<String>| text.map(|text| parse::instant(&text).map(timestamp_to_wire)).transpose();
     if is_outcome {
-        let line: OutcomeLine = serde_json::from_value(fields).map_err(|e| e.to_string())?;
+        let line: OutcomeLine = serde_json::from_value(fields).map_err(|e| explain_serde_error(e.to_string()))?;
         let mut units = line.units;
         if let Some(unit) = line.unit {
             let unit = parse::unit(&unit)?;
@@ -86,7 +91,7 @@ pub(crate) fn parse_line(
         };
         return Ok(Event::Outcome(outcome));
     }
-    let line: ExposureLine = serde_json::from_value(fields).map_err(|e| e.to_string())?;
+    let line: ExposureLine = serde_json::from_value(fields).map_err(|e| explain_serde_error(e.to_string()))?;
     Ok(Event::Exposure(Exposure {
         experiment: line.experiment,
         generation: line.generation,
@@ -96,6 +101,21 @@ pub(crate) fn parse_line(
         occurred_at: at(line.occurred_at)?,
         context: line.context.map(|context| json_to_struct(&context)),
     }))
+}
+
+/// Checks the type of one field. Serde checks it too, but its message does not name the field.
+fn check_type(name: &str, value: &Value) -> Result<(), String> {
+    let (is_valid, expected) = match name {
+        "value" => (value.is_number(), "a number"),
+        "generation" | "revision" => (value.is_u64(), "a whole number"),
+        "context" | "units" => (value.is_object(), "an object"),
+        "experiment" | "unit" | "variation" | "event" | "occurred_at" | "event_id" | "clock" => {
+            (value.is_string(), "text in quotes")
+        }
+        _ => (true, ""),
+    };
+    // Optional fields may be null.
+    if is_valid || value.is_null() { Ok(()) } else { Err(format!("{name} is {value}, but must be {expected}")) }
 }
 
 #[cfg(test)]
@@ -129,8 +149,14 @@ mod tests {
             ("", "not a JSON object"),
             ("[]", "not a JSON object"),
             ("{}", "neither"),
-            (r#"{"event": "e", "variation": "v"}"#, "neither"),
+            ("nonsense", "at column 2"),
+            (r#"{"event": "e", "variation": "v"}"#, "separate lines"),
+            (r#"{"evnt": "e", "unit": "a"}"#, "Did you mean \"event\"?"),
             (r#"{"event": "e", "when": 1}"#, "when"),
+            (r#"{"event": "e", "unit": "a", "occured_at": "2026-01-31"}"#, "did you mean `occurred_at`?"),
+            (r#"{"event": "e", "unit": "a", "value": "3"}"#, "value is \"3\", but must be a number"),
+            (r#"{"event": 7, "unit": "a"}"#, "event is 7, but must be text in quotes"),
+            (r#"{"variation": "v", "revision": 1.5}"#, "revision is 1.5, but must be a whole number"),
             (r#"{"event": "e", "unit": "a", "occurred_at": "now"}"#, "not a time"),
             (r#"{"variation": "v", "experiment": "k", "unit": "u", "revision": 1}"#, "generation"),
         ] {

@@ -32,7 +32,7 @@ pub(crate) struct RecordArgs {
     /// each time.
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// How long to retry while the server is busy or away
+    /// How long to retry while the server is busy or unreachable
     #[arg(long, default_value = "60s", value_parser = parse::duration, value_name = "DURATION")]
     retry_for: Duration,
     #[command(subcommand)]
@@ -119,7 +119,9 @@ pub(crate) async fn run(args: RecordArgs, server: &ServerArgs, out: Output) -> a
             Ok(out.print_json(&json!({"accepted": 1, "variation": variation, "revision": revision}))?)
         }
         (None, Some(file)) => file::send_file(&file, args.retry_for, server, out).await,
-        (None, None) => Err(usage_error("name a file with -f, or use `record outcome` or `record exposure`")),
+        (None, None) => Err(usage_error(
+            "nothing to record. Name a file with -f, or use `inroad record outcome` or `inroad record exposure`.",
+        )),
     }
 }
 
@@ -127,7 +129,7 @@ pub(crate) async fn run(args: RecordArgs, server: &ServerArgs, out: Output) -> a
 ///
 /// # Errors
 ///
-/// When the server refuses the event, or is busy or away for longer than `limit`.
+/// When the server refuses the event, or is busy or unreachable for longer than `limit`.
 async fn send_one(connection: &Connection, request: RecordRequest, limit: Duration) -> anyhow::Result<()> {
     let retry = RetryPolicy { limit, on_pause: &report_pause };
     let response = send_events(connection, &request, &retry).await?;

@@ -50,7 +50,7 @@ pub(crate) struct ReplayArgs {
     /// Column with the time
     #[arg(long, value_name = "COLUMN", conflicts_with_all = ["rows_per_day", "start"])]
     time_column: Option<String>,
-    /// Rows per day [default: so many that the log lasts 28 days]
+    /// Rows per day [default: the number of rows divided by 28]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rows_per_day: Option<u64>,
     /// Time of the first row
@@ -68,7 +68,7 @@ pub(crate) struct ReplayArgs {
     /// Stop after this number of rows
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// How long to retry while the server is busy or away
+    /// How long to retry while the server is busy or unreachable
     #[arg(long, default_value = "60s", value_parser = parse::duration, value_name = "DURATION")]
     retry_for: Duration,
     #[command(flatten)]

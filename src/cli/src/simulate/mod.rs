@@ -18,6 +18,7 @@ use crate::failure::usage_error;
 use crate::output::Output;
 use crate::parse;
 use crate::progress::{self, ProgressUnit};
+use crate::suggestions::explain_serde_error;
 
 /// The scenarios, and the files for the results.
 #[derive(Debug, Args)]
@@ -31,16 +32,16 @@ pub(crate) struct SimulateArgs {
     /// Runs per scenario [default: the scenario's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     replications: Option<u32>,
-    /// Threads [default: one per processor]; the results do not depend on them
+    /// Number of threads [default: one per processor]; does not affect the results
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Seed of the simulated units [default: the scenario's]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Run only these policies: of the scenario, or growth, equal, thompson
+    /// Run only these policies: those of the scenario, or growth, equal, thompson
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     policies: Vec<String>,
-    /// Setting of all growing policies, such as floor=0.02; may be repeated
+    /// Setting of all growth policies, such as floor=0.02; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::setting)]
     set: Vec<(String, toml::Value)>,
     /// Run each policy except Thompson sampling a second time, shipping the variation that is ready to ship
@@ -97,8 +98,9 @@ fn simulate(scenarios: &[Scenario], args: &SimulateArgs, out: Output) -> anyhow:
         bar.set_message(scenario.doc().name.clone());
         let progress = |_, _| bar.inc(1);
         let options = Options { threads: args.threads.map(usize::from), progress: Some(&progress) };
-        inroad_simulations::simulate(scenario, options)
-            .map_err(|e| usage_error(format!("scenario {}: {e}", scenario.doc().name)))
+        inroad_simulations::simulate(scenario, options).map_err(|e| {
+            usage_error(format!("scenario {}: {}", scenario.doc().name, explain_serde_error(e.to_string())))
+        })
     });
     let simulations = simulations.collect();
     bar.finish_and_clear();

@@ -6,13 +6,14 @@ use inroad_simulations::{PolicyDoc, PolicyKind, Scenario, ScenarioDoc, ShipRule,
 
 use super::SimulateArgs;
 use crate::failure::usage_error;
+use crate::suggestions::{did_you_mean, explain_serde_error};
 
 /// The selected scenarios with the options applied.
 pub(super) fn scenarios(args: &SimulateArgs) -> anyhow::Result<Vec<Scenario>> {
     let mut scenarios: Vec<Scenario> = Vec::with_capacity(args.scenarios.len());
     for name_or_path in &args.scenarios {
-        let scenario =
-            with_options(read(name_or_path)?, args).map_err(|e| usage_error(format!("{name_or_path}: {e:#}")))?;
+        let scenario = with_options(read(name_or_path)?, args)
+            .map_err(|e| usage_error(format!("{name_or_path}: {}", explain_serde_error(format!("{e:#}")))))?;
         let name = &scenario.doc().name;
         if scenarios.iter().any(|other| other.doc().name == *name) {
             return Err(usage_error(format!(
@@ -32,12 +33,15 @@ fn read(name_or_path: &str) -> anyhow::Result<Scenario> {
     let is_path = path.extension().is_some() || path.components().count() > 1 || path.exists();
     if !is_path {
         let names: Vec<&str> = builtin::names().collect();
-        let message =
-            format!("there is no scenario {name_or_path:?}. Give a TOML file, or one of {}.", names.join(", "));
-        return Err(usage_error(message));
+        let similar = did_you_mean(name_or_path, names.iter().copied());
+        return Err(usage_error(format!(
+            "there is no scenario {name_or_path:?}.{similar} Give a TOML file, or one of {}.",
+            names.join(", ")
+        )));
     }
     let text = std::fs::read_to_string(path).map_err(|e| usage_error(format!("cannot read {name_or_path}: {e}")))?;
-    Scenario::from_toml(&text).map_err(|e| usage_error(format!("{name_or_path}: {}", e.to_string().trim_end())))
+    Scenario::from_toml(&text)
+        .map_err(|e| usage_error(format!("{name_or_path}: {}", explain_serde_error(e.to_string()))))
 }
 
 fn with_options(scenario: Scenario, args: &SimulateArgs) -> anyhow::Result<Scenario> {
@@ -52,7 +56,9 @@ fn with_options(scenario: Scenario, args: &SimulateArgs) -> anyhow::Result<Scena
     }
     let has_growth = || doc.policies.iter().any(|policy| policy.kind == PolicyKind::Growth);
     if !args.set.is_empty() && !has_growth() {
-        return Err(usage_error("--set applies to growing policies, and none is selected"));
+        return Err(usage_error(
+            "--set applies to growth policies, and none is selected. Add growth to --policies, or omit --set.",
+        ));
     }
     for policy in doc.policies.iter_mut().filter(|policy| policy.kind == PolicyKind::Growth) {
         policy.settings.extend(args.set.iter().cloned());
@@ -80,7 +86,8 @@ fn policy(name: &str, of_scenario: &[PolicyDoc]) -> anyhow::Result<PolicyDoc> {
     let mut names: Vec<&str> = all().map(|policy| policy.name.as_str()).collect();
     let mut seen = std::collections::BTreeSet::new();
     names.retain(|name| seen.insert(*name));
-    Err(usage_error(format!("there is no policy {name:?}. Use one of {}.", names.join(", "))))
+    let similar = did_you_mean(name, names.iter().copied());
+    Err(usage_error(format!("there is no policy {name:?}.{similar} Use one of {}.", names.join(", "))))
 }
 
 /// The command line that gives the same results.
@@ -104,7 +111,7 @@ pub(super) fn command(args: &SimulateArgs) -> String {
     words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
 }
 
-/// The word as a shell reads it.
+/// The word, quoted for a shell if necessary.
 fn quoted(word: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./=,+:@%".contains(&b);
     if !word.is_empty() && word.bytes().all(plain) {

@@ -55,8 +55,10 @@ fn unknown_name_is_answered_with_the_valid_ones() {
     assert!(text.contains("\"s99\"") && text.contains("s1, s2") && text.contains("revenue"), "{text}");
     let text = error_text(&["s1", "--policies", "groth"]);
     assert!(text.contains("\"groth\"") && text.contains("growth, equal, thompson"), "{text}");
+    assert!(text.contains("Did you mean \"growth\"?"), "{text}");
+    assert!(error_text(&["revenu"]).contains("Did you mean \"revenue\"?"));
     let text = error_text(&["s1", "--set", "flor=0.1"]);
-    assert!(text.contains("flor") && text.contains("floor"), "{text}");
+    assert!(text.contains("unknown field `flor`") && text.contains("did you mean `floor`?"), "{text}");
     let text = error_text(&["s1", "--policies", "equal", "--set", "floor=0.1"]);
     assert!(text.contains("--set"), "{text}");
     assert!(error_text(&["nowhere/x.toml"]).contains("cannot read nowhere/x.toml"));
@@ -79,6 +81,7 @@ fn error_in_a_file_names_file_and_field() {
     let path = write("word.toml", &good.replace("per_day", "perday"));
     let text = error_text(&[&path]);
     assert!(text.contains(&path) && text.contains("perday") && text.contains("line 3"), "{text}");
+    assert!(text.contains("did you mean `per_day`?"), "{text}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use inroad_assignment::{Timestamp, UnitKey};
 
 use crate::failure::usage_error;
 use crate::parse::{instant, slug};
+use crate::suggestions::did_you_mean;
 
 /// The meaning of the columns.
 #[derive(Debug, Clone)]
@@ -201,13 +202,20 @@ fn order_arms(mut labels: BTreeMap<String, usize>, columns: &Columns<'_>) -> any
     let names = || labels.keys().map(|label| format!("{label:?}")).collect::<Vec<_>>().join(", ");
     if labels.len() < 2 {
         bail!(
-            "nothing to compare: the arm column contains {}",
+            "there are fewer than two arms: the arm column contains {}",
             if labels.is_empty() { "no rows".to_owned() } else { names() }
         );
     }
     let is_control = |label: &str| control.map_or_else(|| slug(label) == "control", |name| name == label);
     if !labels.keys().any(|label| is_control(label)) {
-        return Err(usage_error(format!("name the control arm with --control; the file has {}", names())));
+        let (missing, similar) = match control {
+            Some(name) => (format!("there is no arm {name:?}"), did_you_mean(name, labels.keys().map(String::as_str))),
+            None => ("no arm is named control".to_owned(), String::new()),
+        };
+        return Err(usage_error(format!(
+            "{missing}.{similar} Name the control arm with --control; the file has {}.",
+            names()
+        )));
     }
     let declared = |label: &String| columns.arms.and_then(|arms| arms.iter().position(|arm| arm == label));
     let mut sorted: Vec<(bool, Option<usize>, String, &String, usize)> =
@@ -282,9 +290,9 @@ mod tests {
         let visit = names(&["visit"]);
         let error_text = |columns: &Columns<'_>| format!("{:#}", Log::parse(TRIAL.as_bytes(), columns).unwrap_err());
         assert!(error_text(&columns(&visit, None)).contains("--control; the file has \"Mens E-Mail\""));
-        assert!(error_text(&columns(&visit, Some("no e-mail"))).contains("--control"));
+        assert!(error_text(&columns(&visit, Some("no e-mail"))).contains("Did you mean \"No E-Mail\"?"));
         assert!(
-            error_text(&columns(&names(&["visits"]), Some("No E-Mail"))).contains("the file has id, when, segment")
+            error_text(&columns(&names(&["visits"]), Some("No E-Mail"))).contains("The file has id, when, segment")
         );
         let spend = names(&["spend"]);
         let log = Log::parse(TRIAL.as_bytes(), &columns(&spend, Some("No E-Mail"))).unwrap();

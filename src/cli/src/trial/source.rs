@@ -13,6 +13,7 @@ use parquet::schema::types::Type;
 use crate::failure::usage_error;
 use crate::output;
 use crate::parse::is_parquet;
+use crate::suggestions::did_you_mean;
 use inroad_assignment::Timestamp;
 
 /// Called for each row with its number, from 1, and its cells. An empty cell is empty text.
@@ -20,17 +21,17 @@ pub(super) type OnRow<'a> = dyn FnMut(u64, &[&str]) -> anyhow::Result<()> + 'a;
 
 /// Reads a file: Parquet by its extension, CSV otherwise.
 pub(super) fn read(path: &Path, columns: &[&str], on_row: &mut OnRow<'_>) -> anyhow::Result<()> {
-    let file = File::open(path).map_err(|e| usage_error(format!("cannot read {}: {e}", path.display())))?;
+    let file = File::open(path).map_err(|e| usage_error(format!("cannot read the file: {e}")))?;
     if is_parquet(path) { read_parquet(file, columns, on_row) } else { read_csv(BufReader::new(file), columns, on_row) }
 }
 
 /// The position of each requested column.
 fn positions(columns: &[&str], existing: &[&str]) -> anyhow::Result<Vec<usize>> {
     let position = |name: &&str| {
-        existing
-            .iter()
-            .position(|column| column == name)
-            .ok_or_else(|| usage_error(format!("there is no column {name:?}: the file has {}", existing.join(", "))))
+        existing.iter().position(|column| column == name).ok_or_else(|| {
+            let similar = did_you_mean(name, existing.iter().copied());
+            usage_error(format!("there is no column {name:?}.{similar} The file has {}.", existing.join(", ")))
+        })
     };
     columns.iter().map(position).collect()
 }
@@ -63,7 +64,7 @@ fn read_parquet(file: File, columns: &[&str], on_row: &mut OnRow<'_>) -> anyhow:
         // The row reader panics on intervals, and a nested value is no cell.
         if !field.is_primitive() || field.get_basic_info().converted_type() == ConvertedType::INTERVAL {
             return Err(usage_error(format!(
-                "column {:?} does not contain single texts, numbers or times",
+                "column {:?} must contain texts, numbers or times, not nested values or intervals",
                 field.name()
             )));
         }

@@ -137,7 +137,7 @@ pub(super) fn legend(names: &[String], entries: &[(usize, Markup)]) -> Markup {
     }
 }
 
-/// The estimated width of a letter in em. Rather too wide than too narrow, because fonts differ.
+/// The estimated width of a letter in em. The estimates are generous, because fonts differ.
 fn ems(letter: char) -> f64 {
     match letter {
         'i' | 'l' | 'j' | 't' | 'f' | '.' | ',' | ':' | ';' | '\'' | '|' | '!' | '(' | ')' | ' ' | '-' => 0.4,

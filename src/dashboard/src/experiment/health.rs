@@ -35,7 +35,7 @@ pub struct Health {
     pub stale_exposures: u64,
     /// Unit records that estimates exclude, because the served variation changed within the window.
     pub dropped: u64,
-    /// Events that are not processed yet.
+    /// Accepted events that are not counted yet.
     pub backlog: u64,
     /// Traffic share that control can still give.
     pub headroom: f64,
@@ -78,7 +78,7 @@ impl Health {
                     }
                 }
                 @for alert in &self.alerts { p.alarm { b { "Guardrail. " } (alert) } }
-                @if self.backlog > 0 { p.doubt { (counted(self.backlog, "event")) " not processed yet." } }
+                @if self.backlog > 0 { p.doubt { (counted(self.backlog, "event")) " not counted yet." } }
             }
         }
     }

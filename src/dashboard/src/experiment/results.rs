@@ -65,9 +65,10 @@ impl Metric {
             div.metric {
                 h3 { (self.key) @if self.is_primary { " " span.badge.decides { "primary metric" } } @if is_guardrail { " " span.badge.guards { "guardrail" } } }
                 p.lead { (self.about) @if let Some(guardrail) = &self.guardrail { " " (guardrail) } }
+                p.help { "Lift is relative to control. Difference is absolute and weighted by reporting interval." }
                 div.scroll tabindex="0" role="region" aria-label={ "Results by " (self.key) } {
                     table.results {
-                        caption { "By variation. Lift is relative to control. Difference is absolute and weighted by reporting interval." }
+                        caption { "By variation" }
                         thead { tr {
                             th scope="col" { "Variation" }
                             th scope="col" { "Units" }
@@ -135,9 +136,10 @@ impl Metric {
             @if has_any {
                 details {
                     summary { "Other estimates" }
+                    p.help { "Completed units are those whose window has ended." }
                     div.scroll tabindex="0" role="region" aria-label={ "Other estimates of " (self.key) } {
                         table {
-                            caption { "The same lift, estimated differently. Completed units are those whose window has ended." }
+                            caption { "The same lift, estimated differently" }
                             thead { tr { th scope="col" { "Variation" } th scope="col" { "Completed units" } th scope="col" { "Lift, completed units only" } th scope="col" { "Lift, weighted by reporting interval" } th scope="col" { "Lift, batched" } } }
                             tbody {
                                 @for (arm, result) in experiment.arms.iter().zip(&self.arms).skip(1) {

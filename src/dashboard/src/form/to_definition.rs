@@ -28,7 +28,7 @@ impl Form {
         for name in ["key", "description", "owner", "lifetime", "unit", "audience", "salt"] {
             match base.get(name).filter(|_| reader.is_unedited(name, name)) {
                 Some(stored) => drop(document.insert(name.to_owned(), stored.clone())),
-                None if self.is_checked(name) => drop(document.insert(name.to_owned(), json!(self.text(name)))),
+                None if self.has_value(name) => drop(document.insert(name.to_owned(), json!(self.text(name)))),
                 None => {}
             }
         }
@@ -225,7 +225,7 @@ impl DefinitionReader<'_> {
             }
         }
         if !is_manual {
-            policy["shadow"] = json!(self.form.is_checked("policy.shadow"));
+            policy["shadow"] = json!(self.form.has_value("policy.shadow"));
         }
         policy
     }

@@ -8,7 +8,7 @@
 //! **Compared** units must not mix the effect of a variation with the effect of growth: a unit that crosses over has
 //! less time left in control, and it is a returning unit when it reaches the variation. So lifts follow the rule of the
 //! estimates: each unit counts once, in the epoch of its first exposure, and only if the line serves it the same arm
-//! from there to the end of the range ([`ServingPeriods`]). That depends on the unit's point and on the boundaries,
+//! from then to the end of the range ([`ServingPeriods`]). That depends on the unit's point and on the boundaries,
 //! never on what it did. Within an epoch, the units of all arms are followed for the same time.
 
 #[cfg(test)]
@@ -204,7 +204,7 @@ impl ServingPeriods {
     pub fn new(generation: &Generation, until: Timestamp) -> Self {
         let revisions = generation.revisions.iter().map(|r| r.effective_at);
         let changes: BTreeSet<Timestamp> =
-            revisions.chain(generation.kill_changes.iter().map(|s| s.at)).filter(|at| *at < until).collect();
+            revisions.chain(generation.kill_changes.iter().map(|change| change.at)).filter(|at| *at < until).collect();
         // Newest first; the last state is the one before any change.
         let instants = changes.into_iter().rev().chain([Timestamp::MIN]);
         let states: Vec<(Timestamp, Option<&Allocation>, Kills)> = instants

@@ -13,7 +13,7 @@ use rand_distr::{Binomial, Distribution, Poisson};
 pub(crate) const DAY_US: i64 = 86_400_000_000;
 
 /// A simulated experiment. The baseline may change over time; the lifts are constant.
-pub(crate) struct World {
+pub(crate) struct SimulatedExperiment {
     /// Conversion rate of control at the start, 0..1.
     pub(crate) base: f64,
     /// Relative lifts; the first is control's 0.
@@ -28,7 +28,7 @@ pub(crate) struct World {
 }
 
 /// The result of a simulation.
-pub(crate) struct Outcome {
+pub(crate) struct SimulationResult {
     pub(crate) input: TickInput,
     pub(crate) killed: Vec<usize>,
     /// The first arm with which the policy advised to conclude.
@@ -87,9 +87,9 @@ pub(crate) fn apply(input: &mut TickInput, decision: &Decision) {
     }
 }
 
-impl World {
-    /// Simulates so many days with this seed.
-    pub(crate) fn run(&self, days: i64, seed: u64, decider: &mut Decider) -> Outcome {
+impl SimulatedExperiment {
+    /// Simulates this number of days.
+    pub(crate) fn run(&self, days: i64, seed: u64, decider: &mut Decider) -> SimulationResult {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut input = new_experiment(self.lifts.len());
         input.settings.tick = Duration::from_micros((DAY_US / self.ticks_per_day) as u64);
@@ -115,6 +115,6 @@ impl World {
             concluded = concluded.or(decision.conclude.map(|conclude| conclude.arm));
             apply(&mut input, &decision);
         }
-        Outcome { input, killed, concluded }
+        SimulationResult { input, killed, concluded }
     }
 }

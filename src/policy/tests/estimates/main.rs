@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 
-mod best;
-mod beta;
-mod closed;
-mod doubts;
+mod closed_forms;
+mod data_checks;
 mod intervals;
+mod normal;
 mod oracle;
+mod pooled_beta;
 mod posterior;
-mod special;
+mod probability_best;

@@ -232,7 +232,7 @@ def intervals(given, data):
     return arms
 
 
-def doubts(given, data):
+def data_checks(given, data):
     sign = 1 if given["better"] == "more" else -1
     arms = range(1, data.units.shape[1])
     return {
@@ -307,7 +307,7 @@ def write(name, value, digits=11):
 
 def main():
     mp.mp.dps = 40
-    given, fits, compared, betas, spans, doubted = [], [], [], [], [], []
+    given, fits, compared, betas, spans, checked = [], [], [], [], [], []
     for question, data in problems():
         print(question["name"], flush=True)
         found, central = estimates(question, data)
@@ -316,13 +316,13 @@ def main():
         compared.append(comparison(question, central))
         betas.append(pooled(question, data) if question["measure"] == "conversion" else None)
         spans.append(intervals(question, data))
-        doubted.append(doubts(question, data))
+        checked.append(data_checks(question, data))
     write("problems.json", given, 17)
     write("estimates.json", fits)
     write("comparisons.json", compared, 8)
     write("betas.json", betas)
     write("intervals.json", spans)
-    write("doubts.json", doubted)
+    write("data_checks.json", checked)
     write("posteriors.json", posteriors())
     write("special.json", special(), 17)
 

@@ -50,7 +50,7 @@ impl StreamProgress {
     }
 
     /// Records that the client has had a version since `at`. A version that was never sent to it is ignored: it may be
-    /// from a store that was replaced by an older copy. Versions that are new by this report are added to `fresh`.
+    /// from a store that was replaced by an older copy. A version reported for the first time is added to `fresh`.
     pub(super) fn record_applied(
         &mut self,
         version: u64,
@@ -62,8 +62,8 @@ impl StreamProgress {
             return;
         }
         let mut at = at.min(now);
-        if let Ok(place) = self.steps.binary_search_by_key(&version, |step| step.version)
-            && let Some(step) = self.steps.get_mut(place)
+        if let Ok(index) = self.steps.binary_search_by_key(&version, |step| step.version)
+            && let Some(step) = self.steps.get_mut(index)
         {
             // The client's estimate of the server's clock may be off, but a version is never applied before it was
             // sent.

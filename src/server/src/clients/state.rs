@@ -1,4 +1,4 @@
-//! What the server says about connected clients: the state of each, the totals, and how far a version has spread.
+//! What the server knows about connected clients: the state of each, the totals, and how far a version has spread.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -14,7 +14,7 @@ use inroad_dashboard::layout::{NavItem, Viewer};
 use rand::distr::{Alphanumeric, SampleString};
 use tonic::metadata::MetadataValue;
 
-use super::{MAX_FORM_BYTES, PageResponse, Pages, Site, redirect_to};
+use super::{MAX_FORM_BYTES, PageResponse, Pages, PagesState, redirect_to};
 
 const TOKEN_COOKIE: &str = "inroad-token";
 const NAME_COOKIE: &str = "inroad-name";
@@ -68,8 +68,8 @@ fn return_path(path: &str) -> &str {
     }
 }
 
-/// Whether every browser treats this as a path on this server. Browsers drop tabs, and read `//` and `/\\` as another
-/// host.
+/// Whether every browser treats this as a path on this server. Browsers drop tabs, and take what follows `//` or `/\` as
+/// another host.
 fn is_local_path(here: &str) -> bool {
     let is_plain = here.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
     here.starts_with('/') && !here.starts_with("//") && is_plain
@@ -179,7 +179,7 @@ pub(super) async fn add_security_headers(request: Request, next: Next) -> Respon
 }
 
 /// `POST /who`: stores the name for the audit log, in a cookie only.
-pub(super) async fn set_name(_: Site, caller: Caller, body: FormBody) -> Response {
+pub(super) async fn set_name(_: PagesState, caller: Caller, body: FormBody) -> Response {
     let form = match caller.accept_form(body) {
         Ok(form) => form,
         Err(response) => return *response,

@@ -19,8 +19,12 @@ use tonic::Code;
 
 use super::access::{Caller, FormBody};
 use super::allocation::preview;
-use super::{PageResponse, Pages, Site, error_message, error_response, http_code, redirect_to, status_response};
+use super::{
+    PageResponse, Pages, PagesState, as_sentence, error_message, error_response, http_code, redirect_to,
+    status_response,
+};
 use crate::error::ServerError;
+use crate::explain::share_in_words;
 use crate::services::experiment::growth_width;
 use crate::tick::check_can_reallocate;
 use consequences::{button_label, consequences};
@@ -75,7 +79,7 @@ fn unknown_action() -> ServerError {
 
 /// `GET /experiments/{key}/ask/{action}`
 pub(super) async fn confirm_page(
-    State(pages): Site,
+    State(pages): PagesState,
     caller: Caller,
     Path((key, action)): Path<(String, String)>,
     RawQuery(query): RawQuery,
@@ -100,6 +104,16 @@ fn read_amount(form: &Form) -> Result<Amount, ServerError> {
         "by" => Amount::ByShare(number / 100.0),
         _ => Amount::Times(number),
     })
+}
+
+/// The error for an amount below the current share, with the share in percent as on the page.
+fn in_percent(error: ServerError, experiment: &Experiment, arm: Arm) -> ServerError {
+    let ServerError::Invalid { field: "amount", .. } = error else { return error };
+    let share = share_in_words(experiment.latest_allocation().width_of(arm).share());
+    let message = format!(
+        "The variation already has {share} of traffic, and a variation cannot shrink. Enter a larger amount, or kill the variation."
+    );
+    ServerError::Invalid { field: "amount", message }
 }
 
 /// Builds the page that confirms an action. The action is tried on a copy of the experiment.
@@ -162,9 +176,12 @@ fn confirm(pages: &Pages, key: &str, action: Action, form: &Form) -> Result<Conf
             };
             shows_preview = !typed.is_empty();
             if shows_preview {
-                let grown = read_amount(form).and_then(|amount| growth_width(experiment, arm, Some(amount))).and_then(
-                    |width| Ok(after.grow(&[(arm, width)], RevisionCause::Grown, now, now.plus(shared.config.lead))?),
-                );
+                let width = |amount| {
+                    growth_width(experiment, arm, Some(amount)).map_err(|error| in_percent(error, experiment, arm))
+                };
+                let grown = read_amount(form).and_then(width).and_then(|width| {
+                    Ok(after.grow(&[(arm, width)], RevisionCause::Grown, now, now.plus(shared.config.lead))?)
+                });
                 if let Err(refusal) = grown {
                     error = Some(error_message(&refusal));
                     shows_preview = false;
@@ -188,7 +205,7 @@ fn confirm(pages: &Pages, key: &str, action: Action, form: &Form) -> Result<Conf
 
 /// `POST /experiments/{key}/do/{action}`
 pub(super) async fn perform(
-    State(pages): Site,
+    State(pages): PagesState,
     caller: Caller,
     Path((key, action)): Path<(String, String)>,
     body: FormBody,
@@ -271,7 +288,8 @@ fn confirm_again(
             page.error = Some(if status.code() == Code::Aborted {
                 "Somebody else changed this experiment in the meantime. Nothing was done. This page now shows the current state: check it, then confirm again.".to_owned()
             } else {
-                inroad_wire::status::describe_status(status)
+                // The error of the repeated attempt is written for pages.
+                page.error.take().unwrap_or_else(|| as_sentence(&inroad_wire::status::describe_status(status)))
             });
             PageResponse::new(&page.button, NavItem::Other, page.render(&caller.viewer))
                 .send_with_status(caller, http_code(status.code()))

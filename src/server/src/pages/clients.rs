@@ -6,13 +6,13 @@ use inroad_dashboard::clients::{Client, ClientsPage};
 use inroad_dashboard::layout::NavItem;
 
 use super::access::Caller;
-use super::{PageResponse, Site};
+use super::{PageResponse, PagesState};
 
 /// Most clients on the page.
 const MAX_CLIENTS: usize = 500;
 
 /// `GET /clients`
-pub(super) async fn page(State(pages): Site, caller: Caller) -> Response {
+pub(super) async fn page(State(pages): PagesState, caller: Caller) -> Response {
     let version = pages.shared.catalogue.state().version;
     let mut all = pages.shared.clients.list();
     let total = all.len();

@@ -21,7 +21,9 @@ use tonic_types::StatusExt;
 
 use super::access::{Caller, FormBody};
 use super::allocation::preview;
-use super::{PageResponse, Pages, Site, error_response, http_code, redirect_to, suggested_event_names};
+use super::{
+    PageResponse, Pages, PagesState, as_sentence, error_response, http_code, redirect_to, suggested_event_names,
+};
 use crate::catalogue::CatalogueEntry;
 
 async fn send(pages: &Pages, caller: &Caller, mut page: EditPage, status: StatusCode) -> Response {
@@ -35,7 +37,7 @@ async fn send(pages: &Pages, caller: &Caller, mut page: EditPage, status: Status
 }
 
 /// `GET /new`, `GET /new?from=KEY`
-pub(super) async fn new_page(State(pages): Site, caller: Caller, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn new_page(State(pages): PagesState, caller: Caller, RawQuery(query): RawQuery) -> Response {
     let query = Form::parse(query.unwrap_or_default().as_bytes());
     let mut form = Form::new_experiment();
     if !query.text("from").is_empty() {
@@ -80,7 +82,7 @@ fn page_for_existing(entry: &CatalogueEntry, form: Form, etag: String) -> EditPa
 }
 
 /// `GET /experiments/{key}/edit`
-pub(super) async fn edit_page(State(pages): Site, caller: Caller, Path(key): Path<String>) -> Response {
+pub(super) async fn edit_page(State(pages): PagesState, caller: Caller, Path(key): Path<String>) -> Response {
     match pages.shared.catalogue.state().get(&key) {
         Ok(entry) => {
             let form = Form::from_definition(&DefinitionDoc::from(entry.experiment.definition.clone()));
@@ -91,7 +93,7 @@ pub(super) async fn edit_page(State(pages): Site, caller: Caller, Path(key): Pat
 }
 
 /// `POST /new`
-pub(super) async fn create(State(pages): Site, caller: Caller, body: FormBody) -> Response {
+pub(super) async fn create(State(pages): PagesState, caller: Caller, body: FormBody) -> Response {
     let sent = match caller.accept_form(body) {
         Ok(form) => form,
         Err(response) => return *response,
@@ -147,7 +149,12 @@ fn read_definition(form: &Form, base: Option<&DefinitionDoc>) -> Result<Definiti
 }
 
 /// `POST /experiments/{key}/edit`
-pub(super) async fn save(State(pages): Site, caller: Caller, Path(key): Path<String>, body: FormBody) -> Response {
+pub(super) async fn save(
+    State(pages): PagesState,
+    caller: Caller,
+    Path(key): Path<String>,
+    body: FormBody,
+) -> Response {
     let sent = match caller.accept_form(body) {
         Ok(form) => form,
         Err(response) => return *response,
@@ -233,7 +240,7 @@ async fn show_refusal(pages: &Pages, caller: &Caller, mut page: EditPage, status
     let named_fields = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
     page.violations = named_fields.into_iter().map(|v| Violation { field: v.field, message: v.description }).collect();
     if page.violations.is_empty() {
-        page.error = Some(inroad_wire::status::describe_status(status));
+        page.error = Some(as_sentence(&inroad_wire::status::describe_status(status)));
     }
     send(pages, caller, page, http_code(status.code())).await
 }

@@ -22,7 +22,7 @@ use maud::{Markup, html};
 
 use super::access::Caller;
 use super::allocation::buckets;
-use super::{PageResponse, Pages, Site, error_response};
+use super::{PageResponse, Pages, PagesState, as_sentence, error_response};
 use crate::error::ServerError;
 use crate::services::result::results_and_alarm;
 use crate::shared::SharedState;
@@ -30,7 +30,7 @@ pub(super) use lift_history::LiftHistoryCache;
 
 /// `GET /experiments/{key}`
 pub(super) async fn page(
-    State(pages): Site,
+    State(pages): PagesState,
     caller: Caller,
     Path(key): Path<String>,
     RawQuery(query): RawQuery,
@@ -54,7 +54,7 @@ async fn view_experiment(pages: &Pages, key: &str, query: &Form) -> Result<view:
         "" => 0,
         text => text.parse().map_err(|_| ServerError::Invalid {
             field: "generation",
-            message: "Runs are numbered from 1.".to_owned(),
+            message: "Runs are numbered 1, 2, 3 and so on. Correct the number in the address.".to_owned(),
         })?,
     };
     let request = v1::GetResultsRequest { key: key.to_owned(), generation: number, wait: false };
@@ -83,8 +83,8 @@ async fn view_experiment(pages: &Pages, key: &str, query: &Form) -> Result<view:
     Ok(page)
 }
 
-/// The action that led to this page, from its address. Anybody can write an address, so the action is shown only if the
-/// version in the address made it to this experiment.
+/// The action that led to this page, from its address. Anybody can forge an address, so the action is shown only if the
+/// version in the address is the one that this action on this experiment published.
 fn completed_action(shared: &SharedState, experiment: &Experiment, query: &Form) -> Option<view::CompletedAction> {
     let version = query.text("version").parse::<u64>().ok()?;
     let action = query.text("did");
@@ -180,7 +180,7 @@ fn view_definition_and_results(
         started_at: generation.map(|g| g.started_at),
         now,
         manual_clock: experiment.manual_now.is_some(),
-        verdict: capitalised(&results.verdict),
+        verdict: as_sentence(&results.verdict),
         arms: arms.map(|arm| results::view_arm(experiment, &allocation, results, arm)).collect(),
         buckets: if generation.is_some() { buckets(&allocation) } else { Vec::new() },
         floor: definition.policy().floor().share(),
@@ -199,11 +199,6 @@ fn view_definition_and_results(
         older_audit: None,
         completed_action: None,
     }
-}
-
-fn capitalised(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 fn policy_summary(policy: &Policy) -> Markup {

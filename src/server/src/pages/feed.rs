@@ -10,14 +10,14 @@ use inroad_dashboard::layout::NavItem;
 use inroad_store::{Event, LoggedEvent};
 
 use super::access::Caller;
-use super::{PageResponse, Pages, Site, error_response};
+use super::{PageResponse, Pages, PagesState, error_response};
 use crate::error::ServerError;
 
 /// Most events on the page.
 const MAX_EVENTS: usize = 200;
 
 /// `GET /feed`
-pub(super) async fn page(State(pages): Site, caller: Caller, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn page(State(pages): PagesState, caller: Caller, RawQuery(query): RawQuery) -> Response {
     let query = Form::parse(query.unwrap_or_default().as_bytes());
     match search_events(&pages, &query).await {
         Ok(feed) => {
@@ -34,7 +34,7 @@ async fn search_events(pages: &Pages, query: &Form) -> Result<FeedPage, ServerEr
         kind: query.text("kind").to_owned(),
         experiment: query.text("experiment").to_owned(),
         unit: query.text("unit").to_owned(),
-        what: query.text("what").to_owned(),
+        variation_or_event: query.text("what").to_owned(),
         ..FeedPage::default()
     };
     // An outcome names no experiment, so it is matched by the events of the experiment's metrics.
@@ -54,7 +54,7 @@ async fn search_events(pages: &Pages, query: &Form) -> Result<FeedPage, ServerEr
             occurred_at: e.occurred_at,
             kind: "exposure",
             experiment: e.experiment.to_string(),
-            what: variation_key(e),
+            variation_or_event: variation_key(e),
             unit: e.unit.clone(),
             detail: format!("run {}, revision {}", e.generation, e.revision),
         },
@@ -64,7 +64,7 @@ async fn search_events(pages: &Pages, query: &Form) -> Result<FeedPage, ServerEr
             occurred_at: o.occurred_at,
             kind: "outcome",
             experiment: o.clock.clone(),
-            what: o.event.clone(),
+            variation_or_event: o.event.clone(),
             unit: o.units.iter().map(|(kind, unit)| format!("{kind}={unit}")).collect::<Vec<_>>().join(" "),
             detail: if o.value_micros == 0 { String::new() } else { format!("value {}", o.value_micros as f64 / 1e6) },
         },
@@ -75,9 +75,11 @@ async fn search_events(pages: &Pages, query: &Form) -> Result<FeedPage, ServerEr
             || event.experiment == page.experiment
             || (event.kind == "outcome"
                 && event.experiment.is_empty()
-                && metric_events.as_ref().is_some_and(|events| events.contains(&event.what)));
+                && metric_events.as_ref().is_some_and(|events| events.contains(&event.variation_or_event)));
         let unit = page.unit.is_empty() || event.unit.contains(&page.unit);
-        kind && experiment && unit && (page.what.is_empty() || event.what == page.what)
+        kind && experiment
+            && unit
+            && (page.variation_or_event.is_empty() || event.variation_or_event == page.variation_or_event)
     };
     let (events, searched) = shared
         .recent_events

@@ -14,12 +14,12 @@ use inroad_wire::v1;
 
 use super::access::Caller;
 use super::time_input::parse_time;
-use super::{PageResponse, Pages, Site, error_message, error_response, suggested_event_names};
+use super::{PageResponse, Pages, PagesState, error_message, error_response, suggested_event_names};
 use crate::error::ServerError;
 
 /// `GET /experiments/{key}/funnel`
 pub(super) async fn page(
-    State(pages): Site,
+    State(pages): PagesState,
     caller: Caller,
     Path(key): Path<String>,
     RawQuery(query): RawQuery,

@@ -139,7 +139,7 @@ impl LiveConnection {
     }
 }
 
-/// Waits until a time, or for ever if there is none.
+/// Waits until a time, or forever if there is none.
 async fn until(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
@@ -179,7 +179,7 @@ pub(super) async fn stream(State(pages): State<Arc<Pages>>, RawQuery(query): Raw
         counted: shared.fold.progress(),
         summaries: pages.summaries.changes(),
         stopping: shared.stopping.clone(),
-        report_times: if query.is_checked("done") {
+        report_times: if query.has_value("done") {
             REPORT_DELAYS.iter().map(|after| now + *after).collect()
         } else {
             Vec::new()

@@ -24,7 +24,7 @@ use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use inroad_assignment::experiment::ChangeError;
-use inroad_assignment::{Experiment, MetricKind};
+use inroad_assignment::{AllocationError, Experiment, MetricKind};
 use inroad_dashboard::asset::{Asset, ICON, SCRIPT, STYLE};
 use inroad_dashboard::error_page::error_page;
 use inroad_dashboard::layout::{NavItem, PageLayout};
@@ -32,6 +32,7 @@ use maud::Markup;
 use tonic::Code;
 
 use crate::error::ServerError;
+use crate::explain::share_in_words;
 use crate::services::experiment::ExperimentHandler;
 use crate::shared::SharedState;
 use access::Caller;
@@ -47,7 +48,8 @@ pub(crate) struct Pages {
     open_pages: live::OpenPages,
 }
 
-type Site = State<Arc<Pages>>;
+/// The extractor of the state that all pages share.
+type PagesState = State<Arc<Pages>>;
 
 /// Largest accepted form, in bytes. An experiment at all limits fits.
 const MAX_FORM_BYTES: usize = 2 * 1024 * 1024;
@@ -137,10 +139,10 @@ fn error_message(error: &ServerError) -> String {
         ServerError::UnknownExperiment(key) => {
             format!("Experiment {key:?} does not exist. Search all experiments or create it.")
         }
-        ServerError::UnknownRevision { experiment, what, number } => {
-            let what = if *what == "generation" { "run" } else { what };
+        ServerError::UnknownRevision { experiment, kind, number } => {
+            let kind = if *kind == "generation" { "run" } else { kind };
             format!(
-                "Experiment {experiment:?} has no {what} {number}. See the experiment's page for the existing ones."
+                "Experiment {experiment:?} has no {kind} {number}. See the experiment's page for the existing ones."
             )
         }
         ServerError::Change(ChangeError::UnknownVariation(key)) => {
@@ -153,20 +155,36 @@ fn error_message(error: &ServerError) -> String {
             "A traffic share is between 0% and 100%.".to_owned()
         }
         // The page shows the message at its field.
-        ServerError::Invalid { message, .. } => message.clone(),
-        error => error.to_string(),
+        ServerError::Invalid { message, .. } => as_sentence(message),
+        ServerError::Change(ChangeError::Allocation(AllocationError::NotEnoughControl { requested, available })) => {
+            format!(
+                "This needs {} of traffic, but control can give up only {} above its minimum control share. Enter a smaller amount, or restart the experiment.",
+                share_in_words(*requested),
+                share_in_words(*available)
+            )
+        }
+        error => as_sentence(&error.to_string()),
     }
+}
+
+/// A message as a sentence: messages for API clients begin in lower case and have no full stop.
+fn as_sentence(message: &str) -> String {
+    let mut letters = message.chars();
+    let first = letters.next().map(char::to_uppercase);
+    let lacks_stop = message.ends_with(|last: char| last.is_alphanumeric() || last == '"' || last == ')');
+    first.into_iter().flatten().chain(letters).chain(lacks_stop.then_some('.')).collect()
 }
 
 /// The page for an error of the server.
 fn error_response(caller: &Caller, error: ServerError) -> Response {
     let message = error_message(&error);
+    let is_for_pages = matches!(error, ServerError::Invalid { .. });
     let status = tonic::Status::from(error);
-    let is_unknown = status.code() == Code::NotFound;
+    let is_for_pages = is_for_pages || status.code() == Code::NotFound;
     respond_with_error(
         caller,
         status.code(),
-        &if is_unknown { message } else { inroad_wire::status::describe_status(&status) },
+        &if is_for_pages { message } else { inroad_wire::status::describe_status(&status) },
     )
 }
 
@@ -181,7 +199,8 @@ fn respond_with_error(caller: &Caller, code: Code, message: &str) -> Response {
         Code::ResourceExhausted | Code::Unavailable => "Temporarily unavailable",
         _ => "Request failed",
     };
-    PageResponse::new(title, NavItem::Other, error_page(title, message)).send_with_status(caller, http_code(code))
+    PageResponse::new(title, NavItem::Other, error_page(title, &as_sentence(message)))
+        .send_with_status(caller, http_code(code))
 }
 
 fn http_code(code: Code) -> StatusCode {
@@ -214,4 +233,16 @@ async fn asset(Path((hash, name)): Path<(String, String)>, headers: HeaderMap) -
         (header::ETAG, "\"1\""),
     ];
     (fixed, asset.content).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn api_message_becomes_a_sentence() {
+        assert_eq!(as_sentence("share is 2: use a smaller one"), "Share is 2: use a smaller one.");
+        assert_eq!(as_sentence("Nothing was changed."), "Nothing was changed.");
+        assert_eq!(as_sentence(""), "");
+    }
 }

@@ -16,7 +16,7 @@ use inroad_store::Event;
 use super::access::Caller;
 use super::allocation::buckets;
 use super::summaries::ExperimentSummary;
-use super::{PageResponse, Pages, Site, error_response};
+use super::{PageResponse, Pages, PagesState, error_response};
 use crate::catalogue::CatalogueEntry;
 use crate::error::ServerError;
 
@@ -28,7 +28,7 @@ const STALE_AFTER: Duration = Duration::from_secs(14 * 86_400);
 
 /// `GET /`
 pub(super) async fn page(
-    State(pages): Site,
+    State(pages): PagesState,
     caller: Caller,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
@@ -85,7 +85,7 @@ async fn list_experiments(
     // Experiments with warnings come first, then by state.
     let order = |row: &Row| {
         let state = ["running", "paused", "draft", "concluded"].iter().position(|s| *s == row.state).unwrap_or(9);
-        (row.alarms.is_empty(), state)
+        (row.warnings.is_empty(), state)
     };
     matching.sort_by_key(order);
     let total = state.entries.len();
@@ -105,7 +105,7 @@ fn matches_filter(filter: &Filter, row: &Row) -> bool {
         // Archived experiments are shown only in searches by text or prefix.
         "" => row.state != "archived" || !filter.prefix.is_empty() || !filter.text.is_empty(),
         "killed" => row.killed || row.killed_arms.contains(&true),
-        "alarm" => !row.alarms.is_empty(),
+        "alarm" => !row.warnings.is_empty(),
         "stale" => row.stale.is_some(),
         state => row.state == state,
     };
@@ -136,7 +136,7 @@ fn row(entry: &CatalogueEntry, summary: Option<&ExperimentSummary>, exposures_pe
         units: summary.map(|s| s.units),
         created_at: experiment.created_at,
         age_days: now.since(experiment.created_at).as_secs() / DAY.as_secs(),
-        alarms: summary.map(|s| s.alarms.clone()).unwrap_or_default(),
+        warnings: summary.map(|s| s.warnings.clone()).unwrap_or_default(),
         // Changes of what is served have times of the experiment's clock; edits of a draft, of the wall clock.
         stale: summary.and_then(|s| {
             let now = if experiment.generation().is_some() { experiment.now(now) } else { now };

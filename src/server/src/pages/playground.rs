@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::access::Caller;
 use super::allocation::buckets;
 use super::time_input::parse_time;
-use super::{PageResponse, Pages, Site, error_message};
+use super::{PageResponse, Pages, PagesState, error_message};
 use crate::error::ServerError;
 
 /// Audit entries read at a time.
@@ -25,7 +25,7 @@ const PAGE_SIZE: usize = 500;
 const MAX_PAGES: usize = 40;
 
 /// `GET /playground`
-pub(super) async fn page(State(pages): Site, caller: Caller, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn page(State(pages): PagesState, caller: Caller, RawQuery(query): RawQuery) -> Response {
     let query = Form::parse(query.unwrap_or_default().as_bytes());
     let state = pages.shared.catalogue.state();
     let mut page = PlaygroundPage {
@@ -175,7 +175,7 @@ async fn experiment_at(pages: &Pages, now: &Experiment, at: Timestamp) -> Result
     then.generations.retain(|generation| generation.started_at <= at);
     for generation in &mut then.generations {
         generation.revisions.retain(|revision| revision.created_at <= at);
-        generation.kill_changes.retain(|switch| switch.at <= at);
+        generation.kill_changes.retain(|change| change.at <= at);
     }
     Ok(then)
 }

@@ -26,14 +26,14 @@ pub(super) struct ExperimentSummary {
     version: u64,
     /// Offset of the processed log.
     folded: u64,
-    /// Fingerprint of the counts.
+    /// Hash of the counts.
     fingerprint: u64,
     /// Index of the arm with the highest probability to be best, and that probability.
     pub(super) leader: Option<(usize, f64)>,
     /// Exposed units.
     pub(super) units: u64,
     /// Warnings.
-    pub(super) alarms: Vec<String>,
+    pub(super) warnings: Vec<String>,
     /// Time of the last change of what is served, by the experiment's clock; for a draft, of the last edit.
     pub(super) changed_at: Option<Timestamp>,
 }
@@ -175,8 +175,8 @@ async fn compute(
         let leader = has_leader.then(|| (leader, report.summary.arms.get(leader).map_or(0.0, |arm| arm.p_best)));
         Ok::<_, ServerError>((leader, report.warnings(&experiment, &counts)))
     });
-    let (leader, alarms) = work.await.map_err(|_| ServerError::ShuttingDown)??;
-    Ok(ExperimentSummary { version: entry.version, folded, fingerprint, leader, units, alarms, changed_at })
+    let (leader, warnings) = work.await.map_err(|_| ServerError::ShuttingDown)??;
+    Ok(ExperimentSummary { version: entry.version, folded, fingerprint, leader, units, warnings, changed_at })
 }
 
 /// The time of the last change of what is served: a revision, a kill, a restore or a conclusion. Decisions without
@@ -184,7 +184,7 @@ async fn compute(
 fn served_since(experiment: &Experiment) -> Option<Timestamp> {
     let generation = experiment.generation()?;
     let revisions = generation.revisions.iter().map(|revision| revision.effective_at);
-    let kill_changes = generation.kill_changes.iter().map(|switch| switch.at);
+    let kill_changes = generation.kill_changes.iter().map(|change| change.at);
     let endings = generation.endings.iter().map(|ending| ending.at);
     revisions.chain(kill_changes).chain(endings).chain([generation.started_at]).max()
 }

@@ -27,7 +27,7 @@ use crate::error::ServerError;
 use crate::ingest::served_exposure;
 use crate::shared::SharedState;
 
-/// See the module.
+/// The implementation of `AssignmentService`.
 pub struct AssignmentHandler {
     shared: Arc<SharedState>,
     streams: Arc<AtomicUsize>,

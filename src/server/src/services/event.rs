@@ -16,7 +16,7 @@ use crate::error::ServerError;
 use crate::ingest::{Refusal, check_exposure, check_outcome};
 use crate::shared::{MAX_FOLD_WAIT, SharedState};
 
-/// See the module.
+/// The implementation of `EventService`.
 pub struct EventHandler {
     shared: Arc<SharedState>,
 }

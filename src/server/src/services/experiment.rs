@@ -22,7 +22,7 @@ use crate::explain::decision_to_wire;
 use crate::shared::SharedState;
 use crate::tick::growth_requests;
 
-/// See the module.
+/// The implementation of `ExperimentService`.
 pub struct ExperimentHandler {
     shared: Arc<SharedState>,
 }
@@ -83,7 +83,7 @@ impl ExperimentHandler {
         let (entry, number) = self.generation(&request.key, request.generation)?;
         let missing = || ServerError::UnknownRevision {
             experiment: request.key.clone(),
-            what: "revision",
+            kind: "revision",
             number: request.revision,
         };
         let generation = entry.experiment.generation_by_number(number).ok_or_else(missing)?;

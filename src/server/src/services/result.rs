@@ -22,7 +22,7 @@ use crate::report::{MetricReport, Report};
 use crate::shared::{MAX_FOLD_WAIT, SharedState};
 use crate::verdict::verdict;
 
-/// See the module.
+/// The implementation of `ResultService`.
 pub struct ResultHandler {
     shared: Arc<SharedState>,
 }

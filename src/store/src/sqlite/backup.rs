@@ -56,7 +56,7 @@ fn copy_file(from: &Path, to: &Path, schema: Schema) -> Result<(), StoreError> {
     let open = || -> Result<Connection, StoreError> {
         let connection = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        if !schema.is_of(&connection)? {
+        if !schema.matches(&connection)? {
             let detail = "another program's database".to_owned();
             return Err(StoreError::Corrupt { path: String::new(), detail });
         }
@@ -103,8 +103,8 @@ fn check_copy(state: &Path, log: &Path) -> Result<BackupSummary, StoreError> {
     // after the fold's offset.
     let next = read_number(log, &format!("SELECT coalesce(min(seq), {}) FROM log", head.saturating_add(1)))?;
     if head < folded || next > folded.saturating_add(1) {
-        let fault = format!("the log has events {next} to {head}, but {folded} were counted");
-        return Err(corrupt("the copy", fault).located(log));
+        let message = format!("the log has events {next} to {head}, but {folded} were counted");
+        return Err(corrupt("the copy", message).located(log));
     }
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
     Ok(BackupSummary { experiments, head, folded, bytes: size(state) + size(log) })

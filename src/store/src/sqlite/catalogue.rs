@@ -1,4 +1,4 @@
-//! The catalogue's tables: experiments change by compare-and-set, and their history only ever gets new rows.
+//! The catalogue's tables: experiments change by compare-and-set, and their history only gets new rows.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ impl AllocationSummary {
     }
 }
 
-/// The same body when it is read back.
+/// The body as it is read back.
 #[derive(Deserialize)]
 struct StoredBody {
     definition: Definition,
@@ -171,15 +171,16 @@ fn add_history(transaction: &Transaction<'_>, id: i64, experiment: &Experiment) 
     };
     let key = experiment.definition.key();
     let stored = count("SELECT count(*) FROM generation WHERE experiment_id = ?1 AND number > ?2", 0)?;
-    let shortened = || StoreError::Database(format!("{key}: the change removes stored history, which only ever grows"));
+    let history_removed =
+        || StoreError::Database(format!("{key}: the change removes stored history, which only ever grows"));
     if stored > experiment.generations.len() {
-        return Err(shortened());
+        return Err(history_removed());
     }
-    // Only the newest generation gets kills and revisions, and the start of the next one ends it. So earlier ones
-    // cannot have grown.
+    // Only the newest generation gets new revisions, kills and endings; it gets its last ending when the next one
+    // starts. So the generations before the newest stored one have no new rows.
     for (number, generation) in (1u32..).zip(&experiment.generations).skip(stored.saturating_sub(1)) {
         if generation.number != number {
-            return Err(shortened());
+            return Err(history_removed());
         }
         let (mut revisions, mut kill_changes, mut endings) = (0, 0, 0);
         if number as usize > stored {
@@ -193,13 +194,13 @@ fn add_history(transaction: &Transaction<'_>, id: i64, experiment: &Experiment) 
         }
         let grown = revisions <= generation.revisions.len() && kill_changes <= generation.kill_changes.len();
         if !grown || endings > generation.endings.len() {
-            return Err(shortened());
+            return Err(history_removed());
         }
         add_revisions(transaction, id, key, generation, revisions)?;
         let mut insert = transaction.prepare_cached("INSERT INTO switch VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-        for (at, switch) in (1i64..).zip(&generation.kill_changes).skip(kill_changes) {
-            let target = to_json(&switch.target)?;
-            insert.execute(params![id, number, at, switch.at.as_micros(), target, switch.killed])?;
+        for (at, change) in (1i64..).zip(&generation.kill_changes).skip(kill_changes) {
+            let target = to_json(&change.target)?;
+            insert.execute(params![id, number, at, change.at.as_micros(), target, change.killed])?;
         }
         let mut insert = transaction.prepare_cached("INSERT INTO ending VALUES (?1, ?2, ?3, ?4, ?5)")?;
         for (at, ending) in (1i64..).zip(&generation.endings).skip(endings) {
@@ -221,16 +222,16 @@ fn add_revisions(
     for (index, revision) in generation.revisions.iter().enumerate().skip(stored) {
         let number = index as u32 + 1;
         if revision.number != number {
-            let fault = format!("{key}: the next revision is {number}, and revision {} was given", revision.number);
-            return Err(StoreError::Database(fault));
+            let message = format!("{key}: the next revision is {number}, and revision {} was given", revision.number);
+            return Err(StoreError::Database(message));
         }
         if let Some(before) = index.checked_sub(1).and_then(|at| generation.revisions.get(at)) {
             if !before.allocation.can_grow_into(&revision.allocation) {
                 return Err(StoreError::NotMonotone { experiment: key.to_string(), revision: number });
             }
             if revision.effective_at < before.effective_at {
-                let fault = format!("{key}: revision {number} takes effect before the one before it");
-                return Err(StoreError::Database(fault));
+                let message = format!("{key}: revision {number} takes effect before the one before it");
+                return Err(StoreError::Database(message));
             }
         }
         let (created, effective) = (revision.created_at.as_micros(), revision.effective_at.as_micros());

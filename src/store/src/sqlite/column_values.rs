@@ -1,4 +1,4 @@
-//! Values as SQLite's columns hold them, and the error for a value that was never written by Inroad.
+//! Converts values of SQLite's columns, and reports values that Inroad cannot have written.
 
 use inroad_assignment::Arm;
 

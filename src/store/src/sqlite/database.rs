@@ -1,4 +1,4 @@
-//! Opens one database file, reports what is wrong with it, and keeps a few connections for reading it.
+//! Opens one database file, reports why it cannot be opened, and keeps a few connections for reading it.
 
 use std::fs::File;
 use std::io::Read;
@@ -131,7 +131,10 @@ impl Readers {
     }
 
     /// Runs `read` with an idle connection, or a new one.
-    pub(crate) fn with<T>(&self, read: impl FnOnce(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(crate) fn with_connection<T>(
+        &self,
+        read: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let idle = match self.idle.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             Some(idle) => idle.pop(),
             None => return Err(StoreError::Closed),

@@ -12,20 +12,20 @@
 //!  catalogue: revision, kill, restore, end, new metric ──────┘ recount of the affected slices
 //! ```
 //!
-//! **A step** reads the next events, looks up the records and outcomes of the units that they name, works out what
-//! changes, and writes the changes together with the offset. After a crash the step either happened or is repeated.
+//! **A step** reads the next events, looks up the records and outcomes of the units that they name, computes the
+//! changes, and writes them together with the offset. After a crash the step is either complete or repeated.
 //!
-//! **Order and repeats do not matter (I5).** A unit record keeps for each variation the earliest exposure, and of
-//! outcomes with the same unit and event id the least is kept: a minimum is the same in any order and with any repeats.
-//! What a unit contributes to the tallies is a function of its record, its outcomes and the generation's history. A
-//! step subtracts the old contribution of each changed unit and adds the new one, so the tallies are always the sum
-//! over all units.
+//! **Order and repeats do not matter (I5).** A unit record contains the earliest exposure to each variation. If several
+//! outcomes have the same unit and event id, the smallest one (by time, event and value) is stored. A minimum is the
+//! same in any order and with any repeats. A unit's contribution to the tallies is a function of its record, its
+//! outcomes and the generation's history. A step subtracts the old contribution of each changed unit and adds the new
+//! one, so the tallies are always the sum over all units.
 //!
 //! **When the history changes**, old contributions may be wrong. [`recount`] counts the units of the affected slices
 //! again before any further event is folded, batch by batch, and continues after a restart where it stopped.
 //!
-//! **Locks.** Only the fold writes these tables. It looks rows up in short batches and writes in one short transaction,
-//! so a kill waits for at most one of them.
+//! **Locks.** Only the fold writes these tables. It looks up rows in short batches and writes in one short transaction.
+//! A kill waits for at most one batch or transaction.
 
 mod changes;
 mod recount;
@@ -100,7 +100,7 @@ struct UnchangedRecord {
     record: UnitRecord,
 }
 
-/// What a step found so far.
+/// The results of a step so far.
 #[derive(Default)]
 struct StepWork {
     changes: StepChanges,
@@ -109,7 +109,7 @@ struct StepWork {
 }
 
 impl Fold {
-    /// A fold of the given log.
+    /// Creates a fold that reads from `log`.
     pub(crate) fn new(log: Connection, max_step: usize, remembered_exposures: usize) -> Self {
         Self {
             generations: TrackedGenerations::default(),
@@ -130,7 +130,8 @@ impl Fold {
     ) -> Result<FoldStep, StoreError> {
         let after = handles.folded.load(Ordering::Acquire);
         let mut changed = 0;
-        self.is_behind |= handles.writer.with(|connection| self.generations.update(connection, experiments))?;
+        self.is_behind |=
+            handles.writer.with_connection(|connection| self.generations.update(connection, experiments))?;
         if self.is_behind {
             // The flag stays set if this fails: the same catalogue is not loaded twice, and no event may be counted
             // before its changes.
@@ -146,9 +147,9 @@ impl Fold {
         if scan.unknown > 0 {
             // The caller's catalogue is older than the log. A generation is committed before it is served, so the
             // stored catalogue has it.
-            let (_, stored) = handles.readers.with(catalogue::load)?;
+            let (_, stored) = handles.readers.with_connection(catalogue::load)?;
             let all = Arc::new(stored.into_iter().map(|s| s.experiment).collect());
-            self.is_behind |= handles.writer.with(|connection| self.generations.update(connection, &all))?;
+            self.is_behind |= handles.writer.with_connection(|connection| self.generations.update(connection, &all))?;
             let progress = self.recount_changed_history(handles)?;
             changed += progress.units;
             self.is_behind = !progress.is_complete;
@@ -198,7 +199,7 @@ impl Fold {
         }
         let mut touched = touched.into_iter().peekable();
         while touched.peek().is_some() {
-            handles.writer.read(|connection| {
+            handles.writer.read_in_transaction(|connection| {
                 for ((index, digest), touched) in touched.by_ref().take(LOOKUP_BATCH) {
                     let before = read_record(connection, self.generations.get(index)?, &digest)?;
                     self.compare_unit((index, digest), touched, before, &mut work)?;
@@ -212,7 +213,7 @@ impl Fold {
         Ok(work)
     }
 
-    /// Works out what the events of one unit change, or notes that its outcomes must be read again for that.
+    /// Computes the changes by the events of one unit, or adds the unit to those whose outcomes must be read again.
     fn compare_unit(
         &self,
         (index, digest): (GenerationIndex, Digest),
@@ -254,7 +255,7 @@ impl Fold {
         Ok(())
     }
 
-    /// Subtracts everything that units with changed exposures contributed, and adds everything they contribute now.
+    /// Subtracts the old contribution of each unit with changed exposures, and adds the new one.
     fn recount_units(
         &self,
         handles: StoreHandles<'_>,
@@ -266,7 +267,7 @@ impl Fold {
         wanted.dedup();
         let mut stored: HashMap<Digest, Vec<StoredOutcome>> = HashMap::new();
         for part in wanted.chunks(LOOKUP_BATCH) {
-            handles.writer.read(|connection| {
+            handles.writer.read_in_transaction(|connection| {
                 for digest in part {
                     let outcomes = read_outcomes(connection, digest)?;
                     if !outcomes.is_empty() {
@@ -305,12 +306,12 @@ impl Fold {
         Ok(())
     }
 
-    /// Copies the write-ahead log back into the file once `rows` rows were written; readers and writers go on
-    /// meanwhile.
+    /// Copies the write-ahead log back into the file once `rows` rows were written, without blocking readers or
+    /// writers.
     fn checkpoint(&mut self, handles: StoreHandles<'_>, rows: usize) -> Result<(), StoreError> {
         if self.rows_since_checkpoint >= rows {
             self.rows_since_checkpoint = 0;
-            handles.readers.with(|connection| {
+            handles.readers.with_connection(|connection| {
                 connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
                 Ok(())
             })?;
@@ -319,7 +320,7 @@ impl Fold {
     }
 }
 
-/// Subtracts what a record contributed before and adds what it contributes now.
+/// Subtracts the contribution of a record before a change, and adds the one after it.
 fn replace_contribution(
     tracked: &TrackedGeneration,
     digest: Digest,

@@ -1,10 +1,10 @@
 //! Counts a funnel from millions of rows while a person waits: two scans on several cores, each in its table's own
 //! order, without looking up single rows.
 //!
-//! The first scan reads the generation's unit records and collects the visits: when a unit was first exposed to an arm.
-//! Units are stored in the order of the experiment's line, outcomes in the order of the units' own digests. So visits
-//! are distributed by the latter, and each part is sorted. The second scan merges the sorted visits of a part with its
-//! outcomes. All connections read the database at the same moment.
+//! The first scan reads the generation's unit records and collects the visits, which begin when a unit is first exposed
+//! to an arm. Units are stored in the order of the experiment's line, but outcomes in the order of unit digests, which
+//! do not depend on an experiment. So visits are divided into parts by unit digest, and each part is sorted. The second
+//! scan merges the sorted visits of a part with its outcomes. All connections read the database at the same moment.
 //!
 //! [`MAX_VISITS`] limits memory: if a funnel has more visits, their units are processed in several rounds.
 
@@ -37,7 +37,7 @@ const PARTS: usize = 64;
 const FIRST_BYTES_PER_PART: usize = 256 / PARTS;
 /// Outcomes of unexposed units to read past before seeking to the next exposed unit.
 const MAX_SKIPPED_OUTCOMES: usize = 64;
-/// The most cores that a funnel uses; the others go on serving.
+/// The most cores that a funnel uses; the others continue to serve.
 const MAX_WORKERS: usize = 8;
 
 /// The parts of the store that a funnel reads.
@@ -56,13 +56,13 @@ struct UnitVisit {
     visit: Visit,
 }
 
-/// What all workers of one funnel share.
+/// The data that all workers of one funnel share.
 struct FunnelTask<'a> {
     experiment_id: i64,
     generation: u32,
     range: TimeRange,
     history: History<'a>,
-    stays: ServingPeriods,
+    serving_periods: ServingPeriods,
     /// The event names of the steps, each once.
     events: Vec<&'a str>,
     /// For each step, the index of its event in `events`.
@@ -103,7 +103,7 @@ pub(super) fn count_funnel(source: FunnelSource<'_>, query: &FunnelQuery) -> Res
         generation: *number,
         range,
         history: History::new(definition, generation),
-        stays: ServingPeriods::new(generation, range.to),
+        serving_periods: ServingPeriods::new(generation, range.to),
         events,
         steps,
         arms,
@@ -111,7 +111,7 @@ pub(super) fn count_funnel(source: FunnelSource<'_>, query: &FunnelQuery) -> Res
     let rounds = usize::try_from(expected_visits.div_ceil(MAX_VISITS)).unwrap_or(PARTS).clamp(1, PARTS);
     let mut tally = FunnelTally::new(arms);
     for round in 0..rounds {
-        // The parts of the units' own digests that this round covers.
+        // The parts of the unit digests that this round covers.
         let (first, last) = (round * PARTS / rounds, (round + 1) * PARTS / rounds);
         let visits =
             run_on_all(&mut connections, PARTS, |connection, parts| task.find_visits(connection, parts, first..last))?;
@@ -123,7 +123,7 @@ pub(super) fn count_funnel(source: FunnelSource<'_>, query: &FunnelQuery) -> Res
     Ok(FunnelCounts { folded, tally })
 }
 
-/// Begins a read transaction on every connection at the same moment; the writer's lock prevents writes meanwhile.
+/// Begins a read transaction on every connection at the same moment; the writer's lock prevents writes in between.
 /// Returns the fold's offset at that moment and the approximate number of visits.
 fn begin_snapshot(
     source: FunnelSource<'_>,
@@ -134,7 +134,7 @@ fn begin_snapshot(
     let cached = source.tallies.get(source.readers, key, query.generation)?;
     let exposed = |(key, cell): (&CellKey, &Cell)| if key.metric.is_none() { cell.units } else { 0 };
     let expected_visits = cached.tally.cells.iter().map(exposed).sum();
-    source.writer.with(|_| {
+    source.writer.with_connection(|_| {
         for connection in connections {
             connection.execute_batch("BEGIN")?;
             // A transaction sees the state at its first read.
@@ -174,7 +174,7 @@ fn run_on_all<T: Send>(
 }
 
 impl FunnelTask<'_> {
-    /// The first scan: the visits of units whose own digests are in the parts `covered`, grouped by those parts.
+    /// The first scan: the visits of units whose unit digests are in the parts `covered`, grouped by those parts.
     fn find_visits(
         &self,
         connection: &Connection,
@@ -201,14 +201,14 @@ impl FunnelTask<'_> {
                     return Err(corrupt("unit.record", "the bytes are not a unit record"));
                 }
                 let point = Digest::from_bytes(read_digest(row, 0)?).point();
-                let stays = |arm, from| self.stays.serves_throughout(point, arm, from);
-                visits(&exposures, self.range, stays, |visit| found.push(UnitVisit { unit_digest, visit }));
+                let serves_throughout = |arm, from| self.serving_periods.serves_throughout(point, arm, from);
+                visits(&exposures, self.range, serves_throughout, |visit| found.push(UnitVisit { unit_digest, visit }));
             }
         }
         Ok(found)
     }
 
-    /// The second scan: counts how far the visits got. `found` has for each worker its visits by part.
+    /// The second scan: counts the steps that the visits reached. `found` contains the visits of each worker by part.
     fn count_outcomes(
         &self,
         connection: &Connection,
@@ -225,7 +225,7 @@ impl FunnelTask<'_> {
         Ok(tally)
     }
 
-    /// Merges visits, sorted by unit, with the outcomes of their units, which the table has in the same order.
+    /// Merges visits with the outcomes of their units. Both are sorted by unit digest.
     fn merge_with_outcomes(
         &self,
         connection: &Connection,

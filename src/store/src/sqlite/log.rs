@@ -28,14 +28,14 @@ struct AppendRequest {
     reply: oneshot::Sender<Result<Seq, StoreError>>,
 }
 
-/// A message to the thread.
+/// A request to the writing thread.
 enum LogRequest {
     Append(AppendRequest),
     /// Work that must not overlap with an append, such as pruning.
     Run(Box<dyn FnOnce(&mut Connection) + Send>),
 }
 
-/// The handle of the thread that writes.
+/// The handle of the writing thread.
 pub(crate) struct LogWriter {
     requests: Mutex<Option<mpsc::Sender<LogRequest>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -122,7 +122,7 @@ impl Drop for LogWriter {
     }
 }
 
-/// What the writing thread owns.
+/// The state of the writing thread.
 struct LogThread {
     connection: Connection,
     folder: PathBuf,

@@ -38,8 +38,8 @@ pub(crate) fn prune(
         let save_head =
             "UPDATE meta SET value = max(value, coalesce((SELECT max(seq) FROM log), 0)) WHERE key = 'head'";
         transaction.execute(save_head, [])?;
-        // The server's clock may have stepped back, so times may not rise with places. The first event that must stay
-        // keeps everything after it, and the log is cut at one place.
+        // The server's clock may have stepped back, so a later event can have an earlier time. The log is cut before
+        // the first event that must stay, so that it has no gaps.
         let cut = "SELECT coalesce(
             (SELECT seq - 1 FROM log WHERE seq <= ?1 AND received_at >= ?2 ORDER BY seq LIMIT 1), ?1)";
         let last: i64 = transaction.query_row(cut, params![up_to, before.as_micros()], |row| row.get(0))?;
@@ -64,7 +64,7 @@ enum KeyLocation {
 }
 
 /// Finds the events that contain one unit's raw key; `experiments` are those whose unit has that type. A context does
-/// not say of which type a key in it is, so every context that contains the key is found. Reads the whole log.
+/// not contain the types of the keys in it, so every context that contains the key is found. Reads the whole log.
 pub(crate) fn find_events_with_key(
     connection: &Connection,
     unit_type: &str,

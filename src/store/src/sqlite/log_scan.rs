@@ -14,7 +14,7 @@ use crate::event::Seq;
 
 /// An exposure that may change its unit's record.
 pub(crate) struct ScannedExposure {
-    /// The generation that it names.
+    /// The generation that the event names.
     pub(crate) generation: GenerationIndex,
     /// The unit's place on that generation's line.
     pub(crate) digest: Digest,
@@ -30,7 +30,7 @@ pub(crate) struct ScannedOutcome {
     pub(crate) unit_digest: Digest,
     /// The outcome.
     pub(crate) outcome: StoredOutcome,
-    /// The clock that it names.
+    /// The clock that the event names.
     pub(crate) clock: String,
     /// The unit's type.
     pub(crate) unit_type: String,
@@ -105,7 +105,8 @@ pub(crate) fn scan_log(
         scan.events += 1;
         scan.last = row.get::<_, i64>(0)? as Seq;
     }
-    // In the order of the tables, so that each page is visited once. Of outcomes with one id the least comes first.
+    // In the order of the tables, so that each page is visited once. Among outcomes with the same id, the smallest
+    // comes first and is kept.
     scan.exposures.sort_unstable_by_key(|e| (e.generation, e.digest, e.exposure));
     scan.outcomes.sort_unstable_by(|a, b| {
         let (a_id, b_id) = (&a.outcome.event_id, &b.outcome.event_id);

@@ -1,6 +1,6 @@
-//! The lock for operations that must not overlap: pruning the log, blanking keys in it and copying the store. It holds
-//! across processes. A copy takes the counts first and the log after them; if events were pruned in between, or keys
-//! blanked that the copy has not counted yet, the copy would count something else than its source.
+//! The lock for operations that must not overlap: pruning the log, blanking keys in it and copying the store. It also
+//! excludes other processes. A copy takes the counts first and the log after them. If events were pruned in between, or
+//! keys blanked that the copy has not counted yet, the counts of the copy would differ from those of its source.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ pub(crate) fn acquire_from_outside(folder: &Path) -> Result<File, StoreError> {
 }
 
 fn lock_file(folder: &Path) -> PathBuf {
-    // The name stays, so that an older program and this one exclude each other.
+    // Older releases use this name too, and must be excluded as well.
     folder.join("inroad.tidying")
 }
 

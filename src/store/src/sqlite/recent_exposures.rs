@@ -10,8 +10,8 @@ use super::tracked_generations::GenerationIndex;
 
 type FirstExposures = HashMap<(GenerationIndex, Digest, Arm), (Timestamp, u32)>;
 
-/// A bounded memory in two halves: when the newer one is full, the older one is dropped as a whole, which is cheap. It
-/// contains only what is on disk, so a forgotten exposure costs a lookup and nothing else.
+/// A bounded memory in two halves: when the newer one is full, the older one is dropped as a whole, which is cheap. All
+/// its exposures are also on disk, so a dropped one only costs a lookup.
 #[derive(Default)]
 pub(crate) struct RecentExposures {
     newer: FirstExposures,

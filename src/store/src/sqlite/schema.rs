@@ -114,7 +114,7 @@ CREATE TABLE log (
 ) STRICT;
 ";
 
-/// What a file turned out to be.
+/// The result of checking and upgrading a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum FileState {
     /// Inroad's, and up to date now.
@@ -137,7 +137,7 @@ impl Schema {
     }
 
     /// Whether a file has this schema, in any version.
-    pub(crate) fn is_of(&self, connection: &Connection) -> rusqlite::Result<bool> {
+    pub(crate) fn matches(&self, connection: &Connection) -> rusqlite::Result<bool> {
         let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
         Ok(id == self.application_id)
     }

@@ -1,5 +1,5 @@
 //! The only connection that writes the catalogue and the counts. Callers take turns in the order in which they came.
-//! SQLite's own waiting has no order, and a kill must not lose against the fold by chance.
+//! SQLite's own busy wait has no order, so a kill could wait for many steps of the fold.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,10 @@ impl StateWriter {
     }
 
     /// Waits for its turn, then runs `work`. Blocks: do not call it from an async task.
-    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(crate) fn with_connection<T>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let mut connection = self.connection.blocking_lock();
         let connection = connection.as_mut().ok_or(StoreError::Closed)?;
         work(connection).map_err(|error| error.located(&self.path))
@@ -29,8 +32,11 @@ impl StateWriter {
 
     /// Waits for its turn, then reads in one transaction. Without it SQLite would take and release its file locks for
     /// every row that is looked up.
-    pub(crate) fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        self.with(|connection| read(&*connection.transaction()?))
+    pub(crate) fn read_in_transaction<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.with_connection(|connection| read(&*connection.transaction()?))
     }
 
     /// Checkpoints the write-ahead log and closes the connection.

@@ -1,6 +1,6 @@
 //! The tallies of each generation, in tables and cached in memory, so that reading the counts of a thousand experiments
-//! is cheap. One lock covers the commit of the tables and the change of the cache, so the cache never shows what is not
-//! on disk.
+//! is cheap. One lock covers the commit of the tables and the change of the cache, so the cache never contains a
+//! change that is not on disk.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
@@ -23,7 +23,8 @@ pub(crate) struct AppliedHistory {
     /// Revisions.
     pub(crate) revisions: usize,
     /// Kills and restores.
-    pub(crate) switches: usize,
+    #[serde(rename = "switches")]
+    pub(crate) kill_changes: usize,
     /// Endings.
     pub(crate) endings: usize,
     /// Metrics.
@@ -36,14 +37,14 @@ impl AppliedHistory {
     /// The whole history of a generation as it is loaded now.
     pub(crate) fn all_of(tracked: &TrackedGeneration) -> Result<Self, StoreError> {
         let generation = tracked.generation()?;
-        let (revisions, switches) = (generation.revisions.len(), generation.kill_changes.len());
+        let (revisions, kill_changes) = (generation.revisions.len(), generation.kill_changes.len());
         let (endings, metrics) = (generation.endings.len(), tracked.experiment.definition.metrics().len());
-        Ok(Self { revisions, switches, endings, metrics, early: true })
+        Ok(Self { revisions, kill_changes, endings, metrics, early: true })
     }
 
     /// A copy of the generation with only this part of its history.
-    pub(crate) fn cut(&self, generation: &Generation) -> Generation {
-        generation_as_of(generation, self.revisions, self.switches, self.endings)
+    pub(crate) fn truncate_generation(&self, generation: &Generation) -> Generation {
+        generation_as_of(generation, self.revisions, self.kill_changes, self.endings)
     }
 }
 
@@ -76,10 +77,10 @@ pub(crate) struct GenerationTally {
     pub(crate) tally: Tally,
 }
 
-/// What a transaction changes in one generation's counts.
+/// The changes of one generation's counts in a transaction.
 #[derive(Debug)]
 pub(crate) struct TallyDelta {
-    /// The difference to the tally.
+    /// The difference to add to the tally.
     pub(crate) tally: Tally,
     /// The latest exposure among those counted in this transaction.
     pub(crate) latest_exposure: Timestamp,
@@ -126,7 +127,7 @@ impl TallyCache {
         if let Some(cached) = all.0.get(&generation) {
             return Ok(Arc::clone(cached));
         }
-        let loaded = Arc::new(readers.with(|connection| read_tally(connection, key.as_str(), number))?);
+        let loaded = Arc::new(readers.with_connection(|connection| read_tally(connection, key.as_str(), number))?);
         all.0.insert(generation, Arc::clone(&loaded));
         Ok(loaded)
     }
@@ -148,8 +149,9 @@ impl TallyWriteGuard<'_> {
 
     /// Writes one generation's change to the tables.
     ///
-    /// # Errors [`StoreError::Database`] if the change was computed from another history than the counts are based on:
-    /// applying it would make them wrong permanently.
+    /// # Errors
+    /// [`StoreError::Database`] if the change was computed from another history than the counts are based on: applying
+    /// it would make them wrong permanently.
     pub(crate) fn write_tables<'a>(
         &self,
         connection: &Connection,
@@ -169,12 +171,12 @@ impl TallyWriteGuard<'_> {
             None => (cached.counted.and(Some(all)), all),
         };
         if cached.counted != before {
-            let fault = format!(
+            let message = format!(
                 "{}: the counts are based on {:?}, and the change was computed for {before:?}",
                 tracked.key(),
                 cached.counted
             );
-            return Err(StoreError::Database(fault));
+            return Err(StoreError::Database(message));
         }
         let mut remove = connection.prepare_cached(
             "DELETE FROM tally WHERE experiment_id = ?1 AND generation = ?2
@@ -235,7 +237,7 @@ impl TallyWriteGuard<'_> {
                 tracked.experiment_id,
                 tracked.number,
                 applied.revisions as i64,
-                applied.switches as i64,
+                applied.kill_changes as i64,
                 applied.metrics as i64,
                 cached.latest_with(delta).as_micros(),
                 unit_counts.units_moved as i64,
@@ -282,11 +284,11 @@ pub(crate) fn read_tally(connection: &Connection, key: &str, number: u32) -> Res
     )?;
     let row = |row: &rusqlite::Row<'_>| {
         let number = |column: usize| row.get::<_, i64>(column);
-        let [revisions, switches, metrics, endings] =
+        let [revisions, kill_changes, metrics, endings] =
             [0, 1, 2, 8].map(|column| number(column).map(|count| count as usize));
         let applied = AppliedHistory {
             revisions: revisions?,
-            switches: switches?,
+            kill_changes: kill_changes?,
             endings: endings?,
             metrics: metrics?,
             early: row.get(7)?,

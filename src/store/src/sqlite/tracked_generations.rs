@@ -38,7 +38,7 @@ impl TrackedGeneration {
         found.ok_or_else(|| StoreError::Database(format!("{} has no generation {} any more", self.key(), self.number)))
     }
 
-    /// What the generation served at which time, and its metrics.
+    /// The serving history of the generation, and its metrics.
     pub(crate) fn history(&self) -> Result<History<'_>, StoreError> {
         Ok(History::new(&self.experiment.definition, self.generation()?))
     }
@@ -62,7 +62,7 @@ pub(crate) struct TrackedGenerations {
 }
 
 impl TrackedGenerations {
-    /// Takes over what is newer in this catalogue; returns true if there may be anything newer. Older states are
+    /// Takes over the newer states of experiments in this catalogue; returns true if there may be any. Older states are
     /// ignored: a caller may have an outdated catalogue, and the counts never go back.
     pub(crate) fn update(
         &mut self,

@@ -9,8 +9,8 @@ use super::tracked_generations::TrackedGeneration;
 use crate::error::StoreError;
 use crate::unit_record_codec;
 
-/// The content of an outcome. If two outcomes of one unit have the same event id and differ, the lesser one is kept,
-/// whichever arrived first.
+/// The content of an outcome. If two outcomes of one unit have the same event id and differ, the smaller one is kept,
+/// by the order of these fields. The order of arrival does not matter.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct OutcomeContent {
     /// When it happened.

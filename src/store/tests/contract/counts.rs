@@ -79,7 +79,7 @@ async fn check_random_history(test_store: TestStore, other: TestStore, seed: u64
             let made = experiment_change(&experiments[index], Some(versions[index]), "change");
             versions[index] = store.commit(made).await.unwrap();
         }
-        // The fold may have an outdated catalogue.
+        // The fold may get an outdated catalogue.
         if !rng.once_in(4) {
             known = shared(&experiments);
         }
@@ -114,8 +114,8 @@ async fn check_random_history(test_store: TestStore, other: TestStore, seed: u64
     check(&*store, &experiments, &events, "in another order").await;
 }
 
-/// One wall-clock experiment with one conversion metric, in the store.
-async fn simple(store: &dyn Store) -> Experiment {
+/// Commits an experiment with the wall clock and one conversion metric.
+async fn commit_simple_experiment(store: &dyn Store) -> Experiment {
     let experiment = started_experiment("a", false, &all_metrics()[..1], 1);
     store.commit(experiment_change(&experiment, None, "create")).await.unwrap();
     experiment
@@ -141,7 +141,7 @@ async fn totals(store: &dyn Store) -> Cell {
 
 pub async fn outcome_received_before_its_exposure_is_credited(test_store: TestStore) {
     let store = test_store.open();
-    let experiment = simple(&*store).await;
+    let experiment = commit_simple_experiment(&*store).await;
     let unit = unit_in(&experiment, "u", arm(1));
     let known = shared(&[experiment]);
     store.append(at(1), vec![outcome(&unit, "signup", 1, at(70), "1", "")]).await.unwrap();
@@ -155,7 +155,7 @@ pub async fn outcome_received_before_its_exposure_is_credited(test_store: TestSt
 
 pub async fn late_report_of_an_earlier_exposure_moves_the_unit(test_store: TestStore) {
     let store = test_store.open();
-    let experiment = simple(&*store).await;
+    let experiment = commit_simple_experiment(&*store).await;
     let unit = unit_in(&experiment, "u", arm(1));
     let known = shared(&[experiment]);
     let events = vec![
@@ -171,13 +171,13 @@ pub async fn late_report_of_an_earlier_exposure_moves_the_unit(test_store: TestS
     let counts = store.counts(&key("a"), 1).await.unwrap();
     assert!(counts.cells.keys().all(|cell| cell.tick == 0 || cell.revision == 0), "{:?}", counts.cells);
     let total = totals(&*store).await;
-    // Only the outcome at 20 s is within the window now; the other one is still in the displayed counts.
+    // Only the outcome at 20 s is within the window now; the other one is still in the activity counts.
     assert_eq!((total.first, total.n, total.s, total.units, total.outcomes), (1, 1, 1, 1, 2));
 }
 
 pub async fn kill_drops_exposed_units_and_counts_new_ones_as_control(test_store: TestStore) {
     let store = test_store.open();
-    let mut experiment = simple(&*store).await;
+    let mut experiment = commit_simple_experiment(&*store).await;
     let unit = unit_in(&experiment, "u", arm(1));
     store.append(at(1), vec![exposure("a", 1, &unit, arm(1), 1, at(10))]).await.unwrap();
     fold_all(&*store, &shared(&[experiment.clone()]), 10).await;
@@ -197,7 +197,7 @@ pub async fn kill_drops_exposed_units_and_counts_new_ones_as_control(test_store:
 
 pub async fn exposure_from_a_fast_clock_counts_under_the_later_revision(test_store: TestStore) {
     let store = test_store.open();
-    let mut experiment = simple(&*store).await;
+    let mut experiment = commit_simple_experiment(&*store).await;
     let events: Vec<Event> = (0..60)
         .map(|i| {
             let unit = format!("unit-{i}");
@@ -217,9 +217,9 @@ pub async fn exposure_from_a_fast_clock_counts_under_the_later_revision(test_sto
     check(&*store, &[experiment], &events, "after the kill").await;
 }
 
-pub async fn of_simultaneous_exposures_the_lower_revision_counts(test_store: TestStore) {
+pub async fn simultaneous_exposures_count_under_the_lowest_revision(test_store: TestStore) {
     let store = test_store.open();
-    let mut experiment = simple(&*store).await;
+    let mut experiment = commit_simple_experiment(&*store).await;
     experiment.grow(&[(arm(1), share(0.2))], RevisionCause::Grown, at(20), at(20)).unwrap();
     let known = shared(&[experiment.clone()]);
     let events = [2, 1, 2].map(|revision| exposure("a", 1, "u", Arm::CONTROL, revision, at(40)));
@@ -233,7 +233,7 @@ pub async fn of_simultaneous_exposures_the_lower_revision_counts(test_store: Tes
 
 pub async fn exposure_of_an_unknown_generation_reloads_the_catalogue(test_store: TestStore) {
     let store = test_store.open();
-    let experiment = simple(&*store).await;
+    let experiment = commit_simple_experiment(&*store).await;
     store.append(at(1), vec![exposure("a", 1, "u", Arm::CONTROL, 1, at(10))]).await.unwrap();
     // The caller read the catalogue before the experiment was started; the exposure must be counted nevertheless.
     fold_all(&*store, &Shared::default(), 10).await;
@@ -243,7 +243,7 @@ pub async fn exposure_of_an_unknown_generation_reloads_the_catalogue(test_store:
 
 pub async fn older_catalogue_changes_no_counts(test_store: TestStore) {
     let store = test_store.open();
-    let before = simple(&*store).await;
+    let before = commit_simple_experiment(&*store).await;
     let mut after = before.clone();
     let units = (0..40).map(|i| format!("unit-{i}"));
     let events: Vec<Event> = units.map(|u| exposure("a", 1, &u, owner_of(&before, &u), 1, at(10))).collect();

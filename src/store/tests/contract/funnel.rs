@@ -179,7 +179,7 @@ pub async fn funnel_without_events_is_empty(test_store: TestStore) {
 }
 
 /// Far more outcomes of unexposed units than of exposed ones, and exposed units without outcomes.
-pub async fn units_without_outcomes_and_outcomes_of_unexposed_units_are_handled(test_store: TestStore) {
+pub async fn only_outcomes_of_exposed_units_are_counted(test_store: TestStore) {
     let store = test_store.open();
     let experiment = started_experiment("a", false, &all_metrics(), 1);
     store.commit(experiment_change(&experiment, None, "create")).await.unwrap();

@@ -201,7 +201,7 @@ pub async fn backup_is_a_complete_store(test_store: TestStore) {
         store.fold(Arc::clone(&shared), 30).await.unwrap();
     }
     let copy = TestStore { folder: tempfile::tempdir().unwrap(), open: test_store.open };
-    // The store serves meanwhile; the copy must still be of one moment.
+    // The store changes at the same time; the copy must still show one moment.
     let (copied, _) = tokio::join!(store.backup(copy.path()), async {
         for i in 50..100 {
             store.append(at(1), vec![unit(i)]).await.unwrap();

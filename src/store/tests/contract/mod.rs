@@ -75,7 +75,7 @@ macro_rules! store_contract_suite {
                 late_report_of_an_earlier_exposure_moves_the_unit
                 kill_drops_exposed_units_and_counts_new_ones_as_control
                 exposure_from_a_fast_clock_counts_under_the_later_revision
-                of_simultaneous_exposures_the_lower_revision_counts
+                simultaneous_exposures_count_under_the_lowest_revision
                 exposure_of_an_unknown_generation_reloads_the_catalogue
                 older_catalogue_changes_no_counts
                 counts_of_an_unknown_experiment_are_empty
@@ -83,7 +83,7 @@ macro_rules! store_contract_suite {
             funnel: [
                 funnel_depends_only_on_the_set_of_events
                 funnel_without_events_is_empty
-                units_without_outcomes_and_outcomes_of_unexposed_units_are_handled
+                only_outcomes_of_exposed_units_are_counted
             ],
         }
     };

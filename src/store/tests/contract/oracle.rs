@@ -61,10 +61,10 @@ fn count_unit(
     let (t0, _, arm0) = exposures[0];
     let epoch =
         |metric| CellKey { metric, tick: t0.tick(length), revision: revision_in_effect(generation, t0), arm: arm0 };
-    let displayed = |metric, at: Timestamp, arm| CellKey { metric, tick: at.tick(length), revision: 0, arm };
+    let activity = |metric, at: Timestamp, arm| CellKey { metric, tick: at.tick(length), revision: 0, arm };
     counts.cells.entry(epoch(None)).or_default().first += 1;
     for (at, _, arm) in exposures {
-        counts.cells.entry(displayed(None, *at, *arm)).or_default().units += 1;
+        counts.cells.entry(activity(None, *at, *arm)).or_default().units += 1;
     }
     for (i, metric) in experiment.definition.metrics().iter().enumerate() {
         let index = Some(i as u16);
@@ -107,13 +107,13 @@ fn count_unit(
         let mut credited: BTreeMap<Arm, Timestamp> = BTreeMap::new();
         for (at, _, value) in outcomes.iter().filter(|(_, name, _)| *name == metric.event) {
             let Some((_, _, arm)) = exposures.iter().rfind(|(seen, _, _)| seen <= at) else { continue };
-            let cell = counts.cells.entry(displayed(index, *at, *arm)).or_default();
+            let cell = counts.cells.entry(activity(index, *at, *arm)).or_default();
             cell.outcomes += 1;
             cell.outcome_sum += i128::from(*value);
             credited.entry(*arm).and_modify(|first| *first = *at.min(first)).or_insert(*at);
         }
         for (arm, at) in credited {
-            counts.cells.entry(displayed(index, at, arm)).or_default().outcome_units += 1;
+            counts.cells.entry(activity(index, at, arm)).or_default().outcome_units += 1;
         }
     }
     let treated: BTreeSet<Arm> = exposures.iter().map(|s| s.2).filter(|arm| !arm.is_control()).collect();
@@ -135,10 +135,10 @@ fn served(generation: &Generation, point: Point, at: Timestamp) -> Arm {
     let owner = allocation.buckets().filter(|bucket| bucket.start <= point).last().unwrap().owner;
     let mut killed = BTreeSet::new();
     let mut everything = false;
-    for switch in generation.kill_changes.iter().filter(|s| s.at <= at) {
-        match switch.target {
-            inroad_assignment::KillTarget::Everything => everything = switch.killed,
-            inroad_assignment::KillTarget::Variation(arm) if switch.killed => drop(killed.insert(arm)),
+    for change in generation.kill_changes.iter().filter(|s| s.at <= at) {
+        match change.target {
+            inroad_assignment::KillTarget::Everything => everything = change.killed,
+            inroad_assignment::KillTarget::Variation(arm) if change.killed => drop(killed.insert(arm)),
             inroad_assignment::KillTarget::Variation(arm) => drop(killed.remove(&arm)),
         }
     }

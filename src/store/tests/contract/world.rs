@@ -121,7 +121,7 @@ pub fn change_randomly(experiment: &mut Experiment, now: i64, rng: &mut TestRng)
     let arms = experiment.definition.variations().len() as u64;
     let any = arm(1 + rng.below(arms - 1) as usize);
     let effective_at = at(now + rng.below(40) as i64);
-    // A refused change leaves the experiment as it is, which is a valid case as well.
+    // A refused change does not change the experiment, which is a valid case as well.
     match rng.below(11) {
         0..4 => {
             let width = share(0.01 + rng.below(15) as f64 / 100.0);

@@ -22,7 +22,7 @@ fn folder_that_cannot_be_created_is_reported() {
 #[test]
 fn file_that_is_not_a_database_is_refused_and_unchanged() {
     for file in ["inroad.db", "log.db"] {
-        for text in ["short", &"this is not a database, but somebody's letters".repeat(100)] {
+        for text in ["short", &"this is not a database, but a text".repeat(100)] {
             let folder = folder();
             let file = folder.path().join(file);
             std::fs::write(&file, text).unwrap();

@@ -4,7 +4,7 @@ use super::*;
 
 /// The fixtures are files as the first release wrote them. Never regenerate them: they must stay readable.
 #[test]
-fn version_one_is_opened_and_continues() {
+fn store_of_the_first_release_is_opened_and_continues() {
     let folder = folder();
     let dumps =
         [("inroad.db", include_str!("../fixtures/state-1.sql")), ("log.db", include_str!("../fixtures/log-1.sql"))];

@@ -158,7 +158,7 @@ pub struct WatchSnapshotsRequest {
     #[prost(string, tag = "3")]
     pub client_name: ::prost::alloc::string::String,
     /// A random id that each client generates when it starts, and uses in its reports; at most 128 bytes. If it is empty,
-    /// the client is listed as anonymous, and the server knows only what it sent to it.
+    /// the client is listed as anonymous, and the server knows only which versions it sent.
     #[prost(string, tag = "4")]
     pub client_id: ::prost::alloc::string::String,
     /// The client's SDK and version, such as "rust/0.1.0"; at most 128 bytes.
@@ -277,7 +277,7 @@ pub struct ReportClientRequest {
 pub struct AppliedVersion {
     #[prost(uint64, tag = "1")]
     pub version: u64,
-    /// When evaluations began to use the version, by the client's estimate of the server's clock. The server limits it to
+    /// When the client began to use the version, by its estimate of the server's clock. The server limits it to
     /// the time between sending the version and receiving the report.
     #[prost(message, optional, tag = "2")]
     pub at: ::core::option::Option<::prost_types::Timestamp>,
@@ -347,7 +347,8 @@ pub struct ClientState {
     /// How long after the publication it applied that version; not set if the version was published before it connected.
     #[prost(message, optional, tag = "10")]
     pub lag: ::core::option::Option<::prost_types::Duration>,
-    /// How many versions it is not known to have: by its reports, or for an anonymous client by what it was sent.
+    /// How many versions the client is not known to have, according to its reports. For an anonymous client, how many were
+    /// not sent.
     #[prost(uint64, tag = "11")]
     pub versions_behind: u64,
     /// How long ago the oldest of these versions was published; 0 if there is none. Reports arrive up to a third of a
@@ -410,7 +411,7 @@ pub struct GetReachResponse {
 /// The distribution of a delay over many clients or streams.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Delays {
-    /// For how many of them the delay is known; if 0, the other fields are not set.
+    /// The number of clients or streams whose delay is known; if 0, the other fields are not set.
     #[prost(uint64, tag = "1")]
     pub count: u64,
     #[prost(message, optional, tag = "2")]
@@ -426,8 +427,8 @@ pub struct Delays {
 pub enum ExposureMode {
     /// The same as BACKGROUND.
     Unspecified = 0,
-    /// The exposure is queued for the log and the response does not wait for it. `exposure_recorded` says whether the
-    /// queue had room.
+    /// The exposure is queued for the log, and the response does not wait for it. `exposure_recorded` is false if the
+    /// queue was full.
     Background = 1,
     /// The response waits until the exposure is on disk.
     Durable = 2,
@@ -473,7 +474,7 @@ pub enum Reason {
     Killed = 4,
     /// The experiment is paused. The unit got the owner of its point on the line, and no exposure is recorded.
     Paused = 5,
-    /// The experiment is not started, and the unit got control.
+    /// The experiment has not started, and the unit got control.
     NotStarted = 6,
     /// The experiment is concluded, and the unit got the shipped variation.
     Concluded = 7,
@@ -481,7 +482,7 @@ pub enum Reason {
     Archived = 8,
     /// The experiment does not exist. `variation` is empty, and the caller uses its own default.
     UnknownExperiment = 9,
-    /// The context lacks the attribute that names the unit, and the unit got control.
+    /// The context has no unit key, or the key is neither text nor a whole number. The unit got control.
     NoUnit = 10,
     /// The unit key is empty or longer than 1,024 bytes, and the unit got control.
     InvalidUnit = 11,
@@ -1853,43 +1854,44 @@ pub struct ManualPolicy {
 /// Thompson sampling moves the boundaries. Settings that are not set have their defaults.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct ThompsonPolicy {
-    /// How often the policy decides; the default is 24 h.
+    /// The time between two decisions; the default is 24 h.
     #[prost(message, optional, tag = "1")]
     pub tick: ::core::option::Option<::prost_types::Duration>,
-    /// The default is 24 h.
+    /// Nothing grows before the generation has this age; the default is 24 h.
     #[prost(message, optional, tag = "2")]
     pub burn_in: ::core::option::Option<::prost_types::Duration>,
-    /// The default is 100 units for every live variation.
+    /// Nothing grows before every live variation has this number of units; the default is 100.
     #[prost(uint64, optional, tag = "3")]
     pub burn_in_units: ::core::option::Option<u64>,
-    /// The default is 1 conversion for every live variation.
+    /// Nothing grows before every live variation has this number of conversions; the default is 1.
     #[prost(uint64, optional, tag = "4")]
     pub burn_in_conversions: ::core::option::Option<u64>,
-    /// The default is 0.05 of the line.
+    /// The minimum share of control; the default is 0.05.
     #[prost(double, optional, tag = "5")]
     pub floor: ::core::option::Option<f64>,
-    /// The default is 0.25 of the line.
+    /// The largest share of the line that may change owner in a day; the default is 0.25.
     #[prost(double, optional, tag = "6")]
     pub daily_cap: ::core::option::Option<f64>,
-    /// The default is 0.50 of the line.
+    /// The same limit after the experiment has a clear winner; the default is 0.50.
     #[prost(double, optional, tag = "7")]
     pub daily_cap_conclude: ::core::option::Option<f64>,
-    /// The default is 0.005 of the line.
+    /// The smallest growth step, as a share of the line; the default is 0.005.
     #[prost(double, optional, tag = "8")]
     pub min_step: ::core::option::Option<f64>,
-    /// The default is 0.25.
+    /// The prior standard deviation of a log-lift; the default is 0.25.
     #[prost(double, optional, tag = "9")]
     pub tau: ::core::option::Option<f64>,
-    /// The default is 0.99.
+    /// A variation is killed when the probability that it is worse than control exceeds this; the default is 0.99.
     #[prost(double, optional, tag = "10")]
     pub kill_probability: ::core::option::Option<f64>,
-    /// The default is 0.96.
+    /// The policy advises to conclude with a variation when its probability to be best reaches this and its loss is within
+    /// `conclude_loss`; the default is 0.96.
     #[prost(double, optional, tag = "11")]
     pub conclude_probability: ::core::option::Option<f64>,
-    /// The default is 0.01, relative.
+    /// The largest expected loss of a variation with which the policy advises to conclude, relative; the default is 0.01.
     #[prost(double, optional, tag = "12")]
     pub conclude_loss: ::core::option::Option<f64>,
-    /// The default is 14, which means 16,384 draws.
+    /// The number of draws from the posterior, as a power of two; the default is 14, for 16,384 draws.
     #[prost(uint32, optional, tag = "13")]
     pub draws_log2: ::core::option::Option<u32>,
     /// How the probability to be best determines a variation's target share; the default is WEIGHED.
@@ -2006,7 +2008,8 @@ pub struct GuardrailAlert {
     /// When the alert was raised, by the experiment's clock.
     #[prost(message, optional, tag = "4")]
     pub at: ::core::option::Option<::prost_types::Timestamp>,
-    /// The evidence at that time, as odds against a harmless variation ever reaching it, at whatever time one checks.
+    /// The evidence at that time, as odds: a harmless variation ever reaches the value x with a probability of at most
+    /// 1/x, however often it is checked.
     #[prost(double, tag = "5")]
     pub evidence: f64,
 }
@@ -2192,7 +2195,7 @@ pub struct Decision {
     /// A summary for people.
     #[prost(string, tag = "8")]
     pub summary: ::prost::alloc::string::String,
-    /// True if the policy runs in shadow mode: the decision says what it would do.
+    /// True in shadow mode: the decision shows what the policy would do, and nothing was changed.
     #[prost(bool, tag = "9")]
     pub shadow: bool,
 }
@@ -2322,7 +2325,7 @@ pub enum GuardrailAction {
     Unspecified = 0,
     /// The guardrail raises an alert.
     Alert = 1,
-    /// No variation grows while the alert is active.
+    /// The variation does not grow while there is evidence of harm.
     Freeze = 2,
     /// The variation is killed and its units get control; a person may restore it.
     Kill = 3,
@@ -2478,7 +2481,7 @@ pub enum PosteriorKind {
     Unspecified = 0,
     /// The lifts over control; arms are compared within the same tick only.
     E3 = 1,
-    /// A Beta posterior for each arm with all ticks pooled, for conversions whose base rate is constant.
+    /// One Beta posterior for each arm, over all ticks. Valid only for conversions whose base rate is constant.
     Pooled = 2,
 }
 impl PosteriorKind {
@@ -3035,8 +3038,8 @@ pub mod experiment_service_client {
                 .insert(GrpcMethod::new("inroad.v1.ExperimentService", "ListDecisions"));
             self.inner.unary(req, path, codec).await
         }
-        /// Lists who made which change, newest first. Entries for forgotten units are included only in the list for all
-        /// experiments.
+        /// Lists the changes and their authors, newest first. Entries for forgotten units are included only in the list for
+        /// all experiments.
         pub async fn list_audit_entries(
             &mut self,
             request: impl tonic::IntoRequest<super::ListAuditEntriesRequest>,
@@ -3189,8 +3192,8 @@ pub mod experiment_service_server {
             tonic::Response<super::ListDecisionsResponse>,
             tonic::Status,
         >;
-        /// Lists who made which change, newest first. Entries for forgotten units are included only in the list for all
-        /// experiments.
+        /// Lists the changes and their authors, newest first. Entries for forgotten units are included only in the list for
+        /// all experiments.
         async fn list_audit_entries(
             &self,
             request: tonic::Request<super::ListAuditEntriesRequest>,
@@ -4258,7 +4261,8 @@ pub struct GetResultsResponse {
     /// The decision metric's key; empty if there is none.
     #[prost(string, tag = "16")]
     pub decision_metric: ::prost::alloc::string::String,
-    /// The most by which the best variation can be better than the leader, relative, with 95% probability (Scott 2010).
+    /// The maximum remaining gain: with 95% probability, the best variation is better than the leader by at most this,
+    /// relative (Scott 2010).
     /// Not set without a decision metric, or before it has counts.
     #[prost(double, optional, tag = "17")]
     pub potential_value_remaining: ::core::option::Option<f64>,
@@ -4376,7 +4380,8 @@ pub struct SampleRatio {
     pub degrees_of_freedom: u32,
     #[prost(double, tag = "3")]
     pub p_value: f64,
-    /// The evidence of the continuous check, which stays valid however often it is checked: 100 or more raises an alert.
+    /// The evidence of the continuous and the scheduled checks together, which stays valid however often it is checked.
+    /// 100 or more raises an alert.
     #[prost(double, tag = "4")]
     pub evidence: f64,
 }
@@ -4456,7 +4461,7 @@ pub struct MetricResult {
     pub mature_units: u64,
     #[prost(double, tag = "12")]
     pub p_above_control: f64,
-    /// The check whether outcomes come as soon as in control. Not set for control, and not without outcomes of mature
+    /// The check whether outcomes arrive as soon as in control. Not set for control, and not without outcomes of mature
     /// units.
     #[prost(message, optional, tag = "13")]
     pub delay: ::core::option::Option<DelayCheck>,
@@ -4475,7 +4480,7 @@ pub struct LiftEstimates {
     /// The posterior's estimate with its credible interval. The policy uses this one.
     #[prost(message, optional, tag = "1")]
     pub credible: ::core::option::Option<Interval>,
-    /// The always-valid interval (a confidence sequence), which holds at all times at once. Not set without information.
+    /// The always-valid interval (a confidence sequence), which holds at all checks together. Not set without information.
     #[prost(message, optional, tag = "2")]
     pub anytime: ::core::option::Option<Interval>,
     /// Another estimate, in which every period is weighted by its traffic. Not set with too few outcomes.
@@ -4488,14 +4493,14 @@ pub struct LiftEstimates {
     /// The period-weighted difference of the means, in the metric's own unit.
     #[prost(message, optional, tag = "5")]
     pub difference: ::core::option::Option<Interval>,
-    /// True if the credible and the period-weighted estimates differ by more than two standard errors: the effect is not
+    /// True if E3's estimate differs from `period` or from `batched` by more than two standard errors: the effect is not
     /// one constant lift.
     #[prost(bool, tag = "6")]
     pub disagrees: bool,
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct DelayCheck {
-    /// Of the units with an outcome, the part whose first outcome came within a quarter of the window.
+    /// Of the units with an outcome, the part whose first outcome came in the first quarter of the window.
     #[prost(double, tag = "1")]
     pub early: f64,
     #[prost(double, tag = "2")]

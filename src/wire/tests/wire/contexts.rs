@@ -27,7 +27,7 @@ fn contexts_over_their_limits_are_refused() {
     };
     assert!(context_from_struct(deep(MAX_DEPTH)).is_ok());
     assert!(error_message(context_from_struct(deep(MAX_DEPTH + 1))).contains("over the limit of 8"));
-    // Deeper than a context may be, but not deeper than a message: stored with an event as far as the limit.
+    // Deeper than a context may be, but not deeper than a message: what is beyond the limit becomes null.
     assert!(struct_to_json(deep(40).unwrap()).contains("null"));
 }
 

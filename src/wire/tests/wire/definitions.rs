@@ -1,4 +1,4 @@
-//! Definitions and shown experiments.
+//! Declared experiments, and experiments with their current state.
 
 use super::*;
 
@@ -45,7 +45,7 @@ fn unset_fields_get_their_defaults() {
 }
 
 #[test]
-fn unreadable_definition_is_refused_at_its_field() {
+fn invalid_definition_is_refused_with_its_field() {
     type Change = fn(&mut v1::Experiment);
     let refused = |change: Change| {
         let mut wire = definition_to_wire(&doc());
@@ -73,7 +73,7 @@ fn unreadable_definition_is_refused_at_its_field() {
 }
 
 #[test]
-fn experiment_is_shown_with_its_state_and_can_be_declared_again() {
+fn experiment_contains_its_state_and_can_be_declared_again() {
     let mut experiment = experiment();
     let shown = experiment_to_wire(&experiment, 42, NOW);
     assert_eq!((shown.etag.as_str(), shown.generation, shown.revision), ("42", 1, 2));

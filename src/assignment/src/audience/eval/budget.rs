@@ -23,7 +23,7 @@ impl Budget {
         left.map(drop).ok_or(EvaluationError::TooExpensive)
     }
 
-    /// Charges reading or copying a whole value.
+    /// Charges the steps for reading or copying a whole value.
     pub(super) fn charge_value<'n>(&self, value: &Value) -> Result<(), EvaluationError<'n>> {
         match value {
             Value::Null | Value::Bool(_) | Value::Number(_) => self.charge(1),
@@ -42,12 +42,12 @@ impl Budget {
         }
     }
 
-    /// Charges reading or copying a text.
+    /// Charges the steps for reading or copying a text.
     pub(super) fn charge_text<'n>(&self, text: &str) -> Result<(), EvaluationError<'n>> {
         self.charge(1 + text.len() / 64)
     }
 
-    /// The value, copied at a charge if it is borrowed.
+    /// Returns the value as owned. Copying a borrowed value is charged.
     pub(super) fn own<'n>(&self, value: Cow<'_, Value>) -> Result<Value, EvaluationError<'n>> {
         if let Cow::Borrowed(value) = value {
             self.charge_value(value)?;

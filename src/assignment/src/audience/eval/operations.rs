@@ -178,7 +178,7 @@ pub(super) fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// A field of an object; `None` if the value is no object or has no such field.
+/// A field of an object; `None` if the value is not an object or does not have the field.
 pub(super) fn field<'s>(operand: Cow<'s, Value>, name: &str) -> Option<Cow<'s, Value>> {
     match operand {
         Cow::Borrowed(Value::Object(fields)) => fields.get(name).map(Cow::Borrowed),

@@ -239,9 +239,9 @@ proptest! {
         point in any::<u64>(), served in 0usize..3, from in 0i64..320, length in 1i64..320,
     ) {
         let target = |a| if a == 0 { KillTarget::Everything } else { KillTarget::Variation(arm(a)) };
-        let switch = |(a, seconds, killed)| KillChange { at: at(seconds), target: target(a), killed };
-        let mut kill_changes: Vec<KillChange> = kill_changes.into_iter().map(switch).collect();
-        kill_changes.sort_by_key(|switch| switch.at);
+        let kill_change = |(a, seconds, killed)| KillChange { at: at(seconds), target: target(a), killed };
+        let mut kill_changes: Vec<KillChange> = kill_changes.into_iter().map(kill_change).collect();
+        kill_changes.sort_by_key(|change| change.at);
         let generation = generation(kill_changes);
         let (from, until) = (at(from), at(from + length));
         let (point, served) = (Point::new(point), arm(served));

@@ -15,6 +15,7 @@ pub(super) const MAX_LISTED: usize = 40;
 /// Audit entries read at a time, and the most reads for one page: nearly all entries may be automatic decisions, which
 /// are not listed.
 const AUDIT_READ: (usize, usize) = (200, 5);
+
 /// The newest audit entries before an id, without automatic decisions that changed nothing. The second value is the id
 /// before which older entries are found; none if there are none.
 pub(super) async fn audit_entries_before(
@@ -92,18 +93,18 @@ pub(super) fn revision_marks(generation: &Generation, decisions: &[view::Decisio
     generation.revisions.iter().map(mark).collect()
 }
 
-/// The kills of a generation, from its kill and restore switches.
+/// The periods in which something was killed, from the kills and restores of a generation.
 pub(super) fn kill_periods(generation: &Generation) -> Vec<KillPeriod> {
     let mut kills: Vec<KillPeriod> = Vec::new();
-    for switch in &generation.kill_changes {
-        let arm = match switch.target {
+    for change in &generation.kill_changes {
+        let arm = match change.target {
             KillTarget::Everything => None,
             KillTarget::Variation(arm) => Some(arm.index()),
         };
         let open = kills.iter_mut().find(|kill| kill.arm == arm && kill.until.is_none());
         match open {
-            Some(kill) if !switch.killed => kill.until = Some(switch.at),
-            None if switch.killed => kills.push(KillPeriod { arm, from: switch.at, until: None }),
+            Some(kill) if !change.killed => kill.until = Some(change.at),
+            None if change.killed => kills.push(KillPeriod { arm, from: change.at, until: None }),
             _ => {}
         }
     }

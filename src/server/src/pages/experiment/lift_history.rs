@@ -72,7 +72,7 @@ pub(super) fn lift_history(
         let shown = estimator.fit_each_against_control(measure(metric), arms, known, Prior::Normal(tau))?;
         let flat = estimator.fit_each_against_control(measure(metric), arms, known, Prior::Flat)?;
         let tick = epochs[end - 1].epoch.tick;
-        // The last period has not ended yet.
+        // The last reporting interval may not have ended yet.
         let at = Timestamp::start_of_tick(tick.saturating_add(1), experiment.definition.policy().tick()).min(now);
         for (arm, points) in history.iter_mut().enumerate().skip(1) {
             // Without data there is only the prior, which is not shown.

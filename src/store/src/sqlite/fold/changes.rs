@@ -1,4 +1,4 @@
-//! What one step writes, gathered first and then committed in one transaction.
+//! The changes of one step, which are collected first and then committed in one transaction.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -38,7 +38,7 @@ pub(super) struct StepChanges {
 
 impl StepChanges {
     /// The changes of a recount: records and counts of one generation.
-    pub(super) fn of_recount(generation: GenerationIndex, rows: Vec<UnitRow>, delta: TallyDelta) -> Self {
+    pub(super) fn from_recount(generation: GenerationIndex, rows: Vec<UnitRow>, delta: TallyDelta) -> Self {
         let units = rows.into_iter().map(|row| UnitWrite { generation, row, is_new: false }).collect();
         Self { outcomes: Vec::new(), units, deltas: BTreeMap::from([(generation, delta)]) }
     }
@@ -50,7 +50,7 @@ impl StepChanges {
         generations: &TrackedGenerations,
         new_offset: Option<Seq>,
     ) -> Result<(), StoreError> {
-        handles.writer.with(|connection| {
+        handles.writer.with_connection(|connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             for NewOutcome { scanned, .. } in &self.outcomes {
                 let outcome = &scanned.outcome;
@@ -87,7 +87,7 @@ pub(super) fn find_new_outcomes(
     let mut new = Vec::with_capacity(scanned.len());
     let mut scanned = scanned.into_iter().peekable();
     while scanned.peek().is_some() {
-        handles.writer.read(|connection| {
+        handles.writer.read_in_transaction(|connection| {
             for scanned in scanned.by_ref().take(LOOKUP_BATCH) {
                 let before = read_outcome(connection, &scanned.unit_digest, &scanned.outcome.event_id)?;
                 if before.as_ref().is_none_or(|before| scanned.outcome.content < *before) {

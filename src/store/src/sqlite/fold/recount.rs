@@ -1,9 +1,9 @@
-//! Counts units again when the history of their generation changed after they were counted: a revision took slices, a
-//! kill or restore changed what a range serves, the generation ended, or a metric was added.
+//! Counts units again when the history of their generation changed after they were counted: a revision moved ranges of
+//! control to a variation, a kill or restore changed which arm is served, the generation ended, or a metric was added.
 //!
 //! Only units whose contribution may differ are counted again. Records are keyed by their place on the line, so the
-//! units of a slice are one key range. The work goes batch by batch, each in its own transaction: a kill never waits
-//! for more than one batch, and a restarted store continues where the last batch ended.
+//! units of a range of the line are one key range. The work is done in batches, each in its own transaction: a kill
+//! never waits for more than one batch, and a restarted store continues where the last batch ended.
 
 use inroad_assignment::{Arm, Digest, Generation, KillTarget, Timestamp};
 use inroad_policy::attribution::{History, outcome_contribution, record_contribution};
@@ -18,7 +18,7 @@ use crate::sqlite::units::{UnitRow, read_outcomes, read_units_in_range};
 /// A range of the line: first and last digest.
 type DigestRange = (Digest, Digest);
 
-/// How far a recount came.
+/// The progress of a recount.
 pub(super) struct RecountProgress {
     /// Units counted again.
     pub(super) units: usize,
@@ -27,7 +27,7 @@ pub(super) struct RecountProgress {
 }
 
 impl Fold {
-    /// Brings the counts of every generation up to date with its history, as far as one step may go.
+    /// Brings the counts of every generation up to date with its history, within the limit of one step.
     pub(super) fn recount_changed_history(&mut self, handles: StoreHandles<'_>) -> Result<RecountProgress, StoreError> {
         let mut units = 0;
         for (index, tracked) in self.generations.all() {
@@ -44,7 +44,7 @@ impl Fold {
         Ok(RecountProgress { units, is_complete: true })
     }
 
-    /// Counts at most `limit` units of one generation again and stores how far it came. Returns how many were counted.
+    /// Counts at most `limit` units of one generation again and stores the progress. Returns how many were counted.
     fn recount_batch(
         &self,
         handles: StoreHandles<'_>,
@@ -54,11 +54,12 @@ impl Fold {
         let cached = handles.tallies.get(handles.readers, tracked.key(), tracked.number)?;
         let (Some(counted), latest) = (cached.counted, cached.latest_exposure) else { return Ok(0) };
         drop(cached);
-        // A recount that was begun is finished first, even if the history has changed again since.
+        // A recount in progress is finished first, even if the history has changed again since.
         let new_recount = || AppliedHistory::all_of(tracked).map(|to| OngoingRecount { to, from: whole_line().0 });
         let recount = counted.recount.map_or_else(new_recount, Ok)?;
         let (applied, to) = (counted.applied, recount.to);
-        let (before, generation) = (applied.cut(tracked.generation()?), to.cut(tracked.generation()?));
+        let (before, generation) =
+            (applied.truncate_generation(tracked.generation()?), to.truncate_generation(tracked.generation()?));
         let definition = &tracked.experiment.definition;
         let mut old = History::new(definition, &before).with_first_metrics(applied.metrics);
         if !applied.early {
@@ -68,7 +69,7 @@ impl Fold {
         let added = to.metrics > applied.metrics;
         let ended = before.ended_at() != generation.ended_at();
         let affects_all = added || ended || !applied.early;
-        // Client clocks may run ahead, so outcomes that the end cuts off may have been counted already.
+        // Client clocks may run ahead, so outcomes after the end may have been counted already.
         let (from_metric, reads_outcomes) = (if ended { 0 } else { applied.metrics }, added || ended);
         let ranges = if affects_all { vec![whole_line()] } else { affected_ranges(&generation, applied, latest) };
         let mut delta = TallyDelta::default();
@@ -81,7 +82,7 @@ impl Fold {
                     break 'ranges;
                 }
                 let batch = LOOKUP_BATCH.min(limit - units_counted);
-                let units = handles.writer.read(|connection| {
+                let units = handles.writer.read_in_transaction(|connection| {
                     let units = read_units_in_range(connection, tracked, (from, last), batch)?;
                     let outcomes = |unit: &UnitRow| {
                         if reads_outcomes { read_outcomes(connection, &unit.unit_digest) } else { Ok(Vec::new()) }
@@ -126,7 +127,7 @@ impl Fold {
                 None => CountedHistory { applied: to, recount: None },
             },
         ));
-        StepChanges::of_recount(index, rows, delta).commit(handles, &self.generations, None)?;
+        StepChanges::from_recount(index, rows, delta).commit(handles, &self.generations, None)?;
         Ok(units_counted)
     }
 }
@@ -158,7 +159,7 @@ fn affected_ranges(generation: &Generation, applied: AppliedHistory, latest: Tim
         }
     }
     // A variation never loses points, so the newest allocation contains every range that a kill or restore affected.
-    let targets = generation.kill_changes.iter().skip(applied.switches).map(|switch| switch.target);
+    let targets = generation.kill_changes.iter().skip(applied.kill_changes).map(|change| change.target);
     if let Some(latest) = generation.latest() {
         for target in targets {
             let arms: Vec<Arm> = match target {

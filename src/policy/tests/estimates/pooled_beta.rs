@@ -23,7 +23,7 @@ fn pooled_betas_match_exact_values() {
     let mut draws = DrawsCache::default();
     for (problem, wanted) in problems().iter().zip(&expected) {
         let Some(wanted) = wanted else { continue };
-        let question = SummaryInput {
+        let input = SummaryInput {
             epochs: &problem.epochs(),
             measure: problem.measure,
             better: problem.better,
@@ -33,7 +33,7 @@ fn pooled_betas_match_exact_values() {
             seed: 1,
             draws_log2: 8,
         };
-        let found = summarise(&question, &mut draws).unwrap();
+        let found = summarise(&input, &mut draws).unwrap();
         for (k, arm) in found.arms.iter().enumerate() {
             let name = format!("{}, arm {k}", problem.name);
             comparisons.compare(&format!("{name}, P(best)"), arm.p_best, wanted.p_best[k], 1e-6);
@@ -52,7 +52,7 @@ fn ten_billion_units_match_the_normal_limit() {
     let n = 10_000_000_000;
     let arm = ArmTally { first: n, n, s: n / 20, ..ArmTally::default() };
     let epoch = EpochTally { epoch: EpochKey { tick: 0, revision: 1 }, arms: vec![arm; 3], shares: Vec::new() };
-    let question = SummaryInput {
+    let input = SummaryInput {
         epochs: &[epoch],
         measure: Measure::Conversion,
         better: BetterDirection::Higher,
@@ -62,7 +62,7 @@ fn ten_billion_units_match_the_normal_limit() {
         seed: 1,
         draws_log2: 8,
     };
-    let found = summarise(&question, &mut DrawsCache::default()).unwrap();
+    let found = summarise(&input, &mut DrawsCache::default()).unwrap();
     // The expectation of the largest of three standard normals is 3/(2√π).
     let loss = 1.5 / std::f64::consts::PI.sqrt() * (19.0 / n as f64).sqrt();
     for arm in &found.arms {

@@ -36,7 +36,7 @@ struct Novelty {
 }
 
 fn expected() -> Vec<Expected> {
-    serde_json::from_str(include_str!("../oracle/doubts.json")).unwrap()
+    serde_json::from_str(include_str!("../oracle/data_checks.json")).unwrap()
 }
 
 /// Tolerance for p-values and similar numbers: relative, with a minimum for values near 0.
