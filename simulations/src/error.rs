@@ -68,10 +68,15 @@ impl SimulationError {
     }
 }
 
+/// The smallest value accepted where a value must be above 0.
+pub(crate) const ABOVE_ZERO: f64 = 1e-9;
+
 /// Refuses a value outside `low..=high`. NaN is always refused.
 pub(crate) fn check_range(field: &str, value: f64, low: f64, high: f64) -> Result<(), SimulationError> {
     if (low..=high).contains(&value) {
         return Ok(());
     }
-    Err(SimulationError::field(field, format!("{value} is not between {low} and {high}")))
+    let range =
+        if low == ABOVE_ZERO { format!("above 0 and at most {high}") } else { format!("between {low} and {high}") };
+    Err(SimulationError::field(field, format!("{value} is not {range}")))
 }

@@ -7,7 +7,7 @@ use inroad_policy::Measure;
 use serde::{Deserialize, Serialize};
 
 use crate::SimulationError;
-use crate::error::check_range;
+use crate::error::{ABOVE_ZERO, check_range};
 use crate::policies::{PolicyDoc, PolicySpec};
 use crate::world::World;
 
@@ -116,9 +116,6 @@ impl TryFrom<ScenarioDoc> for Scenario {
         Ok(scenario)
     }
 }
-
-/// The smallest value accepted where a value must be above 0.
-const ABOVE_ZERO: f64 = 1e-9;
 
 fn check_name_and_times(doc: &ScenarioDoc) -> Result<(), SimulationError> {
     let slug = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';

@@ -75,6 +75,16 @@ pub struct Bucket {
     pub owner: Arm,
 }
 
+/// A share as a percentage with at most three significant digits.
+fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    match percent {
+        100.0.. => format!("{percent:.0}%"),
+        10.0.. => format!("{percent:.1}%"),
+        _ => format!("{percent:.2}%"),
+    }
+}
+
 /// Why an allocation was rejected.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum AllocationError {
@@ -89,9 +99,9 @@ pub enum AllocationError {
     TooManyBuckets(usize),
     /// Control would fall below its floor.
     #[error(
-        "the request needs {:.4}% of traffic, but control can give up only {:.4}% above its minimum share: request less, or restart the experiment",
-        requested * 100.0,
-        available * 100.0
+        "the request needs {} of traffic, but control can give up only {} above its minimum share: request less, or restart the experiment",
+        percent(*requested),
+        percent(*available)
     )]
     NotEnoughControl {
         /// The requested share of the line, 0 to 1.

@@ -58,7 +58,7 @@ impl Status {
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum ChangeError {
     /// The state of the experiment does not allow the change.
-    #[error("cannot {action} the experiment while it is {state}: {remedy}")]
+    #[error("cannot {action} the experiment in state {state}: {remedy}")]
     WrongState {
         /// The rejected action, as a verb.
         action: &'static str,

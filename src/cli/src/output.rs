@@ -48,7 +48,7 @@ impl Output {
     }
 }
 
-/// A plain table: the first column aligned left, the others, mostly numbers, aligned right.
+/// A plain table. Columns of numbers are aligned right, the others left.
 pub(crate) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let head: Vec<String> = head.iter().map(|name| (*name).to_owned()).collect();
     let width = |i: usize| {
@@ -56,10 +56,17 @@ pub(crate) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    // A number may have a sign, a bound or brackets before its first digit; a dash replaces a missing one.
+    let is_number = |cell: &String| {
+        let first = cell.trim_start_matches(['+', '-', '−', '<', '>', '[', '(']).chars().next();
+        first.is_none_or(|first| first.is_ascii_digit() || first == '–')
+    };
+    let numeric: Vec<bool> =
+        (0..head.len()).map(|i| i > 0 && rows.iter().filter_map(|row| row.get(i)).all(is_number)).collect();
     let line = |row: &Vec<String>| {
-        let cell = |(i, (text, width)): (usize, (&String, &usize))| match i {
-            0 => format!("{text:<width$}"),
-            _ => format!("  {text:>width$}"),
+        let cell = |(i, (text, width)): (usize, (&String, &usize))| {
+            let gap = if i == 0 { "" } else { "  " };
+            if numeric[i] { format!("{gap}{text:>width$}") } else { format!("{gap}{text:<width$}") }
         };
         row.iter().zip(&widths).enumerate().map(cell).collect::<String>().trim_end().to_owned()
     };
@@ -200,5 +207,10 @@ mod tests {
             vec![vec!["control".to_owned(), "5.00%".to_owned()], vec!["a".to_owned(), "95.0%".to_owned()]],
         );
         assert_eq!(text, "variation  share\ncontrol    5.00%\na          95.0%");
+        let row = |variation: &str, reason: &str, share: &str| {
+            vec![variation.to_owned(), reason.to_owned(), share.to_owned()]
+        };
+        let text = table(&["variation", "reason", "share"], vec![row("a", "grows", "+5.00%"), row("b", "", "–")]);
+        assert_eq!(text, "variation  reason   share\na          grows   +5.00%\nb                       –");
     }
 }

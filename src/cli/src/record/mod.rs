@@ -184,7 +184,8 @@ impl ExposureArgs {
             if answer.point.is_none() {
                 let reason = reason_name(answer.reason);
                 anyhow::bail!(
-                    "{} assigns no variation to this unit ({reason}), so there is no exposure to record",
+                    "an assignment of {} to this unit is not recorded ({reason}): give --variation, --generation and --revision \
+                     to record an exposure that happened earlier",
                     self.experiment
                 );
             }

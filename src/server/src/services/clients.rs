@@ -91,8 +91,7 @@ pub(super) fn list(shared: &SharedState, request: &v1::ListClientsRequest) -> Re
 pub(super) fn reach(shared: &SharedState, request: &v1::GetReachRequest) -> Result<GetReachResponse, ServerError> {
     let newest = shared.catalogue.peek().version;
     if request.version > newest {
-        let message =
-            format!("version {} does not exist, the newest is {newest}: use the etag of a change", request.version);
+        let message = format!("{} does not exist, the newest is {newest}: use the etag of a change", request.version);
         return Err(ServerError::Invalid { field: "version", message });
     }
     let version = if request.version == 0 { newest } else { request.version };
