@@ -2,7 +2,7 @@
 //! checked at every tick. With 200 replications it takes about 20 minutes on two cores.
 //!
 //! ```text
-//! cargo run --release -p inroad-simulations --example tables -- [--replications 200]
+//! cargo run --profile dist -p inroad-simulations --example tables -- [--replications 200]
 //! ```
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]

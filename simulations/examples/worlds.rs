@@ -2,7 +2,7 @@
 //! Use it to choose settings of the policy:
 //!
 //! ```text
-//! cargo run --release -p inroad-simulations --example worlds -- \
+//! cargo run --profile dist -p inroad-simulations --example worlds -- \
 //!     [--replications 40] [--scenarios s1,s2] [--ship] [--set floor=0.1] [--set kill_probability=0.95] ...
 //! ```
 //!

@@ -19,8 +19,8 @@
 //! ```text
 //! inroad simulate s1                                  # a built-in scenario, results in the terminal
 //! inroad simulate my.toml --report report.html        # a scenario of your own, with a report
-//! cargo run --release -p inroad-simulations --example worlds     # compare settings of the policy
-//! cargo run --release -p inroad-simulations --example tables     # the tables of docs/statistics.md
+//! cargo run --profile dist -p inroad-simulations --example worlds     # compare settings of the policy
+//! cargo run --profile dist -p inroad-simulations --example tables     # the tables of docs/statistics.md
 //! ```
 //!
 //! ```

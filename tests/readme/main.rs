@@ -21,7 +21,7 @@ const REPLACEMENTS: &[(&str, &str)] = &[
     // The same demo with the binary under test, and without a server that keeps running.
     ("cargo run --release -p inroad-cli -- demo", "inroad demo --no-keep"),
     // The binary under test is already on the path.
-    ("cargo install --path src/cli", "inroad --version"),
+    ("cargo install --locked --path src/cli", "inroad --version"),
 ];
 
 /// The commands of a document's `console` blocks, in order.

@@ -21,7 +21,7 @@ impl Experiment {
         effective_at: Timestamp,
     ) -> Result<u32, ChangeError> {
         if !matches!(self.status, Status::Running | Status::Paused) {
-            return self.wrong_state("grow", "start or restart it first");
+            return self.wrong_state("grow", "only a running or paused experiment can grow");
         }
         for (arm, width) in requests {
             self.check_variation(*arm)?;
