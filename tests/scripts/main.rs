@@ -206,8 +206,13 @@ fn scripts_on_disk() -> BTreeSet<(String, String)> {
         entries.map(|entry| entry.expect("an entry").path()).collect()
     };
     let text = |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).expect("a UTF-8 name").to_owned();
-    let folders = entries(&scripts_folder()).into_iter().filter(|path| path.is_dir());
-    let files = folders.flat_map(|folder| entries(&folder));
+    let (sources, folders): (Vec<_>, Vec<_>) =
+        entries(&scripts_folder()).into_iter().partition(|path| path.extension().is_some_and(|e| e == "rs"));
+    let files = folders.into_iter().flat_map(|folder| {
+        assert!(folder.is_dir(), "{} must be in a folder for its subject", folder.display());
+        entries(&folder)
+    });
+    assert!(!sources.is_empty(), "the folder is found");
     let script = |path: PathBuf| {
         assert!(path.extension().is_some_and(|e| e == "script"), "{} is not named NAME.script", path.display());
         (text(path.parent().and_then(Path::file_name)), text(path.file_stem()))

@@ -156,8 +156,7 @@ fn move_server_flags_behind_command(words: impl IntoIterator<Item = OsString>) -
     let mut words = words.into_iter();
     let mut in_front: Vec<OsString> = words.next().into_iter().collect();
     let mut moved: Vec<OsString> = Vec::new();
-    // `experiment` is the only command whose actions take --actor.
-    let mut expect_action = false;
+    let mut command: Option<String> = None;
     while let Some(word) = words.next() {
         let text = word.to_string_lossy().into_owned();
         match text.as_str() {
@@ -173,15 +172,19 @@ fn move_server_flags_behind_command(words: impl IntoIterator<Item = OsString>) -
             flag if flag.starts_with('-') => in_front.push(word),
             name => {
                 in_front.push(word);
-                if name == "experiment" && !expect_action {
-                    expect_action = true;
-                } else {
+                // The flags belong behind the action of these commands.
+                let expect_action = command.is_none() && matches!(name, "experiment" | "record");
+                command.get_or_insert_with(|| name.to_owned());
+                if !expect_action {
                     break;
                 }
             }
         }
     }
-    in_front.extend(moved);
+    // Without a command, the error is that there is none; `help` calls no server.
+    if command.is_some_and(|command| command != "help") {
+        in_front.extend(moved);
+    }
     in_front.extend(words);
     in_front
 }
@@ -217,6 +220,9 @@ mod tests {
             "inroad --actor ann experiment --server=localhost:7071 kill k on",
             "inroad experiment --actor=ann kill k on",
             "inroad --server localhost:7071 --json results k",
+            "inroad --server localhost:7071 record outcome --unit user=alice --event visit",
+            "inroad record --server localhost:7071 exposure --experiment k --unit alice",
+            "inroad --server localhost:7071 record -f events.jsonl --retry-for 1s",
             "inroad experiment conclude k --roll-back --yes",
             "inroad experiment advance k --by 24h",
             "inroad --json assign k alice --attr account.tier=internal --local",
@@ -249,6 +255,8 @@ mod tests {
             "inroad experiment grow k on",
             "inroad experiment grow k on --to 30% --times 2",
             "inroad experiment grow k on --to 30",
+            "inroad experiment grow k on --to -5%",
+            "inroad experiment kill k --server",
             "inroad experiment conclude k",
             "inroad experiment conclude k --ship a --roll-back",
             "inroad experiment advance k --by yesterday",
@@ -305,7 +313,36 @@ mod tests {
     #[test]
     fn later_server_flag_wins() {
         let cli = parse("inroad --server first:1 results k --server second:2").unwrap();
-        assert_eq!(cli.typed_keys().unwrap().server.server, "http://second:2");
+        assert_eq!(cli.typed_keys().unwrap().server.url().unwrap(), "http://second:2");
+    }
+
+    #[test]
+    fn empty_key_is_not_the_whole_experiment() {
+        for action in ["kill k", "restore k", "conclude k --ship", "grow k"] {
+            let words = format!("inroad experiment {action}");
+            let words = words.split(' ').chain([""]).map(OsString::from);
+            let error = Cli::parse_words(words).unwrap_err();
+            assert_eq!(error.kind(), clap::error::ErrorKind::ValueValidation, "{action}: {error}");
+        }
+    }
+
+    #[test]
+    fn server_flag_in_front_does_not_hide_a_missing_command() {
+        use clap::error::ErrorKind;
+        let kind = |line: &str| parse(line).unwrap_err().kind();
+        assert_eq!(kind("inroad --server localhost:7071 help experiment"), ErrorKind::DisplayHelp);
+        for line in ["inroad --server localhost:7071", "inroad --server", "inroad --actor ann"] {
+            assert_eq!(kind(line), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, "{line}");
+        }
+    }
+
+    #[test]
+    fn negative_numbers_are_values() {
+        use clap::error::ErrorKind;
+        assert!(parse("inroad plan --base 0.05 --per-day 4000 --lift -0.1").is_ok());
+        let error = parse("inroad experiment grow k on --by -5%").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ValueValidation);
+        assert!(error.to_string().contains("not between 0% and 100%"), "{error}");
     }
 
     #[test]

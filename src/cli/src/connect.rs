@@ -48,10 +48,21 @@ pub(crate) struct ServerArgs {
         overrides_with = "server",
         env = "INROAD_SERVER",
         default_value = "http://127.0.0.1:7070",
-        value_name = "URL",
-        value_parser = parse::server
+        value_name = "URL"
     )]
+    // Checked when it is used, so that the flag can replace an invalid variable.
     pub(crate) server: String,
+}
+
+impl ServerArgs {
+    /// The server's URL.
+    ///
+    /// # Errors
+    ///
+    /// When the address is not valid.
+    pub(crate) fn url(&self) -> anyhow::Result<String> {
+        parse::server(&self.server).map_err(|e| usage_error(format!("{e} It comes from --server or INROAD_SERVER.")))
+    }
 }
 
 /// The name that the audit log records for a change.
@@ -106,14 +117,15 @@ impl Connection {
 
     async fn connect(server: &ServerArgs, actor: Actor) -> anyhow::Result<Self> {
         // Connecting now separates a server that is not there from one that refuses the call.
-        let channel = endpoint(&server.server)?.connect().await.map_err(|e| unreachable_error(&server.server, &e))?;
+        let url = server.url()?;
+        let channel = endpoint(&url)?.connect().await.map_err(|e| unreachable_error(&url, &e))?;
         Ok(Self { channel, actor })
     }
 
     /// Connects on first use.
     #[cfg(test)]
     fn connect_lazily(server: &ServerArgs) -> anyhow::Result<Self> {
-        Ok(Self { channel: endpoint(&server.server)?.connect_lazy(), actor: actor_of(&ActorArgs::default())? })
+        Ok(Self { channel: endpoint(&server.url()?)?.connect_lazy(), actor: actor_of(&ActorArgs::default())? })
     }
 
     /// The client for assignments.
@@ -228,6 +240,14 @@ mod tests {
         for invalid in ["Zoë", "a\nb", &"x".repeat(129)] {
             let error = actor(invalid).unwrap_err();
             assert!(error.is::<crate::failure::UsageError>() && error.to_string().contains("--actor"), "{error}");
+        }
+    }
+
+    #[test]
+    fn invalid_address_names_its_origins() {
+        for server in ["", "x y", "https://x"] {
+            let error = ServerArgs { server: server.to_owned() }.url().unwrap_err();
+            assert!(error.is::<crate::failure::UsageError>() && error.to_string().contains("INROAD_SERVER"), "{error}");
         }
     }
 

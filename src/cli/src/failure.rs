@@ -117,9 +117,11 @@ impl Report {
     }
 }
 
-/// The message of a status. Tonic's own "transport error" explains nothing, so its causes are added.
+/// The message of a status. One that the transport made has a source; its "transport error" explains nothing, so its causes
+/// are added, and what to do.
 fn status_message(status: &Status) -> String {
     let mut source = std::error::Error::source(status);
+    let is_from_transport = source.is_some();
     let mut message = status.message().to_owned();
     while let Some(inner) = source {
         let text = inner.to_string();
@@ -128,7 +130,15 @@ fn status_message(status: &Status) -> String {
         }
         source = inner.source();
     }
-    message
+    if !is_from_transport {
+        message
+    } else if message.starts_with("Timeout expired") {
+        "no answer arrived in time. Run the command again, with a longer --timeout if it has one.".to_owned()
+    } else {
+        format!(
+            "the connection to the server failed ({message}). Check that it is an Inroad server and that it runs, then try again."
+        )
+    }
 }
 
 /// The name of a status code in gRPC.
@@ -176,13 +186,14 @@ pub(crate) fn report(error: &anyhow::Error, suggestion: Option<&str>, json: bool
 }
 
 /// Messages of the parsers in Rust's standard library and in clap, and what to say instead.
-const PARSER_MESSAGES: [(&str, &str); 7] = [
+const PARSER_MESSAGES: [(&str, &str); 8] = [
     ("invalid digit found in string", "not a whole number"),
     ("cannot parse integer from empty string", "not a whole number"),
     ("number too large to fit in target type", "too large"),
     ("invalid float literal", "not a number"),
     ("cannot parse float from empty string", "not a number"),
     ("invalid socket address syntax", "not an address. Use the form 127.0.0.1:7070"),
+    ("is not in 1..18446744073709551615", "is not 1 or more"),
     ("..=", " to "),
 ];
 
@@ -192,6 +203,10 @@ fn usage_message(error: &clap::Error) -> String {
     match error.kind() {
         ErrorKind::ValueValidation => {
             PARSER_MESSAGES.iter().fold(message, |message, (parser, plain)| message.replace(parser, plain))
+        }
+        // Clap reads variables as well, and does not say which one is wrong.
+        ErrorKind::InvalidUtf8 => {
+            message.replace("one or more arguments", "one or more arguments, or in an INROAD_ environment variable")
         }
         _ => message,
     }
@@ -210,8 +225,10 @@ fn suggested_word(error: &clap::Error) -> Option<&str> {
 /// Clap's message about an invalid command line, as JSON.
 fn usage_error_json(error: &clap::Error) -> Value {
     let message = usage_message(error);
-    let first = message.lines().next().unwrap_or_default();
-    let message = first.strip_prefix("error: ").unwrap_or(first).to_owned();
+    // The first paragraph; its further lines name the missing arguments or the valid values.
+    let lines: Vec<&str> = message.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let message = lines.join(" ");
+    let message = message.strip_prefix("error: ").unwrap_or(&message).to_owned();
     let report = Report { code: "USAGE", reason: None, message, violations: Vec::new(), exit: 2 };
     report.json(suggested_word(error))
 }
@@ -220,7 +237,7 @@ fn usage_error_json(error: &clap::Error) -> Value {
 pub(crate) fn report_usage_error(error: &clap::Error, json: bool) -> ExitCode {
     if json && error.use_stderr() {
         eprintln!("{}", usage_error_json(error));
-    } else if error.kind() == ErrorKind::ValueValidation {
+    } else if matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidUtf8) {
         eprint!("{}", usage_message(error));
     } else if error.print().is_err() {
         return ExitCode::FAILURE;
@@ -300,6 +317,31 @@ mod tests {
         }
         let json = usage_error_json(&invalid_command_line(&["--number", "two"]));
         assert!(json["error"].get("suggestion").is_none(), "{json}");
+    }
+
+    #[test]
+    fn usage_error_as_json_names_missing_arguments_and_valid_values() {
+        let needed = clap::Arg::new("unit").long("unit").required(true);
+        let kind = clap::Arg::new("k").long("kind").value_parser(["uniform", "other"]);
+        let command = clap::Command::new("inroad").args([needed, kind]);
+        let message = |words: &[&str]| {
+            let error = command.clone().try_get_matches_from([&["inroad"], words].concat()).unwrap_err();
+            usage_error_json(&error)["error"]["message"].as_str().unwrap_or_default().to_owned()
+        };
+        assert_eq!(message(&[]), "the following required arguments were not provided: --unit <unit>");
+        assert!(message(&["--unit", "a", "--kind", "x"]).ends_with("[possible values: uniform, other]"));
+    }
+
+    #[test]
+    fn failed_connection_says_what_to_do() {
+        let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        let mut status = Status::unknown("transport error");
+        status.set_source(std::sync::Arc::new(reset));
+        assert!(status_message(&status).starts_with("the connection to the server failed (transport error: "));
+        let mut status = Status::cancelled("Timeout expired");
+        status.set_source(std::sync::Arc::new(std::io::Error::other("transport error")));
+        assert!(status_message(&status).starts_with("no answer arrived in time"));
+        assert_eq!(status_message(&Status::unknown("sent by the server")), "sent by the server");
     }
 
     #[test]

@@ -19,12 +19,10 @@ pub(crate) async fn assign(
     key: &str,
     context: &Map<String, Value>,
 ) -> anyhow::Result<AssignResponse> {
-    let client = Client::builder(&server.server).client_name("inroad assign --local").build()?;
+    let url = server.url()?;
+    let client = Client::builder(&url).client_name("inroad assign --local").build()?;
     if !client.ready(SNAPSHOT_TIMEOUT).await {
-        bail!(
-            "no snapshot arrived from {} within {SNAPSHOT_TIMEOUT:?}. Check that the server is running.",
-            server.server
-        );
+        bail!("no snapshot arrived from {url} within {SNAPSHOT_TIMEOUT:?}. Check that the server is running.");
     }
     let decision = client.evaluate(key, &context_from_json(context)?);
     Ok(AssignResponse {

@@ -53,9 +53,12 @@ pub(crate) fn instant(text: &str) -> Result<Timestamp, String> {
 /// A server's address; `http://` is optional.
 pub(crate) fn server(text: &str) -> Result<String, String> {
     let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-    let uri = url.parse::<tonic::transport::Uri>().map_err(|e| format!("{text:?} is not an address ({e})"))?;
+    let uri = url.parse::<tonic::transport::Uri>().map_err(|e| format!("{text:?} is not an address ({e})."))?;
+    // Without this, a port that is not a number would silently be port 80.
+    let has_wrong_port =
+        uri.port_u16().is_none() && uri.authority().is_some_and(|all| Some(all.as_str()) != uri.host());
     match (uri.scheme_str(), uri.host()) {
-        (Some("http"), Some(_)) => Ok(url),
+        (Some("http"), Some(_)) if !has_wrong_port => Ok(url),
         (Some("https"), _) => Err("https is not supported yet. Use http:// on a network that you trust.".to_owned()),
         _ => Err(format!("{text:?} is not an address. Use the form http://127.0.0.1:7070.")),
     }
@@ -81,9 +84,36 @@ pub(crate) fn unit(text: &str) -> Result<UnitRef, String> {
     Ok(UnitRef { kind: kind.to_owned(), key: key.to_owned() })
 }
 
+/// The key of a variation. An empty one, such as an unset variable of a shell, would mean the whole experiment to the server.
+pub(crate) fn variation(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("the key is empty. Give the key of a variation, such as green.".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 /// A unit key without a type.
 pub(crate) fn unit_key(text: &str) -> Result<String, String> {
     UnitKey::parse(text).map(|unit| unit.as_str().to_owned()).map_err(|e| e.to_string())
+}
+
+/// The most levels of a context: a message that contains more cannot be read by the server.
+const MAX_CONTEXT_LEVELS: usize = 24;
+
+/// Refuses values with too many levels.
+pub(crate) fn check_levels<'a>(values: impl IntoIterator<Item = &'a Value>, outside: usize) -> Result<(), String> {
+    fn levels(value: &Value) -> usize {
+        match value {
+            Value::Array(items) => 1 + items.iter().map(levels).max().unwrap_or(0),
+            Value::Object(fields) => 1 + fields.values().map(levels).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+    let deepest = outside + values.into_iter().map(levels).max().unwrap_or(0);
+    if deepest <= MAX_CONTEXT_LEVELS {
+        return Ok(());
+    }
+    Err(format!("the context has {deepest} levels. Use at most {MAX_CONTEXT_LEVELS}."))
 }
 
 /// A context attribute: a dotted path and a value.
@@ -103,13 +133,16 @@ pub(crate) fn attribute(text: &str) -> Result<Attribute, String> {
         return Err(error());
     }
     let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+    check_levels([&value], path.len())?;
     Ok(Attribute { path, value })
 }
 
 /// A JSON object.
 pub(crate) fn object(text: &str) -> Result<Map<String, Value>, String> {
-    serde_json::from_str(text)
-        .map_err(|e| format!("not a JSON object ({e}). Use the form '{{\"targetingKey\": \"alice\"}}'."))
+    let object: Map<String, Value> = serde_json::from_str(text)
+        .map_err(|e| format!("not a JSON object ({e}). Use the form '{{\"targetingKey\": \"alice\"}}'."))?;
+    check_levels(object.values(), 1)?;
+    Ok(object)
 }
 
 impl Attribute {
@@ -220,7 +253,8 @@ mod tests {
     fn scheme_of_a_server_is_optional() {
         assert_eq!(server("localhost:7071"), Ok("http://localhost:7071".to_owned()));
         assert_eq!(server("http://[::1]:7070"), Ok("http://[::1]:7070".to_owned()));
-        for wrong in ["", "http://", "ftp://x", "https://x", "a b"] {
+        assert_eq!(server("localhost"), Ok("http://localhost".to_owned()));
+        for wrong in ["", "http://", "ftp://x", "https://x", "a b", "localhost:x", "localhost:", "localhost:70707"] {
             assert!(server(wrong).is_err(), "{wrong}");
         }
     }
@@ -251,6 +285,25 @@ mod tests {
             assert!(attribute(wrong).is_err(), "{wrong}");
         }
         assert!(object("[]").is_err());
+    }
+
+    #[test]
+    fn context_with_too_many_levels_is_refused() {
+        let path = |names: usize| vec!["a"; names].join(".") + "=1";
+        assert!(attribute(&path(24)).is_ok());
+        // A much longer one would overflow the stack when it is dropped.
+        for levels in [25, 30_000] {
+            assert!(attribute(&path(levels)).is_err_and(|e| e.contains("at most 24")), "{levels}");
+        }
+        let nested = format!("{}1{}", "{\"a\":".repeat(25), "}".repeat(25));
+        assert!(object(&nested).is_err_and(|e| e.contains("at most 24")));
+        assert!(attribute(&format!("a={nested}")).is_err());
+    }
+
+    #[test]
+    fn empty_variation_is_refused() {
+        assert_eq!(variation("green"), Ok("green".to_owned()));
+        assert!(variation("").is_err() && variation(" ").is_err());
     }
 
     #[test]

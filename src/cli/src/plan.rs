@@ -16,13 +16,13 @@ use crate::suggestions::explain_serde_error;
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
     /// Conversion rate of control, 0 to 1
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     base: f64,
     /// New units per day
-    #[arg(long, value_name = "UNITS")]
+    #[arg(long, value_name = "UNITS", allow_negative_numbers = true)]
     per_day: f64,
     /// Smallest lift over control worth finding: 0.1 is 10% more
-    #[arg(long, value_name = "LIFT")]
+    #[arg(long, value_name = "LIFT", allow_negative_numbers = true)]
     lift: f64,
     /// Variations besides control; only one of them has the lift
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -31,13 +31,13 @@ pub(crate) struct PlanArgs {
     #[arg(long, default_value_t = 56, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(7..=366))]
     days: u32,
     /// Hours in which outcomes of a unit count; most of them occur in the first half [default: outcomes are immediate]
-    #[arg(long, value_name = "HOURS")]
+    #[arg(long, value_name = "HOURS", allow_negative_numbers = true)]
     window_hours: Option<f64>,
     /// Amplitude of the rate over a day, 0 to 1
-    #[arg(long, default_value_t = 0.3, value_name = "SHARE")]
+    #[arg(long, default_value_t = 0.3, value_name = "SHARE", allow_negative_numbers = true)]
     diurnal: f64,
     /// Amplitude of the rate over a week, 0 to 1
-    #[arg(long, default_value_t = 0.2, value_name = "SHARE")]
+    #[arg(long, default_value_t = 0.2, value_name = "SHARE", allow_negative_numbers = true)]
     weekly: f64,
     /// Simulated experiments per lift
     #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]

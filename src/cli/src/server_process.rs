@@ -7,6 +7,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::failure::usage_error;
+use crate::suggestions::most_similar;
+
+/// The levels of logs.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// The format of logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -20,7 +24,8 @@ pub(crate) enum LogFormat {
 /// Sends logs to standard error, so that standard output contains only the command's output. `RUST_LOG` sets other
 /// levels than `level`: one for all targets, or `target=level` pairs.
 pub(crate) fn init_logging(format: LogFormat, level: &str) -> anyhow::Result<()> {
-    let from_environment = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let from_environment = std::env::var_os("RUST_LOG").map(|text| text.to_string_lossy().into_owned());
+    let from_environment = from_environment.filter(|text| !text.is_empty());
     let targets = parse_targets(from_environment.as_deref().unwrap_or(level))?;
     let registry = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
@@ -35,12 +40,26 @@ pub(crate) fn init_logging(format: LogFormat, level: &str) -> anyhow::Result<()>
 }
 
 fn parse_targets(text: &str) -> anyhow::Result<Targets> {
-    text.parse().map_err(|e| {
+    let invalid = |why: &str| {
         usage_error(format!(
-            "RUST_LOG is {text:?}, which is not valid ({e}). Use a level such as info, or pairs such as inroad_server=debug, \
+            "RUST_LOG is {text:?}, which is not valid ({why}). Use a level such as info, or pairs such as inroad_server=debug, \
              separated by commas."
         ))
-    })
+    };
+    // A word that is no level names a target, and turns off the logs of all others. A misspelt level must not do that.
+    for word in text
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.contains('=') && !LEVELS.contains(&word.to_lowercase().as_str()))
+    {
+        if let Some(level) = most_similar(word, LEVELS) {
+            return Err(invalid(&format!("did you mean {level}?")));
+        }
+        if !word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':') {
+            return Err(invalid(&format!("{word:?} is neither a level nor a target")));
+        }
+    }
+    text.parse().map_err(|e: tracing_subscriber::filter::ParseError| invalid(&e.to_string()))
 }
 
 /// Waits for a signal, then shuts the server down after the calls in progress.
@@ -93,10 +112,16 @@ mod tests {
 
     #[test]
     fn log_levels_are_set_for_all_or_single_targets() {
-        for valid in ["info", "warn,inroad_server=debug", "off"] {
+        for valid in ["info", "INFO", "warn,inroad_server=debug", "off", "inroad_server", "0"] {
             assert!(parse_targets(valid).is_ok(), "{valid}");
         }
         let error = parse_targets("inroad_server=loud").expect_err("no such level").to_string();
         assert!(error.contains("RUST_LOG") && error.contains("inroad_server=debug"), "{error}");
+        for (text, expected) in
+            [("inof", "did you mean info?"), ("warn,debg", "did you mean debug?"), ("x y", "\"x y\" is neither")]
+        {
+            let error = parse_targets(text).expect_err("no such level").to_string();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 }

@@ -262,8 +262,9 @@ impl Reallocator {
                 return Ok((entry, outcomes));
             };
             if outcomes.len() >= MAX_TICKS_PER_ADVANCE {
-                let message =
-                    format!("this would run more than {MAX_TICKS_PER_ADVANCE} updates: advance in smaller steps");
+                let message = format!(
+                    "stopped after {MAX_TICKS_PER_ADVANCE} updates, before this time: advance again to continue"
+                );
                 return Err(ServerError::Invalid { field: "to", message });
             }
             let now = experiment.manual_now.unwrap_or(boundary);

@@ -56,7 +56,7 @@ pub enum StoreError {
         detail: String,
     },
     /// Another process has the store open.
-    #[error("{path} is in use by another process: stop that process, or choose another folder with --store")]
+    #[error("{path} is in use by another process: stop that process, or choose another folder with --data")]
     InUse {
         /// The folder.
         path: String,

@@ -142,8 +142,10 @@ impl ExperimentChanger<'_> {
         let before = get_experiment(self.connection, &key).await?;
         let shipped = args.outcome.ship.clone().unwrap_or_else(|| control_key(&before).to_owned());
         let others = 1.0 - share_of(&before, &shipped);
+        // The server refuses an unknown variation, so nothing is asked.
+        let exists = before.variations.iter().any(|variation| variation.key == shipped);
         confirm(
-            args.confirm.yes,
+            args.confirm.yes || !exists,
             &format!(
                 "This ends {key}: all units get {shipped}, {} of them another variation than now.",
                 percent(others)

@@ -48,6 +48,7 @@ pub(crate) enum ExperimentCommand {
         #[command(flatten)]
         experiment: ChangedExperiment,
         /// Variation key [default: all variations]
+        #[arg(value_parser = parse::variation)]
         variation: Option<String>,
         #[command(flatten)]
         confirm: ConfirmArgs,
@@ -57,6 +58,7 @@ pub(crate) enum ExperimentCommand {
         #[command(flatten)]
         experiment: ChangedExperiment,
         /// Variation key [default: undo the kill of the whole experiment]
+        #[arg(value_parser = parse::variation)]
         variation: Option<String>,
     },
     /// Start a new run under a new salt: every unit is assigned again
@@ -138,6 +140,7 @@ pub(crate) struct GrowArgs {
     #[command(flatten)]
     experiment: ChangedExperiment,
     /// Variation key
+    #[arg(value_parser = parse::variation)]
     variation: String,
     #[command(flatten)]
     amount: GrowthArgs,
@@ -148,13 +151,13 @@ pub(crate) struct GrowArgs {
 #[group(required = true, multiple = false)]
 struct GrowthArgs {
     /// Traffic share to grow to
-    #[arg(long, value_name = "SHARE", value_parser = parse::share)]
+    #[arg(long, allow_hyphen_values = true, value_name = "SHARE", value_parser = parse::share)]
     to: Option<f64>,
     /// Traffic share to add
-    #[arg(long, value_name = "SHARE", value_parser = parse::share)]
+    #[arg(long, allow_hyphen_values = true, value_name = "SHARE", value_parser = parse::share)]
     by: Option<f64>,
     /// Factor to multiply the current share by
-    #[arg(long, value_name = "NUMBER", value_parser = parse::times)]
+    #[arg(long, allow_negative_numbers = true, value_name = "NUMBER", value_parser = parse::times)]
     times: Option<f64>,
 }
 
@@ -174,7 +177,7 @@ pub(crate) struct ConcludeArgs {
 #[group(required = true, multiple = false)]
 struct ConclusionArgs {
     /// Serve this variation to all units
-    #[arg(long, value_name = "VARIATION")]
+    #[arg(long, value_name = "VARIATION", value_parser = parse::variation)]
     ship: Option<String>,
     /// Serve control to all units
     #[arg(long)]

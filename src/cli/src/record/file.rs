@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::event_ids::EventIds;
 use super::line::{Event, parse_line};
 use crate::connect::{Connection, RetryPolicy, ServerArgs};
-use crate::failure::usage_error;
+use crate::failure::{UsageError, usage_error};
 use crate::output::{Output, plural};
 use crate::progress::{self, ProgressUnit};
 use crate::send_events::send_events;
@@ -151,7 +151,9 @@ pub(super) async fn send_file(
     };
     sent.map_err(|e| {
         let accepted = plural(sender.accepted, "event");
-        e.context(format!("{accepted} accepted before line {line}. Run the same command again; {resend}"))
+        // A line that cannot be read is the one after the last that was read.
+        let (line, action) = if e.is::<UsageError>() { (line + 1, "Fix the file and run") } else { (line, "Run") };
+        e.context(format!("{accepted} accepted before line {line}. {action} the same command again; {resend}"))
     })?;
     match sender.refused.len() {
         0 => Ok(()),

@@ -92,6 +92,7 @@ pub(crate) fn parse_line(
         return Ok(Event::Outcome(outcome));
     }
     let line: ExposureLine = serde_json::from_value(fields).map_err(|e| explain_serde_error(e.to_string()))?;
+    parse::check_levels(line.context.iter().flat_map(Map::values), 1)?;
     Ok(Event::Exposure(Exposure {
         experiment: line.experiment,
         generation: line.generation,
@@ -141,6 +142,16 @@ mod tests {
         let text = r#"{"experiment": "k", "generation": 1, "unit": "alice", "variation": "on", "revision": 3}"#;
         let Ok(Event::Exposure(exposure)) = read(text) else { panic!("an exposure") };
         assert_eq!((exposure.variation.as_str(), exposure.revision, exposure.occurred_at), ("on", 3, None));
+    }
+
+    #[test]
+    fn context_that_the_server_cannot_read_is_refused() {
+        // It would make the server refuse all lines of a batch.
+        let context = format!("{}1{}", "{\"a\":".repeat(40), "}".repeat(40));
+        let text = format!(
+            r#"{{"experiment": "k", "generation": 1, "unit": "u", "variation": "on", "revision": 3, "context": {context}}}"#
+        );
+        assert!(read(&text).unwrap_err().contains("40 levels"));
     }
 
     #[test]

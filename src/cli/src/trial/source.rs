@@ -30,7 +30,8 @@ fn positions(columns: &[&str], existing: &[&str]) -> anyhow::Result<Vec<usize>> 
     let position = |name: &&str| {
         existing.iter().position(|column| column == name).ok_or_else(|| {
             let similar = did_you_mean(name, existing.iter().copied());
-            usage_error(format!("there is no column {name:?}.{similar} The file has {}.", existing.join(", ")))
+            let has = if existing.is_empty() { "is empty".to_owned() } else { format!("has {}", existing.join(", ")) };
+            usage_error(format!("there is no column {name:?}.{similar} The file {has}."))
         })
     };
     columns.iter().map(position).collect()
