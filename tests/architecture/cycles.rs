@@ -31,8 +31,13 @@ struct Crate {
 fn is_test(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg")
-            && matches!(&attribute.meta, syn::Meta::List(list) if list.tokens.to_string().contains("test"))
+            && matches!(&attribute.meta, syn::Meta::List(list) if is_test_condition(&list.tokens.to_string()))
     })
+}
+
+/// Whether code with this condition is compiled only in tests. `not(test)` is not such a condition.
+fn is_test_condition(condition: &str) -> bool {
+    condition.contains("test") && !condition.contains("not")
 }
 
 /// Converts a path that starts with `crate`, `self` or `super` to a path from the crate's root. `None` for other paths:
@@ -58,6 +63,10 @@ struct ModuleReader<'a> {
     at: &'a [String],
     module: &'a mut Module,
     submodules: Vec<String>,
+    /// Modules with their code in the same file.
+    inline_modules: Vec<(String, Vec<Item>)>,
+    /// Paths that start with another name, which can be an import.
+    other_paths: Vec<Vec<String>>,
 }
 
 impl ModuleReader<'_> {
@@ -75,6 +84,9 @@ impl ModuleReader<'_> {
             UseTree::Name(name) => {
                 let path = [prefix.clone(), vec![name.ident.to_string()]].concat();
                 self.add_import(name.ident.to_string(), path);
+            }
+            UseTree::Rename(rename) if rename.ident == "self" => {
+                self.add_import(rename.rename.to_string(), prefix.clone());
             }
             UseTree::Rename(rename) => {
                 let path = [prefix.clone(), vec![rename.ident.to_string()]].concat();
@@ -102,7 +114,33 @@ impl ModuleReader<'_> {
         if let Some(path) = self.resolve(&path) {
             self.module.uses.push(path.clone());
             self.module.imports.insert(name, path);
+        } else {
+            self.other_paths.push(path);
         }
+    }
+
+    fn add_use(&mut self, path: &[String]) {
+        match from_root(self.at, path) {
+            Some(path) => self.module.uses.push(path),
+            None => self.other_paths.push(path.to_vec()),
+        }
+    }
+
+    /// Reads all items of the module. Returns its inline modules.
+    fn read_items(mut self, items: &[Item]) -> Vec<(String, Vec<Item>)> {
+        self.submodules.extend(items.iter().filter_map(|item| match item {
+            Item::Mod(module) => Some(module.ident.to_string()),
+            _ => None,
+        }));
+        items.iter().for_each(|item| self.visit_item(item));
+        // After `use super::a;`, `a::f()` uses `super::a::f`.
+        for path in self.other_paths {
+            let import = path.first().and_then(|first| self.module.imports.get(first));
+            if let Some(import) = import.filter(|_| path.len() > 1) {
+                self.module.uses.push([import, &path[1..]].concat());
+            }
+        }
+        self.inline_modules
     }
 
     /// Finds the paths in a macro call by their tokens, because macros are not parsed.
@@ -110,9 +148,7 @@ impl ModuleReader<'_> {
         let mut path: Vec<String> = Vec::new();
         let mut colons = 0;
         let finish = |path: &mut Vec<String>, reader: &mut Self| {
-            if let Some(path) = from_root(reader.at, path) {
-                reader.module.uses.push(path);
-            }
+            reader.add_use(path);
             path.clear();
         };
         for token in tokens {
@@ -161,6 +197,10 @@ impl<'ast> Visit<'ast> for ModuleReader<'_> {
         if let Some(name) = name {
             self.module.items.insert(name.to_string());
         }
+        if let Item::Mod(syn::ItemMod { ident, content: Some((_, items)), .. }) = item {
+            self.inline_modules.push((ident.to_string(), items.clone()));
+            return;
+        }
         visit::visit_item(self, item);
     }
 
@@ -170,10 +210,15 @@ impl<'ast> Visit<'ast> for ModuleReader<'_> {
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let names: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
-        if let Some(path) = from_root(self.at, &names) {
-            self.module.uses.push(path);
-        }
+        self.add_use(&names);
         visit::visit_path(self, path);
+    }
+
+    /// Attributes have paths in their tokens, such as `#[arg(value_parser = crate::parse::duration)]`.
+    fn visit_attribute(&mut self, attribute: &'ast syn::Attribute) {
+        if let syn::Meta::List(list) = &attribute.meta {
+            self.read_tokens(list.tokens.clone());
+        }
     }
 
     fn visit_macro(&mut self, item: &'ast syn::Macro) {
@@ -197,12 +242,19 @@ fn read(files: &[SourceFile], source: &str) -> Crate {
     let files: Vec<_> =
         files.iter().filter_map(|file| Some((module_path(&file.path, source)?, file.text.as_str()))).collect();
     let mut found = Crate::default();
-    for (path, text) in &files {
-        let code = syn::parse_file(text).expect("Rust");
-        let submodules = files.iter().filter(|(other, _)| other.len() == path.len() + 1 && other.starts_with(path));
-        let submodules = submodules.filter_map(|(other, _)| other.last().cloned()).collect();
+    let parsed = files.iter().map(|(path, text)| (path.clone(), syn::parse_file(text).expect("Rust").items));
+    let mut unread: Vec<(ModulePath, Vec<Item>)> = parsed.collect();
+    while let Some((path, items)) = unread.pop() {
         let module = found.modules.entry(path.clone()).or_default();
-        ModuleReader { at: path, module, submodules }.visit_file(&code);
+        let reader = ModuleReader {
+            at: &path,
+            module,
+            submodules: Vec::new(),
+            inline_modules: Vec::new(),
+            other_paths: Vec::new(),
+        };
+        let inline_modules = reader.read_items(&items);
+        unread.extend(inline_modules.into_iter().map(|(name, items)| ([path.clone(), vec![name]].concat(), items)));
     }
     found
 }
@@ -315,4 +367,30 @@ fn cycle_through_a_re_export_or_a_macro_is_found() {
     let found = crate_with("pub struct B; fn f() { html!(p { (super::c::g()) }) }");
     assert_eq!(found.len(), 3, "a uses b, b uses c, c uses a: {found:?}");
     assert_eq!(crate_with("pub struct B;"), Vec::<String>::new());
+}
+
+#[test]
+fn cycle_is_found_however_a_module_is_named() {
+    let uses_a_by = |b: &str| {
+        let file = |name: &str, text: &str| SourceFile { path: format!("src/x/src/{name}.rs"), text: text.to_owned() };
+        let files = [
+            file("lib", "mod p;"),
+            file("p", "mod a; mod b;"),
+            file("p/a", "use super::b::g; pub fn f() { g() }"),
+            file("p/b", b),
+        ];
+        cycles(&read(&files, "src/x/src/")).len() == 2
+    };
+    for b in [
+        "pub fn g() { super::super::p::a::f() }",
+        "use super::a as other; pub fn g() { other::f() }",
+        "use crate::p; pub fn g() { p::a::f() }",
+        "use super::{self as parent}; pub fn g() { html!(p { (parent::a::f()) }) }",
+        "mod inner { use super::super::a; pub fn h() { a::f() } } pub fn g() {}",
+        "#[cfg(not(test))] use super::a::f; pub fn g() {}",
+        "pub struct G { #[arg(value_parser = super::a::f)] field: u8 }",
+    ] {
+        assert!(uses_a_by(b), "{b}");
+    }
+    assert!(!uses_a_by("mod a { pub fn f() {} } pub fn g() { a::f() }"), "another module with the same name");
 }

@@ -63,7 +63,7 @@ fn commands(document: &str) -> Vec<String> {
 
 /// A shell script that runs all commands and writes the files `N.out`, `N.err` and `N.code` for each.
 fn script(commands: &[String]) -> String {
-    let mut script = "trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n".to_owned();
+    let mut script = "set -o pipefail\ntrap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n".to_owned();
     for (number, command) in commands.iter().enumerate() {
         let without_comment = command.split("   #").next().expect("a first part").trim_end();
         let is_server = without_comment.ends_with('&');
@@ -97,7 +97,12 @@ fn readme_commands_succeed_and_print_output_from_top_to_bottom() {
     let path = std::env::join_paths(
         std::iter::once(binary.to_path_buf()).chain(std::env::split_paths(&std::env::var_os("PATH").expect("a path"))),
     );
-    let status = Command::new("bash")
+    let mut bash = Command::new("bash");
+    // Settings of the person who runs the tests must not affect them, least of all the folder with their data.
+    for variable in ["INROAD_DATA", "INROAD_STORE", "INROAD_ACTOR", "INROAD_SERVER", "RUST_LOG"] {
+        bash.env_remove(variable);
+    }
+    let status = bash
         .args(["-c", &script(&commands)])
         .current_dir(folder.path())
         .env("PATH", path.expect("a path"))

@@ -46,12 +46,11 @@ fn parse_targets(text: &str) -> anyhow::Result<Targets> {
              separated by commas."
         ))
     };
+    // Without this, an empty word would set the level error for all targets.
+    let words: Vec<&str> = text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
     // A word that is no level names a target, and turns off the logs of all others. A misspelt level must not do that.
-    for word in text
-        .split(',')
-        .map(str::trim)
-        .filter(|word| !word.contains('=') && !LEVELS.contains(&word.to_lowercase().as_str()))
-    {
+    let is_level = |word: &str| LEVELS.contains(&word.to_lowercase().as_str());
+    for word in words.iter().filter(|word| !word.contains('=') && !is_level(word) && !word.starts_with("inroad")) {
         if let Some(level) = most_similar(word, LEVELS) {
             return Err(invalid(&format!("did you mean {level}?")));
         }
@@ -59,7 +58,7 @@ fn parse_targets(text: &str) -> anyhow::Result<Targets> {
             return Err(invalid(&format!("{word:?} is neither a level nor a target")));
         }
     }
-    text.parse().map_err(|e: tracing_subscriber::filter::ParseError| invalid(&e.to_string()))
+    words.join(",").parse().map_err(|e: tracing_subscriber::filter::ParseError| invalid(&e.to_string()))
 }
 
 /// Waits for a signal, then shuts the server down after the calls in progress.
@@ -112,9 +111,11 @@ mod tests {
 
     #[test]
     fn log_levels_are_set_for_all_or_single_targets() {
-        for valid in ["info", "INFO", "warn,inroad_server=debug", "off", "inroad_server", "0"] {
+        for valid in ["info", "INFO", "warn,inroad_server=debug", "off", "inroad_server", "inroad", "0"] {
             assert!(parse_targets(valid).is_ok(), "{valid}");
         }
+        let with_empty_words = parse_targets("info, ,").expect("valid");
+        assert_eq!(with_empty_words, parse_targets("info").expect("valid"));
         let error = parse_targets("inroad_server=loud").expect_err("no such level").to_string();
         assert!(error.contains("RUST_LOG") && error.contains("inroad_server=debug"), "{error}");
         for (text, expected) in
