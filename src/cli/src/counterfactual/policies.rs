@@ -18,7 +18,7 @@ pub(super) struct PoliciesArgs {
     /// Policies with default settings
     #[arg(long, value_delimiter = ',', default_values = ["growth", "equal", "thompson"], value_name = "NAMES")]
     policies: Vec<String>,
-    /// TOML file with [[policies]]: name, kind (growth, equal, fixed or thompson), settings and shares
+    /// TOML file with a list of policies: name, kind (growth, equal, fixed or thompson), settings and shares
     #[arg(long, value_name = "FILE", conflicts_with = "policies")]
     policies_file: Option<PathBuf>,
     /// Setting for all policies, such as floor=0.1 or burn_in=48h; may be repeated
