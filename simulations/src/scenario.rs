@@ -48,7 +48,7 @@ impl Scenario {
         Self::try_from(ScenarioDoc { replications, ..self.doc })
     }
 
-    /// The same scenario with other policies. An empty list stands for the three default policies.
+    /// The same scenario with other policies. An empty list means the three default policies.
     pub fn with_policies(self, policies: Vec<PolicyDoc>) -> Result<Self, SimulationError> {
         Self::try_from(ScenarioDoc { policies, ..self.doc })
     }

@@ -97,7 +97,7 @@ impl Context {
         &self.attributes
     }
 
-    /// The unit key that `attribute` contains. `targetingKey` stands for the targeting key. A name with dots, like
+    /// The unit key that `attribute` contains. `targetingKey` means the targeting key. A name with dots, like
     /// `account.id`, is first looked up as a whole name, then as a path through objects. `None` if the attribute is
     /// missing, or is neither text nor a whole number below 2^53.
     pub fn unit(&self, attribute: &str) -> Option<Cow<'_, str>> {

@@ -29,7 +29,7 @@ pub struct ExperimentHandler {
 
 type RpcResult<T> = Result<Response<T>, Status>;
 
-/// The version that an etag stands for; none if the caller gave no etag.
+/// The version that an etag contains; none if the caller gave no etag.
 fn version(etag: &str) -> Result<Option<u64>, ServerError> {
     if etag.is_empty() {
         return Ok(None);
