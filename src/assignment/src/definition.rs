@@ -134,7 +134,7 @@ pub struct Metric {
 /// The settings of a metric that no variation may harm. The test stays valid however often it is repeated. Over all
 /// variations and guardrails of an experiment, the probability of a false alarm is at most 5%.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table such as { margin = 0.1, action = \"kill\" }")]
 pub struct Guardrail {
     /// The allowed degradation relative to control, from 0 to below 1: 0.05 is five per cent.
     #[serde(default)]

@@ -62,7 +62,7 @@ pub struct DefinitionDoc {
 
 /// A variation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table with key and payload")]
 pub struct VariationDoc {
     /// The key, unique in the experiment.
     pub key: String,
@@ -78,7 +78,7 @@ pub struct VariationDoc {
 
 /// An override: selects units by key or by an expression, and gives them always the same variation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table with units or when, and variation")]
 pub struct OverrideDoc {
     /// The keys of the units.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -89,7 +89,7 @@ pub enum ChangeError {
     },
     /// A manual clock cannot move backwards.
     #[error(
-        "the manual clock cannot move back from {} to {}: advance to a later time",
+        "simulated time cannot go back from {} to {}: advance to a later time",
         time_text(*now),
         time_text(*requested)
     )]
@@ -100,7 +100,7 @@ pub enum ChangeError {
         requested: i64,
     },
     /// The experiment uses the wall clock, which cannot be advanced.
-    #[error("the experiment uses the wall clock, which cannot be advanced: create one with a manual clock instead")]
+    #[error("the experiment uses real time, which cannot be advanced: create one with simulated time (clock.kind = \"manual\") instead")]
     NotManualClock,
 }
 

@@ -26,16 +26,16 @@ pub(crate) struct FunnelArgs {
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     generation: u32,
     /// Count events at or after this time: 2026-01-31T09:00:00Z or 2026-01-31
-    #[arg(long, value_parser = parse::instant)]
+    #[arg(long, value_parser = parse::instant, value_name = "TIME")]
     from: Option<Timestamp>,
     /// Count events before this time
-    #[arg(long, value_parser = parse::instant)]
+    #[arg(long, value_parser = parse::instant, value_name = "TIME")]
     to: Option<Timestamp>,
     /// Wait until all events acknowledged so far are counted
     #[arg(long)]
     wait: bool,
     /// Longest time to wait
-    #[arg(long, default_value = "30s", value_parser = parse::duration)]
+    #[arg(long, default_value = "30s", value_parser = parse::duration, value_name = "DURATION")]
     timeout: Duration,
 }
 

@@ -118,9 +118,9 @@ fn text(args: &PlanArgs, found: &[(f64, Summary)]) -> String {
     let head = [
         "true lift",
         found_in_time.as_str(),
-        "10% found after",
-        "50% found after",
-        "90% found after",
+        "10% of those after",
+        "50% of those after",
+        "90% of those after",
         "false finding",
         "regret",
     ];

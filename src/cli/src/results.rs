@@ -27,7 +27,7 @@ pub(crate) struct ResultsArgs {
     #[arg(long)]
     wait: bool,
     /// Longest time to wait
-    #[arg(long, default_value = "30s", value_parser = parse::duration)]
+    #[arg(long, default_value = "30s", value_parser = parse::duration, value_name = "DURATION")]
     timeout: Duration,
 }
 
@@ -90,6 +90,9 @@ fn facts_text(r: &GetResultsResponse) -> String {
     let sample_ratio = r.sample_ratio.as_ref().map_or_else(
         || "–".to_owned(),
         |s| {
+            if s.degrees_of_freedom == 0 {
+                return "too early to say".to_owned();
+            }
             let alert = s.evidence >= SAMPLE_RATIO_ALERT;
             format!(
                 "{} ({}, χ² {}, {} df, evidence {})",
@@ -119,7 +122,8 @@ fn facts_text(r: &GetResultsResponse) -> String {
     }
     if let Some(days) = r.days_of_headroom {
         let per_day = percent(r.headroom / days);
-        facts.push(("control traffic used up", format!("in {} days, at {per_day} a day", number(days))));
+        let left = if days < 1.0 { "less than a day".to_owned() } else { format!("{} days", number(days)) };
+        facts.push(("control traffic used up", format!("in {left}, at {per_day} a day")));
     }
     fields(&facts)
 }

@@ -99,6 +99,7 @@ pub(crate) fn explain_serde_error(message: String) -> String {
         ("expected f64", "expected a number"),
         ("expected u64", "expected a whole number"),
         ("expected u32", "expected a whole number"),
+        ("expected a sequence", "expected a list"),
     ];
     let message =
         plain.iter().fold(message.trim_end().to_owned(), |message, (rust, plain)| message.replace(rust, plain));
@@ -109,7 +110,8 @@ pub(crate) fn explain_serde_error(message: String) -> String {
     // TOML and JSON errors have the names in backticks, YAML errors do not; both end before the line number or a new line.
     let names = expected.lines().next().unwrap_or_default();
     let names = names.split(" at line ").next().unwrap_or_default();
-    let names = names.split([',', ' ']).map(|name| name.trim_matches('`')).filter(|name| !name.is_empty());
+    let names = names.split([',', ' ']).map(|name| name.trim_matches('`'));
+    let names = names.filter(|name| !["", "one", "of", "or"].contains(name));
     match most_similar(wrong, names) {
         Some(name) if message.contains('\n') => format!("{message}\ndid you mean `{name}`?"),
         Some(name) => format!("{message}; did you mean `{name}`?"),

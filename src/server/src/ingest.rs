@@ -147,7 +147,7 @@ pub fn check_outcome(state: &CatalogueState, outcome: v1::Outcome, wall_now: Tim
                 return refuse(
                     "UNKNOWN_CLOCK",
                     format!(
-                        "experiment {} does not use simulated time: leave `clock` empty to use the wall clock",
+                        "experiment {} does not use simulated time: leave `clock` empty to use real time",
                         quoted(key)
                     ),
                 );

@@ -73,6 +73,7 @@ fn leader_estimates(report: &Report, moved: u64) -> String {
     let lift = match lift {
         // Without this, a small negative lift would be shown as -0.0%.
         Some(percent) if percent.abs() < 0.05 => ", 0.0% over control".to_owned(),
+        Some(percent) if percent.abs() >= 99.95 => format!(", {percent:+.0}% over control"),
         Some(percent) => format!(", {percent:+.1}% over control"),
         None => String::new(),
     };

@@ -11,7 +11,7 @@ use crate::time::{Timestamp, humantime_text};
 
 /// The serialised form of a metric.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table with key and event")]
 pub(super) struct FlatMetric {
     key: String,
     event: String,
@@ -91,7 +91,7 @@ impl From<MetricDoc> for FlatMetric {
 
 /// The serialised form of a policy. Every setting is optional.
 #[derive(Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields, expecting = "a table with kind = \"thompson\" or \"manual\"")]
 pub(super) enum FlatPolicy {
     Manual {
         #[serde(default)]
@@ -123,7 +123,7 @@ impl From<PolicyDoc> for FlatPolicy {
 /// The serialised form of a clock. `Wall {}` has braces because serde would accept unknown fields beside the tag of a
 /// unit variant.
 #[derive(Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields, expecting = "a table with kind = \"wall\" or \"manual\"")]
 pub(super) enum FlatClock {
     Wall {},
     Manual {

@@ -27,6 +27,10 @@ use crate::wire_text::reason_name;
 pub(crate) struct RecordArgs {
     /// File of events, one JSON object per line; - for standard input
     ///
+    /// An outcome has unit (as TYPE=KEY) and event, and may have value, occurred_at, event_id and clock: the experiment whose
+    /// simulated time is used. An exposure has experiment, generation, unit, variation and revision, and may have occurred_at
+    /// and context.
+    ///
     /// You can fix a file and send it again: duplicates are ignored. An outcome is a duplicate if it has the same event_id,
     /// or, without one, the same content and occurred_at. On standard input an outcome may have neither, and then counts
     /// each time.

@@ -144,7 +144,7 @@ async fn replay(args: &ReplayArgs, server: &ServerArgs, out: Output) -> anyhow::
     let file = log.tallies();
     let rows_per_day = args.rows_per_day.map_or(log.rows.len() as f64 / DAYS, |n| n as f64);
     let limit = args.limit.map_or(log.rows.len(), |limit| limit.min(log.rows.len()));
-    for arm in &log.arms {
+    for arm in log.arms.iter().filter(|arm| arm.label != arm.key) {
         out.print_text(format!("{:?} is variation {}", arm.label, arm.key))?;
     }
 

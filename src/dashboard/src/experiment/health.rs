@@ -59,7 +59,11 @@ impl Health {
                     div.tile { b { (count(self.crossovers)) } span { "Crossovers from control into a variation" } }
                     div.tile { b { (number(self.headroom, NumberFormat::Percent1)) } span {
                         "Control traffic still available"
-                        @if let Some(days) = self.days_of_headroom { ", about " (number(days, NumberFormat::Estimate)) " days at the current rate" }
+                        @match self.days_of_headroom {
+                            Some(days) if days < 1.0 => ", less than a day at the current rate",
+                            Some(days) => { ", about " (number(days, NumberFormat::Estimate)) " days at the current rate" }
+                            None => "",
+                        }
                     } }
                     @if let Some(value) = self.potential_value {
                         div.tile { b { (number(value, NumberFormat::PercentEstimate)) } span { "Maximum remaining gain" } }

@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 use super::{actor, page_before, page_size};
 use crate::catalogue::{CatalogueEntry, ChangeRequest};
 use crate::error::ServerError;
-use crate::explain::decision_to_wire;
+use crate::explain::{decision_to_wire, share_in_words};
 use crate::shared::SharedState;
 use crate::tick::growth_requests;
 
@@ -116,8 +116,8 @@ pub(crate) fn growth_width(experiment: &Experiment, arm: Arm, amount: Option<Amo
     let too_small = || ServerError::Invalid {
         field: "amount",
         message: format!(
-            "the variation already has a share of {:.6}, and shares never shrink: use a larger share, or kill the variation",
-            owned.share()
+            "the variation already has {} of traffic, and shares never shrink: use a larger share, or kill the variation",
+            share_in_words(owned.share())
         ),
     };
     let target = match amount {
