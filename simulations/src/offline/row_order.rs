@@ -13,8 +13,8 @@ use inroad_policy::{chi_squared_tail, normal_cdf};
 
 /// Fewest rows for a test: the approximations of the p-values need about this many.
 const ROWS_MIN: usize = 20;
-/// A p-value that leaves no doubt.
-const DECISIVE: f64 = 1e-9;
+/// A p-value that leaves little doubt.
+const DECISIVE: f64 = 1e-4;
 
 /// The result of the two tests of one column.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -40,7 +40,7 @@ pub(crate) struct PlanArgs {
     /// Amplitude of the rate over a week, 0 to 1
     #[arg(long, default_value_t = 0.2, value_name = "SHARE", allow_negative_numbers = true)]
     weekly: f64,
-    /// Simulated experiments per lift: more take longer and are more precise [default: as many as take a few seconds, 25
+    /// Simulated experiments per lift: more take longer and are more precise [default: as many as take a few seconds, 20
     /// to 200]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     replications: Option<u32>,
@@ -60,10 +60,10 @@ const MULTIPLES: [f64; 4] = [0.0, 0.5, 1.0, 2.0];
 
 /// The work of all simulated experiments by default, in simulated units: a few seconds on two cores. An update of a
 /// variation takes as long as about this many units.
-const WORK: f64 = 120e6;
-const UPDATE_WORK: f64 = 500.0;
+const WORK: f64 = 72e6;
+const UPDATE_WORK: f64 = 150.0;
 /// The range of the default.
-const REPLICATIONS: (f64, f64) = (25.0, 200.0);
+const REPLICATIONS: (f64, f64) = (20.0, 200.0);
 
 impl PlanArgs {
     /// The number of simulated experiments per lift. It depends on the arguments only, so that results can be repeated.
