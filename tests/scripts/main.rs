@@ -100,6 +100,7 @@ scripts! {
     errors {
         all_errors_of_a_file_are_listed_at_once,
         invalid_command_lines_exit_with_status_2,
+        logs_are_read_in_any_usual_form,
         missing_server_is_reported,
         misspelt_names_get_suggestions,
         unknown_fields_are_refused,
