@@ -215,7 +215,8 @@ impl Audience {
     ///
     /// If an attribute is missing or has another type than the expression needs, or the evaluation is too expensive.
     pub fn evaluate(&self, context: &Context) -> Result<bool, AudienceError> {
-        eval::run(&self.compiled.root, context).map_err(|error| AudienceError::Evaluation { message: error.to_string() })
+        eval::run(&self.compiled.root, context)
+            .map_err(|error| AudienceError::Evaluation { message: error.to_string() })
     }
 }
 

@@ -67,7 +67,10 @@ mod tests {
     #[test]
     fn report_without_contexts_counts_none() {
         let report = AudienceReport { needed_attributes: vec!["app".to_owned()], ..AudienceReport::default() };
-        assert_eq!(describe_audience(&report), ["needs `app`: a context without it, or with null, is not in the audience"]);
+        assert_eq!(
+            describe_audience(&report),
+            ["needs `app`: a context without it, or with null, is not in the audience"]
+        );
         assert!(describe_audience(&AudienceReport::default()).is_empty());
     }
 }

@@ -11,10 +11,10 @@ use std::sync::LazyLock;
 
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SourceInfo, operators};
 
+use self::convert::is_conversion;
 use super::node::{Function, Loop, LoopKind, Node, StaticType, fold_list, fold_map, operator, usage};
 use super::warning::AudienceWarning;
 use super::{Audience, AudienceError, warning};
-use self::convert::is_conversion;
 use crate::context::{TARGETING_KEY, Value};
 
 /// A double represents all whole numbers up to this one exactly.

@@ -223,9 +223,8 @@ impl Pattern {
         // The engine does not return the size, so the limits are tried from the smallest one.
         let mut result = Err("the pattern is empty".to_owned());
         for bytes in PATTERN_BYTES {
-            result = build(bytes).map_err(|error| {
-                format!("the pattern is not valid or too large ({error}): correct or shorten it")
-            });
+            result = build(bytes)
+                .map_err(|error| format!("the pattern is not valid or too large ({error}): correct or shorten it"));
             if result.is_ok() {
                 break;
             }

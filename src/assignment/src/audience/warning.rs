@@ -152,7 +152,9 @@ pub(super) fn comparison(operator: Operator, left: &Node, right: &Node, position
         ),
         (Look::Number | Look::VersionOrNumber, false) => (
             WarningKind::NumberAsText,
-            format!("`{written}` compares text, and a number never equals a text: write {as_number} if contexts have a number"),
+            format!(
+                "`{written}` compares text, and a number never equals a text: write {as_number} if contexts have a number"
+            ),
         ),
     };
     Some(AudienceWarning { kind, attribute, position, message })

@@ -22,7 +22,8 @@ use tonic_types::StatusExt;
 use super::access::{Caller, FormBody};
 use super::allocation::preview;
 use super::{
-    PageResponse, Pages, PagesState, as_sentence, audience_summary, error_response, http_code, redirect_to, suggested_event_names,
+    PageResponse, Pages, PagesState, as_sentence, audience_summary, error_response, http_code, redirect_to,
+    suggested_event_names,
 };
 use crate::catalogue::CatalogueEntry;
 

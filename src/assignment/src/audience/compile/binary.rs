@@ -9,7 +9,13 @@ use crate::audience::warning;
 use crate::context::Value;
 
 impl<'a> Checker<'a> {
-    pub(super) fn binary(&mut self, expr: &IdedExpr, operator: Operator, left: &'a IdedExpr, right: &'a IdedExpr) -> Checked {
+    pub(super) fn binary(
+        &mut self,
+        expr: &IdedExpr,
+        operator: Operator,
+        left: &'a IdedExpr,
+        right: &'a IdedExpr,
+    ) -> Checked {
         use Operator as O;
         let (a, a_type) = self.check(left)?;
         let (b, b_type) = self.check(right)?;

@@ -44,8 +44,7 @@ impl<'a> Checker<'a> {
             return Err(self.wrong_type(expr, message));
         };
         if a_kind != b_kind {
-            let message =
-                format!("cannot compare {} and {}: use two values of one kind", a_kind.name(), b_kind.name());
+            let message = format!("cannot compare {} and {}: use two values of one kind", a_kind.name(), b_kind.name());
             return Err(self.wrong_type(expr, message));
         }
         Ok((Node::Compare(operator, Box::new([a, b])), StaticType::Bool))
@@ -63,7 +62,11 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn not_converted(&self, expr: &IdedExpr) -> AudienceError {
+    /// The error of an operand that is not a conversion: its own one, if it has another error.
+    fn not_converted(&mut self, expr: &'a IdedExpr) -> AudienceError {
+        if let Err(error) = self.check(expr) {
+            return error;
+        }
         let message = "the other side of the operator is a version, a time or a duration: convert this side too, \
                        with `semver`, `timestamp` or `duration`";
         self.wrong_type(expr, message)

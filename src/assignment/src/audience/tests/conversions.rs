@@ -44,9 +44,22 @@ fn versions_are_ordered_by_their_numbers_then_by_pre_release() {
 
 #[test]
 fn text_that_is_no_version_is_outside_the_audience() {
-    for text in
-        ["", "v", "latest", "10.", ".4", "10..4", "1.2.3.4.5", "10.4.x", "10.4.0-", "10.4.0+", "-1", "1 .2", " 1", "１.2"]
-    {
+    for text in [
+        "",
+        "v",
+        "latest",
+        "10.",
+        ".4",
+        "10..4",
+        "1.2.3.4.5",
+        "10.4.x",
+        "10.4.0-",
+        "10.4.0+",
+        "-1",
+        "1 .2",
+        " 1",
+        "１.2",
+    ] {
         assert_eq!(Version::parse(text), None, "{text}");
         let context = Context::new("u").with("app", text);
         let audience = parse("semver(app) >= semver('0') || semver(app) < semver('0')");
@@ -77,7 +90,7 @@ fn times_are_compared_as_instants() {
         ("2026-09-29t00:00:00z", true),
         ("2026-09-29", true),
         ("2026-09-28", false),
-        ("9999-12-30T23:59:59Z", true),
+        ("9998-12-31T23:59:59Z", true),
         ("0001-01-01T00:00:00Z", false),
     ] {
         assert_eq!(audience.evaluate(&at(text)), Ok(expected), "{text}");
@@ -156,28 +169,31 @@ fn invalid_constants_are_rejected_with_what_to_write() {
         ("timestamp(a) - timestamp(b) > duration('1 fortnight')", 40, "not a duration: write a duration like 36h"),
         ("plan.matches('(')", 14, "the pattern is not valid or too large"),
         ("plan.matches('a{1000}{1000}')", 14, "too large"),
-        ("plan.matches(r'\\p{Greek}')", 15, "not valid"),
-        ("plan.matches(r'(a)\\1')", 15, "not valid"),
-        ("5.matches('a')", 2, "syntax"),
-        ("semver(app) >= '10.4.0'", 13, "convert this side too"),
-        ("app >= semver('10.4.0')", 5, "convert this side too"),
+        ("plan.matches(r'\\p{Greek}')", 14, "not valid"),
+        ("plan.matches(r'(a)\\1')", 14, "not valid"),
+        ("semver(app) >= '10.4.0'", 16, "convert this side too"),
+        ("app >= semver('10.4.0')", 1, "convert this side too"),
         ("semver(app) == timestamp('2026-01-01')", 13, "cannot compare a version and a time"),
         ("timestamp(a) == duration('1h')", 14, "cannot compare a time and a duration"),
         ("timestamp(a) + timestamp(b) > timestamp('2026-01-01')", 14, "cannot add a time and a time"),
         ("duration('1h') - timestamp(a) > duration('1h')", 16, "cannot subtract a duration and a time"),
         ("semver(a) + semver(b) > semver('1')", 11, "cannot add a version and a version"),
-        ("semver(a) in [semver('1')]", 11, "can only be compared"),
         ("timestamp(a) + duration('1h')", 14, "can only be compared"),
         ("semver(a) * semver(b)", 11, "can only be compared"),
-        ("now() > timestamp('2026-01-01')", 0, ""),
+        ("(beta ? '1' : '2') == semver('1')", 7, "convert this side too"),
     ] {
         let error = Audience::parse(source).unwrap_err();
-        if let AudienceError::WrongType { message: found, position } = &error {
-            assert!(found.contains(message), "{source}: {found}");
-            let _ = (at, position);
-        } else if !message.is_empty() {
-            assert!(error.to_string().contains(message), "{source}: {error}");
-        }
+        let AudienceError::WrongType { message: found, position } = &error else { panic!("{source}: {error}") };
+        assert!(found.contains(message), "{source}: {found}");
+        assert_eq!(*position, at, "{source}: {found}");
+    }
+}
+
+#[test]
+fn there_is_no_current_time() {
+    for source in ["timestamp(signup) < now()", "today() == '2026-09-29'"] {
+        let error = Audience::parse(source).unwrap_err();
+        assert!(matches!(error, AudienceError::Unsupported { what: "the current time", .. }), "{source}: {error}");
     }
 }
 
@@ -188,13 +204,13 @@ fn pattern_costs_steps_in_proportion_to_its_size_and_to_the_text() {
     assert_eq!(small.evaluate(&text(1_000)), Ok(true));
     assert_eq!(small.evaluate(&text(16_000)), Ok(true));
     // The classic pattern that takes exponential time in engines with backtracking.
-    let nested = parse("t.matches('^(a+)+$') || t.matches('(a|aa)+b') || t.matches('(a?){60}a{60}b')");
+    let nested = parse("t.matches('^(a+)+$') || t.matches('(a|aa)+b') || t.matches('(a?){30}a{30}b')");
     for len in [30, 300, 3_000, 16_000, 100_000] {
         let start = Instant::now();
         let _ = nested.evaluate(&text(len));
         assert!(start.elapsed() < Duration::from_millis(500), "{len}: {:?}", start.elapsed());
     }
-    let error = parse("t.matches('(a?){60}a{60}b')").evaluate(&text(16_000)).unwrap_err().to_string();
+    let error = parse("t.matches('(a?){30}a{30}b')").evaluate(&text(16_000)).unwrap_err().to_string();
     assert!(error.contains("100000 steps"), "{error}");
     let many = Value::List(vec!["a".repeat(1_000).into(); 200]);
     let error = parse("l.exists(t, t.matches('(a?){40}b'))").evaluate(&Context::new("u").with("l", many)).unwrap_err();

@@ -33,7 +33,6 @@ fn nested_sources(depth: usize) -> Vec<String> {
         format!("timestamp(a){} > timestamp(b)", repeat(" + duration('1h')")),
         format!("{}timestamp(a){} > timestamp(b)", repeat("duration('1h') + ("), repeat(")")),
         format!("a.matches('{}a{}')", repeat("("), repeat(")")),
-        format!("a.matches('{}')", repeat("a?")),
         format!("beta{}", repeat(".lowerAscii()")),
         format!("{}beta{}", repeat("a.all(x,"), repeat(")")),
         repeat("("),

@@ -8,12 +8,24 @@ fn text_that_looks_like_a_version_number_or_date_causes_a_warning() {
     use WarningKind as K;
     for (source, kind, attribute, position, suggestion) in [
         ("app >= \"10.4.0\"", K::TextOrder, Some("app"), 5, "`semver(app) >= semver(\"10.4.0\")`"),
-        ("beta && '10.4.0-rc.1' < os.version", K::TextOrder, Some("os.version"), 23, "`semver(\"10.4.0-rc.1\") < semver(os.version)`"),
+        (
+            "beta && '10.4.0-rc.1' < os.version",
+            K::TextOrder,
+            Some("os.version"),
+            23,
+            "`semver(\"10.4.0-rc.1\") < semver(os.version)`",
+        ),
         ("app > 'v2'", K::TextOrder, Some("app"), 5, "`semver(app) > semver(\"v2\")`"),
         ("app < '10.4'", K::TextOrder, Some("app"), 5, "`app < 10.4` for numbers"),
         ("seats > '12'", K::TextOrder, Some("seats"), 7, "`seats > 12`"),
         ("!(seats <= '-1.5e3')", K::TextOrder, Some("seats"), 9, "`seats <= -1.5e3`"),
-        ("signup >= '2026-09-29T00:00:00Z'", K::TextOrder, Some("signup"), 8, "`timestamp(signup) >= timestamp(\"2026-09-29T00:00:00Z\")`"),
+        (
+            "signup >= '2026-09-29T00:00:00Z'",
+            K::TextOrder,
+            Some("signup"),
+            8,
+            "`timestamp(signup) >= timestamp(\"2026-09-29T00:00:00Z\")`",
+        ),
         ("signup < '2026-09-29'", K::TextOrder, Some("signup"), 8, "`timestamp(signup) < timestamp(\"2026-09-29\")`"),
         ("signup < '2026-09-29T01:00:00+02:00'", K::TextOrder, Some("signup"), 8, "timestamp("),
         ("app == '10.4.0'", K::TextEquality, Some("app"), 5, "`semver(app) == semver(\"10.4.0\")`"),
@@ -61,7 +73,14 @@ fn other_comparisons_cause_no_warning() {
 
 #[test]
 fn suggested_forms_are_valid_and_cause_no_warning() {
-    for source in ["app >= '10.4.0'", "signup < '2026-09-29T00:00:00Z'", "seats == '12'", "'1.2.3' > app", "app < '10.4'", "signup > '2026-09-29 10:00'"] {
+    for source in [
+        "app >= '10.4.0'",
+        "signup < '2026-09-29T00:00:00Z'",
+        "seats == '12'",
+        "'1.2.3' > app",
+        "app < '10.4'",
+        "signup > '2026-09-29 10:00'",
+    ] {
         let message = parse(source).warnings()[0].message.clone();
         let (_, suggestions) = message.split_once(": write ").unwrap();
         let written: Vec<&str> = suggestions.split('`').skip(1).step_by(2).filter(|s| s.contains(' ')).collect();
