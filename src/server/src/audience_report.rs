@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use inroad_assignment::audience::{Audience, AudienceWarning, WarningKind};
+use inroad_assignment::audience::{Audience, AudienceError, AudienceWarning, WarningKind};
 use inroad_assignment::definition::OverrideTarget;
 use inroad_assignment::{Context, Definition, Timestamp, Value};
 use inroad_store::Event;
@@ -101,7 +101,10 @@ fn report(
             Err(error) if absent.is_empty() => {
                 report.failed_contexts += 1;
                 if report.failure.is_empty() {
-                    report.failure = error.to_string();
+                    report.failure = match error {
+                        AudienceError::Evaluation { message } => message,
+                        error => error.to_string(),
+                    };
                 }
             }
             Err(_) => {}
@@ -121,11 +124,14 @@ fn warnings(audience: &Audience, unit_type: &str, contexts: &[Context]) -> Vec<S
     };
     let mut messages: Vec<String> =
         audience.warnings().iter().filter(|w| !is_expected(w)).map(|warning| warning.message.clone()).collect();
+    let has_warning = |name: &str| {
+        audience.warnings().iter().any(|w| w.kind == WarningKind::CurrentTime && w.attribute.as_deref() == Some(name))
+    };
     // Contexts are found by their unit, so it needs no check.
     let unknown: Vec<String> = audience
         .attributes()
         .into_iter()
-        .filter(|name| *name != unit_type && !contexts.iter().any(|context| context.has(name)))
+        .filter(|name| *name != unit_type && !has_warning(name) && !contexts.iter().any(|context| context.has(name)))
         .map(|name| format!("`{name}`"))
         .collect();
     if !unknown.is_empty() {
@@ -146,4 +152,90 @@ fn warnings(audience: &Audience, unit_type: &str, contexts: &[Context]) -> Vec<S
 fn has_only_text(contexts: &[Context], name: &str) -> bool {
     let mut values = contexts.iter().filter_map(|context| context.attribute(name)).peekable();
     values.peek().is_some() && values.all(|value| matches!(value, Value::String(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition(audience: &str) -> Definition {
+        let json = serde_json::json!({
+            "key": "k", "unit": "user", "audience": audience, "policy": {"kind": "manual"},
+            "variations": [{"key": "off", "payload": false}, {"key": "on", "payload": true}],
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn user(n: u32) -> Context {
+        Context::default().with("user", format!("u{n}"))
+    }
+
+    fn report_on(audience: &str, contexts: &[Context]) -> v1::AudienceReport {
+        let definition = definition(audience);
+        let expressions = [("audience".to_owned(), definition.audience().unwrap())];
+        report(&definition, &expressions, contexts, Instant::now() + Duration::from_secs(60))
+    }
+
+    #[test]
+    fn contexts_that_match_lack_an_attribute_or_have_no_result_are_counted() {
+        let contexts = [
+            user(1).with("country", "fr").with("seats", 3.0),
+            user(2).with("country", "de").with("seats", 3.0),
+            user(3).with("country", "fr").with("seats", "3"),
+            user(4).with("country", Value::Null).with("seats", 3.0),
+            user(5),
+        ];
+        let found = report_on("country == 'fr' && seats > 2", &contexts);
+        assert_eq!((found.contexts, found.matching_contexts, found.failed_contexts), (5, 1, 1));
+        assert_eq!(found.failure, "an ordering needs text, not a number");
+        let missing = found.missing_attributes.iter().map(|m| (m.attribute.as_str(), m.contexts)).collect::<Vec<_>>();
+        assert_eq!(missing, [("country", 2), ("seats", 1)]);
+        assert_eq!(found.needed_attributes, ["country", "seats"]);
+        assert_eq!(found.warnings, []);
+    }
+
+    #[test]
+    fn evaluation_stops_at_the_deadline_and_reports_the_number_of_contexts() {
+        let definition = definition("country == 'fr'");
+        let contexts = [user(1), user(2), user(3)];
+        assert_eq!(report(&definition, &[], &contexts, Instant::now()).contexts, 1);
+    }
+
+    #[test]
+    fn warnings_that_recent_contexts_refute_are_left_out() {
+        let warnings = |audience: &str, contexts: &[Context]| {
+            report_on(audience, contexts).warnings.into_iter().map(|w| w.message).collect::<Vec<_>>().join("; ")
+        };
+        let (text, number) = (user(1).with("id", "12"), user(2).with("id", 12.0));
+        assert!(warnings("id == '12'", &[text.clone(), user(3)]).is_empty());
+        assert!(warnings("id == '12'", &[number.clone()]).contains("write `id == 12`"));
+        assert!(warnings("id == '12'", &[text.clone(), number]).contains("write `id == 12`"));
+        assert!(warnings("id > '12'", &[text.clone()]).contains("compares text"));
+        assert!(warnings("now > 5", &[text.clone()]).contains("not the current time"));
+        assert!(!warnings("now > 5", &[text.clone()]).contains("none of the"));
+        assert!(warnings("now > 5", &[text.with("now", 6.0)]).is_empty());
+    }
+
+    #[test]
+    fn attributes_that_no_context_has_are_named_together() {
+        let warnings = |contexts: &[Context]| report_on("user != 'x' && (contry == 'fr' || a.b)", contexts).warnings;
+        let seen = [user(1).with("country", "fr"), user(2).with("contry", Value::Null)];
+        let message = &warnings(&seen)[0].message;
+        assert!(message.starts_with("none of the 2 contexts seen in the last day has `a.b`, `contry`"), "{message}");
+        let message = &warnings(&[])[0].message;
+        assert!(message.starts_with("no context with user was seen in the last day"), "{message}");
+    }
+
+    #[test]
+    fn newest_context_of_each_unit_of_the_type_counts() {
+        let at = Timestamp::from_micros;
+        let seen = vec![
+            (at(1), user(1).with("country", "old")),
+            (at(3), user(1).with("country", "new")),
+            (at(2), user(2)),
+            (at(4), Context::new("not a user")),
+        ];
+        let found = newest_of_each_unit(seen, "user");
+        assert_eq!(found, [user(1).with("country", "new"), user(2)]);
+    }
 }

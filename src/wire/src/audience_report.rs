@@ -2,6 +2,9 @@
 
 use crate::v1::AudienceReport;
 
+/// The most missing attributes that a sentence lists.
+const MAX_LISTED: usize = 5;
+
 /// What a report found out about the audience, one sentence each, in lower case and without a full stop: the attributes
 /// that it needs, and how many recent contexts it selects. Empty if there is nothing to report; warnings are not
 /// included.
@@ -28,10 +31,13 @@ pub fn describe_audience(report: &AudienceReport) -> Vec<String> {
             format!("{matching} of the {seen} contexts seen lately {}", plural(matching, "matches", "match"))
         }
     }];
-    parts.extend(report.missing_attributes.iter().map(|missing| {
+    parts.extend(report.missing_attributes.iter().take(MAX_LISTED).map(|missing| {
         let verb = plural(missing.contexts, "lacks", "lack");
         format!("{} {verb} `{}`", missing.contexts, missing.attribute)
     }));
+    if report.missing_attributes.len() > MAX_LISTED {
+        parts.push(format!("some lack one of {} more", report.missing_attributes.len() - MAX_LISTED));
+    }
     if report.failed_contexts > 0 {
         parts.push(format!("{} without a result ({})", report.failed_contexts, report.failure));
     }
