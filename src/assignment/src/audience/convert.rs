@@ -7,8 +7,6 @@ use std::cmp::Ordering;
 use regex_lite::{Regex, RegexBuilder};
 use semver::Prerelease;
 
-use super::node::Node;
-
 /// The longest text that can be a version, an instant or a duration, in bytes.
 const MAX_TEXT_BYTES: usize = 128;
 /// The most numbers of a version: `117.0.5938.62` is one.
@@ -86,7 +84,7 @@ impl Conversion {
     }
 }
 
-/// The value of an [`Operand`].
+/// The result of a conversion, or of a calculation with such results.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Converted {
     Version(Version),
@@ -111,29 +109,6 @@ impl Converted {
                 Some(Self::Nanoseconds(if subtract { a.saturating_sub(*b) } else { a.saturating_add(*b) }))
             }
             (Self::Version(_) | Self::Nanoseconds(_), _) => None,
-        }
-    }
-}
-
-/// One side of a comparison of converted values.
-#[derive(Debug)]
-pub(super) enum Operand {
-    Constant(Converted),
-    Convert(Conversion, Node),
-    /// A sum or, with `subtract`, a difference of times.
-    Calculate {
-        subtract: bool,
-        sides: Box<[Operand; 2]>,
-    },
-}
-
-impl Operand {
-    /// Calls `visit` with each expression that is converted.
-    pub(super) fn for_each_node<'n>(&'n self, visit: &mut dyn FnMut(&'n Node)) {
-        match self {
-            Self::Constant(_) => {}
-            Self::Convert(_, node) => visit(node),
-            Self::Calculate { sides, .. } => sides.iter().for_each(|side| side.for_each_node(visit)),
         }
     }
 }

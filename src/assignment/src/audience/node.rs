@@ -6,7 +6,7 @@ use std::fmt;
 
 use cel::common::ast::operators;
 
-use super::convert::{Operand, Pattern};
+use super::convert::{Conversion, Converted, Pattern};
 use crate::context::Value;
 
 /// The supported functions, for an error message.
@@ -74,6 +74,29 @@ impl Node {
             }),
             Self::Compare(_, sides) => sides.iter().for_each(|side| side.for_each_node(visit)),
             Self::Loop(node) => [&node.over, &node.body].into_iter().chain(&node.only).for_each(visit),
+        }
+    }
+}
+
+/// One side of a comparison of converted values.
+#[derive(Debug)]
+pub(super) enum Operand {
+    Constant(Converted),
+    Convert(Conversion, Node),
+    /// A sum or, with `subtract`, a difference of times.
+    Calculate {
+        subtract: bool,
+        sides: Box<[Operand; 2]>,
+    },
+}
+
+impl Operand {
+    /// Calls `visit` with each expression that is converted.
+    pub(super) fn for_each_node<'n>(&'n self, visit: &mut dyn FnMut(&'n Node)) {
+        match self {
+            Self::Constant(_) => {}
+            Self::Convert(_, node) => visit(node),
+            Self::Calculate { sides, .. } => sides.iter().for_each(|side| side.for_each_node(visit)),
         }
     }
 }

@@ -7,8 +7,8 @@ use cel::common::ast::{CallExpr, Expr, IdedExpr, operators};
 
 use super::{Checked, Checker};
 use crate::audience::AudienceError;
-use crate::audience::convert::{Conversion, Operand, Pattern};
-use crate::audience::node::{Node, Operator, StaticType, operator};
+use crate::audience::convert::{Conversion, Pattern};
+use crate::audience::node::{Node, Operand, Operator, StaticType, operator};
 use crate::context::Value;
 
 /// Whether the value of an expression is a version, a time or a duration.

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use super::operations::{boolean, type_name};
 use super::{Evaluated, EvaluationError, Evaluator, Scope};
-use crate::audience::convert::{Conversion, Converted, Operand, Pattern};
+use crate::audience::convert::{Conversion, Converted, Pattern};
+use crate::audience::node::Operand;
 use crate::context::Value;
 
 impl<'n> Evaluator<'n> {
