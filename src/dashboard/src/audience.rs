@@ -20,14 +20,20 @@ impl AudienceSummary {
             @if !self.warnings.is_empty() {
                 div.notice role="status" {
                     p { "Check the audience:" }
-                    ul { @for (field, message) in &self.warnings { li { code { (field) } ": " (message) } } }
+                    ul { @for (field, message) in &self.warnings { li { code { (field) } ": " (with_code(message)) } } }
                 }
             }
             @if !self.facts.is_empty() {
-                p.help { b { "Audience: " } @for fact in &self.facts { (fact) " " } }
+                p.help { b { "Audience: " } @for fact in &self.facts { (with_code(fact)) " " } }
             }
         }
     }
+}
+
+/// A text in which the parts between backticks are code.
+fn with_code(text: &str) -> Markup {
+    let parts = text.split('`').enumerate();
+    html! { @for (i, part) in parts { @if i % 2 == 1 { code { (part) } } @else { (part) } } }
 }
 
 #[cfg(test)]
@@ -41,7 +47,10 @@ mod tests {
             warnings: vec![("audience".to_owned(), "`a < \"1.0\"` compares text.".to_owned())],
         };
         let html = summary.render().into_string();
-        assert!(html.contains("Needs &lt;a&gt;.") && html.contains("a &lt; &quot;1.0&quot;"), "{html}");
+        assert!(
+            html.contains("Needs &lt;a&gt;.") && html.contains("<code>a &lt; &quot;1.0&quot;</code> compares"),
+            "{html}"
+        );
         assert!(AudienceSummary::default().render().into_string().is_empty());
     }
 }

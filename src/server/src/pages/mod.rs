@@ -181,7 +181,7 @@ fn error_message(error: &ServerError) -> String {
 fn as_sentence(message: &str) -> String {
     let mut letters = message.chars();
     let first = letters.next().map(char::to_uppercase);
-    let lacks_stop = message.ends_with(|last: char| last.is_alphanumeric() || last == '"' || last == ')');
+    let lacks_stop = message.ends_with(|last: char| last.is_alphanumeric() || ['"', ')', '`'].contains(&last));
     first.into_iter().flatten().chain(letters).chain(lacks_stop.then_some('.')).collect()
 }
 
