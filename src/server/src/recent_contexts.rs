@@ -56,18 +56,13 @@ impl RecentContexts {
         }
         if let Some(key) = served.unit_key(context) {
             let unit = (served.parts().unit.clone(), key.into_owned());
-            self.seen().put(unit, SeenContext { at: now, context: context.clone() });
+            self.seen(now).put(unit, SeenContext { at: now, context: context.clone() });
         }
     }
 
     /// The contexts that are not too old, newest first, each with the time of its call.
     pub fn newest(&self) -> Vec<(Timestamp, Context)> {
-        let oldest = self.oldest();
-        let mut seen = self.seen();
-        while seen.peek_lru().is_some_and(|(_, seen)| seen.at < oldest) {
-            seen.pop_lru();
-        }
-        seen.iter().map(|(_, seen)| (seen.at, seen.context.clone())).collect()
+        self.seen(self.clock.now()).iter().map(|(_, seen)| (seen.at, seen.context.clone())).collect()
     }
 
     /// The time before which a context is too old.
@@ -77,7 +72,7 @@ impl RecentContexts {
 
     /// Removes every context that names this unit: as the unit of its experiment, or as the value of any attribute.
     pub fn forget(&self, unit_type: &str, key: &str) {
-        let mut seen = self.seen();
+        let mut seen = self.seen(self.clock.now());
         let names_unit = |context: &Context| {
             context.targeting_key() == Some(key)
                 || context.unit(unit_type).is_some_and(|unit| unit == key)
@@ -93,8 +88,14 @@ impl RecentContexts {
         }
     }
 
-    fn seen(&self) -> MutexGuard<'_, LruCache<Unit, SeenContext>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The contexts that are not too old at this time; older ones are removed.
+    fn seen(&self, now: Timestamp) -> MutexGuard<'_, LruCache<Unit, SeenContext>> {
+        let oldest = now.minus(self.max_age);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        while seen.peek_lru().is_some_and(|(_, seen)| seen.at < oldest) {
+            seen.pop_lru();
+        }
+        seen
     }
 }
 
@@ -162,6 +163,55 @@ mod tests {
         assert_eq!(admitted(1_000_000, 5_000), 500);
         assert_eq!(admitted(1_000_000 + 10 * INTERVAL_MICROS, 5_000), 10);
         assert_eq!(admitted(1_000_000 + 10_000 * INTERVAL_MICROS, 5_000), 500);
+    }
+
+    fn served(unit: &str) -> ServedExperiment {
+        let json = serde_json::json!({
+            "key": "k", "unit": unit, "policy": {"kind": "manual"},
+            "variations": [{"key": "off", "payload": false}, {"key": "on", "payload": true}],
+        });
+        let experiment = inroad_assignment::Experiment::create(serde_json::from_value(json).unwrap(), at(0));
+        ServedExperiment::from_experiment(&experiment, 1, at(0)).unwrap()
+    }
+
+    #[test]
+    fn newest_context_of_each_unit_is_kept_until_it_is_old_or_forgotten() {
+        let clock = Arc::new(WallClock::starting_at(Timestamp::MIN));
+        let contexts = RecentContexts::new(Arc::clone(&clock), None);
+        let now = clock.now();
+        let experiment = served("user");
+        let user = |key: &str| Context::new("t").with("user", key);
+        let keys = |contexts: &RecentContexts| -> Vec<String> {
+            let newest = contexts.newest();
+            newest.iter().map(|(_, context)| context.unit("user").unwrap().into_owned()).collect()
+        };
+        contexts.record(&experiment, &user("ann").with("plan", "old"), now.minus(2 * RECENT));
+        assert!(contexts.newest().is_empty());
+        for key in ["ann", "bob", "cem"] {
+            contexts.record(&experiment, &user(key).with("plan", "old"), now.minus(Duration::from_secs(60)));
+        }
+        contexts.record(&experiment, &user("ann").with("plan", "new"), now);
+        contexts.record(&experiment, &user("dan").with("referrer", "bob"), now);
+        contexts.record(&experiment, &user("large").with("text", "x".repeat(MAX_BYTES)), now);
+        contexts.record(&experiment, &Context::new("without a user"), now);
+        assert_eq!(keys(&contexts), ["dan", "ann", "cem", "bob"]);
+        let newest = contexts.newest();
+        assert_eq!(newest[1].1.attribute("plan"), Some(&"new".into()));
+        contexts.forget("user", "bob");
+        assert_eq!(keys(&contexts), ["ann", "cem"], "dan's context named bob");
+        contexts.forget("targetingKey", "t");
+        assert!(contexts.newest().is_empty());
+    }
+
+    #[test]
+    fn short_retention_of_events_also_holds_for_contexts() {
+        let clock = Arc::new(WallClock::starting_at(Timestamp::MIN));
+        let contexts = RecentContexts::new(Arc::clone(&clock), Some(Duration::from_secs(30)));
+        let experiment = served("targetingKey");
+        contexts.record(&experiment, &Context::new("old"), clock.now().minus(Duration::from_secs(60)));
+        contexts.record(&experiment, &Context::new("new"), clock.now());
+        let newest = contexts.newest();
+        assert_eq!(newest.iter().map(|(_, context)| context.targeting_key().unwrap()).collect::<Vec<_>>(), ["new"]);
     }
 
     #[test]

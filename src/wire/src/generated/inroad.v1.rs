@@ -1477,10 +1477,10 @@ pub mod event_service_client {
                 .insert(GrpcMethod::new("inroad.v1.EventService", "Record"));
             self.inner.unary(req, path, codec).await
         }
-        /// Removes a unit's raw key from every event in the log, together with the contexts of its exposures. The unit's
-        /// counts stay, under digests that do not reveal the key. The call waits until all events acknowledged before it are
-        /// counted. It cannot be undone. Repeating it is harmless; events that arrive later contain the key again. The audit
-        /// log gets an entry with the digest.
+        /// Removes a unit's raw key from every event in the log, together with the contexts of its exposures, and removes from
+        /// the server's memory the contexts of recent calls that name it. The unit's counts stay, under digests that do not
+        /// reveal the key. The call waits until all events acknowledged before it are counted. It cannot be undone. Repeating
+        /// it is harmless; events that arrive later contain the key again. The audit log gets an entry with the digest.
         /// INVALID_ARGUMENT: the type or the unit key is missing.
         /// RESOURCE_EXHAUSTED: too many events are not counted yet; try again after the delay in RetryInfo.
         pub async fn forget_unit(
@@ -1530,10 +1530,10 @@ pub mod event_service_server {
             &self,
             request: tonic::Request<super::RecordRequest>,
         ) -> std::result::Result<tonic::Response<super::RecordResponse>, tonic::Status>;
-        /// Removes a unit's raw key from every event in the log, together with the contexts of its exposures. The unit's
-        /// counts stay, under digests that do not reveal the key. The call waits until all events acknowledged before it are
-        /// counted. It cannot be undone. Repeating it is harmless; events that arrive later contain the key again. The audit
-        /// log gets an entry with the digest.
+        /// Removes a unit's raw key from every event in the log, together with the contexts of its exposures, and removes from
+        /// the server's memory the contexts of recent calls that name it. The unit's counts stay, under digests that do not
+        /// reveal the key. The call waits until all events acknowledged before it are counted. It cannot be undone. Repeating
+        /// it is harmless; events that arrive later contain the key again. The audit log gets an entry with the digest.
         /// INVALID_ARGUMENT: the type or the unit key is missing.
         /// RESOURCE_EXHAUSTED: too many events are not counted yet; try again after the delay in RetryInfo.
         async fn forget_unit(
