@@ -90,8 +90,11 @@ scripts! {
         variation_comes_with_its_payload,
     }
     audience {
+        audience_compares_versions_times_and_patterns,
         audience_is_an_expression_over_the_context,
         change_of_audience_moves_no_unit_between_variations,
+        missing_and_null_attributes_are_the_same,
+        saving_an_audience_warns_and_counts_recent_contexts,
         units_outside_the_audience_get_control,
     }
     audit {

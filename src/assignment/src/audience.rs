@@ -15,22 +15,35 @@
 //!   instead of infinity. A whole-number literal beyond 2^53 is rejected, because a double cannot represent it exactly.
 //! - `has(beta)` tests a top-level attribute. `has(account.tier)` is false, not an error, when `account` is missing.
 //! - `account.tier` finds an attribute with the whole name `account.tier` before it looks for `tier` in `account`.
-//! - Not supported: bytes, messages, timestamps, durations, optionals, `type`, `dyn`, `bool` and `matches`.
+//! - An attribute, a field or an item that is null counts as missing (decision 22).
+//! - `semver` compares versions with `==`, `<` and similar; `timestamp` also reads dates; `duration` also has days. These
+//!   values can only be compared, added and subtracted.
+//! - The pattern of `matches` is a constant, with the syntax of the crate `regex-lite`: that of RE2 without the classes
+//!   of Unicode.
+//! - Not supported: bytes, messages, optionals, `type`, `dyn` and `bool`. There is no current time, because an assignment
+//!   must not change by itself (I3).
 //!
-//! A missing attribute or a wrong type is an error. Errors behave as in CEL: `true || error` and `error || true` are
-//! true, `false && error` and `error && false` are false, and any other operation on an error is that error. If the
-//! result is an error, the unit is not in the audience. [`Audience::evaluate`] returns the reason.
+//! **Missing and null.** An audience needs the attributes that it uses: an operation on a missing or null attribute has
+//! no result. Errors of any kind behave as in CEL, which is also how SQL treats NULL: `true || error` and `error || true`
+//! are true, `false && error` and `error && false` are false, and any other operation on an error is that error. If the
+//! audience has no result, the unit is not in it. So neither `country in ["FR"]` nor `!(country in ["RU"])` selects a
+//! unit without a country. `has(country)` is false for it, `country == null` is true. [`Audience::evaluate`] returns the
+//! reason, and [`Audience::needed_attributes`] the attributes without which no unit is in the audience.
 
+mod attributes;
 mod compile;
+mod convert;
 mod eval;
 mod node;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod warning;
 
 use std::fmt;
 use std::sync::Arc;
 
+pub use self::warning::{AudienceWarning, WarningKind};
 use crate::context::Context;
 
 /// Why an expression is not a valid audience or, from [`Audience::evaluate`], why it could not be evaluated.
@@ -140,7 +153,7 @@ pub enum AudienceError {
 #[derive(Clone)]
 pub struct Audience {
     source: Arc<str>,
-    root: Arc<node::Node>,
+    compiled: Arc<compile::Compiled>,
 }
 
 impl Audience {
@@ -166,8 +179,8 @@ impl Audience {
         }
         // The scan must come first: the parser's own depth limit is too high for a small stack.
         scan::check(source)?;
-        let root = compile::compile(source)?;
-        Ok(Self { source: source.into(), root: Arc::new(root) })
+        let compiled = compile::compile(source)?;
+        Ok(Self { source: source.into(), compiled: Arc::new(compiled) })
     }
 
     /// The expression as it was written.
@@ -175,9 +188,25 @@ impl Audience {
         &self.source
     }
 
+    /// Parts that probably do not mean what their author expects, in the order of the source.
+    pub fn warnings(&self) -> &[AudienceWarning] {
+        &self.compiled.warnings
+    }
+
+    /// The attributes that the expression uses, with dots, sorted.
+    pub fn attributes(&self) -> Vec<&str> {
+        attributes::used(&self.compiled.root).into_iter().collect()
+    }
+
+    /// The attributes without which no context is in the audience, sorted: where one of them is missing or null, the
+    /// expression is false or has no result.
+    pub fn needed_attributes(&self) -> Vec<&str> {
+        attributes::needed(&self.compiled.root).into_iter().collect()
+    }
+
     /// Whether the context is in the audience. False if the expression cannot be evaluated.
     pub fn contains(&self, context: &Context) -> bool {
-        eval::run(&self.root, context).unwrap_or(false)
+        eval::run(&self.compiled.root, context).unwrap_or(false)
     }
 
     /// Whether the context is in the audience, or why the expression cannot be evaluated.
@@ -186,7 +215,8 @@ impl Audience {
     ///
     /// If an attribute is missing or has another type than the expression needs, or the evaluation is too expensive.
     pub fn evaluate(&self, context: &Context) -> Result<bool, AudienceError> {
-        eval::run(&self.root, context).map_err(|error| AudienceError::Evaluation { message: error.to_string() })
+        eval::run(&self.compiled.root, context)
+            .map_err(|error| AudienceError::Evaluation { message: error.to_string() })
     }
 }
 

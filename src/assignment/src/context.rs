@@ -97,24 +97,34 @@ impl Context {
         &self.attributes
     }
 
-    /// The unit key that `attribute` contains. `targetingKey` means the targeting key. A name with dots, like
-    /// `account.id`, is first looked up as a whole name, then as a path through objects. `None` if the attribute is
-    /// missing, or is neither text nor a whole number below 2^53.
-    pub fn unit(&self, attribute: &str) -> Option<Cow<'_, str>> {
-        if attribute == TARGETING_KEY
-            && let Some(key) = &self.targeting_key
-        {
-            return Some(Cow::Borrowed(key));
-        }
-        let value = self.attributes.get(attribute).or_else(|| {
-            let mut path = attribute.split('.');
+    /// The attribute with this name; `None` if it is missing or null. A name with dots, like `account.id`, is first looked
+    /// up as a whole name, then as a path through objects. `targetingKey` is not found if it is set as the targeting key.
+    pub fn attribute(&self, name: &str) -> Option<&Value> {
+        let value = self.attributes.get(name).or_else(|| {
+            let mut path = name.split('.');
             let first = self.attributes.get(path.next()?)?;
             path.try_fold(first, |value, name| match value {
                 Value::Object(fields) => fields.get(name),
                 _ => None,
             })
         });
-        match value? {
+        value.filter(|value| **value != Value::Null)
+    }
+
+    /// Whether the context has a value for this name that is not null, as [`Self::attribute`] or as the targeting key.
+    pub fn has(&self, name: &str) -> bool {
+        name == TARGETING_KEY && self.targeting_key.is_some() || self.attribute(name).is_some()
+    }
+
+    /// The unit key that `attribute` contains. `targetingKey` means the targeting key; other names are looked up as by
+    /// [`Self::attribute`]. `None` if the attribute is missing, or is neither text nor a whole number below 2^53.
+    pub fn unit(&self, attribute: &str) -> Option<Cow<'_, str>> {
+        if attribute == TARGETING_KEY
+            && let Some(key) = &self.targeting_key
+        {
+            return Some(Cow::Borrowed(key));
+        }
+        match self.attribute(attribute)? {
             Value::String(text) => Some(Cow::Borrowed(text)),
             // Below 2^53 no two whole numbers share a double, and all languages print them the same way.
             Value::Number(n) if n.fract() == 0.0 && n.abs() < 9_007_199_254_740_992.0 => {

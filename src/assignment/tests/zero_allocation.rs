@@ -43,6 +43,30 @@ fn count_allocations(snapshot: &Snapshot, contexts: &[Context], reason: Reason) 
 }
 
 #[test]
+fn audience_without_new_text_does_not_allocate() {
+    let audience: inroad_assignment::audience::Audience = r#"
+        country in ["fr", "de"] && !(plan == "free") && semver(app) >= semver("10.4.0")
+            && timestamp(signup) + duration("36h") >= timestamp("2026-09-29T00:00:00Z")
+            && email.lowerAscii().matches("@example[.]com$") && missing == null"#
+        .parse()
+        .unwrap();
+    let context = Context::new("u1")
+        .with("country", "fr")
+        .with("plan", "pro")
+        .with("app", "10.10.0-beta")
+        .with("signup", "2026-09-29T02:00:00+02:00")
+        .with("email", "ann@example.com");
+    // The first search with a pattern allocates its memory, which later ones use again.
+    assert!(audience.contains(&context));
+    let measured = allocation_counter::measure(|| {
+        for _ in 0..100 {
+            assert!(audience.contains(&context));
+        }
+    });
+    assert_eq!(measured.count_total, 0);
+}
+
+#[test]
 fn assignment_does_not_allocate() {
     let account = |id: String| {
         let account = std::collections::BTreeMap::from([("id".to_owned(), id.into())]);

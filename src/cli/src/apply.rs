@@ -10,6 +10,7 @@ use inroad_wire::definition_to_wire;
 use inroad_wire::v1::{self, Experiment};
 use serde_json::{Value, json};
 
+use crate::audience_report;
 use crate::connect::{ActorArgs, Connection, ServerArgs};
 use crate::diff::{FieldChange, diff};
 use crate::experiment_file::{self, DeclaredExperiment};
@@ -104,6 +105,7 @@ async fn apply(
             experiments.update_experiment(request).await?.into_inner()
         }
     };
+    let report = applied.audience_report.clone();
     let is_draft = applied.state == i32::from(v1::State::Draft) || matches!(step, Step::Create);
     let starts = args.start && is_draft;
     let applied = if starts && !args.dry_run {
@@ -123,10 +125,14 @@ async fn apply(
     for change in &changes {
         out.print_text(format!("  {change}"))?;
     }
+    if let Some(report) = &report {
+        audience_report::print(report, key, out)?;
+    }
     let change_json = |c: &FieldChange| json!({"field": c.field, "from": c.from, "to": c.to});
     Ok(json!({
         "key": key, "result": step.result(false), "dry_run": args.dry_run, "started": starts,
         "changes": changes.iter().map(change_json).collect::<Vec<_>>(), "experiment": response_json::experiment_json(&applied)?,
+        "audience_report": audience_report::to_json(report.as_ref()),
     }))
 }
 

@@ -4,6 +4,7 @@ use inroad_assignment::definition::Violation;
 use maud::{Markup, html};
 
 use crate::action::AllocationPreview;
+use crate::audience::AudienceSummary;
 use crate::experiment::ChangedField;
 use crate::form::{Form, is_multiline};
 use crate::layout::{EVENT_NAMES, Viewer, event_name_list, hidden_fields};
@@ -15,6 +16,8 @@ pub struct EditPreview {
     pub changed: Vec<ChangedField>,
     /// Allocation before and after; none if it cannot be computed.
     pub allocation: Option<AllocationPreview>,
+    /// The report on the audience; none if there is no audience, or it was not checked.
+    pub audience: Option<AudienceSummary>,
 }
 
 /// The page to create or edit an experiment.
@@ -94,6 +97,7 @@ impl EditPage {
                     @if field.from.is_empty() { "set to " } @else { del { (field.from) } " → " }
                     @if field.to.is_empty() { "nothing" } @else { ins { (field.to) } }
                 } } }
+                @if let Some(audience) = &preview.audience { (audience.render()) }
                 @if let Some(allocation) = &preview.allocation { (allocation.render()) }
             }
         }
@@ -176,7 +180,7 @@ impl EditPage {
                 (self.input("tags", "Tags", "Separate tags with commas."))
                 (self.choice("lifetime", "Lifetime", "A temporary flag is reported as stale when all units have had the same variation for two weeks.", &[("temporary", "temporary"), ("permanent", "permanent")]))
                 (self.fixed_input("unit", "Unit", "The context attribute to randomise by, for example user or account. Leave empty for targetingKey."))
-                (self.input("audience", "Audience", "CEL expression over the context, for example country in [\"fr\", \"de\"] && account.tier == \"internal\". Leave empty for everyone."))
+                (self.input("audience", "Audience", "CEL expression over the context, for example country in [\"fr\", \"de\"] && account.tier == \"internal\". A unit whose context lacks an attribute that the expression needs, or has null, is not in the audience. Preview changes to see how many recent contexts match. Leave empty for everyone."))
                 (self.fixed_input("salt", "Salt", "Generated if empty."))
             }
         }

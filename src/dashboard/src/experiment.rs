@@ -15,6 +15,7 @@ pub use health::{Health, SampleRatio};
 pub use history::{AuditEntry, ChangedField, Decision, DecisionArm, changed_fields};
 pub use results::{ArmMetric, Metric};
 
+use crate::audience::AudienceSummary;
 use crate::chart::{
     Bucket, KillPeriod, LiftPoint, RevisionMark, allocation_bar, allocation_over_time, lift_distributions,
     lifts_over_time,
@@ -114,6 +115,8 @@ pub struct ExperimentPage {
     pub older_audit: Option<u64>,
     /// The action that led to this page.
     pub completed_action: Option<CompletedAction>,
+    /// The report on the audience, after it was saved.
+    pub saved_audience: Option<AudienceSummary>,
 }
 
 impl ExperimentPage {
@@ -125,6 +128,7 @@ impl ExperimentPage {
             p.crumbs { a href="/" { "Experiments" } }
             (live_part("head", &self.head()))
             @if let Some(action) = &self.completed_action { (live_part("done", &action.render())) }
+            @if let Some(audience) = &self.saved_audience { (audience.render()) }
             (live_part("verdict", &self.verdict()))
             (live_part("contents", &self.contents()))
             (live_part("line", &self.allocation(&names)))

@@ -6,7 +6,7 @@
 //! - **Pages**: [`overview`], [`experiment`], [`edit`] (create and edit), [`action`] (confirm an action), [`funnel`],
 //!   [`playground`], [`feed`], [`clients`], [`error_page`].
 //! - **Around every page**: [`layout`] and the files that pages load ([`asset`]).
-//! - **Building blocks**: [`chart`] (SVG charts), [`mod@format`] (numbers and times), [`form`] (submitted forms, and
+//! - **Building blocks**: [`audience`] (the report on an audience), [`chart`] (SVG charts), [`mod@format`] (numbers and times), [`form`] (submitted forms, and
 //!   experiment definitions as forms and back).
 //!
 //! All text goes through `maud`, which escapes it, so that no name can become markup. Pages work without JavaScript;
@@ -14,6 +14,7 @@
 
 pub mod action;
 pub mod asset;
+pub mod audience;
 pub mod chart;
 pub mod clients;
 pub mod edit;

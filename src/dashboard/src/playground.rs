@@ -3,6 +3,7 @@
 use inroad_assignment::Timestamp;
 use maud::{Markup, html};
 
+use crate::audience::AudienceSummary;
 use crate::chart::{Bucket, allocation_bar, small_allocation_bar};
 use crate::format::instant;
 
@@ -35,6 +36,8 @@ pub struct UnitAssignment {
     pub buckets: Vec<Bucket>,
     /// Whether each variation is killed.
     pub killed: Vec<bool>,
+    /// The report on the audience at that time; none if there is no audience.
+    pub audience: Option<AudienceSummary>,
     /// Whether an SDK call with this answer records an exposure.
     pub records_exposure: bool,
 }
@@ -93,6 +96,7 @@ impl UnitAssignment {
                 p.said { @if self.variation.is_empty() { "Not found; default used" } @else { (self.variation) } }
                 p { (self.why) }
             }
+            @if let Some(audience) = &self.audience { (audience.render()) }
             dl.declared {
                 div { dt { "Reason" } dd { code { (self.reason) } } }
                 div { dt { "Payload" } dd { code { (self.payload) } } }

@@ -26,6 +26,7 @@
 //! - **Where does an error become a gRPC status?** [`error`].
 //! - **Where are the limits?** [`config`].
 
+mod audience_report;
 pub mod backup;
 mod browser_guard;
 pub mod catalogue;
@@ -44,6 +45,7 @@ pub mod metrics;
 mod pages;
 pub mod publications;
 pub mod reallocator;
+pub mod recent_contexts;
 pub mod recent_events;
 pub mod report;
 pub mod retention;
@@ -81,6 +83,7 @@ use crate::exposure_queue::ExposureQueue;
 use crate::fold::Fold;
 use crate::metrics::Metrics;
 use crate::reallocator::Reallocator;
+use crate::recent_contexts::RecentContexts;
 use crate::recent_events::RecentEvents;
 use crate::retention::Retention;
 use crate::shared::SharedState;
@@ -143,6 +146,7 @@ impl Server {
         });
         let drain_timeout = config.drain_timeout;
         let clients = Arc::new(Clients::new(Arc::clone(&clock), Arc::clone(catalogue.publications())));
+        let recent_contexts = RecentContexts::new(Arc::clone(&clock), config.retain_events);
         let recent_events = RecentEvents::new(Arc::clone(&store), Arc::clone(&clock), config.retain_events);
         let shared = Arc::new(SharedState {
             clock,
@@ -152,6 +156,7 @@ impl Server {
             metrics,
             reallocator,
             exposures,
+            recent_contexts,
             recent_events,
             clients,
             stopping: stopping.clone(),

@@ -15,6 +15,7 @@ use crate::exposure_queue::ExposureQueue;
 use crate::fold::Fold;
 use crate::metrics::Metrics;
 use crate::reallocator::Reallocator;
+use crate::recent_contexts::RecentContexts;
 use crate::recent_events::RecentEvents;
 
 /// The longest that a call waits for the counts to be complete. Shorter than the limit on a call, so that the caller
@@ -39,6 +40,8 @@ pub struct SharedState {
     pub reallocator: Arc<Reallocator>,
     /// Exposures that are written in the background.
     pub exposures: ExposureQueue,
+    /// The contexts of recent calls, to evaluate audiences for people.
+    pub recent_contexts: RecentContexts,
     /// The newest events, for people to see.
     pub recent_events: RecentEvents,
     /// The open snapshot streams.

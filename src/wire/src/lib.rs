@@ -10,6 +10,7 @@
 //! | [`revision`] | allocations and revisions, and their buckets |
 //! | [`assignment`], [`reason`] | assignments, reasons and states |
 //! | [`context`], [`exposure_context`] | evaluation contexts, and the part of one that is sent with an exposure |
+//! | [`audience_report`] | [`v1::AudienceReport`] and text for people |
 //! | [`payload`], [`time`] | payloads, JSON, times and durations |
 //! | [`status`] | errors and gRPC statuses with details |
 //!
@@ -18,6 +19,7 @@
 //! and says what to do.
 
 pub mod assignment;
+pub mod audience_report;
 pub mod context;
 pub mod definition;
 mod error;

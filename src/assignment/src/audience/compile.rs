@@ -4,12 +4,17 @@
 //! can name them. An attribute can have any type, so some types are only known at evaluation. A type that is known and
 //! wrong is rejected here.
 
+mod binary;
+mod convert;
+
 use std::sync::LazyLock;
 
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SourceInfo, operators};
 
-use super::node::{Function, Loop, LoopKind, Node, Operator, StaticType, fold_list, fold_map, operator, usage};
-use super::{Audience, AudienceError};
+use self::convert::is_conversion;
+use super::node::{Function, Loop, LoopKind, Node, StaticType, fold_list, fold_map, operator, usage};
+use super::warning::AudienceWarning;
+use super::{Audience, AudienceError, warning};
 use crate::context::{TARGETING_KEY, Value};
 
 /// A double represents all whole numbers up to this one exactly.
@@ -21,8 +26,14 @@ const MAX_EXACT: i64 = 1 << 53;
 /// pairs would end the process.
 const PARSER_STACK: usize = 16 * 1024 * 1024;
 
+/// A checked expression, with warnings about parts that probably do not mean what their author expects.
+pub(super) struct Compiled {
+    pub(super) root: Node,
+    pub(super) warnings: Vec<AudienceWarning>,
+}
+
 /// Parses and checks a scanned source, on a thread with a large stack.
-pub(super) fn compile(source: &str) -> Result<Node, AudienceError> {
+pub(super) fn compile(source: &str) -> Result<Compiled, AudienceError> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("audience".to_owned()).stack_size(PARSER_STACK);
         let compiled = thread.spawn_scoped(scope, || parse(source)).map(std::thread::ScopedJoinHandle::join);
@@ -35,14 +46,14 @@ pub(super) fn compile(source: &str) -> Result<Node, AudienceError> {
     })
 }
 
-fn parse(source: &str) -> Result<Node, AudienceError> {
+fn parse(source: &str) -> Result<Compiled, AudienceError> {
     /// CEL's grammar without its macros and without optional values.
     static GRAMMAR: LazyLock<cel::Env> = LazyLock::new(|| cel::Env::default().with_optional_support(false));
 
     let program = GRAMMAR.compile(source).map_err(|errors| syntax_error(source, &errors))?;
-    let mut checker = Checker { source_info: program.source_info(), variables: Vec::new() };
+    let mut checker = Checker { source_info: program.source_info(), variables: Vec::new(), warnings: Vec::new() };
     match checker.check(program.expression())? {
-        (node, StaticType::Bool | StaticType::Any) => Ok(node),
+        (root, StaticType::Bool | StaticType::Any) => Ok(Compiled { root, warnings: checker.warnings }),
         (_, kind) => Err(AudienceError::NotBoolean { found: kind.name() }),
     }
 }
@@ -73,13 +84,20 @@ struct Checker<'a> {
     source_info: &'a SourceInfo,
     /// The variables of the enclosing loops, outermost first.
     variables: Vec<(&'a str, StaticType)>,
+    warnings: Vec<AudienceWarning>,
 }
 
 impl<'a> Checker<'a> {
     fn check(&mut self, expr: &'a IdedExpr) -> Checked {
         match &expr.expr {
             Expr::Literal(literal) => self.literal(expr, literal),
-            Expr::Ident(name) => Ok(self.resolve(name)),
+            Expr::Ident(name) => {
+                let resolved = self.resolve(name);
+                if let (Node::Attribute { full_name, .. }, _) = &resolved {
+                    self.warnings.extend(warning::attribute(full_name, self.position(expr)));
+                }
+                Ok(resolved)
+            }
             Expr::Select(select) => {
                 if let Some(path) = self.attribute_path(expr) {
                     if path.len() > 1 && path.first().is_some_and(|root| &**root == TARGETING_KEY) {
@@ -237,6 +255,18 @@ impl<'a> Checker<'a> {
                 };
                 Ok((Node::Call(function, Box::new([node])), kind))
             }
+            ("isSemver", [arg]) => {
+                let text = self.expect(arg, &StaticType::Text, "the argument of `isSemver`")?;
+                Ok((Node::Call(Function::IsSemver, Box::new([text])), StaticType::Bool))
+            }
+            ("now" | "today", []) => Err(AudienceError::Unsupported {
+                what: "the current time",
+                instead: "compare with a fixed time, like `timestamp(\"2026-09-29T00:00:00Z\")`",
+                position: self.position(expr),
+            }),
+            (_, [left, right]) if is_conversion(left) || is_conversion(right) => {
+                self.compare_converted(expr, name, left, right)
+            }
             (_, [left, right]) => match operator(name) {
                 Some(operator) => self.binary(expr, operator, left, right),
                 None => Err(self.bad_call(expr, name)),
@@ -257,6 +287,11 @@ impl<'a> Checker<'a> {
                 let target = self.expect(target, &StaticType::Text, &format!("the text before `.{name}`"))?;
                 let arg = self.expect(arg, &StaticType::Text, &format!("the argument of `{name}`"))?;
                 Ok((Node::Call(function, Box::new([target, arg])), StaticType::Bool))
+            }
+            ("matches", [pattern]) => self.matches(expr, target, pattern),
+            ("lowerAscii" | "upperAscii", []) => {
+                let text = Box::new(self.expect(target, &StaticType::Text, &format!("the text before `.{name}`"))?);
+                Ok((Node::ChangeCase { upper: name == "upperAscii", text }, StaticType::Text))
             }
             ("all", [variable, body]) => self.compile_loop(expr, LoopKind::All, name, [target, variable, body], None),
             ("exists", [variable, body]) => {
@@ -335,72 +370,6 @@ impl<'a> Checker<'a> {
             kind => return Err(self.wrong_type(of, format!("{kind} has no items: use a list or an object before `[`"))),
         };
         Ok((Node::Index(Box::new([node, by])), found))
-    }
-
-    fn binary(&mut self, expr: &IdedExpr, operator: Operator, left: &'a IdedExpr, right: &'a IdedExpr) -> Checked {
-        use Operator as O;
-        let (a, a_type) = self.check(left)?;
-        let (b, b_type) = self.check(right)?;
-        let mismatch = |verb: &str, remedy: &str| {
-            Err(self.wrong_type(expr, format!("cannot {verb} {a_type} and {b_type}: {remedy}")))
-        };
-        let both_are_one_of = |types: &[StaticType]| {
-            let fits = |of: &StaticType| a_type.is_compatible_with(of) && b_type.is_compatible_with(of);
-            a_type.is_compatible_with(&b_type) && types.iter().any(fits)
-        };
-        let any_list = StaticType::List(Box::new(StaticType::Any));
-        let kind = match operator {
-            O::Equal | O::Unequal => match (&a_type, &b_type) {
-                (StaticType::Null, _) | (_, StaticType::Null) => StaticType::Bool,
-                _ if a_type.is_compatible_with(&b_type) => StaticType::Bool,
-                _ => return mismatch("compare", "use values of one type"),
-            },
-            O::Less | O::LessOrEqual | O::Greater | O::GreaterOrEqual => {
-                if !both_are_one_of(&[StaticType::Number, StaticType::Text, StaticType::Bool]) {
-                    return mismatch("order", "use two numbers or two texts");
-                }
-                StaticType::Bool
-            }
-            O::In => match &b_type {
-                StaticType::Any => StaticType::Bool,
-                StaticType::List(item) if a_type.is_compatible_with(item) => StaticType::Bool,
-                StaticType::List(item) => {
-                    return Err(self
-                        .wrong_type(expr, format!("{a_type} cannot be in a list of {item}: use values of one type")));
-                }
-                StaticType::Map if a_type.is_compatible_with(&StaticType::Text) => StaticType::Bool,
-                StaticType::Map => return Err(self.wrong_type(expr, format!("a key must be text, not {a_type}"))),
-                kind => {
-                    return Err(
-                        self.wrong_type(right, format!("`in` needs a list or an object on its right, not {kind}"))
-                    );
-                }
-            },
-            O::Add => {
-                let lists = matches!(
-                    (&a_type, &b_type),
-                    (StaticType::List(_) | StaticType::Any, StaticType::List(_) | StaticType::Any)
-                );
-                if !lists && !both_are_one_of(&[StaticType::Number, StaticType::Text, any_list]) {
-                    return mismatch("add", "use two numbers, two texts or two lists");
-                }
-                match (a_type, b_type) {
-                    (StaticType::Any, kind @ (StaticType::Number | StaticType::Text))
-                    | (kind @ (StaticType::Number | StaticType::Text), StaticType::Any) => kind,
-                    (StaticType::Any, StaticType::List(_)) | (StaticType::List(_), StaticType::Any) => {
-                        StaticType::List(Box::new(StaticType::Any))
-                    }
-                    (a, b) => a.union(b),
-                }
-            }
-            O::Subtract | O::Multiply | O::Divide | O::Remainder => {
-                if !both_are_one_of(&[StaticType::Number]) {
-                    return mismatch("calculate with", "use two numbers");
-                }
-                StaticType::Number
-            }
-        };
-        Ok((Node::Binary(operator, Box::new([a, b])), kind))
     }
 
     /// Checks that the expression can have this type.

@@ -4,6 +4,7 @@
 //! operation is charged to one budget before it is done, which bounds both time and memory.
 
 mod budget;
+mod converted;
 mod operations;
 
 use std::borrow::Cow;
@@ -13,16 +14,19 @@ use std::fmt;
 use self::budget::Budget;
 use self::operations::{boolean, expect_number, field, index, number, type_name};
 use super::Audience;
-use super::node::{Loop, LoopKind, Node};
+use super::convert::Conversion;
+use super::node::{Loop, LoopKind, Node, Operator};
 use crate::context::{Context, TARGETING_KEY, Value};
 
 /// Why an expression could not be evaluated. Errors are frequent and rarely read, so they borrow, and the message is
 /// only built on demand.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum EvaluationError<'n> {
-    /// The attribute or field is missing.
+    /// The attribute or field is missing or null.
     Missing(&'n str),
-    /// The list or object has no item with the computed index or key.
+    /// The item of a list is null, or an object has no value with the computed key.
+    MissingItem,
+    /// The list has no item with the computed index.
     NoSuchItem,
     /// An operand or argument has the wrong type.
     WrongType {
@@ -35,20 +39,33 @@ pub(super) enum EvaluationError<'n> {
     NotWhole,
     /// A text cannot be converted to a number.
     NotANumber,
+    /// A text or number cannot be converted.
+    NotConvertible(Conversion),
     DuplicateKey,
     /// The budget is used up.
     TooExpensive,
 }
 
+impl EvaluationError<'_> {
+    /// Whether the reason is a value that is missing or null.
+    pub(super) fn is_absence(&self) -> bool {
+        matches!(self, Self::Missing(_) | Self::MissingItem)
+    }
+}
+
 impl fmt::Display for EvaluationError<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing(name) => write!(f, "it has no `{name}`"),
-            Self::NoSuchItem => f.write_str("an index or a key does not exist"),
+            Self::Missing(name) => write!(f, "it has no `{name}`, or `{name}` is null"),
+            Self::MissingItem => f.write_str("a key does not exist, or an item is null"),
+            Self::NoSuchItem => f.write_str("an index does not exist"),
             Self::WrongType { what, expected, found } => write!(f, "{what} needs {expected}, not {found}"),
             Self::DivisionByZero => f.write_str("a number is divided by zero"),
             Self::NotWhole => f.write_str("`%` and an index need whole numbers"),
             Self::NotANumber => f.write_str("a text cannot be converted, because it is not a number"),
+            Self::NotConvertible(conversion) => {
+                write!(f, "a value is not {}: {}", conversion.name(), conversion.form())
+            }
             Self::DuplicateKey => f.write_str("an object has the same key twice"),
             Self::TooExpensive => write!(f, "it would take more than {} steps", Audience::MAX_STEPS),
         }
@@ -86,7 +103,8 @@ impl<'n> Evaluator<'n> {
             Node::Variable(up) => std::iter::successors(scope, |scope| scope.outer)
                 .nth(*up)
                 .map(|scope| Cow::Borrowed(scope.item))
-                .ok_or(EvaluationError::NoSuchItem),
+                .filter(|item| **item != Value::Null)
+                .ok_or(EvaluationError::MissingItem),
             Node::Field(operand, name) => field(self.eval(operand, scope)?, name).ok_or(EvaluationError::Missing(name)),
             Node::Index(sides) => {
                 let [operand, key] = &**sides;
@@ -94,7 +112,12 @@ impl<'n> Evaluator<'n> {
             }
             Node::Has(inner) => match self.eval(inner, scope) {
                 Ok(_) => boolean(true),
-                Err(EvaluationError::Missing(_)) => boolean(false),
+                Err(error) if error.is_absence() => boolean(false),
+                Err(error) => Err(error),
+            },
+            Node::IsNull(inner) => match self.eval(inner, scope) {
+                Ok(value) => boolean(*value == Value::Null),
+                Err(error) if error.is_absence() => boolean(true),
                 Err(error) => Err(error),
             },
             Node::Not(inner) => boolean(!self.bool(inner, scope, "`!`")?),
@@ -106,13 +129,33 @@ impl<'n> Evaluator<'n> {
             }
             Node::Binary(operator, sides) => {
                 let [left, right] = &**sides;
-                self.binary(*operator, self.eval(left, scope)?, self.eval(right, scope)?)
+                let left = match self.eval(left, scope) {
+                    // In a list, null means that the value may be missing.
+                    Err(error) if error.is_absence() && *operator == Operator::In => {
+                        return match &*self.eval(right, scope)? {
+                            Value::List(items) if items.contains(&Value::Null) => boolean(true),
+                            _ => Err(error),
+                        };
+                    }
+                    left => left?,
+                };
+                self.binary(*operator, left, self.eval(right, scope)?)
             }
             Node::Call(function, args) => match &**args {
                 [target] => self.call(*function, &*self.eval(target, scope)?, &Value::Null),
                 [target, arg] => self.call(*function, &*self.eval(target, scope)?, &*self.eval(arg, scope)?),
                 _ => Err(EvaluationError::NoSuchItem),
             },
+            Node::ChangeCase { upper, text } => self.change_case(*upper, self.eval(text, scope)?),
+            Node::Matches(matches) => {
+                let (text, pattern) = &**matches;
+                self.matches(pattern, &*self.eval(text, scope)?)
+            }
+            Node::Compare(operator, sides) => {
+                let [left, right] = &**sides;
+                let order = self.operand(left, scope)?.order(&*self.operand(right, scope)?);
+                boolean(order.is_some_and(|order| operator.accepts(order)))
+            }
             Node::List(nodes) => {
                 let items = nodes.iter().map(|node| self.budget.own(self.eval(node, scope)?));
                 Ok(Cow::Owned(Value::List(items.collect::<Result<_, _>>()?)))
@@ -156,15 +199,14 @@ impl<'n> Evaluator<'n> {
             return Ok(Cow::Owned(Value::String(key.to_owned())));
         }
         let attributes = self.context.attributes();
-        if let Some(value) = attributes.get(full_name) {
-            return Ok(Cow::Borrowed(value));
-        }
-        let (root, fields) = path.split_first().ok_or(EvaluationError::Missing(full_name))?;
-        let root = attributes.get(&**root).ok_or(EvaluationError::Missing(full_name))?;
-        let found = fields.iter().try_fold(root, |value, name| match value {
-            Value::Object(fields) => fields.get(&**name),
-            _ => None,
+        let found = attributes.get(full_name).or_else(|| {
+            let (root, fields) = path.split_first()?;
+            fields.iter().try_fold(attributes.get(&**root)?, |value, name| match value {
+                Value::Object(fields) => fields.get(&**name),
+                _ => None,
+            })
         });
+        let found = found.filter(|value| **value != Value::Null);
         found.map(Cow::Borrowed).ok_or(EvaluationError::Missing(full_name))
     }
 
@@ -193,7 +235,8 @@ impl<'n> Evaluator<'n> {
             Value::List(items) => items,
             Value::Object(fields) => {
                 fields.keys().try_for_each(|name| self.budget.charge_text(name))?;
-                keys = fields.keys().map(|name| Value::String(name.clone())).collect::<Vec<_>>();
+                let present = fields.iter().filter(|(_, value)| **value != Value::Null);
+                keys = present.map(|(name, _)| name).map(|name| Value::String(name.clone())).collect::<Vec<_>>();
                 &keys
             }
             other => {

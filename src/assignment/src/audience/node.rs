@@ -1,15 +1,18 @@
 //! The typed tree that an audience is compiled to and evaluated as.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use cel::common::ast::operators;
 
+use super::convert::{Conversion, Converted, Pattern};
 use crate::context::Value;
 
 /// The supported functions, for an error message.
-pub(super) const FUNCTIONS: &str = "`has`, `size`, `contains`, `startsWith`, `endsWith`, `int`, `double`, `string`, \
-                                    `all`, `exists`, `exists_one`, `map`, `filter`";
+pub(super) const FUNCTIONS: &str = "`has`, `size`, `contains`, `startsWith`, `endsWith`, `matches`, `lowerAscii`, \
+                                    `upperAscii`, `int`, `double`, `string`, `semver`, `isSemver`, `timestamp`, \
+                                    `duration`, `all`, `exists`, `exists_one`, `map`, `filter`";
 
 /// A checked expression.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub(super) enum Node {
     Field(Box<Node>, Box<str>),
     Index(Box<[Node; 2]>),
     Has(Box<Node>),
+    /// Whether a value is null or missing: `value == null`.
+    IsNull(Box<Node>),
     Not(Box<Node>),
     Negate(Box<Node>),
     /// `||` if `any`, otherwise `&&`.
@@ -35,9 +40,65 @@ pub(super) enum Node {
     Conditional(Box<[Node; 3]>),
     Binary(Operator, Box<[Node; 2]>),
     Call(Function, Box<[Node]>),
+    /// `upperAscii` if `upper`, otherwise `lowerAscii`.
+    ChangeCase {
+        upper: bool,
+        text: Box<Node>,
+    },
+    Matches(Box<(Node, Pattern)>),
+    /// A comparison of versions, instants or durations.
+    Compare(Operator, Box<[Operand; 2]>),
     List(Box<[Node]>),
     Map(Box<[(Node, Node)]>),
     Loop(Box<Loop>),
+}
+
+impl Node {
+    /// Calls `visit` with each direct part of the expression.
+    pub(super) fn for_each_part<'n>(&'n self, visit: &mut dyn FnMut(&'n Self)) {
+        match self {
+            Self::Literal(_) | Self::Attribute { .. } | Self::Variable(_) => {}
+            Self::Field(node, _) | Self::Has(node) | Self::IsNull(node) | Self::Not(node) | Self::Negate(node) => {
+                visit(node);
+            }
+            Self::ChangeCase { text, .. } => visit(text),
+            Self::Matches(matches) => visit(&matches.0),
+            Self::Index(nodes) | Self::Logic { sides: nodes, .. } | Self::Binary(_, nodes) => {
+                nodes.iter().for_each(visit);
+            }
+            Self::Conditional(nodes) => nodes.iter().for_each(visit),
+            Self::Call(_, nodes) | Self::List(nodes) => nodes.iter().for_each(visit),
+            Self::Map(entries) => entries.iter().for_each(|(key, value)| {
+                visit(key);
+                visit(value);
+            }),
+            Self::Compare(_, sides) => sides.iter().for_each(|side| side.for_each_node(visit)),
+            Self::Loop(node) => [&node.over, &node.body].into_iter().chain(&node.only).for_each(visit),
+        }
+    }
+}
+
+/// One side of a comparison of converted values.
+#[derive(Debug)]
+pub(super) enum Operand {
+    Constant(Converted),
+    Convert(Conversion, Node),
+    /// A sum or, with `subtract`, a difference of times.
+    Calculate {
+        subtract: bool,
+        sides: Box<[Operand; 2]>,
+    },
+}
+
+impl Operand {
+    /// Calls `visit` with each expression that is converted.
+    pub(super) fn for_each_node<'n>(&'n self, visit: &mut dyn FnMut(&'n Node)) {
+        match self {
+            Self::Constant(_) => {}
+            Self::Convert(_, node) => visit(node),
+            Self::Calculate { sides, .. } => sides.iter().for_each(|side| side.for_each_node(visit)),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -74,6 +135,21 @@ pub(super) enum Operator {
     Remainder,
 }
 
+impl Operator {
+    /// Whether a comparison is true for values in this order; false for other operators.
+    pub(super) fn accepts(self, order: Ordering) -> bool {
+        match self {
+            Self::Equal => order.is_eq(),
+            Self::Unequal => order.is_ne(),
+            Self::Less => order.is_lt(),
+            Self::LessOrEqual => order.is_le(),
+            Self::Greater => order.is_gt(),
+            Self::GreaterOrEqual => order.is_ge(),
+            Self::In | Self::Add | Self::Subtract | Self::Multiply | Self::Divide | Self::Remainder => false,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Function {
     Size,
@@ -83,6 +159,7 @@ pub(super) enum Function {
     Int,
     Double,
     Text,
+    IsSemver,
 }
 
 /// The type of an expression, as far as it is known without a context.
@@ -143,6 +220,13 @@ pub(super) fn usage(name: &str) -> Option<&'static str> {
         "contains" => "`text.contains(text)`; for a list, `item in list`",
         "startsWith" => "`text.startsWith(text)`",
         "endsWith" => "`text.endsWith(text)`",
+        "matches" => "`text.matches(\"pattern\")`, with the pattern in quotes",
+        "lowerAscii" | "lower" | "toLower" | "toLowerCase" | "lowercase" => "`text.lowerAscii()`",
+        "upperAscii" | "upper" | "toUpper" | "toUpperCase" | "uppercase" => "`text.upperAscii()`",
+        "semver" | "version" => "a comparison like `semver(app) >= semver(\"10.4.0\")`",
+        "isSemver" => "`isSemver(text)`",
+        "timestamp" | "date" => "a comparison like `timestamp(signup) >= timestamp(\"2026-09-29T00:00:00Z\")`",
+        "duration" => "`timestamp(a) - timestamp(b) > duration(\"7d\")`, with the duration in quotes",
         "int" => "`int(value)`",
         "double" => "`double(value)`",
         "string" => "`string(value)`",

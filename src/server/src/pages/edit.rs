@@ -22,7 +22,8 @@ use tonic_types::StatusExt;
 use super::access::{Caller, FormBody};
 use super::allocation::preview;
 use super::{
-    PageResponse, Pages, PagesState, as_sentence, error_response, http_code, redirect_to, suggested_event_names,
+    PageResponse, Pages, PagesState, as_sentence, audience_summary, error_response, http_code, redirect_to,
+    suggested_event_names,
 };
 use crate::catalogue::CatalogueEntry;
 
@@ -113,10 +114,11 @@ pub(super) async fn create(State(pages): PagesState, caller: Caller, body: FormB
     let validate_only = sent.text("do") != "save";
     let request = v1::CreateExperimentRequest { experiment: Some(definition_to_wire(&document)), validate_only };
     match pages.experiments.create_experiment(caller.service_request(request)).await {
-        Ok(_) if validate_only => {
+        Ok(checked) if validate_only => {
             page.preview = Some(EditPreview {
                 changed: changed_fields(&serde_json::Value::Null, &json(&document)),
                 allocation: allocation_at_start(&pages, document),
+                audience: checked.into_inner().audience_report.as_ref().map(audience_summary),
             });
             send(&pages, &caller, page, StatusCode::OK).await
         }
@@ -189,9 +191,10 @@ pub(super) async fn save(
     let validate_only = sent.text("do") != "save";
     let request = v1::UpdateExperimentRequest { experiment: Some(definition_to_wire(&document)), etag, validate_only };
     match pages.experiments.update_experiment(caller.service_request(request)).await {
-        Ok(_) if validate_only => {
+        Ok(checked) if validate_only => {
             let allocation = allocation_after_update(&pages, &entry, document);
-            page.preview = Some(EditPreview { changed, allocation });
+            let audience = checked.into_inner().audience_report.as_ref().map(audience_summary);
+            page.preview = Some(EditPreview { changed, allocation, audience });
             send(&pages, &caller, page, StatusCode::OK).await
         }
         Ok(response) => redirect_to(&format!("/experiments/{key}?did=edit&version={}", response.into_inner().etag)),
@@ -217,7 +220,7 @@ async fn show_conflict(
         "Somebody else changed this experiment in the meantime. Nothing was saved. The preview shows what saving your form would change now: check it, then save again."
             .to_owned(),
     );
-    page.preview = Some(EditPreview { changed, allocation: None });
+    page.preview = Some(EditPreview { changed, allocation: None, audience: None });
     send(pages, caller, page, StatusCode::CONFLICT).await
 }
 

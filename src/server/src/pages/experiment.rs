@@ -22,7 +22,8 @@ use maud::{Markup, html};
 
 use super::access::Caller;
 use super::allocation::buckets;
-use super::{PageResponse, Pages, PagesState, as_sentence, error_response};
+use super::{PageResponse, Pages, PagesState, as_sentence, audience_summary, error_response};
+use crate::audience_report::audience_report;
 use crate::error::ServerError;
 use crate::services::result::results_and_alarm;
 use crate::shared::SharedState;
@@ -68,6 +69,9 @@ async fn view_experiment(pages: &Pages, key: &str, query: &Form) -> Result<view:
     page.audit = audit.iter().map(history::audit_entry).collect();
     page.older_audit = older_audit;
     page.completed_action = completed_action(shared, experiment, query);
+    if page.completed_action.is_some() && ["create", "edit"].contains(&query.text("did")) {
+        page.saved_audience = audience_report(shared, &experiment.definition).await.as_ref().map(audience_summary);
+    }
     let Some(generation) = experiment.generation_by_number(number) else { return Ok(page) };
     let newest = PageRequest { before: u64::MAX, limit: history::MAX_LISTED };
     let records = shared.store.decisions(experiment_key, number, newest).await?;
@@ -198,6 +202,7 @@ fn view_definition_and_results(
         audit: Vec::new(),
         older_audit: None,
         completed_action: None,
+        saved_audience: None,
     }
 }
 

@@ -26,8 +26,11 @@ use axum::routing::get;
 use inroad_assignment::experiment::ChangeError;
 use inroad_assignment::{AllocationError, Experiment, MetricKind};
 use inroad_dashboard::asset::{Asset, ICON, SCRIPT, STYLE};
+use inroad_dashboard::audience::AudienceSummary;
 use inroad_dashboard::error_page::error_page;
 use inroad_dashboard::layout::{NavItem, PageLayout};
+use inroad_wire::audience_report::describe_audience;
+use inroad_wire::v1;
 use maud::Markup;
 use tonic::Code;
 
@@ -133,6 +136,13 @@ async fn suggested_event_names<'a>(
     Ok(names.into_iter().collect())
 }
 
+/// The report on an audience, as sentences.
+fn audience_summary(report: &v1::AudienceReport) -> AudienceSummary {
+    let warnings = report.warnings.iter().map(|w| (w.field.clone(), as_sentence(&w.message)));
+    let facts = describe_audience(report).iter().map(|fact| as_sentence(fact)).collect();
+    AudienceSummary { facts, warnings: warnings.collect() }
+}
+
 /// The message for an error, with what a person at a page can do. The errors' own messages are written for API clients.
 fn error_message(error: &ServerError) -> String {
     match error {
@@ -171,7 +181,7 @@ fn error_message(error: &ServerError) -> String {
 fn as_sentence(message: &str) -> String {
     let mut letters = message.chars();
     let first = letters.next().map(char::to_uppercase);
-    let lacks_stop = message.ends_with(|last: char| last.is_alphanumeric() || last == '"' || last == ')');
+    let lacks_stop = message.ends_with(|last: char| last.is_alphanumeric() || ['"', ')', '`'].contains(&last));
     first.into_iter().flatten().chain(letters).chain(lacks_stop.then_some('.')).collect()
 }
 

@@ -16,7 +16,8 @@ use serde::Deserialize;
 use super::access::Caller;
 use super::allocation::buckets;
 use super::time_input::parse_time;
-use super::{PageResponse, Pages, PagesState, error_message};
+use super::{PageResponse, Pages, PagesState, as_sentence, audience_summary, error_message};
+use crate::audience_report::audience_report;
 use crate::error::ServerError;
 
 /// Audit entries read at a time.
@@ -97,7 +98,7 @@ async fn assign_unit(pages: &Pages, input: &PlaygroundPage) -> Result<UnitAssign
         variation: assignment.variation.map(|v| v.key.to_string()).unwrap_or_default(),
         payload: payload.unwrap_or_default(),
         reason: assignment.reason.name(),
-        why: explain_reason(assignment.reason, &owner, definition),
+        why: explain_reason(assignment.reason, &owner, definition, &context),
         unit: served.unit_key(&context).map(|unit| unit.into_owned()),
         point: point.map(|point| (point.to_string(), point.get() as f64 / Width::LINE.get() as f64)),
         bucket,
@@ -107,17 +108,20 @@ async fn assign_unit(pages: &Pages, input: &PlaygroundPage) -> Result<UnitAssign
         names: definition.variations().iter().map(|v| v.key.to_string()).collect(),
         buckets: allocation.map(|allocation| buckets(allocation)).unwrap_or_default(),
         killed: arms.map(|arm| !arm.is_control() && kills.served_arm(arm).is_control()).collect(),
+        audience: audience_report(shared, definition).await.as_ref().map(audience_summary),
         records_exposure: assignment.records_exposure,
     })
 }
 
-fn explain_reason(reason: Reason, owner: &str, definition: &Definition) -> String {
+fn explain_reason(reason: Reason, owner: &str, definition: &Definition, context: &Context) -> String {
     let control = definition.variation(Arm::CONTROL).map(|v| v.key.to_string()).unwrap_or_default();
     match reason {
         Reason::Split => format!("The unit's point is in a bucket of {owner}."),
         Reason::Override => "An override gives this unit a fixed variation.".to_owned(),
         Reason::NotInAudience => {
-            format!("This context does not match the audience, so the unit gets {control}.")
+            let error = definition.audience().and_then(|audience| audience.evaluate(context).err());
+            let why = error.map(|error| format!(" {}", as_sentence(&error.to_string()))).unwrap_or_default();
+            format!("This context does not match the audience, so the unit gets {control}.{why}")
         }
         Reason::Killed => {
             format!("The unit's point is in a bucket of {owner}, which is killed, so the unit gets {control}.")

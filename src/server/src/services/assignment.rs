@@ -52,8 +52,11 @@ impl AssignmentHandler {
         let assignment = state.snapshot.assign(&request.experiment, &context, now);
         let mut response = assignment_to_wire(&assignment);
         self.shared.metrics.assignments.inc();
-        let mode = ExposureMode::try_from(request.exposure).unwrap_or(ExposureMode::Unspecified);
         let served = state.snapshot.get(&request.experiment);
+        if let Some(served) = served {
+            self.shared.recent_contexts.record(served, &context, now);
+        }
+        let mode = ExposureMode::try_from(request.exposure).unwrap_or(ExposureMode::Unspecified);
         let (true, Some(digest), Some(served)) = (assignment.records_exposure, assignment.digest, served) else {
             return Ok(PendingAnswer { response, durable: None });
         };

@@ -105,8 +105,10 @@ impl EventService for EventHandler {
         let version = shared.catalogue.peek().version;
         shared.wait_until_folded(version, MAX_FOLD_WAIT).await?;
         let ForgetUnitRequest { unit_type, unit } = request;
+        let (forgotten_type, key) = (unit_type.clone(), unit.clone());
         let forget = ForgetRequest { unit_type, unit, actor, at: shared.clock.now() };
         let forgotten = shared.store.forget_unit(forget).await.map_err(ServerError::from)?;
+        shared.recent_contexts.forget(&forgotten_type, &key);
         shared.recent_events.clear().await;
         let (digest, events, waiting) = (forgotten.digest, forgotten.events, forgotten.waiting);
         tracing::info!(%digest, events, waiting, "forgot a unit");

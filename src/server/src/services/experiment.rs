@@ -16,6 +16,7 @@ use rand::distr::{Alphanumeric, SampleString};
 use tonic::{Request, Response, Status};
 
 use super::{actor, page_before, page_size};
+use crate::audience_report::audience_report;
 use crate::catalogue::{CatalogueEntry, ChangeRequest};
 use crate::error::ServerError;
 use crate::explain::{decision_to_wire, share_in_words};
@@ -51,6 +52,12 @@ impl ExperimentHandler {
     /// The service over the shared state.
     pub fn new(shared: Arc<SharedState>) -> Self {
         Self { shared }
+    }
+
+    /// An experiment, with the report on the audience that was saved or checked.
+    async fn with_report(&self, definition: &Definition, experiment: v1::Experiment) -> RpcResult<v1::Experiment> {
+        let audience_report = audience_report(&self.shared, definition).await;
+        Ok(Response::new(v1::Experiment { audience_report, ..experiment }))
     }
 
     fn to_wire(&self, entry: &CatalogueEntry) -> v1::Experiment {
@@ -156,10 +163,10 @@ impl ExperimentService for ExperimentHandler {
                 let key = experiment.definition.key().to_string();
                 return Err(ServerError::Store(inroad_store::StoreError::ExperimentExists(key)).into());
             }
-            return Ok(Response::new(experiment_to_wire(&experiment, 0, now)));
+            return self.with_report(&experiment.definition, experiment_to_wire(&experiment, 0, now)).await;
         }
         let entry = self.shared.catalogue.create(experiment, &actor).await?;
-        Ok(Response::new(self.to_wire(&entry)))
+        self.with_report(&entry.experiment.definition, self.to_wire(&entry)).await
     }
 
     async fn get_experiment(&self, request: Request<v1::GetExperimentRequest>) -> RpcResult<v1::Experiment> {
@@ -195,10 +202,13 @@ impl ExperimentService for ExperimentHandler {
             let now = entry.experiment.now(self.shared.clock.now());
             let mut copy = Experiment::clone(&entry.experiment);
             copy.update(definition, now, now.plus(lead)).map_err(ServerError::from)?;
-            return Ok(Response::new(experiment_to_wire(&copy, entry.version, self.shared.clock.now())));
+            let checked = experiment_to_wire(&copy, entry.version, self.shared.clock.now());
+            return self.with_report(&copy.definition, checked).await;
         }
-        self.change(key.as_str(), &etag, &actor, "update", |e, now| Ok(e.update(definition, now, now.plus(lead))?))
-            .await
+        let saved = definition.clone();
+        let update = |e: &mut Experiment, now: Timestamp| Ok(e.update(definition, now, now.plus(lead))?);
+        let updated = self.change(key.as_str(), &etag, &actor, "update", update).await?.into_inner();
+        self.with_report(&saved, updated).await
     }
 
     async fn start_experiment(&self, request: Request<v1::StartExperimentRequest>) -> RpcResult<v1::Experiment> {

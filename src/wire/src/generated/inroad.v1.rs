@@ -1477,10 +1477,10 @@ pub mod event_service_client {
                 .insert(GrpcMethod::new("inroad.v1.EventService", "Record"));
             self.inner.unary(req, path, codec).await
         }
-        /// Removes a unit's raw key from every event in the log, together with the contexts of its exposures. The unit's
-        /// counts stay, under digests that do not reveal the key. The call waits until all events acknowledged before it are
-        /// counted. It cannot be undone. Repeating it is harmless; events that arrive later contain the key again. The audit
-        /// log gets an entry with the digest.
+        /// Removes a unit's raw key from every event in the log, together with the contexts of its exposures, and removes from
+        /// the server's memory the contexts of recent calls that name it. The unit's counts stay, under digests that do not
+        /// reveal the key. The call waits until all events acknowledged before it are counted. It cannot be undone. Repeating
+        /// it is harmless; events that arrive later contain the key again. The audit log gets an entry with the digest.
         /// INVALID_ARGUMENT: the type or the unit key is missing.
         /// RESOURCE_EXHAUSTED: too many events are not counted yet; try again after the delay in RetryInfo.
         pub async fn forget_unit(
@@ -1530,10 +1530,10 @@ pub mod event_service_server {
             &self,
             request: tonic::Request<super::RecordRequest>,
         ) -> std::result::Result<tonic::Response<super::RecordResponse>, tonic::Status>;
-        /// Removes a unit's raw key from every event in the log, together with the contexts of its exposures. The unit's
-        /// counts stay, under digests that do not reveal the key. The call waits until all events acknowledged before it are
-        /// counted. It cannot be undone. Repeating it is harmless; events that arrive later contain the key again. The audit
-        /// log gets an entry with the digest.
+        /// Removes a unit's raw key from every event in the log, together with the contexts of its exposures, and removes from
+        /// the server's memory the contexts of recent calls that name it. The unit's counts stay, under digests that do not
+        /// reveal the key. The call waits until all events acknowledged before it are counted. It cannot be undone. Repeating
+        /// it is harmless; events that arrive later contain the key again. The audit log gets an entry with the digest.
         /// INVALID_ARGUMENT: the type or the unit key is missing.
         /// RESOURCE_EXHAUSTED: too many events are not counted yet; try again after the delay in RetryInfo.
         async fn forget_unit(
@@ -1992,6 +1992,57 @@ pub struct Experiment {
     /// The alerts of guardrails in the running generation.
     #[prost(message, repeated, tag = "31")]
     pub alerts: ::prost::alloc::vec::Vec<GuardrailAlert>,
+    /// In the answers of CreateExperiment and UpdateExperiment only, also with `validate_only`: what was found out about
+    /// the audience and the expressions of overrides. Not set if the experiment has neither.
+    #[prost(message, optional, tag = "80")]
+    pub audience_report: ::core::option::Option<AudienceReport>,
+}
+/// Which contexts an audience needs, how many recent ones it selects, and what it probably does not mean.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AudienceReport {
+    /// The attributes without which no context is in the audience. A missing attribute and null are the same.
+    #[prost(string, repeated, tag = "1")]
+    pub needed_attributes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Warnings; the experiment is saved in spite of them.
+    #[prost(message, repeated, tag = "2")]
+    pub warnings: ::prost::alloc::vec::Vec<AudienceWarning>,
+    /// The number of recent contexts that the audience was evaluated for: the newest one of each unit of the experiment's
+    /// unit type, of the last day, at most 500. They are from Assign and BatchAssign calls and from exposures.
+    #[prost(uint32, tag = "3")]
+    pub contexts: u32,
+    /// How many of them are in the audience; 0 if the experiment has no audience.
+    #[prost(uint32, tag = "4")]
+    pub matching_contexts: u32,
+    /// The attributes that the audience uses and that some of these contexts do not have.
+    #[prost(message, repeated, tag = "5")]
+    pub missing_attributes: ::prost::alloc::vec::Vec<MissingAttribute>,
+    /// The number of contexts for which the audience has no result although all its attributes are there, for example
+    /// because one has another type.
+    #[prost(uint32, tag = "6")]
+    pub failed_contexts: u32,
+    /// Why, for the first one of them.
+    #[prost(string, tag = "7")]
+    pub failure: ::prost::alloc::string::String,
+}
+/// A part of an audience that probably does not mean what its author expects.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AudienceWarning {
+    /// The field, such as `audience` or `overrides\[0\].when`.
+    #[prost(string, tag = "1")]
+    pub field: ::prost::alloc::string::String,
+    /// What is wrong, and what to write instead.
+    #[prost(string, tag = "2")]
+    pub message: ::prost::alloc::string::String,
+}
+/// An attribute that some recent contexts do not have.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MissingAttribute {
+    /// The attribute, with dots.
+    #[prost(string, tag = "1")]
+    pub attribute: ::prost::alloc::string::String,
+    /// How many contexts do not have it, or have null.
+    #[prost(uint32, tag = "2")]
+    pub contexts: u32,
 }
 /// An alert of a guardrail.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use super::{Evaluated, EvaluationError, Evaluator};
+use crate::audience::convert::Conversion;
 use crate::audience::node::{Function, Operator};
 use crate::context::Value;
 
@@ -12,10 +13,9 @@ impl<'n> Evaluator<'n> {
         use Operator as O;
         match operator {
             O::Equal | O::Unequal => boolean(self.equal(&a, &b)? == (operator == O::Equal)),
-            O::Less => boolean(self.order(&a, &b)? == Some(Ordering::Less)),
-            O::LessOrEqual => boolean(matches!(self.order(&a, &b)?, Some(Ordering::Less | Ordering::Equal))),
-            O::Greater => boolean(self.order(&a, &b)? == Some(Ordering::Greater)),
-            O::GreaterOrEqual => boolean(matches!(self.order(&a, &b)?, Some(Ordering::Greater | Ordering::Equal))),
+            O::Less | O::LessOrEqual | O::Greater | O::GreaterOrEqual => {
+                boolean(self.order(&a, &b)?.is_some_and(|order| operator.accepts(order)))
+            }
             O::In => match (&*a, &*b) {
                 (item, Value::List(items)) => {
                     for candidate in items {
@@ -25,7 +25,9 @@ impl<'n> Evaluator<'n> {
                     }
                     boolean(false)
                 }
-                (Value::String(key), Value::Object(fields)) => boolean(fields.contains_key(key)),
+                (Value::String(key), Value::Object(fields)) => {
+                    boolean(fields.get(key).is_some_and(|value| *value != Value::Null))
+                }
                 (key, Value::Object(_)) => {
                     Err(EvaluationError::WrongType { what: "a key", expected: "text", found: type_name(key) })
                 }
@@ -135,6 +137,11 @@ impl<'n> Evaluator<'n> {
                 expected: "a number, text or true or false",
                 found: type_name(other),
             }),
+            (Function::IsSemver, Value::String(text), _) => {
+                self.budget.charge_text(text)?;
+                boolean(Conversion::Version.of_text(text).is_some())
+            }
+            (Function::IsSemver, ..) => boolean(false),
             (_, Value::String(text), Value::String(part)) => {
                 self.budget.charge_text(text)?;
                 boolean(match function {
@@ -178,18 +185,19 @@ pub(super) fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// A field of an object; `None` if the value is not an object or does not have the field.
+/// A field of an object; `None` if the value is not an object, does not have the field, or the field is null.
 pub(super) fn field<'s>(operand: Cow<'s, Value>, name: &str) -> Option<Cow<'s, Value>> {
     match operand {
         Cow::Borrowed(Value::Object(fields)) => fields.get(name).map(Cow::Borrowed),
         Cow::Owned(Value::Object(mut fields)) => fields.remove(name).map(Cow::Owned),
         _ => None,
     }
+    .filter(|value| **value != Value::Null)
 }
 
 pub(super) fn index<'s, 'n>(operand: Cow<'s, Value>, key: &Value) -> Evaluated<'s, 'n> {
     match (&*operand, key) {
-        (Value::Object(_), Value::String(key)) => field(operand, key).ok_or(EvaluationError::NoSuchItem),
+        (Value::Object(_), Value::String(key)) => field(operand, key).ok_or(EvaluationError::MissingItem),
         (Value::List(items), Value::Number(n)) => {
             if n.fract() != 0.0 {
                 return Err(EvaluationError::NotWhole);
@@ -205,7 +213,8 @@ pub(super) fn index<'s, 'n>(operand: Cow<'s, Value>, key: &Value) -> Evaluated<'
                 Cow::Owned(Value::List(mut items)) if at < items.len() => Some(Cow::Owned(items.swap_remove(at))),
                 _ => None,
             };
-            found.ok_or(EvaluationError::NoSuchItem)
+            let found = found.ok_or(EvaluationError::NoSuchItem)?;
+            if *found == Value::Null { Err(EvaluationError::MissingItem) } else { Ok(found) }
         }
         (Value::List(_), other) => Err(EvaluationError::WrongType {
             what: "the index of a list",

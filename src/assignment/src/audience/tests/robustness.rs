@@ -29,6 +29,11 @@ fn nested_sources(depth: usize) -> Vec<String> {
         format!("beta{}", repeat(".f()")),
         format!("{}beta{}", repeat("has("), repeat(")")),
         format!("{}beta{}", repeat("a||("), repeat(")")),
+        format!("semver({}beta{}) > semver('1')", repeat("("), repeat(")")),
+        format!("timestamp(a){} > timestamp(b)", repeat(" + duration('1h')")),
+        format!("{}timestamp(a){} > timestamp(b)", repeat("duration('1h') + ("), repeat(")")),
+        format!("a.matches('{}a{}')", repeat("("), repeat(")")),
+        format!("beta{}", repeat(".lowerAscii()")),
         format!("{}beta{}", repeat("a.all(x,"), repeat(")")),
         repeat("("),
         repeat("a.all(x,"),
@@ -108,6 +113,9 @@ fn expression() -> impl Strategy<Value = String> {
         "''",
         "[]",
         "targetingKey",
+        "'10.4.0-rc.1'",
+        "'2026-09-29T00:00:00+02:00'",
+        "1790640000",
     ])
     .prop_map(str::to_owned);
     leaf.prop_recursive(4, 32, 3, |inner| {
@@ -116,11 +124,21 @@ fn expression() -> impl Strategy<Value = String> {
         let member = prop::sample::select(vec!["all", "exists", "exists_one", "map", "filter"]);
         let call = prop::sample::select(vec!["size", "int", "double", "string", "has", "!", "-", ""]);
         let text = prop::sample::select(vec!["contains", "startsWith", "endsWith", "size"]);
+        let convert = prop::sample::select(vec!["semver", "timestamp"]);
+        let order = prop::sample::select(vec!["==", "!=", "<", "<=", ">", ">="]);
+        let case = prop::sample::select(vec!["lowerAscii", "upperAscii"]);
+        let pattern = prop_oneof!["[a-c.*+?(){}|^$0-9]{0,12}", "\\PC{0,20}"];
         prop_oneof![
             (inner.clone(), binary, inner.clone()).prop_map(|(a, op, b)| format!("({a}) {op} ({b})")),
             (inner.clone(), inner.clone(), inner.clone()).prop_map(|(a, b, c)| format!("({a}) ? ({b}) : ({c})")),
             (inner.clone(), member, inner.clone()).prop_map(|(a, f, b)| format!("({a}).{f}(x, {b})")),
             (call, inner.clone()).prop_map(|(f, a)| format!("{f}({a})")),
+            (convert, order, inner.clone(), inner.clone())
+                .prop_map(|(f, operator, a, b)| format!("{f}({a}) {operator} {f}({b})")),
+            inner.clone().prop_map(|a| format!("timestamp({a}) - timestamp(b) > duration('1h')")),
+            inner.clone().prop_map(|a| format!("isSemver({a})")),
+            (inner.clone(), case).prop_map(|(a, f)| format!("({a}).{f}()")),
+            (inner.clone(), pattern).prop_map(|(a, pattern)| format!("({a}).matches({pattern:?})")),
             (inner.clone(), text, inner.clone()).prop_map(|(a, f, b)| format!("({a}).{f}({b})")),
             (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("[{a}, {b}][{b}]")),
             (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("{{'a': {a}, 'b': {b}}}")),
@@ -175,6 +193,11 @@ fn fragments() -> impl Strategy<Value = String> {
         "has(",
         ".all(x,",
         ".map(",
+        ".matches('",
+        "semver(",
+        "timestamp(",
+        "duration('1h')",
+        ".lowerAscii()",
         "\u{e9}",
         "\0",
         "`",
@@ -199,6 +222,10 @@ proptest! {
     ) {
         if let Ok(audience) = Audience::parse(&source) {
             let evaluated = audience.evaluate(&context);
+            prop_assert!(audience.warnings().iter().all(|w| w.position <= source.chars().count() + 1));
+            if evaluated == Ok(true) {
+                prop_assert!(audience.needed_attributes().iter().all(|name| context.has(name)));
+            }
             prop_assert_eq!(audience.contains(&context), evaluated == Ok(true));
         }
     }

@@ -1,0 +1,241 @@
+//! What the author of an audience should know when it is saved: the attributes that it needs, how many recent contexts
+//! it selects, and warnings about parts that probably do not mean what was intended.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use inroad_assignment::audience::{Audience, AudienceError, AudienceWarning, WarningKind};
+use inroad_assignment::definition::OverrideTarget;
+use inroad_assignment::{Context, Definition, Timestamp, Value};
+use inroad_store::Event;
+use inroad_wire::context::context_from_json;
+use inroad_wire::v1;
+
+use crate::recent_contexts::MAX_RECENT_CONTEXTS;
+use crate::shared::SharedState;
+
+/// The longest that the evaluations of one report may take together. An expensive audience is evaluated for fewer
+/// contexts, and the report has their number.
+const MAX_EVALUATION: Duration = Duration::from_millis(50);
+
+/// The report on the audience and the overrides of a definition; `None` if it has no expression.
+pub(crate) async fn audience_report(shared: &SharedState, definition: &Definition) -> Option<v1::AudienceReport> {
+    let overrides = definition.overrides().iter().enumerate().filter_map(|(i, o)| match &o.target {
+        OverrideTarget::Audience(audience) => Some((format!("overrides[{i}].when"), audience)),
+        OverrideTarget::Units(_) => None,
+    });
+    let audience = definition.audience().map(|audience| ("audience".to_owned(), audience));
+    let expressions: Vec<(String, &Audience)> = audience.into_iter().chain(overrides).collect();
+    if expressions.is_empty() {
+        return None;
+    }
+    let contexts = recent_contexts(shared, definition.unit()).await;
+    Some(report(definition, &expressions, &contexts, Instant::now() + MAX_EVALUATION))
+}
+
+/// The newest recent context of each unit with this unit type, newest first.
+async fn recent_contexts(shared: &SharedState, unit_type: &str) -> Vec<Context> {
+    let oldest = shared.recent_contexts.oldest();
+    let mut seen = shared.recent_contexts.newest();
+    let exposures = shared.recent_events.read_newest(|events| {
+        let recent = events.take_while(|event| event.received_at >= oldest);
+        let with_context = recent.filter_map(|logged| match &logged.event {
+            // An exposure without context only shows that its sender sends none. A forgotten unit has no key.
+            Event::Exposure(e) if !e.context.is_empty() && !e.unit.is_empty() => Some((logged.received_at, e.clone())),
+            Event::Exposure(_) | Event::Outcome(_) => None,
+        });
+        with_context.take(MAX_RECENT_CONTEXTS).collect::<Vec<_>>()
+    });
+    match exposures.await {
+        Ok(exposures) => {
+            let state = shared.catalogue.state();
+            seen.extend(exposures.into_iter().filter_map(|(at, exposure)| {
+                let fields = serde_json::from_str(&exposure.context).ok()?;
+                let mut context = context_from_json(&fields).ok()?;
+                // The log has the unit's key beside the context.
+                let experiment = &state.get(exposure.experiment.as_str()).ok()?.experiment;
+                context.insert(experiment.definition.unit().to_owned(), exposure.unit.into());
+                Some((at, context))
+            }));
+        }
+        Err(error) => tracing::warn!(%error, "could not read recent exposures to evaluate an audience"),
+    }
+    newest_of_each_unit(seen, unit_type)
+}
+
+fn newest_of_each_unit(mut seen: Vec<(Timestamp, Context)>, unit_type: &str) -> Vec<Context> {
+    seen.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    let mut units = BTreeSet::new();
+    let contexts = seen.into_iter().map(|(_, context)| context);
+    let is_new = |context: &Context| context.unit(unit_type).is_some_and(|unit| units.insert(unit.into_owned()));
+    contexts.filter(is_new).take(MAX_RECENT_CONTEXTS).collect()
+}
+
+fn report(
+    definition: &Definition,
+    expressions: &[(String, &Audience)],
+    contexts: &[Context],
+    deadline: Instant,
+) -> v1::AudienceReport {
+    let warnings = expressions.iter().flat_map(|(field, audience)| {
+        warnings(audience, definition.unit(), contexts)
+            .into_iter()
+            .map(|message| v1::AudienceWarning { field: field.clone(), message })
+    });
+    let mut report = v1::AudienceReport { warnings: warnings.collect(), ..v1::AudienceReport::default() };
+    let Some(audience) = definition.audience() else { return report };
+    report.needed_attributes = audience.needed_attributes().into_iter().map(str::to_owned).collect();
+    let used = audience.attributes();
+    let mut missing = BTreeMap::new();
+    for context in contexts {
+        if report.contexts > 0 && Instant::now() >= deadline {
+            break;
+        }
+        report.contexts += 1;
+        let absent: Vec<_> = used.iter().filter(|name| !context.has(name)).collect();
+        for name in &absent {
+            *missing.entry((**name).to_owned()).or_insert(0) += 1;
+        }
+        match audience.evaluate(context) {
+            Ok(is_in) => report.matching_contexts += u32::from(is_in),
+            Err(error) if absent.is_empty() => {
+                report.failed_contexts += 1;
+                if report.failure.is_empty() {
+                    report.failure = match error {
+                        AudienceError::Evaluation { message } => message,
+                        error => error.to_string(),
+                    };
+                }
+            }
+            Err(_) => {}
+        }
+    }
+    let missing = missing.into_iter().map(|(attribute, contexts)| v1::MissingAttribute { attribute, contexts });
+    report.missing_attributes = missing.collect();
+    report
+}
+
+/// The warnings about one expression. Those that the contexts refute are left out.
+fn warnings(audience: &Audience, unit_type: &str, contexts: &[Context]) -> Vec<String> {
+    let is_expected = |warning: &&AudienceWarning| match (warning.kind, &warning.attribute) {
+        (WarningKind::NumberAsText, Some(name)) => has_only_text(contexts, name),
+        (WarningKind::CurrentTime, Some(name)) => contexts.iter().any(|context| context.has(name)),
+        _ => false,
+    };
+    let mut messages: Vec<String> =
+        audience.warnings().iter().filter(|w| !is_expected(w)).map(|warning| warning.message.clone()).collect();
+    let has_warning = |name: &str| {
+        audience.warnings().iter().any(|w| w.kind == WarningKind::CurrentTime && w.attribute.as_deref() == Some(name))
+    };
+    // Contexts are found by their unit, so it needs no check.
+    let unknown: Vec<String> = audience
+        .attributes()
+        .into_iter()
+        .filter(|name| *name != unit_type && !has_warning(name) && !contexts.iter().any(|context| context.has(name)))
+        .map(|name| format!("`{name}`"))
+        .collect();
+    if !unknown.is_empty() {
+        let names = unknown.join(", ");
+        messages.push(match contexts.len() {
+            0 => format!(
+                "no context with {unit_type} was seen in the last day, so it is unknown whether callers send {names}: check the spelling"
+            ),
+            seen => format!(
+                "none of the {seen} contexts seen in the last day has {names}: check the spelling, and that callers send it"
+            ),
+        });
+    }
+    messages
+}
+
+/// Whether some context has the attribute, and all that have it have text.
+fn has_only_text(contexts: &[Context], name: &str) -> bool {
+    let mut values = contexts.iter().filter_map(|context| context.attribute(name)).peekable();
+    values.peek().is_some() && values.all(|value| matches!(value, Value::String(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition(audience: &str) -> Definition {
+        let json = serde_json::json!({
+            "key": "k", "unit": "user", "audience": audience, "policy": {"kind": "manual"},
+            "variations": [{"key": "off", "payload": false}, {"key": "on", "payload": true}],
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn user(n: u32) -> Context {
+        Context::default().with("user", format!("u{n}"))
+    }
+
+    fn report_on(audience: &str, contexts: &[Context]) -> v1::AudienceReport {
+        let definition = definition(audience);
+        let expressions = [("audience".to_owned(), definition.audience().unwrap())];
+        report(&definition, &expressions, contexts, Instant::now() + Duration::from_secs(60))
+    }
+
+    #[test]
+    fn contexts_that_match_lack_an_attribute_or_have_no_result_are_counted() {
+        let contexts = [
+            user(1).with("country", "fr").with("seats", 3.0),
+            user(2).with("country", "de").with("seats", 3.0),
+            user(3).with("country", "fr").with("seats", "3"),
+            user(4).with("country", Value::Null).with("seats", 3.0),
+            user(5),
+        ];
+        let found = report_on("country == 'fr' && seats > 2", &contexts);
+        assert_eq!((found.contexts, found.matching_contexts, found.failed_contexts), (5, 1, 1));
+        assert_eq!(found.failure, "an ordering needs text, not a number");
+        let missing = found.missing_attributes.iter().map(|m| (m.attribute.as_str(), m.contexts)).collect::<Vec<_>>();
+        assert_eq!(missing, [("country", 2), ("seats", 1)]);
+        assert_eq!(found.needed_attributes, ["country", "seats"]);
+        assert_eq!(found.warnings, []);
+    }
+
+    #[test]
+    fn evaluation_stops_at_the_deadline_and_reports_the_number_of_contexts() {
+        let definition = definition("country == 'fr'");
+        let contexts = [user(1), user(2), user(3)];
+        assert_eq!(report(&definition, &[], &contexts, Instant::now()).contexts, 1);
+    }
+
+    #[test]
+    fn warnings_that_recent_contexts_refute_are_left_out() {
+        let warnings = |audience: &str, contexts: &[Context]| {
+            report_on(audience, contexts).warnings.into_iter().map(|w| w.message).collect::<Vec<_>>().join("; ")
+        };
+        let (text, number) = (user(1).with("id", "12"), user(2).with("id", 12.0));
+        assert!(warnings("id == '12'", &[text.clone(), user(3)]).is_empty());
+        assert!(warnings("id == '12'", std::slice::from_ref(&number)).contains("write `id == 12`"));
+        assert!(warnings("id == '12'", &[text.clone(), number]).contains("write `id == 12`"));
+        assert!(warnings("id > '12'", std::slice::from_ref(&text)).contains("compares text"));
+        assert!(warnings("now > 5", std::slice::from_ref(&text)).contains("not the current time"));
+        assert!(!warnings("now > 5", std::slice::from_ref(&text)).contains("none of the"));
+        assert!(warnings("now > 5", &[text.with("now", 6.0)]).is_empty());
+    }
+
+    #[test]
+    fn attributes_that_no_context_has_are_named_together() {
+        let warnings = |contexts: &[Context]| report_on("user != 'x' && (contry == 'fr' || a.b)", contexts).warnings;
+        let seen = [user(1).with("country", "fr"), user(2).with("contry", Value::Null)];
+        let message = &warnings(&seen)[0].message;
+        assert!(message.starts_with("none of the 2 contexts seen in the last day has `a.b`, `contry`"), "{message}");
+        let message = &warnings(&[])[0].message;
+        assert!(message.starts_with("no context with user was seen in the last day"), "{message}");
+    }
+
+    #[test]
+    fn newest_context_of_each_unit_of_the_type_counts() {
+        let at = Timestamp::from_micros;
+        let seen = vec![
+            (at(1), user(1).with("country", "old")),
+            (at(3), user(1).with("country", "new")),
+            (at(2), user(2)),
+            (at(4), Context::new("not a user")),
+        ];
+        let found = newest_of_each_unit(seen, "user");
+        assert_eq!(found, [user(1).with("country", "new"), user(2)]);
+    }
+}
