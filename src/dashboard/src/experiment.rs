@@ -13,8 +13,8 @@ use maud::{Markup, html};
 pub use completed_action::CompletedAction;
 pub use health::{Health, SampleRatio};
 pub use history::{AuditEntry, ChangedField, Decision, DecisionArm, changed_fields};
-pub(crate) use lift_view::lift_with_interval;
 pub use lift_view::LiftView;
+pub(crate) use lift_view::lift_with_interval;
 pub use results::{ArmMetric, Metric};
 
 use crate::chart::{

@@ -86,7 +86,10 @@ impl Report {
             Some(report) => report.all.clone(),
             None => {
                 let epochs = epoch_tallies(experiment, generation, counts, None);
-                summarise(&summary_input(experiment, &live_arms(experiment), &epochs, None, Measure::default()), &mut points)?
+                summarise(
+                    &summary_input(experiment, &live_arms(experiment), &epochs, None, Measure::default()),
+                    &mut points,
+                )?
             }
         };
         let exposures = epoch_tallies(experiment, generation, counts, None);
@@ -112,7 +115,8 @@ impl Report {
             None => String::new(),
         };
         let policy_growth_per_day = Some(policy_growth_per_day).filter(|rate| is_live && *rate > 0.0);
-        let compares_differences = decision.and_then(|i| metrics.get(i)).is_some_and(|report| report.measure.is_difference());
+        let compares_differences =
+            decision.and_then(|i| metrics.get(i)).is_some_and(|report| report.measure.is_difference());
         Ok(Self {
             summary,
             metrics,

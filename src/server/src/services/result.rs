@@ -134,7 +134,8 @@ fn fill(
     };
     response.not_ranked = report.not_ranked.clone();
     response.compares_differences = report.compares_differences;
-    let leader = report.summary.leader().filter(|_| report.is_compared).and_then(|arm| definition.variations().get(arm));
+    let leader =
+        report.summary.leader().filter(|_| report.is_compared).and_then(|arm| definition.variations().get(arm));
     response.leader = leader.map(|v| v.key.to_string()).unwrap_or_default();
     let shippable = report.ship.filter(|ship| ship.ready()).and(leader);
     response.ship = shippable.map(|v| v.key.to_string()).unwrap_or_default();

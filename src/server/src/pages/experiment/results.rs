@@ -119,7 +119,9 @@ fn view_arm_metric(result: &v1::MetricResult) -> view::ArmMetric {
         mature: lift_view(result.mature.as_ref()),
         mature_units: result.mature_units,
         other_estimates: estimates.and_then(|e| Some((interval(e.period.as_ref()?), interval(e.batched.as_ref()?)))),
-        p_above_control: estimates.filter(|e| e.credible.is_some() || e.difference.is_some()).map(|_| result.p_above_control),
+        p_above_control: estimates
+            .filter(|e| e.credible.is_some() || e.difference.is_some())
+            .map(|_| result.p_above_control),
         harm: result.harm,
         caveats,
     }
