@@ -118,11 +118,12 @@ impl ArmCounts {
     }
 }
 
-/// Whether these arms have enough units and outcomes to be compared: each at least [`UNITS_MIN`] units, and at the common
-/// rate [`OUTCOMES_MIN`] expected units with an outcome.
+/// Whether these arms have enough units and outcomes to be compared: each at least [`UNITS_MIN`] units, and
+/// [`OUTCOMES_MIN`] units with an outcome, found or expected at the common rate.
 fn is_enough(arms: &[ArmCounts]) -> bool {
     let fewest = arms.iter().map(|arm| arm.n).min().unwrap_or(0);
-    fewest >= UNITS_MIN && fewest as f64 * rate(arms) >= OUTCOMES_MIN as f64
+    let has_outcomes = arms.iter().all(|arm| arm.s >= OUTCOMES_MIN);
+    fewest >= UNITS_MIN && (has_outcomes || fewest as f64 * rate(arms) >= OUTCOMES_MIN as f64)
 }
 
 /// Units with an outcome per unit, over all arms.

@@ -15,7 +15,7 @@ use crate::interval::Interval;
 use crate::lift_estimate::{
     ArmCounts, LiftEstimate, NotMeasured, Progress, ShownLift, progress, shown_lifts_with_fits,
 };
-use crate::pooled_beta::compare_pooled;
+use crate::pooled_beta::{compare_pooled, pooled_value_remaining};
 use crate::probability_best::{Comparison, compare, potential_value_remaining};
 use crate::tallies::{BetterDirection, EpochTally, Measure, checked_in_order};
 
@@ -170,7 +170,7 @@ fn rank(
     comparison: &Comparison,
     draws: &mut DrawsCache,
 ) -> Result<Ranking, PolicyError> {
-    let SummaryInput { epochs, measure, better, live, seed, draws_log2, .. } = *input;
+    let SummaryInput { epochs, measure, better, live, posterior: kind, seed, draws_log2, .. } = *input;
     let estimates: Vec<LiftEstimate> =
         shown.iter().zip(live).filter(|(_, live)| **live).filter_map(|(lift, _)| Some((*lift)?.estimate)).collect();
     if let Some(reason) = estimates.iter().find_map(|estimate| match estimate {
@@ -192,8 +192,13 @@ fn rank(
     }
     let first = comparison.leader();
     let second = (0..live.len()).filter(|arm| *arm != first).map(|arm| comparison.p_best[arm]).fold(0.0, f64::max);
-    let draws = draws.get(seed, treated(live), draws_log2)?;
-    let remaining = potential_value_remaining(&posterior.clone().into_benefit(better), live, first, draws)?;
+    let remaining = match kind {
+        PosteriorKind::E3 => {
+            let draws = draws.get(seed, treated(live), draws_log2)?;
+            potential_value_remaining(&posterior.clone().into_benefit(better), live, first, draws)?
+        }
+        PosteriorKind::Pooled => pooled_value_remaining(epochs, live, better, first),
+    };
     Ok(Ranking::Known {
         leader: (comparison.p_best[first] - second > LEAD_MIN).then_some(first),
         potential_value_remaining: posterior.unit.is_none().then_some(remaining),

@@ -62,6 +62,7 @@ impl Names<'_> {
 
 fn too_early(progress: &Progress) -> String {
     match progress.units_needed {
+        _ if progress.units == 0 => "too early to say: no units yet".to_owned(),
         Some(needed) if needed > progress.units => {
             format!("too early to say: {} of about {} units", grouped_count(progress.units), grouped_count(needed))
         }

@@ -143,7 +143,8 @@ fn table_has_every_policy_and_every_warning() {
         report::Report(&analysis_of(&csv, &more).unwrap()).text()
     };
     let plain = text(&[]);
-    for word in ["growth", "equal", "thompson", "share of no-e-mail", "1,500 rows, 28 updates", "no propensities"] {
+    for word in ["growth", "equal", "unconstrained", "share of no-e-mail", "1,500 rows, 28 updates", "no propensities"]
+    {
         assert!(plain.contains(word), "{word}:\n{plain}");
     }
     assert!(!text(&["--propensity", "uniform"]).contains("warning"));
@@ -209,7 +210,7 @@ fn errors_name_the_valid_values() {
         (
             &csv,
             control(&["--policies", "growht"]),
-            "there is no policy \"growht\". Did you mean \"growth\"? Use growth, equal or thompson",
+            "there is no policy \"growht\". Did you mean \"growth\"? Use growth, equal or unconstrained",
         ),
         (&csv, control(&["--policies", "fixed"]), "--policies-file"),
         (&csv, control(&["--policies", "equal,equal"]), "another policy has this name"),
