@@ -73,7 +73,8 @@ pub use error::PolicyError;
 pub use guardrail::{GuardrailEvidence, GuardrailInput, evaluate_guardrail};
 pub use interval::{Interval, Z_95};
 pub use lift_estimate::{
-    LiftEstimate, NoRelativeLift, NotMeasured, OUTCOMES_MIN, Progress, ShownLift, UNITS_MIN, shown_lifts,
+    DIFFERENCE_UNITS_MIN, LiftEstimate, NoRelativeLift, NotMeasured, OUTCOMES_MIN, Progress, ShownLift, UNITS_MIN,
+    shown_lifts,
 };
 pub use normal::{normal_cdf, normal_quantile};
 pub use probability_best::{Comparison, compare, potential_value_remaining};

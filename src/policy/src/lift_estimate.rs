@@ -7,11 +7,13 @@ use crate::error::PolicyError;
 use crate::interval::{Interval, Z_95};
 use crate::tallies::{EpochTally, Measure};
 
-/// Fewest units with an outcome, in control and in the arm, for a relative lift. Below it, the normal distribution of a
-/// log-lift is a poor approximation, and its intervals are too wide to mean anything.
+/// Fewest outcomes for a relative lift: expected in control and in the arm at their common rate, and found in each. Below
+/// it, the normal distribution of a log-lift is a poor approximation, and its intervals are too wide to mean anything.
 pub const OUTCOMES_MIN: u64 = 5;
 /// Fewest units in control and in the arm for any interval.
 pub const UNITS_MIN: u64 = 30;
+/// The same for a measure of differences, whose sums do not show how skewed its values are.
+pub const DIFFERENCE_UNITS_MIN: u64 = 200;
 /// Smallest information 1/SE² for any interval, on the scale of the posterior. With less, the interval of a lift would
 /// reach from a seventh to seven times the estimate.
 const INFORMATION_MIN: f64 = 1.0;
@@ -99,7 +101,8 @@ pub(crate) struct ArmCounts {
     pub(crate) s: u64,
     pub(crate) size: f64,
     pub(crate) sum: f64,
-    has_values: bool,
+    /// Sum of the squares of the units' values; for conversions, of ones.
+    squares: f64,
 }
 
 impl ArmCounts {
@@ -112,31 +115,43 @@ impl ArmCounts {
                 s: all.s + tally.s,
                 size: all.size + cell.size,
                 sum: all.sum + cell.sum,
-                has_values: all.has_values || tally.moments.map_or(tally.s > 0, |moments| moments.xx > 0.0),
+                squares: all.squares + tally.moments.map_or(tally.s as f64, |moments| moments.xx),
             }
         })
     }
 }
 
-/// Whether these arms have enough units and outcomes to be compared: each at least [`UNITS_MIN`] units, and
-/// [`OUTCOMES_MIN`] units with an outcome, found or expected at the common rate.
-fn is_enough(arms: &[ArmCounts]) -> bool {
+/// Whether these arms have enough units and outcomes to be compared. The number of outcomes is the one *expected* at the
+/// common rate: a condition on the outcomes of a small arm would select the runs in which it had too many.
+fn is_enough(measure: Measure, arms: &[ArmCounts]) -> bool {
     let fewest = arms.iter().map(|arm| arm.n).min().unwrap_or(0);
-    let has_outcomes = arms.iter().all(|arm| arm.s >= OUTCOMES_MIN);
-    fewest >= UNITS_MIN && (has_outcomes || fewest as f64 * rate(arms) >= OUTCOMES_MIN as f64)
+    fewest >= units_min(measure) && fewest as f64 * rate(measure, arms) >= OUTCOMES_MIN as f64
 }
 
-/// Units with an outcome per unit, over all arms.
-fn rate(arms: &[ArmCounts]) -> f64 {
-    let (n, s) = arms.iter().fold((0, 0), |(n, s), arm| (n + arm.n, s + arm.s));
-    if n == 0 { 0.0 } else { s as f64 / n as f64 }
+fn units_min(measure: Measure) -> u64 {
+    if measure.is_difference() { DIFFERENCE_UNITS_MIN } else { UNITS_MIN }
+}
+
+/// Outcomes per unit, over all arms. Outcomes of unequal value count as the number of equal ones whose sum is as certain,
+/// (Σx)²/Σx². Where values can be negative, every unit with an outcome counts.
+fn rate(measure: Measure, arms: &[ArmCounts]) -> f64 {
+    let total = |value: &dyn Fn(&ArmCounts) -> f64| arms.iter().map(value).sum::<f64>();
+    let (n, squares) = (total(&|arm| arm.n as f64), total(&|arm| arm.squares));
+    if n == 0.0 || squares <= 0.0 {
+        return 0.0;
+    }
+    if measure.is_difference() {
+        return total(&|arm| arm.s as f64) / n;
+    }
+    let sum = total(&|arm| arm.sum);
+    sum * sum / squares / n
 }
 
 /// The progress of these arms. `missing` is the factor of units that the information needs, at least 1.
-pub(crate) fn progress(arms: &[ArmCounts], missing: f64) -> Progress {
+pub(crate) fn progress(measure: Measure, arms: &[ArmCounts], missing: f64) -> Progress {
     let units: u64 = arms.iter().map(|arm| arm.n).sum();
     let fewest = arms.iter().map(|arm| arm.n).min().unwrap_or(0) as f64;
-    let per_arm = (OUTCOMES_MIN as f64 / rate(arms)).max(UNITS_MIN as f64);
+    let per_arm = (OUTCOMES_MIN as f64 / rate(measure, arms)).max(units_min(measure) as f64);
     let needed = units as f64 * (per_arm / fewest).max(missing);
     Progress {
         units,
@@ -179,7 +194,7 @@ pub(crate) fn shown_lifts_with_fits(
                 };
                 let information = 1.0 / fit.covariance[arm][arm];
                 if information < INFORMATION_MIN {
-                    without(LiftEstimate::TooEarly(progress(&pair, INFORMATION_MIN / information)))
+                    without(LiftEstimate::TooEarly(progress(measure, &pair, INFORMATION_MIN / information)))
                 } else {
                     let lift = shown_lift(&fit, arm, live[arm], reason);
                     flat[arm] = Some(fit);
@@ -210,11 +225,11 @@ fn obstacle(measure: Measure, arm: usize, pair: &[ArmCounts; 2]) -> Option<LiftE
         let arm = if side == 0 { 0 } else { arm };
         return Some(LiftEstimate::NotMeasured(NotMeasured::NoDenominator { arm }));
     }
-    if !is_enough(pair) {
-        return Some(LiftEstimate::TooEarly(progress(pair, 1.0)));
+    let has_outcomes = pair.iter().all(|counts| counts.s >= OUTCOMES_MIN);
+    if has_outcomes && pair.iter().all(|counts| counts.squares <= 0.0) {
+        return Some(LiftEstimate::NotMeasured(NotMeasured::NoValues));
     }
-    let has_values = pair.iter().any(|counts| counts.has_values);
-    (!has_values).then_some(LiftEstimate::NotMeasured(NotMeasured::NoValues))
+    (!is_enough(measure, pair)).then(|| LiftEstimate::TooEarly(progress(measure, pair, 1.0)))
 }
 
 fn no_relative_lift(measure: Measure, pair: &[ArmCounts; 2]) -> Option<NoRelativeLift> {
@@ -358,5 +373,19 @@ mod tests {
             _ => None,
         };
         assert_eq!([missing(600.0, 0.0), missing(0.0, 600.0), missing(600.0, 600.0)], [Some(1), Some(0), None]);
+    }
+
+    #[test]
+    fn a_few_large_values_are_too_early_and_zeros_are_not_measured() {
+        let cell = |s: u64, value: f64| {
+            let moments = Moments { x: s as f64 * value, xx: s as f64 * value * value, ..Moments::default() };
+            ArmTally { first: 400, n: 400, s, moments: Some(moments), early: 0 }
+        };
+        let mut skewed = cell(9, 1.0);
+        skewed.moments = Some(Moments { x: 108.0, xx: 10_008.0, ..Moments::default() });
+        let estimate = |arms| one_epoch(Measure::Mean, arms, &[true, true])[1].unwrap().estimate;
+        assert!(estimate(vec![cell(9, 7.0), cell(9, 8.0)]).relative().is_some());
+        assert!(matches!(estimate(vec![skewed, skewed]), LiftEstimate::TooEarly(_)));
+        assert_eq!(estimate(vec![cell(9, 0.0); 2]), LiftEstimate::NotMeasured(NotMeasured::NoValues));
     }
 }

@@ -186,9 +186,9 @@ fn rank(
     if let Some(missing) = early.map(|pair| pair.missing()).reduce(f64::max) {
         let counts: Vec<ArmCounts> =
             (0..live.len()).filter(|arm| live[*arm]).map(|arm| ArmCounts::of(measure, epochs, arm)).collect();
-        let all = progress(&counts, 1.0);
+        let all = progress(measure, &counts, 1.0);
         let is_enough = all.units_needed.is_some_and(|needed| needed <= all.units);
-        return Ok(Ranking::TooEarly(if is_enough { progress(&counts, missing) } else { all }));
+        return Ok(Ranking::TooEarly(if is_enough { progress(measure, &counts, missing) } else { all }));
     }
     let first = comparison.leader();
     let second = (0..live.len()).filter(|arm| *arm != first).map(|arm| comparison.p_best[arm]).fold(0.0, f64::max);

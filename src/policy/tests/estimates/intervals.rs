@@ -71,7 +71,12 @@ fn intervals_and_alternative_estimates_match() {
                     wanted.anytime.unwrap(),
                 );
             } else {
-                let few = arm.s.min(found[0].s) < OUTCOMES_MIN || arm.n.min(found[0].n) < UNITS_MIN;
+                // Expected outcomes at the common rate; of unequal values, fewer count.
+                let rate = (arm.s + found[0].s) as f64 / (arm.n + found[0].n).max(1) as f64;
+                let units = arm.n.min(found[0].n);
+                let few = arm.s.min(found[0].s) < OUTCOMES_MIN
+                    || units < UNITS_MIN
+                    || units as f64 * rate < 4.0 * OUTCOMES_MIN as f64;
                 // A standard error above 1 on the log scale.
                 let wide = wanted.lift.is_none_or(|[_, low, high]| high.ln_1p() - low.ln_1p() > 2.0 * Z_95);
                 comparisons.check(&format!("{name}, too little for a lift: {lift:?}"), few || wide);
