@@ -2,8 +2,8 @@
 //! true lift. To add an estimator, write a function and list it in [`ESTIMATORS`].
 
 use inroad_policy::{
-    ANYTIME_RHO, AlternativeEstimates, EpochTally, Interval, Measure, Moments, Posterior, Prior, alternative_estimates,
-    anytime_half_width, displayed_lift,
+    ANYTIME_RHO, AlternativeEstimates, EpochTally, Interval, LiftEstimate, Measure, Moments, Posterior, Prior,
+    alternative_estimates, anytime_half_width,
 };
 
 use crate::SimulationError;
@@ -16,6 +16,10 @@ const Z_95: f64 = 1.959_963_984_540_054;
 const ALPHA: f64 = 0.05;
 /// Information (1/variance) on a log-lift below which an estimate without prior is left out.
 const INFORMATION_MIN: f64 = 1e-3;
+/// Name of the estimator that people are shown.
+pub const DISPLAYED: &str = "displayed";
+/// Name of the estimator of killed arms.
+const E3_KILLED: &str = "e3-killed";
 /// Name of the estimator whose interval must contain the truth at every tick.
 pub const CONFIDENCE_SEQUENCE: &str = "cs";
 
@@ -45,15 +49,17 @@ pub struct LogInterval {
     pub high: f64,
 }
 
-/// An estimator. It returns one interval per variation, none where it has too little data.
+/// An estimator. It returns one interval per variation, none where it has too little data. Its results for killed arms are
+/// left out if its intervals hold at a fixed time only.
 pub type Estimator = fn(&RunData<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError>;
 
 /// All estimators by name.
 pub const ESTIMATORS: &[(&str, Estimator)] = &[
     ("pooled", pooled_rates),
     ("period", period_weighted),
+    (DISPLAYED, displayed),
     ("e3", e3),
-    ("e3-killed", e3_killed),
+    (E3_KILLED, e3_killed),
     ("e3-flat", e3_flat),
     ("e3-joint", e3_joint),
     ("bols", batched),
@@ -107,24 +113,24 @@ fn normal_intervals(posterior: &Posterior) -> Vec<Option<LogInterval>> {
     (1..posterior.mean.len()).map(interval).collect()
 }
 
-/// E3, each variation compared with control only: the lift that people are shown of live arms.
+/// What people are shown of each variation: E3 without prior, compared with control only; an always-valid interval if the
+/// arm was killed; nothing while it is too early, or where a difference is shown instead.
+fn displayed(data: &RunData<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
+    let shown = Statistics::new(data.measure).shown_lifts(data.epochs, data.live)?;
+    let lift = |shown: Option<LiftEstimate>| LogInterval::from_lifts(shown?.relative()?);
+    Ok(shown.into_iter().skip(1).map(lift).collect())
+}
+
+/// The displayed lifts of live arms.
 fn e3(data: &RunData<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
-    shown_lifts(data, true)
+    let lifts = displayed(data)?.into_iter().zip(&data.live[1..]);
+    Ok(lifts.map(|(lift, live)| lift.filter(|_| *live)).collect())
 }
 
-/// The same for killed arms. Their interval is valid at any time at which they may have been stopped.
+/// The displayed lifts of killed arms. Their interval is valid at any time at which they may have been stopped.
 fn e3_killed(data: &RunData<'_>) -> Result<Vec<Option<LogInterval>>, SimulationError> {
-    shown_lifts(data, false)
-}
-
-fn shown_lifts(data: &RunData<'_>, live: bool) -> Result<Vec<Option<LogInterval>>, SimulationError> {
-    let posterior =
-        Statistics::new(data.measure).separate_posterior(data.arms, data.epochs, Prior::Normal(data.tau))?;
-    let lift = |arm: usize| {
-        let included = data.live[arm] == live;
-        included.then(|| LogInterval::from_lifts(displayed_lift(&posterior, arm, live))).flatten()
-    };
-    Ok((1..data.arms).map(lift).collect())
+    let lifts = displayed(data)?.into_iter().zip(&data.live[1..]);
+    Ok(lifts.map(|(lift, live)| lift.filter(|_| !*live)).collect())
 }
 
 /// E3 of all arms together: the posterior that the policy decides by. An arm whose lift changes biases the others.
@@ -215,8 +221,10 @@ pub(crate) fn apply_all(
 ) -> Result<Vec<NamedEstimates>, SimulationError> {
     let named = |(name, estimator): &(&str, Estimator)| {
         let at_every_tick = *name == CONFIDENCE_SEQUENCE;
+        let any_time = at_every_tick || [DISPLAYED, E3_KILLED].contains(name);
         let arm = |(i, interval): (usize, Option<LogInterval>)| {
-            let interval = interval?;
+            // An arm was killed because of its data. Intervals for a fixed time do not hold for it.
+            let interval = interval.filter(|_| any_time || data.live[i + 1])?;
             let truth = truths[i];
             let covers = truth.map(|truth| interval.contains(truth) && !(at_every_tick && excluded[i]));
             // Ends beyond a factor of e^±100 carry no information, and JSON cannot store infinity.

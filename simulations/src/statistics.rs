@@ -3,8 +3,8 @@
 
 use inroad_assignment::{ThompsonSettings, Width};
 use inroad_policy::{
-    ArmState, Comparison, Decision, DrawsCache, EpochTally, Estimator, Measure, PolicyError, Posterior, Prior,
-    TickInput, compare,
+    ArmState, Comparison, Decision, DrawsCache, EpochTally, Estimator, LiftEstimate, Measure, PolicyError, Posterior,
+    Prior, TickInput, compare, shown_lifts,
 };
 
 use crate::SimulationError;
@@ -75,18 +75,18 @@ impl Statistics {
         Ok(self.estimator.fit(self.measure, arms, epochs, prior)?)
     }
 
-    /// The E3 posterior of each arm compared with control only: the lifts that are shown to people.
-    pub(crate) fn separate_posterior(
+    /// What people are shown of each arm; none for control.
+    pub(crate) fn shown_lifts(
         &mut self,
-        arms: usize,
         epochs: &[EpochTally],
-        prior: Prior,
-    ) -> Result<Posterior, SimulationError> {
-        Ok(self.estimator.fit_each_against_control(self.measure, arms, epochs, prior)?)
+        live: &[bool],
+    ) -> Result<Vec<Option<LiftEstimate>>, SimulationError> {
+        let shown = shown_lifts(&mut self.estimator, self.measure, epochs, live)?;
+        Ok(shown.into_iter().map(|shown| shown.map(|shown| shown.estimate)).collect())
     }
 
-    /// [`Self::separate_posterior`] without a prior. None if it does not exist: while control has no conversions, every
-    /// lift is infinite.
+    /// The E3 posterior of each arm compared with control only, without a prior. None if it does not exist: while control
+    /// has no conversions, every lift is infinite.
     pub(crate) fn posterior_without_prior(
         &mut self,
         arms: usize,

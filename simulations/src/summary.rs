@@ -88,6 +88,8 @@ pub struct EstimatorSummary {
     pub estimator: String,
     /// Number of intervals for lifts that have a constant true value.
     pub intervals: usize,
+    /// Fraction of variations, over all replications, that have an interval at the end; the others have too little data.
+    pub shown: Option<Mean>,
     /// Fraction of these intervals that contain the true lift, each counted once; none if there are none.
     pub coverage: Option<Mean>,
     /// Mean error of these lifts: 0.01 is one percentage point.
@@ -249,6 +251,10 @@ fn summarise_estimator(runs: &[&RunResult], index: usize, arms: usize) -> Estima
     EstimatorSummary {
         estimator: name,
         intervals: (0..arms.saturating_sub(1)).flat_map(estimates).filter(|e| e.covers.is_some()).count(),
+        shown: clustered_mean(
+            runs.iter()
+                .map(|run| run.estimates[index].arms.iter().map(|estimate| indicator(estimate.is_some())).collect()),
+        ),
         coverage: over_all_arms(&|estimate| estimate.covers.map(indicator)),
         bias: over_all_arms(&|estimate| Some(estimate.lift - estimate.truth?)),
         arms: (0..arms.saturating_sub(1)).map(arm).collect(),

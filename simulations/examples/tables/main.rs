@@ -9,6 +9,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod grid;
 mod growth;
 mod regret;
 mod run;
@@ -23,7 +24,7 @@ use seeds::Seeds;
 type Part = (&'static str, fn(&TableRun) -> Result<(), Box<dyn Error>>);
 
 /// All tables, in the order of the document.
-const PARTS: &[Part] = &[("regret", regret::print), ("growth", growth::print)];
+const PARTS: &[Part] = &[("regret", regret::print), ("growth", growth::print), ("grid", grid::print)];
 
 const USAGE: &str = "usage: tables [--replications N] [--only PART,…] [--commit HASH | --seed N]";
 

@@ -11,10 +11,15 @@ use crate::summary::{ArmEstimates, EstimatorSummary, Mean, Summary};
 const DESCRIPTIONS: &[(&str, &str)] = &[
     ("pooled", "raw rates over the whole run, biased when rates drift while shares change"),
     ("period", "lifts of single periods, weighted by traffic"),
-    ("e3", "each live variation compared with control within reporting intervals: the lift that pages show"),
-    ("e3-killed", "the same for killed variations, valid at any time at which they may have been stopped"),
-    ("e3-flat", "e3 without a prior"),
-    ("e3-joint", "all variations at once: the estimate that the policy uses"),
+    (
+        "displayed",
+        "the lift that pages show: each variation compared with control within reporting intervals, without prior; \
+      nothing while it is too early",
+    ),
+    ("e3", "the displayed lifts of live variations"),
+    ("e3-killed", "the displayed lifts of killed variations, valid at any time at which they may have been stopped"),
+    ("e3-flat", "e3 without a prior, also while it is too early to display it"),
+    ("e3-joint", "all variations at once, with prior: the estimate that the policy uses"),
     ("bols", "batched estimate with fixed weights"),
     ("cs", "always-valid interval. It must contain the true lift at every check, so it covers more at the end"),
 ];
@@ -65,7 +70,8 @@ pub(super) fn coverage_card(report: &Report<'_>, simulation: &Simulation) -> Str
         )
     };
     let explanation = "95% intervals for the lift over control should contain the true lift in 93–97% of runs \
-                       (shaded). Faint marks are single variations, whiskers ±1 standard error.";
+                       (shaded). Killed variations count only where an interval is valid at any time. Faint marks are \
+                       single variations, whiskers ±1 standard error.";
     card(
         "Coverage",
         &plot.explanation_with_arrows(explanation),

@@ -4,6 +4,7 @@ use super::dot_plot::{Dot, DotGroup, DotPlot, in_percent};
 use super::elements::{card, table};
 use super::text::{mean_with_error, strings};
 use super::{Report, regret_relative_to_unconstrained};
+use crate::estimates::DISPLAYED;
 use crate::simulate::Simulation;
 use crate::summary::{Mean, Summary};
 
@@ -65,7 +66,7 @@ const COMPARISONS: &[Comparison] = &[
         value: |_, s| Some(in_percent(s.false_winner)),
     },
     Comparison {
-        title: "Coverage of the lift shown to people (e3)",
+        title: "Coverage of the displayed lift",
         explanation: "95% intervals that contain the true lift. The shaded range is 93–97%. An arrow marks a value \
                       beyond the axis.",
         unit: "% of intervals that contain the true lift",
@@ -73,7 +74,7 @@ const COMPARISONS: &[Comparison] = &[
         limits: (80.0, 100.0),
         reference: Some(95.0),
         band: Some((93.0, 97.0)),
-        value: |_, s| s.estimators.iter().find(|e| e.estimator == "e3")?.coverage.map(in_percent),
+        value: |_, s| s.estimators.iter().find(|e| e.estimator == DISPLAYED)?.coverage.map(in_percent),
     },
     Comparison {
         title: "Units moved between variations",

@@ -12,7 +12,7 @@ use crate::connect::{Connection, ServerArgs};
 use crate::output::{Output, count, percent, signed_percent, table};
 use crate::parse;
 use crate::response_json;
-use crate::wire_text::{interval_text, timestamp_text};
+use crate::wire_text::{interval_or_note, timestamp_text};
 
 /// The funnel to compute.
 #[derive(Debug, Args)]
@@ -65,6 +65,7 @@ fn text(r: &GetFunnelResponse) -> String {
     };
     let step = |(i, step): (usize, &FunnelStep)| {
         let lift = step.lift.as_ref().and_then(|lift| lift.credible.as_ref());
+        let note = step.lift.as_ref().map_or("", |lift| lift.note.as_str());
         vec![
             String::new(),
             format!("{} {}", i + 1, step.event),
@@ -73,7 +74,7 @@ fn text(r: &GetFunnelResponse) -> String {
             step.step_rate.map_or_else(dash, percent),
             count(step.dropped),
             lift.map_or_else(dash, |lift| signed_percent(lift.estimate)),
-            interval_text(lift),
+            interval_or_note(lift, note),
         ]
     };
     let rows = r.arms.iter().flat_map(|arm| [exposed(arm)].into_iter().chain(arm.steps.iter().enumerate().map(step)));

@@ -124,24 +124,42 @@ fn interval_json(i: Option<&v1::Interval>) -> Value {
     i.map_or(Value::Null, |i| json!({"estimate": i.estimate, "low": i.low, "high": i.high}))
 }
 
+/// The name of what can be said about a lift; null for control.
+fn lift_state_name(state: i32) -> Option<&'static str> {
+    match v1::LiftState::try_from(state) {
+        Ok(v1::LiftState::Measured) => Some("measured"),
+        Ok(v1::LiftState::Difference) => Some("difference"),
+        Ok(v1::LiftState::TooEarly) => Some("too_early"),
+        Ok(v1::LiftState::NotMeasured) => Some("not_measured"),
+        Ok(v1::LiftState::Unspecified) | Err(_) => None,
+    }
+}
+
 fn lift_estimates_json(l: Option<&v1::LiftEstimates>) -> Value {
     l.map_or(Value::Null, |l| {
         json!({
             "credible": interval_json(l.credible.as_ref()), "anytime": interval_json(l.anytime.as_ref()),
             "period": interval_json(l.period.as_ref()), "batched": interval_json(l.batched.as_ref()),
             "difference": interval_json(l.difference.as_ref()), "disagrees": l.disagrees,
+            "state": lift_state_name(l.state), "note": l.note,
+            "difference_anytime": interval_json(l.difference_anytime.as_ref()),
+            "difference_period": interval_json(l.difference_period.as_ref()),
+            "difference_batched": interval_json(l.difference_batched.as_ref()),
         })
     })
 }
 
 /// The results of an experiment.
 pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
+    // Without these, a probability or a loss would be the prior alone.
+    let is_known = |m: &v1::MetricResult| m.lift.as_ref().is_some_and(|l| l.credible.or(l.difference).is_some());
+    let is_ranked = !r.decision_metric.is_empty() && r.not_ranked.is_empty();
     let metric = |m: &v1::MetricResult| {
         json!({
             "metric": m.metric, "units": m.units, "converted": m.converted, "sum": m.sum, "outcomes": m.outcomes,
             "outcome_units": m.outcome_units, "outcome_sum": m.outcome_sum, "mean": m.mean,
             "lift": lift_estimates_json(m.lift.as_ref()), "mature": lift_estimates_json(m.mature.as_ref()),
-            "mature_units": m.mature_units, "p_above_control": m.p_above_control, "harm": m.harm,
+            "mature_units": m.mature_units, "p_above_control": is_known(m).then_some(m.p_above_control), "harm": m.harm,
             "delay": m.delay.as_ref().map(|d| json!({
                 "early": d.early, "control_early": d.control_early, "p_value": d.p_value, "differs": d.differs,
             })),
@@ -154,9 +172,13 @@ pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
     let arm = |a: &v1::ArmResult| {
         json!({
             "variation": a.variation, "killed": a.killed, "share": a.share, "units": a.units,
-            "metrics": a.metrics.iter().map(metric).collect::<Vec<_>>(), "p_best": a.p_best,
-            "p_above_control": a.p_above_control, "expected_loss": a.expected_loss,
+            "metrics": a.metrics.iter().map(metric).collect::<Vec<_>>(), "p_best": is_ranked.then_some(a.p_best),
+            "p_above_control": a.lift.or(a.difference).map(|_| a.p_above_control),
+            "expected_loss": (is_ranked && !r.compares_differences).then_some(a.expected_loss),
             "lift": interval_json(a.lift.as_ref()), "lift_anytime": interval_json(a.lift_anytime.as_ref()),
+            "lift_state": lift_state_name(a.lift_state), "lift_note": a.lift_note,
+            "difference": interval_json(a.difference.as_ref()),
+            "difference_anytime": interval_json(a.difference_anytime.as_ref()),
         })
     };
     json!({
@@ -168,6 +190,7 @@ pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
         "backlog": r.backlog, "verdict": r.verdict, "decision_metric": r.decision_metric,
         "potential_value_remaining": r.potential_value_remaining, "growth_per_day": r.growth_per_day,
         "days_of_headroom": r.days_of_headroom, "ship_waits_for": r.ship_waits_for, "warnings": r.warnings,
+        "not_ranked": r.not_ranked, "leader": r.leader, "compares_differences": r.compares_differences,
     })
 }
 

@@ -10,7 +10,7 @@ use crate::connect::{Connection, ServerArgs};
 use crate::output::{Output, count, fields, number, p_value, percent, probability, rate, signed_percent, table};
 use crate::parse;
 use crate::response_json;
-use crate::wire_text::{interval_text, primary_metric, state_name, timestamp_text};
+use crate::wire_text::{interval_or_note, interval_text, primary_metric, state_name, timestamp_text};
 
 /// The evidence from which the continuous test of the sample ratio raises an alert.
 const SAMPLE_RATIO_ALERT: f64 = 100.0;
@@ -51,8 +51,12 @@ fn text(r: &GetResultsResponse) -> String {
         timestamp_text(r.now.as_ref())
     );
     let warnings: String = r.warnings.iter().map(|warning| format!("\n! {warning}")).collect();
-    format!("{head}\n\n{}\n\n{}\n\n{}{warnings}", variations_text(r), metrics_text(r), facts_text(r))
+    format!("{head}\n\n{}\n\n{}\n\n{PRIOR_NOTE}\n\n{}{warnings}", variations_text(r), metrics_text(r), facts_text(r))
 }
+
+/// How the numbers in the tables were estimated.
+const PRIOR_NOTE: &str = "Lifts and differences are estimated without the policy's prior. The probability to be best is the \
+                          one used for allocation, with the prior.";
 
 /// Every variation with the results of the primary metric.
 fn variations_text(r: &GetResultsResponse) -> String {
@@ -67,6 +71,7 @@ fn variations_text(r: &GetResultsResponse) -> String {
         "probability to be best",
         "",
     ];
+    let is_ranked = !r.decision_metric.is_empty() && r.not_ranked.is_empty();
     let row = |(i, arm): (usize, &ArmResult)| {
         let metric = primary_metric(r, arm);
         let lift = arm.lift.as_ref().filter(|_| i > 0);
@@ -76,9 +81,12 @@ fn variations_text(r: &GetResultsResponse) -> String {
             count(arm.units),
             metric.map_or_else(|| "–".to_owned(), |m| percent(rate(m.converted, m.units))),
             lift.map_or_else(|| "–".to_owned(), |l| signed_percent(l.estimate)),
-            interval_text(lift),
+            match arm.difference.as_ref() {
+                Some(difference) => format!("difference {}", difference_text(Some(difference))),
+                None => interval_or_note(lift, &arm.lift_note),
+            },
             interval_text(arm.lift_anytime.as_ref().filter(|_| i > 0)),
-            if r.decision_metric.is_empty() { "–".to_owned() } else { probability(arm.p_best) },
+            if is_ranked { probability(arm.p_best) } else { "–".to_owned() },
             if arm.killed { "killed" } else { "" }.to_owned(),
         ]
     };
@@ -147,9 +155,6 @@ fn metrics_text(r: &GetResultsResponse) -> String {
         "completed units only",
         "",
     ];
-    let estimate = |i: Option<&Interval>| {
-        i.map_or_else(|| "–".to_owned(), |i| format!("{} ({})", signed_percent(i.estimate), interval_text(Some(i))))
-    };
     let row = |arm: &ArmResult, m: &MetricResult| {
         let lift = m.lift.as_ref();
         let flags = [
@@ -164,12 +169,15 @@ fn metrics_text(r: &GetResultsResponse) -> String {
             arm.variation.clone(),
             m.mean.map_or_else(|| "–".to_owned(), number),
             lift.and_then(|l| l.credible.as_ref()).map_or_else(|| "–".to_owned(), |l| signed_percent(l.estimate)),
-            interval_text(lift.and_then(|l| l.credible.as_ref())),
+            interval_or_note(lift.and_then(|l| l.credible.as_ref()), lift.map_or("", |l| &l.note)),
             difference_text(lift.and_then(|l| l.difference.as_ref())),
-            interval_text(lift.and_then(|l| l.anytime.as_ref())),
-            estimate(lift.and_then(|l| l.period.as_ref())),
-            estimate(lift.and_then(|l| l.batched.as_ref())),
-            estimate(m.mature.as_ref().and_then(|l| l.credible.as_ref())),
+            match lift.and_then(|l| l.difference_anytime.as_ref()) {
+                Some(difference) => ends_text(difference),
+                None => interval_text(lift.and_then(|l| l.anytime.as_ref())),
+            },
+            lift_or_difference(lift.and_then(|l| l.period.as_ref()), lift.and_then(|l| l.difference_period.as_ref())),
+            lift_or_difference(lift.and_then(|l| l.batched.as_ref()), lift.and_then(|l| l.difference_batched.as_ref())),
+            completed_text(m),
             flags.join(", "),
         ]
     };
@@ -178,14 +186,37 @@ fn metrics_text(r: &GetResultsResponse) -> String {
     table(&columns, (0..metrics).flat_map(results_of).map(|(arm, metric)| row(arm, metric)).collect())
 }
 
+/// A lift with its interval, or else a difference with its interval.
+fn lift_or_difference(lift: Option<&Interval>, difference: Option<&Interval>) -> String {
+    match lift {
+        Some(lift) => format!("{} ({})", signed_percent(lift.estimate), interval_text(Some(lift))),
+        None => difference_text(difference),
+    }
+}
+
+/// The lift from completed units, or why there is none.
+fn completed_text(metric: &MetricResult) -> String {
+    match metric.mature.as_ref() {
+        Some(lift) if lift.credible.is_none() && lift.difference.is_none() => interval_or_note(None, &lift.note),
+        lift => lift_or_difference(lift.and_then(|l| l.credible.as_ref()), lift.and_then(|l| l.difference.as_ref())),
+    }
+}
+
 /// A difference in the metric's own unit, with its interval.
 fn difference_text(interval: Option<&Interval>) -> String {
-    let signed = |value: f64| match number(value) {
+    interval.map_or_else(|| "–".to_owned(), |i| format!("{} ({})", signed_number(i.estimate), ends_text(i)))
+}
+
+/// The ends of the interval of a difference.
+fn ends_text(interval: &Interval) -> String {
+    format!("{} to {}", signed_number(interval.low), signed_number(interval.high))
+}
+
+fn signed_number(value: f64) -> String {
+    match number(value) {
         text if text == "0" || text == "–" || text.starts_with('-') => text,
         text => format!("+{text}"),
-    };
-    interval
-        .map_or_else(|| "–".to_owned(), |i| format!("{} ({} to {})", signed(i.estimate), signed(i.low), signed(i.high)))
+    }
 }
 
 #[cfg(test)]
@@ -213,5 +244,31 @@ mod tests {
         let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
         assert_eq!(lines[3], ["off", "25.0%", "1,000", "10.0%", "–", "–", "–", "25.0%"]);
         assert_eq!(lines[4], ["on", "75.0%", "3,000", "15.0%", "+50.0%", "+25.0%", "to", "+75.0%", "–", "75.0%"]);
+    }
+
+    #[test]
+    fn missing_lift_is_explained_and_shows_no_probability() {
+        let arm = |name: &str, note: &str| ArmResult {
+            variation: name.to_owned(),
+            p_best: 0.61,
+            lift_note: note.to_owned(),
+            ..ArmResult::default()
+        };
+        let note = "too early to say: 30 of about 2,400 units";
+        let results = GetResultsResponse {
+            arms: vec![arm("off", ""), arm("on", note)],
+            decision_metric: "m".to_owned(),
+            not_ranked: note.to_owned(),
+            ..GetResultsResponse::default()
+        };
+        let text = variations_text(&results);
+        assert!(text.contains(note) && !text.contains("61"), "{text}");
+    }
+
+    #[test]
+    fn difference_replaces_a_lift_with_its_sign() {
+        let loss = Interval { estimate: -0.75, low: -0.9, high: 0.000_01 };
+        assert_eq!(lift_or_difference(None, Some(&loss)), "-0.750 (-0.900 to 0)");
+        assert_eq!(difference_text(None), "–");
     }
 }

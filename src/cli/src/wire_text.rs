@@ -6,9 +6,6 @@ use inroad_wire::{reason_from_wire, timestamp_from_wire};
 
 use crate::output::{self, signed_percent};
 
-/// The widest interval of a relative change that says something; 10 is 1,000%.
-const WIDEST_INTERVAL: f64 = 10.0;
-
 /// An instant; `None` if it was not sent or is out of range.
 pub(crate) fn timestamp_of(at: Option<&prost_types::Timestamp>) -> Option<Timestamp> {
     timestamp_from_wire(at?).ok()
@@ -41,14 +38,16 @@ pub(crate) fn owner_name(index: u32, variations: &[String]) -> String {
     variations.get(index as usize).cloned().unwrap_or_else(|| format!("#{index}"))
 }
 
-/// The interval of a relative change: `+25.0% to +75.0%`; "too early to say" where it is too wide to mean anything.
+/// The interval of a relative change: `+25.0% to +75.0%`.
 pub(crate) fn interval_text(interval: Option<&Interval>) -> String {
-    match interval {
-        None => "–".to_owned(),
-        Some(i) if (i.high - i.low).abs() <= WIDEST_INTERVAL => {
-            format!("{} to {}", signed_percent(i.low), signed_percent(i.high))
-        }
-        Some(_) => "too early to say".to_owned(),
+    interval.map_or_else(|| "–".to_owned(), |i| format!("{} to {}", signed_percent(i.low), signed_percent(i.high)))
+}
+
+/// The 95% interval of a lift, or why there is none: `too early to say: 30 of about 2,400 units`. A dash for control.
+pub(crate) fn interval_or_note(lift: Option<&Interval>, note: &str) -> String {
+    match lift {
+        None if !note.is_empty() => note.to_owned(),
+        lift => interval_text(lift),
     }
 }
 
@@ -67,11 +66,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn very_wide_interval_is_too_early_to_say() {
-        let interval = |low, high| Interval { estimate: 0.5, low, high };
-        assert_eq!(interval_text(Some(&interval(0.25, 0.75))), "+25.0% to +75.0%");
-        assert_eq!(interval_text(Some(&interval(-0.9, 40.0))), "too early to say");
-        assert_eq!(interval_text(Some(&interval(-1.0, f64::INFINITY))), "too early to say");
-        assert_eq!(interval_text(None), "–");
+    fn note_replaces_a_missing_interval() {
+        let interval = Interval { estimate: 0.5, low: 0.25, high: 0.75 };
+        assert_eq!(interval_or_note(Some(&interval), ""), "+25.0% to +75.0%");
+        assert_eq!(interval_or_note(None, "too early to say"), "too early to say");
+        assert_eq!(interval_or_note(None, ""), "–");
     }
 }

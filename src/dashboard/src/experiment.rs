@@ -3,16 +3,18 @@
 mod completed_action;
 mod health;
 mod history;
+mod lift_view;
 mod manage;
 mod results;
 
 use inroad_assignment::Timestamp;
-use inroad_policy::Interval;
 use maud::{Markup, html};
 
 pub use completed_action::CompletedAction;
 pub use health::{Health, SampleRatio};
 pub use history::{AuditEntry, ChangedField, Decision, DecisionArm, changed_fields};
+pub use lift_view::LiftView;
+pub(crate) use lift_view::lift_with_interval;
 pub use results::{ArmMetric, Metric};
 
 use crate::audience::AudienceSummary;
@@ -38,11 +40,13 @@ pub struct Arm {
     pub share: f64,
     /// Units exposed to the variation.
     pub units: u64,
-    /// Probability to be best.
-    pub p_best: f64,
-    /// Expected loss of choosing this variation, as a share of conversions.
-    pub expected_loss: f64,
-    /// Mean and standard deviation of the log-lift of the primary metric; none for control.
+    /// Probability to be best; none while it is too early to rank the variations.
+    pub p_best: Option<f64>,
+    /// Expected loss of choosing this variation, as a share of conversions; none while it is too early, and for metrics
+    /// with negative values.
+    pub expected_loss: Option<f64>,
+    /// Mean and standard deviation of the log-lift of the primary metric, without prior; none for control and without a
+    /// relative lift.
     pub posterior: Option<(f64, f64)>,
     /// Lift as of each update; empty for control.
     pub lift_history: Vec<LiftPoint>,
@@ -275,13 +279,5 @@ impl ExperimentPage {
                 }
             }
         }
-    }
-}
-
-/// A lift with its 95% interval, for table cells.
-pub(crate) fn lift_with_interval(lift: &Interval) -> Markup {
-    html! {
-        span.lift { (number(lift.estimate, NumberFormat::Lift)) }
-        " " span.range { (number(lift.low, NumberFormat::Lift)) " to " (number(lift.high, NumberFormat::Lift)) }
     }
 }

@@ -115,6 +115,12 @@ impl NumberFormat {
     }
 }
 
+/// A count with thousands separators, for a sentence.
+#[must_use]
+pub fn grouped_count(count: u64) -> String {
+    grouped(count as f64, 0)
+}
+
 /// A number with thousands separators.
 fn grouped(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");

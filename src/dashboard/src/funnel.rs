@@ -1,11 +1,10 @@
 //! The funnel page: how many units of each variation reached each step.
 
-use inroad_policy::Interval;
 use inroad_policy::attribution::funnel::MAX_STEPS;
 use maud::{Markup, html};
 
 use crate::chart::funnel as funnel_chart;
-use crate::experiment::lift_with_interval;
+use crate::experiment::LiftView;
 use crate::format::{NumberFormat, number};
 use crate::layout::{EVENT_NAMES, event_name_list, live_part};
 
@@ -14,8 +13,8 @@ use crate::layout::{EVENT_NAMES, event_name_list, live_part};
 pub struct FunnelResult {
     /// By variation, control first: exposed units, then units that reached step 1, 2, ….
     pub reached: Vec<Vec<u64>>,
-    /// By variation and step: the lift of the share of exposed units that reached it; none for control or without data.
-    pub lifts: Vec<Vec<Option<Interval>>>,
+    /// By variation and step: the lift of the share of exposed units that reached it.
+    pub lifts: Vec<Vec<LiftView>>,
     /// Time to compute it, in milliseconds.
     pub took_ms: f64,
 }
@@ -85,9 +84,10 @@ impl FunnelPage {
             return html! { div.empty { h2 { "Choose events" } p { "Enter events in the order in which they happen, for example view, then purchase. Events of this experiment's metrics and recent events are suggested." } } };
         };
         let exposed = |arm: usize| result.reached.get(arm).and_then(|r| r.first()).copied().unwrap_or_default();
+        let lifts: Vec<Vec<_>> = result.lifts.iter().map(|arm| arm.iter().map(LiftView::relative).collect()).collect();
         let part = |n: u64, of: u64| if of == 0 { None } else { Some(n as f64 / of as f64) };
         html! {
-            (funnel_chart(&self.names, &self.steps, &result.reached, &result.lifts))
+            (funnel_chart(&self.names, &self.steps, &result.reached, &lifts))
             p.help { "Drop-off is relative to the step before. Lift is relative to control, per exposed unit." }
             div.scroll tabindex="0" role="region" aria-label="Funnel as table" {
                 table.results {
@@ -106,7 +106,7 @@ impl FunnelPage {
                                     td { (number(units as f64, NumberFormat::Int)) }
                                     td { @match part(units, exposed(arm)) { Some(share) => (number(share, NumberFormat::Percent1)), None => "–" } }
                                     td { @match before.and_then(|before| part(before - units.min(before), before)) { Some(lost) => (number(lost, NumberFormat::Percent1)), None => "–" } }
-                                    td { @match step.checked_sub(1).and_then(|s| result.lifts.get(arm)?.get(s).copied().flatten()) { Some(lift) => (lift_with_interval(&lift)), None => "–" } }
+                                    td { @match step.checked_sub(1).and_then(|s| result.lifts.get(arm)?.get(s)) { Some(lift) if arm > 0 => (lift.cell()), _ => "–" } }
                                 }
                             }
                         }

@@ -12,7 +12,8 @@ const DISAGREEMENT: f64 = 2.0;
 /// Range of relative lifts in which the batched interval is searched.
 const LIFT_RANGE: (f64, f64) = (-1.0, 1e4);
 
-/// Estimates of the lift of one arm by other methods.
+/// Estimates of the lift of one arm by other methods. For a measure of differences, all of them are differences from
+/// control in the metric's own unit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AlternativeEstimates {
     /// Period-weighted: every period counts by its total traffic, the same in every arm. The estimated quantity does
@@ -51,6 +52,9 @@ pub(crate) fn estimate_arm(
 ) -> Option<AlternativeEstimates> {
     let blocks = blocks(measure, arm, ordered);
     let (mean, variance) = weighted_means(&blocks)?;
+    if measure.is_difference() {
+        return difference_estimates(&blocks, (mean, variance), flat, arm);
+    }
     if mean.iter().any(|mean| *mean <= 0.0) {
         return None;
     }
@@ -66,6 +70,28 @@ pub(crate) fn estimate_arm(
         batched: contrast.interval(),
         disagrees: from_period > DISAGREEMENT || from_batched > DISAGREEMENT,
     })
+}
+
+/// The same for differences, which need no solver: Z(D) = Σ a_b·(ȳ_kb − ȳ_0b − D)/SE_b is linear in D.
+fn difference_estimates(
+    blocks: &[Block],
+    (mean, variance): ([f64; 2], [f64; 2]),
+    flat: &Posterior,
+    arm: usize,
+) -> Option<AlternativeEstimates> {
+    let e3 = flat.mean[arm] * flat.unit?;
+    let error = (variance[0] + variance[1]).sqrt();
+    let middle = mean[1] - mean[0];
+    let total: f64 = blocks.iter().map(|block| block.weight).sum();
+    let weight = |block: &Block| (block.weight / total / (block.variance[0] + block.variance[1])).sqrt();
+    let weights: f64 = blocks.iter().map(weight).sum();
+    let batched = blocks.iter().map(|block| weight(block) * (block.mean[1] - block.mean[0])).sum::<f64>() / weights;
+    let around = |middle: f64, half: f64| Interval { estimate: middle, low: middle - half, high: middle + half };
+    let period = around(middle, Z_95 * error);
+    let disagrees = (middle - e3).abs() > DISAGREEMENT * error || (batched - e3).abs() > DISAGREEMENT / weights;
+    let found =
+        AlternativeEstimates { period, difference: period, batched: around(batched, Z_95 / weights), disagrees };
+    [error, weights, batched].iter().all(|number| number.is_finite()).then_some(found)
 }
 
 /// Means m = Σ w·ȳ_b and variances V = Σ w²·V_b, with w = N_b/N.
@@ -145,7 +171,7 @@ mod tests {
         let unequal = (5..15).map(|tick| epoch(tick, 4_000.0, 0.05, 1.0));
         let busy = epoch(15, 400_000.0, 0.000_25, 0.0);
         let epochs: Vec<EpochTally> = equal.chain(unequal).chain([busy]).collect();
-        let flat = Posterior { mean: vec![0.0, 0.1], covariance: vec![vec![0.0; 2]; 2] };
+        let flat = Posterior { mean: vec![0.0, 0.1], covariance: vec![vec![0.0; 2]; 2], unit: None };
         let found = alternative_estimates(Measure::Conversion, 2, &epochs, &flat).unwrap()[1].unwrap();
         let (low, high) = (libm::log1p(found.period.low), libm::log1p(found.period.high));
         assert!(low < 0.1 && 0.1 < high, "{found:?}");

@@ -20,11 +20,11 @@ pub fn anytime_half_width(v: f64, rho: f64, alpha: f64) -> f64 {
     ((v + rho) * libm::log((v + rho) / (rho * alpha * alpha))).sqrt() / v
 }
 
-/// The confidence sequence of an arm's lift at error `alpha`, from a posterior without prior. None for control and
-/// where there is no information.
+/// The confidence sequence of an arm's lift (or difference) at error `alpha`, from a posterior without prior. None for
+/// control and where there is no information.
 #[must_use]
 pub fn confidence_sequence(flat: &Posterior, arm: usize, alpha: f64) -> Option<Interval> {
     let information = 1.0 / flat.covariance[arm][arm];
     (arm > 0 && information > INFORMATION_MIN)
-        .then(|| Interval::from_log(flat.mean[arm], anytime_half_width(information, ANYTIME_RHO, alpha)))
+        .then(|| Interval::around(flat, arm, anytime_half_width(information, ANYTIME_RHO, alpha)))
 }

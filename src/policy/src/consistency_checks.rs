@@ -75,7 +75,8 @@ pub fn check_delay(arms: usize, epochs: &[EpochTally]) -> Result<Vec<Option<Dela
     Ok(counts.iter().enumerate().map(check).collect())
 }
 
-/// An arm's lift in the first and in the second half of the events.
+/// An arm's lift in the first and in the second half of the events. For a measure of differences: its difference from
+/// control, in the metric's own unit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct NoveltyCheck {
     /// Lift in the first half, with its 95% interval.
@@ -116,11 +117,13 @@ pub fn check_novelty(
         if arm == 0 || !has_enough(&early) || !has_enough(&late) {
             return None;
         }
-        let error = (first.covariance[arm][arm] + second.covariance[arm][arm]).sqrt();
-        let p_value = two_sided((first.mean[arm] - second.mean[arm]) / error);
+        // The halves of a measure of differences each have their own unit.
+        let units = (first.unit.unwrap_or(1.0), second.unit.unwrap_or(1.0));
+        let error = (units.0 * first.sd(arm)).hypot(units.1 * second.sd(arm));
+        let p_value = two_sided((units.0 * first.mean[arm] - units.1 * second.mean[arm]) / error);
         Some(NoveltyCheck {
-            early: Interval::credible(&first, arm),
-            late: Interval::credible(&second, arm),
+            early: Interval::central(&first, arm),
+            late: Interval::central(&second, arm),
             p_value,
             changed: p_value * ((arms - 1) as f64) < ALARM,
         })

@@ -21,8 +21,13 @@
 //! - **Other numbers:** revenue, counts and ratios use the same model with sums in place of conversions and with a
 //!   variance that is measured from the units.
 //!
+//! - **Metrics that can be negative:** arms are compared by absolute differences, with the same baselines per epoch;
+//!   see `differences`.
+//!
 //! The formulas are in the documentation of [`Estimator`]. `tests/oracle/glm.py` fits the whole regression instead,
 //! with every a_e as a parameter, and the tests compare the two.
+
+mod differences;
 
 use serde::{Deserialize, Serialize};
 
@@ -56,13 +61,17 @@ pub enum Prior {
     Flat,
 }
 
-/// The lift distribution: log-lifts over control, jointly normal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The lift distribution: log-lifts over control, jointly normal. For a metric that can be negative: differences.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Posterior {
     /// Means b̂, one per arm; control's is 0.
     pub mean: Vec<f64>,
     /// Covariance H⁻¹, or the sandwich; one row per arm. Control's row and column are 0.
     pub covariance: Vec<Vec<f64>>,
+    /// None for log-lifts. Otherwise `mean` and `covariance` are of absolute differences from control in multiples of
+    /// this, which is above 0 and in the metric's own unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<f64>,
 }
 
 impl Posterior {
@@ -147,6 +156,9 @@ impl Estimator {
             Prior::Normal(_) => return Err(PolicyError::Setting { name: "tau" }),
             Prior::Flat => FLAT_PRECISION,
         };
+        if measure.is_difference() {
+            return self.fit_differences(measure, arms, epochs, precision);
+        }
         self.load(measure, arms, epochs)?;
         self.maximise(arms, precision)?;
         self.posterior(measure, arms, precision)
@@ -162,7 +174,7 @@ impl Estimator {
         epochs: &[EpochTally],
         prior: Prior,
     ) -> Result<Posterior, PolicyError> {
-        let mut each = Posterior { mean: vec![0.0; arms], covariance: vec![vec![0.0; arms]; arms] };
+        let mut each = Posterior { mean: vec![0.0; arms], covariance: vec![vec![0.0; arms]; arms], unit: None };
         for arm in 1..arms {
             self.fit_pair(measure, arms, epochs, prior, arm, &mut each)?;
         }
@@ -178,7 +190,7 @@ impl Estimator {
         prior: Prior,
         arm: usize,
     ) -> Result<Posterior, PolicyError> {
-        let mut only = Posterior { mean: vec![0.0; arms], covariance: vec![vec![0.0; arms]; arms] };
+        let mut only = Posterior { mean: vec![0.0; arms], covariance: vec![vec![0.0; arms]; arms], unit: None };
         self.fit_pair(measure, arms, epochs, prior, arm, &mut only)?;
         Ok(only)
     }
@@ -193,15 +205,12 @@ impl Estimator {
         each: &mut Posterior,
     ) -> Result<(), PolicyError> {
         let ordered = checked_in_order(arms, epochs)?;
-        let pair = |epoch: &&EpochTally| EpochTally {
-            epoch: epoch.epoch,
-            arms: vec![epoch.arms[0], epoch.arms[arm]],
-            shares: Vec::new(),
-        };
-        let pairs: Vec<EpochTally> = ordered.iter().map(pair).collect();
+        let pairs: Vec<EpochTally> = ordered.iter().map(|epoch| epoch.pair_with_control(arm)).collect();
         let posterior = self.fit(measure, 2, &pairs, prior)?;
-        each.mean[arm] = posterior.mean[1];
-        each.covariance[arm][arm] = posterior.covariance[1][1];
+        // Differences of all arms get the unit of the first one.
+        let factor = posterior.unit.map_or(1.0, |unit| unit / *each.unit.get_or_insert(unit));
+        each.mean[arm] = factor * posterior.mean[1];
+        each.covariance[arm][arm] = factor * factor * posterior.covariance[1][1];
         Ok(())
     }
 
@@ -364,7 +373,7 @@ impl Estimator {
         let mut mean = Vec::with_capacity(arms);
         mean.push(0.0);
         mean.extend_from_slice(&self.b);
-        Ok(Posterior { mean, covariance })
+        Ok(Posterior { mean, covariance, unit: None })
     }
 
     /// B + I/τ², the middle of the sandwich. Control's row and column are 0.

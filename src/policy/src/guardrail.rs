@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::e3::{Estimator, Prior};
 use crate::error::PolicyError;
 use crate::normal::log_normal_cdf;
 use crate::tallies::{BetterDirection, EpochTally, Measure, Spread, checked_in_order};
@@ -50,8 +51,11 @@ pub struct GuardrailInput<'a> {
 /// S and V are the score and the information of the arm against control *at the margin*, given each epoch's conversions
 /// of the two (for other measures, sums over the dispersion as in [`Estimator`](crate::Estimator)). To first order S is
 /// −(b̂ − ln(1−m))·V. The score remains valid where b̂ is infinite: an arm without conversions is the clearest harm.
+///
+/// A measure of differences has no share of control that could be lost. There the margin is a part of the metric's unit
+/// ([`Posterior::unit`](crate::Posterior::unit), about the size of the mean), and S = −(d̂ + m)·V.
 pub fn evaluate_guardrail(input: &GuardrailInput<'_>, arm: usize) -> Result<GuardrailEvidence, PolicyError> {
-    let GuardrailInput { epochs, measure, better, arms, margin, guardrails, alpha } = *input;
+    let GuardrailInput { measure, arms, margin, guardrails, alpha, .. } = *input;
     if arm == 0 || arm >= arms {
         return Err(PolicyError::ArmCount { expected: arms, found: arm });
     }
@@ -61,6 +65,24 @@ pub fn evaluate_guardrail(input: &GuardrailInput<'_>, arm: usize) -> Result<Guar
     if !(alpha > 0.0 && alpha < 1.0) {
         return Err(PolicyError::Setting { name: "alpha" });
     }
+    let (score, information) = match measure.is_difference() {
+        true => difference_score(input, arm)?,
+        false => lift_score(input, arm)?,
+    };
+    let scale = information + RHO;
+    let log_evidence =
+        0.5 * libm::log(4.0 * RHO / scale) + score * score / (2.0 * scale) + log_normal_cdf(score / scale.sqrt());
+    let family = ((arms - 1) * guardrails.max(1)) as f64;
+    Ok(GuardrailEvidence {
+        log_evidence,
+        alert: log_evidence >= libm::log(1.0 / alpha),
+        kill: log_evidence >= libm::log(family / alpha),
+    })
+}
+
+/// S and V of a lift.
+fn lift_score(input: &GuardrailInput<'_>, arm: usize) -> Result<(f64, f64), PolicyError> {
+    let GuardrailInput { epochs, measure, better, arms, margin, .. } = *input;
     let cells: Vec<_> = checked_in_order(arms, epochs)?
         .iter()
         .map(|e| [measure.cell(&e.arms[0]), measure.cell(&e.arms[arm])])
@@ -79,13 +101,38 @@ pub fn evaluate_guardrail(input: &GuardrailInput<'_>, arm: usize) -> Result<Guar
         score += better.sign() * (sum * share - treated.sum / dispersion);
         information += sum * share * (1.0 - share);
     }
-    let scale = information + RHO;
-    let log_evidence =
-        0.5 * libm::log(4.0 * RHO / scale) + score * score / (2.0 * scale) + log_normal_cdf(score / scale.sqrt());
-    let family = ((arms - 1) * guardrails.max(1)) as f64;
-    Ok(GuardrailEvidence {
-        log_evidence,
-        alert: log_evidence >= libm::log(1.0 / alpha),
-        kill: log_evidence >= libm::log(family / alpha),
-    })
+    Ok((score, information))
+}
+
+/// S and V of a difference, in multiples of the metric's unit.
+fn difference_score(input: &GuardrailInput<'_>, arm: usize) -> Result<(f64, f64), PolicyError> {
+    let GuardrailInput { epochs, measure, better, arms, margin, .. } = *input;
+    let flat = Estimator::default().fit_one_against_control(measure, arms, epochs, Prior::Flat, arm)?;
+    let information = 1.0 / flat.covariance[arm][arm];
+    Ok((-(better.sign() * flat.mean[arm] + margin) * information, information))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tallies::{ArmTally, EpochKey, Measure, Moments};
+
+    #[test]
+    fn loss_of_profit_is_harm_and_gain_is_none() {
+        let cell = |mean: f64| {
+            let moments = Moments { x: 1_000.0 * mean, xx: 1_000.0 * (mean * mean + 4.0), ..Moments::default() };
+            ArmTally { first: 1_000, n: 1_000, s: 1_000, moments: Some(moments), early: 0 }
+        };
+        let evidence = |better, mean| {
+            let arms = vec![cell(-2.0), cell(mean)];
+            let epochs = [EpochTally { epoch: EpochKey { tick: 0, revision: 1 }, arms, shares: Vec::new() }];
+            let measure = Measure::MeanDifference;
+            let (arms, margin, guardrails, alpha) = (2, 0.05, 1, 0.05);
+            let input = GuardrailInput { epochs: &epochs, measure, better, arms, margin, guardrails, alpha };
+            evaluate_guardrail(&input, 1).unwrap()
+        };
+        assert!(evidence(BetterDirection::Higher, -3.0).kill && !evidence(BetterDirection::Higher, -1.0).alert);
+        assert!(evidence(BetterDirection::Lower, -1.0).kill && !evidence(BetterDirection::Lower, -3.0).alert);
+        assert!(!evidence(BetterDirection::Higher, -2.05).alert, "within the margin");
+    }
 }

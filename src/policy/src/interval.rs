@@ -1,4 +1,4 @@
-//! An estimate with its interval. Every module that reports a lift to people builds its intervals here.
+//! An estimate with its interval. Every module that reports a lift or a difference to people builds its intervals here.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,9 +27,23 @@ impl Interval {
         Self { estimate: lift(middle), low: lift(middle - half_width), high: lift(middle + half_width) }
     }
 
-    /// The central 95% of the posterior of an arm's lift.
-    pub(crate) fn credible(posterior: &Posterior, arm: usize) -> Self {
-        Self::from_log(posterior.mean[arm], Z_95 * posterior.sd(arm))
+    /// An arm's estimate, with an interval of `half_width` on the scale of the posterior. It is relative for a posterior
+    /// of lifts, and in the metric's own unit for a posterior of differences.
+    pub(crate) fn around(posterior: &Posterior, arm: usize, half_width: f64) -> Self {
+        let middle = posterior.mean[arm];
+        match posterior.unit {
+            None => Self::from_log(middle, half_width),
+            Some(unit) => {
+                // JSON cannot store infinity.
+                let value = |multiple: f64| unit * multiple.clamp(-1e100, 1e100);
+                Self { estimate: value(middle), low: value(middle - half_width), high: value(middle + half_width) }
+            }
+        }
+    }
+
+    /// The central 95% of the distribution of an arm's lift or difference.
+    pub(crate) fn central(posterior: &Posterior, arm: usize) -> Self {
+        Self::around(posterior, arm, Z_95 * posterior.sd(arm))
     }
 
     /// Whether `value` is within the interval, ends included.

@@ -15,7 +15,7 @@
 //! |---|---|---|
 //! | 1 | [`attribution`] | What does one unit count for? Exposures and outcomes → cells |
 //! | 2 | `tallies` | What is measured in each reporting interval? [`EpochTally`], [`ArmTally`], [`Measure`] |
-//! | 3 | `e3` | How much better than control is each arm? [`Estimator`] → [`Posterior`] |
+//! | 3 | `e3`, `e3::differences` | How much better than control is each arm? [`Estimator`] → [`Posterior`] |
 //! | 4 | `draws`, `probability_best` | Which arm is best? [`NormalDraws`], [`compare`] → [`Comparison`] |
 //! | | `pooled_beta` | The same with pooled Beta posteriors, for experiments that choose them |
 //! | 5 | `sample_ratio` | Can the counts be trusted? [`check_sample_ratio`] |
@@ -24,6 +24,7 @@
 //! | 8 | `decide` | What changes at this tick? All of the above in order: [`TickInput`] → [`decide`] → [`Decision`] |
 //! | | `decision_record` | Which parts of a tick are stored, so that the decision can be made again (I7)? |
 //! | 9 | `summary` | What do people see? [`summarise`] → [`Summary`] |
+//! | | `lift_estimate` | What can be said about a lift, without the prior? [`LiftEstimate`] |
 //! | | `interval`, `anytime` | How uncertain is a lift, at one check or at all checks together? |
 //! | | `alternative_estimates`, `time_blocks` | Does another method find the same lift? |
 //! | | `consistency_checks` | Do outcomes arrive equally soon in all arms, and is the lift constant? |
@@ -48,6 +49,7 @@ mod error;
 mod growth;
 mod guardrail;
 mod interval;
+mod lift_estimate;
 mod normal;
 mod pooled_beta;
 mod probability_best;
@@ -70,8 +72,12 @@ pub use e3::{Estimator, Posterior, Prior, estimate};
 pub use error::PolicyError;
 pub use guardrail::{GuardrailEvidence, GuardrailInput, evaluate_guardrail};
 pub use interval::{Interval, Z_95};
+pub use lift_estimate::{
+    DIFFERENCE_UNITS_MIN, LiftEstimate, NoRelativeLift, NotMeasured, OUTCOMES_MIN, Progress, ShownLift, UNITS_MIN,
+    shown_lifts,
+};
 pub use normal::{normal_cdf, normal_quantile};
 pub use probability_best::{Comparison, compare, potential_value_remaining};
 pub use sample_ratio::{SampleRatio, SrmAlarm, check_sample_ratio};
-pub use summary::{ArmSummary, Summary, SummaryInput, displayed_lift, summarise};
+pub use summary::{ArmSummary, Ranking, Summary, SummaryInput, summarise};
 pub use tallies::{ArmTally, BetterDirection, EpochKey, EpochTally, MAX_ARMS, Measure, Moments};

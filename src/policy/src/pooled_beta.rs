@@ -261,7 +261,8 @@ fn log_lifts(betas: &[Beta]) -> Posterior {
         _ => relative(&betas[0]) + if i == j { relative(&betas[i]) } else { 0.0 },
     };
     let covariance = (0..arms).map(|i| (0..arms).map(|j| cell(i, j)).collect()).collect();
-    Posterior { mean: betas.iter().map(|beta| libm::log(beta.mean() / betas[0].mean())).collect(), covariance }
+    let mean = betas.iter().map(|beta| libm::log(beta.mean() / betas[0].mean())).collect();
+    Posterior { mean, covariance, unit: None }
 }
 
 /// Gauss–Legendre quadrature on −1..1, with the integrals from −1 to each node.

@@ -92,8 +92,8 @@ pub fn compare(posterior: &Posterior, live: &[bool], draws: &NormalDraws) -> Res
 }
 
 /// The maximum remaining gain: the 95% quantile of (max_j μ_j − μ_k)/μ_k over the live arms, where k is the `leader`
-/// (Scott, *A modern Bayesian look at the multi-armed bandit*, 2010). Relative, at least 0. The posterior is of
-/// benefits. `draws` needs one dimension per live variation; fewer are an error.
+/// (Scott, *A modern Bayesian look at the multi-armed bandit*, 2010). Relative, at least 0; for a posterior of
+/// differences, in multiples of its unit. The posterior is of benefits. `draws` needs one dimension per live variation; fewer are an error.
 pub fn potential_value_remaining(
     posterior: &Posterior,
     live: &[bool],
@@ -124,7 +124,7 @@ pub fn potential_value_remaining(
         .collect();
     let at = gains.len() * 95 / 100;
     let (_, quantile, _) = gains.select_nth_unstable_by(at, f64::total_cmp);
-    Ok(libm::expm1(*quantile))
+    Ok(if posterior.unit.is_some() { *quantile } else { libm::expm1(*quantile) })
 }
 
 fn sign_probability(posterior: &Posterior, arm: usize, sign: f64) -> f64 {

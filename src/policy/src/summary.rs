@@ -1,17 +1,27 @@
 //! The results that people see for each arm: raw mean, lift, probability to be best, an always-valid interval, and
 //! alternative estimates. Nothing here influences growth.
+//!
+//! Lifts and their intervals are without the policy's prior: it would pull them towards 0. P(best), P(> control) and
+//! expected loss are those of the policy, with its prior, and only where all live arms are measured: before that they
+//! would be little more than the prior.
 
 use inroad_assignment::PosteriorKind;
 
-use crate::alternative_estimates::{AlternativeEstimates, alternative_estimates};
-use crate::anytime::{ALPHA, ANYTIME_RHO, anytime_half_width, confidence_sequence};
+use crate::alternative_estimates::{AlternativeEstimates, estimate_arm};
 use crate::draws::DrawsCache;
 use crate::e3::{Estimator, Posterior, Prior};
 use crate::error::PolicyError;
 use crate::interval::Interval;
+use crate::lift_estimate::{
+    ArmCounts, LiftEstimate, NotMeasured, Progress, ShownLift, progress, shown_lifts_with_fits,
+};
 use crate::pooled_beta::{compare_pooled, pooled_value_remaining};
 use crate::probability_best::{Comparison, compare, potential_value_remaining};
-use crate::tallies::{BetterDirection, EpochTally, Measure};
+use crate::tallies::{BetterDirection, EpochTally, Measure, checked_in_order};
+
+/// An arm leads only if its probability to be best exceeds that of every other arm by more than this. Smaller differences
+/// are within the error of the draws, and look like a tie.
+const LEAD_MIN: f64 = 0.01;
 
 /// The input of [`summarise`]: one metric of an experiment.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +34,7 @@ pub struct SummaryInput<'a> {
     pub better: BetterDirection,
     /// Whether each arm is live (not killed), control first. Control must be live.
     pub live: &'a [bool],
-    /// Prior standard deviation τ of a log-lift, above 0.
+    /// The policy's prior standard deviation τ of a log-lift, above 0. It affects probabilities, not lifts.
     pub tau: f64,
     /// The posterior from which the probability to be best is computed.
     pub posterior: PosteriorKind,
@@ -41,23 +51,44 @@ pub struct ArmSummary {
     pub n: u64,
     /// Those of `n` with an outcome.
     pub s: u64,
-    /// Raw mean per unit: s/n for conversions, the mean, or the ratio. None without records. Raw means of arms are not
-    /// comparable if shares have changed; `lift` is.
+    /// Raw mean per unit: s/n for conversions, the mean, or the ratio. None without records, or without denominators.
+    /// Raw means of arms are not comparable if shares have changed; `lift` is.
     pub mean: Option<f64>,
-    /// Posterior lift, against control alone, with its 95% credible interval. None for control, and none while it would
-    /// be the prior alone: until both have records and one of them an outcome. For killed arms see [`displayed_lift`].
-    pub lift: Option<Interval>,
-    /// Lift over control without prior, with a 95% confidence *sequence*: with a probability of 95% the interval
-    /// contains the true lift at all checks together. None for control and where there is no information.
+    /// What can be said about the lift, against control alone and without prior. None for control.
+    pub lift: Option<LiftEstimate>,
+    /// The same quantity with a 95% confidence *sequence*: with a probability of 95% the interval contains the true value
+    /// at all checks together. None for control and without an estimate.
     pub anytime: Option<Interval>,
-    /// Estimates by other methods; none for control and with too few events.
+    /// The difference of the means, arm minus control, in the metric's own unit, weighted by reporting interval. None for
+    /// control and with too few events. For a killed arm, the interval is as wide as one that is valid at any stopping time.
+    pub difference: Option<Interval>,
+    /// Estimates by other methods. None for control, with too few events, and for killed arms: these intervals are valid
+    /// at a fixed time only.
     pub alternatives: Option<AlternativeEstimates>,
-    /// Probability to be the best live arm, 0..=1.
-    pub p_best: f64,
-    /// Probability to be better than control; ½ for control.
-    pub p_above_control: f64,
-    /// Expected loss of choosing the arm, as a share of conversions, 0..=1; none for killed arms.
+    /// With the policy's prior: probability to be the best live arm, 0..=1. None if [`Summary::ranking`] is not known.
+    pub p_best: Option<f64>,
+    /// With the policy's prior: probability to be better than control. None for control and without an estimate.
+    pub p_above_control: Option<f64>,
+    /// With the policy's prior: expected loss of choosing the arm, as a share of conversions, 0..=1. None for killed arms,
+    /// for measures of differences, and if the ranking is not known.
     pub expected_loss: Option<f64>,
+}
+
+/// How the live arms compare with each other.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Ranking {
+    /// All live arms are measured.
+    Known {
+        /// The live arm with the largest probability to be best. None for a tie.
+        leader: Option<usize>,
+        /// Maximum remaining gain: with 95% probability the best arm is better than the most likely best one by at most
+        /// this, relative (Scott 2010). 0 if there is nothing left to learn. None for measures of differences.
+        potential_value_remaining: Option<f64>,
+    },
+    /// A live arm has too few units or outcomes. The progress is that of all live arms together.
+    TooEarly(Progress),
+    /// A live arm cannot be measured.
+    NotMeasured(NotMeasured),
 }
 
 /// The results of all arms by one metric.
@@ -65,116 +96,227 @@ pub struct ArmSummary {
 pub struct Summary {
     /// One per arm, control first.
     pub arms: Vec<ArmSummary>,
-    /// The live arm with the largest probability to be best.
-    pub leader: usize,
-    /// Maximum remaining gain: with 95% probability the best arm is better than the leader by at most this, relative
-    /// (Scott 2010). 0 if there is nothing left to learn.
-    pub potential_value_remaining: f64,
+    /// How the live arms compare.
+    pub ranking: Ranking,
+}
+
+impl Summary {
+    /// The live arm that is most likely to be best, if the ranking is known and not a tie.
+    #[must_use]
+    pub fn leader(&self) -> Option<usize> {
+        match self.ranking {
+            Ranking::Known { leader, .. } => leader,
+            Ranking::TooEarly(_) | Ranking::NotMeasured(_) => None,
+        }
+    }
+
+    /// Whether the live arms can be compared with each other.
+    #[must_use]
+    pub fn is_ranked(&self) -> bool {
+        matches!(self.ranking, Ranking::Known { .. })
+    }
 }
 
 /// Computes the results of all arms by one metric. `draws` only saves making the same draws again. Fails for impossible
 /// tallies, a killed control, and settings out of range.
 pub fn summarise(input: &SummaryInput<'_>, draws: &mut DrawsCache) -> Result<Summary, PolicyError> {
-    let SummaryInput { epochs, measure, better, live, tau, posterior: kind, seed, draws_log2 } = *input;
+    let SummaryInput { epochs, measure, live, .. } = *input;
     let arms = live.len();
     if live.first() != Some(&true) {
         return Err(PolicyError::ControlKilled);
     }
+    let ordered = checked_in_order(arms, epochs)?;
     let mut estimator = Estimator::default();
-    let flat = estimator.fit_each_against_control(measure, arms, epochs, Prior::Flat)?;
-    let displayed = estimator.fit_each_against_control(measure, arms, epochs, Prior::Normal(tau))?;
-    let treated = live.iter().filter(|live| **live).count() - 1;
-    let draws = draws.get(seed, treated, draws_log2)?;
-    let (comparison, potential_value_remaining) = match kind {
-        PosteriorKind::E3 => {
-            let posterior = estimator.fit(measure, arms, epochs, Prior::Normal(tau))?.into_benefit(better);
-            let comparison = compare(&posterior, live, draws)?;
-            let remaining = potential_value_remaining(&posterior, live, comparison.leader(), draws)?;
-            (comparison, remaining)
-        }
-        PosteriorKind::Pooled => {
-            let (_, comparison) = compare_pooled(epochs, live, better)?;
-            let remaining = pooled_value_remaining(epochs, live, better, comparison.leader());
-            (comparison, remaining)
-        }
+    let mut flat: Vec<Option<Posterior>> = vec![None; arms];
+    let shown = shown_lifts_with_fits(&mut estimator, measure, epochs, live, &mut flat)?;
+    let (posterior, comparison) = compare_live_arms(input, &mut estimator, draws)?;
+    let ranking = rank(input, &shown, &posterior, &comparison, draws)?;
+    let alternatives = |arm: usize| {
+        // Where a difference replaces a lift, the other methods have too few outcomes for a lift.
+        let is_comparable = matches!(shown[arm]?.estimate, LiftEstimate::Measured(_)) || measure.is_difference();
+        flat[arm].as_ref().filter(|_| is_comparable).and_then(|flat| estimate_arm(measure, &ordered, flat, arm))
     };
-    let leader = comparison.leader();
-    let alternatives = alternative_estimates(measure, arms, epochs, &flat)?;
-    let arm = |arm: usize| arm_summary(input, arm, &displayed, &flat, &comparison, alternatives[arm]);
-    Ok(Summary { arms: (0..arms).map(arm).collect(), leader, potential_value_remaining })
+    let is_ranked = matches!(ranking, Ranking::Known { .. });
+    let arm = |arm: usize| arm_summary(input, arm, shown[arm], alternatives(arm), &comparison, is_ranked);
+    Ok(Summary { arms: (0..arms).map(arm).collect(), ranking })
 }
 
-/// An arm's lift as people see it: the posterior with its 95% credible interval. An arm that was killed was stopped by
-/// its own data, so it gets an interval that is valid at any stopping time. An interval for a fixed time would be too
-/// short (its coverage falls to about 88% in A/A tests).
-#[must_use]
-pub fn displayed_lift(posterior: &Posterior, arm: usize, live: bool) -> Interval {
-    if live {
-        return Interval::credible(posterior, arm);
+/// The posterior of the policy, as measured, and the comparison of the live arms by it.
+fn compare_live_arms(
+    input: &SummaryInput<'_>,
+    estimator: &mut Estimator,
+    draws: &mut DrawsCache,
+) -> Result<(Posterior, Comparison), PolicyError> {
+    let SummaryInput { epochs, measure, better, live, tau, posterior, seed, draws_log2 } = *input;
+    match posterior {
+        PosteriorKind::E3 => {
+            let posterior = estimator.fit(measure, live.len(), epochs, Prior::Normal(tau))?;
+            let draws = draws.get(seed, treated(live), draws_log2)?;
+            let comparison = compare(&posterior.clone().into_benefit(better), live, draws)?;
+            Ok((posterior, comparison))
+        }
+        PosteriorKind::Pooled => compare_pooled(epochs, live, better),
     }
-    let information = 1.0 / posterior.covariance[arm][arm];
-    Interval::from_log(posterior.mean[arm], anytime_half_width(information, ANYTIME_RHO, ALPHA))
+}
+
+fn treated(live: &[bool]) -> usize {
+    live.iter().filter(|live| **live).count() - 1
+}
+
+fn rank(
+    input: &SummaryInput<'_>,
+    shown: &[Option<ShownLift>],
+    posterior: &Posterior,
+    comparison: &Comparison,
+    draws: &mut DrawsCache,
+) -> Result<Ranking, PolicyError> {
+    let SummaryInput { epochs, measure, better, live, posterior: kind, seed, draws_log2, .. } = *input;
+    let estimates: Vec<LiftEstimate> =
+        shown.iter().zip(live).filter(|(_, live)| **live).filter_map(|(lift, _)| Some((*lift)?.estimate)).collect();
+    if let Some(reason) = estimates.iter().find_map(|estimate| match estimate {
+        LiftEstimate::NotMeasured(reason) => Some(*reason),
+        _ => None,
+    }) {
+        return Ok(Ranking::NotMeasured(reason));
+    }
+    let early = estimates.iter().filter_map(|estimate| match estimate {
+        LiftEstimate::TooEarly(progress) => Some(*progress),
+        _ => None,
+    });
+    if let Some(missing) = early.map(|pair| pair.missing()).reduce(f64::max) {
+        let counts: Vec<ArmCounts> =
+            (0..live.len()).filter(|arm| live[*arm]).map(|arm| ArmCounts::of(measure, epochs, arm)).collect();
+        let all = progress(measure, &counts, 1.0);
+        let is_enough = all.units_needed.is_some_and(|needed| needed <= all.units);
+        return Ok(Ranking::TooEarly(if is_enough { progress(measure, &counts, missing) } else { all }));
+    }
+    let first = comparison.leader();
+    let second = (0..live.len()).filter(|arm| *arm != first).map(|arm| comparison.p_best[arm]).fold(0.0, f64::max);
+    let remaining = match kind {
+        PosteriorKind::E3 => {
+            let draws = draws.get(seed, treated(live), draws_log2)?;
+            potential_value_remaining(&posterior.clone().into_benefit(better), live, first, draws)?
+        }
+        PosteriorKind::Pooled => pooled_value_remaining(epochs, live, better, first),
+    };
+    Ok(Ranking::Known {
+        leader: (comparison.p_best[first] - second > LEAD_MIN).then_some(first),
+        potential_value_remaining: posterior.unit.is_none().then_some(remaining),
+    })
 }
 
 fn arm_summary(
     input: &SummaryInput<'_>,
     arm: usize,
-    posterior: &Posterior,
-    flat: &Posterior,
-    comparison: &Comparison,
+    shown: Option<ShownLift>,
     alternatives: Option<AlternativeEstimates>,
+    comparison: &Comparison,
+    is_ranked: bool,
 ) -> ArmSummary {
-    let cells = || input.epochs.iter().map(|epoch| input.measure.cell(&epoch.arms[arm]));
-    let (sum, size): (f64, f64) = cells().fold((0.0, 0.0), |(sum, size), cell| (sum + cell.sum, size + cell.size));
-    let counted =
-        |arm: usize| input.epochs.iter().fold((0, 0), |(n, s), epoch| (n + epoch.arms[arm].n, s + epoch.arms[arm].s));
-    let (n, s) = counted(arm);
-    let (control_n, control_s) = counted(0);
-    // Without these the lift would be the prior alone, which is not a measurement.
-    let is_known = n > 0 && control_n > 0 && s + control_s > 0;
+    let ArmCounts { n, s, size, sum, .. } = ArmCounts::of(input.measure, input.epochs, arm);
+    let widened = |difference: Interval| {
+        let factor = shown.map_or(1.0, |shown| shown.widening);
+        let end = |end: f64| difference.estimate + factor * (end - difference.estimate);
+        Interval { estimate: difference.estimate, low: end(difference.low), high: end(difference.high) }
+    };
+    let estimate = shown.map(|shown| shown.estimate);
+    let instead = estimate.and_then(|estimate| estimate.difference());
     ArmSummary {
         n,
         s,
         mean: (size > 0.0).then(|| sum / size),
-        lift: (arm > 0 && is_known).then(|| displayed_lift(posterior, arm, input.live[arm])),
-        anytime: confidence_sequence(flat, arm, ALPHA),
-        alternatives,
-        p_best: comparison.p_best[arm],
-        p_above_control: comparison.p_above_control[arm],
-        expected_loss: comparison.relative_loss(arm),
+        lift: estimate,
+        anytime: shown.and_then(|shown| shown.anytime),
+        difference: instead.or_else(|| alternatives.map(|found| widened(found.difference))),
+        alternatives: alternatives.filter(|_| input.live[arm]),
+        p_best: is_ranked.then(|| comparison.p_best[arm]),
+        p_above_control: estimate.filter(LiftEstimate::is_known).map(|_| comparison.p_above_control[arm]),
+        expected_loss: comparison.relative_loss(arm).filter(|_| is_ranked && !input.measure.is_difference()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tallies::{ArmTally, EpochKey};
+    use crate::tallies::{ArmTally, EpochKey, Moments};
 
-    fn lift(control: (u64, u64), arm: (u64, u64)) -> Option<Interval> {
-        let tally = |(n, s): (u64, u64)| ArmTally { first: n, n, s, ..ArmTally::default() };
-        let epoch = EpochTally {
-            epoch: EpochKey { tick: 0, revision: 1 },
-            shares: vec![0.5, 0.5],
-            arms: vec![tally(control), tally(arm)],
-        };
+    fn summary(measure: Measure, arms: Vec<ArmTally>, live: &[bool]) -> Summary {
+        let epochs = [EpochTally { epoch: EpochKey { tick: 0, revision: 1 }, arms, shares: Vec::new() }];
         let input = SummaryInput {
-            epochs: &[epoch],
-            measure: Measure::Conversion,
+            epochs: &epochs,
+            measure,
             better: BetterDirection::Higher,
-            live: &[true, true],
+            live,
             tau: 0.25,
             posterior: PosteriorKind::E3,
             seed: 1,
-            draws_log2: 6,
+            draws_log2: 12,
         };
-        summarise(&input, &mut DrawsCache::default()).unwrap().arms[1].lift
+        summarise(&input, &mut DrawsCache::default()).unwrap()
+    }
+
+    fn conversions(arms: &[(u64, u64)]) -> Summary {
+        let tally = |&(n, s): &(u64, u64)| ArmTally { first: n, n, s, ..ArmTally::default() };
+        summary(Measure::Conversion, arms.iter().map(tally).collect(), &vec![true; arms.len()])
     }
 
     #[test]
-    fn prior_alone_is_not_reported_as_a_lift() {
-        for nothing in [((0, 0), (0, 0)), ((100, 10), (0, 0)), ((0, 0), (100, 10)), ((100, 0), (100, 0))] {
-            assert_eq!(lift(nothing.0, nothing.1), None, "{nothing:?}");
+    fn prior_alone_is_never_reported() {
+        for arms in [[(0, 0), (0, 0)], [(15, 1), (15, 3)], [(100, 10), (0, 0)], [(100, 0), (100, 0)]] {
+            let found = conversions(&arms);
+            assert!(matches!(found.ranking, Ranking::TooEarly(_)), "{arms:?} {found:?}");
+            for arm in &found.arms {
+                assert!(arm.p_best.is_none() && arm.p_above_control.is_none() && arm.expected_loss.is_none());
+                assert!(arm.anytime.is_none() && arm.difference.is_none() && arm.alternatives.is_none());
+            }
         }
-        assert!(lift((100, 10), (100, 0)).is_some() && lift((100, 0), (100, 10)).is_some());
+    }
+
+    #[test]
+    fn one_arm_without_data_withholds_the_ranking_but_not_the_other_lifts() {
+        let found = conversions(&[(2_000, 100), (2_000, 120), (40, 1)]);
+        assert!(found.arms[1].lift.unwrap().relative().is_some() && found.arms[1].p_above_control.is_some());
+        assert_eq!((found.arms[1].p_best, found.leader()), (None, None));
+        let Ranking::TooEarly(progress) = found.ranking else { panic!("{found:?}") };
+        // 5.5% of the units convert, so the small arm needs about 92 units.
+        assert_eq!((progress.units, progress.outcomes, progress.units_needed), (4_040, 1, Some(9_300)));
+    }
+
+    #[test]
+    fn tie_has_no_leader() {
+        let tie = conversions(&[(1_000, 70), (1_000, 70)]);
+        assert!(tie.is_ranked() && tie.leader().is_none(), "{tie:?}");
+        assert!((tie.arms[0].p_best.unwrap() - 0.5).abs() < 0.01);
+        assert_eq!(conversions(&[(1_000, 70), (1_000, 90)]).leader(), Some(1));
+    }
+
+    #[test]
+    fn killed_arm_has_no_interval_for_a_fixed_time() {
+        let tally = |s| ArmTally { first: 2_000, n: 2_000, s, ..ArmTally::default() };
+        let arms = || vec![tally(200), tally(120), tally(220)];
+        let (live, killed) = (
+            summary(Measure::Conversion, arms(), &[true; 3]),
+            summary(Measure::Conversion, arms(), &[true, false, true]),
+        );
+        let width = |interval: Option<Interval>| interval.map(|i| i.high - i.low).unwrap();
+        assert!(killed.arms[1].alternatives.is_none() && live.arms[1].alternatives.is_some());
+        assert!(width(killed.arms[1].difference) > 1.3 * width(live.arms[1].difference));
+        assert_eq!(killed.arms[1].lift.unwrap().relative(), killed.arms[1].anytime);
+        assert_eq!(killed.arms[2].difference, live.arms[2].difference);
+    }
+
+    #[test]
+    fn losses_are_means_and_the_smaller_loss_is_best() {
+        let cell = |n: u64, mean: f64| {
+            let (units, xx) = (n as f64, mean * mean + 1.0);
+            let moments = Moments { x: units * mean, xx: units * xx, ..Moments::default() };
+            ArmTally { first: n, n, s: n, moments: Some(moments), early: 0 }
+        };
+        let found = summary(Measure::MeanDifference, vec![cell(300, -2.0), cell(300, -1.0)], &[true, true]);
+        assert_eq!((found.arms[0].mean, found.arms[1].mean), (Some(-2.0), Some(-1.0)));
+        assert_eq!(found.leader(), Some(1));
+        assert!(found.arms[1].p_best.unwrap() > 0.999 && found.arms[1].expected_loss.is_none());
+        let alternatives = found.arms[1].alternatives.unwrap();
+        assert!((alternatives.batched.estimate - 1.0).abs() < 1e-9 && !alternatives.disagrees, "{alternatives:?}");
     }
 }

@@ -35,6 +35,12 @@ pub enum Measure {
     Mean,
     /// Two numbers per unit. The lift is the lift of the ratio of their sums; the variance is computed over units.
     Ratio,
+    /// A number per unit that can be negative, such as profit. Arms are compared by the absolute difference of their
+    /// means, because a mean near or below 0 has no relative lift.
+    MeanDifference,
+    /// Two numbers per unit, of which the first can be negative. Arms are compared by the absolute difference of their
+    /// ratios.
+    RatioDifference,
 }
 
 /// Which values of a metric are better. Stored as `more` or `less`.
@@ -103,7 +109,7 @@ pub struct Moments {
 pub(crate) struct MeasuredCell {
     /// Number of units; for ratios the sum of denominators.
     pub(crate) size: f64,
-    /// Conversions, or the sum of the units' numbers; at least 0.
+    /// Conversions, or the sum of the units' numbers; at least 0 unless the measure compares differences.
     pub(crate) sum: f64,
     /// Number of units.
     pub(crate) units: f64,
@@ -112,20 +118,47 @@ pub(crate) struct MeasuredCell {
 }
 
 impl Measure {
-    /// The cell of a tally under this measure. A negative sum (more refunds than sales) becomes 0, because a lift is a
-    /// ratio of positive numbers.
+    /// Whether arms are compared by absolute differences instead of relative lifts.
+    #[must_use]
+    pub fn is_difference(self) -> bool {
+        matches!(self, Self::MeanDifference | Self::RatioDifference)
+    }
+
+    /// The measure for these tallies: a mean or a ratio becomes a difference as soon as any cell proves that negative
+    /// values were counted. A sum of values of at least 0 is never below the root of the sum of their squares, so a
+    /// smaller sum is a proof. If no cell proves it, every sum is far enough above 0 for a relative lift.
+    #[must_use]
+    pub fn suited_to(self, epochs: &[EpochTally]) -> Self {
+        let has_negative =
+            |tally: &ArmTally| tally.moments.is_some_and(|m| m.x < 0.0 || m.x * m.x < m.xx * (1.0 - ROUNDING));
+        let difference = match self {
+            Self::Mean => Self::MeanDifference,
+            Self::Ratio => Self::RatioDifference,
+            Self::Poisson | Self::Conversion | Self::MeanDifference | Self::RatioDifference => return self,
+        };
+        if epochs.iter().flat_map(|epoch| &epoch.arms).any(has_negative) { difference } else { self }
+    }
+
+    /// The cell of a tally under this measure. For relative lifts a negative sum (more refunds than sales) becomes 0,
+    /// because a lift is a ratio of positive numbers.
     pub(crate) fn cell(self, tally: &ArmTally) -> MeasuredCell {
         let (n, s) = (tally.n as f64, tally.s as f64);
         let moments = tally.moments.unwrap_or_default();
         let (size, sum, squares) = match self {
             Self::Poisson | Self::Conversion => (n, s, if n > 0.0 { s - s * s / n } else { 0.0 }),
-            Self::Mean => (n, moments.x, if n > 0.0 { moments.xx - moments.x * moments.x / n } else { 0.0 }),
-            Self::Ratio => {
+            Self::Mean | Self::MeanDifference => {
+                (n, moments.x, if n > 0.0 { moments.xx - moments.x * moments.x / n } else { 0.0 })
+            }
+            Self::Ratio | Self::RatioDifference => {
                 let ratio = if moments.y > 0.0 { moments.x / moments.y } else { 0.0 };
                 (moments.y, moments.x, moments.xx - 2.0 * ratio * moments.xy + ratio * ratio * moments.yy)
             }
         };
-        let sum = if size > 0.0 { sum.max(0.0) } else { 0.0 };
+        let sum = match size > 0.0 {
+            true if self.is_difference() => sum,
+            true => sum.max(0.0),
+            false => 0.0,
+        };
         MeasuredCell { size: size.max(0.0), sum, units: n, squares: squares.max(0.0) }
     }
 }
@@ -150,6 +183,8 @@ pub struct EpochTally {
     pub shares: Vec<f64>,
 }
 
+/// Relative error of sums in floating point that proves nothing.
+const ROUNDING: f64 = 1e-9;
 /// Smallest dispersion of conversions, which limits the certainty where almost all units convert.
 const DISPERSION_MIN: f64 = 0.02;
 /// Smallest coefficient of variation of means: units are taken to differ by at least a hundredth of their mean.
@@ -192,7 +227,9 @@ impl Spread {
         Some(match measure {
             Measure::Poisson => 1.0,
             Measure::Conversion => observed.clamp(DISPERSION_MIN, 1.0),
-            Measure::Mean | Measure::Ratio => observed.max(VARIATION_MIN * VARIATION_MIN * self.sum / self.units),
+            Measure::Mean | Measure::Ratio | Measure::MeanDifference | Measure::RatioDifference => {
+                observed.max(VARIATION_MIN * VARIATION_MIN * self.sum / self.units)
+            }
         })
     }
 }
@@ -212,6 +249,11 @@ pub(crate) fn checked_in_order(arms: usize, epochs: &[EpochTally]) -> Result<Vec
 }
 
 impl EpochTally {
+    /// The tallies of control and one arm alone.
+    pub(crate) fn pair_with_control(&self, arm: usize) -> Self {
+        Self { epoch: self.epoch, arms: vec![self.arms[0], self.arms[arm]], shares: Vec::new() }
+    }
+
     /// Refuses counts and shares that no set of units can produce.
     pub(crate) fn check(&self, arms: usize) -> Result<(), PolicyError> {
         if self.arms.len() != arms {

@@ -1,22 +1,106 @@
-//! Interval estimates as callers get them, for results and funnels alike.
+//! Estimates as callers get them, for results and funnels alike: intervals, or a sentence that says why there is none.
 
-use inroad_policy::ArmSummary;
-use inroad_wire::v1::{Interval, LiftEstimates};
+use inroad_assignment::{Experiment, Metric, MetricKind};
+use inroad_dashboard::format::grouped_count;
+use inroad_policy::{ArmSummary, LiftEstimate, NoRelativeLift, NotMeasured, OUTCOMES_MIN, Progress, Ranking};
+use inroad_wire::v1::{Interval, LiftEstimates, LiftState};
 
 /// An interval in wire form.
 pub(crate) fn interval_to_wire(interval: inroad_policy::Interval) -> Interval {
     Interval { estimate: interval.estimate, low: interval.low, high: interval.high }
 }
 
+/// The names for sentences about one metric.
+#[derive(Clone, Copy)]
+pub(crate) struct Names<'a> {
+    /// The experiment.
+    pub(crate) experiment: &'a Experiment,
+    /// The metric; none for a step of a funnel.
+    pub(crate) metric: Option<&'a Metric>,
+}
+
+impl Names<'_> {
+    fn variation(self, arm: usize) -> String {
+        self.experiment.definition.variations().get(arm).map(|v| v.key.to_string()).unwrap_or_default()
+    }
+
+    /// Why there is no relative lift; empty if there is one.
+    pub(crate) fn lift_note(self, estimate: &LiftEstimate) -> String {
+        match estimate {
+            LiftEstimate::Measured(_) => String::new(),
+            LiftEstimate::Difference { reason: NoRelativeLift::NegativeValues, .. } => {
+                "no relative lift: the metric has negative values".to_owned()
+            }
+            LiftEstimate::Difference { reason: NoRelativeLift::FewOutcomes { control, arm }, .. } => {
+                let (name, found) = if control <= arm { ("control", control) } else { ("the variation", arm) };
+                format!("no relative lift: {name} has {found} of at least {OUTCOMES_MIN} units with an outcome")
+            }
+            LiftEstimate::TooEarly(progress) => too_early(progress),
+            LiftEstimate::NotMeasured(reason) => self.not_measured(*reason),
+        }
+    }
+
+    /// Why the variations are not ranked; empty if they are.
+    pub(crate) fn ranking_note(self, ranking: &Ranking) -> String {
+        match ranking {
+            Ranking::Known { .. } => String::new(),
+            Ranking::TooEarly(progress) => too_early(progress),
+            Ranking::NotMeasured(reason) => self.not_measured(*reason),
+        }
+    }
+
+    fn not_measured(self, reason: NotMeasured) -> String {
+        match (reason, self.metric.map(|metric| &metric.kind)) {
+            (NotMeasured::NoDenominator { arm }, Some(MetricKind::Ratio { denominator })) => {
+                format!("not measured: no unit of {} has the event {denominator}", self.variation(arm))
+            }
+            (NotMeasured::NoDenominator { arm }, _) => format!("not measured: {} has no units", self.variation(arm)),
+            (NotMeasured::NoValues, _) => "not measured: all values are 0".to_owned(),
+        }
+    }
+}
+
+fn too_early(progress: &Progress) -> String {
+    match progress.units_needed {
+        _ if progress.units == 0 => "too early to say: no units yet".to_owned(),
+        Some(needed) if needed > progress.units => {
+            format!("too early to say: {} of about {} units", grouped_count(progress.units), grouped_count(needed))
+        }
+        _ => format!("too early to say: {} of {OUTCOMES_MIN} units with an outcome", progress.outcomes),
+    }
+}
+
+/// What can be said about a lift, in wire form.
+pub(crate) fn lift_state(estimate: Option<&LiftEstimate>) -> LiftState {
+    match estimate {
+        None => LiftState::Unspecified,
+        Some(LiftEstimate::Measured(_)) => LiftState::Measured,
+        Some(LiftEstimate::Difference { .. }) => LiftState::Difference,
+        Some(LiftEstimate::TooEarly(_)) => LiftState::TooEarly,
+        Some(LiftEstimate::NotMeasured(_)) => LiftState::NotMeasured,
+    }
+}
+
 /// All estimates of a variation's lift; none for control.
-pub(crate) fn lift_estimates(summary: &ArmSummary) -> Option<LiftEstimates> {
-    let alternatives = summary.alternatives.as_ref();
+pub(crate) fn lift_estimates(summary: &ArmSummary, names: Names<'_>) -> Option<LiftEstimates> {
+    let estimate = summary.lift.as_ref()?;
+    let is_relative = estimate.relative().is_some();
+    let (lifts, differences) = match &summary.alternatives {
+        Some(found) if is_relative => (Some(found), None),
+        found => (None, found.as_ref()),
+    };
+    let anytime = summary.anytime.map(interval_to_wire);
     Some(LiftEstimates {
-        credible: Some(interval_to_wire(summary.lift?)),
-        anytime: summary.anytime.map(interval_to_wire),
-        period: alternatives.map(|o| interval_to_wire(o.period)),
-        batched: alternatives.map(|o| interval_to_wire(o.batched)),
-        difference: alternatives.map(|o| interval_to_wire(o.difference)),
-        disagrees: alternatives.is_some_and(|o| o.disagrees),
+        credible: estimate.relative().map(interval_to_wire),
+        anytime: anytime.filter(|_| is_relative),
+        period: lifts.map(|found| interval_to_wire(found.period)),
+        batched: lifts.map(|found| interval_to_wire(found.batched)),
+        difference: summary.difference.map(interval_to_wire),
+        disagrees: summary.alternatives.is_some_and(|found| found.disagrees),
+        state: lift_state(Some(estimate)).into(),
+        note: names.lift_note(estimate),
+        difference_anytime: anytime.filter(|_| !is_relative),
+        difference_period: differences.map(|found| interval_to_wire(found.period)),
+        difference_batched: differences.map(|found| interval_to_wire(found.batched)),
     })
 }

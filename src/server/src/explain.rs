@@ -196,6 +196,9 @@ fn arm_reason(arm: usize, input: &TickInput, decision: &Decision) -> String {
     if let Some(guardrail) = guardrail(GuardrailAction::Freeze) {
         return format!("does not grow: stopped by guardrail {}", guardrail.metric);
     }
+    if !decision.burn_in.met {
+        return "does not grow during burn-in".to_owned();
+    }
     if decided.p_above_control <= 0.5 {
         let above = probability_in_words(decided.p_above_control);
         return format!("does not grow: only {above} probability of being better than control");

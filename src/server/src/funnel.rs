@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use inroad_assignment::{Arm, Experiment, PosteriorKind, Timestamp};
+use inroad_assignment::{Arm, Experiment, PosteriorKind, ThompsonSettings, Timestamp};
 use inroad_policy::attribution::funnel::{FunnelTally, MAX_STEPS, StepCounts, TimeRange};
 use inroad_policy::{BetterDirection, DrawsCache, Measure, Summary, SummaryInput, summarise};
 use inroad_store::FunnelQuery;
@@ -12,8 +12,8 @@ use inroad_wire::v1::{FunnelArm, FunnelStep, GetFunnelRequest, GetFunnelResponse
 
 use crate::config::MAX_NAME_BYTES;
 use crate::error::ServerError;
-use crate::estimates::lift_estimates;
-use crate::report::{RESULT_SEED, live_arms, prior_tau};
+use crate::estimates::{Names, lift_estimates};
+use crate::report::{RESULT_SEED, live_arms};
 use crate::shared::{MAX_FOLD_WAIT, SharedState};
 
 /// The fewest draws allowed: a step does not need the probability to be best.
@@ -78,7 +78,7 @@ fn arms(experiment: &Experiment, steps: &[String], tally: &FunnelTally) -> Resul
             measure: Measure::Conversion,
             better: BetterDirection::Higher,
             live: &live,
-            tau: prior_tau(experiment),
+            tau: ThompsonSettings::default().tau,
             posterior: PosteriorKind::E3,
             seed: RESULT_SEED,
             draws_log2: DRAWS_LOG2,
@@ -97,14 +97,21 @@ fn arms(experiment: &Experiment, steps: &[String], tally: &FunnelTally) -> Resul
                 .iter()
                 .zip(&summaries)
                 .enumerate()
-                .map(|(i, (event, s))| step(event, i, index, &all_visits, s))
+                .map(|(i, (event, s))| step(event, (i, index), &all_visits, s, Names { experiment, metric: None }))
                 .collect(),
         }
     };
     Ok((0..variations.len()).map(arm).collect())
 }
 
-fn step(event: &str, index: usize, arm: usize, all_visits: &StepCounts, summary: &Summary) -> FunnelStep {
+/// The `index`-th step of an arm.
+fn step(
+    event: &str,
+    (index, arm): (usize, usize),
+    all_visits: &StepCounts,
+    summary: &Summary,
+    names: Names<'_>,
+) -> FunnelStep {
     let reached = all_visits.reached.get(index).copied().unwrap_or_default();
     let before = match index.checked_sub(1) {
         Some(before) => all_visits.reached.get(before).copied().unwrap_or_default(),
@@ -112,9 +119,6 @@ fn step(event: &str, index: usize, arm: usize, all_visits: &StepCounts, summary:
     };
     let rate_of = |of: u64| (of > 0).then(|| reached as f64 / of as f64);
     let compared = summary.arms.get(arm);
-    // Without conversions there is only the prior.
-    let has_conversions =
-        summary.arms.first().is_some_and(|control| control.s > 0) && compared.is_some_and(|arm| arm.s > 0);
     FunnelStep {
         event: event.to_owned(),
         reached,
@@ -122,6 +126,6 @@ fn step(event: &str, index: usize, arm: usize, all_visits: &StepCounts, summary:
         rate: rate_of(all_visits.units),
         step_rate: rate_of(before),
         compared_reached: compared.map_or(0, |arm| arm.s),
-        lift: compared.filter(|_| has_conversions).and_then(lift_estimates),
+        lift: compared.and_then(|summary| lift_estimates(summary, names)),
     }
 }

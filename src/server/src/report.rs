@@ -6,13 +6,14 @@ use std::time::Duration;
 use inroad_assignment::experiment::RevisionCause;
 use inroad_assignment::{Arm, Experiment, Generation, Policy, Revision, Status, ThompsonSettings, Timestamp};
 use inroad_policy::{
-    Decider, DelayCheck, DrawsCache, GuardrailInput, NoveltyCheck, SampleRatio, ShipCheck, SrmAlarm, Summary,
+    Decider, DelayCheck, DrawsCache, GuardrailInput, Measure, NoveltyCheck, SampleRatio, ShipCheck, SrmAlarm, Summary,
     SummaryInput, TickScope, check_delay, check_novelty, check_sample_ratio, completed_epochs, evaluate_guardrail,
     summarise,
 };
 use inroad_store::GenerationCounts;
 
 use crate::error::ServerError;
+use crate::estimates::Names;
 use crate::tallies::{better, epoch_tallies, measure};
 use crate::tick::tick_input;
 
@@ -26,6 +27,8 @@ const STALE_SHARE_LIMIT: f64 = 0.01;
 
 /// The report on one metric.
 pub struct MetricReport {
+    /// How variations are compared.
+    pub measure: Measure,
     /// Estimates from all units.
     pub all: Summary,
     /// Estimates from units whose window has ended.
@@ -44,8 +47,12 @@ pub struct Report {
     pub summary: Summary,
     /// The reports on the metrics, in the order of the definition.
     pub metrics: Vec<MetricReport>,
-    /// Whether `summary` compares variations: there is a decision metric, and units are counted by it.
+    /// Whether `summary` compares variations: there is a decision metric, and all live variations are measured by it.
     pub is_compared: bool,
+    /// Why they are not compared, for people; empty if they are, and without a decision metric.
+    pub not_ranked: String,
+    /// Whether the decision metric has negative values, so that variations are compared by absolute differences.
+    pub compares_differences: bool,
     /// The sample ratio check of first exposures; none before the first.
     pub ratio: Option<SampleRatio>,
     /// The checks before shipping the leader; none if there is no clear leader or the experiment is not running.
@@ -79,7 +86,10 @@ impl Report {
             Some(report) => report.all.clone(),
             None => {
                 let epochs = epoch_tallies(experiment, generation, counts, None);
-                summarise(&summary_input(experiment, &live_arms(experiment), &epochs, None), &mut points)?
+                summarise(
+                    &summary_input(experiment, &live_arms(experiment), &epochs, None, Measure::default()),
+                    &mut points,
+                )?
             }
         };
         let exposures = epoch_tallies(experiment, generation, counts, None);
@@ -98,9 +108,26 @@ impl Report {
             control_given_per_day(generation, tick, now, |cause| cause == RevisionCause::Policy);
         let is_exposed = exposures.iter().flat_map(|epoch| &epoch.arms).any(|arm| arm.first > 0);
         let ratio = if is_exposed { Some(check_sample_ratio(arms, &exposures, tick, now)?) } else { None };
-        let is_compared = decision.is_some() && summary.arms.iter().any(|arm| arm.n > 0);
+        let is_compared = decision.is_some() && summary.is_ranked();
+        let metric = decision.and_then(|i| definition.metrics().get(i));
+        let not_ranked = match metric {
+            Some(metric) => Names { experiment, metric: Some(metric) }.ranking_note(&summary.ranking),
+            None => String::new(),
+        };
         let policy_growth_per_day = Some(policy_growth_per_day).filter(|rate| is_live && *rate > 0.0);
-        Ok(Self { summary, metrics, is_compared, ratio, ship, growth_per_day, policy_growth_per_day })
+        let compares_differences =
+            decision.and_then(|i| metrics.get(i)).is_some_and(|report| report.measure.is_difference());
+        Ok(Self {
+            summary,
+            metrics,
+            is_compared,
+            not_ranked,
+            compares_differences,
+            ratio,
+            ship,
+            growth_per_day,
+            policy_growth_per_day,
+        })
     }
 
     /// The state of the sample ratio alarm.
@@ -164,19 +191,12 @@ pub(crate) fn live_arms(experiment: &Experiment) -> Vec<bool> {
     arms.map(|arm| !experiment.kills.is_arm_killed(arm)).collect()
 }
 
-/// The scale of the prior for lifts: the policy's, or the default for a manual policy.
-pub(crate) fn prior_tau(experiment: &Experiment) -> f64 {
-    match experiment.definition.policy() {
-        Policy::Thompson(settings) => settings.tau,
-        Policy::Manual { .. } => ThompsonSettings::default().tau,
-    }
-}
-
 fn summary_input<'a>(
     experiment: &Experiment,
     live: &'a [bool],
     epochs: &'a [inroad_policy::EpochTally],
     metric: Option<usize>,
+    measure: Measure,
 ) -> SummaryInput<'a> {
     let defaults = ThompsonSettings::default();
     let settings = match experiment.definition.policy() {
@@ -188,7 +208,7 @@ fn summary_input<'a>(
     let is_decision_metric = metric == experiment.definition.decision_metric();
     SummaryInput {
         epochs,
-        measure: declared.map(measure).unwrap_or_default(),
+        measure,
         better: declared.map(better).unwrap_or_default(),
         live,
         tau: settings.tau,
@@ -210,21 +230,24 @@ fn metric_report(
     let (live, tick) = (live_arms(experiment), experiment.definition.policy().tick());
     let arms = live.len();
     let epochs = epoch_tallies(experiment, generation, counts, Some(index));
+    // Completed units are a part of all units, and must be compared in the same way.
+    let measure = measure(metric).suited_to(&epochs);
     // Units still in their window when the generation ended are not followed further.
     let followed_until = generation.ended_at().map_or(now, |end| end.min(now));
     let completed = completed_epochs(&epochs, tick, metric.window, Duration::ZERO, followed_until);
     let guardrails = experiment.definition.metrics().iter().filter(|m| m.guardrail.is_some()).count();
     let harm = |arm: usize| -> Result<Option<f64>, ServerError> {
         let Some(declared) = metric.guardrail.filter(|_| arm > 0) else { return Ok(None) };
-        let (measure, better, margin) = (measure(metric), better(metric), declared.margin);
+        let (better, margin) = (better(metric), declared.margin);
         let input = GuardrailInput { epochs: &epochs, measure, better, arms, margin, guardrails, alpha: 0.05 };
         Ok(Some(evaluate_guardrail(&input, arm)?.log_evidence))
     };
     Ok(MetricReport {
-        all: summarise(&summary_input(experiment, &live, &epochs, Some(index)), points)?,
-        mature: summarise(&summary_input(experiment, &live, &completed, Some(index)), points)?,
+        measure,
+        all: summarise(&summary_input(experiment, &live, &epochs, Some(index), measure), points)?,
+        mature: summarise(&summary_input(experiment, &live, &completed, Some(index), measure), points)?,
         delay: check_delay(arms, &completed)?,
-        novelty: check_novelty(measure(metric), arms, &epochs)?,
+        novelty: check_novelty(measure, arms, &epochs)?,
         harm: (0..arms).map(harm).collect::<Result<_, _>>()?,
     })
 }

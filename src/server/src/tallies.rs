@@ -8,7 +8,8 @@ use inroad_policy::attribution::Cell;
 use inroad_policy::{ArmTally, BetterDirection, EpochKey, EpochTally, GuardedMetric, Measure, Moments};
 use inroad_store::GenerationCounts;
 
-/// The estimator that a metric needs.
+/// The estimator that a metric needs by its kind. Metrics with negative values need another one:
+/// [`Measure::suited_to`].
 pub fn measure(metric: &Metric) -> Measure {
     match metric.kind {
         MetricKind::Conversion => Measure::Conversion,
@@ -74,13 +75,16 @@ pub fn guarded_metrics(
     let metrics = experiment.definition.metrics().iter().enumerate();
     let guarded = metrics.filter_map(|(i, metric)| Some((i, metric, metric.guardrail?)));
     guarded
-        .map(|(i, metric, guardrail)| GuardedMetric {
-            metric: metric.key.to_string(),
-            measure: measure(metric),
-            better: better(metric),
-            margin: guardrail.margin,
-            action: guardrail.action,
-            epochs: epoch_tallies(experiment, generation, counts, Some(i)),
+        .map(|(i, metric, guardrail)| {
+            let epochs = epoch_tallies(experiment, generation, counts, Some(i));
+            GuardedMetric {
+                metric: metric.key.to_string(),
+                measure: measure(metric).suited_to(&epochs),
+                better: better(metric),
+                margin: guardrail.margin,
+                action: guardrail.action,
+                epochs,
+            }
         })
         .collect()
 }

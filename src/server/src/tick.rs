@@ -37,6 +37,7 @@ pub fn tick_input(
     };
     let metric = experiment.definition.decision_metric();
     let decisive = metric.and_then(|i| experiment.definition.metrics().get(i));
+    let epochs = epoch_tallies(experiment, generation, counts, metric);
     Ok(TickInput {
         now,
         generation_started_at: generation.started_at,
@@ -50,10 +51,10 @@ pub fn tick_input(
         arms: experiment.definition.variations().iter().enumerate().filter_map(arm_state).collect(),
         floor: experiment.definition.policy().floor(),
         data_late,
-        measure: decisive.map(measure).unwrap_or_default(),
+        measure: decisive.map(measure).unwrap_or_default().suited_to(&epochs),
         better: decisive.map(better).unwrap_or_default(),
         scope,
-        epochs: epoch_tallies(experiment, generation, counts, metric),
+        epochs,
         guardrails: guarded_metrics(experiment, generation, counts),
     })
 }

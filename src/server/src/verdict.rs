@@ -16,10 +16,12 @@ pub(crate) fn verdict(experiment: &Experiment, measured: Option<(u32, &Report, u
     let has_ended = experiment.generation().is_some_and(|running| running.number != number);
     let state = if has_ended { Some(format!("Run {number} has ended: the experiment was restarted.")) } else { state };
     let Some(state) = state else { return advice(experiment, report, moved) };
-    if report.is_compared {
-        format!("{state} {} leads: {}", name(experiment, report.summary.leader), leader_estimates(report, moved))
-    } else {
-        state
+    match (report.is_compared, report.summary.leader()) {
+        (true, Some(leader)) => {
+            format!("{state} {} leads: {}", name(experiment, leader), leader_estimates(report, leader, moved))
+        }
+        (true, None) => format!("{state} {NO_LEADER} {}", moved_units(moved)),
+        (false, _) => state,
     }
 }
 
@@ -66,10 +68,13 @@ fn state(experiment: &Experiment) -> Option<String> {
     }
 }
 
+/// What is said of a tie.
+const NO_LEADER: &str = "No variation leads.";
+
 /// How good the leader is, and how many units moved between variations.
-fn leader_estimates(report: &Report, moved: u64) -> String {
-    let arm = report.summary.arms.get(report.summary.leader);
-    let lift = arm.and_then(|arm| arm.lift.as_ref()).map(|lift| 100.0 * lift.estimate);
+fn leader_estimates(report: &Report, leader: usize, moved: u64) -> String {
+    let arm = report.summary.arms.get(leader);
+    let lift = arm.and_then(|arm| arm.lift?.relative()).map(|lift| 100.0 * lift.estimate);
     let lift = match lift {
         // Without this, a small negative lift would be shown as -0.0%.
         Some(percent) if percent.abs() < 0.05 => ", 0.0% over control".to_owned(),
@@ -77,7 +82,7 @@ fn leader_estimates(report: &Report, moved: u64) -> String {
         Some(percent) => format!(", {percent:+.1}% over control"),
         None => String::new(),
     };
-    let best = probability_in_words(arm.map_or(0.0, |arm| arm.p_best));
+    let best = probability_in_words(arm.and_then(|arm| arm.p_best).unwrap_or_default());
     format!("{best} probability of being best{lift}. {}", moved_units(moved))
 }
 
@@ -92,10 +97,15 @@ fn advice(experiment: &Experiment, report: &Report, moved: u64) -> String {
         return "No primary metric: variations are not compared.".to_owned();
     }
     if !report.is_compared {
-        return format!("Keep running: nothing has been measured yet. {}", moved_units(moved));
+        let is_empty = report.summary.arms.iter().all(|arm| arm.n == 0);
+        let why = if is_empty { "nothing has been measured yet" } else { &report.not_ranked };
+        return format!("Keep running: {why}. {}", moved_units(moved));
     }
-    let (leader, estimates) = (name(experiment, report.summary.leader), leader_estimates(report, moved));
-    let step = if report.summary.leader == Arm::CONTROL.index() { "roll back" } else { "ship" };
+    let Some(leader) = report.summary.leader() else {
+        return format!("Keep running: no variation leads. {}", moved_units(moved));
+    };
+    let step = if leader == Arm::CONTROL.index() { "roll back" } else { "ship" };
+    let (leader, estimates) = (name(experiment, leader), leader_estimates(report, leader, moved));
     match report.ship {
         None => format!("Keep running: {leader} leads, {estimates}"),
         Some(ship) if !ship.ready() => {

@@ -3,7 +3,7 @@
 use inroad_policy::Interval;
 use maud::{Markup, html};
 
-use super::{ExperimentPage, lift_with_interval};
+use super::{ExperimentPage, LiftView, lift_with_interval};
 use crate::chart::{interval_bar, lift_range};
 use crate::format::{NumberFormat, number};
 
@@ -18,20 +18,24 @@ pub struct ArmMetric {
     pub outcome_sum: f64,
     /// Mean per unit.
     pub mean: Option<f64>,
-    /// Lift over control with its 95% interval; none for control.
-    pub lift: Option<Interval>,
+    /// Lift over control with its 95% interval, without prior.
+    pub lift: LiftView,
     /// Always-valid interval of the lift.
     pub anytime: Option<Interval>,
-    /// Absolute difference from control in the metric's unit, weighted by reporting interval; none with too few events.
+    /// Absolute difference from control in the metric's unit; none with too few events.
     pub difference: Option<Interval>,
+    /// Always-valid interval of the difference, where there is no relative lift.
+    pub difference_anytime: Option<Interval>,
     /// Lift among completed units, whose window has ended.
-    pub mature: Option<Interval>,
+    pub mature: LiftView,
     /// Number of completed units.
     pub mature_units: u64,
     /// Other estimates of the lift: weighted by reporting interval, and batched.
     pub other_estimates: Option<(Interval, Interval)>,
-    /// Probability to be better than control.
-    pub p_above_control: f64,
+    /// The same of the difference, where there is no relative lift.
+    pub other_differences: Option<(Interval, Interval)>,
+    /// Probability to be better than control; none for control and while it is too early.
+    pub p_above_control: Option<f64>,
     /// Evidence of harm, as odds to 1; a guardrail raises an alert at 20 with one variation. None if the metric is no
     /// guardrail.
     pub harm: Option<f64>,
@@ -58,14 +62,18 @@ pub struct Metric {
 
 impl Metric {
     pub(super) fn render(&self, experiment: &ExperimentPage) -> Markup {
-        let lifts: Vec<Interval> = self.arms.iter().filter_map(|arm| arm.lift).collect();
+        let lifts: Vec<Interval> = self.arms.iter().filter_map(|arm| arm.lift.relative()).collect();
         let range = lift_range(&lifts);
         let is_guardrail = self.guardrail.is_some();
         html! {
             div.metric {
                 h3 { (self.key) @if self.is_primary { " " span.badge.decides { "primary metric" } } @if is_guardrail { " " span.badge.guards { "guardrail" } } }
                 p.lead { (self.about) @if let Some(guardrail) = &self.guardrail { " " (guardrail) } }
-                p.help { "Lift is relative to control. Difference is absolute and weighted by reporting interval." }
+                p.help {
+                    "Lift is relative to control. Difference is absolute and weighted by reporting interval. Both are estimated without the policy's prior."
+                    @if self.is_primary { " Probability to be best and expected loss are those used for allocation, with the prior." }
+                    @else { " The probability to be better than control is with the prior." }
+                }
                 div.scroll tabindex="0" role="region" aria-label={ "Results by " (self.key) } {
                     table.results {
                         caption { "By variation" }
@@ -84,25 +92,26 @@ impl Metric {
                             @if is_guardrail { th scope="col" { "Evidence of harm" } }
                         } }
                         tbody {
-                            @for (i, (arm, result)) in experiment.arms.iter().zip(&self.arms).enumerate() {
+                            @for (arm, result) in experiment.arms.iter().zip(&self.arms) {
                                 tr.dead[arm.killed] {
                                     th scope="row" { (arm.name) @if arm.killed { " " span.badge.killed { "killed" } } }
                                     td { (number(result.units as f64, NumberFormat::Int)) }
                                     td { (number(result.converted as f64, NumberFormat::Int)) }
                                     td { @match result.mean { Some(value) => (number(value, self.value_format())), None => "–" } }
                                     td { @if self.is_rate && result.outcome_sum == 0.0 { "–" } @else { (number(result.outcome_sum, NumberFormat::Num2)) } }
-                                    td { @match &result.lift { Some(lift) => (lift_with_interval(lift)), None => { @if i == 0 { "control" } @else { "–" } } } }
-                                    td.drawn { @if let Some(lift) = result.lift { (interval_bar(lift, range)) } }
+                                    td { (result.lift.cell()) }
+                                    td.drawn { @if let Some(lift) = result.lift.relative() { (interval_bar(lift, range)) } }
                                     td { @match &result.difference { Some(difference) => (self.difference(difference)), None => "–" } }
-                                    td { @match &result.anytime {
-                                        Some(lift) => span.range { (number(lift.low, NumberFormat::Lift)) " to " (number(lift.high, NumberFormat::Lift)) },
-                                        None => "–",
+                                    td { @match (&result.anytime, &result.difference_anytime) {
+                                        (Some(lift), _) => span.range { (number(lift.low, NumberFormat::Lift)) " to " (number(lift.high, NumberFormat::Lift)) },
+                                        (None, Some(difference)) => span.range { (number(difference.low, self.value_format())) " to " (number(difference.high, self.value_format())) },
+                                        (None, None) => "–",
                                     } }
                                     @if self.is_primary {
-                                        td { @if arm.killed { "–" } @else { (number(arm.p_best, NumberFormat::Probability)) } }
-                                        td { @if arm.killed { "–" } @else { (number(arm.expected_loss, NumberFormat::PercentEstimate)) } }
+                                        td { @match arm.p_best { Some(p) if !arm.killed => (number(p, NumberFormat::Probability)), _ => "–" } }
+                                        td { @match arm.expected_loss { Some(loss) if !arm.killed => (number(loss, NumberFormat::PercentEstimate)), _ => "–" } }
                                     } @else {
-                                        td { @if i == 0 { "–" } @else { (number(result.p_above_control, NumberFormat::Probability)) } }
+                                        td { @match result.p_above_control { Some(p) => (number(p, NumberFormat::Probability)), None => "–" } }
                                     }
                                     @if is_guardrail { td { @match result.harm { Some(harm) => { (number(harm, NumberFormat::Estimate)) " to 1" }, None => "–" } } }
                                 }
@@ -129,14 +138,19 @@ impl Metric {
     }
 
     fn other_estimates(&self, experiment: &ExperimentPage) -> Markup {
-        let has_any = self.arms.iter().any(|arm| arm.other_estimates.is_some() || arm.mature.is_some());
-        let cell =
-            |lift: Option<&Interval>| html! { @match lift { Some(lift) => (lift_with_interval(lift)), None => "–" } };
+        let has_any = self.arms.iter().any(|arm| {
+            arm.other_estimates.is_some() || arm.other_differences.is_some() || arm.mature.relative().is_some()
+        });
+        let cell = |lift: Option<&Interval>, difference: Option<&Interval>| match (lift, difference) {
+            (Some(lift), _) => lift_with_interval(lift),
+            (None, Some(difference)) => self.difference(difference),
+            (None, None) => html! { "–" },
+        };
         html! {
             @if has_any {
                 details {
                     summary { "Other estimates" }
-                    p.help { "Completed units are those whose window has ended." }
+                    p.help { "Completed units are those whose window has ended. A killed variation has no intervals here: they are valid at one fixed time only." }
                     div.scroll tabindex="0" role="region" aria-label={ "Other estimates of " (self.key) } {
                         table {
                             caption { "The same lift, estimated differently" }
@@ -146,9 +160,9 @@ impl Metric {
                                     tr {
                                         th scope="row" { (arm.name) }
                                         td { (number(result.mature_units as f64, NumberFormat::Int)) }
-                                        td { (cell(result.mature.as_ref())) }
-                                        td { (cell(result.other_estimates.as_ref().map(|(weighted, _)| weighted))) }
-                                        td { (cell(result.other_estimates.as_ref().map(|(_, batched)| batched))) }
+                                        td { (result.mature.cell()) }
+                                        td { (cell(result.other_estimates.as_ref().map(|o| &o.0), result.other_differences.as_ref().map(|o| &o.0))) }
+                                        td { (cell(result.other_estimates.as_ref().map(|o| &o.1), result.other_differences.as_ref().map(|o| &o.1))) }
                                     }
                                 }
                             }

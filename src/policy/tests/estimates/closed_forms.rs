@@ -2,8 +2,8 @@
 
 use inroad_assignment::PosteriorKind;
 use inroad_policy::{
-    ArmTally, BetterDirection, DrawsCache, EpochKey, EpochTally, Measure, Moments, NormalDraws, PolicyError, Posterior,
-    Prior, SummaryInput, anytime_half_width, compare, normal_cdf, summarise,
+    ArmTally, BetterDirection, DrawsCache, EpochKey, EpochTally, LiftEstimate, Measure, Moments, NormalDraws,
+    PolicyError, Posterior, Prior, SummaryInput, anytime_half_width, compare, normal_cdf, summarise,
 };
 
 use crate::oracle::problems;
@@ -25,7 +25,8 @@ fn estimate(arms: usize, epochs: &[EpochTally], prior: Prior) -> Result<Posterio
 fn two_arms_match_closed_forms() {
     let mut draws = DrawsCache::default();
     for (i, (mean, sd)) in [(0.0, 0.1), (0.02, 0.1), (-0.3, 0.2), (0.05, 0.01), (1.0, 0.3)].into_iter().enumerate() {
-        let posterior = Posterior { mean: vec![0.0, mean], covariance: vec![vec![0.0; 2], vec![0.0, sd * sd]] };
+        let posterior =
+            Posterior { mean: vec![0.0, mean], covariance: vec![vec![0.0; 2], vec![0.0, sd * sd]], unit: None };
         let found = compare(&posterior, &[true, true], draws.get(i as u64, 1, 14).unwrap()).unwrap();
         let p = normal_cdf(mean / sd);
         assert!((found.p_best[1] - p).abs() <= 2.0 / 16384.0, "{mean} {sd}: {} {p}", found.p_best[1]);
@@ -98,16 +99,17 @@ fn summary_leaves_out_values_without_data() {
         draws_log2: 12,
     };
     let whole = summarise(&input, &mut draws).unwrap();
-    assert_eq!(whole.leader, 1);
+    assert_eq!(whole.leader(), Some(1));
     let summary = whole.arms;
     assert_eq!((summary[0].n, summary[0].s, summary[0].mean), (10_000, 1_000, Some(0.1)));
     assert!(summary[0].lift.is_none() && summary[0].anytime.is_none());
-    let (lift, anytime) = (summary[1].lift.unwrap(), summary[1].anytime.unwrap());
-    assert!((anytime.estimate - 0.2).abs() < 1e-6, "without prior the lift is the plain ratio");
+    let (lift, anytime) = (summary[1].lift.unwrap().relative().unwrap(), summary[1].anytime.unwrap());
+    assert!((lift.estimate - 0.2).abs() < 1e-6, "without prior the lift is the plain ratio");
     assert!(anytime.low < lift.low && lift.high < anytime.high);
-    assert!(summary[2].anytime.is_none(), "without a conversion there is no estimate without prior");
-    assert!(summary[2].lift.unwrap().high < -0.5);
-    assert_eq!((summary[3].mean, summary[3].expected_loss, summary[3].p_best), (None, None, 0.0));
+    let LiftEstimate::Difference { difference, .. } = summary[2].lift.unwrap() else { panic!("{:?}", summary[2]) };
+    assert!((difference.estimate + 0.1).abs() < 1e-4, "without a conversion there is no relative lift: {difference:?}");
+    assert!(difference.high < -0.09 && summary[2].anytime.unwrap().high < -0.05);
+    assert_eq!((summary[3].mean, summary[3].expected_loss, summary[3].p_best), (None, None, Some(0.0)));
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn lifts_over_a_shared_control_match_exact_integrals() {
             _ => control,
         };
         let covariance = (0..arms).map(|i| (0..arms).map(|j| entry(i, j)).collect()).collect();
-        let posterior = Posterior { mean: case.mean.clone(), covariance };
+        let posterior = Posterior { mean: case.mean.clone(), covariance, unit: None };
         check(&mut comparisons, &case.name, &posterior, &vec![true; arms], &case.expected);
     }
     comparisons.finish("shared control");

@@ -217,16 +217,15 @@ def pooled(given, data):
 def intervals(given, data):
     """Intervals of lifts as people see them: each arm against control alone."""
     counted = given["measure"], data.size, data.total, data.units, data.squares
-    (mean, covariance), flat = fit_each(*counted, given["tau"]), fit_each(*counted, None)
+    flat = fit_each(*counted, None)
     arms = []
-    for k in range(1, len(mean) + 1):
-        # A killed arm was stopped by its own data, so it gets an interval that is valid at any stopping time.
-        if given["live"][k]:
-            lift = checks.lifted(mean[k - 1], checks.Z * math.sqrt(covariance[k - 1, k - 1]))
-        else:
-            lift = checks.anytime(mean[k - 1], covariance[k - 1, k - 1])
+    for k in range(1, len(given["live"])):
         known = flat is not None and math.isfinite(flat[0][k - 1])
         anytime = checks.anytime(flat[0][k - 1], flat[1][k - 1, k - 1]) if known else None
+        # A killed arm was stopped by its own data, so it gets an interval that is valid at any stopping time.
+        lift = anytime
+        if known and given["live"][k]:
+            lift = checks.lifted(flat[0][k - 1], checks.Z * math.sqrt(flat[1][k - 1, k - 1]))
         alternatives = checks.alternatives(data, k, flat[0][k - 1] if known else None)
         arms.append({"lift": lift, "anytime": anytime, "opinion": alternatives})
     return arms

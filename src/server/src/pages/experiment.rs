@@ -28,6 +28,7 @@ use crate::error::ServerError;
 use crate::services::result::results_and_alarm;
 use crate::shared::SharedState;
 pub(super) use lift_history::LiftHistoryCache;
+pub(super) use results::lift_view;
 
 /// `GET /experiments/{key}`
 pub(super) async fn page(

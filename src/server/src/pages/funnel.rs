@@ -7,12 +7,12 @@ use axum::response::Response;
 use inroad_dashboard::form::Form;
 use inroad_dashboard::funnel::{FunnelPage, FunnelResult};
 use inroad_dashboard::layout::NavItem;
-use inroad_policy::Interval;
 use inroad_policy::attribution::funnel::MAX_STEPS;
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1;
 
 use super::access::Caller;
+use super::experiment::lift_view;
 use super::time_input::parse_time;
 use super::{PageResponse, Pages, PagesState, error_message, error_response, suggested_event_names};
 use crate::error::ServerError;
@@ -78,10 +78,7 @@ async fn compute_page(pages: &Pages, key: &str, fields: &Form, steps: Vec<String
 }
 
 fn view(response: &v1::GetFunnelResponse, took_ms: f64) -> FunnelResult {
-    let lift = |step: &v1::FunnelStep| {
-        let lift = step.lift.as_ref()?.credible.as_ref()?;
-        Some(Interval { estimate: lift.estimate, low: lift.low, high: lift.high })
-    };
+    let lift = |step: &v1::FunnelStep| lift_view(step.lift.as_ref());
     FunnelResult {
         reached: response
             .arms

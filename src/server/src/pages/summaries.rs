@@ -171,8 +171,8 @@ async fn compute(
         let Some(generation) = experiment.generation() else { return Ok((None, Vec::new())) };
         let report = Report::new(&experiment, generation, &counts, now)?;
         let has_leader = matches!(experiment.status, Status::Running | Status::Paused) && report.is_compared;
-        let leader = report.summary.leader;
-        let leader = has_leader.then(|| (leader, report.summary.arms.get(leader).map_or(0.0, |arm| arm.p_best)));
+        let leader = report.summary.leader().filter(|_| has_leader);
+        let leader = leader.and_then(|arm| Some((arm, report.summary.arms.get(arm)?.p_best?)));
         Ok::<_, ServerError>((leader, report.warnings(&experiment, &counts)))
     });
     let (leader, warnings) = work.await.map_err(|_| ServerError::ShuttingDown)??;

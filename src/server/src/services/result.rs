@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use inroad_assignment::{Arm, Experiment, Generation};
-use inroad_policy::SrmAlarm;
+use inroad_policy::{LiftEstimate, Ranking, SrmAlarm};
 use inroad_store::GenerationCounts;
 use inroad_wire::reason::status_to_wire;
 use inroad_wire::time::timestamp_to_wire;
@@ -15,7 +15,7 @@ use inroad_wire::v1::{
 use tonic::{Request, Response, Status};
 
 use crate::error::ServerError;
-use crate::estimates::{interval_to_wire, lift_estimates};
+use crate::estimates::{Names, interval_to_wire, lift_estimates, lift_state};
 use crate::explain::{odds, ship_blockers};
 use crate::funnel::compute_funnel;
 use crate::report::{MetricReport, Report};
@@ -106,23 +106,38 @@ fn fill(
     let arm_result = |arm: Arm| {
         let summary = report.summary.arms.get(arm.index());
         let units = counts.cells.iter().filter(|(k, _)| k.metric.is_none() && k.arm == arm).map(|(_, c)| c.units).sum();
+        let estimate = summary.filter(|_| decision.is_some()).and_then(|s| s.lift.as_ref());
+        let names = Names { experiment, metric: decision.and_then(|i| definition.metrics().get(i)) };
+        let is_relative = estimate.is_some_and(|estimate| estimate.relative().is_some());
+        let anytime = summary.filter(|_| decision.is_some()).and_then(|s| s.anytime).map(interval_to_wire);
         ArmResult {
             variation: definition.variation(arm).map(|v| v.key.to_string()).unwrap_or_default(),
             killed: experiment.kills.is_arm_killed(arm),
             share: allocation.as_ref().map_or(0.0, |a| a.width_of(arm).share()),
             units,
             metrics: metric_results(experiment, counts, report, arm),
-            p_best: summary.map_or(0.0, |s| s.p_best),
-            p_above_control: summary.map_or(0.5, |s| s.p_above_control),
+            p_best: summary.and_then(|s| s.p_best).unwrap_or_default(),
+            p_above_control: summary.and_then(|s| s.p_above_control).unwrap_or(0.5),
             expected_loss: summary.and_then(|s| s.expected_loss).unwrap_or_default(),
-            lift: summary.and_then(|s| s.lift).map(interval_to_wire),
-            lift_anytime: summary.and_then(|s| s.anytime).map(interval_to_wire),
+            lift: estimate.and_then(LiftEstimate::relative).map(interval_to_wire),
+            lift_anytime: anytime.filter(|_| is_relative),
+            lift_state: lift_state(estimate).into(),
+            lift_note: estimate.map(|estimate| names.lift_note(estimate)).unwrap_or_default(),
+            difference: estimate.and_then(LiftEstimate::difference).map(interval_to_wire),
+            difference_anytime: anytime.filter(|_| !is_relative),
         }
     };
     response.arms = (0..arms).filter_map(Arm::new).map(arm_result).collect();
-    response.potential_value_remaining = report.is_compared.then_some(report.summary.potential_value_remaining);
-    let shippable =
-        report.ship.filter(|ship| ship.ready()).and_then(|_| definition.variations().get(report.summary.leader));
+    response.potential_value_remaining = match report.summary.ranking {
+        Ranking::Known { potential_value_remaining, .. } => potential_value_remaining.filter(|_| report.is_compared),
+        Ranking::TooEarly(_) | Ranking::NotMeasured(_) => None,
+    };
+    response.not_ranked = report.not_ranked.clone();
+    response.compares_differences = report.compares_differences;
+    let leader =
+        report.summary.leader().filter(|_| report.is_compared).and_then(|arm| definition.variations().get(arm));
+    response.leader = leader.map(|v| v.key.to_string()).unwrap_or_default();
+    let shippable = report.ship.filter(|ship| ship.ready()).and(leader);
     response.ship = shippable.map(|v| v.key.to_string()).unwrap_or_default();
     response.ship_waits_for = report.ship.map(ship_blockers).unwrap_or_default();
     response.warnings = report.warnings(experiment, counts);
@@ -134,13 +149,14 @@ fn metric_results(experiment: &Experiment, counts: &GenerationCounts, report: &R
     let result = |(i, (metric, report)): (usize, (&inroad_assignment::Metric, &MetricReport))| {
         let summary = report.all.arms.get(arm.index());
         let mature = report.mature.arms.get(arm.index());
+        let names = Names { experiment, metric: Some(metric) };
         let mut result = MetricResult {
             metric: metric.key.to_string(),
             mean: summary.and_then(|s| s.mean),
-            lift: summary.and_then(lift_estimates),
-            mature: mature.and_then(lift_estimates),
+            lift: summary.and_then(|summary| lift_estimates(summary, names)),
+            mature: mature.and_then(|summary| lift_estimates(summary, names)),
             mature_units: mature.map_or(0, |s| s.n),
-            p_above_control: summary.map_or(0.5, |s| s.p_above_control),
+            p_above_control: summary.and_then(|s| s.p_above_control).unwrap_or(0.5),
             delay: report.delay.get(arm.index()).copied().flatten().map(|check| DelayCheck {
                 early: check.early,
                 control_early: check.control_early,

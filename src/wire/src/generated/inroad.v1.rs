@@ -4335,6 +4335,17 @@ pub struct GetResultsResponse {
     /// early to say.
     #[prost(string, tag = "22")]
     pub ship: ::prost::alloc::string::String,
+    /// Why the variations are not ranked, for people: "too early to say: 30 of about 2,400 units". Empty if they are, and
+    /// without a decision metric. If it is set, `p_best`, `p_above_control` and `expected_loss` of the arms mean nothing.
+    #[prost(string, tag = "50")]
+    pub not_ranked: ::prost::alloc::string::String,
+    /// The variation that is most likely to be best. Empty for a tie, and if the variations are not ranked.
+    #[prost(string, tag = "51")]
+    pub leader: ::prost::alloc::string::String,
+    /// Whether the decision metric has negative values. Variations are then compared by absolute differences, also by the
+    /// policy; `expected_loss` and `potential_value_remaining` do not apply and are not set.
+    #[prost(bool, tag = "52")]
+    pub compares_differences: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetFunnelRequest {
@@ -4450,7 +4461,8 @@ pub struct ArmResult {
     pub units: u64,
     #[prost(message, repeated, tag = "5")]
     pub metrics: ::prost::alloc::vec::Vec<MetricResult>,
-    /// The probability to be best among the live variations, by the decision metric.
+    /// The probability to be best among the live variations, by the decision metric. It includes the policy's prior, which
+    /// `lift` does not. 0 if the variations are not ranked, see `not_ranked`.
     #[prost(double, tag = "6")]
     pub p_best: f64,
     #[prost(double, tag = "7")]
@@ -4458,13 +4470,26 @@ pub struct ArmResult {
     /// The expected loss, relative.
     #[prost(double, tag = "8")]
     pub expected_loss: f64,
-    /// The lift over control, relative, with its 95% credible interval.
+    /// The lift over control, relative, with its 95% interval, without the policy's prior. For a killed variation it is the
+    /// always-valid interval. Only set if `lift_state` is LIFT_STATE_MEASURED.
     #[prost(message, optional, tag = "9")]
     pub lift: ::core::option::Option<Interval>,
     /// The lift over control with an always-valid interval (a confidence sequence), which holds however often it is
     /// checked.
     #[prost(message, optional, tag = "10")]
     pub lift_anytime: ::core::option::Option<Interval>,
+    /// What can be said about the lift.
+    #[prost(enumeration = "LiftState", tag = "50")]
+    pub lift_state: i32,
+    /// The reason if there is no relative lift, for people. Empty otherwise.
+    #[prost(string, tag = "51")]
+    pub lift_note: ::prost::alloc::string::String,
+    /// The absolute difference from control in the metric's own unit, where it replaces the relative lift.
+    #[prost(message, optional, tag = "52")]
+    pub difference: ::core::option::Option<Interval>,
+    /// The same with an always-valid interval.
+    #[prost(message, optional, tag = "53")]
+    pub difference_anytime: ::core::option::Option<Interval>,
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct Interval {
@@ -4525,29 +4550,46 @@ pub struct MetricResult {
     pub harm: ::core::option::Option<f64>,
 }
 /// A lift over control, estimated by several methods. It is relative: 0.1 means ten per cent more. For a metric with
-/// direction down, values below 0 are better. Each estimate has its 95% interval.
-#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+/// direction down, values below 0 are better. Each estimate has its 95% interval. No estimate includes the policy's prior.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LiftEstimates {
-    /// The posterior's estimate with its credible interval. The policy uses this one.
+    /// The estimate by E3 with its 95% interval. For a killed variation it is the always-valid interval. Only set if `state`
+    /// is LIFT_STATE_MEASURED.
     #[prost(message, optional, tag = "1")]
     pub credible: ::core::option::Option<Interval>,
     /// The always-valid interval (a confidence sequence), which holds at all checks together. Not set without information.
     #[prost(message, optional, tag = "2")]
     pub anytime: ::core::option::Option<Interval>,
-    /// Another estimate, in which every period is weighted by its traffic. Not set with too few outcomes.
+    /// Another estimate, in which every period is weighted by its traffic. Not set with too few outcomes, and for killed
+    /// variations, because this interval is valid at one time only. The same holds for `batched`.
     #[prost(message, optional, tag = "3")]
     pub period: ::core::option::Option<Interval>,
     /// Another estimate, in batches, which is normally distributed however the shares were adapted (BOLS). Not set with
     /// too few outcomes.
     #[prost(message, optional, tag = "4")]
     pub batched: ::core::option::Option<Interval>,
-    /// The period-weighted difference of the means, in the metric's own unit.
+    /// The difference of the means, in the metric's own unit: weighted by period, or by E3 where `state` is
+    /// LIFT_STATE_DIFFERENCE.
     #[prost(message, optional, tag = "5")]
     pub difference: ::core::option::Option<Interval>,
     /// True if E3's estimate differs from `period` or from `batched` by more than two standard errors: the effect is not
     /// one constant lift.
     #[prost(bool, tag = "6")]
     pub disagrees: bool,
+    /// What can be said about the lift.
+    #[prost(enumeration = "LiftState", tag = "50")]
+    pub state: i32,
+    /// The reason if there is no relative lift, for people. Empty otherwise.
+    #[prost(string, tag = "51")]
+    pub note: ::prost::alloc::string::String,
+    /// Where `state` is LIFT_STATE_DIFFERENCE: the always-valid interval of `difference`, and `difference` by the two other
+    /// methods. `anytime`, `period` and `batched` are then not set.
+    #[prost(message, optional, tag = "52")]
+    pub difference_anytime: ::core::option::Option<Interval>,
+    #[prost(message, optional, tag = "53")]
+    pub difference_period: ::core::option::Option<Interval>,
+    #[prost(message, optional, tag = "54")]
+    pub difference_batched: ::core::option::Option<Interval>,
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct DelayCheck {
@@ -4564,7 +4606,8 @@ pub struct DelayCheck {
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct NoveltyCheck {
-    /// The lift in the first half of the outcomes (`early`) and in the second half (`late`).
+    /// The lift in the first half of the outcomes (`early`) and in the second half (`late`); for a metric with negative
+    /// values, the absolute difference from control.
     #[prost(message, optional, tag = "1")]
     pub early: ::core::option::Option<Interval>,
     #[prost(message, optional, tag = "2")]
@@ -4573,6 +4616,48 @@ pub struct NoveltyCheck {
     pub p_value: f64,
     #[prost(bool, tag = "4")]
     pub changed: bool,
+}
+/// What can be said about a lift.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LiftState {
+    /// Control, or no decision metric.
+    Unspecified = 0,
+    /// The relative lift is measured.
+    Measured = 1,
+    /// There is no relative lift; the absolute difference is measured. The metric has negative values, or control or the
+    /// variation has almost no outcomes.
+    Difference = 2,
+    /// There are too few units or outcomes for an interval.
+    TooEarly = 3,
+    /// The metric cannot be measured, however long one waits: a ratio has no denominators.
+    NotMeasured = 4,
+}
+impl LiftState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LIFT_STATE_UNSPECIFIED",
+            Self::Measured => "LIFT_STATE_MEASURED",
+            Self::Difference => "LIFT_STATE_DIFFERENCE",
+            Self::TooEarly => "LIFT_STATE_TOO_EARLY",
+            Self::NotMeasured => "LIFT_STATE_NOT_MEASURED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LIFT_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "LIFT_STATE_MEASURED" => Some(Self::Measured),
+            "LIFT_STATE_DIFFERENCE" => Some(Self::Difference),
+            "LIFT_STATE_TOO_EARLY" => Some(Self::TooEarly),
+            "LIFT_STATE_NOT_MEASURED" => Some(Self::NotMeasured),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
 pub mod result_service_client {

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use inroad_assignment::{Experiment, Generation, Metric, Timestamp};
 use inroad_dashboard::chart::LiftPoint;
-use inroad_policy::{ALPHA, Estimator, Prior, confidence_sequence, displayed_lift};
+use inroad_policy::{Estimator, LiftEstimate, shown_lifts};
 use inroad_store::GenerationCounts;
 
 use super::super::Pages;
 use super::super::summaries::counts_fingerprint;
 use crate::error::ServerError;
-use crate::report::{live_arms, prior_tau};
+use crate::report::live_arms;
 use crate::tallies::{epoch_tallies, measure};
 
 /// Most points of a lift history.
@@ -34,7 +34,6 @@ struct Inputs {
     counts: u64,
     /// Index and definition of the primary metric.
     metric: (usize, Metric),
-    tau: f64,
     live: Vec<bool>,
 }
 
@@ -49,9 +48,8 @@ pub(super) fn lift_history(
 ) -> Result<Option<Arc<LiftHistory>>, ServerError> {
     let Some(index) = experiment.definition.decision_metric() else { return Ok(None) };
     let key = (experiment.definition.key().to_string(), generation.number);
-    let (metric, tau, live) = (&experiment.definition.metrics()[index], prior_tau(experiment), live_arms(experiment));
-    let inputs =
-        Inputs { counts: counts_fingerprint(counts), metric: (index, metric.clone()), tau, live: live.clone() };
+    let (metric, live) = (&experiment.definition.metrics()[index], live_arms(experiment));
+    let inputs = Inputs { counts: counts_fingerprint(counts), metric: (index, metric.clone()), live: live.clone() };
     if let Some((known, history)) = pages.lift_histories.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
         && *known == inputs
     {
@@ -59,6 +57,7 @@ pub(super) fn lift_history(
     }
     let arms = experiment.definition.variations().len();
     let epochs = epoch_tallies(experiment, generation, counts, Some(index));
+    let measure = measure(metric).suited_to(&epochs);
     let mut ends: Vec<usize> = (1..=epochs.len())
         .filter(|end| epochs.get(*end).map(|e| e.epoch.tick) != Some(epochs[end - 1].epoch.tick))
         .collect();
@@ -69,15 +68,15 @@ pub(super) fn lift_history(
     let mut estimator = Estimator::default();
     for end in ends {
         let known = &epochs[..end];
-        let shown = estimator.fit_each_against_control(measure(metric), arms, known, Prior::Normal(tau))?;
-        let flat = estimator.fit_each_against_control(measure(metric), arms, known, Prior::Flat)?;
+        let shown = shown_lifts(&mut estimator, measure, known, &live)?;
         let tick = epochs[end - 1].epoch.tick;
         // The last reporting interval may not have ended yet.
         let at = Timestamp::start_of_tick(tick.saturating_add(1), experiment.definition.policy().tick()).min(now);
-        for (arm, points) in history.iter_mut().enumerate().skip(1) {
-            // Without data there is only the prior, which is not shown.
-            if let Some(anytime) = confidence_sequence(&flat, arm, ALPHA) {
-                points.push(LiftPoint { at, lift: displayed_lift(&shown, arm, live[arm]), anytime: Some(anytime) });
+        for (points, shown) in history.iter_mut().zip(shown) {
+            // The chart is of relative lifts. While it is too early for one, it has no point.
+            let lift = shown.as_ref().map(|shown| &shown.estimate).and_then(LiftEstimate::relative);
+            if let Some(lift) = lift {
+                points.push(LiftPoint { at, lift, anytime: shown.and_then(|shown| shown.anytime) });
             }
         }
     }

@@ -20,11 +20,12 @@ pub(super) fn view_arm(
     let variation = experiment.definition.variation(arm);
     let result = results.arms.get(arm.index());
     let lift = result.and_then(|r| r.lift.as_ref()).map(interval);
-    // The posterior is normal on the log scale, so the interval determines its mean and standard deviation.
+    // The distribution is normal on the log scale, so the interval determines its mean and standard deviation.
     let posterior = lift.filter(|_| !arm.is_control() && !experiment.kills.is_arm_killed(arm)).map(|lift| {
         let (low, high) = (lift.low.ln_1p(), lift.high.ln_1p());
         (lift.estimate.ln_1p(), (high - low) / (2.0 * Z_95))
     });
+    let is_ranked = results.not_ranked.is_empty() && !results.decision_metric.is_empty();
     view::Arm {
         name: variation.map(|v| v.key.to_string()).unwrap_or_default(),
         description: variation.map(|v| v.description.clone()).unwrap_or_default(),
@@ -32,10 +33,19 @@ pub(super) fn view_arm(
         killed: experiment.kills.is_arm_killed(arm),
         share: allocation.width_of(arm).share(),
         units: result.map_or(0, |r| r.units),
-        p_best: result.map_or(0.0, |r| r.p_best),
-        expected_loss: result.map_or(0.0, |r| r.expected_loss),
+        p_best: result.filter(|_| is_ranked).map(|r| r.p_best),
+        expected_loss: result.filter(|_| is_ranked && !results.compares_differences).map(|r| r.expected_loss),
         posterior,
         lift_history: Vec::new(),
+    }
+}
+
+/// What can be said about a lift; without estimates the variation is control.
+pub(in super::super) fn lift_view(estimates: Option<&v1::LiftEstimates>) -> view::LiftView {
+    match estimates {
+        None => view::LiftView::Control,
+        Some(v1::LiftEstimates { credible: Some(lift), .. }) => view::LiftView::Measured(interval(lift)),
+        Some(estimates) => view::LiftView::Missing(estimates.note.clone()),
     }
 }
 
@@ -100,13 +110,18 @@ fn view_arm_metric(result: &v1::MetricResult) -> view::ArmMetric {
         converted: result.converted,
         outcome_sum: result.outcome_sum,
         mean: result.mean,
-        lift: estimates.and_then(|e| e.credible.as_ref()).map(interval),
+        lift: lift_view(estimates),
+        difference_anytime: estimates.and_then(|e| e.difference_anytime.as_ref()).map(interval),
+        other_differences: estimates
+            .and_then(|e| Some((interval(e.difference_period.as_ref()?), interval(e.difference_batched.as_ref()?)))),
         anytime: estimates.and_then(|e| e.anytime.as_ref()).map(interval),
         difference: estimates.and_then(|e| e.difference.as_ref()).map(interval),
-        mature: result.mature.as_ref().and_then(|e| e.credible.as_ref()).map(interval),
+        mature: lift_view(result.mature.as_ref()),
         mature_units: result.mature_units,
         other_estimates: estimates.and_then(|e| Some((interval(e.period.as_ref()?), interval(e.batched.as_ref()?)))),
-        p_above_control: result.p_above_control,
+        p_above_control: estimates
+            .filter(|e| e.credible.is_some() || e.difference.is_some())
+            .map(|_| result.p_above_control),
         harm: result.harm,
         caveats,
     }
