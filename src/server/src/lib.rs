@@ -34,12 +34,14 @@ pub mod clock;
 pub mod config;
 pub mod error;
 mod estimates;
+mod event_uses;
 pub mod explain;
 pub mod exposure_queue;
 pub mod fold;
 pub mod funnel;
 pub mod http;
 pub mod ingest;
+mod kill_results;
 pub mod metrics;
 mod pages;
 pub mod publications;
@@ -81,6 +83,7 @@ use crate::exposure_queue::ExposureQueue;
 use crate::fold::Fold;
 use crate::metrics::Metrics;
 use crate::reallocator::Reallocator;
+use crate::event_uses::EventUseIndex;
 use crate::recent_events::RecentEvents;
 use crate::retention::Retention;
 use crate::shared::SharedState;
@@ -153,6 +156,7 @@ impl Server {
             reallocator,
             exposures,
             recent_events,
+            event_uses: EventUseIndex::default(),
             clients,
             stopping: stopping.clone(),
             config,

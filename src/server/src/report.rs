@@ -55,6 +55,8 @@ pub struct Report {
     /// The part of `growth_per_day` that an automatic policy caused, which is expected to continue; none if that is 0 or
     /// the experiment is not running.
     pub policy_growth_per_day: Option<f64>,
+    /// The time of the report, by the experiment's clock.
+    pub now: Timestamp,
 }
 
 impl Report {
@@ -100,7 +102,7 @@ impl Report {
         let ratio = if is_exposed { Some(check_sample_ratio(arms, &exposures, tick, now)?) } else { None };
         let is_compared = decision.is_some() && summary.arms.iter().any(|arm| arm.n > 0);
         let policy_growth_per_day = Some(policy_growth_per_day).filter(|rate| is_live && *rate > 0.0);
-        Ok(Self { summary, metrics, is_compared, ratio, ship, growth_per_day, policy_growth_per_day })
+        Ok(Self { summary, metrics, is_compared, ratio, ship, growth_per_day, policy_growth_per_day, now })
     }
 
     /// The state of the sample ratio alarm.
@@ -196,6 +198,21 @@ fn summary_input<'a>(
         seed: RESULT_SEED,
         draws_log2: settings.draws_log2,
     }
+}
+
+/// The results of all arms by one metric, without the other parts of a report.
+///
+/// # Errors
+/// [`ServerError::Policy`] if an estimator fails.
+pub(crate) fn summary_of_metric(
+    experiment: &Experiment,
+    generation: &Generation,
+    counts: &GenerationCounts,
+    metric: usize,
+) -> Result<Summary, ServerError> {
+    let epochs = epoch_tallies(experiment, generation, counts, Some(metric));
+    let live = live_arms(experiment);
+    Ok(summarise(&summary_input(experiment, &live, &epochs, Some(metric)), &mut DrawsCache::default())?)
 }
 
 fn metric_report(

@@ -7,7 +7,7 @@
 //! never waits for more than one batch, and a restarted store continues where the last batch ended.
 
 use inroad_assignment::{Arm, Digest, Generation, KillTarget, Timestamp};
-use inroad_policy::attribution::{History, outcome_contribution, record_contribution};
+use inroad_policy::attribution::{outcome_contribution, record_contribution};
 
 use super::changes::StepChanges;
 use super::{Fold, LOOKUP_BATCH, StoreHandles};
