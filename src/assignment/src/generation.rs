@@ -198,13 +198,7 @@ impl Generation {
     }
 
     /// The same, with interruptions: false only if the unit is served other arms for longer than `at_most` in all.
-    pub fn serves_except(
-        &self,
-        point: Point,
-        arm: Arm,
-        period: (Timestamp, Timestamp),
-        at_most: Duration,
-    ) -> bool {
+    pub fn serves_except(&self, point: Point, arm: Arm, period: (Timestamp, Timestamp), at_most: Duration) -> bool {
         let kills = self.kill_changes.iter().map(|change| change.at);
         self.holds_except(arm, period, at_most, kills, |at| self.served_arm(point, at))
     }

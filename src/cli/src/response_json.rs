@@ -142,6 +142,7 @@ pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
             "outcome_units": m.outcome_units, "outcome_sum": m.outcome_sum, "mean": m.mean,
             "lift": lift_estimates_json(m.lift.as_ref()), "mature": lift_estimates_json(m.mature.as_ref()),
             "mature_units": m.mature_units, "p_above_control": m.p_above_control, "harm": m.harm,
+            "too_early": m.too_early, "too_late": m.too_late, "dropped": m.dropped,
             "delay": m.delay.as_ref().map(|d| json!({
                 "early": d.early, "control_early": d.control_early, "p_value": d.p_value, "differs": d.differs,
             })),
@@ -157,14 +158,24 @@ pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
             "metrics": a.metrics.iter().map(metric).collect::<Vec<_>>(), "p_best": a.p_best,
             "p_above_control": a.p_above_control, "expected_loss": a.expected_loss,
             "lift": interval_json(a.lift.as_ref()), "lift_anytime": interval_json(a.lift_anytime.as_ref()),
+            "open_records": a.open_records,
         })
     };
     let ratio = r.sample_ratio.as_ref().map(|s| {
         json!({
             "chi_squared": s.chi_squared, "degrees_of_freedom": s.degrees_of_freedom, "p_value": s.p_value,
-            "evidence": s.evidence,
+            "evidence": s.evidence, "summary": s.summary,
         })
     });
+    let kill = |k: &v1::KillResult| {
+        json!({
+            "variation": k.variation, "at": timestamp_json(k.at.as_ref()),
+            "restored_at": timestamp_json(k.restored_at.as_ref()), "actor": k.actor, "metric": k.metric,
+            "exposed": k.exposed, "units": k.units, "converted": k.converted, "open_records": k.open_records,
+            "mean": k.mean, "control_mean": k.control_mean, "lift": interval_json(k.lift.as_ref()),
+            "p_worse": k.p_worse, "summary": k.summary,
+        })
+    };
     json!({
         "key": r.key, "generation": r.generation, "revision": r.revision, "state": state_name(r.state),
         "now": timestamp_json(r.now.as_ref()), "arms": r.arms.iter().map(arm).collect::<Vec<_>>(),
@@ -173,6 +184,9 @@ pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
         "backlog": r.backlog, "verdict": r.verdict, "decision_metric": r.decision_metric,
         "potential_value_remaining": r.potential_value_remaining, "growth_per_day": r.growth_per_day,
         "days_of_headroom": r.days_of_headroom, "ship_waits_for": r.ship_waits_for, "warnings": r.warnings,
+        "dropped_by_kill": r.dropped_by_kill, "dropped_by_revision": r.dropped_by_revision,
+        "dropped_after_end": r.dropped_after_end, "outcomes_too_early": r.outcomes_too_early,
+        "outcomes_too_late": r.outcomes_too_late, "kills": r.kills.iter().map(kill).collect::<Vec<_>>(),
     })
 }
 

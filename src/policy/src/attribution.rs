@@ -239,7 +239,13 @@ pub struct History<'a> {
 impl<'a> History<'a> {
     /// The history of one generation of an experiment.
     pub fn new(definition: &'a Definition, generation: &'a Generation) -> Self {
-        Self { counts_early: true, tolerates: true, generation, metrics: definition.metrics(), tick: definition.policy().tick() }
+        Self {
+            counts_early: true,
+            tolerates: true,
+            generation,
+            metrics: definition.metrics(),
+            tick: definition.policy().tick(),
+        }
     }
 
     /// The same history with the first `count` metrics only.

@@ -13,12 +13,12 @@ use crate::report::summary_of_metric;
 
 /// The units that a kill affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct KillEffect {
+pub(crate) struct KillEffect {
     /// Distinct units that were exposed to the variations in the running generation: they stop seeing them.
-    pub exposed: u64,
+    pub(crate) exposed: u64,
     /// Records that leave the comparison, because their window is still open. Counted by reporting interval, so some of
     /// them may have ended.
-    pub open: u64,
+    pub(crate) open: u64,
 }
 
 /// The treated variations that a kill of `target` takes away: those that are not killed yet.
@@ -132,7 +132,7 @@ fn results_before_kill(
 
 /// The results as a sentence: "green was killed by ann: bought -32.0% (-41.0% to -20.1%, always-valid) from 812 units at
 /// that time, >99.9% probability of being worse than control."
-fn kill_result_in_words(experiment: &Experiment, result: &KillResult) -> String {
+pub(crate) fn kill_result_in_words(experiment: &Experiment, result: &KillResult) -> String {
     let KillResult { arm, actor, metric, units, lift, p_worse, .. } = result;
     let variation = experiment.definition.variation(*arm).map(|v| v.key.to_string()).unwrap_or_default();
     let percent = |share: f64| format!("{:+.1}%", 100.0 * share);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inroad_assignment::experiment::{Alert, ChangeError, RevisionCause};
-use inroad_assignment::{Arm, Experiment, GuardrailAction, KillTarget, Policy, Status, ThompsonSettings, Timestamp, Width};
+use inroad_assignment::{
+    Arm, Experiment, GuardrailAction, KillTarget, Policy, Status, ThompsonSettings, Timestamp, Width,
+};
 use inroad_policy::{ArmState, Decider, Decision, Freeze, HoldReason, TickInput, TickScope};
 use inroad_store::{DecisionRecord, GenerationCounts, Store};
 

@@ -95,7 +95,8 @@ fn count_unit(
             cell.n += 1;
             cell.s += u64::from(!values.is_empty());
             let quarter = t0.plus(metric.window / 4);
-            let is_early = |(at, name, _): &&&SentOutcome| *name == metric.event && *at >= begin && *at < quarter.min(end);
+            let is_early =
+                |(at, name, _): &&&SentOutcome| *name == metric.event && *at >= begin && *at < quarter.min(end);
             cell.early += u64::from(outcomes.iter().any(|outcome| is_early(&outcome)));
             cell.x += x;
             cell.xx += x * x;

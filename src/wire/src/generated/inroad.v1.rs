@@ -1294,7 +1294,8 @@ pub struct Outcome {
     /// The event's value, within ±1e9, stored to a millionth; 0 if the event has no value.
     #[prost(double, tag = "3")]
     pub value: f64,
-    /// When it happened; the server's time of receipt if not set. At most 5 minutes in the future.
+    /// When it happened; the server's time of receipt if not set. At most 5 minutes in the future. It counts if it is
+    /// within the metric's window after the unit's first exposure, or at most one minute before it, because clocks differ.
     #[prost(message, optional, tag = "4")]
     pub occurred_at: ::core::option::Option<::prost_types::Timestamp>,
     /// Identifies the outcome among those of a unit: outcomes of one unit with the same id are the same outcome, however
@@ -1341,6 +1342,26 @@ pub struct RecordResponse {
     /// How many exposures had a context that was too large and was stored in part.
     #[prost(uint32, tag = "3")]
     pub contexts_trimmed: u32,
+    /// Accepted outcomes that no experiment counts now, with the reason. They are stored, and a metric that is added later
+    /// counts them. At most 10.
+    #[prost(message, repeated, tag = "60")]
+    pub warnings: ::prost::alloc::vec::Vec<OutcomeWarning>,
+}
+/// Accepted outcomes that no experiment counts now.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OutcomeWarning {
+    /// The reason, for programs: UNUSED_EVENT, OTHER_CLOCK, UNUSED_UNIT_TYPE.
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+    /// The event.
+    #[prost(string, tag = "2")]
+    pub event: ::prost::alloc::string::String,
+    /// How many outcomes of the batch have this event and reason.
+    #[prost(uint32, tag = "3")]
+    pub outcomes: u32,
+    /// The text for people: what is wrong and what to do.
+    #[prost(string, tag = "4")]
+    pub message: ::prost::alloc::string::String,
 }
 /// A refused event. Sending it again unchanged does not help.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4284,6 +4305,70 @@ pub struct GetResultsResponse {
     /// early to say.
     #[prost(string, tag = "22")]
     pub ship: ::prost::alloc::string::String,
+    /// What was known about variations of this generation when they were killed, the earliest kill first.
+    #[prost(message, repeated, tag = "60")]
+    pub kills: ::prost::alloc::vec::Vec<KillResult>,
+    /// Of `dropped_records`, those whose variation changed because of a kill or a restore. An interruption of at most a
+    /// hundredth of the window, and at most a minute, drops nothing.
+    #[prost(uint64, tag = "61")]
+    pub dropped_by_kill: u64,
+    /// Of `dropped_records`, those that moved from control to a variation by a new revision, or were served by an outdated
+    /// client.
+    #[prost(uint64, tag = "62")]
+    pub dropped_by_revision: u64,
+    /// Of `dropped_records`, those first exposed after the generation ended.
+    #[prost(uint64, tag = "63")]
+    pub dropped_after_end: u64,
+    /// Outcomes of exposed units during the generation that no estimate counts because they are more than a minute before
+    /// the unit's first exposure (decision metric).
+    #[prost(uint64, tag = "64")]
+    pub outcomes_too_early: u64,
+    /// The same, because they came after the unit's window (decision metric).
+    #[prost(uint64, tag = "65")]
+    pub outcomes_too_late: u64,
+}
+/// The results of a variation at the moment before it was killed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct KillResult {
+    #[prost(string, tag = "1")]
+    pub variation: ::prost::alloc::string::String,
+    /// By the experiment's clock.
+    #[prost(message, optional, tag = "2")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it was restored; not set if it was not.
+    #[prost(message, optional, tag = "3")]
+    pub restored_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Who killed it: a person, or the policy.
+    #[prost(string, tag = "4")]
+    pub actor: ::prost::alloc::string::String,
+    /// The metric of these results: the guardrail's, or the decision metric.
+    #[prost(string, tag = "5")]
+    pub metric: ::prost::alloc::string::String,
+    /// Distinct units that had been exposed to the variation.
+    #[prost(uint64, tag = "6")]
+    pub exposed: u64,
+    /// Units in the estimate.
+    #[prost(uint64, tag = "7")]
+    pub units: u64,
+    /// Those of them with an outcome.
+    #[prost(uint64, tag = "8")]
+    pub converted: u64,
+    /// Those of `units` whose window was open, at most: the kill removed them from the comparison.
+    #[prost(uint64, tag = "9")]
+    pub open_records: u64,
+    /// The average of a unit of the variation, and of control. Not set without units.
+    #[prost(double, optional, tag = "10")]
+    pub mean: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "11")]
+    pub control_mean: ::core::option::Option<f64>,
+    /// The lift over control with the always-valid interval. Not set without information.
+    #[prost(message, optional, tag = "12")]
+    pub lift: ::core::option::Option<Interval>,
+    #[prost(double, tag = "13")]
+    pub p_worse: f64,
+    /// The same as a sentence for people.
+    #[prost(string, tag = "14")]
+    pub summary: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetFunnelRequest {
@@ -4372,7 +4457,7 @@ pub struct FunnelStep {
     #[prost(message, optional, tag = "7")]
     pub lift: ::core::option::Option<LiftEstimates>,
 }
-#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SampleRatio {
     #[prost(double, tag = "1")]
     pub chi_squared: f64,
@@ -4381,9 +4466,12 @@ pub struct SampleRatio {
     #[prost(double, tag = "3")]
     pub p_value: f64,
     /// The evidence of the continuous and the scheduled checks together, which stays valid however often it is checked.
-    /// 100 or more raises an alert.
+    /// 100 or more raises an alert. At most 10^15.
     #[prost(double, tag = "4")]
     pub evidence: f64,
+    /// The result in words for people, such as "none detected (p = 0.21)".
+    #[prost(string, tag = "60")]
+    pub summary: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ArmResult {
@@ -4414,6 +4502,9 @@ pub struct ArmResult {
     /// checked.
     #[prost(message, optional, tag = "10")]
     pub lift_anytime: ::core::option::Option<Interval>,
+    /// Records whose window is open, at most (decision metric): a kill of the variation removes them from the comparison.
+    #[prost(uint64, tag = "60")]
+    pub open_records: u64,
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct Interval {
@@ -4472,6 +4563,16 @@ pub struct MetricResult {
     /// guardrail.
     #[prost(double, optional, tag = "15")]
     pub harm: ::core::option::Option<f64>,
+    /// Outcomes of exposed units during the generation that no estimate counts because they are more than a minute before
+    /// the unit's first exposure.
+    #[prost(uint64, tag = "60")]
+    pub too_early: u64,
+    /// The same, because they came after the unit's window.
+    #[prost(uint64, tag = "61")]
+    pub too_late: u64,
+    /// Unit records excluded because the variation served to the unit changed within its window.
+    #[prost(uint64, tag = "62")]
+    pub dropped: u64,
 }
 /// A lift over control, estimated by several methods. It is relative: 0.1 means ten per cent more. For a metric with
 /// direction down, values below 0 are better. Each estimate has its 95% interval.
