@@ -91,8 +91,7 @@ fn facts_text(r: &GetResultsResponse) -> String {
     let sample_ratio = r.sample_ratio.as_ref().map_or_else(
         || "–".to_owned(),
         |s| {
-            let alert =
-                if s.evidence >= SAMPLE_RATIO_ALERT { "ALERT: exposures do not match the shares. " } else { "" };
+            let alert = if s.evidence >= SAMPLE_RATIO_ALERT { "ALERT: " } else { "" };
             let test = format!("χ² {} with {} df", number(s.chi_squared), s.degrees_of_freedom);
             let test = if s.degrees_of_freedom == 0 { String::new() } else { format!(", {test}") };
             format!("{alert}{}{test}", s.summary)

@@ -145,7 +145,7 @@ impl SampleRatio {
             SrmAlarm::Quiet => {
                 format!("no alert yet ({p} if this were the only check; evidence {odds}, and 100 to 1 raises an alert)")
             }
-            SrmAlarm::Alarm | SrmAlarm::Freeze => format!("mismatch ({p}, evidence {odds})"),
+            SrmAlarm::Alarm | SrmAlarm::Freeze => format!("exposures do not match the shares ({p}, evidence {odds})"),
         }
     }
 }

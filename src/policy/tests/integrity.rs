@@ -105,7 +105,10 @@ fn first_look(first: &[u64], shares: &[f64]) -> SampleRatio {
 fn variation_without_exposures_raises_the_alarm_within_its_first_tick() {
     let missing = first_look(&[0, 2_600], &[0.5, 0.5]);
     assert_eq!(missing.alarm, SrmAlarm::Freeze);
-    assert_eq!(missing.in_words(), "mismatch (p < 0.001, evidence overwhelming (over 10^12 to 1))");
+    assert_eq!(
+        missing.in_words(),
+        "exposures do not match the shares (p < 0.001, evidence overwhelming (over 10^12 to 1))"
+    );
     assert!(missing.evidence.is_finite());
     assert!(first_look(&[0, 20], &[0.5, 0.5]).alarm >= SrmAlarm::Alarm, "p = 0.000002");
     assert_eq!(first_look(&[0, 6], &[0.5, 0.5]).alarm, SrmAlarm::Quiet, "p = 0.03");

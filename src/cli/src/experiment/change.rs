@@ -88,13 +88,11 @@ impl ExperimentChanger<'_> {
         if variation.is_none() {
             let e = get_experiment(self.connection, &key).await?;
             let treated = 1.0 - share_of(&e, control_key(&e));
-            confirm(
-                confirmation.yes,
-                &format!(
-                    "This serves control to all units of {key} at once: {} of them get another variation than now.\n{effect}",
-                    percent(treated)
-                ),
-            )?;
+            let question = format!(
+                "This serves control to all units of {key} at once: {} of them get another variation than now. {effect}",
+                percent(treated)
+            );
+            confirm(confirmation.yes, question.trim_end())?;
         }
         let request = v1::KillRequest { key, variation: variation.clone().unwrap_or_default() };
         let e = self.connection.experiments().kill(request).await?.into_inner();
@@ -223,16 +221,17 @@ async fn kill_effect(connection: &Connection, key: &str, variation: Option<&str>
     let affected: Vec<_> = results.arms.iter().skip(1).filter(is_affected).collect();
     let exposed: u64 = affected.iter().map(|arm| arm.units).sum();
     let open: u64 = affected.iter().map(|arm| arm.open_records).sum();
+    let variation = if variation.is_some() { "it" } else { "their variations" };
     let stop = match exposed {
-        0 => "No unit has been exposed to it in this run.".to_owned(),
-        1 => "1 unit that was exposed to it stops seeing it.".to_owned(),
-        n => format!("{} units that were exposed to it stop seeing it.", count(n)),
+        0 => return String::new(),
+        1 => format!("1 unit that saw {variation} until now stops seeing it."),
+        n => format!("{} units that saw {variation} until now stop seeing it.", count(n)),
     };
     match open {
         0 => stop,
         n => format!(
-            "{stop} Up to {} with an open window leave the comparison, unless it is restored at once: within a hundredth of \
-             the window, at most a minute.",
+            "{stop} Up to {} with an open window leave the comparison, unless you restore it within a hundredth of the \
+             window, at most a minute.",
             plural(n, "record")
         ),
     }

@@ -93,12 +93,12 @@ impl Health {
                 }
                 @if let Some(ratio) = &self.sample_ratio {
                     p { b { "Sample ratio mismatch. " }
-                        @if ratio.alarm != SrmAlarm::Quiet { "Alert: exposures do not match the traffic shares. Check for lost or duplicated exposures. " }
-                        "Result: " (ratio.summary)
+                        @if ratio.alarm == SrmAlarm::Quiet { "Result: " } @else { "Alert: " }
+                        (ratio.summary)
                         @if ratio.degrees_of_freedom > 0 {
                             "; χ² = " (number(ratio.chi_squared, NumberFormat::Estimate)) " with " (counted(u64::from(ratio.degrees_of_freedom), "degree")) " of freedom"
                         }
-                        "."
+                        "." @if ratio.alarm != SrmAlarm::Quiet { " Check for lost or duplicated exposures." }
                     }
                 }
                 @for (at, summary) in &self.kills { p { b { "Kill. " } (instant(*at)) ": " (summary) } }
