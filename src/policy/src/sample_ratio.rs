@@ -24,15 +24,11 @@ const EXPECTED_MIN: f64 = 5.0;
 const ALARM: f64 = 100.0;
 /// Evidence of the continuous checks, M and G in equal parts, that freezes growth.
 const FREEZE: f64 = 1000.0;
-/// Weight of M, which learns the mismatch from earlier epochs, in the evidence.
-const LEARNED: f64 = 0.12;
-/// Weight of G, which tests known mismatches, in the evidence; the scheduled checks have the rest.
-const FIXED: f64 = 0.08;
 /// The mismatches that G tests for each arm: its odds against the other arms, relative to the served ones. The first is
 /// an arm that gets almost no exposures.
 const ODDS_RATIOS: [f64; 9] = [0.01, 0.25, 0.5, 0.75, 0.9, 0.96, 1.1, 1.5, 3.0];
 /// The scheduled checks: weeks after the generation's first exposures, and the weight of the check in the evidence.
-/// With `LEARNED` and `FIXED` the weights sum to 1. The check after four weeks has the largest weight, because most experiments
+/// With [`ContinuousWeights`] the weights sum to 1. The check after four weeks has the largest weight, because most experiments
 /// run for about four weeks.
 const SCHEDULE: [(u64, f64); 5] = [(1, 0.05), (2, 0.1), (4, 0.5), (8, 0.1), (16, 0.05)];
 const WEEK_US: u128 = 7 * 86_400 * 1_000_000;
@@ -40,6 +36,37 @@ const WEEK_US: u128 = 7 * 86_400 * 1_000_000;
 const EVIDENCE_MAX: f64 = 1e15;
 /// Evidence above which no number is shown.
 const OVERWHELMING: f64 = 1e12;
+
+/// Which continuous checks find a mismatch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SampleRatioRule {
+    /// M alone, which learns from earlier epochs. Decision records without a rule were made with this one.
+    #[default]
+    Learned,
+    /// M and G: see [`check_sample_ratio`].
+    Mixed,
+}
+
+/// The weights of the continuous checks in the evidence.
+#[derive(Debug, Clone, Copy)]
+struct ContinuousWeights {
+    /// Of M, which learns the mismatch from earlier epochs.
+    m: f64,
+    /// Of G, which tests known mismatches.
+    g: f64,
+    /// The share of M, and not of G, in the evidence that freezes growth.
+    m_in_freeze: f64,
+}
+
+impl SampleRatioRule {
+    fn weights(self) -> ContinuousWeights {
+        match self {
+            Self::Learned => ContinuousWeights { m: 0.2, g: 0.0, m_in_freeze: 1.0 },
+            Self::Mixed => ContinuousWeights { m: 0.12, g: 0.08, m_in_freeze: 0.5 },
+        }
+    }
+}
 
 /// The result of the check. It never decreases within a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -104,13 +131,24 @@ pub fn check_sample_ratio(
     tick: Duration,
     now: Timestamp,
 ) -> Result<SampleRatio, PolicyError> {
+    check_sample_ratio_by(SampleRatioRule::Mixed, arms, epochs, tick, now)
+}
+
+/// The same by an earlier rule, so that a stored decision is reproduced (I7).
+pub(crate) fn check_sample_ratio_by(
+    rule: SampleRatioRule,
+    arms: usize,
+    epochs: &[EpochTally],
+    tick: Duration,
+    now: Timestamp,
+) -> Result<SampleRatio, PolicyError> {
     // The e-process uses earlier epochs only, so the epochs must be sorted.
     let mut known = checked_in_order(arms, epochs)?;
     known.retain(|epoch| !epoch.shares.is_empty());
 
     let (chi_squared, degrees_of_freedom) = chi_squared_of_all(arms, &known);
     let (epoch_p_value, worst_epoch) = worst_epoch_p_value(&known);
-    let Evidence { log_m, peak_log_m, peak_continuous, peak } = evidence(arms, &known, tick, now);
+    let Evidence { log_m, peak_log_m, peak_continuous, peak } = evidence(rule.weights(), arms, &known, tick, now);
     let alarm = if peak_continuous >= FREEZE {
         SrmAlarm::Freeze
     } else if peak >= ALARM {
@@ -274,7 +312,13 @@ fn exp_limited(log: f64) -> f64 {
     libm::exp(log.min(600.0))
 }
 
-fn evidence(arms: usize, epochs: &[&EpochTally], tick: Duration, now: Timestamp) -> Evidence {
+fn evidence(
+    weights: ContinuousWeights,
+    arms: usize,
+    epochs: &[&EpochTally],
+    tick: Duration,
+    now: Timestamp,
+) -> Evidence {
     let mut observed = vec![SHRINKAGE; arms];
     let mut expected = vec![SHRINKAGE; arms];
     let mut variance = vec![0.0; arms];
@@ -284,7 +328,7 @@ fn evidence(arms: usize, epochs: &[&EpochTally], tick: Duration, now: Timestamp)
     let (mut peak_continuous, mut peak) = (0.0_f64, 0.0_f64);
     for epoch in epochs {
         checks.run_due(epoch.epoch.tick, || loss_p_value(&observed, &expected, &variance));
-        peak = peak.max(checks.evidence_with(log_m, g));
+        peak = peak.max(checks.evidence_with(weights, log_m, g));
         let (cells, total) = served_arms(epoch);
         let cells: Vec<(usize, f64, f64)> = cells.collect();
         let norm: f64 = cells.iter().map(|&(k, _, share)| share * observed[k] / expected[k]).sum();
@@ -294,8 +338,9 @@ fn evidence(arms: usize, epochs: &[&EpochTally], tick: Duration, now: Timestamp)
         fixed.add(&cells, total);
         g = fixed.mean();
         peak_log_m = peak_log_m.max(log_m);
-        peak_continuous = peak_continuous.max((exp_limited(log_m) + g) / 2.0);
-        peak = peak.max(checks.evidence_with(log_m, g));
+        peak_continuous =
+            peak_continuous.max(weights.m_in_freeze * exp_limited(log_m) + (1.0 - weights.m_in_freeze) * g);
+        peak = peak.max(checks.evidence_with(weights, log_m, g));
         for &(k, count, share) in &cells {
             observed[k] += count;
             expected[k] += total * share;
@@ -303,7 +348,7 @@ fn evidence(arms: usize, epochs: &[&EpochTally], tick: Duration, now: Timestamp)
         }
     }
     checks.run_due(now.tick(tick), || loss_p_value(&observed, &expected, &variance));
-    peak = peak.max(checks.evidence_with(log_m, g));
+    peak = peak.max(checks.evidence_with(weights, log_m, g));
     Evidence { log_m, peak_log_m, peak_continuous, peak }
 }
 
@@ -350,8 +395,8 @@ impl ScheduledChecks {
     }
 
     /// The evidence together with M and G.
-    fn evidence_with(&self, log_m: f64, g: f64) -> f64 {
+    fn evidence_with(&self, weights: ContinuousWeights, log_m: f64, g: f64) -> f64 {
         // Adding and subtracting weights can leave a tiny negative rounding error.
-        LEARNED * exp_limited(log_m) + FIXED * g + self.evidence.max(0.0)
+        weights.m * exp_limited(log_m) + weights.g * g + self.evidence.max(0.0)
     }
 }

@@ -8,7 +8,7 @@ use inroad_assignment::experiment::{Alert, ChangeError, RevisionCause};
 use inroad_assignment::{
     Arm, Experiment, GuardrailAction, KillTarget, Policy, Status, ThompsonSettings, Timestamp, Width,
 };
-use inroad_policy::{ArmState, Decider, Decision, Freeze, HoldReason, TickInput, TickScope};
+use inroad_policy::{ArmState, Decider, Decision, Freeze, HoldReason, SampleRatioRule, TickInput, TickScope};
 use inroad_store::{DecisionRecord, GenerationCounts, Store};
 
 use crate::catalogue::{Catalogue, CatalogueEntry, ChangeRequest};
@@ -53,6 +53,7 @@ pub fn tick_input(
         arms: experiment.definition.variations().iter().enumerate().filter_map(arm_state).collect(),
         floor: experiment.definition.policy().floor(),
         data_late,
+        sample_ratio: SampleRatioRule::Mixed,
         measure: decisive.map(measure).unwrap_or_default(),
         better: decisive.map(better).unwrap_or_default(),
         scope,
