@@ -45,7 +45,7 @@ fn growing_arm_that_loses(loss: f64, rng: &mut impl Rng) -> Vec<EpochTally> {
 #[test]
 fn sample_ratio_alarm_finds_lost_exposures_with_few_false_alarms() {
     let mut rng = ChaCha8Rng::seed_from_u64(4);
-    let runs = 400;
+    let runs = cases(400);
     let mut alarms = |loss: f64| {
         let (mut alarms, mut reports) = (0, 0);
         for _ in 0..runs {
@@ -58,8 +58,10 @@ fn sample_ratio_alarm_finds_lost_exposures_with_few_false_alarms() {
     };
     // In a larger simulation of the same loss the report found 92%, with 1% false alarms.
     let (alarmed, reported) = alarms(0.03);
+    println!("found {alarmed} of {runs}; once at the end {reported}");
     assert!(alarmed > runs * 17 / 20 && reported > runs * 17 / 20, "{alarmed} {reported} of {runs}");
     let (alarmed, reported) = alarms(0.0);
+    println!("false {alarmed} of {runs}; once at the end {reported}");
     assert!(alarmed <= runs / 50 && reported <= runs / 25, "{alarmed} {reported} of {runs}");
 }
 
