@@ -47,7 +47,7 @@ use inroad_assignment::{
     Allocation, Arm, Bucket, Definition, DefinitionDoc, Experiment, GrowthRule, KillTarget, Kills, MetricKind, Payload,
     Point, Salt, ThompsonSettings, Timestamp, Width,
 };
-use inroad_policy::{BetterDirection, EpochTally, Measure, TickInput, TickScope};
+use inroad_policy::{BetterDirection, EpochTally, Measure, SampleRatioRule, TickInput, TickScope};
 
 use crate::SimulationError;
 use crate::policies::{PolicyKind, PolicySpec, ShipRule, tick_length};
@@ -363,6 +363,7 @@ fn initial_input(settings: ThompsonSettings, measure: Measure, floor: Width) -> 
         arms: Vec::new(),
         floor,
         data_late: false,
+        sample_ratio: SampleRatioRule::Mixed,
         measure,
         better: BetterDirection::Higher,
         scope: TickScope::Growth,

@@ -117,6 +117,8 @@ scripts! {
         only_outcomes_after_the_exposure_count,
         order_of_arrival_does_not_matter,
         outcome_names_units_not_experiments,
+        outcome_shortly_before_the_exposure_counts,
+        outcome_that_no_experiment_counts_gives_a_warning,
         wrong_exposure_is_refused,
     }
     growth {
@@ -136,9 +138,11 @@ scripts! {
     kills {
         control_cannot_be_killed,
         growth_never_takes_points_of_killed_variation,
+        kill_that_is_undone_at_once_drops_nothing,
         killed_experiment_gives_control_to_all_units,
         killed_variation_gives_control_at_once,
         restored_variation_gets_its_units_back,
+        results_of_a_killed_variation_are_kept,
     }
     lifecycle {
         applying_a_file_again_changes_nothing,

@@ -17,6 +17,8 @@ use crate::allocation::{Allocation, AllocationError, Arm};
 use crate::definition::{ClockKind, Definition, GuardrailAction, Lifetime};
 use crate::time::Timestamp;
 
+pub use kill::{KillLift, KillResult};
+
 pub use crate::generation::{Generation, GenerationEnd, KillChange, KillTarget, Kills, Revision, RevisionCause};
 
 /// The state of an experiment.
@@ -154,6 +156,9 @@ pub struct Experiment {
     /// The guardrail alerts of the running generation: for each metric and variation the one with the strongest action.
     #[serde(default)]
     pub alerts: Vec<Alert>,
+    /// The results of killed variations when they were killed, in order, of all generations.
+    #[serde(default)]
+    pub kill_results: Vec<KillResult>,
 }
 
 impl Experiment {
@@ -173,6 +178,7 @@ impl Experiment {
             last_growth_at: None,
             last_tick_at: None,
             alerts: Vec::new(),
+            kill_results: Vec::new(),
         }
     }
 

@@ -2,6 +2,7 @@
 //! served at a point and an instant. Entries are only added, never changed. The module `experiment` adds them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -193,13 +194,53 @@ impl Generation {
     /// `until` and the end of the generation (the data rule in docs/statistics.md). Published revisions that are not
     /// yet in effect count. False if the generation ended at or before `from`.
     pub fn serves_throughout(&self, point: Point, arm: Arm, from: Timestamp, until: Timestamp) -> bool {
+        self.serves_except(point, arm, (from, until), Duration::ZERO)
+    }
+
+    /// The same, with interruptions: false only if the unit is served other arms for longer than `at_most` in all.
+    pub fn serves_except(&self, point: Point, arm: Arm, period: (Timestamp, Timestamp), at_most: Duration) -> bool {
+        let kills = self.kill_changes.iter().map(|change| change.at);
+        self.holds_except(arm, period, at_most, kills, |at| self.served_arm(point, at))
+    }
+
+    /// The same as [`Self::serves_except`] if nothing had been killed or restored.
+    pub fn owns_except(&self, point: Point, arm: Arm, period: (Timestamp, Timestamp), at_most: Duration) -> bool {
+        let owner = |at| self.revision_in_effect(at).map_or(Arm::CONTROL, |r| r.allocation.owner(point));
+        self.holds_except(arm, period, at_most, std::iter::empty(), owner)
+    }
+
+    /// Whether `served` is `arm` from `from` to the earlier of `until` and the end of the generation, except for at most
+    /// `at_most` in all. It can change at revisions and at the instants `others`.
+    fn holds_except(
+        &self,
+        arm: Arm,
+        (from, until): (Timestamp, Timestamp),
+        at_most: Duration,
+        others: impl Iterator<Item = Timestamp> + Clone,
+        served: impl Fn(Timestamp) -> Arm,
+    ) -> bool {
         let until = self.ended_at().map_or(until, |end| end.min(until));
         if self.ended_at().is_some_and(|end| end <= from) {
             return false;
         }
         let within = |at: &Timestamp| *at > from && *at < until;
-        let revisions = self.revisions.iter().map(|revision| revision.effective_at);
-        let changes = revisions.chain(self.kill_changes.iter().map(|change| change.at));
-        self.served_arm(point, from) == arm && changes.filter(within).all(|at| self.served_arm(point, at) == arm)
+        let changes = self.revisions.iter().map(|revision| revision.effective_at).chain(others).filter(within);
+        // Almost all units are served one arm only, so this is checked first, without sorting.
+        if served(from) == arm && changes.clone().all(|at| served(at) == arm) {
+            return true;
+        }
+        if at_most == Duration::ZERO {
+            return false;
+        }
+        let mut instants: Vec<Timestamp> = changes.chain([until]).collect();
+        instants.sort_unstable();
+        let (mut otherwise, mut since) = (Duration::ZERO, from);
+        instants.into_iter().all(|at| {
+            if served(since) != arm {
+                otherwise = otherwise.saturating_add(at.since(since));
+            }
+            since = at;
+            otherwise <= at_most
+        })
     }
 }

@@ -160,6 +160,7 @@ pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
             "outcome_units": m.outcome_units, "outcome_sum": m.outcome_sum, "mean": m.mean,
             "lift": lift_estimates_json(m.lift.as_ref()), "mature": lift_estimates_json(m.mature.as_ref()),
             "mature_units": m.mature_units, "p_above_control": is_known(m).then_some(m.p_above_control), "harm": m.harm,
+            "too_early": m.too_early, "too_late": m.too_late, "dropped": m.dropped,
             "delay": m.delay.as_ref().map(|d| json!({
                 "early": d.early, "control_early": d.control_early, "p_value": d.p_value, "differs": d.differs,
             })),
@@ -179,6 +180,16 @@ pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
             "lift_state": lift_state_name(a.lift_state), "lift_note": a.lift_note,
             "difference": interval_json(a.difference.as_ref()),
             "difference_anytime": interval_json(a.difference_anytime.as_ref()),
+            "open_records": a.open_records,
+        })
+    };
+    let kill = |k: &v1::KillResult| {
+        json!({
+            "variation": k.variation, "at": timestamp_json(k.at.as_ref()),
+            "restored_at": timestamp_json(k.restored_at.as_ref()), "actor": k.actor, "metric": k.metric,
+            "exposed": k.exposed, "units": k.units, "converted": k.converted, "open_records": k.open_records,
+            "mean": k.mean, "control_mean": k.control_mean, "lift": interval_json(k.lift.as_ref()),
+            "p_worse": k.p_worse, "summary": k.summary,
         })
     };
     json!({
@@ -191,6 +202,9 @@ pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
         "potential_value_remaining": r.potential_value_remaining, "growth_per_day": r.growth_per_day,
         "days_of_headroom": r.days_of_headroom, "ship_waits_for": r.ship_waits_for, "warnings": r.warnings,
         "not_ranked": r.not_ranked, "leader": r.leader, "compares_differences": r.compares_differences,
+        "dropped_by_kill": r.dropped_by_kill, "dropped_by_revision": r.dropped_by_revision,
+        "dropped_after_end": r.dropped_after_end, "outcomes_too_early": r.outcomes_too_early,
+        "outcomes_too_late": r.outcomes_too_late, "kills": r.kills.iter().map(kill).collect::<Vec<_>>(),
     })
 }
 
@@ -199,7 +213,7 @@ pub(crate) fn sample_ratio_json(r: &v1::GetResultsResponse) -> Value {
     r.sample_ratio.as_ref().map_or(Value::Null, |s| {
         json!({
             "chi_squared": s.chi_squared, "degrees_of_freedom": s.degrees_of_freedom, "p_value": s.p_value,
-            "evidence": s.evidence,
+            "evidence": s.evidence, "summary": s.summary,
         })
     })
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use inroad_wire::v1::{ArmResult, GetResultsRequest, GetResultsResponse, Interval, MetricResult};
+use inroad_wire::v1::{ArmResult, GetResultsRequest, GetResultsResponse, Interval, KillResult, MetricResult};
 use tonic::Request;
 
 use crate::connect::{Connection, ServerArgs};
@@ -51,7 +51,8 @@ fn text(r: &GetResultsResponse) -> String {
         timestamp_text(r.now.as_ref())
     );
     let warnings: String = r.warnings.iter().map(|warning| format!("\n! {warning}")).collect();
-    format!("{head}\n\n{}\n\n{}\n\n{PRIOR_NOTE}\n\n{}{warnings}", variations_text(r), metrics_text(r), facts_text(r))
+    let (variations, metrics, facts, kills) = (variations_text(r), metrics_text(r), facts_text(r), kills_text(r));
+    format!("{head}\n\n{variations}\n\n{metrics}\n\n{PRIOR_NOTE}\n\n{facts}{kills}{warnings}")
 }
 
 /// How the numbers in the tables were estimated.
@@ -98,18 +99,10 @@ pub(crate) fn sample_ratio_text(r: &GetResultsResponse) -> String {
     r.sample_ratio.as_ref().map_or_else(
         || "–".to_owned(),
         |s| {
-            if s.degrees_of_freedom == 0 {
-                return "too early to say".to_owned();
-            }
-            let alert = s.evidence >= SAMPLE_RATIO_ALERT;
-            format!(
-                "{} ({}, χ² {}, {} df, evidence {})",
-                if alert { "ALERT: exposures do not match the shares" } else { "none detected" },
-                p_value(s.p_value),
-                number(s.chi_squared),
-                s.degrees_of_freedom,
-                number(s.evidence)
-            )
+            let alert = if s.evidence >= SAMPLE_RATIO_ALERT { "ALERT: " } else { "" };
+            let test = format!("χ² {} with {} df", number(s.chi_squared), s.degrees_of_freedom);
+            let test = if s.degrees_of_freedom == 0 { String::new() } else { format!(", {test}") };
+            format!("{alert}{}{test}", s.summary)
         },
     )
 }
@@ -122,7 +115,8 @@ fn facts_text(r: &GetResultsResponse) -> String {
         ("primary metric", or_dash(&r.decision_metric)),
         ("units moved between variations", count(r.units_moved)),
         ("crossovers from control", count(r.crossovers)),
-        ("dropped unit records", count(r.dropped_records)),
+        ("dropped unit records", dropped_text(r)),
+        ("outcomes outside the window", outside_window_text(r)),
         ("exposures from outdated clients", count(r.stale_exposures)),
         ("control traffic still available", percent(r.headroom)),
         ("minimum control share (holdout)", percent(r.floor)),
@@ -138,6 +132,40 @@ fn facts_text(r: &GetResultsResponse) -> String {
         facts.push(("control traffic used up", format!("in {left}, at {per_day} a day")));
     }
     fields(&facts)
+}
+
+/// The unit records that are not compared, with the reasons.
+fn dropped_text(r: &GetResultsResponse) -> String {
+    let reasons = [
+        (r.dropped_by_kill, "by a kill or restore"),
+        (r.dropped_by_revision, "by a new revision"),
+        (r.dropped_after_end, "after the end of the run"),
+    ];
+    let reasons: Vec<String> =
+        reasons.iter().filter(|(n, _)| *n > 0).map(|(n, reason)| format!("{} {reason}", count(*n))).collect();
+    let total = count(r.dropped_records);
+    if reasons.is_empty() { total } else { format!("{total}: {}", reasons.join(", ")) }
+}
+
+/// The outcomes of exposed units that no estimate counts.
+fn outside_window_text(r: &GetResultsResponse) -> String {
+    format!(
+        "{} more than a minute before the first exposure, {} after the window",
+        count(r.outcomes_too_early),
+        count(r.outcomes_too_late)
+    )
+}
+
+/// What was known about variations when they were killed.
+fn kills_text(r: &GetResultsResponse) -> String {
+    let line = |kill: &KillResult| {
+        let restored = kill
+            .restored_at
+            .as_ref()
+            .map_or_else(String::new, |at| format!(" Restored at {}.", timestamp_text(Some(at))));
+        format!("\n* {}: {}{restored}", timestamp_text(kill.at.as_ref()), kill.summary)
+    };
+    r.kills.iter().map(line).collect()
 }
 
 /// Every metric of every variation, by all estimators.
@@ -157,13 +185,15 @@ fn metrics_text(r: &GetResultsResponse) -> String {
     ];
     let row = |arm: &ArmResult, m: &MetricResult| {
         let lift = m.lift.as_ref();
+        let delay = m.delay.as_ref().filter(|d| d.differs);
+        let novelty = m.novelty.as_ref().filter(|n| n.changed);
         let flags = [
-            (lift.is_some_and(|l| l.disagrees), "estimates disagree"),
-            (m.delay.as_ref().is_some_and(|d| d.differs), "delays differ"),
-            (m.novelty.as_ref().is_some_and(|n| n.changed), "effect changed"),
-            (m.harm.is_some_and(|odds| odds >= 20.0), "HARM"),
+            lift.filter(|l| l.disagrees).map(|_| "estimates disagree".to_owned()),
+            delay.map(|d| format!("delays differ ({})", p_value(d.p_value))),
+            novelty.map(|n| format!("effect changed ({})", p_value(n.p_value))),
+            m.harm.filter(|odds| *odds >= 20.0).map(|_| "HARM".to_owned()),
         ];
-        let flags: Vec<&str> = flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).collect();
+        let flags: Vec<String> = flags.into_iter().flatten().collect();
         vec![
             m.metric.clone(),
             arm.variation.clone(),

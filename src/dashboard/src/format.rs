@@ -166,11 +166,6 @@ pub fn count(value: u64) -> Markup {
     number(value as f64, NumberFormat::Int)
 }
 
-/// A p-value in HTML: `p = 0.042` or `p < 0.001`.
-pub(crate) fn p_value(p: f64) -> Markup {
-    html! { @if p < 0.001 { "p < 0.001" } @else { "p = " (number(p, NumberFormat::Estimate)) } }
-}
-
 /// A time in HTML, to the minute.
 pub(crate) fn instant(at: Timestamp) -> Markup {
     html! { time datetime=(rfc3339(at)) { (minute(at)) " UTC" } }
@@ -272,10 +267,6 @@ mod tests {
             ["0.12%", "3.12%", "31.2%", "100%"]
         );
         assert_eq!([1.234, 123.456].map(|lift| NumberFormat::Lift.text(lift)), ["+123%", "+12,300%"]);
-        assert_eq!(
-            [0.0004, 0.042].map(|p| p_value(p).into_string()),
-            ["p &lt; 0.001", "p = <data value=\"0.042\" data-f=\"significant3\">0.042</data>"]
-        );
     }
 
     #[test]

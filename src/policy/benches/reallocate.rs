@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use inroad_assignment::{ThompsonSettings, Timestamp, Width};
 use inroad_policy::{
-    ArmState, ArmTally, BetterDirection, Decider, EpochKey, EpochTally, Measure, TickInput, TickScope,
+    ArmState, ArmTally, BetterDirection, Decider, EpochKey, EpochTally, Measure, SampleRatioRule, TickInput, TickScope,
 };
 
 const EXPERIMENTS: usize = 1000;
@@ -69,6 +69,7 @@ fn experiment(lcg: &mut Lcg) -> TickInput {
             .collect(),
         floor: Width::from_share(0.05).unwrap_or(Width::ZERO),
         data_late: false,
+        sample_ratio: SampleRatioRule::Mixed,
         // The NumPy version uses the same measure.
         measure: Measure::Poisson,
         better: BetterDirection::Higher,

@@ -4,20 +4,26 @@
 //! fixed window after it. A unit is dropped from the estimates if the variation served to it changes within the window.
 //!
 //! ```text
-//!                  first exposure                    window ends
-//!                         ├─────────── window ────────────┤
-//!   outcomes ─────×───────●─────×─────────────×───────────┼──────×───────►
-//!             too early       counts        counts            too late
+//!            tolerance  first exposure                 window ends
+//!                 ├────────●─────────── window ────────────┤
+//!   outcomes ──×──┼────×───●─────×─────────────×───────────┼──────×───────►
+//!         too early  counts    counts        counts            too late
 //!
 //!   served:    control ─► control the whole window       counted under control
 //!              control ─► variation within the window    dropped, with all its outcomes
 //!              variation ─► killed within the window     dropped, with all its outcomes
+//!              variation ─► killed for seconds ─► back   counted under the variation
 //! ```
 //!
-//! Dropping causes no bias: it depends on points and boundaries, never on what the units did.
+//! Clocks differ, so an outcome may be stamped up to [`OUTCOME_TOLERANCE`] before the exposure that led to it. An
+//! interruption of at most [`interruption_limit`] drops nothing: almost all of the window was served as assigned.
+//!
+//! Dropping causes no bias: it depends on points, boundaries, kills and the time of the first exposure, never on what
+//! the units did (docs/decisions/0020).
 //!
 //! **Activity counts** (`units`, `outcomes` …) are for people who watch the experiment. They credit every exposure, and
-//! every outcome to the arm that was served last before it, at the tick of the event itself and under revision 0.
+//! every outcome to the arm that was served last before it, at the tick of the event itself and under revision 0. They
+//! also contain the outcomes that are outside the window, so that nothing is left out without a word.
 //!
 //! Tallies are sums of the contributions of units, and a contribution is a function of the *set* of the unit's events
 //! and of the generation's serving history (I5). So events may arrive in any order, repeatedly and late: subtract the
@@ -27,6 +33,7 @@
 pub mod funnel;
 #[cfg(test)]
 mod tests;
+mod tolerances;
 mod unit_record;
 
 use std::collections::BTreeMap;
@@ -34,6 +41,7 @@ use std::time::Duration;
 
 use inroad_assignment::{Arm, Definition, Generation, Metric, MetricKind, Point, Timestamp};
 
+pub use tolerances::{OUTCOME_TOLERANCE, interruption_limit};
 pub use unit_record::{Accumulator, Exposure, Outcome, UnitRecord};
 
 /// The key of a cell.
@@ -72,6 +80,11 @@ pub struct Cell {
     pub xy: i128,
     /// Units first exposed here that are dropped, because the variation served to them changed within the window.
     pub dropped: u64,
+    /// Those of `dropped` whose variation changed because of a kill or a restore.
+    pub dropped_by_kill: u64,
+    /// Those of `dropped` that were first exposed after the generation's end. The others moved by a revision, or an
+    /// outdated client served them.
+    pub dropped_after_end: u64,
     /// Activity: units exposed.
     pub units: u64,
     /// Activity: outcomes credited.
@@ -80,6 +93,11 @@ pub struct Cell {
     pub outcome_units: u64,
     /// Activity: sum of the values of outcomes credited.
     pub outcome_sum: i128,
+    /// Activity: outcomes during the generation that no estimate counts, because they are before the unit's first
+    /// exposure by more than the tolerance.
+    pub too_early: u64,
+    /// Activity: outcomes during the generation that no estimate counts, because the unit's window had ended.
+    pub too_late: u64,
 }
 
 impl Cell {
@@ -110,10 +128,14 @@ impl Cell {
             yy: sum(self.yy, other.yy),
             xy: sum(self.xy, other.xy),
             dropped: count(self.dropped, other.dropped),
+            dropped_by_kill: count(self.dropped_by_kill, other.dropped_by_kill),
+            dropped_after_end: count(self.dropped_after_end, other.dropped_after_end),
             units: count(self.units, other.units),
             outcomes: count(self.outcomes, other.outcomes),
             outcome_units: count(self.outcome_units, other.outcome_units),
             outcome_sum: sum(self.outcome_sum, other.outcome_sum),
+            too_early: count(self.too_early, other.too_early),
+            too_late: count(self.too_late, other.too_late),
         };
     }
 }
@@ -202,6 +224,10 @@ impl Tally {
 pub struct History<'a> {
     /// Whether early outcomes are counted separately. Counts made by the first release do not have them.
     pub counts_early: bool,
+    /// Whether the tolerances apply: for outcomes shortly before the exposure, and for short interruptions. Counts made
+    /// before they were introduced have neither, and neither the reasons for dropped units nor outcomes outside the
+    /// window.
+    pub tolerates: bool,
     /// The generation, whose history determines which arm was served at each point and instant.
     pub generation: &'a Generation,
     /// The metrics to count.
@@ -213,7 +239,13 @@ pub struct History<'a> {
 impl<'a> History<'a> {
     /// The history of one generation of an experiment.
     pub fn new(definition: &'a Definition, generation: &'a Generation) -> Self {
-        Self { counts_early: true, generation, metrics: definition.metrics(), tick: definition.policy().tick() }
+        Self {
+            counts_early: true,
+            tolerates: true,
+            generation,
+            metrics: definition.metrics(),
+            tick: definition.policy().tick(),
+        }
     }
 
     /// The same history with the first `count` metrics only.
@@ -226,6 +258,12 @@ impl<'a> History<'a> {
     #[must_use]
     pub fn without_early_outcomes(self) -> Self {
         Self { counts_early: false, ..self }
+    }
+
+    /// The same history without the tolerances.
+    #[must_use]
+    pub fn without_tolerances(self) -> Self {
+        Self { tolerates: false, ..self }
     }
 
     /// Number of the revision in effect at an instant; 0 before the first.
@@ -268,8 +306,8 @@ pub fn unit_contribution<'a>(
     tally
 }
 
-/// The part of a unit's contribution that depends on its record alone: everything except the activity counts `outcomes`
-/// and `outcome_sum`, which [`outcome_contribution`] adds. Calls `put` for each part of a cell; a cell may occur more
+/// The part of a unit's contribution that depends on its record alone: everything except the activity counts of single
+/// outcomes, which [`outcome_contribution`] adds. Calls `put` for each part of a cell; a cell may occur more
 /// than once.
 pub fn record_contribution(
     record: &UnitRecord,
@@ -282,18 +320,18 @@ pub fn record_contribution(
     let key = |metric| CellKey { metric, tick: epoch.0, revision: epoch.1, arm: first.arm };
     put(key(None), Cell { first: 1, ..Cell::default() });
     // Most metrics have the same window, so the result for the last window is reused.
-    let mut last_window: Option<(Duration, bool)> = None;
+    let mut last_window: Option<(Duration, Option<Cell>)> = None;
     for (index, metric) in history.indexed_metrics() {
-        let stable = match last_window {
-            Some((window, stable)) if window == metric.window => stable,
+        let dropped = match last_window {
+            Some((window, dropped)) if window == metric.window => dropped,
             _ => {
-                let until = first.at.plus(metric.window);
-                let stable = history.generation.serves_throughout(point, first.arm, first.at, until);
-                last_window = Some((metric.window, stable));
-                stable
+                let is_counted = history.counts_unit(point, first, metric.window);
+                let dropped = (!is_counted).then(|| history.dropped_cell(point, first, metric.window));
+                last_window = Some((metric.window, dropped));
+                dropped
             }
         };
-        let mut cell = estimate_cell(metric, record.accumulated(index), stable);
+        let mut cell = dropped.unwrap_or_else(|| estimate_cell(metric, record.accumulated(index)));
         if history.counts_early && cell.s > 0 {
             let quarter = first.at.plus(metric.window / EARLY_PART);
             let earliest = record.first_credits().filter(|(m, ..)| *m == index).map(|(.., at)| at).min();
@@ -312,8 +350,8 @@ pub fn record_contribution(
     unit_counts(record, history)
 }
 
-/// What one outcome adds to the activity counts `outcomes` and `outcome_sum`, for every metric from index `from_metric`
-/// on that counts its event.
+/// What one outcome adds to the activity counts `outcomes`, `outcome_sum`, `too_early` and `too_late`, for every metric
+/// from index `from_metric` on that counts its event.
 pub fn outcome_contribution(
     record: &UnitRecord,
     history: History<'_>,
@@ -321,11 +359,23 @@ pub fn outcome_contribution(
     from_metric: usize,
     mut put: impl FnMut(CellKey, Cell),
 ) {
-    let Some(arm) = record.served_at(outcome.at) else { return };
+    let Some(first) = record.first() else { return };
+    let credited = record.credited_arm(history, outcome.at);
+    let ended = history.generation.ended_at().unwrap_or(Timestamp::MAX);
+    let is_during_run = history.tolerates && outcome.at >= history.generation.started_at && outcome.at < ended;
     let counting = history.indexed_metrics().skip(from_metric).filter(|(_, metric)| metric.event == outcome.event);
-    for (index, _) in counting {
-        let key = CellKey { metric: Some(index), tick: outcome.at.tick(history.tick), revision: 0, arm };
-        put(key, Cell { outcomes: 1, outcome_sum: i128::from(outcome.value_micros), ..Cell::default() });
+    for (index, metric) in counting {
+        let key = |arm| CellKey { metric: Some(index), tick: outcome.at.tick(history.tick), revision: 0, arm };
+        if let Some(arm) = credited {
+            put(key(arm), Cell { outcomes: 1, outcome_sum: i128::from(outcome.value_micros), ..Cell::default() });
+        }
+        if is_during_run {
+            let too_early = u64::from(outcome.at < history.counts_from(first.at));
+            let too_late = u64::from(outcome.at >= first.at.plus(metric.window));
+            if too_early + too_late > 0 {
+                put(key(first.arm), Cell { too_early, too_late, ..Cell::default() });
+            }
+        }
     }
 }
 
@@ -333,10 +383,7 @@ pub fn outcome_contribution(
 const EARLY_PART: u32 = 4;
 
 /// The cell of one unit in the estimates of one metric.
-fn estimate_cell(metric: &Metric, sums: Accumulator, stable: bool) -> Cell {
-    if !stable {
-        return Cell { dropped: 1, ..Cell::default() };
-    }
+fn estimate_cell(metric: &Metric, sums: Accumulator) -> Cell {
     let (x, y) = match &metric.kind {
         MetricKind::Conversion => (i128::from(sums.count > 0) * MICROS, 0),
         MetricKind::Count => (i128::from(sums.count).wrapping_mul(MICROS), 0),

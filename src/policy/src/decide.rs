@@ -30,7 +30,7 @@ use crate::growth::{GrowthInput, allowance, steps};
 use crate::guardrail::{GuardrailInput, evaluate_guardrail};
 use crate::pooled_beta::compare_pooled;
 use crate::probability_best::{Comparison, compare};
-use crate::sample_ratio::{SampleRatio, SrmAlarm, check_sample_ratio};
+use crate::sample_ratio::{SampleRatio, SrmAlarm, check_sample_ratio_by};
 use crate::tallies::{EpochTally, checked_in_order};
 
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
@@ -61,7 +61,7 @@ fn decide_with(input: &TickInput, estimator: &mut Estimator, draws: &mut DrawsCa
     let arms = input.arms.len();
     let mut live: Vec<bool> = input.arms.iter().map(|arm| !arm.killed).collect();
 
-    let ratio = check_sample_ratio(arms, &input.epochs, settings.tick, input.now)?;
+    let ratio = check_sample_ratio_by(input.sample_ratio, arms, &input.epochs, settings.tick, input.now)?;
     let frozen = freeze_reason(input, &ratio);
     let guardrails = if frozen == Some(Freeze::DataLate) { Vec::new() } else { guardrail_alerts(input, &live)? };
     let reached = |action| guardrails.iter().filter(move |g: &&GuardrailDecision| g.action >= action).map(|g| g.arm);

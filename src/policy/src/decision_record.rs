@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::e3::Posterior;
 use crate::error::PolicyError;
+use crate::sample_ratio::SampleRatioRule;
 use crate::tallies::{BetterDirection, EpochTally, MAX_ARMS, Measure};
 
 /// The present state of one arm.
@@ -45,6 +46,9 @@ pub struct TickInput {
     pub floor: Width,
     /// Whether events are known to be late.
     pub data_late: bool,
+    /// Which checks find a sample ratio mismatch.
+    #[serde(default)]
+    pub sample_ratio: SampleRatioRule,
     /// What the primary metric measures.
     #[serde(default)]
     pub measure: Measure,

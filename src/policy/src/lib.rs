@@ -78,6 +78,8 @@ pub use lift_estimate::{
 };
 pub use normal::{normal_cdf, normal_quantile};
 pub use probability_best::{Comparison, compare, potential_value_remaining};
-pub use sample_ratio::{SampleRatio, SrmAlarm, check_sample_ratio};
+pub use sample_ratio::{
+    SampleRatio, SampleRatioRule, SrmAlarm, check_sample_ratio, evidence_in_words, p_value_in_words,
+};
 pub use summary::{ArmSummary, Ranking, Summary, SummaryInput, summarise};
 pub use tallies::{ArmTally, BetterDirection, EpochKey, EpochTally, MAX_ARMS, Measure, Moments};

@@ -22,17 +22,51 @@ const SHRINKAGE: f64 = 2000.0;
 const EXPECTED_MIN: f64 = 5.0;
 /// Evidence that raises an alarm.
 const ALARM: f64 = 100.0;
-/// M that freezes growth.
+/// Evidence of the continuous checks, M and G in equal parts, that freezes growth.
 const FREEZE: f64 = 1000.0;
-/// Weight of M, the continuous check, in the evidence; the scheduled checks have the rest.
-const CONTINUOUS: f64 = 0.2;
+/// The mismatches that G tests for each arm: its odds against the other arms, relative to the served ones. The first is
+/// an arm that gets almost no exposures.
+const ODDS_RATIOS: [f64; 9] = [0.01, 0.25, 0.5, 0.75, 0.9, 0.96, 1.1, 1.5, 3.0];
 /// The scheduled checks: weeks after the generation's first exposures, and the weight of the check in the evidence.
-/// With `CONTINUOUS` the weights sum to 1. The check after four weeks has the largest weight, because most experiments
+/// With [`ContinuousWeights`] the weights sum to 1. The check after four weeks has the largest weight, because most experiments
 /// run for about four weeks.
 const SCHEDULE: [(u64, f64); 5] = [(1, 0.05), (2, 0.1), (4, 0.5), (8, 0.1), (16, 0.05)];
 const WEEK_US: u128 = 7 * 86_400 * 1_000_000;
-/// Upper limit of ln M, which keeps the evidence finite; the alarm is raised long before.
-const LOG_EVIDENCE_MAX: f64 = 600.0;
+/// Upper limit of the evidence, which keeps it finite and readable; the alarm is raised long before.
+const EVIDENCE_MAX: f64 = 1e15;
+/// Evidence above which no number is shown.
+const OVERWHELMING: f64 = 1e12;
+
+/// Which continuous checks find a mismatch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SampleRatioRule {
+    /// M alone, which learns from earlier epochs. Decision records without a rule were made with this one.
+    #[default]
+    Learned,
+    /// M and G: see [`check_sample_ratio`].
+    Mixed,
+}
+
+/// The weights of the continuous checks in the evidence.
+#[derive(Debug, Clone, Copy)]
+struct ContinuousWeights {
+    /// Of M, which learns the mismatch from earlier epochs.
+    m: f64,
+    /// Of G, which tests known mismatches.
+    g: f64,
+    /// The share of M, and not of G, in the evidence that freezes growth.
+    m_in_freeze: f64,
+}
+
+impl SampleRatioRule {
+    fn weights(self) -> ContinuousWeights {
+        match self {
+            Self::Learned => ContinuousWeights { m: 0.2, g: 0.0, m_in_freeze: 1.0 },
+            Self::Mixed => ContinuousWeights { m: 0.12, g: 0.08, m_in_freeze: 0.5 },
+        }
+    }
+}
 
 /// The result of the check. It never decreases within a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -43,7 +77,7 @@ pub enum SrmAlarm {
     /// The evidence reached 100. At most one experiment in a hundred gets here without a mismatch, however often the
     /// check runs.
     Alarm,
-    /// M reached 1000, and growth freezes.
+    /// The evidence of the continuous checks reached 1000, and growth freezes.
     Freeze,
 }
 
@@ -64,7 +98,7 @@ pub struct SampleRatio {
     pub log_evidence: f64,
     /// The largest ln M so far. Ville's inequality holds for the maximum, so an alarm remains.
     pub peak_log_evidence: f64,
-    /// The largest evidence so far of M and the scheduled checks together; 100 or more is an alarm.
+    /// The largest evidence so far of M, G and the scheduled checks together, at most 10^15; 100 or more is an alarm.
     pub evidence: f64,
     /// The resulting alarm.
     pub alarm: SrmAlarm,
@@ -73,13 +107,18 @@ pub struct SampleRatio {
 /// Checks the first exposures of a generation against its served shares, at `now`, with ticks of length `tick`. Epochs
 /// without shares are ignored. Fails for impossible tallies.
 ///
-/// Growth freezes by M, a predictable plug-in e-process in the manner of Lindon & Malek (*Anytime-valid inference for
+/// Growth freezes by two continuous checks. M is a predictable plug-in e-process in the manner of Lindon & Malek (*Anytime-valid inference for
 /// multinomial count data*, NeurIPS 2022), for shares that change: with r_k = (O_k + c)/(E_k + c) from earlier epochs
 /// only and q̃ ∝ q_e·r, log M grows by Σ_k n_ke·ln(q̃_k/q_ke); c = 2000.
 ///
-/// The alarm is raised by M and a few scheduled checks together. An e-process loses power because it is checked all the
+/// M learns nothing before the first epoch has ended. G = mean over arms k and odds ratios r of the likelihood ratio of
+/// the alternative that arm k gets r times the odds that it should have: with d = 1 − q + q·r, each epoch multiplies it
+/// by r^n_k / d^N. Alternatives that are fixed in advance need no earlier data, so an arm without exposures raises the
+/// alarm within its first epoch. Each likelihood ratio is a martingale, and so is their mean.
+///
+/// The alarm is raised by M, G and a few scheduled checks together. An e-process loses power because it is checked all the
 /// time: even one that knew the loss in advance would find only four in five losses, where a single test finds nine in
-/// ten. So the evidence is a mixture, E = w₀·M + Σ_j w_j·e_j, with Σw = 1. e_j is 1 until the j-th scheduled check.
+/// ten. So the evidence is a mixture, E = w_M·M + w_G·G + Σ_j w_j·e_j, with Σw = 1. e_j is 1 until the j-th scheduled check.
 /// From then on it is the all-or-nothing e-value 1{p_j ≤ α_j}/α_j of one test at error α_j = w_j/100, and a significant
 /// test is enough for an alarm. The expectation of each term is its weight (or less, if a test is conservative), so E
 /// is a non-negative martingale (or supermartingale). By Ville's inequality it ever reaches 100 with a probability of
@@ -92,14 +131,25 @@ pub fn check_sample_ratio(
     tick: Duration,
     now: Timestamp,
 ) -> Result<SampleRatio, PolicyError> {
+    check_sample_ratio_by(SampleRatioRule::Mixed, arms, epochs, tick, now)
+}
+
+/// The same by an earlier rule, so that a stored decision is reproduced (I7).
+pub(crate) fn check_sample_ratio_by(
+    rule: SampleRatioRule,
+    arms: usize,
+    epochs: &[EpochTally],
+    tick: Duration,
+    now: Timestamp,
+) -> Result<SampleRatio, PolicyError> {
     // The e-process uses earlier epochs only, so the epochs must be sorted.
     let mut known = checked_in_order(arms, epochs)?;
     known.retain(|epoch| !epoch.shares.is_empty());
 
     let (chi_squared, degrees_of_freedom) = chi_squared_of_all(arms, &known);
     let (epoch_p_value, worst_epoch) = worst_epoch_p_value(&known);
-    let Evidence { log_m, peak_log_m, peak } = evidence(arms, &known, tick, now);
-    let alarm = if peak_log_m >= libm::log(FREEZE) {
+    let Evidence { log_m, peak_log_m, peak_continuous, peak } = evidence(rule.weights(), arms, &known, tick, now);
+    let alarm = if peak_continuous >= FREEZE {
         SrmAlarm::Freeze
     } else if peak >= ALARM {
         SrmAlarm::Alarm
@@ -114,9 +164,50 @@ pub fn check_sample_ratio(
         worst_epoch,
         log_evidence: log_m,
         peak_log_evidence: peak_log_m,
-        evidence: peak,
+        evidence: peak.min(EVIDENCE_MAX),
         alarm,
     })
+}
+
+impl SampleRatio {
+    /// The result in words, such as "none detected (p = 0.21)". A small p-value without an alarm is explained, because
+    /// a single check may be repeated too often to be believed.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        if self.degrees_of_freedom == 0 && self.alarm == SrmAlarm::Quiet {
+            return "too early to say".to_owned();
+        }
+        let (p, odds) = (p_value_in_words(self.p_value), evidence_in_words(self.evidence));
+        match self.alarm {
+            SrmAlarm::Quiet if self.p_value >= ALARM.recip() => format!("none detected ({p})"),
+            SrmAlarm::Quiet => {
+                format!("no alert yet ({p} if this were the only check; evidence {odds}, and 100 to 1 raises an alert)")
+            }
+            SrmAlarm::Alarm | SrmAlarm::Freeze => format!("exposures do not match the shares ({p}, evidence {odds})"),
+        }
+    }
+}
+
+/// A p-value for people: "p = 0.021", or "p < 0.001".
+#[must_use]
+pub fn p_value_in_words(p_value: f64) -> String {
+    if p_value < 0.001 { "p < 0.001".to_owned() } else { format!("p = {p_value:.3}") }
+}
+
+/// Evidence for people, as odds against 1: "3.2 to 1", "1,250 to 1", "overwhelming (over 10^12 to 1)".
+#[must_use]
+pub fn evidence_in_words(evidence: f64) -> String {
+    if evidence > OVERWHELMING {
+        return "overwhelming (over 10^12 to 1)".to_owned();
+    }
+    if evidence < 9.95 {
+        return format!("{evidence:.1} to 1");
+    }
+    // Three significant digits; more would mean nothing.
+    let unit = libm::pow(10.0, libm::floor(libm::log10(evidence)) - 2.0);
+    let digits = if unit < 1.0 { format!("{evidence:.0}") } else { format!("{:.0}", (evidence / unit).round() * unit) };
+    let grouped = digits.as_bytes().rchunks(3).rev().map(|group| String::from_utf8_lossy(group));
+    format!("{} to 1", grouped.collect::<Vec<_>>().join(","))
 }
 
 /// The arms that were served in an epoch as (arm, exposures, share), and their total exposures.
@@ -184,33 +275,72 @@ fn worst_epoch_p_value(epochs: &[&EpochTally]) -> (f64, Option<EpochKey>) {
     ((smallest * f64::from(tested.max(1))).min(1.0), at)
 }
 
-/// M and the evidence after all epochs.
+/// M, G and the evidence after all epochs.
 struct Evidence {
     /// ln M after the last epoch.
     log_m: f64,
     /// The largest ln M.
     peak_log_m: f64,
-    /// The largest evidence of M and the scheduled checks together.
+    /// The largest evidence of M and G in equal parts.
+    peak_continuous: f64,
+    /// The largest evidence of M, G and the scheduled checks together.
     peak: f64,
 }
 
-fn evidence(arms: usize, epochs: &[&EpochTally], tick: Duration, now: Timestamp) -> Evidence {
+/// G: the logarithms of the likelihood ratios of the alternatives, by arm.
+struct FixedAlternatives(Vec<[f64; ODDS_RATIOS.len()]>);
+
+impl FixedAlternatives {
+    /// Multiplies the likelihood ratios by those of one epoch's exposures.
+    fn add(&mut self, cells: &[(usize, f64, f64)], total: f64) {
+        for &(arm, count, share) in cells {
+            for (log_ratio, odds) in self.0[arm].iter_mut().zip(ODDS_RATIOS) {
+                *log_ratio += count * libm::log(odds) - total * libm::log(1.0 - share + share * odds);
+            }
+        }
+    }
+
+    /// G.
+    fn mean(&self) -> f64 {
+        let ratios = || self.0.iter().flatten();
+        ratios().map(|log_ratio| exp_limited(*log_ratio)).sum::<f64>() / ratios().count().max(1) as f64
+    }
+}
+
+/// The exponential, limited so that no sum overflows.
+fn exp_limited(log: f64) -> f64 {
+    libm::exp(log.min(600.0))
+}
+
+fn evidence(
+    weights: ContinuousWeights,
+    arms: usize,
+    epochs: &[&EpochTally],
+    tick: Duration,
+    now: Timestamp,
+) -> Evidence {
     let mut observed = vec![SHRINKAGE; arms];
     let mut expected = vec![SHRINKAGE; arms];
     let mut variance = vec![0.0; arms];
     let mut checks = ScheduledChecks::new(epochs, tick);
-    let (mut log_m, mut peak_log_m, mut peak) = (0.0_f64, 0.0_f64, 0.0_f64);
+    let mut fixed = FixedAlternatives(vec![[0.0; ODDS_RATIOS.len()]; arms]);
+    let (mut log_m, mut peak_log_m, mut g) = (0.0_f64, 0.0_f64, 1.0_f64);
+    let (mut peak_continuous, mut peak) = (0.0_f64, 0.0_f64);
     for epoch in epochs {
         checks.run_due(epoch.epoch.tick, || loss_p_value(&observed, &expected, &variance));
-        peak = peak.max(checks.evidence_with(log_m));
+        peak = peak.max(checks.evidence_with(weights, log_m, g));
         let (cells, total) = served_arms(epoch);
         let cells: Vec<(usize, f64, f64)> = cells.collect();
         let norm: f64 = cells.iter().map(|&(k, _, share)| share * observed[k] / expected[k]).sum();
         for &(k, count, _) in &cells {
             log_m += count * libm::log(observed[k] / expected[k] / norm);
         }
+        fixed.add(&cells, total);
+        g = fixed.mean();
         peak_log_m = peak_log_m.max(log_m);
-        peak = peak.max(checks.evidence_with(log_m));
+        peak_continuous =
+            peak_continuous.max(weights.m_in_freeze * exp_limited(log_m) + (1.0 - weights.m_in_freeze) * g);
+        peak = peak.max(checks.evidence_with(weights, log_m, g));
         for &(k, count, share) in &cells {
             observed[k] += count;
             expected[k] += total * share;
@@ -218,8 +348,8 @@ fn evidence(arms: usize, epochs: &[&EpochTally], tick: Duration, now: Timestamp)
         }
     }
     checks.run_due(now.tick(tick), || loss_p_value(&observed, &expected, &variance));
-    peak = peak.max(checks.evidence_with(log_m));
-    Evidence { log_m, peak_log_m, peak }
+    peak = peak.max(checks.evidence_with(weights, log_m, g));
+    Evidence { log_m, peak_log_m, peak_continuous, peak }
 }
 
 /// p-value, with Bonferroni's correction, for the loss of units in any single arm. With few exposures the normal's
@@ -264,9 +394,9 @@ impl ScheduledChecks {
         }
     }
 
-    /// The evidence together with M.
-    fn evidence_with(&self, log_m: f64) -> f64 {
+    /// The evidence together with M and G.
+    fn evidence_with(&self, weights: ContinuousWeights, log_m: f64, g: f64) -> f64 {
         // Adding and subtracting weights can leave a tiny negative rounding error.
-        CONTINUOUS * libm::exp(log_m.min(LOG_EVIDENCE_MAX)) + self.evidence.max(0.0)
+        weights.m * exp_limited(log_m) + weights.g * g + self.evidence.max(0.0)
     }
 }

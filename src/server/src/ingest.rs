@@ -4,7 +4,7 @@
 
 use inroad_assignment::served::ServedParts;
 use inroad_assignment::{Timestamp, UnitKey};
-use inroad_store::{Event, ExposureEvent, OutcomeEvent};
+use inroad_store::{ExposureEvent, OutcomeEvent};
 use inroad_wire::context::struct_to_json;
 use inroad_wire::exposure_context::trim_context;
 use inroad_wire::time::timestamp_from_wire;
@@ -115,7 +115,11 @@ pub fn check_exposure(
 }
 
 /// Checks an outcome: its units, event name, event id, value, clock and time.
-pub fn check_outcome(state: &CatalogueState, outcome: v1::Outcome, wall_now: Timestamp) -> Result<Event, Refusal> {
+pub fn check_outcome(
+    state: &CatalogueState,
+    outcome: v1::Outcome,
+    wall_now: Timestamp,
+) -> Result<OutcomeEvent, Refusal> {
     let is_valid_name = |name: &str| (1..=MAX_NAME_BYTES).contains(&name.len());
     if outcome.units.is_empty() || outcome.units.len() > MAX_OUTCOME_UNITS {
         return refuse("INVALID_UNIT", format!("give 1 to {MAX_OUTCOME_UNITS} units, each with its type"));
@@ -154,14 +158,14 @@ pub fn check_outcome(state: &CatalogueState, outcome: v1::Outcome, wall_now: Tim
             }
         },
     };
-    Ok(Event::Outcome(OutcomeEvent {
+    Ok(OutcomeEvent {
         units: outcome.units.into_iter().collect(),
         event: outcome.event,
         value_micros: (outcome.value * 1e6).round() as i64,
         occurred_at: event_time(outcome.occurred_at, now)?,
         event_id: outcome.event_id,
         clock: outcome.clock,
-    }))
+    })
 }
 
 /// The time of an event: the sender's, or now. A time far in the future is refused.

@@ -35,12 +35,14 @@ pub mod clock;
 pub mod config;
 pub mod error;
 mod estimates;
+mod event_uses;
 pub mod explain;
 pub mod exposure_queue;
 pub mod fold;
 pub mod funnel;
 pub mod http;
 pub mod ingest;
+mod kill_results;
 pub mod metrics;
 mod pages;
 pub mod publications;
@@ -79,6 +81,7 @@ use crate::catalogue::Catalogue;
 use crate::clients::Clients;
 use crate::clock::WallClock;
 use crate::config::{MAX_MESSAGE_BYTES, MAX_SNAPSHOT_BYTES};
+use crate::event_uses::EventUseIndex;
 use crate::exposure_queue::ExposureQueue;
 use crate::fold::Fold;
 use crate::metrics::Metrics;
@@ -158,6 +161,7 @@ impl Server {
             exposures,
             recent_contexts,
             recent_events,
+            event_uses: EventUseIndex::default(),
             clients,
             stopping: stopping.clone(),
             config,

@@ -25,6 +25,8 @@ pub struct Metrics {
     pub accepted_exposures: Counter<u64, AtomicU64>,
     /// Outcomes written to disk.
     pub accepted_outcomes: Counter<u64, AtomicU64>,
+    /// Those of them that no experiment counts.
+    pub uncounted_outcomes: Counter<u64, AtomicU64>,
     /// Events refused, by reason.
     pub refused_events: Family<RefusalLabel, Counter<u64, AtomicU64>>,
     /// Recording calls that were answered with a retry delay.
@@ -85,6 +87,11 @@ impl Metrics {
             assignments: register!("assignments", "Assignments answered", Counter::default()),
             accepted_exposures: register!("exposures_accepted", "Exposures written to disk", Counter::default()),
             accepted_outcomes: register!("outcomes_accepted", "Outcomes written to disk", Counter::default()),
+            uncounted_outcomes: register!(
+                "outcomes_uncounted",
+                "Outcomes written to disk that no experiment counts, such as misspelt events",
+                Counter::default()
+            ),
             refused_events: register!("events_refused", "Events refused, by reason", Family::default()),
             overloads: register!("overloads", "Recording calls answered with a retry delay", Counter::default()),
             unqueued_exposures: register!(

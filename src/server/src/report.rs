@@ -62,6 +62,8 @@ pub struct Report {
     /// The part of `growth_per_day` that an automatic policy caused, which is expected to continue; none if that is 0 or
     /// the experiment is not running.
     pub policy_growth_per_day: Option<f64>,
+    /// The time of the report, by the experiment's clock.
+    pub now: Timestamp,
 }
 
 impl Report {
@@ -127,6 +129,7 @@ impl Report {
             ship,
             growth_per_day,
             policy_growth_per_day,
+            now,
         })
     }
 
@@ -216,6 +219,21 @@ fn summary_input<'a>(
         seed: RESULT_SEED,
         draws_log2: settings.draws_log2,
     }
+}
+
+/// The results of all arms by one metric, without the other parts of a report.
+///
+/// # Errors
+/// [`ServerError::Policy`] if an estimator fails.
+pub(crate) fn summary_of_metric(
+    experiment: &Experiment,
+    generation: &Generation,
+    counts: &GenerationCounts,
+    metric: usize,
+) -> Result<Summary, ServerError> {
+    let epochs = epoch_tallies(experiment, generation, counts, Some(metric));
+    let live = live_arms(experiment);
+    Ok(summarise(&summary_input(experiment, &live, &epochs, Some(metric)), &mut DrawsCache::default())?)
 }
 
 fn metric_report(

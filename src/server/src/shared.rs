@@ -11,6 +11,7 @@ use crate::clients::Clients;
 use crate::clock::WallClock;
 use crate::config::ServerConfig;
 use crate::error::ServerError;
+use crate::event_uses::EventUseIndex;
 use crate::exposure_queue::ExposureQueue;
 use crate::fold::Fold;
 use crate::metrics::Metrics;
@@ -44,6 +45,8 @@ pub struct SharedState {
     pub recent_contexts: RecentContexts,
     /// The newest events, for people to see.
     pub recent_events: RecentEvents,
+    /// Which events the metrics of the newest catalogue use.
+    pub event_uses: EventUseIndex,
     /// The open snapshot streams.
     pub clients: Arc<Clients>,
     /// Turns true when the server shuts down.

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inroad_assignment::experiment::{Alert, ChangeError, RevisionCause};
-use inroad_assignment::{Arm, Experiment, KillTarget, Policy, Status, ThompsonSettings, Timestamp, Width};
-use inroad_policy::{ArmState, Decider, Decision, Freeze, HoldReason, TickInput, TickScope};
+use inroad_assignment::{
+    Arm, Experiment, GuardrailAction, KillTarget, Policy, Status, ThompsonSettings, Timestamp, Width,
+};
+use inroad_policy::{ArmState, Decider, Decision, Freeze, HoldReason, SampleRatioRule, TickInput, TickScope};
 use inroad_store::{DecisionRecord, GenerationCounts, Store};
 
 use crate::catalogue::{Catalogue, CatalogueEntry, ChangeRequest};
 use crate::error::ServerError;
 use crate::fold::{Fold, FoldTarget};
+use crate::kill_results::kill_and_keep_results;
 use crate::tallies::{better, epoch_tallies, guarded_metrics, measure};
 
 /// The input of the policy at `now`, by the experiment's clock. `data_late` says that events are not folded yet, which
@@ -52,6 +55,7 @@ pub fn tick_input(
         floor: experiment.definition.policy().floor(),
         data_late,
         measure: decisive.map(measure).unwrap_or_default().suited_to(&epochs),
+        sample_ratio: SampleRatioRule::Mixed,
         better: decisive.map(better).unwrap_or_default(),
         scope,
         epochs,
@@ -173,8 +177,10 @@ impl Ticker {
                     Some(moved_to) => (moved_to, time.at),
                     None => (now.max(time.at), time.at.max(now.plus(time.lead))),
                 };
-                apply_guardrails(experiment, &decision, now)?;
-                let revision = if shadow { None } else { apply_decision(experiment, &decision, now, effective_at)? };
+                let evidence = KillEvidence { counts: &counts, actor };
+                apply_guardrails(experiment, &decision, now, evidence)?;
+                let revision =
+                    if shadow { None } else { apply_decision(experiment, &decision, now, effective_at, evidence)? };
                 experiment.record_tick(time.at, decision.resets_growth_allowance());
                 let record = DecisionRecord {
                     generation,
@@ -211,7 +217,7 @@ impl Ticker {
             .change(key, request, |experiment, now| {
                 let input = tick_input(experiment, &counts, TickScope::Guardrails, at, false)?;
                 let decision = self.decide(&input)?;
-                if !apply_guardrails(experiment, &decision, now)? {
+                if !apply_guardrails(experiment, &decision, now, KillEvidence { counts: &counts, actor })? {
                     return Ok((GuardrailOutcome::Unchanged, None));
                 }
                 let (input_json, output) = (serde_json::to_string(&input)?, serde_json::to_string(&decision)?);
@@ -239,9 +245,33 @@ impl Ticker {
     }
 }
 
+/// What is kept with a kill: the results by these counts, and the actor.
+#[derive(Clone, Copy)]
+struct KillEvidence<'a> {
+    counts: &'a GenerationCounts,
+    actor: &'a str,
+}
+
+impl KillEvidence<'_> {
+    fn kill(
+        self,
+        experiment: &mut Experiment,
+        arm: Arm,
+        metric: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), ServerError> {
+        kill_and_keep_results(experiment, KillTarget::Variation(arm), self.counts, metric, (now, self.actor))
+    }
+}
+
 /// Records the alerts of guardrails, and kills variations where a guardrail demands it. True if there is a new alert or
 /// kill.
-fn apply_guardrails(experiment: &mut Experiment, decision: &Decision, now: Timestamp) -> Result<bool, ServerError> {
+fn apply_guardrails(
+    experiment: &mut Experiment,
+    decision: &Decision,
+    now: Timestamp,
+    evidence: KillEvidence<'_>,
+) -> Result<bool, ServerError> {
     let mut is_new = false;
     for finding in &decision.guardrails {
         let Some(arm) = Arm::new(finding.arm) else { continue };
@@ -250,7 +280,8 @@ fn apply_guardrails(experiment: &mut Experiment, decision: &Decision, now: Times
     }
     for arm in decision.guardrail_kills().filter_map(Arm::new) {
         is_new |= !experiment.kills.is_arm_killed(arm);
-        experiment.set_killed(KillTarget::Variation(arm), true, now)?;
+        let harmed = decision.guardrails.iter().find(|g| g.arm == arm.index() && g.action == GuardrailAction::Kill);
+        evidence.kill(experiment, arm, harmed.map(|finding| finding.metric.as_str()), now)?;
     }
     Ok(is_new)
 }
@@ -261,9 +292,10 @@ fn apply_decision(
     decision: &Decision,
     now: Timestamp,
     effective_at: Timestamp,
+    evidence: KillEvidence<'_>,
 ) -> Result<Option<u32>, ServerError> {
     for arm in decision.kill.iter().filter_map(|arm| Arm::new(*arm)) {
-        experiment.set_killed(KillTarget::Variation(arm), true, now)?;
+        evidence.kill(experiment, arm, None, now)?;
     }
     let requests = growth_requests(decision);
     if requests.is_empty() {

@@ -1,8 +1,57 @@
 //! Kills and restores variations, and records the alerts of guardrails that cause kills.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Alert, ChangeError, Experiment, KillChange, KillTarget, Status};
 use crate::allocation::Arm;
 use crate::time::Timestamp;
+
+/// The most results of killed variations that an experiment keeps; the oldest are removed first.
+const MAX_KILL_RESULTS: usize = 100;
+
+/// An estimated lift with its 95% interval, relative: 0.1 means ten per cent more.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct KillLift {
+    /// The estimate.
+    pub estimate: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
+}
+
+/// The results of a variation at the moment before it was killed. A kill removes records from the comparison, and with
+/// them the reason for the kill, so they are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KillResult {
+    /// The number of the generation.
+    pub generation: u32,
+    /// The variation that was killed.
+    pub arm: Arm,
+    /// When it was killed, by the experiment's clock.
+    pub at: Timestamp,
+    /// Who killed it: a person, or the policy.
+    pub actor: String,
+    /// The metric of the results: the guardrail's, or the primary metric.
+    pub metric: String,
+    /// Distinct units that had been exposed to the variation.
+    pub exposed: u64,
+    /// Unit records of the variation that were counted.
+    pub units: u64,
+    /// Those of `units` with an outcome.
+    pub converted: u64,
+    /// Those of `units` whose window was still open: a kill removes them from the comparison. Counted by reporting
+    /// interval, so it may include some whose window had just ended.
+    pub open: u64,
+    /// The average of a unit; none without units.
+    pub mean: Option<f64>,
+    /// The average of a unit in control; none without units.
+    pub control_mean: Option<f64>,
+    /// The lift over control with the always-valid interval; none without information.
+    pub lift: Option<KillLift>,
+    /// The probability that the variation is worse than control by this metric.
+    pub p_worse: f64,
+}
 
 impl Experiment {
     /// Kills or restores a variation or the whole experiment, at once (I8). Points are kept. Repeating the change has
@@ -39,6 +88,13 @@ impl Experiment {
     pub fn was_restored(&self, arm: Arm) -> bool {
         let kills_arm = |change: &KillChange| change.killed && change.target == KillTarget::Variation(arm);
         !self.kills.is_arm_killed(arm) && self.generation().is_some_and(|g| g.kill_changes.iter().any(kills_arm))
+    }
+
+    /// Keeps the results of a variation that is being killed.
+    pub fn record_kill_result(&mut self, result: KillResult) {
+        self.kill_results.push(result);
+        let excess = self.kill_results.len().saturating_sub(MAX_KILL_RESULTS);
+        self.kill_results.drain(..excess);
     }
 
     /// Records an alert. Returns false if the same metric and variation already have an alert with the same or a

@@ -199,7 +199,7 @@ proptest! {
 
     #[test]
     fn serves_throughout_agrees_with_a_check_at_every_instant(
-        (manual, changes) in change_sequence(), pick in any::<Index>(), from in 985i64..1_080, length in 0i64..40,
+        (manual, changes) in change_sequence(), pick in any::<Index>(), from in 985i64..1_080, length in 0i64..40, at_most in 1i64..30,
     ) {
         let mut wall = 1_000;
         let mut experiment = Experiment::create(definition(2, manual), at(wall));
@@ -216,6 +216,10 @@ proptest! {
                 let expected = end > from && (from..(from + length.max(1)).min(end)).all(is_served);
                 let actual = generation.serves_throughout(Point::new(point), arm(i), at(from), at(from + length));
                 prop_assert_eq!(actual, expected, "arm {} at {:016x}", i, point);
+                let otherwise = (from..(from + length).min(end)).filter(|t| !is_served(*t)).count() as i64;
+                let (period, limit) = ((at(from), at(from + length)), at(at_most).since(at(0)));
+                let except = generation.serves_except(Point::new(point), arm(i), period, limit);
+                prop_assert_eq!(except, end > from && otherwise <= at_most, "except for at most {}", at_most);
             }
             for instant in from..from + length {
                 let served = generation.served_arm(Point::new(point), at(instant));

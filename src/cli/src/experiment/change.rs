@@ -1,5 +1,7 @@
 //! The actions of `experiment` that change something. Each prints what it changed.
 
+use std::time::Duration;
+
 use inroad_wire::timestamp_to_wire;
 use inroad_wire::v1::grow_variation_request::Amount;
 use inroad_wire::v1::{self, Experiment};
@@ -8,7 +10,7 @@ use super::{AdvanceArgs, ConcludeArgs, GrowArgs};
 use crate::confirm::{ConfirmArgs, confirm};
 use crate::connect::Connection;
 use crate::lookup::get_experiment;
-use crate::output::{Output, percent};
+use crate::output::{Output, count, percent, plural};
 use crate::reach::print_reach_of_change;
 use crate::response_json;
 use crate::wire_text::{timestamp_of, timestamp_text};
@@ -82,16 +84,15 @@ impl ExperimentChanger<'_> {
         variation: Option<String>,
         confirmation: ConfirmArgs,
     ) -> anyhow::Result<()> {
+        let effect = kill_effect(self.connection, &key, variation.as_deref()).await;
         if variation.is_none() {
             let e = get_experiment(self.connection, &key).await?;
             let treated = 1.0 - share_of(&e, control_key(&e));
-            confirm(
-                confirmation.yes,
-                &format!(
-                    "This serves control to all units of {key} at once: {} of them get another variation than now.",
-                    percent(treated)
-                ),
-            )?;
+            let question = format!(
+                "This serves control to all units of {key} at once: {} of them get another variation than now. {effect}",
+                percent(treated)
+            );
+            confirm(confirmation.yes, question.trim_end())?;
         }
         let request = v1::KillRequest { key, variation: variation.clone().unwrap_or_default() };
         let e = self.connection.experiments().kill(request).await?.into_inner();
@@ -107,7 +108,7 @@ impl ExperimentChanger<'_> {
                 e.key
             ),
         };
-        self.print_with_reach(&e, text).await
+        self.print_with_reach(&e, format!("{text}\n{effect}").trim_end().to_owned()).await
     }
 
     pub(super) async fn restore(&self, key: String, variation: Option<String>) -> anyhow::Result<()> {
@@ -202,6 +203,37 @@ impl ExperimentChanger<'_> {
         let decisions: Vec<_> = response.decisions.iter().map(response_json::decision_json).collect();
         let experiment = response_json::experiment_json(&e)?;
         Ok(self.out.print_json(&serde_json::json!({"decisions": decisions, "experiment": experiment}))?)
+    }
+}
+
+/// The longest wait for the number of affected units: a kill must not be delayed.
+const MAX_EFFECT_WAIT: Duration = Duration::from_secs(2);
+
+/// Which units a kill affects, by the events counted so far; empty if that is unknown. Asked before the kill, because it
+/// removes the records.
+async fn kill_effect(connection: &Connection, key: &str, variation: Option<&str>) -> String {
+    let mut request =
+        tonic::Request::new(v1::GetResultsRequest { key: key.to_owned(), ..v1::GetResultsRequest::default() });
+    request.set_timeout(MAX_EFFECT_WAIT);
+    let Ok(results) = connection.results().get_results(request).await else { return String::new() };
+    let results = results.into_inner();
+    let is_affected = |arm: &&v1::ArmResult| !arm.killed && variation.is_none_or(|key| key == arm.variation);
+    let affected: Vec<_> = results.arms.iter().skip(1).filter(is_affected).collect();
+    let exposed: u64 = affected.iter().map(|arm| arm.units).sum();
+    let open: u64 = affected.iter().map(|arm| arm.open_records).sum();
+    let variation = if variation.is_some() { "it" } else { "their variations" };
+    let stop = match exposed {
+        0 => return String::new(),
+        1 => format!("1 unit that saw {variation} until now stops seeing it."),
+        n => format!("{} units that saw {variation} until now stop seeing it.", count(n)),
+    };
+    match open {
+        0 => stop,
+        n => format!(
+            "{stop} Up to {} with an open window leave the comparison, unless you restore it within a hundredth of the \
+             window, at most a minute.",
+            plural(n, "record")
+        ),
     }
 }
 

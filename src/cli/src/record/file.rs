@@ -1,11 +1,12 @@
 //! A file of events, sent in batches. Each batch is sent until the server acknowledges it; refused events are reported by
 //! line.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::time::Duration;
 
-use inroad_wire::v1::RecordRequest;
+use inroad_wire::v1::{OutcomeWarning, RecordRequest};
 use serde_json::{Value, json};
 
 use super::event_ids::EventIds;
@@ -75,6 +76,8 @@ struct Sender<'a> {
     accepted: u64,
     trimmed: u64,
     refused: Vec<RefusedLine>,
+    /// By reason and event.
+    warnings: BTreeMap<(String, String), OutcomeWarning>,
 }
 
 impl Sender<'_> {
@@ -85,6 +88,11 @@ impl Sender<'_> {
         let response = send_events(&self.connection, &batch.request, &self.retry).await?;
         self.accepted += u64::from(response.accepted);
         self.trimmed += u64::from(response.contexts_trimmed);
+        for warning in response.warnings {
+            let key = (warning.reason.clone(), warning.event.clone());
+            let known = self.warnings.entry(key).or_insert_with(|| OutcomeWarning { outcomes: 0, ..warning.clone() });
+            known.outcomes += warning.outcomes;
+        }
         self.refused.extend(response.rejections.into_iter().map(|r| RefusedLine {
             line: batch.line_of(r.outcome, r.index),
             reason: r.reason,
@@ -115,7 +123,8 @@ pub(super) async fn send_file(
     let on_pause = |status: &tonic::Status| bar.set_message(format!("waiting: {}", status.message()));
     let connection = Connection::open(server).await?;
     let retry = RetryPolicy { limit: retry_for, on_pause: &on_pause };
-    let mut sender = Sender { connection, retry, accepted: 0, trimmed: 0, refused: Vec::new() };
+    let mut sender =
+        Sender { connection, retry, accepted: 0, trimmed: 0, refused: Vec::new(), warnings: BTreeMap::new() };
     let (mut batch, mut text, mut line) = (Batch::default(), String::new(), 0u64);
     let sent = loop {
         text.clear();
@@ -164,10 +173,11 @@ pub(super) async fn send_file(
 fn print_result(sender: &Sender<'_>, out: Output) -> anyhow::Result<()> {
     let rejection = |r: &RefusedLine| json!({"line": r.line, "reason": r.reason, "message": r.message});
     let rejections: Vec<Value> = sender.refused.iter().map(rejection).collect();
-    out.print_json(
-        &json!({"accepted": sender.accepted, "contexts_trimmed": sender.trimmed, "rejections": rejections}),
-    )?;
+    let warnings: Vec<_> = sender.warnings.values().take(MAX_LISTED).cloned().collect();
+    out.print_json(&json!({"accepted": sender.accepted, "contexts_trimmed": sender.trimmed, "rejections": rejections,
+            "warnings": super::warnings_json(&warnings)}))?;
     out.print_text(format!("{} accepted", plural(sender.accepted, "event")))?;
+    super::print_warnings(&warnings);
     if sender.trimmed > 0 {
         out.print_text(format!(
             "{} had more context than the server stores; the rest was left out",

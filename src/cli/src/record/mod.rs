@@ -10,13 +10,13 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use inroad_assignment::Timestamp;
 use inroad_wire::timestamp_to_wire;
-use inroad_wire::v1::{AssignRequest, Exposure, ExposureMode, Outcome, Reason, RecordRequest};
+use inroad_wire::v1::{AssignRequest, Exposure, ExposureMode, Outcome, OutcomeWarning, Reason, RecordRequest};
 use serde_json::{Map, json};
 
 use crate::connect::{Connection, RetryPolicy, ServerArgs};
 use crate::failure::{RefusedEvent, usage_error};
 use crate::lookup::unit_attribute;
-use crate::output::Output;
+use crate::output::{Output, count};
 use crate::parse::{self, Attribute, UnitRef};
 use crate::send_events::{report_pause, send_events};
 use crate::wire_text::reason_name;
@@ -109,9 +109,10 @@ pub(crate) async fn run(args: RecordArgs, server: &ServerArgs, out: Output) -> a
             let outcome = outcome.into_event();
             let id = outcome.event_id.clone();
             let request = RecordRequest { exposures: Vec::new(), outcomes: vec![outcome] };
-            send_one(&connection, request, args.retry_for).await?;
+            let warnings = send_one(&connection, request, args.retry_for).await?;
             out.print_text(format!("recorded, event id {id}"))?;
-            Ok(out.print_json(&json!({"accepted": 1, "event_id": id}))?)
+            print_warnings(&warnings);
+            Ok(out.print_json(&json!({"accepted": 1, "event_id": id, "warnings": warnings_json(&warnings)}))?)
         }
         (Some(SingleEvent::Exposure(exposure)), _) => {
             let connection = Connection::open(server).await?;
@@ -134,13 +135,33 @@ pub(crate) async fn run(args: RecordArgs, server: &ServerArgs, out: Output) -> a
 /// # Errors
 ///
 /// When the server refuses the event, or is busy or unreachable for longer than `limit`.
-async fn send_one(connection: &Connection, request: RecordRequest, limit: Duration) -> anyhow::Result<()> {
+async fn send_one(
+    connection: &Connection,
+    request: RecordRequest,
+    limit: Duration,
+) -> anyhow::Result<Vec<OutcomeWarning>> {
     let retry = RetryPolicy { limit, on_pause: &report_pause };
     let response = send_events(connection, &request, &retry).await?;
     match response.rejections.into_iter().next() {
-        None => Ok(()),
+        None => Ok(response.warnings),
         Some(refused) => Err(RefusedEvent { reason: refused.reason, message: refused.message }.into()),
     }
+}
+
+/// Prints on standard error that no experiment counts some outcomes. They are stored, so this is no failure.
+fn print_warnings(warnings: &[OutcomeWarning]) {
+    for warning in warnings {
+        let stored = match warning.outcomes {
+            1 => "The outcome is stored, but no experiment counts it".to_owned(),
+            n => format!("{} outcomes are stored, but no experiment counts them", count(u64::from(n))),
+        };
+        eprintln!("inroad: {stored}. {}", warning.message);
+    }
+}
+
+fn warnings_json(warnings: &[OutcomeWarning]) -> Vec<serde_json::Value> {
+    let warning = |w: &OutcomeWarning| json!({"reason": w.reason, "event": w.event, "outcomes": w.outcomes, "message": w.message});
+    warnings.iter().map(warning).collect()
 }
 
 impl RecordArgs {

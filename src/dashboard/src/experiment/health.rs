@@ -1,21 +1,20 @@
 //! The Health section: data quality, and how long the experiment can continue to learn.
 
+use inroad_assignment::Timestamp;
 use inroad_policy::SrmAlarm;
 use maud::{Markup, html};
 
-use crate::format::{NumberFormat, count, counted, number, p_value};
+use crate::format::{NumberFormat, count, counted, instant, number};
 
 /// The sample ratio mismatch test: whether exposures match the traffic shares.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct SampleRatio {
     /// Chi-squared statistic.
     pub chi_squared: f64,
     /// Degrees of freedom; 0 if there are too few exposures.
     pub degrees_of_freedom: u32,
-    /// P-value of the chi-squared test.
-    pub p_value: f64,
-    /// Evidence of the sequential test, as odds against 1. It stays valid however often it is checked.
-    pub evidence: f64,
+    /// Result in words, with the p-value of the chi-squared test and the evidence of the sequential test.
+    pub summary: String,
     /// Result of the sequential test, which decides the text on the page.
     pub alarm: SrmAlarm,
 }
@@ -35,6 +34,16 @@ pub struct Health {
     pub stale_exposures: u64,
     /// Unit records that estimates exclude, because the served variation changed within the window.
     pub dropped: u64,
+    /// Those of them that a kill or a restore excluded.
+    pub dropped_by_kill: u64,
+    /// Those of them that were first exposed after the end of the run.
+    pub dropped_after_end: u64,
+    /// Outcomes of exposed units that no estimate counts: too long before the first exposure.
+    pub outcomes_too_early: u64,
+    /// The same: after the window.
+    pub outcomes_too_late: u64,
+    /// What was known about variations when they were killed: the time, and a sentence.
+    pub kills: Vec<(Timestamp, String)>,
     /// Accepted events that are not counted yet.
     pub backlog: u64,
     /// Traffic share that control can still give.
@@ -69,18 +78,30 @@ impl Health {
                         div.tile { b { (number(value, NumberFormat::PercentEstimate)) } span { "Maximum remaining gain" } }
                     }
                     div.tile { b { (count(self.stale_exposures)) } span { "Exposures from outdated clients" } }
-                    div.tile { b { (count(self.dropped)) } span { "Unit records excluded: the served variation changed within the window" } }
+                    div.tile { b { (count(self.dropped)) } span { "Unit records excluded: the served variation changed within the window"
+                        @let moved = self.dropped.saturating_sub(self.dropped_by_kill + self.dropped_after_end);
+                        @if self.dropped_by_kill > 0 { "; " (count(self.dropped_by_kill)) " by a kill or restore" }
+                        @if moved > 0 { "; " (count(moved)) " by a new revision" }
+                        @if self.dropped_after_end > 0 { "; " (count(self.dropped_after_end)) " after the end of the run" }
+                    } }
+                    @if self.outcomes_too_early + self.outcomes_too_late > 0 {
+                        div.tile { b { (count(self.outcomes_too_early + self.outcomes_too_late)) } span {
+                            "Outcomes outside the window: " (count(self.outcomes_too_early)) " more than a minute before the first exposure, "
+                            (count(self.outcomes_too_late)) " after the window"
+                        } }
+                    }
                 }
                 @if let Some(ratio) = &self.sample_ratio {
                     p { b { "Sample ratio mismatch. " }
-                        @if ratio.degrees_of_freedom == 0 { "Too early to say: too few exposures. " }
-                        @else {
-                            @if ratio.alarm != SrmAlarm::Quiet { "Sample ratio mismatch detected: exposures do not match the traffic shares. Check for lost or duplicated exposures." } @else { "No sample ratio mismatch detected." }
-                            " χ² = " (number(ratio.chi_squared, NumberFormat::Estimate)) " with " (counted(u64::from(ratio.degrees_of_freedom), "degree")) " of freedom, " (p_value(ratio.p_value)) ". "
+                        @if ratio.alarm == SrmAlarm::Quiet { "Result: " } @else { "Alert: " }
+                        (ratio.summary)
+                        @if ratio.degrees_of_freedom > 0 {
+                            "; χ² = " (number(ratio.chi_squared, NumberFormat::Estimate)) " with " (counted(u64::from(ratio.degrees_of_freedom), "degree")) " of freedom"
                         }
-                        "Evidence: " (number(ratio.evidence, NumberFormat::Estimate)) " to 1. " @if ratio.alarm == SrmAlarm::Quiet { "No alert." } @else { "Alert." }
+                        "." @if ratio.alarm != SrmAlarm::Quiet { " Check for lost or duplicated exposures." }
                     }
                 }
+                @for (at, summary) in &self.kills { p { b { "Kill. " } (instant(*at)) ": " (summary) } }
                 @for alert in &self.alerts { p.alarm { b { "Guardrail. " } (alert) } }
                 @if self.backlog > 0 { p.doubt { (counted(self.backlog, "event")) " not counted yet." } }
             }
@@ -94,11 +115,11 @@ mod tests {
 
     #[test]
     fn sample_ratio_text_follows_the_sequential_test() {
-        let page = |p_value: f64, alarm: SrmAlarm| {
-            let ratio = SampleRatio { chi_squared: 1.0, degrees_of_freedom: 1, p_value, evidence: 1.0, alarm };
+        let page = |summary: &str, alarm: SrmAlarm| {
+            let ratio = SampleRatio { chi_squared: 1.0, degrees_of_freedom: 1, summary: summary.to_owned(), alarm };
             Health { sample_ratio: Some(ratio), ..Health::default() }.render().into_string()
         };
-        assert!(!page(0.000_1, SrmAlarm::Quiet).contains("Check for lost"));
-        assert!(page(0.5, SrmAlarm::Alarm).contains("Check for lost"));
+        assert!(!page("no alert yet", SrmAlarm::Quiet).contains("Check for lost"));
+        assert!(page("mismatch", SrmAlarm::Alarm).contains("Check for lost"));
     }
 }

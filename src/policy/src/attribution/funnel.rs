@@ -9,16 +9,18 @@
 //! less time left in control, and it is a returning unit when it reaches the variation. So lifts follow the rule of the
 //! estimates: each unit counts once, in the epoch of its first exposure, and only if the line serves it the same arm
 //! from then to the end of the range ([`ServingPeriods`]). That depends on the unit's point and on the boundaries,
-//! never on what it did. Within an epoch, the units of all arms are followed for the same time.
+//! never on what it did. An outcome shortly before the first exposure and a short interruption are tolerated as in the
+//! estimates. Within an epoch, the units of all arms are followed for the same time.
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use inroad_assignment::{Allocation, Arm, Generation, Kills, Point, Timestamp};
 
-use super::{Exposure, History};
+use super::{Exposure, History, interruption_limit};
 use crate::tallies::{ArmTally, EpochKey, EpochTally};
 
 /// The most steps that a funnel may have.
@@ -46,6 +48,8 @@ impl TimeRange {
 pub struct Visit {
     /// When the unit was first exposed to the arm.
     pub from: Timestamp,
+    /// The first instant at which outcomes count: for the unit's first exposure, the tolerance before it.
+    pub counts_from: Timestamp,
     /// When the unit was first exposed to the next arm, or the end of the range.
     pub until: Timestamp,
     /// The arm of the funnel.
@@ -60,13 +64,15 @@ pub struct Visit {
 pub fn visits(
     exposures: &[Exposure],
     range: TimeRange,
+    history: &History<'_>,
     served_throughout: impl Fn(Arm, Timestamp) -> bool,
     mut put: impl FnMut(Visit),
 ) {
     for (i, exposure) in exposures.iter().enumerate().filter(|(_, exposure)| range.contains(exposure.at)) {
         let until = exposures.get(i + 1).map_or(range.to, |next| next.at.min(range.to));
         let compared = i == 0 && served_throughout(exposure.arm, exposure.at);
-        put(Visit { from: exposure.at, until, arm: exposure.arm, compared });
+        let counts_from = if i == 0 { history.counts_from(exposure.at) } else { exposure.at };
+        put(Visit { from: exposure.at, counts_from, until, arm: exposure.arm, compared });
     }
 }
 
@@ -85,7 +91,7 @@ pub struct StepOutcome {
 /// only, so two steps of the same event need two outcomes.
 #[inline]
 pub fn steps_reached(visit: &Visit, steps: &[u8], outcomes: &[StepOutcome]) -> usize {
-    let within = |outcome: &&StepOutcome| outcome.at >= visit.from && outcome.at < visit.until;
+    let within = |outcome: &&StepOutcome| outcome.at >= visit.counts_from && outcome.at < visit.until;
     let mut outcomes = outcomes.iter().filter(within).peekable();
     let mut reached = 0;
     // The order of outcomes at the same instant is unknown, so the most favourable order counts.
@@ -190,12 +196,14 @@ impl FunnelTally {
     }
 }
 
-/// The last serving period of every bucket: the arm that its points are served at the end, and since when without
-/// interruption. It answers [`Generation::serves_throughout`] for one end and millions of units.
+/// The serving periods of every bucket: which arm its points are served, and since when. It answers
+/// [`Generation::serves_except`] for one end and millions of units.
 #[derive(Debug, Clone)]
 pub struct ServingPeriods {
     starts: Vec<Point>,
-    since: Vec<(Arm, Timestamp)>,
+    /// For each bucket its periods, the newest first: the arm, and when the period begins.
+    periods: Vec<Vec<(Arm, Timestamp)>>,
+    until: Timestamp,
 }
 
 impl ServingPeriods {
@@ -212,26 +220,40 @@ impl ServingPeriods {
             .collect();
         let buckets = generation.revisions.iter().flat_map(|r| r.allocation.buckets());
         let starts: BTreeSet<Point> = buckets.map(|bucket| bucket.start).chain([Point::new(0)]).collect();
-        let since = |point: &Point| {
-            let served = |(at, allocation, kills): &(Timestamp, Option<&Allocation>, Kills)| {
-                (kills.served_arm(allocation.map_or(Arm::CONTROL, |allocation| allocation.owner(*point))), *at)
-            };
-            let mut states = states.iter().map(served);
-            let (arm, mut since) = states.next().unwrap_or((Arm::CONTROL, Timestamp::MIN));
-            for (_, at) in states.take_while(|(served, _)| *served == arm) {
-                since = at;
+        let periods = |point: &Point| {
+            let mut periods: Vec<(Arm, Timestamp)> = Vec::new();
+            for (at, allocation, kills) in &states {
+                let arm = kills.served_arm(allocation.map_or(Arm::CONTROL, |allocation| allocation.owner(*point)));
+                match periods.last_mut() {
+                    Some((newer, since)) if *newer == arm => *since = *at,
+                    _ => periods.push((arm, *at)),
+                }
             }
-            (arm, since)
+            periods
         };
-        let since = starts.iter().map(since).collect();
-        Self { starts: starts.into_iter().collect(), since }
+        let periods = starts.iter().map(periods).collect();
+        Self { starts: starts.into_iter().collect(), periods, until }
     }
 
-    /// Whether a unit at `point` is served `arm` and nothing else from `from`, which must be before the end, to the
-    /// end.
+    /// Whether a unit at `point` is served `arm` from `from`, which must be before the end, to the end, except for a
+    /// short interruption ([`interruption_limit`]).
     #[inline]
     pub fn serves_throughout(&self, point: Point, arm: Arm, from: Timestamp) -> bool {
         let after = self.starts.partition_point(|start| *start <= point);
-        self.since.get(after.wrapping_sub(1)).is_some_and(|(at_end, since)| *at_end == arm && from >= *since)
+        let Some(periods) = self.periods.get(after.wrapping_sub(1)) else { return false };
+        let (mut end, mut otherwise) = (self.until, Duration::ZERO);
+        for (served, since) in periods {
+            if *served != arm {
+                otherwise = otherwise.saturating_add(end.since(from.max(*since)));
+                if otherwise > interruption_limit(self.until.since(from)) {
+                    return false;
+                }
+            }
+            if from >= *since {
+                break;
+            }
+            end = *since;
+        }
+        true
     }
 }

@@ -87,7 +87,7 @@ fn count(
     for exposure in exposures {
         record.add_exposure(*exposure);
     }
-    let history = History { counts_early: true, generation, metrics: &metrics, tick: TICK };
+    let history = History { counts_early: true, tolerates: true, generation, metrics: &metrics, tick: TICK };
     outcomes.iter().for_each(|outcome| record.add_outcome(history, 0, outcome));
     let tally = unit_contribution(&record, point_in_quarter(quarter), history, outcomes.iter().copied());
     (record, tally)
@@ -134,7 +134,8 @@ fn unit_whose_served_arm_changes_within_its_window_is_dropped() {
     );
     assert_eq!(result(3, exposure(0, 50, 1)), (1, 1, 1_000_000, 0), "this quarter stays with control");
     assert_eq!(result(0, exposure(0, 50, 1)), (0, 0, 0, 1), "an outdated client served control in arm 1's quarter");
-    assert_eq!(result(1, exposure(1, 110, 2)), (1, 0, 0, 0), "an outcome before the first exposure does not count");
+    assert_eq!(result(1, exposure(1, 120, 2)), (1, 1, 1_000_000, 0), "a minute before the first exposure is tolerated");
+    assert_eq!(result(1, exposure(1, 121, 2)), (1, 0, 0, 0), "an outcome longer before the first exposure is not");
 }
 
 #[test]
@@ -151,6 +152,62 @@ fn kill_drops_units_exposed_before_and_counts_later_units_under_control() {
     assert_eq!(result(exposure(0, 40, 1)), (0, 1, 0));
     assert_eq!(result(exposure(0, 450, 2)), (0, 0, 1), "the arm is restored within the window");
     assert_eq!(result(exposure(2, 600, 2)), (2, 1, 0));
+}
+
+#[test]
+fn kill_of_at_most_a_hundredth_of_the_window_drops_nothing() {
+    let killed_for = |micros: i64| {
+        let kill = set_killed(KillTarget::Variation(arm(2)), 30, true);
+        let restore = KillChange { at: Timestamp::from_micros(30_000_000 + micros), killed: false, ..kill };
+        let (_, tally) = count(&generation(vec![kill, restore]), 2, &[exposure(2, 10, 1)], &[outcome("buy", 60, 1)]);
+        let cell = tally.cells[&cell_key(Some(0), 0, 1, 2)];
+        (cell.n, cell.s, cell.dropped, cell.dropped_by_kill)
+    };
+    assert_eq!(killed_for(1_200_000), (1, 1, 0, 0), "a hundredth of the window of two minutes");
+    assert_eq!(killed_for(1_200_001), (0, 0, 1, 1));
+    let days = |days: u64| Duration::from_secs(86_400 * days);
+    assert_eq!([interruption_limit(days(14)), interruption_limit(TICK)], [TICK, TICK / 100], "never above a minute");
+}
+
+#[test]
+fn interruptions_of_one_window_are_added_up() {
+    let kills = |times: i64| {
+        let toggle = |i| set_killed(KillTarget::Everything, 20 + i, i % 2 == 0);
+        let (_, tally) = count(&generation((0..2 * times).map(toggle).collect()), 2, &[exposure(2, 10, 1)], &[]);
+        // Two windows: a second of two minutes is below a hundredth, two seconds of three minutes are above it.
+        [0, 2].map(|metric| tally.cells[&cell_key(Some(metric), 0, 1, 2)].n)
+    };
+    assert_eq!([kills(1), kills(2)], [[1, 1], [0, 0]]);
+}
+
+#[test]
+fn dropped_units_have_a_reason() {
+    let variation = KillTarget::Variation(arm(2));
+    let mut generation = generation(vec![set_killed(variation, 30, true), set_killed(variation, 90, false)]);
+    generation.endings = vec![GenerationEnd { at: at(500), shipped: None }];
+    let reason = |quarter, exposure: Exposure| {
+        let (_, tally) = count(&generation, quarter, &[exposure], &[]);
+        let cells = tally.cells.iter().filter(|(key, cell)| key.metric == Some(0) && cell.dropped > 0);
+        cells.map(|(_, cell)| (cell.dropped_by_kill, cell.dropped_after_end)).collect::<Vec<_>>()
+    };
+    assert_eq!(reason(2, exposure(2, 10, 1)), [(1, 0)], "killed within the window");
+    assert_eq!(reason(2, exposure(0, 40, 1)), [(1, 0)], "first exposed to control while the variation was killed");
+    assert_eq!(reason(1, exposure(0, 50, 1)), [(0, 0)], "moved by a revision");
+    assert_eq!(reason(2, exposure(0, 200, 1)), [(0, 0)], "an outdated client served control");
+    assert_eq!(reason(3, exposure(0, 500, 2)), [(0, 1)], "exposed after the end");
+    assert_eq!(reason(3, exposure(0, 50, 1)), []);
+}
+
+#[test]
+fn outcomes_outside_the_window_are_counted_beside_the_estimates() {
+    let mut generation = generation(vec![]);
+    generation.endings = vec![GenerationEnd { at: at(400), shipped: None }];
+    let outcomes = [-5, 39, 40, 100, 219, 220, 399, 400].map(|seconds| outcome("buy", seconds, 1));
+    let (_, tally) = count(&generation, 3, &[exposure(0, 100, 1)], &outcomes);
+    let of_first_metric = tally.cells.iter().filter(|(key, _)| key.metric == Some(0));
+    let mut sum = Cell::default();
+    of_first_metric.for_each(|(_, cell)| sum.add(cell));
+    assert_eq!((sum.too_early, sum.too_late, sum.outcomes), (1, 2, 6), "neither before the start nor after the end");
 }
 
 #[test]
@@ -218,14 +275,14 @@ fn outcome_is_credited_to_the_arm_served_last_before_it() {
     let generation = generation(vec![]);
     let outcomes = [outcome("buy", 5, 1), outcome("buy", 10, 1), outcome("buy", 115, 1), outcome("buy", 300, 1)];
     let (record, tally) = count(&generation, 1, &[exposure(0, 10, 1), exposure(1, 110, 2)], &outcomes);
-    assert_eq!(record.served_at(at(9)), None);
+    assert_eq!(record.served_at(at(9)), None, "but the outcome at 5 s is within the tolerance");
     let credited: BTreeMap<(usize, i64), u64> = tally
         .cells
         .iter()
         .filter(|(k, c)| k.metric == Some(0) && c.outcomes > 0)
         .map(|(k, c)| ((k.arm.index(), k.tick), c.outcomes))
         .collect();
-    assert_eq!(credited, BTreeMap::from([((0, 0), 1), ((1, 1), 1), ((1, 5), 1)]));
+    assert_eq!(credited, BTreeMap::from([((0, 0), 2), ((1, 1), 1), ((1, 5), 1)]));
 }
 
 #[test]
@@ -282,19 +339,25 @@ fn brute_force(generation: &Generation, point: Point, exposures: &[Exposure], ou
     for (i, metric) in metrics().iter().enumerate() {
         let index = Some(i as u16);
         let end = start.at.plus(metric.window);
+        let begin = at(start.at.as_micros() / 1_000_000 - 60).max(at(0));
         let within = |name: &str| -> Vec<i128> {
-            let inside = outcomes.iter().filter(|o| o.event == name && o.at >= start.at && o.at < end);
+            let inside = outcomes.iter().filter(|o| o.event == name && o.at >= begin && o.at < end);
             inside.map(|o| i128::from(o.value_micros)).collect()
         };
         let (ours, views) = (within("buy"), within("view").iter().sum::<i128>());
         let (sum, any) = (ours.iter().sum::<i128>(), !ours.is_empty());
-        // Check the served arm at every second of the window and at every instant at which it can change.
-        let mut instants: Vec<Timestamp> =
+        // Check the served arm in every second of the window: it changes at whole seconds only.
+        let seconds: Vec<Timestamp> =
             (0..).map(|s| start.at.plus(Duration::from_secs(s))).take_while(|t| *t < end).collect();
-        instants.extend(
-            generation.kill_changes.iter().map(|s| s.at).chain([at(100)]).filter(|t| *t >= start.at && *t < end),
-        );
-        let stable = instants.iter().all(|when| generation.served_arm(point, *when) == start.arm);
+        let is_counted = |generation: &Generation| {
+            let otherwise = seconds.iter().filter(|when| generation.served_arm(point, **when) != start.arm).count();
+            otherwise as f64 <= metric.window.as_secs_f64() / 100.0
+        };
+        let stable = is_counted(generation);
+        let without_kills = Generation { kill_changes: vec![], ..generation.clone() };
+        let served_instead = generation.served_arm(point, start.at) != without_kills.served_arm(point, start.at);
+        let during_kill = served_instead && generation.served_arm(point, start.at) == start.arm;
+        let by_kill = u64::from(during_kill || is_counted(&without_kills));
         let (x, y) = match i {
             0 => (i128::from(any) * 1_000_000, 0),
             1 => (ours.len() as i128 * 1_000_000, 0),
@@ -302,7 +365,7 @@ fn brute_force(generation: &Generation, point: Point, exposures: &[Exposure], ou
             _ => (sum, views),
         };
         let quarter = start.at.plus(metric.window / 4);
-        let early = outcomes.iter().any(|o| o.event == "buy" && o.at >= start.at && o.at < quarter);
+        let early = outcomes.iter().any(|o| o.event == "buy" && o.at >= begin && o.at < quarter);
         let cell = match stable {
             true => Cell {
                 n: 1,
@@ -315,13 +378,19 @@ fn brute_force(generation: &Generation, point: Point, exposures: &[Exposure], ou
                 xy: x * y,
                 ..Cell::default()
             },
-            false => Cell { dropped: 1, ..Cell::default() },
+            false => Cell { dropped: 1, dropped_by_kill: by_kill, ..Cell::default() },
         };
         tally.add_cell(epoch(index), &cell);
         let mut credited: BTreeMap<Arm, Timestamp> = BTreeMap::new();
         for o in outcomes.iter().filter(|o| o.event == "buy") {
-            let Some(e) = first.iter().rfind(|e| e.at <= o.at) else { continue };
-            let key = CellKey { metric: index, tick: o.at.tick(TICK), revision: 0, arm: e.arm };
+            let key = |arm| CellKey { metric: index, tick: o.at.tick(TICK), revision: 0, arm };
+            let (too_early, too_late) = (u64::from(o.at < begin), u64::from(o.at >= end));
+            if too_early + too_late > 0 {
+                tally.add_cell(key(start.arm), &Cell { too_early, too_late, ..Cell::default() });
+            }
+            let served = first.iter().rfind(|e| e.at <= o.at);
+            let Some(e) = served.or(Some(start).filter(|_| o.at >= begin)) else { continue };
+            let key = key(e.arm);
             let sum = i128::from(o.value_micros);
             tally.add_cell(key, &Cell { outcomes: 1, outcome_sum: sum, ..Cell::default() });
             let earliest = credited.entry(e.arm).or_insert(o.at);
@@ -365,7 +434,7 @@ fn kill_changes() -> impl Strategy<Value = Vec<KillChange>> {
 /// each outcome is added once.
 fn count_step_by_step(generation: &Generation, point: Point, events: &[Result<Exposure, Outcome<'_>>]) -> Tally {
     let metrics = metrics();
-    let history = History { counts_early: true, generation, metrics: &metrics, tick: TICK };
+    let history = History { counts_early: true, tolerates: true, generation, metrics: &metrics, tick: TICK };
     let (mut record, mut added, mut tally) = (UnitRecord::default(), Vec::new(), Tally::default());
     for event in events {
         match event {
@@ -421,7 +490,7 @@ proptest! {
         for exposure in &exposed {
             record.add_exposure(*exposure);
         }
-        let history = History { counts_early: true, generation: &generation, metrics: &metrics, tick: TICK };
+        let history = History { counts_early: true, tolerates: true, generation: &generation, metrics: &metrics, tick: TICK };
         outcomes.iter().for_each(|o| record.add_outcome(history.with_first_metrics(known), 0, o));
         outcomes.iter().for_each(|o| record.add_outcome(history, known, o));
         let found = unit_contribution(&record, point_in_quarter(quarter), history, outcomes.iter().copied());

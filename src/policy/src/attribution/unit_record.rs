@@ -95,6 +95,13 @@ impl UnitRecord {
         self.exposures.get(until.checked_sub(1)?).map(|e| e.arm)
     }
 
+    /// The arm to which an outcome is credited: the one served last at or before it. Within the tolerance before the
+    /// first exposure, this is the arm of that exposure.
+    pub fn credited_arm(&self, history: History<'_>, at: Timestamp) -> Option<Arm> {
+        let is_tolerated = |first: &Exposure| at >= history.counts_from(first.at);
+        self.served_at(at).or_else(|| self.first().filter(is_tolerated).map(|first| first.arm))
+    }
+
     /// Whether an exposure is the first to its arm or earlier than the known one, so that it changes the record.
     pub fn is_new_or_earlier(&self, exposure: Exposure) -> bool {
         self.exposures.iter().find(|e| e.arm == exposure.arm).is_none_or(|known| exposure < *known)
@@ -125,10 +132,11 @@ impl UnitRecord {
     pub fn add_outcome(&mut self, history: History<'_>, from_metric: usize, outcome: &Outcome<'_>) {
         let Some(first) = self.first() else { return };
         let end = history.generation.ended_at().unwrap_or(Timestamp::MAX);
+        let from = history.counts_from(first.at);
         for (index, metric) in history.indexed_metrics().skip(from_metric) {
             let counts = metric.event == outcome.event;
             let divides = matches!(&metric.kind, MetricKind::Ratio { denominator } if *denominator == outcome.event);
-            if (counts || divides) && outcome.at >= first.at && outcome.at < first.at.plus(metric.window).min(end) {
+            if (counts || divides) && outcome.at >= from && outcome.at < first.at.plus(metric.window).min(end) {
                 let sums = self.accumulator(index);
                 if counts {
                     sums.count = sums.count.saturating_add(1);
@@ -138,7 +146,7 @@ impl UnitRecord {
                     sums.denominator = sums.denominator.wrapping_add(i128::from(outcome.value_micros));
                 }
             }
-            if let (true, Some(arm)) = (counts, self.served_at(outcome.at)) {
+            if let (true, Some(arm)) = (counts, self.credited_arm(history, outcome.at)) {
                 let earliest = self.credited.entry((index, arm)).or_insert(outcome.at);
                 *earliest = outcome.at.min(*earliest);
             }

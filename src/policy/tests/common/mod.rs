@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use inroad_assignment::{ThompsonSettings, Timestamp, Width};
 use inroad_policy::{
-    ArmState, ArmTally, BetterDirection, Decider, Decision, EpochKey, EpochTally, Measure, TickInput, TickScope,
+    ArmState, ArmTally, BetterDirection, Decider, Decision, EpochKey, EpochTally, Measure, SampleRatioRule, TickInput,
+    TickScope,
 };
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -60,6 +61,7 @@ pub(crate) fn new_experiment(arms: usize) -> TickInput {
             .collect(),
         floor: share(0.05),
         data_late: false,
+        sample_ratio: SampleRatioRule::Mixed,
         measure: Measure::Conversion,
         better: BetterDirection::Higher,
         scope: TickScope::Growth,

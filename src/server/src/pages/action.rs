@@ -1,6 +1,7 @@
 //! Actions on an experiment: a page that shows the effects and asks to confirm, then the same service call as over
 //! gRPC.
 
+mod affected_units;
 mod consequences;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::error::ServerError;
 use crate::explain::share_in_words;
 use crate::services::experiment::growth_width;
 use crate::tick::check_can_reallocate;
+use affected_units::AffectedUnits;
 use consequences::{button_label, consequences};
 
 /// An action on an experiment or a variation.
@@ -85,8 +87,10 @@ pub(super) async fn confirm_page(
     RawQuery(query): RawQuery,
 ) -> Response {
     let form = Form::parse(query.unwrap_or_default().as_bytes());
-    let page =
-        Action::parse(&action).ok_or_else(unknown_action).and_then(|action| confirm(&pages, &key, action, &form));
+    let affected = affected_units::count_for(&pages, &key, &form).await;
+    let page = Action::parse(&action)
+        .ok_or_else(unknown_action)
+        .and_then(|action| Ok(affected?.describe_on(confirm(&pages, &key, action, &form)?, action)));
     match page {
         Ok(page) => PageResponse::new(&page.button, NavItem::Other, page.render(&caller.viewer)).send(&caller),
         Err(error) => error_response(&caller, error),
@@ -220,7 +224,10 @@ pub(super) async fn perform(
             let variation = url_encode(form.text("variation"));
             redirect_to(&format!("/experiments/{key}?did={}&variation={variation}&version={version}", action.name()))
         }
-        Err(status) => confirm_again(&pages, &caller, &key, action, &form, &status),
+        Err(status) => {
+            let affected = affected_units::count_for(&pages, &key, &form).await.unwrap_or_default();
+            confirm_again(&pages, &caller, &key, (action, affected), &form, &status)
+        }
     }
 }
 
@@ -279,11 +286,11 @@ fn confirm_again(
     pages: &Pages,
     caller: &Caller,
     key: &str,
-    action: Action,
+    (action, affected): (Action, AffectedUnits),
     form: &Form,
     status: &tonic::Status,
 ) -> Response {
-    match confirm(pages, key, action, form) {
+    match confirm(pages, key, action, form).map(|page| affected.describe_on(page, action)) {
         Ok(mut page) => {
             page.error = Some(if status.code() == Code::Aborted {
                 "Somebody else changed this experiment in the meantime. Nothing was done. This page now shows the current state: check it, then confirm again.".to_owned()

@@ -7,11 +7,12 @@ use axum::response::Response;
 use inroad_dashboard::feed::{self, FeedPage};
 use inroad_dashboard::form::Form;
 use inroad_dashboard::layout::NavItem;
-use inroad_store::{Event, LoggedEvent};
+use inroad_store::{Event, LoggedEvent, OutcomeEvent};
 
 use super::access::Caller;
 use super::{PageResponse, Pages, PagesState, error_response};
 use crate::error::ServerError;
+use crate::event_uses::Uncounted;
 
 /// Most events on the page.
 const MAX_EVENTS: usize = 200;
@@ -25,6 +26,13 @@ pub(super) async fn page(State(pages): PagesState, caller: Caller, RawQuery(quer
         }
         Err(error) => error_response(&caller, error),
     }
+}
+
+/// An outcome's value, and why no experiment counts it.
+fn outcome_detail(outcome: &OutcomeEvent, uncounted: Option<Uncounted>) -> String {
+    let value = (outcome.value_micros != 0).then(|| format!("value {}", outcome.value_micros as f64 / 1e6));
+    let details = value.into_iter().chain(uncounted.map(|why| why.in_words().to_owned()));
+    details.collect::<Vec<_>>().join("; ")
 }
 
 async fn search_events(pages: &Pages, query: &Form) -> Result<FeedPage, ServerError> {
@@ -47,6 +55,7 @@ async fn search_events(pages: &Pages, query: &Form) -> Result<FeedPage, ServerEr
         let variation = entry.and_then(|entry| entry.experiment.definition.variation(event.arm));
         variation.map_or_else(|| event.arm.index().to_string(), |v| v.key.to_string())
     };
+    let (uses, now) = (shared.event_uses.of(&state), shared.clock.now());
     let view = |logged: &LoggedEvent| match &logged.event {
         Event::Exposure(e) => feed::Event {
             seq: logged.seq,
@@ -66,7 +75,7 @@ async fn search_events(pages: &Pages, query: &Form) -> Result<FeedPage, ServerEr
             experiment: o.clock.clone(),
             variation_or_event: o.event.clone(),
             unit: o.units.iter().map(|(kind, unit)| format!("{kind}={unit}")).collect::<Vec<_>>().join(" "),
-            detail: if o.value_micros == 0 { String::new() } else { format!("value {}", o.value_micros as f64 / 1e6) },
+            detail: outcome_detail(o, uses.why_uncounted(o, now)),
         },
     };
     let matches_filter = |event: &feed::Event| {

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 use super::actor;
 use crate::config::{MAX_BATCH_EVENTS, MAX_NAME_BYTES};
 use crate::error::ServerError;
+use crate::event_uses::OutcomeWarnings;
 use crate::ingest::{Refusal, check_exposure, check_outcome};
 use crate::shared::{MAX_FOLD_WAIT, SharedState};
 
@@ -54,9 +55,11 @@ impl EventService for EventHandler {
         let now = shared.clock.now();
         let mut events = Vec::with_capacity(count);
         let mut response = RecordResponse::default();
-        let (mut exposures, mut outcomes) = (0, 0);
+        let (mut exposures, mut outcomes, mut uncounted) = (0, 0, 0);
+        let mut warnings = OutcomeWarnings::default();
         {
             let state = shared.catalogue.peek();
+            let uses = shared.event_uses.of(&state);
             let mut reject = |index: usize, outcome: bool, refusal: Refusal| {
                 shared.metrics.count_refusal(refusal.reason);
                 let (reason, message) = (refusal.reason.to_owned(), refusal.message);
@@ -74,8 +77,9 @@ impl EventService for EventHandler {
             }
             for (i, outcome) in request.outcomes.into_iter().enumerate() {
                 match check_outcome(&state, outcome, now) {
-                    Ok(event) => {
-                        events.push(event);
+                    Ok(outcome) => {
+                        uncounted += u64::from(warnings.check(&uses, &outcome, now));
+                        events.push(Event::Outcome(outcome));
                         outcomes += 1;
                     }
                     Err(refusal) => reject(i, true, refusal),
@@ -83,6 +87,7 @@ impl EventService for EventHandler {
             }
         }
         response.accepted = events.len() as u32;
+        response.warnings = warnings.into_wire();
         if !events.is_empty() {
             let begun = Instant::now();
             shared.store.append(now, events).await.map_err(|error| {
@@ -94,6 +99,7 @@ impl EventService for EventHandler {
         }
         shared.metrics.accepted_exposures.inc_by(exposures);
         shared.metrics.accepted_outcomes.inc_by(outcomes);
+        shared.metrics.uncounted_outcomes.inc_by(uncounted);
         Ok(Response::new(response))
     }
 

@@ -20,6 +20,7 @@ use crate::audience_report::audience_report;
 use crate::catalogue::{CatalogueEntry, ChangeRequest};
 use crate::error::ServerError;
 use crate::explain::{decision_to_wire, share_in_words};
+use crate::kill_results::kill_and_keep_results;
 use crate::shared::SharedState;
 use crate::tick::growth_requests;
 
@@ -253,7 +254,14 @@ impl ExperimentService for ExperimentHandler {
     async fn kill(&self, request: Request<v1::KillRequest>) -> RpcResult<v1::Experiment> {
         let actor = actor(&request)?;
         let v1::KillRequest { key, variation } = request.into_inner();
-        self.change(&key, "", &actor, "kill", |e, now| Ok(e.set_killed(kill_target(e, &variation)?, true, now)?)).await
+        let (entry, number) = self.generation(&key, 0)?;
+        let counts = self.shared.store.counts(entry.experiment.definition.key(), number).await;
+        let counts = counts.map_err(ServerError::from)?;
+        let kill = |e: &mut Experiment, now| {
+            let target = kill_target(e, &variation)?;
+            kill_and_keep_results(e, target, &counts, None, (now, &actor))
+        };
+        self.change(&key, "", &actor, "kill", kill).await
     }
 
     async fn restore(&self, request: Request<v1::RestoreRequest>) -> RpcResult<v1::Experiment> {

@@ -18,6 +18,7 @@ use crate::error::ServerError;
 use crate::estimates::{Names, interval_to_wire, lift_estimates, lift_state};
 use crate::explain::{odds, ship_blockers};
 use crate::funnel::compute_funnel;
+use crate::kill_results::{exposed_units, kill_result_to_wire, open_records};
 use crate::report::{MetricReport, Report};
 use crate::shared::{MAX_FOLD_WAIT, SharedState};
 use crate::verdict::verdict;
@@ -93,7 +94,17 @@ fn fill(
     response.decision_metric = decision.map(|i| definition.metrics()[i].key.to_string()).unwrap_or_default();
     let of_decision =
         counts.cells.iter().filter(|(key, _)| key.metric.map(usize::from) == decision && decision.is_some());
-    response.dropped_records = of_decision.map(|(_, cell)| cell.dropped).sum();
+    for (_, cell) in of_decision {
+        response.dropped_records += cell.dropped;
+        response.dropped_by_kill += cell.dropped_by_kill;
+        response.dropped_after_end += cell.dropped_after_end;
+        response.outcomes_too_early += cell.too_early;
+        response.outcomes_too_late += cell.too_late;
+    }
+    let explained = response.dropped_by_kill + response.dropped_after_end;
+    response.dropped_by_revision = response.dropped_records.saturating_sub(explained);
+    let kills = experiment.kill_results.iter().filter(|result| result.generation == generation.number);
+    response.kills = kills.map(|result| kill_result_to_wire(experiment, generation, result)).collect();
     response.headroom = allocation.as_ref().map_or(0.0, |a| a.headroom(definition.policy().floor()).share());
     response.growth_per_day = report.growth_per_day;
     response.days_of_headroom = report.policy_growth_per_day.map(|rate| response.headroom / rate);
@@ -102,19 +113,20 @@ fn fill(
         degrees_of_freedom: ratio.degrees_of_freedom as u32,
         p_value: ratio.p_value,
         evidence: ratio.evidence,
+        summary: ratio.in_words(),
     });
     let arm_result = |arm: Arm| {
         let summary = report.summary.arms.get(arm.index());
-        let units = counts.cells.iter().filter(|(k, _)| k.metric.is_none() && k.arm == arm).map(|(_, c)| c.units).sum();
         let estimate = summary.filter(|_| decision.is_some()).and_then(|s| s.lift.as_ref());
         let names = Names { experiment, metric: decision.and_then(|i| definition.metrics().get(i)) };
         let is_relative = estimate.is_some_and(|estimate| estimate.relative().is_some());
         let anytime = summary.filter(|_| decision.is_some()).and_then(|s| s.anytime).map(interval_to_wire);
+        let open = |metric| open_records(experiment, counts, arm, metric, report.now);
         ArmResult {
             variation: definition.variation(arm).map(|v| v.key.to_string()).unwrap_or_default(),
             killed: experiment.kills.is_arm_killed(arm),
             share: allocation.as_ref().map_or(0.0, |a| a.width_of(arm).share()),
-            units,
+            units: exposed_units(counts, arm),
             metrics: metric_results(experiment, counts, report, arm),
             p_best: summary.and_then(|s| s.p_best).unwrap_or_default(),
             p_above_control: summary.and_then(|s| s.p_above_control).unwrap_or(0.5),
@@ -125,6 +137,7 @@ fn fill(
             lift_note: estimate.map(|estimate| names.lift_note(estimate)).unwrap_or_default(),
             difference: estimate.and_then(LiftEstimate::difference).map(interval_to_wire),
             difference_anytime: anytime.filter(|_| !is_relative),
+            open_records: decision.map_or(0, open),
         }
     };
     response.arms = (0..arms).filter_map(Arm::new).map(arm_result).collect();
@@ -180,6 +193,9 @@ fn metric_results(experiment: &Experiment, counts: &GenerationCounts, report: &R
             result.outcomes += cell.outcomes;
             result.outcome_units += cell.outcome_units;
             result.outcome_sum += cell.outcome_sum as f64 / 1e6;
+            result.too_early += cell.too_early;
+            result.too_late += cell.too_late;
+            result.dropped += cell.dropped;
         }
         result
     };

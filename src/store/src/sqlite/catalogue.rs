@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use inroad_assignment::experiment::{Alert, Kills};
+use inroad_assignment::experiment::{Alert, KillResult, Kills};
 use inroad_assignment::{
     Definition, Experiment, ExperimentKey, Generation, GenerationEnd, KillChange, Revision, Salt, Status, Timestamp,
 };
@@ -25,6 +25,8 @@ struct BodyToWrite<'a> {
     last_growth_at: Option<Timestamp>,
     last_tick_at: Option<Timestamp>,
     alerts: &'a [Alert],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    kill_results: &'a [KillResult],
     /// For the audit log only: the rows of the history contain the shares now, but not those before the change.
     line: AllocationSummary,
 }
@@ -64,6 +66,8 @@ struct StoredBody {
     last_tick_at: Option<Timestamp>,
     #[serde(default)]
     alerts: Vec<Alert>,
+    #[serde(default)]
+    kill_results: Vec<KillResult>,
 }
 
 /// The part of an experiment that the audit log contains.
@@ -132,6 +136,7 @@ pub(crate) fn commit(connection: &mut Connection, change: &ExperimentChange) -> 
         last_growth_at: experiment.last_growth_at,
         last_tick_at: experiment.last_tick_at,
         alerts: &experiment.alerts,
+        kill_results: &experiment.kill_results,
         line: AllocationSummary::new(experiment),
     })?;
     let (id, before) = match stored {
@@ -262,6 +267,7 @@ pub(crate) fn load(connection: &mut Connection) -> Result<(u64, Vec<StoredExperi
             // The first release did not store the last tick: every tick could grow a variation then.
             last_tick_at: body.last_tick_at.or(body.last_growth_at),
             alerts: body.alerts,
+            kill_results: body.kill_results,
         });
         all.push(StoredExperiment { version: row.get::<_, i64>(1)? as u64, experiment });
     }

@@ -62,6 +62,9 @@ pub(crate) struct Fold {
     log: Connection,
     /// The most events that one step folds, and the most units that one step recounts.
     max_step: usize,
+    /// Whether the stored catalogue was loaded since the start. The counts may reflect it, so a caller's older one is not
+    /// enough: with it, changes would be counted back, and outcomes of unknown generations not at all.
+    has_loaded_catalogue: bool,
     /// The loaded catalogue has changes that the counts do not reflect yet.
     is_behind: bool,
     rows_since_checkpoint: usize,
@@ -116,6 +119,7 @@ impl Fold {
             recent: RecentExposures::new(remembered_exposures),
             log,
             max_step: max_step.max(1),
+            has_loaded_catalogue: false,
             is_behind: false,
             rows_since_checkpoint: 0,
         }
@@ -130,6 +134,10 @@ impl Fold {
     ) -> Result<FoldStep, StoreError> {
         let after = handles.folded.load(Ordering::Acquire);
         let mut changed = 0;
+        if !self.has_loaded_catalogue {
+            self.load_stored_catalogue(handles)?;
+            self.has_loaded_catalogue = true;
+        }
         self.is_behind |=
             handles.writer.with_connection(|connection| self.generations.update(connection, experiments))?;
         if self.is_behind {
@@ -147,9 +155,7 @@ impl Fold {
         if scan.unknown > 0 {
             // The caller's catalogue is older than the log. A generation is committed before it is served, so the
             // stored catalogue has it.
-            let (_, stored) = handles.readers.with_connection(catalogue::load)?;
-            let all = Arc::new(stored.into_iter().map(|s| s.experiment).collect());
-            self.is_behind |= handles.writer.with_connection(|connection| self.generations.update(connection, &all))?;
+            self.load_stored_catalogue(handles)?;
             let progress = self.recount_changed_history(handles)?;
             changed += progress.units;
             self.is_behind = !progress.is_complete;
@@ -174,6 +180,14 @@ impl Fold {
         self.rows_since_checkpoint += changes.units.len() + changes.outcomes.len();
         self.checkpoint(handles, CHECKPOINT_ROWS)?;
         Ok(FoldStep { events, changed, folded: last, is_behind: false })
+    }
+
+    /// Takes over the stored catalogue.
+    fn load_stored_catalogue(&mut self, handles: StoreHandles<'_>) -> Result<(), StoreError> {
+        let (_, stored) = handles.readers.with_connection(catalogue::load)?;
+        let all = Arc::new(stored.into_iter().map(|s| s.experiment).collect());
+        self.is_behind |= handles.writer.with_connection(|connection| self.generations.update(connection, &all))?;
+        Ok(())
     }
 
     /// Compares the scanned events with the stored records and outcomes.

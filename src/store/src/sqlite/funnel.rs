@@ -29,7 +29,7 @@ use crate::event::Seq;
 use crate::funnel::{FunnelCounts, FunnelQuery};
 use crate::unit_record_codec;
 
-/// The most visits in memory at once, of 40 bytes each: about 300 MB at most.
+/// The most visits in memory at once, of 48 bytes each: about 300 MB at most.
 const MAX_VISITS: u64 = 6_000_000;
 /// Parts into which the keys of a table are divided by their first byte. Small parts let all cores finish together.
 const PARTS: usize = 64;
@@ -202,7 +202,9 @@ impl FunnelTask<'_> {
                 }
                 let point = Digest::from_bytes(read_digest(row, 0)?).point();
                 let serves_throughout = |arm, from| self.serving_periods.serves_throughout(point, arm, from);
-                visits(&exposures, self.range, serves_throughout, |visit| found.push(UnitVisit { unit_digest, visit }));
+                visits(&exposures, self.range, &self.history, serves_throughout, |visit| {
+                    found.push(UnitVisit { unit_digest, visit });
+                });
             }
         }
         Ok(found)

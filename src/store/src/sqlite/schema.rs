@@ -16,7 +16,7 @@ pub(crate) struct Schema {
 
 /// Catalogue and counts. The application id is "InrS" in ASCII.
 pub(crate) const STATE: Schema =
-    Schema { file: "inroad.db", application_id: 0x496e_7253, steps: &[STATE_1, STATE_2, STATE_3] };
+    Schema { file: "inroad.db", application_id: 0x496e_7253, steps: &[STATE_1, STATE_2, STATE_3, STATE_4] };
 /// The log. The application id is "InrL" in ASCII.
 pub(crate) const LOG: Schema = Schema { file: "log.db", application_id: 0x496e_724c, steps: &[LOG_1] };
 
@@ -100,6 +100,17 @@ CREATE TABLE ending (
 ALTER TABLE counted ADD COLUMN endings INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE counted ADD COLUMN recount_to TEXT;
 ALTER TABLE counted ADD COLUMN recount_from BLOB;
+";
+
+/// Tolerances: `counted.tolerances` marks the counts that include them; the first fold recounts the others. With them
+/// come the reasons for dropped records and the outcomes outside the window. `experiment.body` gets the results of
+/// killed variations at the time of the kill, which needs no column.
+const STATE_4: &str = "
+ALTER TABLE tally ADD COLUMN dropped_by_kill INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tally ADD COLUMN dropped_after_end INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tally ADD COLUMN too_early INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tally ADD COLUMN too_late INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counted ADD COLUMN tolerances INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// One row for each event. An exposure has `experiment` to `context`, an outcome `units` to `clock`; the other columns

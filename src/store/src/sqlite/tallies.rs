@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
-use inroad_assignment::{Digest, ExperimentKey, Generation, Timestamp};
-use inroad_policy::attribution::{Cell, CellKey, Tally, UnitCounts, generation_as_of};
+use inroad_assignment::{Definition, Digest, ExperimentKey, Generation, Timestamp};
+use inroad_policy::attribution::{Cell, CellKey, History, Tally, UnitCounts, generation_as_of};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,9 @@ pub(crate) struct AppliedHistory {
     pub(crate) metrics: usize,
     /// Whether early outcomes are counted separately; the first release did not.
     pub(crate) early: bool,
+    /// Whether the tolerances are included; earlier releases did not have them.
+    #[serde(default)]
+    pub(crate) tolerances: bool,
 }
 
 impl AppliedHistory {
@@ -39,7 +42,19 @@ impl AppliedHistory {
         let generation = tracked.generation()?;
         let (revisions, kill_changes) = (generation.revisions.len(), generation.kill_changes.len());
         let (endings, metrics) = (generation.endings.len(), tracked.experiment.definition.metrics().len());
-        Ok(Self { revisions, kill_changes, endings, metrics, early: true })
+        Ok(Self { revisions, kill_changes, endings, metrics, early: true, tolerances: true })
+    }
+
+    /// The history that counts units accordingly; `generation` is the one of [`Self::truncate_generation`].
+    pub(crate) fn history<'a>(&self, definition: &'a Definition, generation: &'a Generation) -> History<'a> {
+        let mut history = History::new(definition, generation).with_first_metrics(self.metrics);
+        if !self.early {
+            history = history.without_early_outcomes();
+        }
+        if !self.tolerances {
+            history = history.without_tolerances();
+        }
+        history
     }
 
     /// A copy of the generation with only this part of its history.
@@ -184,7 +199,8 @@ impl TallyWriteGuard<'_> {
         )?;
         let mut insert = connection.prepare_cached(
             "INSERT OR REPLACE INTO tally VALUES
-             (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+             (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
+              ?22, ?23, ?24)",
         )?;
         for (key, change) in &delta.tally.cells {
             let metric = key.metric.map_or(-1, i64::from);
@@ -199,6 +215,8 @@ impl TallyWriteGuard<'_> {
             let (yy, xy, sum) = (c.yy.to_string(), c.xy.to_string(), c.outcome_sum.to_string());
             let [first, n, s, dropped, units, outcomes, outcome_units, early] =
                 [c.first, c.n, c.s, c.dropped, c.units, c.outcomes, c.outcome_units, c.early].map(|count| count as i64);
+            let [by_kill, after_end, too_early, too_late] =
+                [c.dropped_by_kill, c.dropped_after_end, c.too_early, c.too_late].map(|count| count as i64);
             insert.execute(params![
                 tracked.experiment_id,
                 tracked.number,
@@ -219,7 +237,11 @@ impl TallyWriteGuard<'_> {
                 outcomes,
                 outcome_units,
                 sum,
-                early
+                early,
+                by_kill,
+                after_end,
+                too_early,
+                too_late
             ])?;
         }
         let mut unit_counts = cached.tally.unit_counts;
@@ -230,8 +252,8 @@ impl TallyWriteGuard<'_> {
         connection
             .prepare_cached(
                 "INSERT OR REPLACE INTO counted (experiment_id, generation, revisions, switches, metrics, latest_exposure,
-                    units_moved, crossovers, stale_exposures, early, endings, recount_to, recount_from)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                    units_moved, crossovers, stale_exposures, early, endings, recount_to, recount_from, tolerances)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
             )?
             .execute(params![
                 tracked.experiment_id,
@@ -247,6 +269,7 @@ impl TallyWriteGuard<'_> {
                 applied.endings as i64,
                 to,
                 recount.map(|recount| *recount.from.as_bytes()),
+                applied.tolerances,
             ])?;
         Ok(PendingUpdate { tracked, delta, counted, loaded })
     }
@@ -279,7 +302,7 @@ pub(crate) fn read_tally(connection: &Connection, key: &str, number: u32) -> Res
     let Some(id) = experiment_id(connection, key)? else { return Ok(GenerationTally::default()) };
     let mut statement = connection.prepare_cached(
         "SELECT revisions, switches, metrics, latest_exposure, units_moved, crossovers, stale_exposures,
-                early, endings, recount_to, recount_from
+                early, endings, recount_to, recount_from, tolerances
          FROM counted WHERE experiment_id = ?1 AND generation = ?2",
     )?;
     let row = |row: &rusqlite::Row<'_>| {
@@ -292,6 +315,7 @@ pub(crate) fn read_tally(connection: &Connection, key: &str, number: u32) -> Res
             endings: endings?,
             metrics: metrics?,
             early: row.get(7)?,
+            tolerances: row.get(11)?,
         };
         let recount: (Option<String>, Option<[u8; 16]>) = (row.get(9)?, row.get(10)?);
         let unit_counts = UnitCounts {
@@ -311,7 +335,7 @@ pub(crate) fn read_tally(connection: &Connection, key: &str, number: u32) -> Res
     }
     let mut statement = connection.prepare_cached(
         "SELECT metric, tick, revision, arm, first, n, s, dropped, units, outcomes, outcome_units,
-                x, xx, y, yy, xy, outcome_sum, early
+                x, xx, y, yy, xy, outcome_sum, early, dropped_by_kill, dropped_after_end, too_early, too_late
          FROM tally WHERE experiment_id = ?1 AND generation = ?2",
     )?;
     let mut rows = statement.query(params![id, number])?;
@@ -342,6 +366,10 @@ pub(crate) fn read_tally(connection: &Connection, key: &str, number: u32) -> Res
             xy: sum(15)?,
             outcome_sum: sum(16)?,
             early: count(17)?,
+            dropped_by_kill: count(18)?,
+            dropped_after_end: count(19)?,
+            too_early: count(20)?,
+            too_late: count(21)?,
         };
         loaded.tally.cells.insert(key, cell);
     }

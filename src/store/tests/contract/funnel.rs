@@ -68,8 +68,11 @@ fn oracle(
         seen.sort();
         let point = hasher.digest(UnitKey::parse(unit).unwrap()).point();
         for (i, (from, _, arm)) in seen.iter().enumerate().filter(|(_, (at, ..))| *at >= range.from && *at < range.to) {
+            let minute = std::time::Duration::from_secs(60);
+            let begin = seen[0].0.minus(minute).max(generation.started_at).min(seen[0].0);
             let is_credited = |at: Timestamp| {
                 let served = seen.iter().rfind(|(exposed, ..)| *exposed <= at).map(|(.., arm)| *arm);
+                let served = served.or(Some(seen[0].2).filter(|_| at >= begin));
                 served == Some(*arm) && at >= range.from && at < range.to
             };
             let mut unused: Vec<SentOutcome> = outcomes
@@ -78,7 +81,7 @@ fn oracle(
                 .map(|(_, (at, event, _))| (*at, event.clone()))
                 .collect();
             // Taking the earliest matching outcome is optimal: it leaves the most outcomes for the next step.
-            let (mut since, mut reached) = (*from, 0);
+            let (mut since, mut reached) = (if i == 0 { begin } else { *from }, 0);
             for step in steps {
                 let matches = |(_, (at, event)): &(usize, &SentOutcome)| event == step && *at >= since;
                 let earliest = unused.iter().enumerate().filter(matches).min_by_key(|(_, (at, _))| *at);
@@ -92,7 +95,8 @@ fn oracle(
                 steps.reached[..reached].iter_mut().for_each(|step| *step += 1);
             };
             count(&mut tally.all_visits[arm.index()]);
-            if i == 0 && generation.serves_throughout(point, *arm, *from, range.to) {
+            let limit = (range.to.since(*from) / 100).min(minute);
+            if i == 0 && generation.serves_except(point, *arm, (*from, range.to), limit) {
                 let tick = from.tick(definition.policy().tick());
                 let revision = generation.revisions.iter().rfind(|r| r.effective_at <= *from).map_or(1, |r| r.number);
                 let epoch = EpochKey { tick, revision };

@@ -78,6 +78,7 @@ macro_rules! store_contract_suite {
                 simultaneous_exposures_count_under_the_lowest_revision
                 exposure_of_an_unknown_generation_reloads_the_catalogue
                 older_catalogue_changes_no_counts
+                older_catalogue_after_a_restart_changes_no_counts
                 counts_of_an_unknown_experiment_are_empty
             ],
             funnel: [

@@ -70,19 +70,20 @@ fn count_unit(
         let index = Some(i as u16);
         let ended = generation.endings.iter().map(|ending| ending.at).min().unwrap_or(Timestamp::MAX);
         let end = t0.plus(metric.window).min(ended);
+        let minute = std::time::Duration::from_secs(60);
+        let begin = t0.minus(minute).max(generation.started_at).min(t0);
         let within = |event: &str| {
             outcomes
                 .iter()
-                .filter(|(at, name, _)| name == event && *at >= t0 && *at < end)
+                .filter(|(at, name, _)| name == event && *at >= begin && *at < end)
                 .map(|t| i128::from(t.2))
                 .collect::<Vec<_>>()
         };
         let values = within(&metric.event);
         let cell = counts.cells.entry(epoch(index)).or_default();
-        let instants =
-            generation.revisions.iter().map(|r| r.effective_at).chain(generation.kill_changes.iter().map(|s| s.at));
-        let mut instants = instants.filter(|at| *at >= t0 && *at < end).chain([t0]);
-        if t0 < ended && instants.all(|at| served(generation, point, at) == arm0) {
+        let limit = (metric.window / 100).min(minute);
+        let otherwise = time_served_otherwise(generation, point, arm0, (t0, end));
+        if t0 < ended && otherwise <= limit {
             let sum: i128 = values.iter().sum();
             let (x, y) = match &metric.kind {
                 MetricKind::Conversion => (if values.is_empty() { 0 } else { 1_000_000 }, 0),
@@ -94,7 +95,8 @@ fn count_unit(
             cell.n += 1;
             cell.s += u64::from(!values.is_empty());
             let quarter = t0.plus(metric.window / 4);
-            let is_early = |(at, name, _): &&&SentOutcome| *name == metric.event && *at >= t0 && *at < quarter.min(end);
+            let is_early =
+                |(at, name, _): &&&SentOutcome| *name == metric.event && *at >= begin && *at < quarter.min(end);
             cell.early += u64::from(outcomes.iter().any(|outcome| is_early(&outcome)));
             cell.x += x;
             cell.xx += x * x;
@@ -103,10 +105,23 @@ fn count_unit(
             cell.xy += x * y;
         } else {
             cell.dropped += 1;
+            let without_kills = Generation { kill_changes: vec![], ..generation.clone() };
+            let killed_then = arm0 != served(&without_kills, point, t0) && arm0 == served(generation, point, t0);
+            if t0 >= ended {
+                cell.dropped_after_end += 1;
+            } else if killed_then || time_served_otherwise(&without_kills, point, arm0, (t0, end)) <= limit {
+                cell.dropped_by_kill += 1;
+            }
         }
         let mut credited: BTreeMap<Arm, Timestamp> = BTreeMap::new();
         for (at, _, value) in outcomes.iter().filter(|(_, name, _)| *name == metric.event) {
-            let Some((_, _, arm)) = exposures.iter().rfind(|(seen, _, _)| seen <= at) else { continue };
+            if *at >= generation.started_at && *at < ended {
+                let cell = counts.cells.entry(activity(index, *at, arm0)).or_default();
+                cell.too_early += u64::from(*at < begin);
+                cell.too_late += u64::from(*at >= t0.plus(metric.window));
+            }
+            let last = exposures.iter().rfind(|(seen, _, _)| seen <= at).map(|(_, _, arm)| arm);
+            let Some(arm) = last.or(Some(&arm0).filter(|_| *at >= begin)) else { continue };
             let cell = counts.cells.entry(activity(index, *at, *arm)).or_default();
             cell.outcomes += 1;
             cell.outcome_sum += i128::from(*value);
@@ -122,6 +137,21 @@ fn count_unit(
     counts.crossovers += u64::from(control.is_some_and(|at| at < exposures.len() - 1));
     counts.stale_exposures +=
         exposures.iter().filter(|(at, revision, _)| *revision < revision_in_effect(generation, *at)).count() as u64;
+}
+
+/// How long the generation serves another arm than `arm` in a period.
+fn time_served_otherwise(
+    generation: &Generation,
+    point: Point,
+    arm: Arm,
+    (from, to): (Timestamp, Timestamp),
+) -> std::time::Duration {
+    let changes = generation.revisions.iter().map(|r| r.effective_at);
+    let changes = changes.chain(generation.kill_changes.iter().map(|s| s.at)).filter(|at| *at > from && *at < to);
+    let instants: BTreeSet<Timestamp> = changes.chain([from, to]).collect();
+    let instants: Vec<Timestamp> = instants.into_iter().collect();
+    let periods = instants.windows(2).filter(|pair| served(generation, point, pair[0]) != arm);
+    periods.map(|pair| pair[1].since(pair[0])).sum()
 }
 
 fn revision_in_effect(generation: &Generation, at: Timestamp) -> u32 {

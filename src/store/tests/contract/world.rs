@@ -127,7 +127,13 @@ pub fn change_randomly(experiment: &mut Experiment, now: i64, rng: &mut TestRng)
             let width = share(0.01 + rng.below(15) as f64 / 100.0);
             drop(experiment.grow(&[(any, width)], RevisionCause::Grown, at(now), effective_at));
         }
-        4 | 5 => drop(experiment.set_killed(KillTarget::Variation(any), true, at(now))),
+        4 => drop(experiment.set_killed(KillTarget::Variation(any), true, at(now))),
+        5 => {
+            // A kill that is restored at once: within or beyond a hundredth of the windows.
+            drop(experiment.set_killed(KillTarget::Variation(any), true, at(now)));
+            let restored = Timestamp::from_micros(at(now).as_micros() + rng.below(4_000_000) as i64);
+            drop(experiment.set_killed(KillTarget::Variation(any), false, restored));
+        }
         6 => drop(experiment.set_killed(KillTarget::Variation(any), false, at(now))),
         7 => drop(experiment.set_killed(KillTarget::Everything, rng.once_in(2), at(now))),
         8 => {

@@ -22,6 +22,8 @@ fn store_of_the_first_release_is_opened_and_continues() {
         let events: Vec<_> = store.read_log(0, 10).await.unwrap().into_iter().map(|logged| logged.event).collect();
         let generation = &experiment.generations[0];
         let want = contract::oracle::counts(experiment, generation, &events);
+        let known = Arc::new(stored.iter().map(|stored| Arc::clone(&stored.experiment)).collect::<Vec<_>>());
+        while store.fold(Arc::clone(&known), 100).await.unwrap().has_more_work() {}
         let got = store.counts(&key("checkout"), 1).await.unwrap();
         assert_eq!(got, inroad_store::GenerationCounts { folded: 6, ..want });
         assert_eq!(store.offset("sink").await.unwrap(), 3);
@@ -68,4 +70,57 @@ fn counts_without_early_outcomes_are_recounted() {
         store.fold(Arc::new(vec![Arc::new(experiment.clone())]), 1).await.unwrap();
         assert_eq!(store.counts(&key("a"), 1).await.unwrap(), complete);
     });
+}
+
+/// Earlier releases had no tolerances; their units are counted again.
+#[test]
+fn counts_without_tolerances_are_recounted() {
+    let mut experiment = started_experiment("a", false, &all_metrics(), 1);
+    let generation = experiment.generation().unwrap().clone();
+    let hasher = inroad_assignment::UnitHasher::new(&key("a"), &generation.salt);
+    let exposures = (0..60).map(|i| {
+        let unit = format!("u{i}");
+        let point = hasher.digest(inroad_assignment::UnitKey::parse(&unit).unwrap()).point();
+        exposure("a", 1, &unit, generation.served_arm(point, at(100 + i)), 1, at(100 + i))
+    });
+    let outcomes = (0..60).map(|i| outcome(&format!("u{i}"), "signup", 1, at(130 + 8 * i), "after", ""));
+    let tolerated = (0..60).map(|i| outcome(&format!("u{i}"), "signup", 1, at(99), "before", ""));
+    experiment.set_killed(inroad_assignment::KillTarget::Everything, true, at(150)).unwrap();
+    let known = Arc::new(vec![Arc::new(experiment.clone())]);
+    let fold_all = async |folder: &std::path::Path, events: Vec<inroad_store::Event>| {
+        let store = open(folder).unwrap();
+        if !events.is_empty() {
+            store.commit(experiment_change(&experiment, None, "create")).await.unwrap();
+            store.append(at(1), events).await.unwrap();
+        }
+        while store.fold(Arc::clone(&known), 7).await.unwrap().has_more_work() {}
+        let counts = store.counts(&key("a"), 1).await.unwrap();
+        store.close().await.unwrap();
+        inroad_store::GenerationCounts { folded: 0, ..counts }
+    };
+    let (folder, complete) = (folder(), super::folder());
+    let events: Vec<_> = exposures.chain(outcomes).collect();
+    let complete = block_on(fold_all(complete.path(), events.iter().cloned().chain(tolerated).collect()));
+    let without = block_on(fold_all(folder.path(), events));
+    let sum = |count: fn(&inroad_policy::attribution::Cell) -> u64, counts: &inroad_store::GenerationCounts| {
+        counts.cells.values().map(count).sum::<u64>()
+    };
+    assert!(sum(|cell| cell.too_late, &without) > 0 && sum(|cell| cell.dropped_by_kill, &without) > 0);
+    assert!(sum(|cell| cell.s, &complete) > sum(|cell| cell.s, &without));
+    // The tables as an earlier release left them: outcomes before the exposure are stored and credited nowhere.
+    let state = Connection::open(folder.path().join("inroad.db")).unwrap();
+    for i in 0..60 {
+        let unit = format!("u{i}");
+        let unit = inroad_assignment::UnitKey::parse(&unit).unwrap();
+        let row = (inroad_assignment::unit_digest("", "user", unit).as_bytes().to_vec(), 99_000_000);
+        state.execute("INSERT INTO outcome VALUES (?1, 'before', 'signup', ?2, 1)", row).unwrap();
+    }
+    state
+        .execute_batch(
+            "UPDATE tally SET dropped_by_kill = 0, dropped_after_end = 0, too_early = 0, too_late = 0;
+             UPDATE counted SET tolerances = 0",
+        )
+        .unwrap();
+    drop(state);
+    assert_eq!(block_on(fold_all(folder.path(), Vec::new())), complete);
 }

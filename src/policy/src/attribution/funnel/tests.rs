@@ -38,15 +38,21 @@ fn record(exposures: &[Exposure]) -> UnitRecord {
     record
 }
 
+fn history(generation: &Generation) -> History<'_> {
+    History { counts_early: true, tolerates: true, generation, metrics: &[], tick: Duration::from_secs(60) }
+}
+
 /// The number of steps that the unit reached, by arm.
 fn funnel(exposures: &[Exposure], range: TimeRange, steps: &[u8], outcomes: &[StepOutcome]) -> Vec<(usize, usize)> {
     let mut outcomes: Vec<StepOutcome> = outcomes.iter().copied().filter(|o| range.contains(o.at)).collect();
     outcomes.sort_unstable();
     let mut found = Vec::new();
     let record = record(exposures);
+    let generation = generation(vec![]);
     visits(
         record.exposures(),
         range,
+        &history(&generation),
         |_, _| true,
         |v| found.push((v.arm.index(), steps_reached(&v, steps, &outcomes))),
     );
@@ -77,11 +83,14 @@ fn brute_force(
     for index in 0..4 {
         let first = exposures.iter().filter(|e| e.arm == arm(index)).map(|e| e.at).min();
         let Some(first) = first.filter(|at| *at >= range.from && *at < range.to) else { continue };
+        let is_first = record.first().is_some_and(|e| e.arm == arm(index));
+        let since = if is_first { first.minus(Duration::from_secs(60)) } else { first };
         let belongs = |o: &&StepOutcome| {
-            o.at >= range.from && o.at < range.to && record.served_at(o.at) == Some(arm(index)) && o.at >= first
+            let served = record.served_at(o.at).or(record.first().map(|e| e.arm));
+            o.at >= range.from && o.at < range.to && served == Some(arm(index)) && o.at >= since
         };
         let outcomes: Vec<StepOutcome> = outcomes.iter().filter(belongs).copied().collect();
-        found.push((index, most_steps(steps, &outcomes, first)));
+        found.push((index, most_steps(steps, &outcomes, since)));
     }
     found
 }
@@ -93,9 +102,11 @@ fn steps_are_reached_in_order() {
     assert_eq!(result(&[outcome(0, 10), outcome(1, 10), outcome(2, 10)]), 3, "all at the instant of the exposure");
     assert_eq!(
         result(&[outcome(0, 9), outcome(1, 20), outcome(2, 30)]),
-        0,
-        "the first outcome came before the exposure"
+        3,
+        "the first outcome is stamped a second before the exposure"
     );
+    let late = |outcomes: &[StepOutcome]| funnel(&[exposure(1, 90, 1)], range(0, 1_000), &[0, 1], outcomes)[0].1;
+    assert_eq!([late(&[outcome(0, 29), outcome(1, 95)]), late(&[outcome(0, 30), outcome(1, 95)])], [0, 2]);
     assert_eq!(
         result(&[outcome(1, 20), outcome(0, 30), outcome(2, 40)]),
         1,
@@ -141,7 +152,8 @@ fn crossover_is_in_both_funnels_each_for_its_period() {
 fn only_units_first_exposed_in_the_range_and_served_one_arm_are_compared() {
     let compared = |exposures: &[Exposure], range, served_throughout: bool| {
         let mut found = Vec::new();
-        visits(exposures, range, |_, _| served_throughout, |visit| found.push((visit.arm.index(), visit.compared)));
+        let (generation, served) = (generation(vec![]), |_, _| served_throughout);
+        visits(exposures, range, &history(&generation), served, |v| found.push((v.arm.index(), v.compared)));
         found
     };
     let crossed = [exposure(0, 10, 1), exposure(1, 100, 2)];
@@ -157,8 +169,14 @@ fn only_units_first_exposed_in_the_range_and_served_one_arm_are_compared() {
 #[test]
 fn parts_of_a_funnel_add_up_to_the_whole() {
     let generation = generation(vec![]);
-    let history = History { counts_early: true, generation: &generation, metrics: &[], tick: Duration::from_secs(60) };
-    let visit = |arm_index, from, compared| Visit { from: at(from), until: at(999), arm: arm(arm_index), compared };
+    let history = history(&generation);
+    let visit = |arm_index, from, compared| Visit {
+        from: at(from),
+        counts_from: at(from),
+        until: at(999),
+        arm: arm(arm_index),
+        compared,
+    };
     let visited =
         [(visit(0, 10, true), 2), (visit(1, 70, true), 0), (visit(1, 130, true), 1), (visit(1, 140, false), 2)];
     let mut whole = FunnelTally::new(3);
@@ -205,12 +223,12 @@ fn generation(kill_changes: Vec<KillChange>) -> Generation {
 }
 
 fn exposures() -> impl Strategy<Value = Vec<Exposure>> {
-    let one = (0usize..4, 0i64..60, 1u32..3).prop_map(|(a, s, r)| exposure(a, s, r));
+    let one = (0usize..4, 0i64..90, 1u32..3).prop_map(|(a, s, r)| exposure(a, s, r));
     prop::collection::vec(one, 1..7)
 }
 
 fn outcomes() -> impl Strategy<Value = Vec<StepOutcome>> {
-    let one = (0u8..4, 0i64..60).prop_map(|(event, seconds)| outcome(event, seconds));
+    let one = (0u8..4, 0i64..90).prop_map(|(event, seconds)| outcome(event, seconds));
     prop::collection::vec(one, 0..9)
 }
 
@@ -220,7 +238,7 @@ proptest! {
     #[test]
     fn reached_steps_match_the_best_choice_of_outcomes(
         exposed in exposures(), outcomes in outcomes(), steps in prop::collection::vec(0u8..3, 1..5),
-        from in 0i64..40, length in 1i64..60, order in any::<usize>(),
+        from in 0i64..70, length in 1i64..90, order in any::<usize>(),
     ) {
         let range = range(from, from + length);
         let expected = brute_force(&exposed, range, &steps, &outcomes);
@@ -245,7 +263,8 @@ proptest! {
         let generation = generation(kill_changes);
         let (from, until) = (at(from), at(from + length));
         let (point, served) = (Point::new(point), arm(served));
-        let expected = generation.serves_throughout(point, served, from, until);
+        let limit = interruption_limit(until.since(from));
+        let expected = generation.serves_except(point, served, (from, until), limit);
         prop_assert_eq!(ServingPeriods::new(&generation, until).serves_throughout(point, served, from), expected);
     }
 }

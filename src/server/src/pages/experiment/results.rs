@@ -9,6 +9,7 @@ use maud::html;
 
 use super::durations::in_words;
 use crate::explain::{MAX_SHOWN_ODDS, odds};
+use crate::kill_results::kill_result_in_words;
 
 /// The values of an arm that are independent of metrics.
 pub(super) fn view_arm(
@@ -137,6 +138,7 @@ pub(super) fn health(experiment: &Experiment, results: &v1::GetResultsResponse, 
             @if odds > MAX_SHOWN_ODDS { "more than " } (number(odds.min(MAX_SHOWN_ODDS), NumberFormat::Estimate)) " to 1."
         }
     });
+    let kills = experiment.kill_results.iter().filter(|result| result.generation == results.generation);
     view::Health {
         warnings: results.warnings.clone(),
         ship_arm: (!results.ship.is_empty()).then(|| results.ship.clone()),
@@ -144,6 +146,11 @@ pub(super) fn health(experiment: &Experiment, results: &v1::GetResultsResponse, 
         crossovers: results.crossovers,
         stale_exposures: results.stale_exposures,
         dropped: results.dropped_records,
+        dropped_by_kill: results.dropped_by_kill,
+        dropped_after_end: results.dropped_after_end,
+        outcomes_too_early: results.outcomes_too_early,
+        outcomes_too_late: results.outcomes_too_late,
+        kills: kills.map(|result| (result.at, kill_result_in_words(experiment, result))).collect(),
         backlog: results.backlog,
         headroom: results.headroom,
         days_of_headroom: results.days_of_headroom,
@@ -151,8 +158,7 @@ pub(super) fn health(experiment: &Experiment, results: &v1::GetResultsResponse, 
         sample_ratio: results.sample_ratio.as_ref().map(|ratio| view::SampleRatio {
             chi_squared: ratio.chi_squared,
             degrees_of_freedom: ratio.degrees_of_freedom,
-            p_value: ratio.p_value,
-            evidence: ratio.evidence,
+            summary: ratio.summary.clone(),
             alarm,
         }),
         alerts: alerts.collect(),

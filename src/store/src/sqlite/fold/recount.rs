@@ -1,12 +1,13 @@
 //! Counts units again when the history of their generation changed after they were counted: a revision moved ranges of
-//! control to a variation, a kill or restore changed which arm is served, the generation ended, or a metric was added.
+//! control to a variation, a kill or restore changed which arm is served, the generation ended, a metric was added, or
+//! an earlier release counted by other rules.
 //!
 //! Only units whose contribution may differ are counted again. Records are keyed by their place on the line, so the
 //! units of a range of the line are one key range. The work is done in batches, each in its own transaction: a kill
 //! never waits for more than one batch, and a restarted store continues where the last batch ended.
 
 use inroad_assignment::{Arm, Digest, Generation, KillTarget, Timestamp};
-use inroad_policy::attribution::{History, outcome_contribution, record_contribution};
+use inroad_policy::attribution::{outcome_contribution, record_contribution};
 
 use super::changes::StepChanges;
 use super::{Fold, LOOKUP_BATCH, StoreHandles};
@@ -61,16 +62,14 @@ impl Fold {
         let (before, generation) =
             (applied.truncate_generation(tracked.generation()?), to.truncate_generation(tracked.generation()?));
         let definition = &tracked.experiment.definition;
-        let mut old = History::new(definition, &before).with_first_metrics(applied.metrics);
-        if !applied.early {
-            old = old.without_early_outcomes();
-        }
-        let new = History::new(definition, &generation).with_first_metrics(to.metrics);
+        let (old, new) = (applied.history(definition, &before), to.history(definition, &generation));
         let added = to.metrics > applied.metrics;
-        let ended = before.ended_at() != generation.ended_at();
-        let affects_all = added || ended || !applied.early;
-        // Client clocks may run ahead, so outcomes after the end may have been counted already.
-        let (from_metric, reads_outcomes) = (if ended { 0 } else { applied.metrics }, added || ended);
+        // Client clocks may run ahead, so outcomes after the end may have been counted already. An end and the
+        // tolerances decide which outcomes count, so all of them are attributed again.
+        let attributes_again = before.ended_at() != generation.ended_at() || to.tolerances != applied.tolerances;
+        let affects_all = added || attributes_again || to.early != applied.early;
+        let from_metric = if attributes_again { 0 } else { applied.metrics };
+        let reads_outcomes = added || attributes_again;
         let ranges = if affects_all { vec![whole_line()] } else { affected_ranges(&generation, applied, latest) };
         let mut delta = TallyDelta::default();
         let (mut rows, mut units_counted, mut next) = (Vec::new(), 0, None);
@@ -98,13 +97,16 @@ impl Fold {
                         record_contribution(&unit.record, point, old, |key, cell| tally.sub_cell(key, &cell));
                     tally.unit_counts.sub(&unit_counts);
                     let mut record = unit.record.clone();
-                    if ended {
+                    if attributes_again {
                         record.clear_outcomes();
                     }
                     for outcome in &outcomes {
                         let outcome = outcome.content.as_outcome();
                         record.add_outcome(new, from_metric, &outcome);
-                        outcome_contribution(&record, new, &outcome, applied.metrics, |key, cell| {
+                        outcome_contribution(&record, old, &outcome, from_metric, |key, cell| {
+                            tally.sub_cell(key, &cell)
+                        });
+                        outcome_contribution(&record, new, &outcome, from_metric, |key, cell| {
                             tally.add_cell(key, &cell)
                         });
                     }

@@ -1,0 +1,276 @@
+//! Which experiments count an outcome: by event, clock and unit type. An outcome that no experiment counts is accepted,
+//! because a metric may be added later, but its sender gets a warning: usually a name is misspelt.
+//!
+//! The index is built once per version of the catalogue, when the first outcome arrives, so a call costs one look-up per
+//! outcome. Its size depends on the metrics only, never on what callers send.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use inroad_assignment::{Experiment, MetricKind, Timestamp};
+use inroad_store::OutcomeEvent;
+use inroad_wire::v1;
+
+use crate::catalogue::CatalogueState;
+
+/// How long after the end of an experiment its metrics still count as used.
+const REMEMBERED: Duration = Duration::from_secs(30 * 86_400);
+/// The most warnings in one response.
+const MAX_WARNINGS: usize = 10;
+/// The similarity (Jaro) from which a name is suggested.
+const SIMILARITY_MIN: f64 = 0.8;
+
+/// Why no experiment counts an outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Uncounted {
+    /// No metric has used the event recently.
+    Event,
+    /// All metrics on the event belong to experiments with another clock.
+    Clock,
+    /// No experiment with a metric on the event assigns units of these types.
+    UnitType,
+}
+
+impl Uncounted {
+    /// The reason code.
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Event => "UNUSED_EVENT",
+            Self::Clock => "OTHER_CLOCK",
+            Self::UnitType => "UNUSED_UNIT_TYPE",
+        }
+    }
+
+    /// A short text for lists of events.
+    pub(crate) fn in_words(self) -> &'static str {
+        match self {
+            Self::Event => "not counted: no metric uses this event",
+            Self::Clock => "not counted: the metrics on this event use another clock",
+            Self::UnitType => "not counted: no experiment on this event uses this unit type",
+        }
+    }
+}
+
+/// One experiment's use of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct EventUse {
+    /// Empty for real time; otherwise the key of the experiment, which has simulated time.
+    clock: String,
+    unit_type: String,
+    /// By the wall clock; [`Timestamp::MAX`] while the experiment has not ended.
+    until: Timestamp,
+}
+
+/// The uses of all events at one version of the catalogue.
+#[derive(Debug, Default)]
+pub(crate) struct EventUses {
+    version: u64,
+    by_event: HashMap<String, Vec<EventUse>>,
+}
+
+impl EventUses {
+    fn new(state: &CatalogueState) -> Self {
+        let mut uses = Self { version: state.version, by_event: HashMap::new() };
+        for experiment in state.experiments.iter() {
+            for metric in experiment.definition.metrics() {
+                uses.add(&metric.event, experiment);
+                if let MetricKind::Ratio { denominator } = &metric.kind {
+                    uses.add(denominator, experiment);
+                }
+            }
+        }
+        uses
+    }
+
+    fn add(&mut self, event: &str, experiment: &Experiment) {
+        let is_simulated = experiment.manual_now.is_some();
+        let ended = experiment.generation().and_then(|generation| generation.ended_at());
+        let used = EventUse {
+            clock: if is_simulated { experiment.definition.key().to_string() } else { String::new() },
+            unit_type: experiment.definition.unit().to_owned(),
+            // Simulated time cannot be compared with real time.
+            until: ended.filter(|_| !is_simulated).map_or(Timestamp::MAX, |end| end.plus(REMEMBERED)),
+        };
+        let uses = self.by_event.entry(event.to_owned()).or_default();
+        match uses.iter_mut().find(|known| (&known.clock, &known.unit_type) == (&used.clock, &used.unit_type)) {
+            Some(known) => known.until = known.until.max(used.until),
+            None => uses.push(used),
+        }
+    }
+
+    /// The recent uses of an event.
+    fn recent(&self, event: &str, now: Timestamp) -> impl Iterator<Item = &EventUse> {
+        self.by_event.get(event).into_iter().flatten().filter(move |used| used.until > now)
+    }
+
+    /// Why no experiment counts an outcome; none if one may count it.
+    pub(crate) fn why_uncounted(&self, outcome: &OutcomeEvent, now: Timestamp) -> Option<Uncounted> {
+        let mut why = Uncounted::Event;
+        for used in self.recent(&outcome.event, now) {
+            let is_same_clock = used.clock == outcome.clock;
+            if is_same_clock && outcome.units.iter().any(|(unit_type, _)| *unit_type == used.unit_type) {
+                return None;
+            }
+            why = why.max(if is_same_clock { Uncounted::UnitType } else { Uncounted::Clock });
+        }
+        Some(why)
+    }
+
+    fn message(&self, why: Uncounted, outcome: &OutcomeEvent, now: Timestamp) -> String {
+        let event = &outcome.event;
+        let listed = |names: BTreeSet<&str>| names.into_iter().take(5).collect::<Vec<_>>().join(", ");
+        match why {
+            Uncounted::Event => {
+                let similar =
+                    self.similar(event, now).map_or_else(String::new, |name| format!(" Did you mean {name}?"));
+                format!("No metric has used the event {event} in the last 30 days.{similar}")
+            }
+            Uncounted::Clock => {
+                let clocks: BTreeSet<&str> = self.recent(event, now).map(|used| used.clock.as_str()).collect();
+                if clocks.contains("") {
+                    return format!("The metrics on {event} use real time: leave `clock` empty.");
+                }
+                format!(
+                    "The metrics on {event} use simulated time: set `clock` to the experiment ({}).",
+                    listed(clocks)
+                )
+            }
+            Uncounted::UnitType => {
+                let same_clock = self.recent(event, now).filter(|used| used.clock == outcome.clock);
+                let used = listed(same_clock.map(|used| used.unit_type.as_str()).collect());
+                let sent = listed(outcome.units.iter().map(|(unit_type, _)| unit_type.as_str()).collect());
+                format!("No experiment with a metric on {event} has units of the type {sent}: use {used}.")
+            }
+        }
+    }
+
+    /// The most similar event that is in use.
+    fn similar(&self, event: &str, now: Timestamp) -> Option<&str> {
+        let event = event.to_lowercase();
+        let used = self.by_event.iter().filter(|(_, uses)| uses.iter().any(|used| used.until > now));
+        let similarity = used.map(|(name, _)| (strsim::jaro(&event, &name.to_lowercase()), name.as_str()));
+        let best = similarity.max_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+        best.filter(|(similarity, _)| *similarity >= SIMILARITY_MIN).map(|(_, name)| name)
+    }
+}
+
+/// The index of the newest catalogue.
+#[derive(Debug, Default)]
+pub struct EventUseIndex(Mutex<Arc<EventUses>>);
+
+impl EventUseIndex {
+    /// The uses of events in `state`.
+    pub(crate) fn of(&self, state: &CatalogueState) -> Arc<EventUses> {
+        let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if newest.version != state.version {
+            *newest = Arc::new(EventUses::new(state));
+        }
+        Arc::clone(&newest)
+    }
+}
+
+/// The warnings of one call: one per event and reason.
+#[derive(Debug, Default)]
+pub(crate) struct OutcomeWarnings(BTreeMap<(String, Uncounted), v1::OutcomeWarning>);
+
+impl OutcomeWarnings {
+    /// Checks one accepted outcome. Returns true if no experiment counts it.
+    pub(crate) fn check(&mut self, uses: &EventUses, outcome: &OutcomeEvent, now: Timestamp) -> bool {
+        let Some(why) = uses.why_uncounted(outcome, now) else { return false };
+        let key = (outcome.event.clone(), why);
+        if let Some(known) = self.0.get_mut(&key) {
+            known.outcomes += 1;
+        } else if self.0.len() < MAX_WARNINGS {
+            let (reason, message) = (why.reason().to_owned(), uses.message(why, outcome, now));
+            self.0.insert(key, v1::OutcomeWarning { reason, event: outcome.event.clone(), outcomes: 1, message });
+        }
+        true
+    }
+
+    /// The warnings, sorted by event.
+    pub(crate) fn into_wire(self) -> Vec<v1::OutcomeWarning> {
+        self.0.into_values().collect()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+mod tests {
+    use super::*;
+    use inroad_assignment::{DefinitionDoc, Salt};
+    use serde_json::{Value, json};
+
+    fn at(days: u64) -> Timestamp {
+        Timestamp::default().plus(Duration::from_secs(86_400 * days))
+    }
+
+    fn experiment(key: &str, unit: &str, clock: Value, metric: Value) -> Experiment {
+        let variations = json!([{"key": "control", "payload": false}, {"key": "green", "payload": true}]);
+        let doc = json!({"key": key, "unit": unit, "clock": clock, "variations": variations, "metrics": [metric]});
+        let doc: DefinitionDoc = serde_json::from_value(doc).unwrap();
+        let mut experiment = Experiment::create(doc.try_into().unwrap(), at(0));
+        experiment.start(at(0), Salt::parse("s").unwrap()).unwrap();
+        experiment
+    }
+
+    fn outcome(event: &str, unit_type: &str, clock: &str) -> OutcomeEvent {
+        OutcomeEvent {
+            units: vec![(unit_type.to_owned(), "u".to_owned())],
+            event: event.to_owned(),
+            value_micros: 0,
+            occurred_at: at(1),
+            event_id: "1".to_owned(),
+            clock: clock.to_owned(),
+        }
+    }
+
+    fn uses() -> (CatalogueState, EventUses) {
+        let ratio = json!({"key": "basket", "event": "order", "kind": "ratio", "denominator": "visit"});
+        let mut ended = experiment("old", "user", json!({"kind": "wall"}), json!({"key": "m", "event": "signup"}));
+        ended.conclude(inroad_assignment::Arm::CONTROL, at(10)).unwrap();
+        let simulated = json!({"kind": "manual", "start": "1970-01-01T00:00:00Z"});
+        let experiments = vec![
+            experiment("shop", "user", json!({"kind": "wall"}), ratio),
+            experiment("demo", "account", simulated, json!({"key": "m", "event": "renewal"})),
+            ended,
+        ];
+        let experiments = Arc::new(experiments.into_iter().map(Arc::new).collect());
+        let state = CatalogueState { version: 7, experiments, ..CatalogueState::default() };
+        let uses = EventUses::new(&state);
+        (state, uses)
+    }
+
+    #[test]
+    fn outcomes_that_no_experiment_counts_have_a_reason() {
+        let (_, uses) = uses();
+        let why = |event, unit_type, clock, day| uses.why_uncounted(&outcome(event, unit_type, clock), at(day));
+        assert_eq!([why("order", "user", "", 1), why("visit", "user", "", 1)], [None, None]);
+        assert_eq!(why("oder", "user", "", 1), Some(Uncounted::Event));
+        assert_eq!(why("order", "usr", "", 1), Some(Uncounted::UnitType));
+        assert_eq!(why("renewal", "account", "", 1), Some(Uncounted::Clock));
+        assert_eq!(why("renewal", "account", "demo", 900), None);
+        assert_eq!([why("signup", "user", "", 39), why("signup", "user", "", 41)], [None, Some(Uncounted::Event)]);
+    }
+
+    #[test]
+    fn warnings_are_counted_by_event_and_suggest_a_name() {
+        let (state, _) = uses();
+        let index = EventUseIndex::default();
+        let uses = index.of(&state);
+        assert!(Arc::ptr_eq(&uses, &index.of(&state)), "built once per version");
+        let mut warnings = OutcomeWarnings::default();
+        for event in ["oder", "order", "oder", "zzz"] {
+            warnings.check(&uses, &outcome(event, "user", ""), at(1));
+        }
+        let mut is_counted = |i: &i32| !warnings.check(&uses, &outcome(&format!("x{i}"), "user", ""), at(1));
+        assert_eq!((0..50).filter(|i| is_counted(i)).count(), 0);
+        let warnings = warnings.into_wire();
+        assert_eq!((warnings.len(), warnings[0].outcomes, warnings[0].reason.as_str()), (10, 2, "UNUSED_EVENT"));
+        assert!(warnings[0].message.ends_with("Did you mean order?"), "{}", warnings[0].message);
+        let clock = uses.message(Uncounted::Clock, &outcome("renewal", "account", ""), at(1));
+        assert!(clock.contains("set `clock` to the experiment (demo)"), "{clock}");
+        let unit = uses.message(Uncounted::UnitType, &outcome("order", "usr", ""), at(1));
+        assert!(unit.contains("has units of the type usr: use user"), "{unit}");
+    }
+}
