@@ -145,7 +145,7 @@ impl Report<'_> {
             "stale_exposures": r.stale_exposures, "control_share": number_json(self.control_share()), "floor": r.floor,
             "revision": r.revision, "now": timestamp_text(r.now.as_ref()), "refused": self.0.counts.refused,
             "verdict": r.verdict, "notes": self.0.log.findings.notes, "warnings": self.warnings(),
-            "rows_excluded": self.0.log.findings.excluded, "sample_ratio": response_json::results_json(r)["sample_ratio"],
+            "rows_excluded": self.0.log.findings.excluded, "sample_ratio": response_json::sample_ratio_json(r),
         })
     }
 
