@@ -278,8 +278,8 @@ fn csv_has_one_row_per_policy() {
 fn lift_is_missing_rather_than_below_minus_100_percent() {
     // Rare outcomes and propensities far from the shares: the estimate is mostly noise.
     let rare = |rows: usize, every: usize| {
-        let arm = |i: usize| usize::from(i % 20 == 0);
-        let outcome = |i: usize| f64::from(u8::from(i % every == 0));
+        let arm = |i: usize| usize::from(i.is_multiple_of(20));
+        let outcome = |i: usize| f64::from(u8::from(i.is_multiple_of(every)));
         let p = |i: usize| if arm(i) == 1 { 0.05 } else { 0.95 };
         OfflineLog::new((0..rows).map(|i| row(i, 0, arm(i), outcome(i), Some(p(i)))).collect(), 2, 1).unwrap()
     };

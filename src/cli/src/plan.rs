@@ -131,12 +131,12 @@ fn text(args: &PlanArgs, found: &[(f64, Summary)]) -> String {
         let after = summary.prompted_after_days;
         vec![
             signed_percent(*lift),
-            with_error(summary.prompted),
+            share_of_runs(summary.prompted, summary.replications),
             days(after.map(|q| q.p10)),
             days(after.map(|q| q.p50)),
             days(after.map(|q| q.p90)),
-            with_error(summary.false_prompt),
-            with_error(Some(Mean { mean: summary.regret.mean.max(0.0), ..summary.regret })),
+            share_of_runs(summary.false_prompt, summary.replications),
+            with_error(Mean { mean: summary.regret.mean.max(0.0), ..summary.regret }),
         ]
     };
     let found_in_time = format!("found within {} days", args.days);
@@ -164,17 +164,31 @@ fn text(args: &PlanArgs, found: &[(f64, Summary)]) -> String {
         }
     };
     format!(
-        "{rows}\n\n± is one standard error of the simulation, with {} per lift; for more precision, give \
-         --replications.\nlift of {} at {} units per day: {verdict}",
+        "{rows}\n\n± is one standard error of the simulation, with {} per lift; < and > are 95% limits where none or all of \
+         them count. For more precision, give --replications.\nlift of {} at {} units per day: {verdict}",
         plural(args.replications().into(), "simulated experiment"),
         signed_percent(args.lift),
         count(args.per_day.round() as u64)
     )
 }
 
-/// A share of the simulated experiments with its standard error.
-fn with_error(share: Option<Mean>) -> String {
-    share.map_or_else(|| "–".to_owned(), |share| format!("{} ± {}", percent(share.mean), percent(share.se)))
+/// A mean with its standard error, in percent.
+fn with_error(mean: Mean) -> String {
+    format!("{} ± {}", percent(mean.mean), percent(mean.se))
+}
+
+/// A share of the simulated experiments with its standard error. If none or all of them count, the standard error would
+/// claim certainty: then it is the one-sided 95% limit, 1 − 0.05^(1/n).
+fn share_of_runs(share: Option<Mean>, runs: u32) -> String {
+    let Some(share) = share else { return "–".to_owned() };
+    let limit = 1.0 - 0.05_f64.powf(1.0 / f64::from(runs.max(1)));
+    if share.mean <= 0.0 {
+        format!("<{}", percent(limit))
+    } else if share.mean >= 1.0 {
+        format!(">{}", percent(1.0 - limit))
+    } else {
+        with_error(share)
+    }
 }
 
 fn summary_json((lift, summary): &(f64, Summary)) -> Value {
@@ -215,6 +229,26 @@ mod tests {
         assert!(median(&large) >= 7.0, "at least a full week");
         assert!(median(&large) < median(&small) || small.prompted.is_some_and(|prompted| prompted.mean < 1.0));
         assert!(text(&args, &[(0.2, large)]).contains("expect \"ready to ship\" after about"));
+    }
+
+    #[test]
+    fn no_precision_is_claimed_that_the_simulation_does_not_have() {
+        let mean = |mean, se| Some(Mean { mean, se });
+        assert_eq!(share_of_runs(mean(0.5, 0.05), 100), "50.0% ± 5.00%");
+        // 0.95^59 is 5%: none of 59 runs excludes a probability of 5%.
+        assert_eq!([share_of_runs(mean(0.0, 0.0), 59), share_of_runs(mean(1.0, 0.0), 59)], ["<4.95%", ">95.0%"]);
+        assert_eq!(share_of_runs(None, 59), "–");
+    }
+
+    #[test]
+    fn default_number_of_experiments_falls_with_traffic() {
+        let replications = |per_day: &str| {
+            let words = ["plan", "--base", "0.1", "--per-day", per_day, "--lift", "0.2"];
+            Typed::try_parse_from(words).expect("arguments").args.replications()
+        };
+        let [few, some, many] = ["10", "4000", "1000000"].map(replications);
+        assert!(few == 200 && (21..200).contains(&some) && many == 20, "{few} {some} {many}");
+        assert_eq!(typed(&[]).replications(), 8);
     }
 
     #[test]

@@ -116,9 +116,8 @@ pub(crate) fn compare_pooled(
                 }
             }
         }
-        for k in 1..arms {
-            let over: f64 = (0..NODES).map(|i| rule.weight[i] * density[k][i] * below[0][i]).sum();
-            comparison.p_above_control[k] += over;
+        for (above, density) in comparison.p_above_control.iter_mut().zip(density).skip(1) {
+            *above += (0..NODES).map(|i| rule.weight[i] * density[i] * below[0][i]).sum::<f64>();
         }
     });
     // The probabilities must sum to 1. For very many units the densities lose digits that a loss needs, by a common

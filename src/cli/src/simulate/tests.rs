@@ -41,6 +41,8 @@ fn options_override_the_scenario() {
     assert_eq!(scenarios.iter().map(|s| s.doc().name.as_str()).collect::<Vec<_>>(), ["s1", "s2"]);
     assert!(scenarios.iter().all(|s| (s.doc().replications, s.doc().seed) == (3, 9)));
     assert_eq!(policies(&scenarios[0]), ["growth", "equal", "unconstrained"]);
+    let earlier_name = selected(&["s1", "--policies", "thompson,growth"]);
+    assert_eq!(policies(&earlier_name[0]), ["unconstrained", "growth"]);
     let ship = selected(&["s1", "--policies", "equal,growth,unconstrained", "--ship"]);
     assert_eq!(policies(&ship[0]), ["equal", "growth", "unconstrained", "equal+ship", "growth+ship"]);
     let set = selected(&["s1", "--set", "floor=0.02", "--set", "burn_in=12h"]);
@@ -123,6 +125,12 @@ fn simulations_have_a_table_each_and_share_one_csv() {
     assert!(text.contains("s1: S1 classic") && text.matches("\nequal ").count() == 2, "{text}");
     let json = render::json(&simulations, "again").unwrap();
     assert_eq!(json["simulations"][1]["summaries"][0]["policy"], "equal");
+    for field in ["prompted", "false_prompt"] {
+        assert!(
+            json["simulations"][0]["summaries"][0][field].is_null(),
+            "nobody is asked under an equal split: {field}"
+        );
+    }
     assert!(json["simulations"][0].get("runs").is_none(), "single runs are left out");
 }
 

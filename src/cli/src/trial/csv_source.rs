@@ -7,7 +7,7 @@ use std::io::{BufRead, Cursor, Read};
 use anyhow::Context;
 use csv::{ErrorKind, ReaderBuilder, StringRecord, Trim};
 
-use super::source::{OnRow, positions};
+use super::requested::{OnRow, positions};
 use crate::failure::usage_error;
 
 /// The separators that are tried, with their names, the usual one first.

@@ -4,6 +4,7 @@
 mod cells;
 mod csv_source;
 mod findings;
+mod requested;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -122,7 +123,7 @@ impl Log {
 
     fn collect(
         columns: &Columns<'_>,
-        read: impl FnOnce(&[&str], &mut source::OnRow<'_>) -> anyhow::Result<Vec<String>>,
+        read: impl FnOnce(&[&str], &mut requested::OnRow<'_>) -> anyhow::Result<Vec<String>>,
     ) -> anyhow::Result<Self> {
         let wanted = columns.wanted()?;
         let mut builder = LogBuilder::new(columns, &wanted);

@@ -12,14 +12,11 @@ use parquet::record::Field;
 use parquet::schema::types::Type;
 
 use super::csv_source::read_csv;
+use super::requested::{OnRow, positions};
 use crate::failure::usage_error;
 use crate::output;
 use crate::parse::is_parquet;
-use crate::suggestions::did_you_mean;
 use inroad_assignment::Timestamp;
-
-/// Called for each row with its number, from 1, and its cells. An empty cell is empty text.
-pub(super) type OnRow<'a> = dyn FnMut(u64, &[&str]) -> anyhow::Result<()> + 'a;
 
 /// Reads a file: Parquet by its extension, CSV otherwise. Returns what a person should know about its form.
 pub(super) fn read(path: &Path, columns: &[&str], on_row: &mut OnRow<'_>) -> anyhow::Result<Vec<String>> {
@@ -28,28 +25,6 @@ pub(super) fn read(path: &Path, columns: &[&str], on_row: &mut OnRow<'_>) -> any
         return read_parquet(file, columns, on_row).map(|()| Vec::new());
     }
     read_csv(BufReader::new(file), columns, on_row)
-}
-
-/// The position of each requested column. A name that several columns have is refused, because nothing says which one is
-/// meant.
-pub(super) fn positions(columns: &[&str], existing: &[&str]) -> anyhow::Result<Vec<usize>> {
-    let position = |name: &&str| {
-        let mut found = existing.iter().zip(0..).filter(|(column, _)| *column == name).map(|(_, position)| position);
-        let Some(first) = found.next() else {
-            let similar = did_you_mean(name, existing.iter().copied());
-            let has = if existing.is_empty() { "is empty".to_owned() } else { format!("has {}", existing.join(", ")) };
-            return Err(usage_error(format!("there is no column {name:?}.{similar} The file {has}.")));
-        };
-        match found.next() {
-            None => Ok(first),
-            Some(second) => Err(usage_error(format!(
-                "two columns are named {name:?}: column {} and column {}. Rename one of them.",
-                first + 1,
-                second + 1
-            ))),
-        }
-    };
-    columns.iter().map(position).collect()
 }
 
 fn read_parquet(file: File, columns: &[&str], on_row: &mut OnRow<'_>) -> anyhow::Result<()> {
