@@ -100,7 +100,9 @@ pub enum ChangeError {
         requested: i64,
     },
     /// The experiment uses the wall clock, which cannot be advanced.
-    #[error("the experiment uses real time, which cannot be advanced: create one with simulated time (clock.kind = \"manual\") instead")]
+    #[error(
+        "the experiment uses real time, which cannot be advanced: create one with simulated time (clock.kind = \"manual\") instead"
+    )]
     NotManualClock,
 }
 
