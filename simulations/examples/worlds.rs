@@ -76,10 +76,10 @@ fn run_and_print(scenario: &Scenario) -> Result<f64, Box<dyn Error>> {
         found.map_or(f64::NAN, |summary| summary.regret.mean)
     };
     for summary in &simulation.summaries {
-        println!("{:14} {}", scenario.doc().name, line(summary, regret("thompson")));
+        println!("{:14} {}", scenario.doc().name, line(summary, regret("unconstrained")));
     }
     eprintln!("{:14} took {:.1} s", scenario.doc().name, started_at.elapsed().as_secs_f64());
-    Ok(regret("growth") / regret("thompson"))
+    Ok(regret("growth") / regret("unconstrained"))
 }
 
 fn line(summary: &Summary, reference: f64) -> String {

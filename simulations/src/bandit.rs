@@ -267,12 +267,31 @@ pub fn play(bandit: &Bandit, sampler: &Sampler, seed: u64, replication: u64) -> 
 ///
 /// The errors of [`play`], and `replications` of 0.
 pub fn replicate(bandit: &Bandit, sampler: &Sampler, seed: u64, replications: u32) -> Result<Summary, BanditError> {
+    replicate_with_progress(bandit, sampler, seed, replications, &|| {})
+}
+
+/// [`replicate`], which calls `progress` after each replication, from several threads.
+///
+/// # Errors
+///
+/// Those of [`replicate`].
+pub fn replicate_with_progress(
+    bandit: &Bandit,
+    sampler: &Sampler,
+    seed: u64,
+    replications: u32,
+    progress: &(dyn Fn() + Sync),
+) -> Result<Summary, BanditError> {
     if replications == 0 {
         return Err(BanditError::Replications);
     }
     let all: Vec<BanditRun> = (0..replications)
         .into_par_iter()
-        .map(|replication| play(bandit, sampler, seed, u64::from(replication)))
+        .map(|replication| {
+            let run = play(bandit, sampler, seed, u64::from(replication));
+            progress();
+            run
+        })
         .collect::<Result<_, _>>()?;
     // Added up in order by one thread: the rounding of a sum depends on the order.
     let n = f64::from(replications);

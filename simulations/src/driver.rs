@@ -7,8 +7,8 @@
 //!   crate. Growth takes points from control only, so no unit moves from one variation to another.
 //! - `equal` and `fixed` never change their shares. Their tallies are still evaluated, so that they can find a winner,
 //!   and ship it if their `ship` rule allows it.
-//! - `thompson`, unconstrained Thompson sampling, is the reference. From the second day it sets all shares again at
-//!   every tick, in proportion to P(best) with at least 1% for each arm, and moves units freely.
+//! - `unconstrained` Thompson sampling is the reference. From the second day it sets all shares again at every tick, to
+//!   P(best), and moves units freely. No arm has a minimum share.
 //!
 //! One tick of one run in a simulated world (`replication` runs these steps; over a log, `offline` does):
 //!
@@ -20,7 +20,7 @@
 //!     │
 //!     ▼
 //!  driver.decide ───────► statistics: P(best), expected loss ───► ship an arm?  then it serves all units from now on
-//!     │ growth: kill, grow    equal, fixed: no change    thompson: all shares again
+//!     │ growth: kill, grow    equal, fixed: no change    unconstrained: all shares again
 //!     ▼
 //!  boundaries or kills changed?
 //!     ├── yes ──► unit_moves: count the units whose arm changes
@@ -55,9 +55,6 @@ use crate::scenario::Scenario;
 use crate::scenario_doc::MetricSpec;
 use crate::statistics::{BestArmEstimate, BestArmSettings, Statistics, arm_state};
 use crate::unit_moves::ServedAllocation;
-
-/// The smallest share of any arm under unconstrained Thompson sampling.
-const THOMPSON_SHARE_MIN: f64 = 0.01;
 
 /// The experiment that a driver runs in, either simulated or logged.
 #[derive(Debug, Clone)]
@@ -114,7 +111,7 @@ pub(crate) struct PolicyDriver {
 enum DecisionMethod {
     Growth(Box<GrowthExperiment>),
     ConstantShares,
-    UnconstrainedThompson,
+    Unconstrained,
 }
 
 /// The experiment of a growing policy, and the input of its decisions.
@@ -160,7 +157,7 @@ impl PolicyDriver {
                 DecisionMethod::ConstantShares,
                 Arc::new(allocation_from_shares(spec.shares.as_deref().unwrap_or(&even))?),
             ),
-            PolicyKind::Thompson => (DecisionMethod::UnconstrainedThompson, Arc::new(allocation_from_shares(&even)?)),
+            PolicyKind::Unconstrained => (DecisionMethod::Unconstrained, Arc::new(allocation_from_shares(&even)?)),
         };
         Ok(Self {
             allocation,
@@ -231,10 +228,10 @@ impl PolicyDriver {
             DecisionMethod::Growth(growth) => {
                 growth.decide(statistics, Timestamp::start_of_tick(i64::from(tick), self.tick), epochs)?
             }
-            DecisionMethod::ConstantShares | DecisionMethod::UnconstrainedThompson if tick < self.ticks_per_day => {
+            DecisionMethod::ConstantShares | DecisionMethod::Unconstrained if tick < self.ticks_per_day => {
                 return Ok(TickChange::default());
             }
-            DecisionMethod::ConstantShares | DecisionMethod::UnconstrainedThompson => {
+            DecisionMethod::ConstantShares | DecisionMethod::Unconstrained => {
                 let estimate = self.best_arm_estimate(statistics, tick, epochs)?;
                 let clearly_best = estimate.clearly_best();
                 let ready_to_ship = match clearly_best {
@@ -285,11 +282,9 @@ impl PolicyDriver {
                 change.killed.iter().for_each(|arm| self.live[*arm] = false);
             }
             DecisionMethod::ConstantShares => {}
-            DecisionMethod::UnconstrainedThompson => {
+            DecisionMethod::Unconstrained => {
                 let p_best = change.estimate.as_ref().map(|estimate| estimate.p_best.as_slice()).unwrap_or_default();
-                let free = 1.0 - THOMPSON_SHARE_MIN * p_best.len() as f64;
-                let shares: Vec<f64> = p_best.iter().map(|p| THOMPSON_SHARE_MIN + free * p).collect();
-                self.allocation = Arc::new(allocation_from_shares(&shares)?);
+                self.allocation = Arc::new(allocation_from_shares(p_best)?);
                 change.new_revision = true;
                 change.serving_changed = true;
             }

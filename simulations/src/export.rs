@@ -94,7 +94,7 @@ pub fn runs(simulations: &[Simulation]) -> Table {
         .count("concluded_tick", |(_, run)| tick(run.concluded))
         .count("prompted_arm", |(_, run)| arm(run.prompted))
         .count("prompted_tick", |(_, run)| tick(run.prompted))
-        .flag("false_prompt", |(_, run)| Some(run.false_prompt))
+        .flag("false_prompt", |(_, run)| run.false_prompt)
         .count("shipped_arm", |(_, run)| arm(run.shipped))
         .count("leader", |(_, run)| Some(run.leader))
         .flag("correct", |(_, run)| run.correct)

@@ -55,27 +55,50 @@ pub enum PolicyKind {
     Equal,
     /// Each arm has the share given in `shares` in the whole run.
     Fixed,
-    /// Unconstrained Thompson sampling, the reference: every tick it sets all shares again, and units move freely.
-    Thompson,
+    /// Unconstrained Thompson sampling, the reference: every tick it sets each share to P(best), and units move freely.
+    /// Its earlier name, `thompson`, is still read; in declarations of experiments that name means the growing policy.
+    #[serde(alias = "thompson")]
+    Unconstrained,
+}
+
+impl PolicyKind {
+    /// The kinds that need no shares, in the order of the default policies.
+    pub const WITHOUT_SHARES: [Self; 3] = [Self::Growth, Self::Equal, Self::Unconstrained];
+
+    /// The name in files, results and reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Growth => "growth",
+            Self::Equal => "equal",
+            Self::Fixed => "fixed",
+            Self::Unconstrained => "unconstrained",
+        }
+    }
+
+    /// The kind with this name, or with the earlier name `thompson`.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        match name {
+            "thompson" => Some(Self::Unconstrained),
+            _ => [Self::Growth, Self::Equal, Self::Fixed, Self::Unconstrained]
+                .into_iter()
+                .find(|kind| kind.name() == name),
+        }
+    }
 }
 
 impl PolicyDoc {
     /// A policy of this kind with default settings. Its name is that of the kind.
     #[must_use]
     pub fn with_defaults(kind: PolicyKind) -> Self {
-        let name = match kind {
-            PolicyKind::Growth => "growth",
-            PolicyKind::Equal => "equal",
-            PolicyKind::Fixed => "fixed",
-            PolicyKind::Thompson => "thompson",
-        };
-        Self { name: name.to_owned(), kind, ship: ShipRule::Never, settings: toml::Table::new(), shares: None }
+        Self { name: kind.name().to_owned(), kind, ship: ShipRule::Never, settings: toml::Table::new(), shares: None }
     }
 
     /// The policies of a scenario that names none: growth, an equal split, and unconstrained Thompson sampling.
     #[must_use]
     pub fn default_policies() -> Vec<Self> {
-        [PolicyKind::Growth, PolicyKind::Equal, PolicyKind::Thompson].map(Self::with_defaults).to_vec()
+        PolicyKind::WITHOUT_SHARES.map(Self::with_defaults).to_vec()
     }
 }
 
@@ -97,6 +120,12 @@ pub struct PolicySpec {
 }
 
 impl PolicySpec {
+    /// Whether people are asked to ship under this policy: growth always computes it, other policies only if they ship
+    /// when prompted.
+    pub(crate) fn asks_to_ship(&self) -> bool {
+        self.kind == PolicyKind::Growth || self.ship == ShipRule::Prompted
+    }
+
     /// Checks the policies that a scenario with `arms` arms compares.
     pub(crate) fn check_all(docs: &[PolicyDoc], arms: usize, ticks_per_day: u32) -> Result<Vec<Self>, SimulationError> {
         let specs = docs.iter().enumerate().map(|(i, doc)| Self::new(doc, i, arms, ticks_per_day));

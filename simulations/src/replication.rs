@@ -27,10 +27,11 @@ pub(crate) fn replicate(
     scenario: &Scenario,
     world: &World,
     replication: u32,
+    decisions_only: bool,
 ) -> Result<Vec<RunResult>, SimulationError> {
     let mut visitors = Visitors::new(scenario, world, replication)?;
     let true_log_lifts = estimates::true_log_lifts(scenario);
-    let context = ReplicationContext { scenario, world, true_log_lifts: &true_log_lifts };
+    let context = ReplicationContext { scenario, world, true_log_lifts: &true_log_lifts, decisions_only };
     let seed = replication_seed(scenario.doc().seed ^ POLICY_STREAM, replication);
     let setup = ExperimentSetup::from(scenario);
     let policy_runs = scenario.policies().iter().map(|spec| {
@@ -64,6 +65,8 @@ struct ReplicationContext<'a> {
     world: &'a World,
     /// One per variation; none if the lift changes over time.
     true_log_lifts: &'a [Option<f64>],
+    /// Whether only decisions and regret are computed.
+    decisions_only: bool,
 }
 
 /// The run of one policy in one replication.
@@ -157,7 +160,7 @@ impl<'a> PolicyRun<'a> {
     /// would be left. It counts a unit under the arm served first, which is correct here: in simulations the first arm
     /// alone determines the outcome.
     fn drops_moved_units(&self) -> bool {
-        self.spec.kind != crate::PolicyKind::Thompson
+        self.spec.kind != crate::PolicyKind::Unconstrained
     }
 
     fn keep_for_stale_clients(&mut self, before: &(Arc<Allocation>, Kills)) {
@@ -187,7 +190,7 @@ impl<'a> PolicyRun<'a> {
 
     /// Checks the confidence sequence and the guardrails, which must be valid at every tick.
     fn check_continuously(&mut self, statistics: &mut Statistics, tick: u32) -> Result<(), SimulationError> {
-        if tick == 0 || !tick.is_multiple_of(self.spec.stride) {
+        if self.context.decisions_only || tick == 0 || !tick.is_multiple_of(self.spec.stride) {
             return Ok(());
         }
         let (arms, measure) = (self.context.world.arms(), self.context.scenario.measure());
@@ -259,6 +262,7 @@ impl<'a> PolicyRun<'a> {
         let best_arm = self.driver.best_arm_estimate(statistics, ticks, self.tallies.epochs())?;
         let leader = self.driver.shipped().map_or_else(|| best_arm.leader(), |arm| arm.index());
         let world = self.context.world;
+        let needs_estimates = !self.context.decisions_only;
         let live: Vec<bool> = (0..world.arms()).map(|arm| self.kills.iter().all(|kill| kill.arm != arm)).collect();
         let data = RunData {
             arms: world.arms(),
@@ -276,15 +280,22 @@ impl<'a> PolicyRun<'a> {
             revisions: self.revisions,
             concluded: self.concluded,
             prompted: self.prompted,
-            false_prompt: self.false_prompt,
+            false_prompt: self.spec.asks_to_ship().then_some(self.false_prompt),
             shipped: self.shipped,
             leader,
             correct: world.best_arm().map(|_| world.is_best(leader)),
             false_winner: self.false_winner,
             moves: self.moves.totals(),
             dropped: self.tallies.dropped(),
-            estimates: estimates::apply_all(&data, self.context.true_log_lifts, &self.excluded)?,
-            sample_ratio: check_sample_ratios(&data, self.spec.settings.tick)?,
+            estimates: if needs_estimates {
+                estimates::apply_all(&data, self.context.true_log_lifts, &self.excluded)?
+            } else {
+                Vec::new()
+            },
+            sample_ratio: needs_estimates
+                .then(|| check_sample_ratios(&data, self.spec.settings.tick))
+                .transpose()?
+                .unwrap_or(SampleRatioResult::UNCHECKED),
             guardrail: self.harm,
             forgone: self.forgone,
             shares: self.shares,

@@ -31,8 +31,9 @@ pub struct RunResult {
     /// The first variation that a person was prompted to ship: clearly best, after a full week, with estimates that
     /// agree and a confidence sequence above 0. Computed for growth and for policies that ship when prompted.
     pub prompted: Option<ArmAt>,
-    /// Whether a prompt was ever for a variation that was not better than control at that time.
-    pub false_prompt: bool,
+    /// Whether a prompt was ever for a variation that was not better than control at that time; none if nobody is ever
+    /// asked under this policy.
+    pub false_prompt: Option<bool>,
     /// The arm that was shipped, and when.
     pub shipped: Option<ArmAt>,
     /// The shipped arm, or the arm most likely to be best at the end.
@@ -99,4 +100,10 @@ pub struct SampleRatioResult {
     pub frozen: bool,
     /// The first epoch with an alarm.
     pub first_epoch: Option<u32>,
+}
+
+impl SampleRatioResult {
+    /// The result without a check: no alarm.
+    pub(crate) const UNCHECKED: Self =
+        Self { p_value: 1.0, evidence: 1.0, alarm: false, frozen: false, first_epoch: None };
 }

@@ -48,6 +48,11 @@ impl Scenario {
         Self::try_from(ScenarioDoc { replications, ..self.doc })
     }
 
+    /// The same scenario with another seed.
+    pub fn with_seed(self, seed: u64) -> Result<Self, SimulationError> {
+        Self::try_from(ScenarioDoc { seed, ..self.doc })
+    }
+
     /// The same scenario with other policies. An empty list means the three default policies.
     pub fn with_policies(self, policies: Vec<PolicyDoc>) -> Result<Self, SimulationError> {
         Self::try_from(ScenarioDoc { policies, ..self.doc })

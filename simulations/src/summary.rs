@@ -73,10 +73,10 @@ pub struct Summary {
     pub guardrail_kill: Vec<Mean>,
     /// Probability that the guardrail kills any arm that is not worse than control; none if all are worse.
     pub guardrail_false: Option<Mean>,
-    /// Probability that a person is ever prompted to ship a variation.
-    pub prompted: Mean,
-    /// Probability that a person is ever prompted to ship a variation that is not better than control.
-    pub false_prompt: Mean,
+    /// Probability that a person is ever prompted to ship a variation; none if nobody is ever asked under this policy.
+    pub prompted: Option<Mean>,
+    /// Probability that a person is ever prompted to ship a variation that is not better than control; none as above.
+    pub false_prompt: Option<Mean>,
     /// Days until a person is prompted to ship a variation, over the runs with a prompt.
     pub prompted_after_days: Option<Quantiles>,
 }
@@ -186,6 +186,7 @@ fn summarise_policy(scenario: &Scenario, policy: &str, runs: &[&RunResult]) -> O
         (0..arms - 1).filter(|i| scenario.doc().arms[i + 1].lift >= scenario.doc().arms[0].lift).collect();
     let killed_harmless = |run: &RunResult| harmless.iter().any(|i| guardrail_kills(run, *i));
     let per_day = f64::from(scenario.doc().ticks_per_day);
+    let asked = || runs.iter().filter(|run| run.false_prompt.is_some());
     let days: Vec<f64> = runs.iter().filter_map(|run| Some(f64::from(run.prompted?.tick) / per_day)).collect();
     Some(Summary {
         policy: policy.to_owned(),
@@ -214,8 +215,8 @@ fn summarise_policy(scenario: &Scenario, policy: &str, runs: &[&RunResult]) -> O
         } else {
             mean_over_runs(&|run| indicator(killed_harmless(run)))
         },
-        prompted: mean_over_runs(&|run| indicator(run.prompted.is_some()))?,
-        false_prompt: mean_over_runs(&|run| indicator(run.false_prompt))?,
+        prompted: mean(asked().map(|run| indicator(run.prompted.is_some()))),
+        false_prompt: mean(asked().filter_map(|run| run.false_prompt).map(indicator)),
         prompted_after_days: (!days.is_empty()).then(|| quantiles(days)),
     })
 }

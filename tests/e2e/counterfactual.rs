@@ -37,7 +37,7 @@ async fn policies_are_evaluated_on_a_logged_trial() {
     let policies = found["policies"].as_array().expect("policies");
     assert_eq!(
         policies.iter().map(|p| p["policy"].as_str()).collect::<Vec<_>>(),
-        [Some("growth"), Some("equal"), Some("thompson")]
+        [Some("growth"), Some("equal"), Some("unconstrained")]
     );
     let number = |value: &serde_json::Value| value.as_f64().expect("the value is a number");
     for policy in policies {

@@ -28,12 +28,12 @@ async fn simulation_writes_a_report_tables_and_json_independent_of_threads() {
     assert!(read("one.html") == read("two.html"), "the pages differ");
 
     let page = read("one.html");
-    for text in ["S1 classic", "growth", "equal", "thompson", "inroad simulate s1 --replications 2"] {
+    for text in ["S1 classic", "growth", "equal", "unconstrained", "inroad simulate s1 --replications 2"] {
         assert!(page.contains(text), "{text} is not on the page");
     }
     assert!(!page.contains("<script") && !page.contains("://"), "the page loads external resources");
     let summaries = one["simulations"][0]["summaries"].as_array().expect("summaries");
-    assert_eq!(summaries.iter().map(|s| &s["policy"]).collect::<Vec<_>>(), ["growth", "equal", "thompson"]);
+    assert_eq!(summaries.iter().map(|s| &s["policy"]).collect::<Vec<_>>(), ["growth", "equal", "unconstrained"]);
     assert_eq!(summaries[0]["moved_between_variations"], 0);
     assert!(read("policies.csv").lines().skip(1).all(|line| line.starts_with("s1,")));
     assert_eq!(read("runs.csv").lines().count(), 1 + 2 * 3);

@@ -23,6 +23,7 @@
 mod estimate;
 mod export;
 mod policy_replay;
+mod row_order;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +42,8 @@ use crate::unit_moves::{ArrivedUnits, UnitMoves};
 
 pub use estimate::Estimate;
 pub use export::write_policies;
+pub use inroad_policy::chi_squared_tail;
+pub use row_order::{OrderTest, RowOrder, row_order_of_arms, row_order_of_outcomes};
 
 use estimate::Ratio;
 use policy_replay::{LocatedRow, OutcomeModel, PolicyReplay};
@@ -189,7 +192,8 @@ pub struct PolicyResult {
     pub snips: Option<Estimate>,
     /// Doubly robust estimate.
     pub dr: Option<Estimate>,
-    /// Relative gain over the mean outcome of the log, 0.1 for 10% more: by DR, or by replay without propensities.
+    /// Relative gain over the mean outcome of the log, 0.1 for 10% more: by DR, or by replay without propensities. None
+    /// if its interval would reach −100%, which outcomes of 0 or more cannot: there are too few outcomes for it.
     pub lift: Option<Estimate>,
     /// Effective number of rows: unweighted rows with the same information as the weighted ones, (Σw)²/Σw².
     pub effective_rows: Option<f64>,

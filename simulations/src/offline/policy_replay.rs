@@ -174,6 +174,9 @@ impl<'a> PolicyReplay<'a> {
         } else {
             lift_of_subset(&self.replay, mean)
         };
+        // Outcomes are 0 or more, so no lift is below −100%. An interval that reaches it shows that the estimate is not
+        // normal.
+        let lift = lift.filter(|lift| lift.low > -1.0);
         let shipped = self.driver.shipped().map(|arm| arm.index());
         Ok(PolicyResult {
             policy: self.spec.name.clone(),

@@ -180,16 +180,16 @@ fn intervals_have_95_percent_coverage() {
 fn only_unconstrained_thompson_moves_units_between_variations() {
     let log = random_log(7, 12_000, [0.1, 0.2, 0.12], [1.0 / 3.0; 3], 20);
     let found = counterfactual(&log, &PolicyDoc::default_policies(), &salt("s"), None).unwrap();
-    let [growth, equal, thompson] = found.policies.as_slice() else { panic!("{found:?}") };
+    let [growth, equal, unconstrained] = found.policies.as_slice() else { panic!("{found:?}") };
     assert_eq!([growth, equal].map(|policy| policy.moves.between_variations), [0, 0]);
-    assert!(thompson.moves.between_variations > 0);
-    assert!(growth.revisions > 0 && equal.revisions == 0 && thompson.revisions > 0);
-    assert_eq!([growth.leader, equal.leader, thompson.leader], [1, 1, 1]);
+    assert!(unconstrained.moves.between_variations > 0);
+    assert!(growth.revisions > 0 && equal.revisions == 0 && unconstrained.revisions > 0);
+    assert_eq!([growth.leader, equal.leader, unconstrained.leader], [1, 1, 1]);
     assert!(growth.shares[1] > 0.5 && growth.shares[0] >= 0.05 - 1e-9, "{:?}", growth.shares);
     // With an equal split of a uniform log all weights are 1, up to the rounding of a third of the line.
     assert!((equal.ips.unwrap().value - found.mean.unwrap().value).abs() < 1e-9);
     // Growth starts with most units in control, the worst arm. The reference soon has most units in the best arm.
-    assert!(thompson.dr.unwrap().value > equal.dr.unwrap().value && thompson.lift.unwrap().low > 0.0);
+    assert!(unconstrained.dr.unwrap().value > equal.dr.unwrap().value && unconstrained.lift.unwrap().low > 0.0);
     assert!(growth.dr.unwrap().value > 0.12, "{:?}", growth.dr);
     let again = counterfactual(&log, &PolicyDoc::default_policies(), &salt("s"), None).unwrap();
     assert_eq!(serde_json::to_string(&again).unwrap(), serde_json::to_string(&found).unwrap());
@@ -200,7 +200,7 @@ fn only_unconstrained_thompson_moves_units_between_variations() {
 #[test]
 fn learning_policy_estimates_cover_the_value_of_its_shares() {
     // Shares depend on earlier outcomes here. Coverage relies on the martingale argument.
-    let (repetitions, policies) = (200, [PolicyKind::Growth, PolicyKind::Thompson].map(PolicyDoc::with_defaults));
+    let (repetitions, policies) = (200, [PolicyKind::Growth, PolicyKind::Unconstrained].map(PolicyDoc::with_defaults));
     let mut covered = [[0_u32; 3]; 2];
     for seed in 0..repetitions {
         let log = random_log(seed, 4000, RATES, [1.0 / 3.0; 3], 8);
@@ -272,4 +272,23 @@ fn csv_has_one_row_per_policy() {
     assert!(lines[0].starts_with("policy,rows,matched,replay,replay_low,replay_high,ips"));
     assert!(lines[0].ends_with("share_control,share_v1,p_best_control,p_best_v1"));
     assert!(lines.iter().all(|line| line.split(',').count() == lines[0].split(',').count()));
+}
+
+#[test]
+fn lift_is_missing_rather_than_below_minus_100_percent() {
+    // Rare outcomes and propensities far from the shares: the estimate is mostly noise.
+    let rare = |rows: usize, every: usize| {
+        let arm = |i: usize| usize::from(i % 20 == 0);
+        let outcome = |i: usize| f64::from(u8::from(i % every == 0));
+        let p = |i: usize| if arm(i) == 1 { 0.05 } else { 0.95 };
+        OfflineLog::new((0..rows).map(|i| row(i, 0, arm(i), outcome(i), Some(p(i)))).collect(), 2, 1).unwrap()
+    };
+    let lift = |log: &OfflineLog| {
+        let found = counterfactual(log, &[fixed(&[0.05, 0.95])], &salt("s"), None).unwrap();
+        (found.policies[0].lift, found.policies[0].dr)
+    };
+    let (none, dr) = lift(&rare(400, 150));
+    assert!(none.is_none() && dr.is_some(), "{none:?}");
+    let enough = lift(&rare(40_000, 3)).0.unwrap();
+    assert!(enough.low > -1.0 && enough.low < enough.high);
 }

@@ -60,12 +60,12 @@ fn summary_of_kind(simulation: &Simulation, kind: PolicyKind) -> Option<&Summary
     simulation.summaries.iter().find(|summary| summary.policy == policy.name)
 }
 
-/// The regret of a policy divided by that of unconstrained Thompson sampling. None for Thompson sampling itself, and if
+/// The regret of a policy divided by that of unconstrained Thompson sampling. None for the reference itself, and if
 /// it was not run or has no regret. Both policies served the same units, so the error is that of pairs, by the delta
 /// method.
 #[must_use]
-pub fn regret_relative_to_thompson(simulation: &Simulation, policy: &str) -> Option<Mean> {
-    let reference = summary_of_kind(simulation, PolicyKind::Thompson)?;
+pub fn regret_relative_to_unconstrained(simulation: &Simulation, policy: &str) -> Option<Mean> {
+    let reference = summary_of_kind(simulation, PolicyKind::Unconstrained)?;
     let base = reference.regret.mean;
     if policy == reference.policy || base <= 0.0 {
         return None;

@@ -3,7 +3,7 @@
 use super::dot_plot::{Dot, DotGroup, DotPlot, in_percent};
 use super::elements::{card, table};
 use super::text::{mean_with_error, strings};
-use super::{Report, regret_relative_to_thompson};
+use super::{Report, regret_relative_to_unconstrained};
 use crate::simulate::Simulation;
 use crate::summary::{Mean, Summary};
 
@@ -34,7 +34,7 @@ const COMPARISONS: &[Comparison] = &[
         value: |_, s| Some(in_percent(s.regret)),
     },
     Comparison {
-        title: "Regret relative to Thompson sampling",
+        title: "Regret relative to unconstrained",
         explanation: "1 is the regret of unconstrained Thompson sampling on the same units. An arrow marks a value \
                       beyond the axis.",
         unit: "regret ÷ regret of unconstrained Thompson sampling",
@@ -42,7 +42,7 @@ const COMPARISONS: &[Comparison] = &[
         limits: (0.0, 6.0),
         reference: Some(1.0),
         band: None,
-        value: |simulation, s| regret_relative_to_thompson(simulation, &s.policy),
+        value: |simulation, s| regret_relative_to_unconstrained(simulation, &s.policy),
     },
     Comparison {
         title: "Best variation found",

@@ -5,7 +5,7 @@ use super::elements::policy_marker;
 use super::overview::overview;
 use super::section::section;
 use super::text::{NO_VALUE, count, escape, mean_with_error, number, percent, percent_with_error, plural};
-use super::{Report, regret_relative_to_thompson, summary_of_kind};
+use super::{Report, regret_relative_to_unconstrained, summary_of_kind};
 use crate::policies::{PolicyKind, PolicySpec, ShipRule};
 use crate::simulate::Simulation;
 use crate::summary::Summary;
@@ -85,7 +85,7 @@ fn tiles(report: &Report<'_>) -> String {
     let moved: u64 = grown.iter().map(|(_, s)| s.moved_between_variations).sum();
     let mut tiles = vec![(count(moved), format!("moves of units between variations under {}", first.policy))];
     let relative: Vec<f64> =
-        grown.iter().filter_map(|(sim, s)| Some(regret_relative_to_thompson(sim, &s.policy)?.mean)).collect();
+        grown.iter().filter_map(|(sim, s)| Some(regret_relative_to_unconstrained(sim, &s.policy)?.mean)).collect();
     let several = grown.len() > 1;
     if !relative.is_empty() {
         let scope = if several { ", on average" } else { "" };
@@ -130,8 +130,9 @@ fn policy_description(spec: &PolicySpec, settings: &toml::Table) -> String {
         PolicyKind::Growth => "variations grow into control; no unit moves between variations",
         PolicyKind::Equal => "all variations have the same share in the whole run",
         PolicyKind::Fixed => "shares are fixed in the whole run",
-        PolicyKind::Thompson => {
-            "unconstrained Thompson sampling: all shares are set again at every update, and units move freely"
+        PolicyKind::Unconstrained => {
+            "the reference, unconstrained Thompson sampling: each share is set to P(best) at every update, and units move \
+             freely"
         }
     }
     .to_owned();
@@ -157,7 +158,7 @@ fn comparison_table(report: &Report<'_>) -> String {
     let columns = [
         "Policy",
         "Regret",
-        "Regret relative to Thompson sampling",
+        "Regret relative to unconstrained",
         "Best variation found",
         "False winner",
         "Moves between variations",
@@ -197,7 +198,7 @@ fn row(report: &Report<'_>, simulation: &Simulation, s: &Summary) -> String {
     let kills: f64 = s.killed.iter().map(|mean| mean.mean).sum();
     let cells = [
         percent_with_error(s.regret, 2),
-        mean_with_error(regret_relative_to_thompson(simulation, &s.policy)),
+        mean_with_error(regret_relative_to_unconstrained(simulation, &s.policy)),
         s.correct.map_or_else(|| NO_VALUE.to_owned(), |mean| percent_with_error(mean, 1)),
         percent_with_error(s.false_winner, 1),
         count(s.moved_between_variations),

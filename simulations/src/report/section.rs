@@ -4,7 +4,7 @@
 use super::dot_plot::{Dot, DotGroup, DotPlot, in_percent};
 use super::elements::{card, collapsed_numbers, policy_marker, table};
 use super::text::{NO_VALUE, arm_name, count, escape, mean_with_error, number, percent, percent_with_error, strings};
-use super::{Report, estimators, regret_relative_to_thompson, setup, time_charts};
+use super::{Report, estimators, regret_relative_to_unconstrained, setup, time_charts};
 use crate::scenario::Scenario;
 use crate::simulate::Simulation;
 use crate::summary::{Mean, Summary};
@@ -109,7 +109,7 @@ impl Section<'_> {
             limits: (f64::MIN, 100.0),
             ..DotPlot::new("Regret of each policy", "% of the outcomes of the best variation", groups, (0.0, 0.5))
         };
-        let relative = |s: &Summary| regret_relative_to_thompson(self.simulation, &s.policy);
+        let relative = |s: &Summary| regret_relative_to_unconstrained(self.simulation, &s.policy);
         let dots = self.simulation.summaries.iter().filter_map(|s| {
             let ratio = relative(s)?;
             Some(Dot::for_policy(self.report, s, Some(ratio)))
@@ -118,10 +118,10 @@ impl Section<'_> {
         let mut plots = plot.svg();
         if !group.dots.is_empty() {
             let unit = "regret ÷ regret of unconstrained Thompson sampling";
-            let plot = DotPlot::new("Regret relative to Thompson sampling", unit, vec![group], (0.0, 2.0));
+            let plot = DotPlot::new("Regret relative to unconstrained", unit, vec![group], (0.0, 2.0));
             plots += &DotPlot { reference: Some(1.0), ..plot }.svg();
         }
-        let head = strings(&["policy", "regret", "relative to Thompson sampling"]);
+        let head = strings(&["policy", "regret", "relative to unconstrained"]);
         let row = |s: &Summary| vec![s.policy.clone(), percent_with_error(s.regret, 2), mean_with_error(relative(s))];
         let rows: Vec<_> = self.simulation.summaries.iter().map(row).collect();
         card(

@@ -17,7 +17,7 @@ const HOSTILE: &str = r#"
         { name = "growth & <b>", kind = "growth", settings = { floor = 0.1 } },
         { name = "equal", kind = "equal", ship = "clearly_best" },
         { name = "halves", kind = "fixed", shares = [0.5, 0.5, 0.0] },
-        { name = "thompson", kind = "thompson" },
+        { name = "unconstrained", kind = "unconstrained" },
     ]
     [delay]
     mean_hours = 3.0
@@ -80,7 +80,7 @@ fn report_names_every_policy_and_scenario_and_loads_nothing() {
         "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; &amp; &quot;sons&quot;",
         "growth &amp; &lt;b&gt;",
         "halves",
-        "thompson",
+        "unconstrained",
         "floor = 0.1",
         "inroad simulate &#39;a &amp; b.toml&#39;",
         "Seed",
@@ -119,9 +119,9 @@ fn every_kind_of_metric_has_a_report() {
 #[test]
 fn relative_regret_is_the_ratio_of_means() {
     let simulation = run(HOSTILE);
-    assert_eq!(super::regret_relative_to_thompson(&simulation, "thompson"), None);
+    assert_eq!(super::regret_relative_to_unconstrained(&simulation, "unconstrained"), None);
     let own = simulation.summaries.iter().find(|s| s.policy == "halves").unwrap().regret.mean;
-    let reference = simulation.summaries.iter().find(|s| s.policy == "thompson").unwrap().regret.mean;
-    let ratio = super::regret_relative_to_thompson(&simulation, "halves").unwrap();
+    let reference = simulation.summaries.iter().find(|s| s.policy == "unconstrained").unwrap().regret.mean;
+    let ratio = super::regret_relative_to_unconstrained(&simulation, "halves").unwrap();
     assert!((ratio.mean - own / reference).abs() < 1e-12 && ratio.se >= 0.0);
 }

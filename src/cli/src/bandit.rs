@@ -2,11 +2,12 @@
 //! reach if it could choose again at every visit. Needs no server.
 
 use clap::Args;
-use inroad_simulations::bandit::{Bandit, Sampler, Summary, replicate};
+use inroad_simulations::bandit::{Bandit, Sampler, Summary, replicate_with_progress};
 use serde_json::{Value, json};
 
 use crate::failure::usage_error;
 use crate::output::{Output, number, percent, plural, table};
+use crate::progress::{self, ProgressUnit};
 
 /// The bandit to play.
 #[derive(Debug, Args)]
@@ -42,11 +43,16 @@ pub(crate) fn run(args: &BanditArgs, out: Output) -> anyhow::Result<()> {
     if args.top_two {
         samplers.push(("top-two", Sampler::TopTwo { beta: 0.5 }));
     }
+    let runs = samplers.len() as u64 * u64::from(args.replications);
+    let bar = progress::progress_bar(Some(runs), ProgressUnit::Runs, out);
     let play = |(name, sampler): (&'static str, Sampler)| {
-        let summary = replicate(&bandit, &sampler, args.seed, args.replications);
+        bar.set_message(name);
+        let summary = replicate_with_progress(&bandit, &sampler, args.seed, args.replications, &|| bar.inc(1));
         summary.map(|summary| (name, summary)).map_err(|error| usage_error(error.to_string()))
     };
-    let played = samplers.into_iter().map(play).collect::<anyhow::Result<Vec<_>>>()?;
+    let played = samplers.into_iter().map(play).collect::<anyhow::Result<Vec<_>>>();
+    bar.finish_and_clear();
+    let played = played?;
     out.print_json(&json!({"bandit": bandit, "samplers": played.iter().map(summary_json).collect::<Vec<_>>()}))?;
     Ok(out.print_text(text(&bandit, &played))?)
 }
@@ -80,6 +86,7 @@ fn summary_json((name, summary): &(&str, Summary)) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use inroad_simulations::bandit::replicate;
 
     #[test]
     fn thompson_sampling_has_less_regret_than_uniform_pulls() {

@@ -3,11 +3,12 @@
 
 use clap::Args;
 use inroad_simulations::scenario::{ArmSpec, Delay, MetricSpec};
+use inroad_simulations::summary::Mean;
 use inroad_simulations::{Options, PolicyDoc, PolicyKind, Scenario, ScenarioDoc, Summary};
 use serde_json::{Value, json};
 
 use crate::failure::usage_error;
-use crate::output::{Output, count, percent, signed_percent, table};
+use crate::output::{Output, count, percent, plural, signed_percent, table};
 use crate::parse;
 use crate::progress::{self, ProgressUnit};
 use crate::suggestions::explain_serde_error;
@@ -39,9 +40,10 @@ pub(crate) struct PlanArgs {
     /// Amplitude of the rate over a week, 0 to 1
     #[arg(long, default_value_t = 0.2, value_name = "SHARE", allow_negative_numbers = true)]
     weekly: f64,
-    /// Simulated experiments per lift
-    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    replications: u32,
+    /// Simulated experiments per lift: more take longer and are more precise [default: as many as take a few seconds, 25
+    /// to 200]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    replications: Option<u32>,
     /// Seed of the simulated units
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
@@ -50,18 +52,41 @@ pub(crate) struct PlanArgs {
     set: Vec<(String, toml::Value)>,
 }
 
+/// Updates of the policy per day.
+const TICKS_PER_DAY: u32 = 4;
+
 /// The simulated lifts, as multiples of the one to find. 0 shows what chance alone does.
 const MULTIPLES: [f64; 4] = [0.0, 0.5, 1.0, 2.0];
+
+/// The work of all simulated experiments by default, in simulated units: a few seconds on two cores. An update of a
+/// variation takes as long as about this many units.
+const WORK: f64 = 120e6;
+const UPDATE_WORK: f64 = 500.0;
+/// The range of the default.
+const REPLICATIONS: (f64, f64) = (25.0, 200.0);
+
+impl PlanArgs {
+    /// The number of simulated experiments per lift. It depends on the arguments only, so that results can be repeated.
+    fn replications(&self) -> u32 {
+        self.replications.unwrap_or_else(|| {
+            let updates = f64::from(self.days * TICKS_PER_DAY);
+            let one = self.per_day * f64::from(self.days) + updates * UPDATE_WORK * f64::from(self.variations);
+            let affordable = WORK / (MULTIPLES.len() as f64 * one.max(1.0));
+            affordable.clamp(REPLICATIONS.0, REPLICATIONS.1) as u32
+        })
+    }
+}
 
 /// Simulates each lift and prints how long finding it takes.
 pub(crate) fn run(args: &PlanArgs, out: Output) -> anyhow::Result<()> {
     let lifts = MULTIPLES.map(|multiple| multiple * args.lift);
-    let bar = progress::progress_bar(u64::from(args.replications) * lifts.len() as u64, ProgressUnit::Runs, out);
+    let runs = u64::from(args.replications()) * lifts.len() as u64;
+    let bar = progress::progress_bar(Some(runs), ProgressUnit::Runs, out);
     let mut found = Vec::new();
     for lift in lifts {
         bar.set_message(format!("lift {}", signed_percent(lift)));
         let progress = |_, _| bar.inc(1);
-        let options = Options { threads: None, progress: Some(&progress) };
+        let options = Options { progress: Some(&progress), decisions_only: true, ..Options::default() };
         let simulation =
             inroad_simulations::simulate(&scenario(args, lift)?, options).map_err(|e| usage_error(e.to_string()))?;
         found.extend(simulation.summaries.into_iter().map(|summary| (lift, summary)));
@@ -80,7 +105,7 @@ fn scenario(args: &PlanArgs, lift: f64) -> anyhow::Result<Scenario> {
         name: "plan".to_owned(),
         title: String::new(),
         days: args.days,
-        ticks_per_day: 4,
+        ticks_per_day: TICKS_PER_DAY,
         base: args.base,
         per_day: args.per_day,
         diurnal: args.diurnal,
@@ -88,7 +113,7 @@ fn scenario(args: &PlanArgs, lift: f64) -> anyhow::Result<Scenario> {
         trend: 0.0,
         returning: 0.0,
         heterogeneity: 0.0,
-        replications: args.replications,
+        replications: args.replications(),
         seed: args.seed,
         metric: MetricSpec::Conversion,
         delay: args.window_hours.map(|hours| Delay { mean_hours: hours / 4.0, window_hours: hours }),
@@ -106,12 +131,12 @@ fn text(args: &PlanArgs, found: &[(f64, Summary)]) -> String {
         let after = summary.prompted_after_days;
         vec![
             signed_percent(*lift),
-            percent(summary.prompted.mean),
+            with_error(summary.prompted),
             days(after.map(|q| q.p10)),
             days(after.map(|q| q.p50)),
             days(after.map(|q| q.p90)),
-            percent(summary.false_prompt.mean),
-            percent(summary.regret.mean.max(0.0)),
+            with_error(summary.false_prompt),
+            with_error(Some(Mean { mean: summary.regret.mean.max(0.0), ..summary.regret })),
         ]
     };
     let found_in_time = format!("found within {} days", args.days);
@@ -126,7 +151,7 @@ fn text(args: &PlanArgs, found: &[(f64, Summary)]) -> String {
     ];
     let rows = table(&head, found.iter().map(row).collect());
     let at_lift = found.iter().find(|(lift, _)| *lift == args.lift).map(|(_, summary)| summary);
-    let verdict = match at_lift.and_then(|summary| Some((summary.prompted.mean, summary.prompted_after_days?.p50))) {
+    let verdict = match at_lift.and_then(|summary| Some((summary.prompted?.mean, summary.prompted_after_days?.p50))) {
         Some((chance, median)) if chance >= 0.8 => format!("expect \"ready to ship\" after about {median:.0} days"),
         Some((chance, median)) => format!(
             "only {} of such experiments find it within {} days (half of those within {median:.0}). Wait longer, send \
@@ -139,10 +164,17 @@ fn text(args: &PlanArgs, found: &[(f64, Summary)]) -> String {
         }
     };
     format!(
-        "{rows}\n\nlift of {} at {} units per day: {verdict}",
+        "{rows}\n\n± is one standard error of the simulation, with {} per lift; for more precision, give \
+         --replications.\nlift of {} at {} units per day: {verdict}",
+        plural(args.replications().into(), "simulated experiment"),
         signed_percent(args.lift),
         count(args.per_day.round() as u64)
     )
+}
+
+/// A share of the simulated experiments with its standard error.
+fn with_error(share: Option<Mean>) -> String {
+    share.map_or_else(|| "–".to_owned(), |share| format!("{} ± {}", percent(share.mean), percent(share.se)))
 }
 
 fn summary_json((lift, summary): &(f64, Summary)) -> Value {
@@ -178,10 +210,10 @@ mod tests {
             simulation.summaries[0].clone()
         };
         let (small, large) = (found(0.1), found(0.4));
-        assert_eq!(large.prompted.mean, 1.0);
+        assert_eq!(large.prompted.map(|prompted| prompted.mean), Some(1.0));
         let median = |summary: &Summary| summary.prompted_after_days.map_or(f64::INFINITY, |q| q.p50);
         assert!(median(&large) >= 7.0, "at least a full week");
-        assert!(median(&large) < median(&small) || small.prompted.mean < 1.0);
+        assert!(median(&large) < median(&small) || small.prompted.is_some_and(|prompted| prompted.mean < 1.0));
         assert!(text(&args, &[(0.2, large)]).contains("expect \"ready to ship\" after about"));
     }
 

@@ -17,16 +17,18 @@ pub(crate) enum ProgressUnit {
     Runs,
 }
 
-/// A progress bar up to `length` units.
-pub(crate) fn progress_bar(length: u64, unit: ProgressUnit, out: Output) -> ProgressBar {
+/// A progress bar up to `length` units; `None` if the number is not known before the end.
+pub(crate) fn progress_bar(length: Option<u64>, unit: ProgressUnit, out: Output) -> ProgressBar {
     if out.json {
         return ProgressBar::hidden();
     }
-    let template = match unit {
-        ProgressUnit::Bytes => "{bar:30} {bytes}/{total_bytes} {eta} {msg}",
-        ProgressUnit::Rows | ProgressUnit::Runs => "{bar:30} {human_pos}/{human_len} {eta} {msg}",
+    let template = match (unit, length) {
+        (ProgressUnit::Bytes, Some(_)) => "{bar:30} {bytes}/{total_bytes} {eta} {msg}",
+        (ProgressUnit::Bytes, None) => "{spinner} {bytes} {elapsed} {msg}",
+        (ProgressUnit::Rows | ProgressUnit::Runs, Some(_)) => "{bar:30} {human_pos}/{human_len} {eta} {msg}",
+        (ProgressUnit::Rows | ProgressUnit::Runs, None) => "{spinner} {human_pos} {elapsed} {msg}",
     };
-    let bar = ProgressBar::new(length);
+    let bar = length.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }

@@ -159,20 +159,25 @@ pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
             "lift": interval_json(a.lift.as_ref()), "lift_anytime": interval_json(a.lift_anytime.as_ref()),
         })
     };
-    let ratio = r.sample_ratio.as_ref().map(|s| {
-        json!({
-            "chi_squared": s.chi_squared, "degrees_of_freedom": s.degrees_of_freedom, "p_value": s.p_value,
-            "evidence": s.evidence,
-        })
-    });
     json!({
         "key": r.key, "generation": r.generation, "revision": r.revision, "state": state_name(r.state),
         "now": timestamp_json(r.now.as_ref()), "arms": r.arms.iter().map(arm).collect::<Vec<_>>(),
         "units_moved": r.units_moved, "crossovers": r.crossovers, "stale_exposures": r.stale_exposures,
-        "dropped_records": r.dropped_records, "headroom": r.headroom, "floor": r.floor, "sample_ratio": ratio,
+        "dropped_records": r.dropped_records, "headroom": r.headroom, "floor": r.floor,
+        "sample_ratio": sample_ratio_json(r),
         "backlog": r.backlog, "verdict": r.verdict, "decision_metric": r.decision_metric,
         "potential_value_remaining": r.potential_value_remaining, "growth_per_day": r.growth_per_day,
         "days_of_headroom": r.days_of_headroom, "ship_waits_for": r.ship_waits_for, "warnings": r.warnings,
+    })
+}
+
+/// The check for a sample ratio mismatch; null if there is none.
+pub(crate) fn sample_ratio_json(r: &v1::GetResultsResponse) -> Value {
+    r.sample_ratio.as_ref().map_or(Value::Null, |s| {
+        json!({
+            "chi_squared": s.chi_squared, "degrees_of_freedom": s.degrees_of_freedom, "p_value": s.p_value,
+            "evidence": s.evidence,
+        })
     })
 }
 

@@ -85,9 +85,9 @@ fn variations_text(r: &GetResultsResponse) -> String {
     table(&columns, r.arms.iter().enumerate().map(row).collect())
 }
 
-/// The verdict and the health of the experiment.
-fn facts_text(r: &GetResultsResponse) -> String {
-    let sample_ratio = r.sample_ratio.as_ref().map_or_else(
+/// Whether exposures match the shares.
+pub(crate) fn sample_ratio_text(r: &GetResultsResponse) -> String {
+    r.sample_ratio.as_ref().map_or_else(
         || "–".to_owned(),
         |s| {
             if s.degrees_of_freedom == 0 {
@@ -103,7 +103,11 @@ fn facts_text(r: &GetResultsResponse) -> String {
                 number(s.evidence)
             )
         },
-    );
+    )
+}
+
+/// The verdict and the health of the experiment.
+fn facts_text(r: &GetResultsResponse) -> String {
     let or_dash = |text: &String| if text.is_empty() { "–".to_owned() } else { text.clone() };
     let mut facts = vec![
         ("verdict", or_dash(&r.verdict)),
@@ -114,7 +118,7 @@ fn facts_text(r: &GetResultsResponse) -> String {
         ("exposures from outdated clients", count(r.stale_exposures)),
         ("control traffic still available", percent(r.headroom)),
         ("minimum control share (holdout)", percent(r.floor)),
-        ("sample ratio mismatch", sample_ratio),
+        ("sample ratio mismatch", sample_ratio_text(r)),
         ("events not yet counted", count(r.backlog)),
     ];
     if let Some(value) = r.potential_value_remaining {

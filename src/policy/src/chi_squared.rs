@@ -1,11 +1,11 @@
 //! The upper tail of the χ² distribution, for the sample ratio report. It is written here because it is short and
 //! because its logarithms must come from `libm`, for the same bits on every platform.
 
-/// P(χ²_df > x). 1 for zero degrees of freedom, which test nothing.
+/// P(χ²_df > x), 0 to 1. 1 for zero degrees of freedom, which test nothing.
 ///
 /// The regularised incomplete gamma function, by its series (Abramowitz & Stegun 6.5.29) below a+1 and by Lentz's
 /// method on its continued fraction (6.5.31) above.
-pub(crate) fn chi_squared_tail(x: f64, df: usize) -> f64 {
+pub fn chi_squared_tail(x: f64, df: usize) -> f64 {
     if df == 0 || x <= 0.0 {
         return 1.0;
     }

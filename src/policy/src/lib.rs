@@ -62,6 +62,7 @@ mod time_blocks;
 
 pub use alternative_estimates::{AlternativeEstimates, alternative_estimates};
 pub use anytime::{ALPHA, ANYTIME_RHO, anytime_half_width, confidence_sequence};
+pub use chi_squared::chi_squared_tail;
 pub use consistency_checks::{DelayCheck, NoveltyCheck, check_delay, check_novelty, completed_epochs};
 pub use decide::{Decider, decide};
 pub use decision_record::{

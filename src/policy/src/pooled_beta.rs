@@ -9,6 +9,9 @@
 //!   ∫ (1 − ∏ F_j) is not used, because for rates near 0 it is a small difference of large numbers. If lower values are
 //!   better, the loss is of the rates too: ln(E[k]/E[min])
 //!
+//! - the maximum remaining gain is the x with P(max_j θ_j ≤ (1 + x)·θ_k) = 95% for the leader k: the probability that k
+//!   is best among arms whose rates are scaled by 1/(1 + x)
+//!
 //! The quadrature is Gauss–Legendre on panels whose edges are quantiles of every arm, so that it also resolves a tiny
 //! initial share beside a huge control. The distribution functions are integrals of the densities over the same nodes,
 //! by the spectral integration matrix of the Legendre expansion.
@@ -26,33 +29,48 @@ const NODES: usize = 16;
 const EDGES: [f64; 14] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 17.0, 23.0, 30.0, 40.0];
 /// Narrowest panel; closer edges are merged.
 const NARROWEST: f64 = 1e-13;
+/// The probability that the maximum remaining gain is not exceeded.
+const GAIN_PROBABILITY: f64 = 0.95;
+/// The first gain that is tried; the largest one; the most steps of the search; and the accuracy of the probability at
+/// which it ends.
+const GAIN_START: f64 = 0.02;
+const GAIN_MAX: f64 = 1e6;
+const GAIN_STEPS: usize = 40;
+const GAIN_ACCURACY: f64 = 1e-8;
 
-/// The posterior of one arm's rate.
+/// The posterior of one arm's rate, scaled.
 #[derive(Debug, Clone, Copy)]
 struct Beta {
     a: f64,
     b: f64,
     log_norm: f64,
+    /// Factor of the rate, above 0 and at most 1. 1 where rates themselves are compared.
+    scale: f64,
 }
 
 impl Beta {
     fn from_tallies(tallies: impl Iterator<Item = ArmTally>) -> Self {
         let (n, s) = tallies.fold((0, 0), |(n, s), tally| (n + tally.n, s + tally.s));
         let (a, b) = (1.0 + s as f64, 1.0 + (n - s) as f64);
-        Self { a, b, log_norm: libm::lgamma(a) + libm::lgamma(b) - libm::lgamma(a + b) }
+        Self { a, b, log_norm: libm::lgamma(a) + libm::lgamma(b) - libm::lgamma(a + b), scale: 1.0 }
     }
 
     fn mean(&self) -> f64 {
-        self.a / (self.a + self.b)
+        self.scale * (self.a / (self.a + self.b))
     }
 
     fn sd(&self) -> f64 {
-        (self.mean() * (1.0 - self.mean()) / (self.a + self.b + 1.0)).sqrt()
+        let rate = self.a / (self.a + self.b);
+        self.scale * (rate * (1.0 - rate) / (self.a + self.b + 1.0)).sqrt()
     }
 
     /// Density at `x` in 0..1, both excluded.
     fn density(&self, x: f64) -> f64 {
-        libm::exp((self.a - 1.0) * libm::log(x) + (self.b - 1.0) * libm::log1p(-x) - self.log_norm)
+        let rate = x / self.scale;
+        if rate >= 1.0 {
+            return 0.0;
+        }
+        libm::exp((self.a - 1.0) * libm::log(rate) + (self.b - 1.0) * libm::log1p(-rate) - self.log_norm) / self.scale
     }
 }
 
@@ -65,7 +83,7 @@ pub(crate) fn compare_pooled(
     better: BetterDirection,
 ) -> Result<(Posterior, Comparison), PolicyError> {
     let arms = live.len();
-    let measured: Vec<Beta> = (0..arms).map(|k| Beta::from_tallies(epochs.iter().map(|epoch| epoch.arms[k]))).collect();
+    let measured = posteriors(epochs, arms);
     let betas = match better {
         BetterDirection::Higher => measured.clone(),
         BetterDirection::Lower => measured.iter().map(|beta| Beta { a: beta.b, b: beta.a, ..*beta }).collect(),
@@ -79,24 +97,8 @@ pub(crate) fn compare_pooled(
     let rate_at = |x: f64| if better == BetterDirection::Higher { x } else { 1.0 - x };
     let mut expected_best = 0.0;
     let rule = Quadrature::new();
-    let panels = edges(&betas);
-    let mut reached = vec![0.0; arms];
-    for pair in panels.windows(2) {
-        let (start, half) = (pair[0], 0.5 * (pair[1] - pair[0]));
-        let density: Vec<[f64; NODES]> = betas
-            .iter()
-            .map(|beta| core::array::from_fn(|i| half * beta.density(start + half * (1.0 + rule.node[i]))))
-            .collect();
-        let below: Vec<[f64; NODES]> = density
-            .iter()
-            .zip(&reached)
-            .map(|(f, reached)| {
-                core::array::from_fn(|m| {
-                    let within: f64 = rule.integral[m].iter().zip(f).map(|(weight, f)| weight * f).sum();
-                    (reached + within).clamp(0.0, 1.0)
-                })
-            })
-            .collect();
+    for_each_panel(&betas, &rule, |panel| {
+        let Panel { start, half, density, below } = panel;
         for i in 0..NODES {
             let weight = rule.weight[i];
             // Products over all other arms, without a division by a factor that may be 0.
@@ -109,19 +111,16 @@ pub(crate) fn compare_pooled(
                 if live[k] {
                     let best = weight * density[k][i] * before * after[k + 1];
                     comparison.p_best[k] += best;
-                    expected_best += best * rate_at(start + half * (1.0 + rule.node[i]));
+                    expected_best += best * rate_at(*start + *half * (1.0 + rule.node[i]));
                     before *= below[k][i];
                 }
             }
         }
-        for (k, reached) in reached.iter_mut().enumerate() {
-            *reached += rule.weight.iter().zip(&density[k]).map(|(weight, f)| weight * f).sum::<f64>();
+        for k in 1..arms {
             let over: f64 = (0..NODES).map(|i| rule.weight[i] * density[k][i] * below[0][i]).sum();
-            if k > 0 {
-                comparison.p_above_control[k] += over;
-            }
+            comparison.p_above_control[k] += over;
         }
-    }
+    });
     // The probabilities must sum to 1. For very many units the densities lose digits that a loss needs, by a common
     // factor.
     let certain: f64 = comparison.p_best.iter().sum();
@@ -137,6 +136,108 @@ pub(crate) fn compare_pooled(
     Ok((log_lifts(&measured), comparison))
 }
 
+/// The maximum remaining gain: the 95% quantile of (max_j θ_j − θ_k)/θ_k over the live arms, where k is the `leader`, from
+/// the same posteriors as [`compare_pooled`]. If lower values are better, it is that of θ_k/min_j θ_j − 1, the same gain
+/// on the log scale. Relative, at least 0.
+pub(crate) fn pooled_value_remaining(
+    epochs: &[EpochTally],
+    live: &[bool],
+    better: BetterDirection,
+    leader: usize,
+) -> f64 {
+    let (betas, rule) = (posteriors(epochs, live.len()), Quadrature::new());
+    let excess = |gain: f64| probability_within(&betas, live, better, leader, gain, &rule) - GAIN_PROBABILITY;
+    let (mut low, mut at_low) = (0.0, excess(0.0));
+    if at_low >= 0.0 {
+        return 0.0;
+    }
+    let (mut high, mut at_high) = (GAIN_START, excess(GAIN_START));
+    while at_high < 0.0 && high < GAIN_MAX {
+        (low, at_low) = (high, at_high);
+        high *= 4.0;
+        at_high = excess(high);
+    }
+    // Regula falsi; the weight of an end that stays is halved (the Illinois method).
+    for _ in 0..GAIN_STEPS {
+        let middle = high - at_high * (high - low) / (at_high - at_low);
+        let at_middle = excess(middle);
+        if at_middle < 0.0 {
+            (low, at_low, at_high) = (middle, at_middle, at_high / 2.0);
+        } else {
+            (high, at_high, at_low) = (middle, at_middle, at_low / 2.0);
+        }
+        if at_middle.abs() < GAIN_ACCURACY {
+            return middle;
+        }
+    }
+    high
+}
+
+/// The probability that no live arm is better than the leader by more than `gain`, relative.
+fn probability_within(
+    betas: &[Beta],
+    live: &[bool],
+    better: BetterDirection,
+    leader: usize,
+    gain: f64,
+    rule: &Quadrature,
+) -> f64 {
+    let is_higher = better == BetterDirection::Higher;
+    let scaled = |(k, beta): (usize, &Beta)| {
+        // Higher: θ_j/(1 + gain) ≤ θ_k. Lower: θ_k/(1 + gain) ≤ θ_j.
+        let scale = if (k == leader) == is_higher { 1.0 } else { 1.0 / (1.0 + gain) };
+        Beta { scale, ..*beta }
+    };
+    let betas: Vec<Beta> = betas.iter().enumerate().map(scaled).collect();
+    let mut probability = 0.0;
+    for_each_panel(&betas, rule, |panel| {
+        for i in 0..NODES {
+            let others = (0..betas.len()).filter(|k| live[*k] && *k != leader);
+            let worse = others.map(|k| if is_higher { panel.below[k][i] } else { 1.0 - panel.below[k][i] });
+            probability += rule.weight[i] * panel.density[leader][i] * worse.product::<f64>();
+        }
+    });
+    probability
+}
+
+fn posteriors(epochs: &[EpochTally], arms: usize) -> Vec<Beta> {
+    (0..arms).map(|k| Beta::from_tallies(epochs.iter().map(|epoch| epoch.arms[k]))).collect()
+}
+
+/// The values of all arms at the nodes of one panel.
+struct Panel {
+    start: f64,
+    /// Half the width.
+    half: f64,
+    /// Densities, times `half`.
+    density: Vec<[f64; NODES]>,
+    /// Distribution functions.
+    below: Vec<[f64; NODES]>,
+}
+
+/// Calls `visit` for each panel, from low to high rates.
+fn for_each_panel(betas: &[Beta], rule: &Quadrature, mut visit: impl FnMut(&Panel)) {
+    let mut reached = vec![0.0; betas.len()];
+    for pair in edges(betas).windows(2) {
+        let (start, half) = (pair[0], 0.5 * (pair[1] - pair[0]));
+        let density: Vec<[f64; NODES]> = betas
+            .iter()
+            .map(|beta| core::array::from_fn(|i| half * beta.density(start + half * (1.0 + rule.node[i]))))
+            .collect();
+        let below = density.iter().zip(&reached).map(|(f, reached)| {
+            core::array::from_fn(|m| {
+                let within: f64 = rule.integral[m].iter().zip(f).map(|(weight, f)| weight * f).sum();
+                (reached + within).clamp(0.0, 1.0)
+            })
+        });
+        let panel = Panel { start, half, below: below.collect(), density };
+        visit(&panel);
+        for (reached, density) in reached.iter_mut().zip(&panel.density) {
+            *reached += rule.weight.iter().zip(density).map(|(weight, f)| weight * f).sum::<f64>();
+        }
+    }
+}
+
 fn edges(betas: &[Beta]) -> Vec<f64> {
     let around = |beta: &Beta| {
         let (mean, sd) = (beta.mean(), beta.sd());
@@ -144,6 +245,8 @@ fn edges(betas: &[Beta]) -> Vec<f64> {
     };
     let mut edges: Vec<f64> = betas.iter().flat_map(around).filter(|x| (0.0..1.0).contains(x)).collect();
     edges.extend([0.0, 1.0]);
+    // The density may be large right up to the largest possible value.
+    edges.extend(betas.iter().map(|beta| beta.scale));
     edges.sort_by(f64::total_cmp);
     edges.dedup_by(|next, previous| *next - *previous < NARROWEST);
     edges
@@ -218,11 +321,47 @@ mod tests {
     use super::*;
     use crate::tallies::EpochKey;
 
+    fn epoch(arms: &[(u64, u64)]) -> [EpochTally; 1] {
+        let tally = |(n, s): &(u64, u64)| ArmTally { first: *n, n: *n, s: *s, ..ArmTally::default() };
+        let epoch = EpochKey { tick: 0, revision: 1 };
+        [EpochTally { epoch, arms: arms.iter().map(tally).collect(), shares: Vec::new() }]
+    }
+
+    #[test]
+    fn remaining_gain_has_the_stated_probability() {
+        use crate::BetterDirection::{Higher, Lower};
+        // One unit in each arm that did and did not convert: θ is uniform, and so is the gain's probability in closed form.
+        // P(θ_1 ≤ (1 + x)θ_0) = 1 − 1/(2(1 + x)) for two uniform rates, which is 95% at x = 9.
+        for better in [Higher, Lower] {
+            let gain = pooled_value_remaining(&epoch(&[(0, 0), (0, 0)]), &[true; 2], better, 0);
+            assert!((gain - 9.0).abs() < 1e-5, "{better:?} {gain}");
+        }
+        // With very many units both rates are normal: their relative difference exceeds the mean by 1.645 errors.
+        let n = 4_000_000;
+        let gain = pooled_value_remaining(&epoch(&[(n, n / 20), (n, n / 20)]), &[true; 2], Higher, 0);
+        let error = (2.0 * 19.0 / n as f64).sqrt();
+        assert!((gain / (1.644_853_6 * error) - 1.0).abs() < 5e-3, "{gain}");
+        // Killed arms do not count, and a certain leader leaves nothing.
+        let arms = epoch(&[(n, n / 20), (n, n / 10), (n, n / 40)]);
+        assert_eq!(pooled_value_remaining(&arms, &[true, false, true], Higher, 0), 0.0);
+        assert!((pooled_value_remaining(&arms, &[true; 3], Higher, 0) - 1.0).abs() < 0.01);
+        assert!((pooled_value_remaining(&arms, &[true; 3], Lower, 0) - 1.0).abs() < 0.02);
+    }
+
+    #[test]
+    fn remaining_gain_agrees_with_the_probability_to_be_best() {
+        // The gain is 0 exactly if the leader's probability to be best reaches 95%.
+        for s in [510, 540, 560, 580, 600] {
+            let epochs = epoch(&[(10_000, 500), (10_000, s)]);
+            let (_, comparison) = compare_pooled(&epochs, &[true; 2], BetterDirection::Higher).unwrap();
+            let gain = pooled_value_remaining(&epochs, &[true; 2], BetterDirection::Higher, comparison.leader());
+            assert_eq!(gain == 0.0, comparison.p_best[1] >= 0.95, "{s}: {gain} {:?}", comparison.p_best);
+        }
+    }
+
     /// Expected losses of two arms with a million units each.
     fn losses(better: BetterDirection, conversions: [u64; 2]) -> Vec<f64> {
-        let tally = |s| ArmTally { first: 1_000_000, n: 1_000_000, s, ..ArmTally::default() };
-        let epoch = EpochKey { tick: 0, revision: 1 };
-        let epochs = [EpochTally { epoch, arms: conversions.map(tally).to_vec(), shares: Vec::new() }];
+        let epochs = epoch(&conversions.map(|s| (1_000_000, s)));
         let (_, comparison) = compare_pooled(&epochs, &[true, true], better).unwrap();
         comparison.expected_loss.into_iter().flatten().collect()
     }

@@ -9,7 +9,7 @@ use crate::draws::DrawsCache;
 use crate::e3::{Estimator, Posterior, Prior};
 use crate::error::PolicyError;
 use crate::interval::Interval;
-use crate::pooled_beta::compare_pooled;
+use crate::pooled_beta::{compare_pooled, pooled_value_remaining};
 use crate::probability_best::{Comparison, compare, potential_value_remaining};
 use crate::tallies::{BetterDirection, EpochTally, Measure};
 
@@ -85,17 +85,20 @@ pub fn summarise(input: &SummaryInput<'_>, draws: &mut DrawsCache) -> Result<Sum
     let displayed = estimator.fit_each_against_control(measure, arms, epochs, Prior::Normal(tau))?;
     let treated = live.iter().filter(|live| **live).count() - 1;
     let draws = draws.get(seed, treated, draws_log2)?;
-    let (posterior, comparison) = match kind {
+    let (comparison, potential_value_remaining) = match kind {
         PosteriorKind::E3 => {
-            let posterior = estimator.fit(measure, arms, epochs, Prior::Normal(tau))?;
-            let comparison = compare(&posterior.clone().into_benefit(better), live, draws)?;
-            (posterior, comparison)
+            let posterior = estimator.fit(measure, arms, epochs, Prior::Normal(tau))?.into_benefit(better);
+            let comparison = compare(&posterior, live, draws)?;
+            let remaining = potential_value_remaining(&posterior, live, comparison.leader(), draws)?;
+            (comparison, remaining)
         }
-        PosteriorKind::Pooled => compare_pooled(epochs, live, better)?,
+        PosteriorKind::Pooled => {
+            let (_, comparison) = compare_pooled(epochs, live, better)?;
+            let remaining = pooled_value_remaining(epochs, live, better, comparison.leader());
+            (comparison, remaining)
+        }
     };
     let leader = comparison.leader();
-    let potential_value_remaining =
-        potential_value_remaining(&posterior.clone().into_benefit(better), live, leader, draws)?;
     let alternatives = alternative_estimates(measure, arms, epochs, &flat)?;
     let arm = |arm: usize| arm_summary(input, arm, &displayed, &flat, &comparison, alternatives[arm]);
     Ok(Summary { arms: (0..arms).map(arm).collect(), leader, potential_value_remaining })

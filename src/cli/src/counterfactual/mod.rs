@@ -18,7 +18,7 @@ use crate::failure::usage_error;
 use crate::output::{Output, plural};
 use crate::progress::{self, ProgressUnit};
 use crate::suggestions::explain_serde_error;
-use crate::trial::{Columns, Log};
+use crate::trial::{CellArgs, Columns, Log};
 
 /// The length in simulated days of a log without times.
 const DAYS: f64 = 28.0;
@@ -65,6 +65,8 @@ pub(crate) struct CounterfactualArgs {
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
     #[command(flatten)]
+    cells: CellArgs,
+    #[command(flatten)]
     policies: policies::PoliciesArgs,
 }
 
@@ -110,10 +112,11 @@ fn analyse(args: &CounterfactualArgs, out: Output) -> anyhow::Result<Analysis> {
         unit: args.unit_column.as_deref(),
         time: args.time_column.as_deref(),
         propensity: args.propensity_column.as_deref(),
+        cells: args.cells,
     };
     let log = Log::read(&args.file, &columns)?;
     let offline = OfflineLog::new(rows(args, &log), log.arms.len(), args.ticks_per_day).map_err(cli_error)?;
-    let bar = progress::progress_bar(log.rows.len() as u64, ProgressUnit::Rows, out);
+    let bar = progress::progress_bar(Some(log.rows.len() as u64), ProgressUnit::Rows, out);
     let result = offline::counterfactual(&offline, &policies, &salt, Some(&|rows| bar.set_position(rows)));
     bar.finish_and_clear();
     let result = result.map_err(|error| {

@@ -16,9 +16,9 @@ use crate::suggestions::{did_you_mean, explain_serde_error};
 #[command(next_help_heading = "Policies")]
 pub(super) struct PoliciesArgs {
     /// Policies with default settings
-    #[arg(long, value_delimiter = ',', default_values = ["growth", "equal", "thompson"], value_name = "NAMES")]
+    #[arg(long, value_delimiter = ',', default_values = ["growth", "equal", "unconstrained"], value_name = "NAMES")]
     policies: Vec<String>,
-    /// TOML file with a list of policies: name, kind (growth, equal, fixed or thompson), settings and shares
+    /// TOML file with a list of policies: name, kind (growth, equal, fixed or unconstrained), settings and shares
     #[arg(long, value_name = "FILE", conflicts_with = "policies")]
     policies_file: Option<PathBuf>,
     /// Setting for all policies, such as floor=0.1 or burn_in=48h; may be repeated
@@ -59,14 +59,14 @@ impl PoliciesArgs {
 }
 
 fn kind(name: &str) -> anyhow::Result<PolicyKind> {
-    match name {
-        "growth" => Ok(PolicyKind::Growth),
-        "equal" => Ok(PolicyKind::Equal),
-        "thompson" => Ok(PolicyKind::Thompson),
-        "fixed" => Err(usage_error("the policy fixed needs a share for each arm. Define it in a --policies-file.")),
-        _ => Err(usage_error(format!(
-            "there is no policy {name:?}.{} Use growth, equal or thompson, or give a --policies-file.",
-            did_you_mean(name, ["growth", "equal", "thompson"])
+    match PolicyKind::by_name(name) {
+        Some(PolicyKind::Fixed) => {
+            Err(usage_error("the policy fixed needs a share for each arm. Define it in a --policies-file."))
+        }
+        Some(kind) => Ok(kind),
+        None => Err(usage_error(format!(
+            "there is no policy {name:?}.{} Use growth, equal or unconstrained, or give a --policies-file.",
+            did_you_mean(name, PolicyKind::WITHOUT_SHARES.map(PolicyKind::name))
         ))),
     }
 }

@@ -33,7 +33,7 @@ impl Report<'_> {
     /// Reasons not to trust the estimates.
     fn warnings(&self) -> Vec<String> {
         let found = &self.0.result;
-        let mut warnings = Vec::new();
+        let mut warnings = self.0.log.findings.warnings.clone();
         for (i, arm) in found.arms.iter().enumerate() {
             let contradicts = |weight: &Estimate| (weight.value - 1.0).abs() > MAX_WEIGHT_DEVIATION * weight.se;
             if arm.rows == 0 {
@@ -47,6 +47,10 @@ impl Report<'_> {
             let warning =
                 "there are no propensities: the replay estimate is valid only if all arms were equally likely";
             warnings.push(warning.to_owned());
+        }
+        for policy in found.policies.iter().filter(|policy| policy.lift.is_none()) {
+            let name = &policy.policy;
+            warnings.push(format!("{name}: there are too few outcomes to estimate the lift over the log"));
         }
         if found.units < found.rows {
             let units = plural(found.units, "unit");
@@ -74,6 +78,7 @@ impl Report<'_> {
             ("mean of the log", self.estimate_text(found.mean)),
             ("salt", self.0.salt.clone()),
         ];
+        facts.extend(self.0.log.findings.notes.iter().map(|note| ("note", note.clone())));
         facts.extend(self.warnings().into_iter().map(|warning| ("warning", warning)));
         format!(
             "{}\n\n{}\n\n{}\n\n{}",
@@ -121,6 +126,8 @@ impl Report<'_> {
         }
         value["outcome"] = json!(self.0.log.outcomes.first());
         value["salt"] = json!(self.0.salt);
+        value["notes"] = json!(self.0.log.findings.notes);
+        value["rows_excluded"] = json!(self.0.log.findings.excluded);
         value["warnings"] = json!(self.warnings());
         Ok(value)
     }

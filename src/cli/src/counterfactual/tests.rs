@@ -29,8 +29,15 @@ struct Trial {
 
 fn trial() -> Trial {
     let rows = 0..1500_u64;
-    let arm = |i: u64| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as usize % 3;
-    let visit = |i: u64| (i.wrapping_mul(0xd134_2543_de82_ef95) >> 32) % 100 < [10, 30, 15][arm(i)];
+    // The mixing function of SplitMix64, so that neighbouring rows are unrelated.
+    let mixed = |i: u64| {
+        let x = i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    };
+    let arm = |i: u64| mixed(i) as usize % 3;
+    let visit = |i: u64| (mixed(i) >> 32) % 100 < [10, 30, 15][arm(i)];
     Trial {
         arms: rows.clone().map(|i| ["No E-Mail", "Womens E-Mail", "Mens E-Mail"][arm(i)]).collect(),
         visits: rows.clone().map(|i| i64::from(visit(i))).collect(),
@@ -143,7 +150,8 @@ fn table_has_every_policy_and_every_warning() {
         report::Report(&analysis_of(&csv, &more).unwrap()).text()
     };
     let plain = text(&[]);
-    for word in ["growth", "equal", "thompson", "share of no-e-mail", "1,500 rows, 28 updates", "no propensities"] {
+    for word in ["growth", "equal", "unconstrained", "share of no-e-mail", "1,500 rows, 28 updates", "no propensities"]
+    {
         assert!(plain.contains(word), "{word}:\n{plain}");
     }
     assert!(!text(&["--propensity", "uniform"]).contains("warning"));
@@ -209,7 +217,7 @@ fn errors_name_the_valid_values() {
         (
             &csv,
             control(&["--policies", "growht"]),
-            "there is no policy \"growht\". Did you mean \"growth\"? Use growth, equal or thompson",
+            "there is no policy \"growht\". Did you mean \"growth\"? Use growth, equal or unconstrained",
         ),
         (&csv, control(&["--policies", "fixed"]), "--policies-file"),
         (&csv, control(&["--policies", "equal,equal"]), "another policy has this name"),

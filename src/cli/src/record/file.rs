@@ -103,11 +103,11 @@ pub(super) async fn send_file(
 ) -> anyhow::Result<()> {
     let read_error = |e: std::io::Error| usage_error(format!("cannot read {}: {e}", path.display()));
     let is_stdin = path == Path::new("-");
-    let (mut reader, length): (Box<dyn BufRead + Send>, u64) = if is_stdin {
-        (Box::new(BufReader::new(std::io::stdin())), 0)
+    let (mut reader, length): (Box<dyn BufRead + Send>, Option<u64>) = if is_stdin {
+        (Box::new(BufReader::new(std::io::stdin())), None)
     } else {
         let file = std::fs::File::open(path).map_err(read_error)?;
-        let length = file.metadata().map_err(read_error)?.len();
+        let length = Some(file.metadata().map_err(read_error)?.len());
         (Box::new(BufReader::new(file)), length)
     };
     let mut ids = if is_stdin { EventIds::for_stdin() } else { EventIds::for_file() };

@@ -80,7 +80,7 @@ pub(crate) fn match_rows(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trial::Arm;
+    use crate::trial::{Arm, Findings};
 
     fn log() -> Log {
         let arm = |label: &str, key: &str| Arm { label: label.to_owned(), key: key.to_owned() };
@@ -97,6 +97,7 @@ mod tests {
             outcomes: vec!["visit".to_owned(), "spend".to_owned()],
             binary: vec![true, false],
             rows: vec![row(1, 0, [0.0, 0.0]), row(2, 1, [1.0, 9.5]), row(3, 1, [1.0, 0.0])],
+            findings: Findings::default(),
         }
     }
 

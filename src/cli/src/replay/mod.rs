@@ -72,6 +72,8 @@ pub(crate) struct ReplayArgs {
     #[arg(long, default_value = "60s", value_parser = parse::duration, value_name = "DURATION")]
     retry_for: Duration,
     #[command(flatten)]
+    cells: trial::CellArgs,
+    #[command(flatten)]
     actor: ActorArgs,
     #[command(flatten)]
     policy: PolicyArgs,
@@ -138,6 +140,7 @@ async fn replay(args: &ReplayArgs, server: &ServerArgs, out: Output) -> anyhow::
         unit: args.unit_column.as_deref(),
         time: args.time_column.as_deref(),
         propensity: None,
+        cells: args.cells,
     };
     let log = trial::Log::read(&args.file, &columns)?;
     log.check_first_outcome_is_conversion()?;
@@ -146,6 +149,10 @@ async fn replay(args: &ReplayArgs, server: &ServerArgs, out: Output) -> anyhow::
     let limit = args.limit.map_or(log.rows.len(), |limit| limit.min(log.rows.len()));
     for arm in log.arms.iter().filter(|arm| arm.label != arm.key) {
         out.print_text(format!("{:?} is variation {}", arm.label, arm.key))?;
+    }
+    // Before the replay, which can take minutes and cannot be undone.
+    for warning in &log.findings.warnings {
+        out.print_text(format!("warning: {warning}"))?;
     }
 
     let connection = Connection::open_as(server, &args.actor).await?;
@@ -186,7 +193,7 @@ async fn replay(args: &ReplayArgs, server: &ServerArgs, out: Output) -> anyhow::
         ))?;
     }
 
-    let bar = progress::progress_bar(limit as u64, ProgressUnit::Rows, out);
+    let bar = progress::progress_bar(Some(limit as u64), ProgressUnit::Rows, out);
     bar.set_position(earlier as u64);
     let on_pause = |status: &tonic::Status| bar.set_message(format!("waiting: {}", status.message()));
     let mut driver = driver::ReplayDriver {

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 
 use super::Replayed;
 use crate::output::{count, fields, percent, plural, probability, rate, table};
+use crate::response_json;
+use crate::results::sample_ratio_text;
 use crate::trial::Tally;
 use crate::wire_text::{primary_metric, timestamp_text};
 
@@ -89,6 +91,7 @@ impl Report<'_> {
             ),
             ("control", format!("{} of the traffic, minimum {}", percent(self.control_share()), percent(r.floor))),
             ("dropped unit records", count(r.dropped_records)),
+            ("sample ratio mismatch", sample_ratio_text(r)),
             ("simulated time", format!("{}, revision {}", timestamp_text(r.now.as_ref()), r.revision)),
             ("verdict", r.verdict.clone()),
         ];
@@ -99,10 +102,25 @@ impl Report<'_> {
             );
             facts.push(("replayed earlier", earlier));
         }
+        let findings = &self.0.log.findings;
+        facts.extend(findings.notes.iter().map(|note| ("note", note.clone())));
+        facts.extend(self.warnings().into_iter().map(|warning| ("warning", warning)));
         for (reason, refused) in &self.0.counts.refused {
             facts.push(("refused", format!("{} ({reason})", plural(*refused, "event"))));
         }
         format!("\n{}\n\n{}", table(&head, self.arms().map(row).collect()), fields(&facts))
+    }
+
+    /// Reasons not to trust the results: those of the log, and those that the server gives.
+    fn warnings(&self) -> Vec<String> {
+        let findings = &self.0.log.findings;
+        let mut warnings = findings.warnings.clone();
+        if findings.repeated > 0 {
+            let rows = plural(findings.repeated, "row");
+            warnings.push(format!("{rows} with a unit that has an earlier row: the server counts each unit once"));
+        }
+        warnings.extend(self.0.results.warnings.iter().cloned());
+        warnings
     }
 
     pub(super) fn json(&self) -> Value {
@@ -126,7 +144,8 @@ impl Report<'_> {
             "units_moved": r.units_moved, "crossovers": r.crossovers, "dropped_records": r.dropped_records,
             "stale_exposures": r.stale_exposures, "control_share": number_json(self.control_share()), "floor": r.floor,
             "revision": r.revision, "now": timestamp_text(r.now.as_ref()), "refused": self.0.counts.refused,
-            "verdict": r.verdict,
+            "verdict": r.verdict, "notes": self.0.log.findings.notes, "warnings": self.warnings(),
+            "rows_excluded": self.0.log.findings.excluded, "sample_ratio": response_json::sample_ratio_json(r),
         })
     }
 

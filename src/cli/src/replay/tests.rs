@@ -100,6 +100,9 @@ async fn different_experiment_with_the_same_key_is_refused() {
     run_replay(&server, &log, &["--limit", "10"]).await.unwrap();
     let error = run_replay(&server, &log, &["--floor", "20%"]).await.unwrap_err().to_string();
     assert!(error.contains("floor: 0.05 → 0.2"), "{error}");
-    let error = run_replay(&server, &log, &["--arm-column", "visit", "--control", "0"]).await.unwrap_err().to_string();
+    let error = run_replay(&server, &log, &["--arm-column", "spend", "--control", "0", "--outcome", "visit"])
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("has the variations"), "{error}");
 }

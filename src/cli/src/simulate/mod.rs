@@ -38,13 +38,13 @@ pub(crate) struct SimulateArgs {
     /// Seed of the simulated units [default: the scenario's]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Run only these policies: those of the scenario, or growth, equal, thompson
+    /// Run only these policies: those of the scenario, or growth, equal, unconstrained
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     policies: Vec<String>,
     /// Setting of all growth policies, such as floor=0.02; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::setting)]
     set: Vec<(String, toml::Value)>,
-    /// Run each policy except Thompson sampling a second time, shipping the variation that is ready to ship
+    /// Run each policy except unconstrained a second time, shipping the variation that is ready to ship
     #[arg(long)]
     ship: bool,
     /// Write an HTML report to a file
@@ -93,11 +93,12 @@ pub(crate) fn run(args: &SimulateArgs, out: Output) -> anyhow::Result<()> {
 
 fn simulate(scenarios: &[Scenario], args: &SimulateArgs, out: Output) -> anyhow::Result<Vec<Simulation>> {
     let total = scenarios.iter().map(|scenario| u64::from(scenario.doc().replications)).sum();
-    let bar = progress::progress_bar(total, ProgressUnit::Runs, out);
+    let bar = progress::progress_bar(Some(total), ProgressUnit::Runs, out);
     let simulations = scenarios.iter().map(|scenario| {
         bar.set_message(scenario.doc().name.clone());
         let progress = |_, _| bar.inc(1);
-        let options = Options { threads: args.threads.map(usize::from), progress: Some(&progress) };
+        let options =
+            Options { threads: args.threads.map(usize::from), progress: Some(&progress), ..Options::default() };
         inroad_simulations::simulate(scenario, options).map_err(|e| {
             usage_error(format!("scenario {}: {}", scenario.doc().name, explain_serde_error(e.to_string())))
         })

@@ -29,7 +29,7 @@ fn simulation_text(simulation: &Simulation) -> String {
     let columns = [
         "policy",
         "regret",
-        "regret ÷ Thompson",
+        "regret ÷ unconstrained",
         "right winner",
         "false winner",
         "units moved",
@@ -40,7 +40,7 @@ fn simulation_text(simulation: &Simulation) -> String {
         "kills",
     ];
     let row = |s: &Summary| {
-        let ratio = report::regret_relative_to_thompson(simulation, &s.policy);
+        let ratio = report::regret_relative_to_unconstrained(simulation, &s.policy);
         vec![
             s.policy.clone(),
             with_error(s.regret),
@@ -69,11 +69,14 @@ pub(super) fn list(scenarios: &[Scenario]) -> String {
 pub(super) fn json(simulations: &[Simulation], command: &str) -> anyhow::Result<Value> {
     let mut all = Vec::with_capacity(simulations.len());
     for simulation in simulations {
-        let ratio = |s: &Summary| (s.policy.clone(), json!(report::regret_relative_to_thompson(simulation, &s.policy)));
+        let ratio =
+            |s: &Summary| (s.policy.clone(), json!(report::regret_relative_to_unconstrained(simulation, &s.policy)));
         let ratios: serde_json::Map<String, Value> = simulation.summaries.iter().map(ratio).collect();
         all.push(json!({
             "scenario": serde_json::to_value(&simulation.scenario)?,
             "summaries": serde_json::to_value(&simulation.summaries)?,
+            "regret_over_unconstrained": ratios,
+            // The earlier name of the same ratios.
             "regret_over_thompson": ratios,
         }));
     }

@@ -64,7 +64,7 @@ fn with_options(scenario: Scenario, args: &SimulateArgs) -> anyhow::Result<Scena
         policy.settings.extend(args.set.iter().cloned());
     }
     if args.ship {
-        let can_ship = |policy: &&PolicyDoc| policy.kind != PolicyKind::Thompson && policy.ship == ShipRule::Never;
+        let can_ship = |policy: &&PolicyDoc| policy.kind != PolicyKind::Unconstrained && policy.ship == ShipRule::Never;
         let shipping = |policy: &PolicyDoc| PolicyDoc {
             name: format!("{}+ship", policy.name),
             ship: ShipRule::Prompted,
@@ -78,9 +78,10 @@ fn with_options(scenario: Scenario, args: &SimulateArgs) -> anyhow::Result<Scena
 
 /// A policy of the scenario, or a policy with default settings.
 fn policy(name: &str, of_scenario: &[PolicyDoc]) -> anyhow::Result<PolicyDoc> {
-    let plain = [PolicyKind::Growth, PolicyKind::Equal, PolicyKind::Thompson].map(PolicyDoc::with_defaults);
+    let plain = PolicyDoc::default_policies();
     let all = || of_scenario.iter().chain(&plain);
-    if let Some(found) = all().find(|policy| policy.name == name) {
+    let current_name = PolicyKind::by_name(name).map_or(name, |kind| kind.name());
+    if let Some(found) = all().find(|policy| policy.name == name || policy.name == current_name) {
         return Ok(found.clone());
     }
     let mut names: Vec<&str> = all().map(|policy| policy.name.as_str()).collect();

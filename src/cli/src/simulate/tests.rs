@@ -40,9 +40,9 @@ fn options_override_the_scenario() {
     let scenarios = selected(&["s1", "s2", "--replications", "3", "--seed", "9"]);
     assert_eq!(scenarios.iter().map(|s| s.doc().name.as_str()).collect::<Vec<_>>(), ["s1", "s2"]);
     assert!(scenarios.iter().all(|s| (s.doc().replications, s.doc().seed) == (3, 9)));
-    assert_eq!(policies(&scenarios[0]), ["growth", "equal", "thompson"]);
-    let ship = selected(&["s1", "--policies", "equal,growth,thompson", "--ship"]);
-    assert_eq!(policies(&ship[0]), ["equal", "growth", "thompson", "equal+ship", "growth+ship"]);
+    assert_eq!(policies(&scenarios[0]), ["growth", "equal", "unconstrained"]);
+    let ship = selected(&["s1", "--policies", "equal,growth,unconstrained", "--ship"]);
+    assert_eq!(policies(&ship[0]), ["equal", "growth", "unconstrained", "equal+ship", "growth+ship"]);
     let set = selected(&["s1", "--set", "floor=0.02", "--set", "burn_in=12h"]);
     let settings = |i: usize| &set[0].policies()[i].settings;
     assert!((settings(0).floor - 0.02).abs() < 1e-12 && settings(0).burn_in.as_secs() == 12 * 3600);
@@ -54,7 +54,7 @@ fn unknown_name_is_answered_with_the_valid_ones() {
     let text = error_text(&["s99"]);
     assert!(text.contains("\"s99\"") && text.contains("s1, s2") && text.contains("revenue"), "{text}");
     let text = error_text(&["s1", "--policies", "groth"]);
-    assert!(text.contains("\"groth\"") && text.contains("growth, equal, thompson"), "{text}");
+    assert!(text.contains("\"groth\"") && text.contains("growth, equal, unconstrained"), "{text}");
     assert!(text.contains("Did you mean \"growth\"?"), "{text}");
     assert!(error_text(&["revenu"]).contains("Did you mean \"revenue\"?"));
     let text = error_text(&["s1", "--set", "flor=0.1"]);

@@ -1,16 +1,25 @@
 //! The log of a randomised trial, read from CSV or Parquet: the arm and the outcomes of each customer. Independent of
 //! servers and policies; `replay` and `counterfactual` both use it.
 
+mod cells;
+mod csv_source;
+mod findings;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+pub(crate) use cells::{CellArgs, EmptyOutcome};
+pub(crate) use findings::Findings;
 use inroad_assignment::{Timestamp, UnitKey};
 
+use self::cells::OutcomeCell;
+use self::findings::RowCounts;
 use crate::failure::usage_error;
-use crate::parse::{instant, slug};
+use crate::parse::slug;
 use crate::suggestions::did_you_mean;
 
 /// The meaning of the columns.
@@ -30,6 +39,8 @@ pub(crate) struct Columns<'a> {
     pub(crate) time: Option<&'a str>,
     /// The probability with which the customer got the arm.
     pub(crate) propensity: Option<&'a str>,
+    /// How cells are read.
+    pub(crate) cells: CellArgs,
 }
 
 /// An arm of the trial.
@@ -76,6 +87,8 @@ pub(crate) struct Log {
     pub(crate) binary: Vec<bool>,
     /// In order of time.
     pub(crate) rows: Vec<Row>,
+    /// What a person should know before reading figures of this log.
+    pub(crate) findings: Findings,
 }
 
 /// The rows and conversions of one arm.
@@ -103,72 +116,18 @@ impl Log {
     }
 
     #[cfg(test)]
-    fn parse(text: impl std::io::Read, columns: &Columns<'_>) -> anyhow::Result<Self> {
-        Self::collect(columns, |names, on_row| source::read_csv(text, names, on_row))
+    fn parse(text: impl std::io::BufRead, columns: &Columns<'_>) -> anyhow::Result<Self> {
+        Self::collect(columns, |names, on_row| csv_source::read_csv(text, names, on_row))
     }
 
     fn collect(
         columns: &Columns<'_>,
-        read: impl FnOnce(&[&str], &mut source::OnRow<'_>) -> anyhow::Result<()>,
+        read: impl FnOnce(&[&str], &mut source::OnRow<'_>) -> anyhow::Result<Vec<String>>,
     ) -> anyhow::Result<Self> {
-        let mut wanted = vec![columns.arm];
-        let [unit_column, time_column, propensity_column] =
-            [columns.unit, columns.time, columns.propensity].map(|name| {
-                wanted.extend(name);
-                name.map(|_| wanted.len() - 1)
-            });
-        let first_outcome = wanted.len();
-        wanted.extend(columns.outcomes.iter().map(String::as_str));
-        let mut labels: BTreeMap<String, usize> = BTreeMap::new();
-        let mut rows = Vec::new();
-        read(&wanted, &mut |number, cells| {
-            let label = cells[0];
-            if let Some(arms) = columns.arms.filter(|arms| !arms.iter().any(|arm| arm == label)) {
-                let declared = arms.join(", ");
-                return Err(usage_error(format!(
-                    "row {number}: the arm {label:?} is not in --arms, which has {declared}"
-                )));
-            }
-            let next = labels.len();
-            let arm = match labels.get(label) {
-                Some(arm) => *arm,
-                None => *labels.entry(label.to_owned()).or_insert(next),
-            };
-            let unit = unit_column.map(|column| cells[column]);
-            if let Some(unit) = unit {
-                UnitKey::parse(unit).with_context(|| format!("row {number}"))?;
-            }
-            let at = time_column.map(|column| instant(cells[column]));
-            let at = at.transpose().map_err(|e| anyhow::anyhow!("row {number}: {e}"))?;
-            let number_in = |column: usize| {
-                let text = cells[column];
-                text.parse::<f64>()
-                    .ok()
-                    .filter(|v| v.is_finite())
-                    .with_context(|| format!("row {number}: {} is {text:?}, which is not a number", wanted[column]))
-            };
-            let propensity = propensity_column.map(number_in).transpose()?;
-            if let Some(p) = propensity.filter(|p| !(*p > 0.0 && *p <= 1.0)) {
-                let name = columns.propensity.unwrap_or_default();
-                return Err(usage_error(format!(
-                    "row {number}: {name} is {p}, but a propensity is above 0 and at most 1 (0.5, not 50)"
-                )));
-            }
-            let value = |column: usize| if cells[column].is_empty() { Ok(0.0) } else { number_in(column) };
-            let values = (first_outcome..wanted.len()).map(value).collect::<Result<Box<[f64]>, _>>()?;
-            rows.push(Row { number, unit: unit.map(Into::into), arm, at, propensity, values });
-            Ok(())
-        })?;
-        if time_column.is_some() {
-            rows.sort_by_key(|row| row.at);
-        }
-        let (arms, order) = order_arms(labels, columns)?;
-        for row in &mut rows {
-            row.arm = order[row.arm];
-        }
-        let is_binary = |i: usize| rows.iter().all(|row| row.values[i] == 0.0 || row.values[i] == 1.0);
-        let binary: Vec<bool> = (0..columns.outcomes.len()).map(is_binary).collect();
-        Ok(Self { arms, outcomes: columns.outcomes.to_vec(), binary, rows })
+        let wanted = columns.wanted()?;
+        let mut builder = LogBuilder::new(columns, &wanted);
+        let form = read(&wanted.names, &mut |number, cells| builder.add_row(number, cells))?;
+        builder.finish(form)
     }
 
     /// Checks that the first outcome is a conversion.
@@ -187,6 +146,152 @@ impl Log {
         let mut tallies = vec![Tally::default(); self.arms.len()];
         self.rows.iter().for_each(|row| tallies[row.arm].add(row));
         tallies
+    }
+}
+
+/// The requested columns, each with its position among them.
+struct WantedColumns<'a> {
+    names: Vec<&'a str>,
+    unit: Option<usize>,
+    time: Option<usize>,
+    propensity: Option<usize>,
+    first_outcome: usize,
+}
+
+impl<'a> Columns<'a> {
+    /// The requested columns: the arm first, the outcomes last.
+    ///
+    /// # Errors
+    ///
+    /// A column is requested as two things of which each row has one value.
+    fn wanted(&self) -> anyhow::Result<WantedColumns<'a>> {
+        let mut names = vec![self.arm];
+        let [unit, time, propensity] = [self.unit, self.time, self.propensity].map(|name| {
+            names.extend(name);
+            name.map(|_| names.len() - 1)
+        });
+        let first_outcome = names.len();
+        names.extend(self.outcomes.iter().map(String::as_str));
+        for (i, name) in names.iter().enumerate().skip(first_outcome) {
+            if let Some(other) = names[..i].iter().position(|earlier| earlier == name) {
+                let role =
+                    if other >= first_outcome { "twice as an outcome" } else { "as an outcome and as something else" };
+                return Err(usage_error(format!("column {name:?} is requested {role}. Request it once.")));
+            }
+        }
+        Ok(WantedColumns { names, unit, time, propensity, first_outcome })
+    }
+}
+
+/// Collects the rows of a log.
+struct LogBuilder<'a> {
+    columns: &'a Columns<'a>,
+    wanted: &'a WantedColumns<'a>,
+    /// The arms in order of appearance.
+    labels: BTreeMap<String, usize>,
+    rows: Vec<Row>,
+    counts: RowCounts,
+}
+
+impl<'a> LogBuilder<'a> {
+    fn new(columns: &'a Columns<'a>, wanted: &'a WantedColumns<'a>) -> Self {
+        let counts = RowCounts::new(columns.outcomes.len());
+        Self { columns, wanted, labels: BTreeMap::new(), rows: Vec::new(), counts }
+    }
+
+    /// Adds a row, unless an outcome is empty and such rows are left out.
+    fn add_row(&mut self, number: u64, cells: &[&str]) -> anyhow::Result<()> {
+        let refuse = |message: String| usage_error(format!("row {number}: {message}"));
+        let arm = self.arm(cells[0]).map_err(refuse)?;
+        let wanted = self.wanted;
+        let unit = wanted.unit.map(|column| cells[column]);
+        if let Some(unit) = unit {
+            UnitKey::parse(unit).with_context(|| format!("row {number}"))?;
+        }
+        let at = wanted.time.map(|column| cells::time(cells[column])).transpose().map_err(refuse)?;
+        self.counts.without_zone += u64::from(at.is_some_and(|(_, without_zone)| without_zone));
+        let propensity = wanted.propensity.map(|column| self.propensity(cells[column])).transpose().map_err(refuse)?;
+        let values = self.outcomes(&cells[wanted.first_outcome..]).map_err(refuse)?;
+        self.counts.count_row(arm, values.is_some());
+        if let Some(values) = values {
+            unit.into_iter().for_each(|unit| self.counts.count_unit(unit, arm));
+            self.rows.push(Row {
+                number,
+                unit: unit.map(Into::into),
+                arm,
+                at: at.map(|(at, _)| at),
+                propensity,
+                values,
+            });
+        }
+        Ok(())
+    }
+
+    /// The arm of a label, by order of appearance.
+    fn arm(&mut self, label: &str) -> Result<usize, String> {
+        if label.is_empty() {
+            return Err(format!("{} is empty, but each row needs its arm. Remove rows without one.", self.columns.arm));
+        }
+        if let Some(arms) = self.columns.arms.filter(|arms| !arms.iter().any(|arm| arm == label)) {
+            let declared = arms.join(", ");
+            return Err(format!("the arm {label:?} is not in --arms, which has {declared}"));
+        }
+        let next = self.labels.len();
+        Ok(match self.labels.get(label) {
+            Some(arm) => *arm,
+            None => *self.labels.entry(label.to_owned()).or_insert(next),
+        })
+    }
+
+    fn propensity(&self, text: &str) -> Result<f64, String> {
+        let name = self.columns.propensity.unwrap_or_default();
+        let number = self.columns.cells.number(text).map_err(|cause| format!("{name} is {text:?}, which {cause}"))?;
+        if number > 0.0 && number <= 1.0 {
+            return Ok(number);
+        }
+        Err(format!("{name} is {number}, but a propensity is above 0 and at most 1 (0.5, not 50)"))
+    }
+
+    /// The outcomes of a row; `None` if one of them is empty and such rows are left out.
+    fn outcomes(&mut self, cells: &[&str]) -> Result<Option<Box<[f64]>>, String> {
+        let mut values = Vec::with_capacity(cells.len());
+        for (i, text) in cells.iter().enumerate() {
+            let name = &self.columns.outcomes[i];
+            match self.columns.cells.outcome(text).map_err(|cause| format!("{name} is {text:?}, which {cause}"))? {
+                OutcomeCell::Number(number) => values.push(number),
+                OutcomeCell::Truth(yes) => {
+                    self.counts.truths[i] += 1;
+                    values.push(f64::from(u8::from(yes)));
+                }
+                OutcomeCell::Missing if self.columns.cells.empty_outcome == EmptyOutcome::Zero => values.push(0.0),
+                OutcomeCell::Missing => self.counts.empty[i] += 1,
+            }
+        }
+        Ok((values.len() == cells.len()).then(|| values.into()))
+    }
+
+    /// The whole log. `form` is what the reader found out about the file.
+    fn finish(mut self, form: Vec<String>) -> anyhow::Result<Log> {
+        let columns = self.columns;
+        if self.rows.is_empty() && !self.labels.is_empty() {
+            return Err(usage_error(
+                "every row has an empty outcome. Check the names of the outcome columns, or give --empty-outcome zero if \
+                 an empty cell means 0.",
+            ));
+        }
+        if columns.time.is_some() {
+            self.rows.sort_by_key(|row| row.at);
+        }
+        let (arms, order) = order_arms(self.labels, columns)?;
+        for row in &mut self.rows {
+            row.arm = order[row.arm];
+        }
+        let is_binary = |i: usize| self.rows.iter().all(|row| row.values[i] == 0.0 || row.values[i] == 1.0);
+        let binary: Vec<bool> = (0..columns.outcomes.len()).map(is_binary).collect();
+        let mut log =
+            Log { arms, outcomes: columns.outcomes.to_vec(), binary, rows: self.rows, findings: Findings::default() };
+        log.findings = self.counts.findings(&log, columns, form);
+        Ok(log)
     }
 }
 
@@ -234,84 +339,4 @@ fn order_arms(mut labels: BTreeMap<String, usize>, columns: &Columns<'_>) -> any
         arms.push(Arm { label: label.clone(), key });
     }
     Ok((arms, order))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TRIAL: &str = "id,when,segment,visit,spend\n\
-        a,2026-01-02,Mens E-Mail,1,9.5\n\
-        b,2026-01-01,No E-Mail,0,0\n\
-        c,2026-01-03,Womens E-Mail,0,\n";
-
-    fn columns<'a>(outcomes: &'a [String], control: Option<&'a str>) -> Columns<'a> {
-        Columns { arm: "segment", control, arms: None, outcomes, unit: None, time: None, propensity: None }
-    }
-
-    fn names(list: &[&str]) -> Vec<String> {
-        list.iter().map(|s| (*s).to_owned()).collect()
-    }
-
-    #[test]
-    fn control_is_first_and_other_arms_are_sorted_by_key() {
-        let outcomes = names(&["visit", "spend"]);
-        let log = Log::parse(TRIAL.as_bytes(), &columns(&outcomes, Some("No E-Mail"))).unwrap();
-        let keys: Vec<&str> = log.arms.iter().map(|arm| arm.key.as_str()).collect();
-        assert_eq!(keys, ["no-e-mail", "mens-e-mail", "womens-e-mail"]);
-        assert_eq!(log.rows.iter().map(|row| row.arm).collect::<Vec<_>>(), [1, 0, 2]);
-        assert_eq!(log.binary, [true, false]);
-        assert_eq!(*log.rows[0].values, [1.0, 9.5]);
-        assert_eq!(log.rows[2].unit_key(), "3");
-        assert_eq!(log.tallies()[1], Tally { rows: 1, converted: 1 });
-    }
-
-    #[test]
-    fn declared_arms_keep_their_order_after_control() {
-        let outcomes = names(&["visit"]);
-        let arms = names(&["Womens E-Mail", "Post", "No E-Mail", "Mens E-Mail"]);
-        let declared = Columns { arms: Some(&arms), ..columns(&outcomes, Some("No E-Mail")) };
-        let log = Log::parse(TRIAL.as_bytes(), &declared).unwrap();
-        let labels: Vec<&str> = log.arms.iter().map(|arm| arm.label.as_str()).collect();
-        assert_eq!(labels, ["No E-Mail", "Womens E-Mail", "Post", "Mens E-Mail"]);
-        assert_eq!(log.rows.iter().map(|row| row.arm).collect::<Vec<_>>(), [3, 0, 1]);
-    }
-
-    #[test]
-    fn time_column_sets_the_order_of_rows() {
-        let outcomes = names(&["visit"]);
-        let with = Columns { time: Some("when"), unit: Some("id"), ..columns(&outcomes, Some("No E-Mail")) };
-        let log = Log::parse(TRIAL.as_bytes(), &with).unwrap();
-        assert_eq!(log.rows.iter().map(Row::unit_key).collect::<Vec<_>>(), ["b", "a", "c"]);
-    }
-
-    #[test]
-    fn errors_name_the_valid_values() {
-        let visit = names(&["visit"]);
-        let error_text = |columns: &Columns<'_>| format!("{:#}", Log::parse(TRIAL.as_bytes(), columns).unwrap_err());
-        assert!(error_text(&columns(&visit, None)).contains("--control; the file has \"Mens E-Mail\""));
-        assert!(error_text(&columns(&visit, Some("no e-mail"))).contains("Did you mean \"No E-Mail\"?"));
-        assert!(
-            error_text(&columns(&names(&["visits"]), Some("No E-Mail"))).contains("The file has id, when, segment")
-        );
-        let spend = names(&["spend"]);
-        let log = Log::parse(TRIAL.as_bytes(), &columns(&spend, Some("No E-Mail"))).unwrap();
-        assert!(log.check_first_outcome_is_conversion().unwrap_err().to_string().contains("0/1"));
-        let known = Columns { propensity: Some("spend"), ..columns(&visit, Some("No E-Mail")) };
-        assert!(error_text(&known).contains("row 1: spend is 9.5, but a propensity is above 0 and at most 1"));
-        let two = names(&["No E-Mail", "Mens E-Mail"]);
-        let declared = Columns { arms: Some(&two), ..columns(&visit, Some("No E-Mail")) };
-        assert!(
-            error_text(&declared).contains("row 3: the arm \"Womens E-Mail\" is not in --arms, which has No E-Mail")
-        );
-        assert!(error_text(&columns(&names(&["when"]), Some("No E-Mail"))).contains("row 1: when is \"2026-01-02\""));
-    }
-
-    #[test]
-    fn labels_with_the_same_key_are_refused() {
-        let visit = names(&["visit"]);
-        let text = "segment,visit\nControl,0\nA b,1\na-b,0\n";
-        let error = format!("{:#}", Log::parse(text.as_bytes(), &columns(&visit, None)).unwrap_err());
-        assert!(error.contains("would both be variation a-b"), "{error}");
-    }
 }

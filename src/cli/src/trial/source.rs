@@ -1,7 +1,8 @@
-//! Rows of text from a CSV or Parquet file: only the requested columns, in the requested order.
+//! Rows of text from a file: only the requested columns, in the requested order. CSV has a file of its own, Parquet is
+//! read here.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::BufReader;
 use std::path::Path;
 
 use anyhow::Context;
@@ -10,6 +11,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::schema::types::Type;
 
+use super::csv_source::read_csv;
 use crate::failure::usage_error;
 use crate::output;
 use crate::parse::is_parquet;
@@ -19,38 +21,35 @@ use inroad_assignment::Timestamp;
 /// Called for each row with its number, from 1, and its cells. An empty cell is empty text.
 pub(super) type OnRow<'a> = dyn FnMut(u64, &[&str]) -> anyhow::Result<()> + 'a;
 
-/// Reads a file: Parquet by its extension, CSV otherwise.
-pub(super) fn read(path: &Path, columns: &[&str], on_row: &mut OnRow<'_>) -> anyhow::Result<()> {
+/// Reads a file: Parquet by its extension, CSV otherwise. Returns what a person should know about its form.
+pub(super) fn read(path: &Path, columns: &[&str], on_row: &mut OnRow<'_>) -> anyhow::Result<Vec<String>> {
     let file = File::open(path).map_err(|e| usage_error(format!("cannot read the file: {e}")))?;
-    if is_parquet(path) { read_parquet(file, columns, on_row) } else { read_csv(BufReader::new(file), columns, on_row) }
+    if is_parquet(path) {
+        return read_parquet(file, columns, on_row).map(|()| Vec::new());
+    }
+    read_csv(BufReader::new(file), columns, on_row)
 }
 
-/// The position of each requested column.
-fn positions(columns: &[&str], existing: &[&str]) -> anyhow::Result<Vec<usize>> {
+/// The position of each requested column. A name that several columns have is refused, because nothing says which one is
+/// meant.
+pub(super) fn positions(columns: &[&str], existing: &[&str]) -> anyhow::Result<Vec<usize>> {
     let position = |name: &&str| {
-        existing.iter().position(|column| column == name).ok_or_else(|| {
+        let mut found = existing.iter().zip(0..).filter(|(column, _)| *column == name).map(|(_, position)| position);
+        let Some(first) = found.next() else {
             let similar = did_you_mean(name, existing.iter().copied());
             let has = if existing.is_empty() { "is empty".to_owned() } else { format!("has {}", existing.join(", ")) };
-            usage_error(format!("there is no column {name:?}.{similar} The file {has}."))
-        })
+            return Err(usage_error(format!("there is no column {name:?}.{similar} The file {has}.")));
+        };
+        match found.next() {
+            None => Ok(first),
+            Some(second) => Err(usage_error(format!(
+                "two columns are named {name:?}: column {} and column {}. Rename one of them.",
+                first + 1,
+                second + 1
+            ))),
+        }
     };
     columns.iter().map(position).collect()
-}
-
-/// Reads CSV with a header row.
-pub(super) fn read_csv(text: impl Read, columns: &[&str], on_row: &mut OnRow<'_>) -> anyhow::Result<()> {
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text);
-    let head = reader.headers().context("the first line must name the columns")?.clone();
-    let positions = positions(columns, &head.iter().collect::<Vec<_>>())?;
-    let mut record = csv::StringRecord::new();
-    for number in 1.. {
-        if !reader.read_record(&mut record).with_context(|| format!("row {number}"))? {
-            break;
-        }
-        let cells: Vec<&str> = positions.iter().map(|position| record.get(*position).unwrap_or_default()).collect();
-        on_row(number, &cells)?;
-    }
-    Ok(())
 }
 
 fn read_parquet(file: File, columns: &[&str], on_row: &mut OnRow<'_>) -> anyhow::Result<()> {
