@@ -13,11 +13,13 @@ use inroad_policy::{chi_squared_tail, normal_cdf};
 
 /// Fewest rows for a test: the approximations of the p-values need about this many.
 const ROWS_MIN: usize = 20;
+/// A p-value that leaves no doubt.
+const DECISIVE: f64 = 1e-9;
 
 /// The result of the two tests of one column.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RowOrder {
-    /// The test with the smaller p-value.
+    /// The test of the order as a whole if it is decisive, otherwise the test with the smaller p-value.
     pub test: OrderTest,
     /// Probability of a result at least as extreme in random order, 0 to 1: twice the smaller p-value of the two tests
     /// (Bonferroni), at most 1.
@@ -54,7 +56,7 @@ pub fn row_order_of_arms(arms: &[usize]) -> Option<RowOrder> {
     if arms.len() < ROWS_MIN || counts.iter().filter(|count| **count > 0).count() < 2 {
         return None;
     }
-    Some(smaller((OrderTest::KruskalWallis, kruskal_wallis(arms, &counts)), (OrderTest::Runs, runs(arms, &counts))))
+    Some(combined((OrderTest::KruskalWallis, kruskal_wallis(arms, &counts)), (OrderTest::Runs, runs(arms, &counts))))
 }
 
 /// Tests whether row order predicts the outcome. None for fewer than 20 rows or if all outcomes are equal.
@@ -67,11 +69,12 @@ pub fn row_order_of_outcomes(outcomes: &[f64]) -> Option<RowOrder> {
     let categories: Vec<usize> = outcomes.iter().map(|outcome| usize::from(*outcome > 0.0)).collect();
     let binary = outcomes.iter().all(|outcome| *outcome == 0.0 || *outcome == 1.0);
     let blocks = if binary { runs(&categories, &category_counts(&categories)) } else { 1.0 };
-    Some(smaller((OrderTest::Spearman, spearman(outcomes)), (OrderTest::Runs, blocks)))
+    Some(combined((OrderTest::Spearman, spearman(outcomes)), (OrderTest::Runs, blocks)))
 }
 
-fn smaller(a: (OrderTest, f64), b: (OrderTest, f64)) -> RowOrder {
-    let (test, p) = if b.1 < a.1 { b } else { a };
+fn combined(whole: (OrderTest, f64), blocks: (OrderTest, f64)) -> RowOrder {
+    // Sorted rows also have too few runs, but the order as a whole explains more.
+    let (test, p) = if blocks.1 < whole.1 && whole.1 > DECISIVE { blocks } else { whole };
     RowOrder { test, p_value: (2.0 * p).min(1.0) }
 }
 

@@ -29,8 +29,15 @@ struct Trial {
 
 fn trial() -> Trial {
     let rows = 0..1500_u64;
-    let arm = |i: u64| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as usize % 3;
-    let visit = |i: u64| (i.wrapping_mul(0xd134_2543_de82_ef95) >> 32) % 100 < [10, 30, 15][arm(i)];
+    // The mixing function of SplitMix64, so that neighbouring rows are unrelated.
+    let mixed = |i: u64| {
+        let x = i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    };
+    let arm = |i: u64| mixed(i) as usize % 3;
+    let visit = |i: u64| (mixed(i) >> 32) % 100 < [10, 30, 15][arm(i)];
     Trial {
         arms: rows.clone().map(|i| ["No E-Mail", "Womens E-Mail", "Mens E-Mail"][arm(i)]).collect(),
         visits: rows.clone().map(|i| i64::from(visit(i))).collect(),
