@@ -161,6 +161,7 @@ scripts! {
         crossover_is_counted_and_left_out_of_estimates,
         funnel_counts_steps_in_order,
         kinds_of_metrics,
+        missing_lifts_are_explained,
         results_show_the_primary_metric_first,
         sample_ratio_mismatch_raises_an_alert,
     }

@@ -86,7 +86,10 @@ fn variations_text(r: &GetResultsResponse) -> String {
                 Some(difference) => format!("difference {}", difference_text(Some(difference))),
                 None => interval_or_note(lift, &arm.lift_note),
             },
-            interval_text(arm.lift_anytime.as_ref().filter(|_| i > 0)),
+            match arm.difference_anytime.as_ref() {
+                Some(difference) => ends_text(difference),
+                None => interval_text(arm.lift_anytime.as_ref().filter(|_| i > 0)),
+            },
             if is_ranked { probability(arm.p_best) } else { "–".to_owned() },
             if arm.killed { "killed" } else { "" }.to_owned(),
         ]

@@ -9,19 +9,16 @@
 //! kill k if P(b_k<0) > .99
 //! return if the burn-in is not over
 //! g_k ← max(0, f_k + S·w_k·(1 − 1.5·loss_k/b_k)₊ − p_k) if live, P(b_k>0) > ½ and not frozen by a guardrail
-//! conclude ← the live arm with w ≥ .96, if its loss ≤ 1%; ready to ship if all conditions of `ShipCheck` hold
-//! scale Σg to (conclude ? .50 : .25)·days, then to p_0 − floor;  skip below .5%
+//! scale Σg to (some w_k ≥ .96 and loss_k ≤ 1% ? .50 : .25)·days, then to p_0 − floor;  skip below .5%
+//! conclude ← the leader, if its loss ≤ 1%; ready to ship if all conditions of `ShipCheck` hold
 //! ```
-
-use core::time::Duration;
 
 use inroad_assignment::{GuardrailAction, PosteriorKind, Width};
 
-use crate::alternative_estimates::estimate_arm;
-use crate::anytime::{ALPHA, confidence_sequence};
+use crate::anytime::ALPHA;
+use crate::conclusion::{Conclusion, conclude};
 use crate::decision_record::{
-    ArmDecision, BurnIn, BurnInGap, ConcludeAdvice, Decision, Freeze, GuardrailDecision, HoldReason, ShipCheck,
-    TickInput, TickScope,
+    ArmDecision, BurnIn, BurnInGap, Decision, Freeze, GuardrailDecision, HoldReason, TickInput, TickScope,
 };
 use crate::draws::DrawsCache;
 use crate::e3::{Estimator, Posterior, Prior};
@@ -32,8 +29,6 @@ use crate::pooled_beta::compare_pooled;
 use crate::probability_best::{Comparison, compare};
 use crate::sample_ratio::{SampleRatio, SrmAlarm, check_sample_ratio_by};
 use crate::tallies::{EpochTally, checked_in_order};
-
-const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
 /// Decides for one experiment after another. It keeps the buffers and draws that they share.
 #[derive(Debug, Default)]
@@ -96,9 +91,11 @@ fn decide_with(input: &TickInput, estimator: &mut Estimator, draws: &mut DrawsCa
     let targets = growth.targets();
 
     let may_grow = growing && frozen.is_none() && burn_in.met;
-    let conclude = if may_grow { conclude_advice(input, &comparison, &live) } else { None };
-    let ship =
-        conclude.map(|conclude| ship_check(input, conclude.arm, (&guardrails, &ratio), estimator)).transpose()?;
+    let conclusion = if may_grow {
+        conclude(input, &comparison, &live, (&guardrails, &ratio), estimator)?
+    } else {
+        Conclusion::default()
+    };
     let steps = if !growing {
         Err(HoldReason::NotDue)
     } else if frozen.is_some() {
@@ -106,8 +103,11 @@ fn decide_with(input: &TickInput, estimator: &mut Estimator, draws: &mut DrawsCa
     } else if !burn_in.met {
         Err(HoldReason::BurnIn)
     } else {
-        let variation_wins = conclude.is_some_and(|conclude| conclude.arm > 0);
-        let cap = if variation_wins { settings.daily_cap_conclude } else { settings.daily_cap };
+        let cap = if variation_likely_best(input, &comparison, &live) {
+            settings.daily_cap_conclude
+        } else {
+            settings.daily_cap
+        };
         let elapsed = input.now.since(input.last_growth_at);
         steps(&owned, &targets, input.floor, allowance(cap, elapsed, settings.tick), settings.min_step)
     };
@@ -125,7 +125,8 @@ fn decide_with(input: &TickInput, estimator: &mut Estimator, draws: &mut DrawsCa
             grow_by: steps[k],
         })
         .collect();
-    Ok(Decision { frozen, posterior, arms, kill, burn_in, conclude, ship, guardrails, hold })
+    let Conclusion { advice: conclude, ship, clearly_best } = conclusion;
+    Ok(Decision { frozen, posterior, arms, kill, burn_in, conclude, ship, clearly_best, guardrails, hold })
 }
 
 /// The posterior of the lifts as measured, and the comparison of the live arms by their benefit.
@@ -183,38 +184,6 @@ fn loss_to_lift(input: &TickInput, posterior: &Posterior, comparison: &Compariso
     if lift > 0.0 { loss / lift } else { 0.0 }
 }
 
-/// The conditions for shipping `arm`. Rolling back to control needs only a full week.
-fn ship_check(
-    input: &TickInput,
-    arm: usize,
-    (guardrails, ratio): (&[GuardrailDecision], &SampleRatio),
-    estimator: &mut Estimator,
-) -> Result<ShipCheck, PolicyError> {
-    let arms = input.arms.len();
-    let full_week = input.now.since(input.generation_started_at) >= WEEK;
-    if arm == 0 {
-        return Ok(ShipCheck {
-            full_week,
-            alternatives_agree: true,
-            beyond_chance: true,
-            no_guardrail_alert: true,
-            sample_ratio_ok: true,
-        });
-    }
-    let flat = estimator.fit_one_against_control(input.measure, arms, &input.epochs, Prior::Flat, arm)?;
-    let alternatives = estimate_arm(input.measure, &checked_in_order(arms, &input.epochs)?, &flat, arm);
-    // Bonferroni over the variations, one side of the interval for each.
-    let alpha = ALPHA.min(2.0 * ALPHA / (arms - 1) as f64);
-    let sequence = confidence_sequence(&flat.into_benefit(input.better), arm, alpha);
-    Ok(ShipCheck {
-        full_week,
-        alternatives_agree: alternatives.is_some_and(|estimates| !estimates.disagrees),
-        beyond_chance: sequence.is_some_and(|sequence| sequence.low > 0.0),
-        no_guardrail_alert: !input.arms[arm].guardrail_alerted && guardrails.iter().all(|alert| alert.arm != arm),
-        sample_ratio_ok: ratio.alarm == SrmAlarm::Quiet,
-    })
-}
-
 /// Why the tick must not change anything, if the data are late or do not match the shares.
 fn freeze_reason(input: &TickInput, ratio: &SampleRatio) -> Option<Freeze> {
     if input.data_late {
@@ -249,11 +218,10 @@ fn burn_in_state(input: &TickInput, live: &[bool]) -> BurnIn {
     BurnIn { met: missing.is_none(), missing }
 }
 
-/// The arm that is clearly best, if there is one.
-fn conclude_advice(input: &TickInput, comparison: &Comparison, live: &[bool]) -> Option<ConcludeAdvice> {
+/// Whether a variation is so likely the best one that growth may go faster. This makes no claim: a statement that an arm
+/// is best needs more (see `evidence`).
+fn variation_likely_best(input: &TickInput, comparison: &Comparison, live: &[bool]) -> bool {
     let arm = comparison.leader();
-    let p_best = comparison.p_best[arm];
-    let loss = comparison.relative_loss(arm)?;
-    let clear = live[arm] && p_best >= input.settings.conclude_probability && loss <= input.settings.conclude_loss;
-    clear.then_some(ConcludeAdvice { arm, p_best, loss })
+    let small_loss = comparison.relative_loss(arm).is_some_and(|loss| loss <= input.settings.conclude_loss);
+    arm > 0 && live[arm] && comparison.p_best[arm] >= input.settings.conclude_probability && small_loss
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::e3::Posterior;
 use crate::error::PolicyError;
+use crate::evidence::EvidenceBasis;
 use crate::sample_ratio::SampleRatioRule;
 use crate::tallies::{BetterDirection, EpochTally, MAX_ARMS, Measure};
 
@@ -132,11 +133,15 @@ pub struct Decision {
     pub kill: Vec<usize>,
     /// Whether the burn-in is over.
     pub burn_in: BurnIn,
-    /// Advice to conclude with an arm, if one is clearly best.
+    /// The arm to conclude with once all conditions of `ship` hold: the leader, if choosing it costs little. Records made
+    /// before `clearly_best` existed have it only for an arm whose probability to be best was large.
     pub conclude: Option<ConcludeAdvice>,
     /// Whether that arm is ready to ship. Only with `conclude`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ship: Option<ShipCheck>,
+    /// The arm that is better than every other live arm beyond chance, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clearly_best: Option<ClearlyBest>,
     /// The guardrails that raised an alert, by metric and arm.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub guardrails: Vec<GuardrailDecision>,
@@ -144,7 +149,7 @@ pub struct Decision {
     pub hold: Option<HoldReason>,
 }
 
-/// The conditions for shipping an arm, besides its probability to be best. An arm is ready to ship if all are true.
+/// The conditions for shipping an arm, or for rolling back to control. An arm is ready to ship if all are true.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ShipCheck {
     /// The generation has run for a full week, so every weekday is included.
@@ -152,15 +157,29 @@ pub struct ShipCheck {
     /// The alternative estimates agree with E3.
     #[serde(rename = "opinions_agree")]
     pub alternatives_agree: bool,
-    /// The confidence sequence against control excludes "no benefit". With all arms together, the probability of ever
-    /// reporting an arm that is no better than control is at most 5%, however often it is checked.
+    /// The arm is better than control beyond chance; to roll back, control is better than every variation. The
+    /// probability of ever reporting a variation that is no better than control is at most 5%, however many variations
+    /// there are and however often it is checked; so is that of rolling back although a variation is no worse.
     pub beyond_chance: bool,
+    /// What `beyond_chance` rests on; none if it is false, and in records made before this existed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<EvidenceBasis>,
     /// No guardrail has raised an alert for the arm in this generation.
     #[serde(rename = "harmless", default = "default_true")]
     pub no_guardrail_alert: bool,
     /// The sample ratio check has never raised an alarm in this generation.
     #[serde(rename = "ratio_sound", default = "default_true")]
     pub sample_ratio_ok: bool,
+}
+
+/// The arm that is better than every other live arm, control included. The probability that this is ever reported of
+/// an arm that is not the only best one is at most 5%, however many arms there are and however often it is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClearlyBest {
+    /// The arm; it can be control.
+    pub arm: usize,
+    /// What the statement rests on: the latest look that one of its comparisons needed.
+    pub basis: EvidenceBasis,
 }
 
 /// The value of a condition in records that were made before it existed.
@@ -281,7 +300,7 @@ pub enum BurnInGap {
     },
 }
 
-/// Advice to conclude the experiment with an arm that is clearly best.
+/// The arm to conclude the experiment with, once there is enough evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ConcludeAdvice {
     /// The arm; it can be control.

@@ -20,10 +20,11 @@
 //! | | `pooled_beta` | The same with pooled Beta posteriors, for experiments that choose them |
 //! | 5 | `sample_ratio` | Can the counts be trusted? [`check_sample_ratio`] |
 //! | 6 | `guardrail` | Which arm does harm? [`evaluate_guardrail`] |
-//! | 7 | `growth` | How many points does each arm get now? |
-//! | 8 | `decide` | What changes at this tick? All of the above in order: [`TickInput`] → [`decide`] → [`Decision`] |
+//! | 7 | `evidence`, `error_spending` | Is an arm better beyond chance, however often somebody looks? [`EvidenceBasis`] |
+//! | 8 | `growth` | How many points does each arm get now? |
+//! | 9 | `decide` | What changes at this tick? All of the above in order: [`TickInput`] → [`decide`] → [`Decision`] |
 //! | | `decision_record` | Which parts of a tick are stored, so that the decision can be made again (I7)? |
-//! | 9 | `summary` | What do people see? [`summarise`] → [`Summary`] |
+//! | 10 | `summary` | What do people see? [`summarise`] → [`Summary`] |
 //! | | `lift_estimate` | What can be said about a lift, without the prior? [`LiftEstimate`] |
 //! | | `interval`, `anytime` | How uncertain is a lift, at one check or at all checks together? |
 //! | | `alternative_estimates`, `time_blocks` | Does another method find the same lift? |
@@ -40,12 +41,15 @@ mod anytime;
 pub mod attribution;
 mod chi_squared;
 mod cholesky;
+mod conclusion;
 mod consistency_checks;
 mod decide;
 mod decision_record;
 mod draws;
 mod e3;
 mod error;
+mod error_spending;
+mod evidence;
 mod growth;
 mod guardrail;
 mod interval;
@@ -64,12 +68,13 @@ pub use chi_squared::chi_squared_tail;
 pub use consistency_checks::{DelayCheck, NoveltyCheck, check_delay, check_novelty, completed_epochs};
 pub use decide::{Decider, decide};
 pub use decision_record::{
-    ArmDecision, ArmState, BurnIn, BurnInGap, ConcludeAdvice, Decision, Freeze, GuardedMetric, GuardrailDecision,
-    HoldReason, ShipCheck, TickInput, TickScope,
+    ArmDecision, ArmState, BurnIn, BurnInGap, ClearlyBest, ConcludeAdvice, Decision, Freeze, GuardedMetric,
+    GuardrailDecision, HoldReason, ShipCheck, TickInput, TickScope,
 };
 pub use draws::{DrawsCache, MAX_LOG2_DRAWS, NormalDraws};
 pub use e3::{Estimator, Posterior, Prior, estimate};
 pub use error::PolicyError;
+pub use evidence::{EvidenceBasis, FIRST_LOOK_DAY, PLANNED_DAYS, SCHEDULED_PART};
 pub use guardrail::{GuardrailEvidence, GuardrailInput, evaluate_guardrail};
 pub use interval::{Interval, Z_95};
 pub use lift_estimate::{
