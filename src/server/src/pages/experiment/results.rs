@@ -9,7 +9,7 @@ use maud::html;
 
 use super::durations::in_words;
 use crate::explain::{MAX_SHOWN_ODDS, odds};
-use crate::kill_results::kill_result_in_words;
+use crate::kill_texts::kill_result_in_words;
 
 /// The values of an arm that are independent of metrics.
 pub(super) fn view_arm(
