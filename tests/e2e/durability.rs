@@ -204,7 +204,9 @@ async fn order_of_arrival_duplicates_and_crashes_do_not_change_results() {
             shuffled.restart().await;
         }
     }
-    assert_eq!(api.results(KEY).await, expected);
+    // What was known about a variation when it was killed depends on the events that had arrived by then.
+    let without_kills = |results| v1::GetResultsResponse { kills: Vec::new(), ..results };
+    assert_eq!(without_kills(api.results(KEY).await), without_kills(expected));
 }
 
 #[tokio::test(flavor = "multi_thread")]

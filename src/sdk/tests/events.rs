@@ -187,7 +187,7 @@ async fn refused_events_are_counted_by_reason_and_not_retried() {
         let rejection =
             |index| v1::Rejection { index, outcome: true, reason: "INVALID_VALUE".into(), message: "no".into() };
         let rejections = (0..batch.outcomes.len() as u32).filter(|i| i % 2 == 0).map(rejection).collect();
-        Ok(v1::RecordResponse { accepted: 2, rejections, contexts_trimmed: 0 })
+        Ok(v1::RecordResponse { accepted: 2, rejections, ..v1::RecordResponse::default() })
     });
     for n in 0..4 {
         client.track(Outcome::new("purchase").targeting_key(format!("user-{n}")).value(f64::NAN));
@@ -275,7 +275,7 @@ async fn record_waits_for_the_acknowledgement_and_returns_refused_outcomes() {
     server.answer_next_batch(|_| Ok(v1::RecordResponse { accepted: 2, ..Default::default() }));
     server.answer_next_batch(|_| {
         let rejection = v1::Rejection { index: 1, outcome: true, reason: "INVALID_UNIT".into(), message: "no".into() };
-        Ok(v1::RecordResponse { accepted: 1, rejections: vec![rejection], contexts_trimmed: 0 })
+        Ok(v1::RecordResponse { accepted: 1, rejections: vec![rejection], ..v1::RecordResponse::default() })
     });
     let outcomes = (0..4).map(|n| Outcome::new("purchase").targeting_key(format!("user-{n}")));
     let receipt = client.record(outcomes, TIMEOUT).await.unwrap();

@@ -43,6 +43,7 @@ pub mod funnel;
 pub mod http;
 pub mod ingest;
 mod kill_results;
+mod kill_texts;
 pub mod metrics;
 mod pages;
 pub mod publications;

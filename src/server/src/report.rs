@@ -221,21 +221,6 @@ fn summary_input<'a>(
     }
 }
 
-/// The results of all arms by one metric, without the other parts of a report.
-///
-/// # Errors
-/// [`ServerError::Policy`] if an estimator fails.
-pub(crate) fn summary_of_metric(
-    experiment: &Experiment,
-    generation: &Generation,
-    counts: &GenerationCounts,
-    metric: usize,
-) -> Result<Summary, ServerError> {
-    let epochs = epoch_tallies(experiment, generation, counts, Some(metric));
-    let live = live_arms(experiment);
-    Ok(summarise(&summary_input(experiment, &live, &epochs, Some(metric)), &mut DrawsCache::default())?)
-}
-
 fn metric_report(
     experiment: &Experiment,
     generation: &Generation,

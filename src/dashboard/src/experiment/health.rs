@@ -42,8 +42,8 @@ pub struct Health {
     pub outcomes_too_early: u64,
     /// The same: after the window.
     pub outcomes_too_late: u64,
-    /// What was known about variations when they were killed: the time, and a sentence.
-    pub kills: Vec<(Timestamp, String)>,
+    /// What was known about variations when they were killed: the time, a sentence, and when they were restored.
+    pub kills: Vec<(Timestamp, String, Option<Timestamp>)>,
     /// Accepted events that are not counted yet.
     pub backlog: u64,
     /// Traffic share that control can still give.
@@ -101,7 +101,9 @@ impl Health {
                         "." @if ratio.alarm != SrmAlarm::Quiet { " Check for lost or duplicated exposures." }
                     }
                 }
-                @for (at, summary) in &self.kills { p { b { "Kill. " } (instant(*at)) ": " (summary) } }
+                @for (at, summary, restored) in &self.kills {
+                    p { b { "Kill. " } (instant(*at)) ": " (summary) @if let Some(restored) = restored { " Restored at " (instant(*restored)) "." } }
+                }
                 @for alert in &self.alerts { p.alarm { b { "Guardrail. " } (alert) } }
                 @if self.backlog > 0 { p.doubt { (counted(self.backlog, "event")) " not counted yet." } }
             }

@@ -1350,7 +1350,7 @@ pub struct RecordResponse {
 /// Accepted outcomes that no experiment counts now.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OutcomeWarning {
-    /// The reason, for programs: UNUSED_EVENT, OTHER_CLOCK, UNUSED_UNIT_TYPE.
+    /// Why no experiment counts them, for programs: UNUSED_EVENT, OTHER_CLOCK, UNUSED_UNIT_TYPE.
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
     /// The event.

@@ -4,12 +4,12 @@ use inroad_assignment::{Allocation, Arm, Experiment, GuardrailAction, Metric, Me
 use inroad_dashboard::experiment as view;
 use inroad_dashboard::format::{NumberFormat, number};
 use inroad_policy::{Interval, SrmAlarm, Z_95};
+use inroad_wire::time::timestamp_from_wire;
 use inroad_wire::v1;
 use maud::html;
 
 use super::durations::in_words;
 use crate::explain::{MAX_SHOWN_ODDS, odds};
-use crate::kill_results::kill_result_in_words;
 
 /// The values of an arm that are independent of metrics.
 pub(super) fn view_arm(
@@ -138,7 +138,10 @@ pub(super) fn health(experiment: &Experiment, results: &v1::GetResultsResponse, 
             @if odds > MAX_SHOWN_ODDS { "more than " } (number(odds.min(MAX_SHOWN_ODDS), NumberFormat::Estimate)) " to 1."
         }
     });
-    let kills = experiment.kill_results.iter().filter(|result| result.generation == results.generation);
+    let instant = |at: Option<&prost_types::Timestamp>| timestamp_from_wire(at?).ok();
+    let kill = |kill: &v1::KillResult| {
+        Some((instant(kill.at.as_ref())?, kill.summary.clone(), instant(kill.restored_at.as_ref())))
+    };
     view::Health {
         warnings: results.warnings.clone(),
         ship_arm: (!results.ship.is_empty()).then(|| results.ship.clone()),
@@ -150,7 +153,7 @@ pub(super) fn health(experiment: &Experiment, results: &v1::GetResultsResponse, 
         dropped_after_end: results.dropped_after_end,
         outcomes_too_early: results.outcomes_too_early,
         outcomes_too_late: results.outcomes_too_late,
-        kills: kills.map(|result| (result.at, kill_result_in_words(experiment, result))).collect(),
+        kills: results.kills.iter().filter_map(kill).collect(),
         backlog: results.backlog,
         headroom: results.headroom,
         days_of_headroom: results.days_of_headroom,

@@ -1,0 +1,141 @@
+//! The kept results of a killed variation, for people and in wire form.
+
+use inroad_assignment::experiment::KillResult;
+use inroad_assignment::{Experiment, Generation, KillChange, KillTarget};
+use inroad_dashboard::format::plural;
+use inroad_wire::time::timestamp_to_wire;
+use inroad_wire::v1;
+
+use crate::explain::probability_in_words;
+
+/// The results as a sentence: "green was killed by ann: bought -32.0% (-41.0% to -20.1%, always-valid) from 812 units at
+/// that time, >99.9% probability of being worse than control."
+fn kill_result_in_words(experiment: &Experiment, result: &KillResult) -> String {
+    let KillResult { arm, actor, metric, units, lift, p_worse, .. } = result;
+    let variation = experiment.definition.variation(*arm).map(|v| v.key.to_string()).unwrap_or_default();
+    let percent = |share: f64| format!("{:+.1}%", 100.0 * share);
+    let units = plural(*units, "unit");
+    let estimate = match lift {
+        Some(lift) => format!(
+            "{metric} {} ({} to {}, always-valid) from {units} at that time, {} probability of being worse than control",
+            percent(lift.estimate),
+            percent(lift.low),
+            percent(lift.high),
+            probability_in_words(*p_worse)
+        ),
+        None => format!("{units} counted at that time, too few to compare {metric}"),
+    };
+    format!("{variation} was killed by {actor}: {estimate}.")
+}
+
+/// The results in wire form, with the time at which the variation was restored.
+pub(crate) fn kill_result_to_wire(
+    experiment: &Experiment,
+    generation: &Generation,
+    result: &KillResult,
+) -> v1::KillResult {
+    let is_restored = |change: &&KillChange| {
+        let targets = [KillTarget::Everything, KillTarget::Variation(result.arm)];
+        change.at >= result.at && !change.killed && targets.contains(&change.target)
+    };
+    let served = |change: &&KillChange| generation.kills(change.at).served_arm(result.arm) == result.arm;
+    let restored = generation.kill_changes.iter().filter(is_restored).find(served);
+    v1::KillResult {
+        variation: experiment.definition.variation(result.arm).map(|v| v.key.to_string()).unwrap_or_default(),
+        at: Some(timestamp_to_wire(result.at)),
+        restored_at: restored.map(|change| timestamp_to_wire(change.at)),
+        actor: result.actor.clone(),
+        metric: result.metric.clone(),
+        exposed: result.exposed,
+        units: result.units,
+        converted: result.converted,
+        open_records: result.open,
+        mean: result.mean,
+        control_mean: result.control_mean,
+        lift: result.lift.map(|lift| v1::Interval { estimate: lift.estimate, low: lift.low, high: lift.high }),
+        p_worse: result.p_worse,
+        summary: kill_result_in_words(experiment, result),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use inroad_assignment::{Arm, DefinitionDoc, Salt, Timestamp};
+    use inroad_policy::attribution::{Cell, CellKey};
+    use inroad_store::GenerationCounts;
+
+    use crate::kill_results::{kill_and_keep_results, kill_effect, killed_arms};
+
+    fn at(hours: u64) -> Timestamp {
+        Timestamp::default().plus(Duration::from_secs(3_600 * hours))
+    }
+
+    /// 1,000 units in each arm on the first day: 100 of control convert, 40 of green.
+    fn counted() -> (Experiment, GenerationCounts) {
+        let doc = serde_json::json!({
+            "key": "e", "policy": {"kind": "manual", "tick": "1d"},
+            "variations": [{"key": "off", "payload": false}, {"key": "green", "payload": true, "share": 0.5}],
+            "metrics": [{"key": "bought", "event": "purchase", "window": "2d", "decision": true}],
+        });
+        let doc: DefinitionDoc = serde_json::from_value(doc).unwrap();
+        let mut experiment = Experiment::create(doc.try_into().unwrap(), at(0));
+        experiment.start(at(0), Salt::parse("s").unwrap()).unwrap();
+        let mut counts = GenerationCounts::default();
+        for (arm, s) in [(0, 100), (1, 40)] {
+            let key = |metric, revision| CellKey { metric, tick: 0, revision, arm: Arm::new(arm).unwrap() };
+            counts.cells.insert(key(None, 1), Cell { first: 1_000, ..Cell::default() });
+            counts.cells.insert(key(None, 0), Cell { units: 1_000, ..Cell::default() });
+            counts.cells.insert(key(Some(0), 1), Cell { n: 1_000, s, ..Cell::default() });
+        }
+        (experiment, counts)
+    }
+
+    #[test]
+    fn results_are_kept_with_the_kill_and_the_restore_is_named() {
+        let (mut experiment, counts) = counted();
+        let green = KillTarget::Variation(Arm::new(1).unwrap());
+        let arms = killed_arms(&experiment, green);
+        let effect = |hours| kill_effect(&experiment, &counts, &arms, at(hours));
+        assert_eq!(
+            [(effect(71).exposed, effect(71).open), (effect(72).exposed, effect(72).open)],
+            [(1_000, 1_000), (1_000, 0)]
+        );
+        kill_and_keep_results(&mut experiment, green, &counts, None, (at(5), "ann")).unwrap();
+        kill_and_keep_results(&mut experiment, green, &counts, None, (at(6), "bob")).unwrap();
+        assert_eq!(experiment.kill_results.len(), 1, "it is killed already");
+        let wire = |experiment: &Experiment| {
+            kill_result_to_wire(experiment, experiment.generation().unwrap(), &experiment.kill_results[0])
+        };
+        assert_eq!(wire(&experiment).restored_at, None);
+        experiment.set_killed(KillTarget::Everything, true, at(7)).unwrap();
+        experiment.set_killed(green, false, at(8)).unwrap();
+        assert_eq!(wire(&experiment).restored_at, None, "the whole experiment is still killed");
+        experiment.set_killed(KillTarget::Everything, false, at(9)).unwrap();
+        let result = wire(&experiment);
+        assert_eq!(result.restored_at, Some(timestamp_to_wire(at(9))));
+        let (lift, known) = (result.lift.unwrap(), (result.units, result.converted, result.mean, result.control_mean));
+        assert_eq!(known, (1_000, 40, Some(0.04), Some(0.1)));
+        assert!(lift.low < -0.6 && lift.high < 0.0 && result.p_worse > 0.999, "{lift:?}");
+        assert!(
+            result.summary.starts_with("green was killed by ann: bought -60.0% (")
+                && result.summary.contains("from 1,000 units at that time, >99.9% probability"),
+            "{}",
+            result.summary
+        );
+    }
+
+    #[test]
+    fn kill_of_everything_keeps_the_results_of_each_variation_that_was_served() {
+        let (mut experiment, _) = counted();
+        let none = GenerationCounts::default();
+        kill_and_keep_results(&mut experiment, KillTarget::Everything, &none, None, (at(5), "ann")).unwrap();
+        let result = &experiment.kill_results[0];
+        assert_eq!((experiment.kill_results.len(), result.units, result.lift), (1, 0, None));
+        let words = kill_result_in_words(&experiment, result);
+        assert_eq!(words, "green was killed by ann: 0 units counted at that time, too few to compare bought.");
+    }
+}
