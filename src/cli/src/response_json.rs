@@ -79,7 +79,8 @@ pub(crate) fn decision_json(d: &v1::Decision) -> Value {
     json!({
         "at": timestamp_json(d.at.as_ref()), "generation": d.generation, "revision": d.revision,
         "arms": d.arms.iter().map(arm).collect::<Vec<_>>(), "hold": d.hold, "killed": d.killed,
-        "conclude": d.conclude, "summary": d.summary, "shadow": d.shadow,
+        "conclude": d.conclude, "conclude_rests_on": d.conclude_rests_on, "clearly_best": d.clearly_best,
+        "clearly_best_rests_on": d.clearly_best_rests_on, "summary": d.summary, "shadow": d.shadow,
     })
 }
 
@@ -167,7 +168,8 @@ pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
         "sample_ratio": sample_ratio_json(r),
         "backlog": r.backlog, "verdict": r.verdict, "decision_metric": r.decision_metric,
         "potential_value_remaining": r.potential_value_remaining, "growth_per_day": r.growth_per_day,
-        "days_of_headroom": r.days_of_headroom, "ship_waits_for": r.ship_waits_for, "warnings": r.warnings,
+        "days_of_headroom": r.days_of_headroom, "ship_waits_for": r.ship_waits_for,
+        "ship_rests_on": r.ship_rests_on, "warnings": r.warnings,
     })
 }
 

@@ -3,7 +3,7 @@
 
 use inroad_assignment::{Arm, Experiment, Status};
 
-use crate::explain::{probability_in_words, ship_blockers};
+use crate::explain::{basis_in_words, probability_in_words, ship_blockers};
 use crate::report::Report;
 
 /// The verdict on one generation, given its number, its report and the number of units moved between variations; `None`
@@ -99,9 +99,13 @@ fn advice(experiment: &Experiment, report: &Report, moved: u64) -> String {
     match report.ship {
         None => format!("Keep running: {leader} leads, {estimates}"),
         Some(ship) if !ship.ready() => {
-            format!("Keep running: {leader} leads, {estimates} Not ready to {step}: {}.", ship_blockers(ship))
+            let blockers = ship_blockers(ship, report.summary.leader);
+            format!("Keep running: {leader} leads, {estimates} Not ready to {step}: {blockers}.")
         }
-        Some(_) => format!("Ready to {step}: {leader} leads, {estimates}"),
+        Some(ship) => {
+            let basis = ship.basis.map(|basis| format!(" Evidence: {}.", basis_in_words(basis))).unwrap_or_default();
+            format!("Ready to {step}: {leader} leads, {estimates}{basis}")
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 
 use crate::error::ServerError;
 use crate::estimates::{interval_to_wire, lift_estimates};
-use crate::explain::{odds, ship_blockers};
+use crate::explain::{basis_in_words, odds, ship_blockers};
 use crate::funnel::compute_funnel;
 use crate::report::{MetricReport, Report};
 use crate::shared::{MAX_FOLD_WAIT, SharedState};
@@ -124,7 +124,10 @@ fn fill(
     let shippable =
         report.ship.filter(|ship| ship.ready()).and_then(|_| definition.variations().get(report.summary.leader));
     response.ship = shippable.map(|v| v.key.to_string()).unwrap_or_default();
-    response.ship_waits_for = report.ship.map(ship_blockers).unwrap_or_default();
+    response.ship_waits_for =
+        report.ship.map(|ship| ship_blockers(ship, report.summary.leader)).unwrap_or_default();
+    response.ship_rests_on =
+        report.ship.filter(|ship| ship.ready()).and_then(|ship| ship.basis).map(basis_in_words).unwrap_or_default();
     response.warnings = report.warnings(experiment, counts);
     response.verdict = verdict(experiment, Some((generation.number, report, counts.units_moved)));
 }

@@ -1872,7 +1872,7 @@ pub struct ThompsonPolicy {
     /// The largest share of the line that may change owner in a day; the default is 0.25.
     #[prost(double, optional, tag = "6")]
     pub daily_cap: ::core::option::Option<f64>,
-    /// The same limit after the experiment has a clear winner; the default is 0.50.
+    /// The same limit while a variation reaches `conclude_probability` and `conclude_loss`; the default is 0.50.
     #[prost(double, optional, tag = "7")]
     pub daily_cap_conclude: ::core::option::Option<f64>,
     /// The smallest growth step, as a share of the line; the default is 0.005.
@@ -1884,11 +1884,12 @@ pub struct ThompsonPolicy {
     /// A variation is killed when the probability that it is worse than control exceeds this; the default is 0.99.
     #[prost(double, optional, tag = "10")]
     pub kill_probability: ::core::option::Option<f64>,
-    /// The policy advises to conclude with a variation when its probability to be best reaches this and its loss is within
-    /// `conclude_loss`; the default is 0.96.
+    /// Growth may use `daily_cap_conclude` while a variation's probability to be best reaches this and its loss is within
+    /// `conclude_loss`; the default is 0.96. It is not a claim: proposals to ship need evidence beyond chance.
     #[prost(double, optional, tag = "11")]
     pub conclude_probability: ::core::option::Option<f64>,
-    /// The largest expected loss of a variation with which the policy advises to conclude, relative; the default is 0.01.
+    /// The largest expected loss of the leader with which the policy proposes to ship or to roll back, relative; the
+    /// default is 0.01.
     #[prost(double, optional, tag = "12")]
     pub conclude_loss: ::core::option::Option<f64>,
     /// The number of draws from the posterior, as a power of two; the default is 14, for 16,384 draws.
@@ -2189,7 +2190,7 @@ pub struct Decision {
     /// The keys of variations that were killed.
     #[prost(string, repeated, tag = "6")]
     pub killed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// The variation that is proposed to a person for shipping; empty if there is none.
+    /// The variation that is proposed to a person for shipping, or control for a rollback; empty if there is none.
     #[prost(string, tag = "7")]
     pub conclude: ::prost::alloc::string::String,
     /// A summary for people.
@@ -2198,6 +2199,17 @@ pub struct Decision {
     /// True in shadow mode: the decision shows what the policy would do, and nothing was changed.
     #[prost(bool, tag = "9")]
     pub shadow: bool,
+    /// What `conclude` rests on, for people: a scheduled look and its day, or the always-valid interval. Empty without
+    /// `conclude`, and in decisions made before this was recorded.
+    #[prost(string, tag = "40")]
+    pub conclude_rests_on: ::prost::alloc::string::String,
+    /// The variation that is better than every other live one beyond chance; empty if there is none. The probability that
+    /// this is ever wrong is at most 5%.
+    #[prost(string, tag = "41")]
+    pub clearly_best: ::prost::alloc::string::String,
+    /// What `clearly_best` rests on.
+    #[prost(string, tag = "42")]
+    pub clearly_best_rests_on: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ArmDecision {
@@ -4284,6 +4296,9 @@ pub struct GetResultsResponse {
     /// early to say.
     #[prost(string, tag = "22")]
     pub ship: ::prost::alloc::string::String,
+    /// What `ship` rests on, for people: a scheduled look and its day, or the always-valid interval. Empty without `ship`.
+    #[prost(string, tag = "40")]
+    pub ship_rests_on: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetFunnelRequest {
