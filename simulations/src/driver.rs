@@ -47,7 +47,7 @@ use inroad_assignment::{
     Allocation, Arm, Bucket, Definition, DefinitionDoc, Experiment, GrowthRule, KillTarget, Kills, MetricKind, Payload,
     Point, Salt, ThompsonSettings, Timestamp, Width,
 };
-use inroad_policy::{BetterDirection, EpochTally, Measure, TickInput, TickScope};
+use inroad_policy::{BetterDirection, Decision, EpochTally, Measure, TickInput, TickScope};
 
 use crate::SimulationError;
 use crate::policies::{PolicyKind, PolicySpec, ShipRule, tick_length};
@@ -131,10 +131,19 @@ pub(crate) struct TickChange {
     pub(crate) killed: Vec<usize>,
     /// The arm that is clearly best.
     pub(crate) clearly_best: Option<usize>,
-    /// The clearly best arm, if no check advises against shipping it: a person is prompted to ship it.
+    /// The arm that a person is prompted to ship, or control if the prompt is to roll back.
     pub(crate) ready_to_ship: Option<usize>,
     /// The estimate of the best arm, if it was computed.
     pub(crate) estimate: Option<BestArmEstimate>,
+}
+
+impl TickChange {
+    /// Takes over what the decision says about a winner.
+    fn note_conclusion(&mut self, decision: &Decision) {
+        self.clearly_best = decision.clearly_best.map(|best| best.arm);
+        let ready = decision.ship.is_some_and(|ship| ship.ready());
+        self.ready_to_ship = decision.conclude.map(|conclude| conclude.arm).filter(|_| ready);
+    }
 }
 
 impl PolicyDriver {
@@ -233,12 +242,12 @@ impl PolicyDriver {
             }
             DecisionMethod::ConstantShares | DecisionMethod::Unconstrained => {
                 let estimate = self.best_arm_estimate(statistics, tick, epochs)?;
-                let clearly_best = estimate.clearly_best();
-                let ready_to_ship = match clearly_best {
-                    Some(_) if self.spec.ship == ShipRule::Prompted => self.ready_to_ship(statistics, tick, epochs)?,
-                    _ => None,
-                };
-                TickChange { clearly_best, ready_to_ship, estimate: Some(estimate), ..TickChange::default() }
+                let mut change = TickChange { estimate: Some(estimate), ..TickChange::default() };
+                // Unconstrained Thompson sampling is the reference: nobody asks it for a winner.
+                if matches!(self.method, DecisionMethod::ConstantShares) {
+                    change.note_conclusion(&self.decide_with_constant_shares(statistics, tick, epochs)?);
+                }
+                change
             }
         };
         self.apply(&mut change)?;
@@ -251,14 +260,13 @@ impl PolicyDriver {
         Ok(change)
     }
 
-    /// The arm that a person would be prompted to ship under a policy other than growth: by the rule of the production
-    /// policy, with growth and kills switched off.
-    fn ready_to_ship(
+    /// The decision of the production policy with growth and kills switched off: what it says about a winner.
+    fn decide_with_constant_shares(
         &self,
         statistics: &mut Statistics,
         tick: u32,
         epochs: &[EpochTally],
-    ) -> Result<Option<usize>, SimulationError> {
+    ) -> Result<Decision, SimulationError> {
         let settings =
             ThompsonSettings { rule: GrowthRule::Fixed, kill_probability: 1.0, ..self.spec.settings.clone() };
         let arms = (0..self.live.len()).filter_map(Arm::new).map(|arm| self.allocation.width_of(arm));
@@ -269,8 +277,7 @@ impl PolicyDriver {
             epochs: epochs.to_vec(),
             ..initial_input(settings, statistics.measure(), Width::ZERO)
         };
-        let decision = statistics.decide(&input)?;
-        Ok(decision.conclude.map(|conclude| conclude.arm).filter(|_| decision.ship.is_some_and(|ship| ship.ready())))
+        statistics.decide(&input)
     }
 
     /// Updates the allocation after a decision.
@@ -312,8 +319,7 @@ impl GrowthExperiment {
         self.refresh_input(now, epochs);
         let decision = statistics.decide(&self.input)?;
         let mut change = TickChange { estimate: Some(BestArmEstimate::from(&decision)), ..TickChange::default() };
-        change.clearly_best = decision.conclude.map(|conclude| conclude.arm);
-        change.ready_to_ship = change.clearly_best.filter(|_| decision.ship.is_some_and(|ship| ship.ready()));
+        change.note_conclusion(&decision);
         if self.input.settings.shadow {
             return Ok(change);
         }

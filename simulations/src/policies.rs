@@ -123,7 +123,7 @@ impl PolicySpec {
     /// Whether people are asked to ship under this policy: growth always computes it, other policies only if they ship
     /// when prompted.
     pub(crate) fn asks_to_ship(&self) -> bool {
-        self.kind == PolicyKind::Growth || self.ship == ShipRule::Prompted
+        self.kind != PolicyKind::Unconstrained
     }
 
     /// Checks the policies that a scenario with `arms` arms compares.

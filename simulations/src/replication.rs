@@ -94,6 +94,8 @@ struct PolicyRun<'a> {
     false_winner: bool,
     prompted: Option<ArmAt>,
     false_prompt: bool,
+    roll_back: Option<ArmAt>,
+    false_roll_back: bool,
     /// One per variation: the largest evidence of harm so far.
     harm: Vec<f64>,
 }
@@ -120,6 +122,8 @@ impl<'a> PolicyRun<'a> {
             false_winner: false,
             prompted: None,
             false_prompt: false,
+            roll_back: None,
+            false_roll_back: false,
             harm: vec![f64::NEG_INFINITY; arms - 1],
         }
     }
@@ -182,10 +186,16 @@ impl<'a> PolicyRun<'a> {
     }
 
     fn record_prompt(&mut self, ready_to_ship: Option<usize>, tick: u32) {
-        let Some(arm) = ready_to_ship.filter(|arm| *arm > 0) else { return };
-        self.prompted = self.prompted.or(Some(ArmAt { arm, tick }));
+        let Some(arm) = ready_to_ship else { return };
         let rates = self.context.world.rates(tick);
-        self.false_prompt |= rates[arm] <= rates[0];
+        let (first, is_false) = if arm > 0 {
+            self.false_prompt |= rates[arm] <= rates[0];
+            (&mut self.prompted, false)
+        } else {
+            (&mut self.roll_back, rates[1..].iter().any(|rate| *rate >= rates[0]))
+        };
+        *first = first.or(Some(ArmAt { arm, tick }));
+        self.false_roll_back |= is_false;
     }
 
     /// Checks the confidence sequence and the guardrails, which must be valid at every tick.
@@ -281,6 +291,8 @@ impl<'a> PolicyRun<'a> {
             concluded: self.concluded,
             prompted: self.prompted,
             false_prompt: self.spec.asks_to_ship().then_some(self.false_prompt),
+            roll_back: self.roll_back,
+            false_roll_back: self.spec.asks_to_ship().then_some(self.false_roll_back),
             shipped: self.shipped,
             leader,
             correct: world.best_arm().map(|_| world.is_best(leader)),

@@ -28,12 +28,17 @@ pub struct RunResult {
     pub kills: Vec<ArmAt>,
     /// The first arm found clearly best, whether or not it was shipped.
     pub concluded: Option<ArmAt>,
-    /// The first variation that a person was prompted to ship: clearly best, after a full week, with estimates that
-    /// agree and a confidence sequence above 0. Computed for growth and for policies that ship when prompted.
+    /// The first variation that a person was prompted to ship: better than control beyond chance, after a full week, with
+    /// estimates that agree. Not computed for unconstrained Thompson sampling.
     pub prompted: Option<ArmAt>,
     /// Whether a prompt was ever for a variation that was not better than control at that time; none if nobody is ever
     /// asked under this policy.
     pub false_prompt: Option<bool>,
+    /// The first prompt to roll back to control.
+    pub roll_back: Option<ArmAt>,
+    /// Whether there was a prompt to roll back although a variation was at least as good as control at that time; none
+    /// if nobody is ever asked under this policy.
+    pub false_roll_back: Option<bool>,
     /// The arm that was shipped, and when.
     pub shipped: Option<ArmAt>,
     /// The shipped arm, or the arm most likely to be best at the end.

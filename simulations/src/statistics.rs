@@ -1,7 +1,7 @@
 //! Estimates and decisions from the tallies of a run. Posteriors and decisions of the policy crate are computed only
 //! here.
 
-use inroad_assignment::{ThompsonSettings, Width};
+use inroad_assignment::Width;
 use inroad_policy::{
     ArmState, Comparison, Decision, DrawsCache, EpochTally, Estimator, Measure, PolicyError, Posterior, Prior,
     TickInput, compare,
@@ -30,15 +30,6 @@ impl BestArmEstimate {
     /// The arm that is most likely to be the best.
     pub(crate) fn leader(&self) -> usize {
         (1..self.p_best.len()).fold(0, |best, arm| if self.p_best[arm] > self.p_best[best] { arm } else { best })
-    }
-
-    /// The leader, if it is clearly best by the default settings of the policy, so that all policies ship by one rule.
-    pub(crate) fn clearly_best(&self) -> Option<usize> {
-        let rule = ThompsonSettings::default();
-        let leader = self.leader();
-        // For losses this small, the log scale and the relative scale are practically the same.
-        let small_loss = self.expected_loss[leader].is_some_and(|loss| loss <= rule.conclude_loss);
-        (self.p_best[leader] >= rule.conclude_probability && small_loss).then_some(leader)
     }
 }
 

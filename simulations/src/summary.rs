@@ -77,6 +77,11 @@ pub struct Summary {
     pub prompted: Option<Mean>,
     /// Probability that a person is ever prompted to ship a variation that is not better than control; none as above.
     pub false_prompt: Option<Mean>,
+    /// Probability that a person is ever prompted to roll back; none as above.
+    pub roll_back: Option<Mean>,
+    /// Probability that a person is ever prompted to roll back although a variation is at least as good as control; none
+    /// as above.
+    pub false_roll_back: Option<Mean>,
     /// Days until a person is prompted to ship a variation, over the runs with a prompt.
     pub prompted_after_days: Option<Quantiles>,
 }
@@ -217,6 +222,8 @@ fn summarise_policy(scenario: &Scenario, policy: &str, runs: &[&RunResult]) -> O
         },
         prompted: mean(asked().map(|run| indicator(run.prompted.is_some()))),
         false_prompt: mean(asked().filter_map(|run| run.false_prompt).map(indicator)),
+        roll_back: mean(asked().map(|run| indicator(run.roll_back.is_some()))),
+        false_roll_back: mean(asked().filter_map(|run| run.false_roll_back).map(indicator)),
         prompted_after_days: (!days.is_empty()).then(|| quantiles(days)),
     })
 }

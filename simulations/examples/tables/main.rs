@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --profile dist -p inroad-simulations --example tables -- \
-//!     [--replications 200] [--only regret,growth] [--commit HASH | --seed N]
+//!     [--replications 200] [--only regret,growth,stopping] [--commit HASH | --seed N]
 //! ```
 //!
 //! All seeds derive from the hash of the commit that is checked out. The output names it; `--commit` repeats its run.
@@ -13,6 +13,7 @@ mod growth;
 mod regret;
 mod run;
 mod seeds;
+mod stopping;
 
 use std::error::Error;
 
@@ -23,7 +24,7 @@ use seeds::Seeds;
 type Part = (&'static str, fn(&TableRun) -> Result<(), Box<dyn Error>>);
 
 /// All tables, in the order of the document.
-const PARTS: &[Part] = &[("regret", regret::print), ("growth", growth::print)];
+const PARTS: &[Part] = &[("regret", regret::print), ("growth", growth::print), ("stopping", stopping::print)];
 
 const USAGE: &str = "usage: tables [--replications N] [--only PART,…] [--commit HASH | --seed N]";
 
