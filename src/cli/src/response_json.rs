@@ -169,7 +169,8 @@ pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
         "backlog": r.backlog, "verdict": r.verdict, "decision_metric": r.decision_metric,
         "potential_value_remaining": r.potential_value_remaining, "growth_per_day": r.growth_per_day,
         "days_of_headroom": r.days_of_headroom, "ship_waits_for": r.ship_waits_for,
-        "ship_rests_on": r.ship_rests_on, "warnings": r.warnings,
+        "ship_rests_on": r.ship_rests_on, "clearly_best": r.clearly_best,
+        "clearly_best_rests_on": r.clearly_best_rests_on, "warnings": r.warnings,
     })
 }
 

@@ -1,7 +1,11 @@
 //! Explains a decision of the policy in words, from its stored record alone.
 
+use core::time::Duration;
+
 use inroad_assignment::{Experiment, GuardrailAction, Width};
-use inroad_policy::{BurnInGap, Decision, EvidenceBasis, Freeze, HoldReason, ShipCheck, TickInput};
+use inroad_policy::{
+    BurnInGap, Decision, EvidenceBasis, FIRST_LOOK_DAY, Freeze, HoldReason, PLANNED_DAYS, ShipCheck, TickInput,
+};
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1;
 
@@ -149,7 +153,8 @@ fn summary(input: &TickInput, decision: &Decision, name: &dyn Fn(usize) -> Strin
         has_evidence || conclude.p_best >= input.settings.conclude_probability
     }) {
         let step = if conclude.arm == 0 { "roll back" } else { "ship" };
-        let blockers = decision.ship.map(|ship| ship_blockers(ship, conclude.arm)).unwrap_or_default();
+        let age = input.now.since(input.generation_started_at);
+        let blockers = decision.ship.map(|ship| ship_blockers(ship, conclude.arm, age)).unwrap_or_default();
         let basis = decision.ship.and_then(|ship| ship.basis).map(basis_in_words);
         let advice = match basis {
             _ if !blockers.is_empty() => format!("Not ready to {step}: {blockers}"),
@@ -178,14 +183,17 @@ pub fn basis_in_words(basis: EvidenceBasis) -> String {
     }
 }
 
-/// The reasons against shipping `arm` yet, or against rolling back if it is control, joined with "; "; empty if there are
-/// none.
-pub fn ship_blockers(ship: ShipCheck, arm: usize) -> String {
-    let not_beyond_chance = if arm == 0 {
-        "it is not better than every variation beyond chance yet"
-    } else {
-        "it is not better than control beyond chance yet"
-    };
+/// When the next scheduled look is, after this time since the start; empty after the planned days.
+fn next_look(age: Duration) -> String {
+    let next = (age.as_secs() / 86_400 + 1).max(FIRST_LOOK_DAY.into());
+    if next > PLANNED_DAYS.into() { String::new() } else { format!(" (next look: day {next})") }
+}
+
+/// The reasons against shipping `arm` at this time since the start, or against rolling back if it is control, joined with
+/// "; "; empty if there are none.
+pub fn ship_blockers(ship: ShipCheck, arm: usize, age: Duration) -> String {
+    let others = if arm == 0 { "every variation" } else { "control" };
+    let not_beyond_chance = format!("it is not better than {others} beyond chance yet{}", next_look(age));
     let checks = [
         (ship.full_week, "it has not run for a full week"),
         // The record does not say which of these it is.
@@ -193,7 +201,7 @@ pub fn ship_blockers(ship: ShipCheck, arm: usize) -> String {
             ship.alternatives_agree,
             "the other estimates (weighted by reporting interval, and batched) disagree or have too few events",
         ),
-        (ship.beyond_chance, not_beyond_chance),
+        (ship.beyond_chance, not_beyond_chance.as_str()),
         (ship.no_guardrail_alert, "a guardrail has evidence of harm"),
         (ship.sample_ratio_ok, "there is a sample ratio mismatch"),
     ];
@@ -278,9 +286,11 @@ mod tests {
             no_guardrail_alert: true,
             sample_ratio_ok: true,
         };
-        assert_eq!(ship_blockers(ship, 2), "it is not better than control beyond chance yet");
-        assert_eq!(ship_blockers(ship, 0), "it is not better than every variation beyond chance yet");
-        assert_eq!(ship_blockers(ShipCheck { beyond_chance: true, ..ship }, 2), "");
+        let blockers = |arm, hours| ship_blockers(ship, arm, Duration::from_secs(3600 * hours));
+        assert_eq!(blockers(2, 3), "it is not better than control beyond chance yet (next look: day 7)");
+        assert_eq!(blockers(2, 7 * 24), "it is not better than control beyond chance yet (next look: day 8)");
+        assert_eq!(blockers(0, 200 * 24), "it is not better than every variation beyond chance yet");
+        assert_eq!(ship_blockers(ShipCheck { beyond_chance: true, ..ship }, 2, Duration::ZERO), "");
         assert_eq!(basis_in_words(EvidenceBasis::ScheduledLook { day: 9 }), "scheduled look of day 9");
     }
 

@@ -95,11 +95,16 @@ fn advice(experiment: &Experiment, report: &Report, moved: u64) -> String {
         return format!("Keep running: nothing has been measured yet. {}", moved_units(moved));
     }
     let (leader, estimates) = (name(experiment, report.summary.leader), leader_estimates(report, moved));
+    let clearly_best = report.clearly_best.map(|best| {
+        let basis = basis_in_words(best.basis);
+        format!(" {} is better than every other variation ({basis}).", name(experiment, best.arm))
+    });
+    let estimates = estimates + &clearly_best.unwrap_or_default();
     let step = if report.summary.leader == Arm::CONTROL.index() { "roll back" } else { "ship" };
     match report.ship {
         None => format!("Keep running: {leader} leads, {estimates}"),
         Some(ship) if !ship.ready() => {
-            let blockers = ship_blockers(ship, report.summary.leader);
+            let blockers = ship_blockers(ship, report.summary.leader, report.age);
             format!("Keep running: {leader} leads, {estimates} Not ready to {step}: {blockers}.")
         }
         Some(ship) => {

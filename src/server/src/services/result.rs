@@ -125,7 +125,12 @@ fn fill(
         report.ship.filter(|ship| ship.ready()).and_then(|_| definition.variations().get(report.summary.leader));
     response.ship = shippable.map(|v| v.key.to_string()).unwrap_or_default();
     response.ship_waits_for =
-        report.ship.map(|ship| ship_blockers(ship, report.summary.leader)).unwrap_or_default();
+        report.ship.map(|ship| ship_blockers(ship, report.summary.leader, report.age)).unwrap_or_default();
+    let best = report.clearly_best.and_then(|best| Some((definition.variations().get(best.arm)?, best.basis)));
+    if let Some((variation, basis)) = best {
+        response.clearly_best = variation.key.to_string();
+        response.clearly_best_rests_on = basis_in_words(basis);
+    }
     response.ship_rests_on =
         report.ship.filter(|ship| ship.ready()).and_then(|ship| ship.basis).map(basis_in_words).unwrap_or_default();
     response.warnings = report.warnings(experiment, counts);
