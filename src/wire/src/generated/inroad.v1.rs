@@ -4286,7 +4286,7 @@ pub struct GetResultsResponse {
     /// from it over those days; growth by hand is not included in the rate. Not set if the policy moves nothing.
     #[prost(double, optional, tag = "19")]
     pub days_of_headroom: ::core::option::Option<f64>,
-    /// The reasons against shipping the leader now; empty if there are none, or if there is no clear leader.
+    /// The reasons against shipping the leader now; empty if there are none, or if choosing the leader may cost much.
     #[prost(string, tag = "20")]
     pub ship_waits_for: ::prost::alloc::string::String,
     /// Warnings about the numbers, for people: sample ratio, delays, novelty, disagreeing estimates, outdated clients.
@@ -4299,6 +4299,13 @@ pub struct GetResultsResponse {
     /// What `ship` rests on, for people: a scheduled look and its day, or the always-valid interval. Empty without `ship`.
     #[prost(string, tag = "40")]
     pub ship_rests_on: ::prost::alloc::string::String,
+    /// The variation that is better than every other live one beyond chance; empty if there is none. The probability that
+    /// this is ever wrong is at most 5%.
+    #[prost(string, tag = "41")]
+    pub clearly_best: ::prost::alloc::string::String,
+    /// What `clearly_best` rests on, for people.
+    #[prost(string, tag = "42")]
+    pub clearly_best_rests_on: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetFunnelRequest {
