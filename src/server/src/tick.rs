@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use inroad_assignment::experiment::{Alert, ChangeError, RevisionCause};
 use inroad_assignment::{Arm, Experiment, KillTarget, Policy, Status, ThompsonSettings, Timestamp, Width};
-use inroad_policy::{ArmState, Decider, Decision, Freeze, HoldReason, TickInput, TickScope};
+use inroad_policy::{ArmState, Decider, EVIDENCE_SHARE, Decision, Freeze, HoldReason, TickInput, TickScope};
 use inroad_store::{DecisionRecord, GenerationCounts, Store};
 
 use crate::catalogue::{Catalogue, CatalogueEntry, ChangeRequest};
@@ -49,6 +49,7 @@ pub fn tick_input(
         },
         arms: experiment.definition.variations().iter().enumerate().filter_map(arm_state).collect(),
         floor: experiment.definition.policy().floor(),
+        evidence_share: Width::from_share(EVIDENCE_SHARE).unwrap_or_default(),
         data_late,
         measure: decisive.map(measure).unwrap_or_default(),
         better: decisive.map(better).unwrap_or_default(),

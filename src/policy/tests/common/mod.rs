@@ -61,6 +61,7 @@ pub(crate) fn new_experiment(arms: usize) -> TickInput {
             })
             .collect(),
         floor: share(0.05),
+        evidence_share: Width::ZERO,
         data_late: false,
         measure: Measure::Conversion,
         better: BetterDirection::Higher,
