@@ -286,7 +286,7 @@ mod tests {
             no_guardrail_alert: true,
             sample_ratio_ok: true,
         };
-        let blockers = |arm, hours| ship_blockers(ship, arm, Duration::from_secs(3600 * hours));
+        let blockers = |arm, hours: u64| ship_blockers(ship, arm, Duration::from_secs(3600 * hours));
         assert_eq!(blockers(2, 3), "it is not better than control beyond chance yet (next look: day 7)");
         assert_eq!(blockers(2, 7 * 24), "it is not better than control beyond chance yet (next look: day 8)");
         assert_eq!(blockers(0, 200 * 24), "it is not better than every variation beyond chance yet");
