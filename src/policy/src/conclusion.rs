@@ -59,7 +59,7 @@ pub(crate) fn conclude(
     let epochs = checked_in_order(live.len(), &input.epochs)?;
     let tests = PairTests::new(input, &epochs);
     let others = (0..live.len()).filter(|&arm| live[arm] && arm != leader);
-    let alpha = ALPHA / live.len() as f64;
+    let alpha = ALPHA / input.arms.len() as f64;
     let basis = better_than_all(&tests, leader, others, alpha, estimator)?;
     let clearly_best = basis.map(|basis| ClearlyBest { arm: leader, basis });
     let loss = comparison.relative_loss(leader).filter(|loss| *loss <= loss_limit(input));
