@@ -47,7 +47,9 @@ use inroad_assignment::{
     Allocation, Arm, Bucket, Definition, DefinitionDoc, Experiment, GrowthRule, KillTarget, Kills, MetricKind, Payload,
     Point, Salt, ThompsonSettings, Timestamp, Width,
 };
-use inroad_policy::{BetterDirection, Decision, EpochTally, Measure, SampleRatioRule, TickInput, TickScope};
+use inroad_policy::{
+    BetterDirection, Decision, EVIDENCE_SHARE, EpochTally, Measure, SampleRatioRule, TickInput, TickScope,
+};
 
 use crate::SimulationError;
 use crate::policies::{PolicyKind, PolicySpec, ShipRule, tick_length};
@@ -368,6 +370,7 @@ fn initial_input(settings: ThompsonSettings, measure: Measure, floor: Width) -> 
         settings,
         arms: Vec::new(),
         floor,
+        evidence_share: Width::from_share(EVIDENCE_SHARE).unwrap_or_default(),
         data_late: false,
         sample_ratio: SampleRatioRule::Mixed,
         measure,

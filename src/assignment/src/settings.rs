@@ -62,7 +62,7 @@ pub struct ThompsonSettings {
     pub floor: f64,
     /// The largest share of the line that may change owner in a day, 0 to 1.
     pub daily_cap: f64,
-    /// The same limit after the experiment has a clear winner, 0 to 1.
+    /// The same limit while a variation reaches `conclude_probability` and `conclude_loss`, 0 to 1.
     pub daily_cap_conclude: f64,
     /// The smallest growth step, as a share of the line, 0 to 1. Smaller steps are skipped.
     pub min_step: f64,
@@ -70,10 +70,10 @@ pub struct ThompsonSettings {
     pub tau: f64,
     /// A variation is killed when the probability that it is worse than control exceeds this, 0.5 to 1.
     pub kill_probability: f64,
-    /// The policy advises to conclude with a variation when its P(best) reaches this, 0.5 to 1, and its loss is within
-    /// `conclude_loss`.
+    /// Growth may use `daily_cap_conclude` while the P(best) of a variation reaches this, 0.5 to 1, and its loss is within
+    /// `conclude_loss`. It is not a claim: proposals to ship need evidence beyond chance.
     pub conclude_probability: f64,
-    /// The largest relative expected loss of a variation with which the policy advises to conclude, 0 to 1.
+    /// The largest relative expected loss of the leader with which the policy proposes to ship or to roll back, 0 to 1.
     pub conclude_loss: f64,
     /// The number of draws from the posterior, as a power of two: 6 to 16.
     pub draws_log2: u32,

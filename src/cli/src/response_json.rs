@@ -79,7 +79,8 @@ pub(crate) fn decision_json(d: &v1::Decision) -> Value {
     json!({
         "at": timestamp_json(d.at.as_ref()), "generation": d.generation, "revision": d.revision,
         "arms": d.arms.iter().map(arm).collect::<Vec<_>>(), "hold": d.hold, "killed": d.killed,
-        "conclude": d.conclude, "summary": d.summary, "shadow": d.shadow,
+        "conclude": d.conclude, "conclude_rests_on": d.conclude_rests_on, "clearly_best": d.clearly_best,
+        "clearly_best_rests_on": d.clearly_best_rests_on, "summary": d.summary, "shadow": d.shadow,
     })
 }
 
@@ -205,6 +206,8 @@ pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
         "dropped_by_kill": r.dropped_by_kill, "dropped_by_revision": r.dropped_by_revision,
         "dropped_after_end": r.dropped_after_end, "outcomes_too_early": r.outcomes_too_early,
         "outcomes_too_late": r.outcomes_too_late, "kills": r.kills.iter().map(kill).collect::<Vec<_>>(),
+        "ship_rests_on": r.ship_rests_on, "clearly_best": r.clearly_best,
+        "clearly_best_rests_on": r.clearly_best_rests_on,
     })
 }
 

@@ -268,7 +268,7 @@ impl EditPage {
                     (self.input("policy.burn_in_conversions", "Burn-in conversions", "No growth before each variation has this many conversions."))
                     (self.input("policy.daily_cap", "Daily cap, %", "Largest traffic share that can move in a day."))
                     (self.input("policy.kill_probability", "Kill probability, %", "A variation is killed when the probability that it is worse than control exceeds this."))
-                    (self.input("policy.conclude_probability", "Conclude probability, %", "A variation is proposed for shipping when its probability to be best exceeds this."))
+                    (self.input("policy.conclude_probability", "Conclude probability, %", "Growth may be faster while a variation's probability to be best reaches this. Proposals to ship do not depend on it: they need evidence beyond chance."))
                     (self.choice("policy.rule", "Rule", "How the target share is computed from the probability to be best.", &rules))
                     div.field.tick { label { input type="checkbox" name="policy.shadow" checked[self.form.has_value("policy.shadow")]; " Shadow mode: record decisions without applying them (guardrails still act)" } }
                 }

@@ -68,6 +68,7 @@ fn experiment(lcg: &mut Lcg) -> TickInput {
             })
             .collect(),
         floor: Width::from_share(0.05).unwrap_or(Width::ZERO),
+        evidence_share: Width::ZERO,
         data_late: false,
         sample_ratio: SampleRatioRule::Mixed,
         // The NumPy version uses the same measure.

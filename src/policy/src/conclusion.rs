@@ -28,6 +28,8 @@ use crate::probability_best::Comparison;
 use crate::sample_ratio::{SampleRatio, SrmAlarm};
 use crate::tallies::{EpochTally, checked_in_order};
 
+/// From this age on, in weeks, the limit of the expected loss no longer grows.
+const MOST_WEEKS: f64 = 4.0;
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
 /// The statements of one tick about a winner.
@@ -57,10 +59,10 @@ pub(crate) fn conclude(
     let epochs = checked_in_order(live.len(), &input.epochs)?;
     let tests = PairTests::new(input, &epochs);
     let others = (0..live.len()).filter(|&arm| live[arm] && arm != leader);
-    let alpha = ALPHA / live.len() as f64;
+    let alpha = ALPHA / input.arms.len() as f64;
     let basis = better_than_all(&tests, leader, others, alpha, estimator)?;
     let clearly_best = basis.map(|basis| ClearlyBest { arm: leader, basis });
-    let loss = comparison.relative_loss(leader).filter(|loss| *loss <= input.settings.conclude_loss);
+    let loss = comparison.relative_loss(leader).filter(|loss| *loss <= loss_limit(input));
     let Some(loss) = loss else { return Ok(Conclusion { clearly_best, ..Conclusion::default() }) };
     let advice = ConcludeAdvice { arm: leader, p_best: comparison.p_best[leader], loss };
     let ship = if leader == 0 {
@@ -95,6 +97,13 @@ fn latest(a: EvidenceBasis, b: EvidenceBasis) -> EvidenceBasis {
         }
         _ => EvidenceBasis::AlwaysValid,
     }
+}
+
+/// The largest expected loss of an arm that may be shipped. It grows with the age of the generation, because the less
+/// time is left, the less there is to gain from knowing better.
+fn loss_limit(input: &TickInput) -> f64 {
+    let weeks = input.now.since(input.generation_started_at).as_secs_f64() / WEEK.as_secs_f64();
+    input.settings.conclude_loss * weeks.clamp(1.0, MOST_WEEKS)
 }
 
 fn full_week(input: &TickInput) -> bool {

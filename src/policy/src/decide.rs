@@ -10,7 +10,7 @@
 //! return if the burn-in is not over
 //! g_k ← max(0, f_k + S·w_k·(1 − 1.5·loss_k/b_k)₊ − p_k) if live, P(b_k>0) > ½ and not frozen by a guardrail
 //! scale Σg to (some w_k ≥ .96 and loss_k ≤ 1% ? .50 : .25)·days, then to p_0 − floor;  skip below .5%
-//! conclude ← the leader, if its loss ≤ 1%; ready to ship if all conditions of `ShipCheck` hold
+//! conclude ← the leader, if its loss ≤ 1% (more after two weeks); ready to ship if all conditions of `ShipCheck` hold
 //! ```
 
 use inroad_assignment::{GuardrailAction, PosteriorKind, Width};
@@ -74,6 +74,16 @@ fn decide_with(input: &TickInput, estimator: &mut Estimator, draws: &mut DrawsCa
         kill.iter().for_each(|&arm| live[arm] = false);
     }
 
+    let may_grow = growing && frozen.is_none() && burn_in.met;
+    let conclusion = if may_grow {
+        conclude(input, &comparison, &live, (&guardrails, &ratio), estimator)?
+    } else {
+        Conclusion::default()
+    };
+    // Until there is a proven winner, control keeps enough units to compare with.
+    let is_proven = conclusion.ship.is_some_and(|ship| ship.beyond_chance);
+    let floor = if is_proven { input.floor } else { input.floor.max(input.evidence_share) };
+
     let owned: Vec<Width> = input.arms.iter().map(|arm| arm.owned).collect();
     let foothold: Vec<Width> = input.arms.iter().map(|arm| arm.foothold).collect();
     let mut eligible: Vec<bool> = (0..arms).map(|k| live[k] && comparison.p_above_control[k] > 0.5).collect();
@@ -82,7 +92,7 @@ fn decide_with(input: &TickInput, estimator: &mut Estimator, draws: &mut DrawsCa
     let growth = GrowthInput {
         owned: &owned,
         foothold: &foothold,
-        floor: input.floor,
+        floor,
         settings,
         p_best: &comparison.p_best,
         loss_to_lift: &loss_to_lift_by_arm,
@@ -90,12 +100,6 @@ fn decide_with(input: &TickInput, estimator: &mut Estimator, draws: &mut DrawsCa
     };
     let targets = growth.targets();
 
-    let may_grow = growing && frozen.is_none() && burn_in.met;
-    let conclusion = if may_grow {
-        conclude(input, &comparison, &live, (&guardrails, &ratio), estimator)?
-    } else {
-        Conclusion::default()
-    };
     let steps = if !growing {
         Err(HoldReason::NotDue)
     } else if frozen.is_some() {
@@ -109,7 +113,7 @@ fn decide_with(input: &TickInput, estimator: &mut Estimator, draws: &mut DrawsCa
             settings.daily_cap
         };
         let elapsed = input.now.since(input.last_growth_at);
-        steps(&owned, &targets, input.floor, allowance(cap, elapsed, settings.tick), settings.min_step)
+        steps(&owned, &targets, floor, allowance(cap, elapsed, settings.tick), settings.min_step)
     };
     let (steps, hold) = match steps {
         Ok(steps) => (steps, None),

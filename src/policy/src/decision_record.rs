@@ -45,6 +45,11 @@ pub struct TickInput {
     pub arms: Vec<ArmState>,
     /// Points that control always keeps. This value applies, not `settings.floor`.
     pub floor: Width,
+    /// Points that growth leaves to control until a variation is better than control beyond chance, usually
+    /// [`EVIDENCE_SHARE`](crate::EVIDENCE_SHARE): with a tiny control, a comparison takes too long. Decisions made before
+    /// this existed have none.
+    #[serde(default, skip_serializing_if = "is_zero_width")]
+    pub evidence_share: Width,
     /// Whether events are known to be late.
     pub data_late: bool,
     /// Which checks find a sample ratio mismatch.
@@ -64,6 +69,11 @@ pub struct TickInput {
     /// The guardrail metrics.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub guardrails: Vec<GuardedMetric>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde requires")]
+fn is_zero_width(width: &Width) -> bool {
+    *width == Width::ZERO
 }
 
 /// The parts of the policy that a tick runs.
@@ -324,7 +334,7 @@ pub enum HoldReason {
     /// No live arm that is likely better than control is below its target share.
     #[serde(rename = "nobody_deserves")]
     NoArmDeservesMore,
-    /// Control is at its floor.
+    /// Control is at its floor, or at the share that it keeps until a variation is better beyond chance.
     NoHeadroom,
     /// The step is below the minimum step of a revision.
     BelowMinStep,

@@ -75,6 +75,7 @@ pub use draws::{DrawsCache, MAX_LOG2_DRAWS, NormalDraws};
 pub use e3::{Estimator, Posterior, Prior, estimate};
 pub use error::PolicyError;
 pub use evidence::{EvidenceBasis, FIRST_LOOK_DAY, PLANNED_DAYS, SCHEDULED_PART};
+pub use growth::EVIDENCE_SHARE;
 pub use guardrail::{GuardrailEvidence, GuardrailInput, evaluate_guardrail};
 pub use interval::{Interval, Z_95};
 pub use lift_estimate::{

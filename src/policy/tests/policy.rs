@@ -31,6 +31,15 @@ fn decided(input: &TickInput) -> Decision {
     decide(input, &mut DrawsCache::default()).unwrap()
 }
 
+/// Whether the policy uses the higher daily cap, by the documented rule.
+fn variation_likely_best(input: &TickInput, decision: &Decision) -> bool {
+    decision.conclude.is_some_and(|conclude| {
+        conclude.arm > 0
+            && conclude.p_best >= input.settings.conclude_probability
+            && conclude.loss <= input.settings.conclude_loss
+    })
+}
+
 fn grown(decision: &Decision) -> u128 {
     decision.arms.iter().map(|arm| arm.grow_by.get()).sum()
 }
@@ -102,10 +111,7 @@ proptest! {
     fn growth_stays_within_the_daily_cap(input in any_input()) {
         let decision = decided(&input);
         let settings = &input.settings;
-        let cap = match decision.conclude {
-            Some(conclude) if conclude.arm > 0 => settings.daily_cap_conclude,
-            _ => settings.daily_cap,
-        };
+        let cap = if variation_likely_best(&input, &decision) { settings.daily_cap_conclude } else { settings.daily_cap };
         let days = input.now.since(input.last_growth_at).min(Duration::from_secs(86_400)).as_secs_f64() / 86_400.0;
         prop_assert!(grown(&decision) <= share((cap * days).min(1.0)).get());
         if decision.grows() {
@@ -121,7 +127,7 @@ proptest! {
             prop_assert!(decision.kill.is_empty());
         }
         if decision.frozen.is_some() || !decision.burn_in.met {
-            prop_assert!(!decision.grows() && decision.conclude.is_none());
+            prop_assert!(!decision.grows() && decision.conclude.is_none() && decision.clearly_best.is_none());
         }
         prop_assert_eq!(decision.burn_in.met, decision.burn_in.missing.is_none());
     }
@@ -160,9 +166,9 @@ fn decision_matches_the_documented_formula() {
     // growth.
     let decision = decided(&after_ten_days(&[4000, 1000], &[400, 115]));
     let w = decision.arms[1].p_best;
-    assert!(w > 0.9 && decision.conclude.is_some_and(|conclude| conclude.arm == 1) == (w >= 0.96));
+    assert!(w > 0.9 && decision.conclude.is_some_and(|conclude| conclude.arm == 1));
     assert!((decision.arms[1].target_share - (0.2 + 0.75 * w * w)).abs() < 1e-9);
-    let cap = if decision.conclude.is_some() { 0.5 } else { 0.1 };
+    let cap = if w >= 0.96 { 0.5 } else { 0.25 };
     assert_eq!(decision.arms[1].grow_by, share(cap));
 }
 
@@ -256,7 +262,7 @@ fn arm_with_guardrail_alert_or_sample_ratio_alarm_is_not_ready_to_ship() {
     assert_eq!(ready(&uneven(2000)), (true, true, true));
     let alarmed = (2001..2200).map(uneven).find(|input| decided(input).ship.is_none_or(|ship| !ship.sample_ratio_ok));
     assert_eq!(ready(&alarmed.unwrap()), (true, false, false), "an alarm that does not freeze growth");
-    // Rolling back to control needs no other condition.
+    // Rolling back to control needs only a full week and evidence.
     let mut worse = after_ten_days(&[2000, 2000], &[320, 200]);
     worse.arms[1].kill_exempt = true;
     worse.arms[0].guardrail_alerted = true;
@@ -314,21 +320,21 @@ fn winner_with_ten_per_cent_lift_gets_most_of_the_traffic() {
     };
     let mut decider = Decider::default();
     let runs = 60;
-    let (mut concluded, mut shares, mut killed) = (0, 0.0, 0);
+    let (mut prompted, mut shares, mut killed) = (0, 0.0, 0);
     for seed in 0..runs {
         let result = simulated.run(28, seed, &mut decider);
-        concluded += usize::from(result.concluded == Some(1));
+        prompted += usize::from(result.prompted == Some(1));
         killed += result.killed.len();
         shares += result.input.arms[1].owned.share() / runs as f64;
         assert!(result.input.arms[0].owned >= result.input.floor);
     }
-    assert!(concluded >= 50 && killed <= 2 && shares > 0.75, "{concluded} {killed} {shares}");
+    // About half of the runs.
+    assert!(prompted >= 20 && killed <= 2 && shares > 0.75, "{prompted} {killed} {shares}");
 }
 
 #[test]
 fn equal_arms_are_rarely_winners_while_the_baseline_doubles() {
-    // S6: A/A/A/A with trend and daily cycles. A policy on pooled rates reports a winner in 73% of runs, this one in
-    // about 7%.
+    // S6: A/A/A/A with trend and daily cycles. A policy on pooled rates reports a winner in 73% of runs.
     let simulated = SimulatedExperiment {
         base: 0.05,
         lifts: vec![0.0; 4],
@@ -342,10 +348,11 @@ fn equal_arms_are_rarely_winners_while_the_baseline_doubles() {
     let (mut false_winners, mut kills) = (0, 0);
     for seed in 0..runs {
         let result = simulated.run(28, 1000 + seed, &mut decider);
-        false_winners += usize::from(result.concluded.is_some_and(|arm| arm > 0));
+        false_winners += usize::from(result.clearly_best.is_some());
         kills += result.killed.len();
     }
-    assert!(false_winners <= 20, "{false_winners} of {runs} runs reported a false winner");
+    // 5% of 200 runs are 10; more than 18 have a probability below 1%.
+    assert!(false_winners <= 18, "{false_winners} of {runs} runs reported a false winner");
     assert!(kills <= 60, "{kills} of 600 harmless arms were killed");
 }
 

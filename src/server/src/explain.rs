@@ -1,7 +1,11 @@
 //! Explains a decision of the policy in words, from its stored record alone.
 
+use core::time::Duration;
+
 use inroad_assignment::{Experiment, GuardrailAction, Width};
-use inroad_policy::{BurnInGap, Decision, Freeze, HoldReason, ShipCheck, TickInput};
+use inroad_policy::{
+    BurnInGap, Decision, EvidenceBasis, FIRST_LOOK_DAY, Freeze, HoldReason, PLANNED_DAYS, ShipCheck, TickInput,
+};
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1;
 
@@ -42,7 +46,20 @@ pub fn decision_to_wire(
         hold: if input.settings.shadow { "SHADOW" } else { hold_reason(decision) }.to_owned(),
         killed: decision.kill.iter().copied().chain(decision.guardrail_kills()).map(name).collect(),
         shadow: input.settings.shadow,
-        conclude: decision.conclude.map(|c| name(c.arm)).unwrap_or_default(),
+        // Records made before the conditions were stored have a proposal without them.
+        conclude: decision
+            .conclude
+            .filter(|_| decision.ship.is_none_or(|ship| ship.ready()))
+            .map(|conclude| name(conclude.arm))
+            .unwrap_or_default(),
+        conclude_rests_on: decision
+            .ship
+            .filter(|ship| ship.ready())
+            .and_then(|ship| ship.basis)
+            .map(basis_in_words)
+            .unwrap_or_default(),
+        clearly_best: decision.clearly_best.map(|best| name(best.arm)).unwrap_or_default(),
+        clearly_best_rests_on: decision.clearly_best.map(|best| basis_in_words(best.basis)).unwrap_or_default(),
         summary: summary(input, decision, &name),
     }
 }
@@ -126,11 +143,24 @@ fn summary(input: &TickInput, decision: &Decision, name: &dyn Fn(usize) -> Strin
             (HoldReason::BelowMinStep, ..) => "No growth: the step would be below the minimum step.".to_owned(),
         });
     }
-    if let Some(conclude) = decision.conclude {
+    if let Some(best) = decision.clearly_best {
+        let basis = basis_in_words(best.basis);
+        sentences.push(format!("{} is better than every other variation ({basis}).", name(best.arm)));
+    }
+    if let Some(conclude) = decision.conclude.filter(|conclude| {
+        // Without evidence and with a small probability, there is nothing to report.
+        let has_evidence = decision.ship.is_none_or(|ship| ship.beyond_chance);
+        has_evidence || conclude.p_best >= input.settings.conclude_probability
+    }) {
         let step = if conclude.arm == 0 { "roll back" } else { "ship" };
-        let blockers = decision.ship.map(ship_blockers).unwrap_or_default();
-        let advice =
-            if blockers.is_empty() { format!("Ready to {step}") } else { format!("Not ready to {step}: {blockers}") };
+        let age = input.now.since(input.generation_started_at);
+        let blockers = decision.ship.map(|ship| ship_blockers(ship, conclude.arm, age)).unwrap_or_default();
+        let basis = decision.ship.and_then(|ship| ship.basis).map(basis_in_words);
+        let advice = match basis {
+            _ if !blockers.is_empty() => format!("Not ready to {step}: {blockers}"),
+            Some(basis) => format!("Ready to {step} ({basis})"),
+            None => format!("Ready to {step}"),
+        };
         let p_best = probability_in_words(conclude.p_best);
         sentences.push(format!("{} has a {p_best} probability of being best. {advice}.", name(conclude.arm)));
     }
@@ -145,8 +175,25 @@ fn action_taken(action: GuardrailAction) -> &'static str {
     }
 }
 
-/// The reasons against shipping yet, joined with "; "; empty if there are none.
-pub fn ship_blockers(ship: ShipCheck) -> String {
+/// What a statement about a winner rests on.
+pub fn basis_in_words(basis: EvidenceBasis) -> String {
+    match basis {
+        EvidenceBasis::ScheduledLook { day } => format!("scheduled look of day {day}"),
+        EvidenceBasis::AlwaysValid => "always-valid interval".to_owned(),
+    }
+}
+
+/// When the next scheduled look is, after this time since the start; empty after the planned days.
+fn next_look(age: Duration) -> String {
+    let next = (age.as_secs() / 86_400 + 1).max(FIRST_LOOK_DAY.into());
+    if next > PLANNED_DAYS.into() { String::new() } else { format!(" (next look: day {next})") }
+}
+
+/// The reasons against shipping `arm` at this time since the start, or against rolling back if it is control, joined with
+/// "; "; empty if there are none.
+pub fn ship_blockers(ship: ShipCheck, arm: usize, age: Duration) -> String {
+    let others = if arm == 0 { "every variation" } else { "control" };
+    let not_beyond_chance = format!("it is not better than {others} beyond chance yet{}", next_look(age));
     let checks = [
         (ship.full_week, "it has not run for a full week"),
         // The record does not say which of these it is.
@@ -154,7 +201,7 @@ pub fn ship_blockers(ship: ShipCheck) -> String {
             ship.alternatives_agree,
             "the other estimates (weighted by reporting interval, and batched) disagree or have too few events",
         ),
-        (ship.beyond_chance, "the always-valid interval includes 0"),
+        (ship.beyond_chance, not_beyond_chance.as_str()),
         (ship.no_guardrail_alert, "a guardrail has evidence of harm"),
         (ship.sample_ratio_ok, "there is a sample ratio mismatch"),
     ];
@@ -231,6 +278,24 @@ fn burn_in(input: &TickInput, gap: Option<BurnInGap>, name: &dyn Fn(usize) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn missing_evidence_is_named_for_the_step_that_it_blocks() {
+        let ship = ShipCheck {
+            full_week: true,
+            alternatives_agree: true,
+            beyond_chance: false,
+            basis: None,
+            no_guardrail_alert: true,
+            sample_ratio_ok: true,
+        };
+        let blockers = |arm, hours: u64| ship_blockers(ship, arm, Duration::from_secs(3600 * hours));
+        assert_eq!(blockers(2, 3), "it is not better than control beyond chance yet (next look: day 7)");
+        assert_eq!(blockers(2, 7 * 24), "it is not better than control beyond chance yet (next look: day 8)");
+        assert_eq!(blockers(0, 200 * 24), "it is not better than every variation beyond chance yet");
+        assert_eq!(ship_blockers(ShipCheck { beyond_chance: true, ..ship }, 2, Duration::ZERO), "");
+        assert_eq!(basis_in_words(EvidenceBasis::ScheduledLook { day: 9 }), "scheduled look of day 9");
+    }
 
     #[test]
     fn strong_evidence_is_shown_as_a_finite_bound() {

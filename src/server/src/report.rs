@@ -6,9 +6,9 @@ use std::time::Duration;
 use inroad_assignment::experiment::RevisionCause;
 use inroad_assignment::{Arm, Experiment, Generation, Policy, Revision, Status, ThompsonSettings, Timestamp};
 use inroad_policy::{
-    Decider, DelayCheck, DrawsCache, GuardrailInput, Measure, NoveltyCheck, SampleRatio, ShipCheck, SrmAlarm, Summary,
-    SummaryInput, TickScope, check_delay, check_novelty, check_sample_ratio, completed_epochs, evaluate_guardrail,
-    summarise,
+    ClearlyBest, Decider, DelayCheck, DrawsCache, GuardrailInput, Measure, NoveltyCheck, SampleRatio, ShipCheck, SrmAlarm,
+    Summary, SummaryInput, TickScope, check_delay, check_novelty, check_sample_ratio, completed_epochs,
+    evaluate_guardrail, summarise,
 };
 use inroad_store::GenerationCounts;
 
@@ -55,8 +55,12 @@ pub struct Report {
     pub compares_differences: bool,
     /// The sample ratio check of first exposures; none before the first.
     pub ratio: Option<SampleRatio>,
-    /// The checks before shipping the leader; none if there is no clear leader or the experiment is not running.
+    /// The checks before shipping the leader; none if choosing it may cost much or the experiment is not running.
     pub ship: Option<ShipCheck>,
+    /// The variation that is better than every other one beyond chance; none if the experiment is not running.
+    pub clearly_best: Option<ClearlyBest>,
+    /// The time since the start of the generation.
+    pub age: Duration,
     /// The traffic share that control gave up per day recently; 0 before a whole tick was measured.
     pub growth_per_day: f64,
     /// The part of `growth_per_day` that an automatic policy caused, which is expected to continue; none if that is 0 or
@@ -97,13 +101,15 @@ impl Report {
         let exposures = epoch_tallies(experiment, generation, counts, None);
         let newest = experiment.generation().is_some_and(|g| g.number == generation.number);
         let is_live = newest && experiment.status == Status::Running && !experiment.kills.everything;
-        let ship = if is_live && decision.is_some() {
+        let (ship, clearly_best) = if is_live && decision.is_some() {
             // The policy's own rule, applied now.
             let input = tick_input(experiment, counts, TickScope::Growth, now, false)?;
-            Decider::default().decide(&input)?.ship
+            let decision = Decider::default().decide(&input)?;
+            (decision.ship, decision.clearly_best)
         } else {
-            None
+            (None, None)
         };
+        let age = now.since(generation.started_at);
         let tick = definition.policy().tick();
         let growth_per_day = control_given_per_day(generation, tick, now, |_| true);
         let policy_growth_per_day =
@@ -127,6 +133,8 @@ impl Report {
             compares_differences,
             ratio,
             ship,
+            clearly_best,
+            age,
             growth_per_day,
             policy_growth_per_day,
             now,

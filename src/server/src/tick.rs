@@ -8,7 +8,9 @@ use inroad_assignment::experiment::{Alert, ChangeError, RevisionCause};
 use inroad_assignment::{
     Arm, Experiment, GuardrailAction, KillTarget, Policy, Status, ThompsonSettings, Timestamp, Width,
 };
-use inroad_policy::{ArmState, Decider, Decision, Freeze, HoldReason, SampleRatioRule, TickInput, TickScope};
+use inroad_policy::{
+    ArmState, Decider, Decision, EVIDENCE_SHARE, Freeze, HoldReason, SampleRatioRule, TickInput, TickScope,
+};
 use inroad_store::{DecisionRecord, GenerationCounts, Store};
 
 use crate::catalogue::{Catalogue, CatalogueEntry, ChangeRequest};
@@ -53,6 +55,7 @@ pub fn tick_input(
         },
         arms: experiment.definition.variations().iter().enumerate().filter_map(arm_state).collect(),
         floor: experiment.definition.policy().floor(),
+        evidence_share: Width::from_share(EVIDENCE_SHARE).unwrap_or_default(),
         data_late,
         measure: decisive.map(measure).unwrap_or_default().suited_to(&epochs),
         sample_ratio: SampleRatioRule::Mixed,

@@ -3,7 +3,7 @@
 
 use inroad_assignment::{Arm, Experiment, Status};
 
-use crate::explain::{probability_in_words, ship_blockers};
+use crate::explain::{basis_in_words, probability_in_words, ship_blockers};
 use crate::report::Report;
 
 /// The verdict on one generation, given its number, its report and the number of units moved between variations; `None`
@@ -101,17 +101,26 @@ fn advice(experiment: &Experiment, report: &Report, moved: u64) -> String {
         let why = if is_empty { "nothing has been measured yet" } else { &report.not_ranked };
         return format!("Keep running: {why}. {}", moved_units(moved));
     }
-    let Some(leader) = report.summary.leader() else {
+    let Some(arm) = report.summary.leader() else {
         return format!("Keep running: no variation leads. {}", moved_units(moved));
     };
-    let step = if leader == Arm::CONTROL.index() { "roll back" } else { "ship" };
-    let (leader, estimates) = (name(experiment, leader), leader_estimates(report, leader, moved));
+    let (leader, estimates) = (name(experiment, arm), leader_estimates(report, arm, moved));
+    let clearly_best = report.clearly_best.map(|best| {
+        let basis = basis_in_words(best.basis);
+        format!(" {} is better than every other variation ({basis}).", name(experiment, best.arm))
+    });
+    let estimates = estimates + &clearly_best.unwrap_or_default();
+    let step = if arm == Arm::CONTROL.index() { "roll back" } else { "ship" };
     match report.ship {
         None => format!("Keep running: {leader} leads, {estimates}"),
         Some(ship) if !ship.ready() => {
-            format!("Keep running: {leader} leads, {estimates} Not ready to {step}: {}.", ship_blockers(ship))
+            let blockers = ship_blockers(ship, report.summary.leader, report.age);
+            format!("Keep running: {leader} leads, {estimates} Not ready to {step}: {blockers}.")
         }
-        Some(_) => format!("Ready to {step}: {leader} leads, {estimates}"),
+        Some(ship) => {
+            let basis = ship.basis.map(|basis| format!(" Evidence: {}.", basis_in_words(basis))).unwrap_or_default();
+            format!("Ready to {step}: {leader} leads, {estimates}{basis}")
+        }
     }
 }
 

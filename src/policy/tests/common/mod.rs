@@ -32,8 +32,10 @@ pub(crate) struct SimulatedExperiment {
 pub(crate) struct SimulationResult {
     pub(crate) input: TickInput,
     pub(crate) killed: Vec<usize>,
-    /// The first arm with which the policy advised to conclude.
-    pub(crate) concluded: Option<usize>,
+    /// The first arm that was found clearly best.
+    pub(crate) clearly_best: Option<usize>,
+    /// The first arm that a person was prompted to ship; control for a roll back.
+    pub(crate) prompted: Option<usize>,
 }
 
 pub(crate) fn share(value: f64) -> Width {
@@ -60,6 +62,7 @@ pub(crate) fn new_experiment(arms: usize) -> TickInput {
             })
             .collect(),
         floor: share(0.05),
+        evidence_share: Width::ZERO,
         data_late: false,
         sample_ratio: SampleRatioRule::Mixed,
         measure: Measure::Conversion,
@@ -95,7 +98,7 @@ impl SimulatedExperiment {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut input = new_experiment(self.lifts.len());
         input.settings.tick = Duration::from_micros((DAY_US / self.ticks_per_day) as u64);
-        let (mut killed, mut concluded) = (Vec::new(), None);
+        let (mut killed, mut clearly_best, mut prompted) = (Vec::new(), None, None);
         for tick in 0..days * self.ticks_per_day {
             let day = tick as f64 / self.ticks_per_day as f64;
             let rate = self.base
@@ -114,9 +117,11 @@ impl SimulatedExperiment {
             // All ticks have the same seed, so the draws are made only once.
             let decision = decider.decide(&input).unwrap();
             killed.extend(&decision.kill);
-            concluded = concluded.or(decision.conclude.map(|conclude| conclude.arm));
+            clearly_best = clearly_best.or(decision.clearly_best.map(|best| best.arm));
+            let ready = decision.ship.is_some_and(|ship| ship.ready());
+            prompted = prompted.or(decision.conclude.map(|conclude| conclude.arm).filter(|_| ready));
             apply(&mut input, &decision);
         }
-        SimulationResult { input, killed, concluded }
+        SimulationResult { input, killed, clearly_best, prompted }
     }
 }

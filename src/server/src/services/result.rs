@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 
 use crate::error::ServerError;
 use crate::estimates::{Names, interval_to_wire, lift_estimates, lift_state};
-use crate::explain::{odds, ship_blockers};
+use crate::explain::{basis_in_words, odds, ship_blockers};
 use crate::funnel::compute_funnel;
 use crate::kill_results::{exposed_units, open_records};
 use crate::kill_texts::kill_result_to_wire;
@@ -153,7 +153,15 @@ fn fill(
     response.leader = leader.map(|v| v.key.to_string()).unwrap_or_default();
     let shippable = report.ship.filter(|ship| ship.ready()).and(leader);
     response.ship = shippable.map(|v| v.key.to_string()).unwrap_or_default();
-    response.ship_waits_for = report.ship.map(ship_blockers).unwrap_or_default();
+    let blockers = |(ship, leader)| ship_blockers(ship, leader, report.age);
+    response.ship_waits_for = report.ship.zip(report.summary.leader()).map(blockers).unwrap_or_default();
+    let best = report.clearly_best.and_then(|best| Some((definition.variations().get(best.arm)?, best.basis)));
+    if let Some((variation, basis)) = best {
+        response.clearly_best = variation.key.to_string();
+        response.clearly_best_rests_on = basis_in_words(basis);
+    }
+    response.ship_rests_on =
+        report.ship.filter(|ship| ship.ready()).and_then(|ship| ship.basis).map(basis_in_words).unwrap_or_default();
     response.warnings = report.warnings(experiment, counts);
     response.verdict = verdict(experiment, Some((generation.number, report, counts.units_moved)));
 }

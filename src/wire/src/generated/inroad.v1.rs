@@ -1294,8 +1294,7 @@ pub struct Outcome {
     /// The event's value, within ±1e9, stored to a millionth; 0 if the event has no value.
     #[prost(double, tag = "3")]
     pub value: f64,
-    /// When it happened; the server's time of receipt if not set. At most 5 minutes in the future. It counts if it is
-    /// within the metric's window after the unit's first exposure, or at most one minute before it, because clocks differ.
+    /// When it happened; the server's time of receipt if not set. At most 5 minutes in the future.
     #[prost(message, optional, tag = "4")]
     pub occurred_at: ::core::option::Option<::prost_types::Timestamp>,
     /// Identifies the outcome among those of a unit: outcomes of one unit with the same id are the same outcome, however
@@ -1342,26 +1341,6 @@ pub struct RecordResponse {
     /// How many exposures had a context that was too large and was stored in part.
     #[prost(uint32, tag = "3")]
     pub contexts_trimmed: u32,
-    /// Accepted outcomes that no experiment counts now, with the reason. They are stored, and a metric that is added later
-    /// counts them. At most 10.
-    #[prost(message, repeated, tag = "60")]
-    pub warnings: ::prost::alloc::vec::Vec<OutcomeWarning>,
-}
-/// Accepted outcomes that no experiment counts now.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct OutcomeWarning {
-    /// Why no experiment counts them, for programs: UNUSED_EVENT, OTHER_CLOCK, UNUSED_UNIT_TYPE.
-    #[prost(string, tag = "1")]
-    pub reason: ::prost::alloc::string::String,
-    /// The event.
-    #[prost(string, tag = "2")]
-    pub event: ::prost::alloc::string::String,
-    /// How many outcomes of the batch have this event and reason.
-    #[prost(uint32, tag = "3")]
-    pub outcomes: u32,
-    /// The text for people: what is wrong and what to do.
-    #[prost(string, tag = "4")]
-    pub message: ::prost::alloc::string::String,
 }
 /// A refused event. Sending it again unchanged does not help.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1893,7 +1872,7 @@ pub struct ThompsonPolicy {
     /// The largest share of the line that may change owner in a day; the default is 0.25.
     #[prost(double, optional, tag = "6")]
     pub daily_cap: ::core::option::Option<f64>,
-    /// The same limit after the experiment has a clear winner; the default is 0.50.
+    /// The same limit while a variation reaches `conclude_probability` and `conclude_loss`; the default is 0.50.
     #[prost(double, optional, tag = "7")]
     pub daily_cap_conclude: ::core::option::Option<f64>,
     /// The smallest growth step, as a share of the line; the default is 0.005.
@@ -1905,11 +1884,12 @@ pub struct ThompsonPolicy {
     /// A variation is killed when the probability that it is worse than control exceeds this; the default is 0.99.
     #[prost(double, optional, tag = "10")]
     pub kill_probability: ::core::option::Option<f64>,
-    /// The policy advises to conclude with a variation when its probability to be best reaches this and its loss is within
-    /// `conclude_loss`; the default is 0.96.
+    /// Growth may use `daily_cap_conclude` while a variation's probability to be best reaches this and its loss is within
+    /// `conclude_loss`; the default is 0.96. It is not a claim: proposals to ship need evidence beyond chance.
     #[prost(double, optional, tag = "11")]
     pub conclude_probability: ::core::option::Option<f64>,
-    /// The largest expected loss of a variation with which the policy advises to conclude, relative; the default is 0.01.
+    /// The largest expected loss of the leader with which the policy proposes to ship or to roll back, relative; the
+    /// default is 0.01.
     #[prost(double, optional, tag = "12")]
     pub conclude_loss: ::core::option::Option<f64>,
     /// The number of draws from the posterior, as a power of two; the default is 14, for 16,384 draws.
@@ -2210,7 +2190,7 @@ pub struct Decision {
     /// The keys of variations that were killed.
     #[prost(string, repeated, tag = "6")]
     pub killed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// The variation that is proposed to a person for shipping; empty if there is none.
+    /// The variation that is proposed to a person for shipping, or control for a rollback; empty if there is none.
     #[prost(string, tag = "7")]
     pub conclude: ::prost::alloc::string::String,
     /// A summary for people.
@@ -2219,6 +2199,17 @@ pub struct Decision {
     /// True in shadow mode: the decision shows what the policy would do, and nothing was changed.
     #[prost(bool, tag = "9")]
     pub shadow: bool,
+    /// What `conclude` rests on, for people: a scheduled look and its day, or the always-valid interval. Empty without
+    /// `conclude`, and in decisions made before this was recorded.
+    #[prost(string, tag = "40")]
+    pub conclude_rests_on: ::prost::alloc::string::String,
+    /// The variation that is better than every other live one beyond chance; empty if there is none. The probability that
+    /// this is ever wrong is at most 5%.
+    #[prost(string, tag = "41")]
+    pub clearly_best: ::prost::alloc::string::String,
+    /// What `clearly_best` rests on.
+    #[prost(string, tag = "42")]
+    pub clearly_best_rests_on: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ArmDecision {
@@ -4295,7 +4286,7 @@ pub struct GetResultsResponse {
     /// from it over those days; growth by hand is not included in the rate. Not set if the policy moves nothing.
     #[prost(double, optional, tag = "19")]
     pub days_of_headroom: ::core::option::Option<f64>,
-    /// The reasons against shipping the leader now; empty if there are none, or if there is no clear leader.
+    /// The reasons against shipping the leader now; empty if there are none, or if choosing the leader may cost much.
     #[prost(string, tag = "20")]
     pub ship_waits_for: ::prost::alloc::string::String,
     /// Warnings about the numbers, for people: sample ratio, delays, novelty, disagreeing estimates, outdated clients.
@@ -4305,70 +4296,16 @@ pub struct GetResultsResponse {
     /// early to say.
     #[prost(string, tag = "22")]
     pub ship: ::prost::alloc::string::String,
-    /// What was known about variations of this generation when they were killed, the earliest kill first.
-    #[prost(message, repeated, tag = "60")]
-    pub kills: ::prost::alloc::vec::Vec<KillResult>,
-    /// Of `dropped_records`, those whose variation changed because of a kill or a restore. An interruption of at most a
-    /// hundredth of the window, and at most a minute, drops nothing.
-    #[prost(uint64, tag = "61")]
-    pub dropped_by_kill: u64,
-    /// Of `dropped_records`, those that moved from control to a variation by a new revision, or were served by an outdated
-    /// client.
-    #[prost(uint64, tag = "62")]
-    pub dropped_by_revision: u64,
-    /// Of `dropped_records`, those first exposed after the generation ended.
-    #[prost(uint64, tag = "63")]
-    pub dropped_after_end: u64,
-    /// Outcomes of exposed units during the generation that no estimate counts because they are more than a minute before
-    /// the unit's first exposure (decision metric).
-    #[prost(uint64, tag = "64")]
-    pub outcomes_too_early: u64,
-    /// The same, because they came after the unit's window (decision metric).
-    #[prost(uint64, tag = "65")]
-    pub outcomes_too_late: u64,
-}
-/// The results of a variation at the moment before it was killed.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct KillResult {
-    #[prost(string, tag = "1")]
-    pub variation: ::prost::alloc::string::String,
-    /// By the experiment's clock.
-    #[prost(message, optional, tag = "2")]
-    pub at: ::core::option::Option<::prost_types::Timestamp>,
-    /// When it was restored; not set if it was not.
-    #[prost(message, optional, tag = "3")]
-    pub restored_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// Who killed it: a person, or the policy.
-    #[prost(string, tag = "4")]
-    pub actor: ::prost::alloc::string::String,
-    /// The metric of these results: the guardrail's, or the decision metric.
-    #[prost(string, tag = "5")]
-    pub metric: ::prost::alloc::string::String,
-    /// Distinct units that had been exposed to the variation.
-    #[prost(uint64, tag = "6")]
-    pub exposed: u64,
-    /// Units in the estimate.
-    #[prost(uint64, tag = "7")]
-    pub units: u64,
-    /// Those of them with an outcome.
-    #[prost(uint64, tag = "8")]
-    pub converted: u64,
-    /// Those of `units` whose window was open, at most: the kill removed them from the comparison.
-    #[prost(uint64, tag = "9")]
-    pub open_records: u64,
-    /// The average of a unit of the variation, and of control. Not set without units.
-    #[prost(double, optional, tag = "10")]
-    pub mean: ::core::option::Option<f64>,
-    #[prost(double, optional, tag = "11")]
-    pub control_mean: ::core::option::Option<f64>,
-    /// The lift over control with the always-valid interval. Not set without information.
-    #[prost(message, optional, tag = "12")]
-    pub lift: ::core::option::Option<Interval>,
-    #[prost(double, tag = "13")]
-    pub p_worse: f64,
-    /// The same as a sentence for people.
-    #[prost(string, tag = "14")]
-    pub summary: ::prost::alloc::string::String,
+    /// What `ship` rests on, for people: a scheduled look and its day, or the always-valid interval. Empty without `ship`.
+    #[prost(string, tag = "40")]
+    pub ship_rests_on: ::prost::alloc::string::String,
+    /// The variation that is better than every other live one beyond chance; empty if there is none. The probability that
+    /// this is ever wrong is at most 5%.
+    #[prost(string, tag = "41")]
+    pub clearly_best: ::prost::alloc::string::String,
+    /// What `clearly_best` rests on, for people.
+    #[prost(string, tag = "42")]
+    pub clearly_best_rests_on: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetFunnelRequest {
@@ -4457,7 +4394,7 @@ pub struct FunnelStep {
     #[prost(message, optional, tag = "7")]
     pub lift: ::core::option::Option<LiftEstimates>,
 }
-#[derive(Clone, PartialEq, ::prost::Message)]
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct SampleRatio {
     #[prost(double, tag = "1")]
     pub chi_squared: f64,
@@ -4466,12 +4403,9 @@ pub struct SampleRatio {
     #[prost(double, tag = "3")]
     pub p_value: f64,
     /// The evidence of the continuous and the scheduled checks together, which stays valid however often it is checked.
-    /// 100 or more raises an alert. At most 10^15.
+    /// 100 or more raises an alert.
     #[prost(double, tag = "4")]
     pub evidence: f64,
-    /// The result in words for people, such as "none detected (p = 0.21)".
-    #[prost(string, tag = "60")]
-    pub summary: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ArmResult {
@@ -4502,9 +4436,6 @@ pub struct ArmResult {
     /// checked.
     #[prost(message, optional, tag = "10")]
     pub lift_anytime: ::core::option::Option<Interval>,
-    /// Records whose window is open, at most (decision metric): a kill of the variation removes them from the comparison.
-    #[prost(uint64, tag = "60")]
-    pub open_records: u64,
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct Interval {
@@ -4563,16 +4494,6 @@ pub struct MetricResult {
     /// guardrail.
     #[prost(double, optional, tag = "15")]
     pub harm: ::core::option::Option<f64>,
-    /// Outcomes of exposed units during the generation that no estimate counts because they are more than a minute before
-    /// the unit's first exposure.
-    #[prost(uint64, tag = "60")]
-    pub too_early: u64,
-    /// The same, because they came after the unit's window.
-    #[prost(uint64, tag = "61")]
-    pub too_late: u64,
-    /// Unit records excluded because the variation served to the unit changed within its window.
-    #[prost(uint64, tag = "62")]
-    pub dropped: u64,
 }
 /// A lift over control, estimated by several methods. It is relative: 0.1 means ten per cent more. For a metric with
 /// direction down, values below 0 are better. Each estimate has its 95% interval.
