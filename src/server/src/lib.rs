@@ -76,7 +76,7 @@ pub use error::ServerError;
 use crate::catalogue::Catalogue;
 use crate::clients::Clients;
 use crate::clock::WallClock;
-use crate::config::{MAX_MESSAGE_BYTES, MAX_SNAPSHOT_BYTES};
+use crate::config::{MAX_MESSAGE_BYTES, MAX_RESPONSE_BYTES};
 use crate::exposure_queue::ExposureQueue;
 use crate::fold::Fold;
 use crate::metrics::Metrics;
@@ -199,19 +199,22 @@ fn listen(
         .add_service(
             AssignmentServiceServer::new(services::assignment::AssignmentHandler::new(Arc::clone(&shared)))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_SNAPSHOT_BYTES),
+                .max_encoding_message_size(MAX_RESPONSE_BYTES),
         )
         .add_service(
             EventServiceServer::new(services::event::EventHandler::new(Arc::clone(&shared)))
-                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_RESPONSE_BYTES),
         )
         .add_service(
             ExperimentServiceServer::new(services::experiment::ExperimentHandler::new(Arc::clone(&shared)))
-                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_RESPONSE_BYTES),
         )
         .add_service(
             ResultServiceServer::new(services::result::ResultHandler::new(Arc::clone(&shared)))
-                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_RESPONSE_BYTES),
         );
     let calls = calls
         .into_axum_router()

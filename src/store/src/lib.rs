@@ -58,7 +58,18 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Conflict`] if the experiment is no longer at `change.expected_version`;
     /// [`StoreError::NotMonotone`] if a revision takes points from a variation (I2).
-    async fn commit(&self, change: ExperimentChange) -> Result<u64, StoreError>;
+    async fn commit(&self, change: ExperimentChange) -> Result<u64, StoreError> {
+        let versions = self.commit_all(vec![change]).await?;
+        versions.first().copied().ok_or(StoreError::Conflict)
+    }
+
+    /// Stores many changes of different experiments in one transaction, all or nothing. Returns the new version of each
+    /// experiment, in their order and ascending; the last is the new version of the catalogue.
+    ///
+    /// # Errors
+    /// Those of [`Self::commit`], of the first change that fails; [`StoreError::ExperimentExists`] also if two changes
+    /// create the same experiment.
+    async fn commit_all(&self, changes: Vec<ExperimentChange>) -> Result<Vec<u64>, StoreError>;
 
     /// Audit entries, newest first, of one experiment or of all.
     async fn audit(&self, experiment: Option<&ExperimentKey>, page: PageRequest)

@@ -28,6 +28,7 @@ use async_trait::async_trait;
 use inroad_assignment::{Experiment, ExperimentKey, Timestamp, UnitKey, unit_digest};
 use rusqlite::{OptionalExtension, params};
 
+use self::catalogue::PreparedChange;
 use crate::catalogue::{AuditEntry, DecisionRecord, ExperimentChange, PageRequest, StoredDecision, StoredExperiment};
 use crate::counts::{FoldStep, GenerationCounts};
 use crate::error::StoreError;
@@ -223,9 +224,13 @@ impl crate::Store for SqliteStore {
         self.blocking(|inner| inner.readers.with_connection(catalogue::load)).await
     }
 
-    async fn commit(&self, change: ExperimentChange) -> Result<u64, StoreError> {
-        self.blocking(move |inner| inner.writer.with_connection(|connection| catalogue::commit(connection, &change)))
-            .await
+    async fn commit_all(&self, changes: Vec<ExperimentChange>) -> Result<Vec<u64>, StoreError> {
+        self.blocking(move |inner| {
+            // Before the writer's turn begins, because others wait for it.
+            let prepared = changes.iter().map(PreparedChange::new).collect::<Result<Vec<_>, _>>()?;
+            inner.writer.with_connection(|connection| catalogue::commit(connection, &prepared))
+        })
+        .await
     }
 
     async fn audit(

@@ -86,7 +86,7 @@ impl Api {
     }
 
     pub(crate) async fn revisions(&self, key: &str) -> Vec<v1::Revision> {
-        let request = v1::ListRevisionsRequest { key: key.to_owned(), generation: 0 };
+        let request = v1::ListRevisionsRequest { key: key.to_owned(), ..Default::default() };
         expect_ok(self.experiments().list_revisions(request).await).revisions
     }
 

@@ -107,14 +107,51 @@ pub(crate) fn audit_forget(
     Ok(())
 }
 
-/// Stores one change; it is on disk when this returns. Returns the new version of the catalogue.
-pub(crate) fn commit(connection: &mut Connection, change: &ExperimentChange) -> Result<u64, StoreError> {
+/// A change with the texts that are stored, which are the slow part of storing it.
+pub(crate) struct PreparedChange<'a> {
+    change: &'a ExperimentChange,
+    body: String,
+    /// The audit log's part of the body.
+    audited: String,
+}
+
+impl<'a> PreparedChange<'a> {
+    pub(crate) fn new(change: &'a ExperimentChange) -> Result<Self, StoreError> {
+        let experiment = &change.experiment;
+        let body = to_json(&BodyToWrite {
+            definition: &experiment.definition,
+            status: experiment.status,
+            kills: experiment.kills,
+            manual_now: experiment.manual_now,
+            created_at: experiment.created_at,
+            last_growth_at: experiment.last_growth_at,
+            last_tick_at: experiment.last_tick_at,
+            alerts: &experiment.alerts,
+            line: AllocationSummary::new(experiment),
+        })?;
+        let audited = audited_json(&body)?;
+        Ok(Self { change, body, audited })
+    }
+}
+
+/// Stores changes in one transaction; they are on disk when this returns. Returns the new version of each experiment;
+/// the last is the version of the catalogue.
+pub(crate) fn commit(connection: &mut Connection, changes: &[PreparedChange<'_>]) -> Result<Vec<u64>, StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let versions = changes.iter().map(|change| store_change(&transaction, change)).collect::<Result<Vec<_>, _>>()?;
+    transaction.commit()?;
+    Ok(versions)
+}
+
+fn store_change(transaction: &Transaction<'_>, prepared: &PreparedChange<'_>) -> Result<u64, StoreError> {
+    let PreparedChange { change, body, audited } = prepared;
     let experiment = &change.experiment;
     let key = experiment.definition.key();
     let sql = "SELECT id, version, body FROM experiment WHERE key = ?1";
-    let stored: Option<(i64, i64, String)> =
-        transaction.query_row(sql, [key.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+    let stored: Option<(i64, i64, String)> = transaction
+        .prepare_cached(sql)?
+        .query_row([key.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
     match (&stored, change.expected_version) {
         (Some(_), None) => return Err(StoreError::ExperimentExists(key.to_string())),
         (None, Some(_)) => return Err(StoreError::Conflict),
@@ -122,18 +159,7 @@ pub(crate) fn commit(connection: &mut Connection, change: &ExperimentChange) -> 
         _ => {}
     }
     let sql = "UPDATE meta SET value = value + 1 WHERE key = 'version' RETURNING value";
-    let version: i64 = transaction.query_row(sql, [], |row| row.get(0))?;
-    let body = to_json(&BodyToWrite {
-        definition: &experiment.definition,
-        status: experiment.status,
-        kills: experiment.kills,
-        manual_now: experiment.manual_now,
-        created_at: experiment.created_at,
-        last_growth_at: experiment.last_growth_at,
-        last_tick_at: experiment.last_tick_at,
-        alerts: &experiment.alerts,
-        line: AllocationSummary::new(experiment),
-    })?;
+    let version: i64 = transaction.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
     let (id, before) = match stored {
         Some((id, _, before)) => {
             transaction
@@ -148,9 +174,8 @@ pub(crate) fn commit(connection: &mut Connection, change: &ExperimentChange) -> 
             (transaction.last_insert_rowid(), String::new())
         }
     };
-    add_history(&transaction, id, experiment)?;
-    let after = audited_json(&body)?;
-    let row = params![change.at.as_micros(), change.actor, change.action, key.as_str(), before, after];
+    add_history(transaction, id, experiment)?;
+    let row = params![change.at.as_micros(), change.actor, change.action, key.as_str(), before, audited];
     transaction.prepare_cached(AUDIT)?.execute(row)?;
     if let Some(d) = &change.decision {
         let sql = "INSERT INTO decision (experiment_id, generation, at, revision, input, output)
@@ -158,7 +183,6 @@ pub(crate) fn commit(connection: &mut Connection, change: &ExperimentChange) -> 
         let row = params![id, d.generation, d.at.as_micros(), d.revision, d.input, d.output];
         transaction.prepare_cached(sql)?.execute(row)?;
     }
-    transaction.commit()?;
     Ok(version as u64)
 }
 
