@@ -256,7 +256,11 @@ impl ExperimentService for TestServer {
         let request = request.into_inner();
         self.answer(|state| {
             state.advance(&request.key, timestamp_from_wire(&request.to.unwrap()).unwrap())?;
-            Ok(v1::AdvanceClockResponse { decisions: Vec::new(), experiment: Some(state.to_wire(&request.key)?), decisions_left_out: 0 })
+            Ok(v1::AdvanceClockResponse {
+                decisions: Vec::new(),
+                experiment: Some(state.to_wire(&request.key)?),
+                decisions_left_out: 0,
+            })
         })
     }
 

@@ -87,9 +87,8 @@ async fn read_stream(state: &ClientState) -> Result<(), Status> {
     let mut messages = timeout(limit, client.watch_snapshots(request)).await.map_err(silent)??.into_inner();
     state.applied_versions.start_stream();
     let mut parts = SnapshotParts::default();
-    let too_large = |bytes| {
-        Status::out_of_range(format!("the snapshot has {bytes} bytes, over the limit of {MAX_SNAPSHOT_BYTES}"))
-    };
+    let too_large =
+        |bytes| Status::out_of_range(format!("the snapshot has {bytes} bytes, over the limit of {MAX_SNAPSHOT_BYTES}"));
     let reading = async {
         while let Some(message) = timeout(limit, messages.message()).await.map_err(silent)?? {
             if state.snapshot.load().store_id != message.store_id {

@@ -156,9 +156,7 @@ impl From<ServerError> for Status {
                 resource_exhausted("TOO_MANY_STREAMS", message, Duration::from_secs(5))
             }
             ServerError::ResponseTooLarge { .. } => plain(Code::OutOfRange, "RESPONSE_TOO_LARGE"),
-            ServerError::ApplyInProgress => {
-                resource_exhausted("APPLY_IN_PROGRESS", message, Duration::from_secs(1))
-            }
+            ServerError::ApplyInProgress => resource_exhausted("APPLY_IN_PROGRESS", message, Duration::from_secs(1)),
             ServerError::UnknownClient => plain(Code::NotFound, "UNKNOWN_CLIENT"),
             ServerError::CallTimeout { .. } => plain(Code::DeadlineExceeded, "TOO_SLOW"),
             ServerError::ShuttingDown => plain(Code::Unavailable, "SHUTTING_DOWN"),

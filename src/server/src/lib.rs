@@ -18,7 +18,7 @@
 //! - **Where is an event refused?** [`ingest::check_exposure`] and [`ingest::check_outcome`], one reason code per
 //!   check. A whole batch is refused in [`services::event`]: too many events, or a full backlog.
 //! - **Where does a kill reach clients?** [`catalogue::Catalogue::change`] publishes it, and each snapshot stream in
-//!   [`services::assignment`] sends it at once. [`clients`] records which client has it and since when.
+//!   `services::snapshot_stream` sends it at once. [`clients`] records which client has it and since when.
 //! - **Where does a number on a page come from?** The [`fold`] counts, [`tallies`] converts the counts for the policy's
 //!   estimators, [`report`] runs them, and `verdict` and [`explain`] put the result into words. `pages` only arranges
 //!   it.

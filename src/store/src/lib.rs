@@ -34,7 +34,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use inroad_assignment::{Experiment, ExperimentKey, Timestamp};
 
-pub use catalogue::{AuditEntry, DecisionRecord, ExperimentChange, PageRequest, StoredDecision, StoredExperiment};
+pub use catalogue::{
+    AuditEntry, AuditFilter, DecisionRecord, ExperimentChange, PageRequest, StoredDecision, StoredExperiment,
+};
 pub use counts::{FoldStep, GenerationCounts};
 pub use error::StoreError;
 pub use event::{Event, ExposureEvent, LoggedEvent, OutcomeEvent, Seq};
@@ -74,6 +76,15 @@ pub trait Store: Send + Sync + 'static {
     /// Audit entries, newest first, of one experiment or of all.
     async fn audit(&self, experiment: Option<&ExperimentKey>, page: PageRequest)
     -> Result<Vec<AuditEntry>, StoreError>;
+
+    /// Audit entries of all experiments that match a filter, newest first: at most `limit` of them after the first
+    /// `skip`, and the number of all that match.
+    async fn search_audit(
+        &self,
+        filter: AuditFilter,
+        skip: usize,
+        limit: usize,
+    ) -> Result<(Vec<AuditEntry>, usize), StoreError>;
 
     /// The policy's decisions on one generation, newest first. A record contains the whole input of the policy and is
     /// large in a long experiment: request only as many as are shown.

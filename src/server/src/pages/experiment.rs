@@ -26,6 +26,7 @@ use super::{PageResponse, Pages, PagesState, as_sentence, error_response};
 use crate::error::ServerError;
 use crate::services::result::results_and_alarm;
 use crate::shared::SharedState;
+pub(super) use history::audit_entry;
 pub(super) use lift_history::LiftHistoryCache;
 
 /// `GET /experiments/{key}`

@@ -1,5 +1,5 @@
-//! `AssignmentService`: answers assignments from the snapshot in memory, and streams that snapshot to clients. Kills
-//! reach clients here: the stream sends every change as soon as it is published (I8).
+//! `AssignmentService`: answers assignments from the snapshot in memory, and opens the streams that send that snapshot to
+//! clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

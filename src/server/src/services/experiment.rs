@@ -321,8 +321,7 @@ impl ExperimentService for ExperimentHandler {
         };
         let revisions = entry.experiment.generation_by_number(number).map_or(&[][..], |g| &g.revisions);
         let later = revisions.iter().filter(|r| r.number > after);
-        let (revisions, more) =
-            take_page(later.map(|r| revision_to_wire(r, r.cause == RevisionCause::Policy)), limit);
+        let (revisions, more) = take_page(later.map(|r| revision_to_wire(r, r.cause == RevisionCause::Policy)), limit);
         let next_page_token = revisions.last().filter(|_| more).map(|r| r.number.to_string()).unwrap_or_default();
         Ok(Response::new(v1::ListRevisionsResponse { revisions, next_page_token }))
     }

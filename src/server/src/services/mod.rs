@@ -10,7 +10,7 @@ pub mod result;
 mod snapshot_stream;
 
 use prost::Message;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Status};
 
 use crate::config::{MAX_PAGE, MAX_PART_BYTES, MAX_RESPONSE_BYTES};
 use crate::error::ServerError;

@@ -56,12 +56,7 @@ struct PendingParts {
 }
 
 impl Watcher {
-    pub(super) fn new(
-        shared: Arc<SharedState>,
-        sent_version: u64,
-        client: StreamHandle,
-        guard: StreamGuard,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<SharedState>, sent_version: u64, client: StreamHandle, guard: StreamGuard) -> Self {
         Self {
             changes: shared.catalogue.subscribe(),
             stopping: shared.stopping.clone(),
@@ -97,7 +92,12 @@ impl Watcher {
         let (experiments, is_complete) = fill_message(changed.iter().copied());
         if is_complete {
             let full = since == 0;
-            return Some(self.send(WatchSnapshotsResponse { version: state.version, full, experiments, ..Default::default() }));
+            return Some(self.send(WatchSnapshotsResponse {
+                version: state.version,
+                full,
+                experiments,
+                ..Default::default()
+            }));
         }
         let mut changed: Vec<_> = changed.into_iter().cloned().collect();
         changed.sort_by_key(|served| served.parts().version);

@@ -361,27 +361,33 @@ pub(crate) fn audit(
     page: PageRequest,
 ) -> Result<Vec<AuditEntry>, StoreError> {
     let which = if key.is_some() { "experiment = ?3" } else { "?3 IS NULL" };
-    let columns = "id, at, actor, action, experiment, before, after";
-    let sql = format!("SELECT {columns} FROM audit WHERE id < ?1 AND {which} ORDER BY id DESC LIMIT ?2");
+    let sql = format!("SELECT {AUDIT_COLUMNS} FROM audit WHERE id < ?1 AND {which} ORDER BY id DESC LIMIT ?2");
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params![to_sql_integer(page.before), to_sql_integer(page.limit as u64), key])?;
     let mut entries = Vec::new();
     while let Some(row) = rows.next()? {
-        let experiment = match row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)? {
-            "" => None,
-            key => Some(ExperimentKey::parse(key).map_err(|e| corrupt("audit.experiment", e))?),
-        };
-        entries.push(AuditEntry {
-            id: row.get::<_, i64>(0)? as u64,
-            at: Timestamp::from_micros(row.get(1)?),
-            actor: row.get(2)?,
-            action: row.get(3)?,
-            experiment,
-            from: row.get(5)?,
-            to: row.get(6)?,
-        });
+        entries.push(read_audit_entry(row)?);
     }
     Ok(entries)
+}
+
+/// The columns that [`read_audit_entry`] reads.
+pub(crate) const AUDIT_COLUMNS: &str = "id, at, actor, action, experiment, before, after";
+
+pub(crate) fn read_audit_entry(row: &rusqlite::Row<'_>) -> Result<AuditEntry, StoreError> {
+    let experiment = match row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)? {
+        "" => None,
+        key => Some(ExperimentKey::parse(key).map_err(|e| corrupt("audit.experiment", e))?),
+    };
+    Ok(AuditEntry {
+        id: row.get::<_, i64>(0)? as u64,
+        at: Timestamp::from_micros(row.get(1)?),
+        actor: row.get(2)?,
+        action: row.get(3)?,
+        experiment,
+        from: row.get(5)?,
+        to: row.get(6)?,
+    })
 }
 
 /// Decisions on one generation, newest first.

@@ -52,6 +52,30 @@ pub async fn changes_of_many_experiments_are_stored_together_or_not_at_all(test_
     assert_eq!(store.audit(None, FIRST_PAGE).await.unwrap().len(), 3);
 }
 
+pub async fn audit_search_filters_and_pages(test_store: TestStore) {
+    let store = test_store.open();
+    for (name, actor, action) in [("a.one", "Ann", "create"), ("a.two", "Ben", "create"), ("b", "ann b", "tick")] {
+        let change = experiment_change(&started_experiment(name, false, &[], 1), None, action);
+        store.commit(inroad_store::ExperimentChange { actor: actor.to_owned(), ..change }).await.unwrap();
+    }
+    let find = async |experiment: &str, actor: &str, action: &str, skip, limit| {
+        let filter = inroad_store::AuditFilter {
+            experiment: experiment.to_owned(),
+            actor: actor.to_owned(),
+            action: action.to_owned(),
+        };
+        let (entries, total) = store.search_audit(filter, skip, limit).await.unwrap();
+        (entries.into_iter().map(|e| e.experiment.unwrap().to_string()).collect::<Vec<_>>(), total)
+    };
+    let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
+    assert_eq!(find("", "", "", 0, 9).await, (keys(&["a.two", "a.one"]), 2), "automatic decisions only on request");
+    assert_eq!(find("", "", "tick", 0, 9).await, (keys(&["b"]), 1));
+    assert_eq!(find("", "ANN", "", 0, 9).await, (keys(&["a.one"]), 1));
+    assert_eq!(find("two", "", "create", 0, 9).await, (keys(&["a.two"]), 1));
+    assert_eq!(find("", "", "", 1, 1).await, (keys(&["a.one"]), 2));
+    assert_eq!(find("%", "", "", 0, 9).await, (keys(&[]), 0), "text is not a pattern");
+}
+
 pub async fn committed_experiment_is_loaded_unchanged(test_store: TestStore) {
     let store = test_store.open();
     let id = store.store_id().to_owned();
