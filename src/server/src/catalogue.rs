@@ -24,6 +24,7 @@
 //! Several servers may share a store: the compare-and-set then keeps their changes apart.
 
 mod many;
+mod size;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,17 +32,17 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use inroad_assignment::{Experiment, ExperimentKey, ServedExperiment, Snapshot, Timestamp, UnitHasher};
 use inroad_store::{DecisionRecord, ExperimentChange, Store, StoreError, StoredExperiment};
-use inroad_wire::definition::experiment_to_wire;
 use inroad_wire::snapshot::snapshot_to_wire;
 use prost::Message;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use crate::clock::WallClock;
-use crate::config::{MAX_DECLARED_BYTES, MAX_EXPERIMENT_BYTES};
+use crate::config::MAX_DECLARED_BYTES;
 use crate::error::ServerError;
 use crate::metrics::Metrics;
 use crate::publications::{Publication, Publications};
 pub use many::PlannedChange;
+use size::{check_experiment_size, mib};
 
 /// An experiment and values derived from it.
 #[derive(Debug, Clone)]
@@ -173,29 +174,6 @@ impl CatalogueState {
         next.experiments = Arc::new(next.entries.values().map(|e| Arc::clone(&e.experiment)).collect());
         Ok(next)
     }
-}
-
-fn mib(bytes: usize) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
-}
-
-/// Refuses an experiment that is too large for messages and for the audit log. `snapshot_bytes` is its size in a
-/// snapshot.
-fn check_experiment_size(experiment: &Experiment, snapshot_bytes: usize, now: Timestamp) -> Result<(), ServerError> {
-    let message_bytes = experiment_to_wire(experiment, 0, now).encoded_len();
-    let json_bytes = serde_json::to_vec(&experiment.definition)?.len();
-    let bytes = snapshot_bytes.max(message_bytes).max(json_bytes);
-    if bytes <= MAX_EXPERIMENT_BYTES {
-        return Ok(());
-    }
-    let message = format!(
-        "experiment {:?} has {:.2} MiB, over the limit of {:.2} MiB for one experiment: shorten its payloads and its \
-         lists of units. Store large content elsewhere and put its id in the payload; select many units by an attribute",
-        experiment.definition.key().as_str(),
-        mib(bytes),
-        mib(MAX_EXPERIMENT_BYTES)
-    );
-    Err(ServerError::Invalid { field: "experiment", message })
 }
 
 /// The requester of a change, for the audit log, and the precondition of the change.
@@ -381,11 +359,13 @@ impl Catalogue {
         let next = Arc::new(self.state.load().with_stored(newest, stored.collect(), self.clock.now())?);
         // The publication time is taken before any client can receive the version.
         let at = self.clock.now();
-        for ((experiment, action), version) in published.into_iter().zip(versions) {
-            self.warn_if_published_late(&experiment, at);
-            let experiment = experiment.definition.key().to_string();
-            self.publications.add(Publication { version, at, experiment, action });
-        }
+        published.iter().for_each(|(experiment, _)| self.warn_if_published_late(experiment, at));
+        let (experiment, action) = match published.as_slice() {
+            [(experiment, action)] => (experiment.definition.key().to_string(), action.clone()),
+            _ => (String::new(), "apply".to_owned()),
+        };
+        let first_version = versions.first().copied().unwrap_or(newest);
+        self.publications.add(Publication { first_version, version: newest, at, experiment, action });
         self.state.store(Arc::clone(&next));
         self.published.send_replace(Arc::clone(&next));
         Ok(next)

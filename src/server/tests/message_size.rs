@@ -23,7 +23,7 @@ struct Fixture {
     address: String,
     assignments: AssignmentServiceClient<Channel>,
     experiments: ExperimentServiceClient<Channel>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Fixture {
@@ -39,7 +39,7 @@ impl Fixture {
             address,
             assignments: AssignmentServiceClient::new(channel.clone()),
             experiments: ExperimentServiceClient::new(channel),
-            _folder: folder,
+            folder: folder,
         }
     }
 
@@ -198,7 +198,7 @@ async fn kill_overtakes_the_parts_of_a_large_change() {
 async fn sdk_assembles_parts_and_starts_from_its_file() {
     let mut fixture = Fixture::start().await;
     fixture.apply_large().await;
-    let file = fixture._folder.path().join("snapshot");
+    let file = fixture.folder.path().join("snapshot");
     let client = Client::builder(&fixture.address).bootstrap_file(&file).build().unwrap();
     assert!(client.ready(Duration::from_secs(30)).await);
     assert_eq!(client.status().experiments, LARGE, "the first snapshot is whole");
@@ -209,14 +209,14 @@ async fn sdk_assembles_parts_and_starts_from_its_file() {
     fixture.experiments.kill(v1::KillRequest { key: "large-07".to_owned(), variation: String::new() }).await.unwrap();
     tokio::time::timeout(Duration::from_secs(10), versions.wait_for(|v| *v > before)).await.unwrap().unwrap();
     assert_eq!(client.evaluate("large-07", &user()).variation(), Some("v0"));
-    client.shutdown(Duration::from_secs(5)).await;
+    assert!(client.shutdown(Duration::from_secs(5)).await.is_complete());
     fixture.server.shutdown().await.unwrap();
     // The server is gone: the file has the whole snapshot, with the kill.
     let client = Client::builder(&fixture.address).bootstrap_file(&file).build().unwrap();
     assert!(client.ready(Duration::from_secs(30)).await);
     assert_eq!(client.status().experiments, LARGE);
     assert_eq!(client.evaluate("large-07", &user()).variation(), Some("v0"));
-    client.shutdown(Duration::ZERO).await;
+    let _ = client.shutdown(Duration::ZERO).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use inroad_assignment::{Definition, Experiment, Salt, Status as ExperimentStatus};
 use inroad_wire::WireError;
@@ -18,6 +19,8 @@ use crate::config::{MAX_APPLY_BYTES, MAX_APPLY_DECLARATIONS};
 use crate::error::ServerError;
 use crate::shared::SharedState;
 
+/// How much later than one lead time new revisions take effect: planning and storing many changes takes a while.
+const EXTRA_LEAD: Duration = Duration::from_secs(5);
 /// The most characters of a key in an error.
 const MAX_KEY_CHARS: usize = 160;
 
@@ -145,7 +148,8 @@ fn plan(
         (Some(entry), Some(_)) => {
             let mut copy = Experiment::clone(&entry.experiment);
             let now = copy.now(wall_now);
-            copy.update(definition, now, now.plus(shared.config.lead)).map_err(|error| of_field("", &error))?;
+            copy.update(definition, now, now.plus(shared.config.lead + EXTRA_LEAD))
+                .map_err(|error| of_field("", &error))?;
             let actions = if copy == *entry.experiment { Vec::new() } else { vec!["update"] };
             (copy, actions)
         }

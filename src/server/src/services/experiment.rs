@@ -5,7 +5,7 @@ use std::sync::Arc;
 use inroad_assignment::experiment::{ChangeError, RevisionCause};
 use inroad_assignment::{Arm, Definition, Experiment, ExperimentKey, KillTarget, Salt, Timestamp, Width};
 use inroad_policy::{Decision, DrawsCache, TickInput};
-use inroad_store::{DecisionRecord, PageRequest, StoredDecision};
+use inroad_store::{AuditEntry, DecisionRecord, PageRequest, StoredDecision};
 use inroad_wire::definition::{definition_from_wire, experiment_to_wire};
 use inroad_wire::revision::revision_to_wire;
 use inroad_wire::time::{timestamp_from_wire, timestamp_to_wire};
@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{PageBuilder, actor, apply, check_response_size, invalid_page_token, page_before, page_size, take_page};
 use crate::catalogue::{CatalogueEntry, ChangeRequest};
+use crate::config::MAX_RESPONSE_BYTES;
 use crate::error::ServerError;
 use crate::explain::{decision_to_wire, share_in_words};
 use crate::shared::SharedState;
@@ -27,6 +28,8 @@ pub struct ExperimentHandler {
     shared: Arc<SharedState>,
 }
 
+/// The most bytes of both texts of an audit entry.
+const MAX_AUDIT_TEXT_BYTES: usize = MAX_RESPONSE_BYTES - 4096;
 /// How many audit entries or decisions are read from the store at once.
 const READ_AT_ONCE: usize = 50;
 
@@ -377,16 +380,7 @@ impl ExperimentService for ExperimentHandler {
             let is_end = entries.len() < page.limit;
             for e in entries {
                 let id = e.id;
-                let is_added = found.push(v1::AuditEntry {
-                    id,
-                    at: Some(timestamp_to_wire(e.at)),
-                    actor: e.actor,
-                    action: e.action,
-                    experiment: e.experiment.map(String::from).unwrap_or_default(),
-                    from_json: e.from,
-                    to_json: e.to,
-                });
-                if !is_added {
+                if !found.push(audit_entry_to_wire(e)) {
                     break;
                 }
                 last = id;
@@ -397,6 +391,25 @@ impl ExperimentService for ExperimentHandler {
         }
         let next_page_token = if found.is_full { last.to_string() } else { String::new() };
         Ok(Response::new(v1::ListAuditEntriesResponse { entries: found.entries, next_page_token }))
+    }
+}
+
+/// An audit entry in wire form. Earlier releases accepted larger experiments: texts that do not fit into a message are
+/// replaced by their size.
+fn audit_entry_to_wire(entry: AuditEntry) -> v1::AuditEntry {
+    let bytes = entry.from.len() + entry.to.len();
+    let (from_json, to_json) = match bytes > MAX_AUDIT_TEXT_BYTES {
+        true => (String::new(), serde_json::json!({ "left_out_bytes": bytes }).to_string()),
+        false => (entry.from, entry.to),
+    };
+    v1::AuditEntry {
+        id: entry.id,
+        at: Some(timestamp_to_wire(entry.at)),
+        actor: entry.actor,
+        action: entry.action,
+        experiment: entry.experiment.map(String::from).unwrap_or_default(),
+        from_json,
+        to_json,
     }
 }
 

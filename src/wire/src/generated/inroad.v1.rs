@@ -680,7 +680,8 @@ pub mod assignment_service_client {
         }
         /// Streams the whole snapshot first and then every change. A slow reader gets several changes merged; no change is
         /// lost. No message is larger than 4 MiB: changes that do not fit into one message arrive in parts, see
-        /// `complete_version`. Between two parts, a message without `complete_version` may bring a kill: apply it at once.
+        /// `complete_version`. Between two parts, a message without `complete_version` may bring a kill: apply it at once, and
+        /// ignore an experiment in a later message whose `version` is lower than the one in use.
         /// RESOURCE_EXHAUSTED: this server has too many streams; try another server after the given delay.
         pub async fn watch_snapshots(
             &mut self,
@@ -826,7 +827,8 @@ pub mod assignment_service_server {
             + 'static;
         /// Streams the whole snapshot first and then every change. A slow reader gets several changes merged; no change is
         /// lost. No message is larger than 4 MiB: changes that do not fit into one message arrive in parts, see
-        /// `complete_version`. Between two parts, a message without `complete_version` may bring a kill: apply it at once.
+        /// `complete_version`. Between two parts, a message without `complete_version` may bring a kill: apply it at once, and
+        /// ignore an experiment in a later message whose `version` is lower than the one in use.
         /// RESOURCE_EXHAUSTED: this server has too many streams; try another server after the given delay.
         async fn watch_snapshots(
             &self,
@@ -2401,7 +2403,8 @@ pub struct AuditEntry {
     /// The experiment before the change, as JSON; empty for its creation.
     #[prost(string, tag = "6")]
     pub from_json: ::prost::alloc::string::String,
-    /// The experiment after the change, as JSON; for forget the unit: {"unit_type": …, "digest": …}.
+    /// The experiment after the change, as JSON; for forget the unit: {"unit_type": …, "digest": …}. If both texts do not
+    /// fit into a message: {"left_out_bytes": …}.
     #[prost(string, tag = "7")]
     pub to_json: ::prost::alloc::string::String,
 }
