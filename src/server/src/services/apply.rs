@@ -12,8 +12,7 @@ use inroad_wire::v1::{self, AppliedExperiment, ApplyExperimentsResponse, Declara
 use prost::Message;
 use tonic::{Status, Streaming};
 
-use super::experiment::{draw_salt, version};
-use super::take_page;
+use super::{draw_salt, take_page, version};
 use crate::catalogue::{CatalogueState, PlannedChange};
 use crate::config::{MAX_APPLY_BYTES, MAX_APPLY_DECLARATIONS};
 use crate::error::ServerError;

@@ -2,7 +2,7 @@
 //! clients.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use futures::Stream;
 use inroad_assignment::{Context, ServedExperiment, Timestamp};
@@ -19,7 +19,7 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::clients;
-use super::snapshot_stream::Watcher;
+use super::snapshot_stream::{StreamGuard, Watcher};
 use crate::catalogue::CatalogueState;
 use crate::config::{MAX_BATCH_ASSIGN, MAX_RESPONSE_BYTES};
 use crate::error::ServerError;
@@ -223,28 +223,5 @@ impl AssignmentService for AssignmentHandler {
 
     async fn get_reach(&self, request: Request<GetReachRequest>) -> Result<Response<GetReachResponse>, Status> {
         Ok(Response::new(clients::reach(&self.shared, request.get_ref())?))
-    }
-}
-
-/// Counts a stream against the limit while it is open.
-pub(super) struct StreamGuard {
-    streams: Arc<AtomicUsize>,
-    shared: Arc<SharedState>,
-}
-
-impl StreamGuard {
-    fn open(shared: &Arc<SharedState>, streams: &Arc<AtomicUsize>) -> Result<Self, ServerError> {
-        let limit = shared.config.max_streams;
-        let open = streams.fetch_add(1, Ordering::Relaxed);
-        let guard = Self { streams: Arc::clone(streams), shared: Arc::clone(shared) };
-        shared.metrics.watchers.inc();
-        if open >= limit { Err(ServerError::TooManyStreams { limit }) } else { Ok(guard) }
-    }
-}
-
-impl Drop for StreamGuard {
-    fn drop(&mut self) {
-        self.streams.fetch_sub(1, Ordering::Relaxed);
-        self.shared.metrics.watchers.dec();
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use inroad_assignment::experiment::{ChangeError, RevisionCause};
-use inroad_assignment::{Arm, Definition, Experiment, ExperimentKey, KillTarget, Salt, Timestamp, Width};
+use inroad_assignment::{Arm, Definition, Experiment, ExperimentKey, KillTarget, Timestamp, Width};
 use inroad_policy::{Decision, DrawsCache, TickInput};
 use inroad_store::{AuditEntry, DecisionRecord, PageRequest, StoredDecision};
 use inroad_wire::definition::{definition_from_wire, experiment_to_wire};
@@ -12,10 +12,12 @@ use inroad_wire::time::{timestamp_from_wire, timestamp_to_wire};
 use inroad_wire::v1;
 use inroad_wire::v1::experiment_service_server::ExperimentService;
 use inroad_wire::v1::grow_variation_request::Amount;
-use rand::distr::{Alphanumeric, SampleString};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{PageBuilder, actor, apply, check_response_size, invalid_page_token, page_before, page_size, take_page};
+use super::{
+    PageBuilder, actor, apply, check_response_size, draw_salt, invalid_page_token, page_before, page_size, take_page,
+    version,
+};
 use crate::catalogue::{CatalogueEntry, ChangeRequest};
 use crate::config::MAX_RESPONSE_BYTES;
 use crate::error::ServerError;
@@ -34,19 +36,6 @@ const MAX_AUDIT_TEXT_BYTES: usize = MAX_RESPONSE_BYTES - 4096;
 const READ_AT_ONCE: usize = 50;
 
 type RpcResult<T> = Result<Response<T>, Status>;
-
-/// The version that an etag contains; none if the caller gave no etag.
-pub(super) fn version(etag: &str) -> Result<Option<u64>, ServerError> {
-    if etag.is_empty() {
-        return Ok(None);
-    }
-    let message = || "this is not an etag: use the one returned with the experiment, or leave it out".to_owned();
-    etag.parse().map(Some).map_err(|_| ServerError::Invalid { field: "etag", message: message() })
-}
-
-pub(super) fn draw_salt() -> Result<Salt, ServerError> {
-    Ok(Salt::parse(&Alphanumeric.sample_string(&mut rand::rng(), 12))?)
-}
 
 fn share(field: &'static str, value: f64) -> Result<Width, ServerError> {
     Width::from_share(value)

@@ -9,7 +9,9 @@ pub mod experiment;
 pub mod result;
 mod snapshot_stream;
 
+use inroad_assignment::Salt;
 use prost::Message;
+use rand::distr::{Alphanumeric, SampleString};
 use tonic::{Request, Status};
 
 use crate::config::{MAX_PAGE, MAX_PART_BYTES, MAX_RESPONSE_BYTES};
@@ -69,6 +71,19 @@ fn actor<T>(request: &Request<T>) -> Result<String, Status> {
         return Err(inroad_wire::status::invalid_fields([violation]));
     }
     Ok(text.to_owned())
+}
+
+/// The version that an etag contains; none if the caller gave no etag.
+fn version(etag: &str) -> Result<Option<u64>, ServerError> {
+    if etag.is_empty() {
+        return Ok(None);
+    }
+    let message = || "this is not an etag: use the one returned with the experiment, or leave it out".to_owned();
+    etag.parse().map(Some).map_err(|_| ServerError::Invalid { field: "etag", message: message() })
+}
+
+fn draw_salt() -> Result<Salt, ServerError> {
+    Ok(Salt::parse(&Alphanumeric.sample_string(&mut rand::rng(), 12))?)
 }
 
 /// The number of entries on a page; 0 requests the default.

@@ -15,17 +15,18 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use inroad_assignment::ServedExperiment;
 use inroad_wire::snapshot::snapshot_to_wire;
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1::{ExperimentSnapshot, WatchSnapshotsResponse};
 
-use super::assignment::StreamGuard;
 use super::take_page;
 use crate::catalogue::CatalogueState;
 use crate::clients::StreamHandle;
 use crate::config::HEARTBEAT_INTERVAL;
+use crate::error::ServerError;
 use crate::shared::SharedState;
 
 /// One client's snapshot stream. It has no queue of changes: a client that reads slowly gets, when it is ready, all
@@ -179,5 +180,28 @@ impl CatalogueState {
     /// The experiments that changed after `version`; all experiments for version 0.
     fn experiments_changed_since(&self, version: u64) -> Vec<&Arc<ServedExperiment>> {
         self.snapshot.experiments().filter(|served| version == 0 || served.parts().version > version).collect()
+    }
+}
+
+/// Counts a stream against the limit while it is open.
+pub(super) struct StreamGuard {
+    streams: Arc<AtomicUsize>,
+    shared: Arc<SharedState>,
+}
+
+impl StreamGuard {
+    pub(super) fn open(shared: &Arc<SharedState>, streams: &Arc<AtomicUsize>) -> Result<Self, ServerError> {
+        let limit = shared.config.max_streams;
+        let open = streams.fetch_add(1, Ordering::Relaxed);
+        let guard = Self { streams: Arc::clone(streams), shared: Arc::clone(shared) };
+        shared.metrics.watchers.inc();
+        if open >= limit { Err(ServerError::TooManyStreams { limit }) } else { Ok(guard) }
+    }
+}
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        self.streams.fetch_sub(1, Ordering::Relaxed);
+        self.shared.metrics.watchers.dec();
     }
 }
