@@ -1,29 +1,38 @@
 //! `inroad apply`: creates or updates the experiments that a file declares, and lists each changed field. Applying the
 //! same file again changes nothing.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use clap::Args;
 use inroad_assignment::DefinitionDoc;
+use inroad_assignment::definition::Violation;
 use inroad_assignment::document::ClockDoc;
 use inroad_wire::definition_to_wire;
 use inroad_wire::v1::{self, Experiment};
+use prost::Message;
 use serde_json::{Value, json};
 
 use crate::audience_report;
 use crate::connect::{ActorArgs, Connection, ServerArgs};
 use crate::diff::{FieldChange, diff};
 use crate::experiment_file::{self, DeclaredExperiment};
-use crate::lookup::find_experiment;
+use crate::failure::InvalidDefinitions;
+use crate::lookup::{find_experiment, list_experiments};
 use crate::output::{Output, plural};
+use crate::progress::{ProgressUnit, progress_bar};
 use crate::response_json;
+
+/// The size of one message of declarations, in bytes: half of what a server accepts.
+const REQUEST_BYTES: usize = 2 << 20;
 
 /// The file to apply.
 #[derive(Debug, Args)]
 pub(crate) struct ApplyArgs {
-    /// File (.toml, .yaml or .json) with one experiment, or several under `experiments`; - for standard input
-    #[arg(long, short, value_name = "FILE")]
-    file: PathBuf,
+    /// File (.toml, .yaml or .json) with one experiment, or several under `experiments`; a folder of such files; - for
+    /// standard input. May be repeated. Several experiments are applied together, all or none
+    #[arg(long, short, value_name = "FILE", required = true)]
+    file: Vec<PathBuf>,
     /// Show what would change without changing it
     #[arg(long)]
     dry_run: bool,
@@ -57,6 +66,9 @@ impl Step {
 pub(crate) async fn run(args: ApplyArgs, server: &ServerArgs, out: Output) -> anyhow::Result<()> {
     let declared = experiment_file::read(&args.file)?;
     let connection = Connection::open_as(server, &args.actor).await?;
+    if declared.len() > 1 {
+        return apply_many(&declared, &args, &connection, out).await;
+    }
     let mut shown = Vec::with_capacity(declared.len());
     for one in &declared {
         shown.push(
@@ -89,14 +101,7 @@ async fn apply(
             experiments.create_experiment(request).await?.into_inner()
         }
         Step::Update { etag } => {
-            let current = current.unwrap_or_default();
-            // A value that the file leaves out is kept.
-            if as_written.salt.is_empty() {
-                as_written.salt = current.salt;
-            }
-            if let (Some(clock), Some(current)) = (&mut as_written.clock, current.clock) {
-                clock.start = clock.start.or(current.start);
-            }
+            keep_values_left_out(&mut as_written, current.unwrap_or_default());
             let request = v1::UpdateExperimentRequest {
                 experiment: Some(as_written),
                 etag: etag.clone(),
@@ -114,25 +119,145 @@ async fn apply(
     } else {
         applied
     };
-    let started = match (starts, args.dry_run) {
+    show(key, &step, &changes, starts, args.dry_run, &applied, out)?;
+    one_as_json(key, &step, &changes, starts, args.dry_run, &applied)
+}
+
+/// Applies several experiments in one step, all or none.
+async fn apply_many(
+    declared: &[DeclaredExperiment],
+    args: &ApplyArgs,
+    connection: &Connection,
+    out: Output,
+) -> anyhow::Result<()> {
+    let keys: Vec<&str> = declared.iter().map(|one| one.as_written.key.as_str()).collect();
+    let known = experiments_by_key(connection, &keys).await?;
+    let (mut plans, mut declarations) = (Vec::with_capacity(declared.len()), Vec::with_capacity(declared.len()));
+    for one in declared {
+        let current = known.get(&one.as_written.key);
+        let (step, changes) = plan(one, current)?;
+        let mut as_written = definition_to_wire(&one.as_written);
+        if let Some(current) = current {
+            keep_values_left_out(&mut as_written, current.clone());
+        }
+        let etag = current.map(|current| current.etag.clone()).unwrap_or_default();
+        plans.push((step, changes));
+        declarations.push(v1::ExperimentDeclaration { experiment: Some(as_written), etag, start: args.start });
+    }
+    let response = send_declarations(declarations.clone(), args.dry_run, connection, out).await?;
+    let after = if args.dry_run || !out.json { known } else { experiments_by_key(connection, &keys).await? };
+    let mut shown = Vec::new();
+    for (((step, changes), applied), declaration) in plans.iter().zip(&response.experiments).zip(declarations) {
+        show(&applied.key, step, changes, applied.started, args.dry_run, out)?;
+        if out.json {
+            let experiment = after.get(&applied.key).cloned().or(declaration.experiment).unwrap_or_default();
+            shown.push(one_as_json(&applied.key, step, changes, applied.started, args.dry_run, &experiment)?);
+        }
+    }
+    let count = |wanted: &str| response.experiments.iter().filter(|one| one.result == wanted).count();
+    let (created, updated, unchanged) = (count("created"), count("updated"), count("unchanged"));
+    let would = if args.dry_run { "would be " } else { "" };
+    out.print_text(format!("{created} {would}created, {updated} {would}updated, {unchanged} unchanged"))?;
+    Ok(out.print_json(&json!({"experiments": shown}))?)
+}
+
+/// The existing experiments with these keys.
+async fn experiments_by_key(connection: &Connection, keys: &[&str]) -> anyhow::Result<BTreeMap<String, Experiment>> {
+    let first = keys.first().copied().unwrap_or_default();
+    let common = |key: &&str| first.bytes().zip(key.bytes()).take_while(|(a, b)| a == b).count();
+    let prefix = first.get(..keys.iter().map(common).min().unwrap_or(0)).unwrap_or_default();
+    let wanted: BTreeSet<&str> = keys.iter().copied().collect();
+    let listed = list_experiments(connection, prefix).await?.into_iter();
+    Ok(listed.filter(|e| wanted.contains(e.key.as_str())).map(|e| (e.key.clone(), e)).collect())
+}
+
+/// Sends all declarations in messages that a server accepts.
+async fn send_declarations(
+    declarations: Vec<v1::ExperimentDeclaration>,
+    validate_only: bool,
+    connection: &Connection,
+    out: Output,
+) -> anyhow::Result<v1::ApplyExperimentsResponse> {
+    let bar = progress_bar(declarations.len() as u64, ProgressUnit::Rows, out);
+    bar.set_message("experiments sent");
+    let (mut requests, mut bytes) = (vec![v1::ApplyExperimentsRequest { validate_only, ..Default::default() }], 0);
+    for declaration in declarations {
+        let size = declaration.encoded_len();
+        if bytes > 0 && bytes + size > REQUEST_BYTES {
+            requests.push(v1::ApplyExperimentsRequest::default());
+            bytes = 0;
+        }
+        bytes += size;
+        if let Some(request) = requests.last_mut() {
+            request.declarations.push(declaration);
+        }
+    }
+    let sent = bar.clone();
+    let requests = requests.into_iter().inspect(move |request| sent.inc(request.declarations.len() as u64));
+    let response = connection.experiments().apply_experiments(tokio_stream::iter(requests)).await;
+    bar.finish_and_clear();
+    let response = response?.into_inner();
+    if response.total_errors == 0 {
+        return Ok(response);
+    }
+    let violation = |error: v1::DeclarationError| {
+        let field = [error.key, error.field].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".");
+        Violation { field, message: error.message }
+    };
+    Err(anyhow::Error::new(InvalidDefinitions(response.errors.into_iter().map(violation).collect())))
+}
+
+/// A value that the file leaves out is kept.
+fn keep_values_left_out(as_written: &mut Experiment, current: Experiment) {
+    if as_written.salt.is_empty() {
+        as_written.salt = current.salt;
+    }
+    if let (Some(clock), Some(current)) = (&mut as_written.clock, current.clock) {
+        clock.start = clock.start.or(current.start);
+    }
+}
+
+/// Prints the result of one experiment.
+fn show(
+    key: &str,
+    step: &Step,
+    changes: &[FieldChange],
+    starts: bool,
+    dry_run: bool,
+    applied: &Experiment,
+    out: Output,
+) -> anyhow::Result<()> {
+    let started = match (starts, dry_run) {
         (false, _) => "",
         (true, false) => ", started",
         (true, true) => ", would be started",
     };
     let changed =
         if changes.is_empty() { String::new() } else { format!(" ({})", plural(changes.len() as u64, "field")) };
-    out.print_text(format!("{key}: {}{changed}{started}", step.result(args.dry_run)))?;
-    for change in &changes {
+    out.print_text(format!("{key}: {}{changed}{started}", step.result(dry_run)))?;
+    for change in changes {
         out.print_text(format!("  {change}"))?;
     }
-    if let Some(report) = &report {
+    if let Some(report) = &applied.audience_report {
         audience_report::print(report, key, out)?;
     }
+    Ok(())
+}
+
+/// The result of one experiment as JSON.
+fn one_as_json(
+    key: &str,
+    step: &Step,
+    changes: &[FieldChange],
+    starts: bool,
+    dry_run: bool,
+    applied: &Experiment,
+) -> anyhow::Result<Value> {
     let change_json = |c: &FieldChange| json!({"field": c.field, "from": c.from, "to": c.to});
     Ok(json!({
-        "key": key, "result": step.result(false), "dry_run": args.dry_run, "started": starts,
-        "changes": changes.iter().map(change_json).collect::<Vec<_>>(), "experiment": response_json::experiment_json(&applied)?,
-        "audience_report": audience_report::to_json(report.as_ref()),
+        "key": key, "result": step.result(false), "dry_run": dry_run, "started": starts,
+        "changes": changes.iter().map(change_json).collect::<Vec<_>>(), "experiment": response_json::experiment_json(applied)?,
+        "audience_report": audience_report::to_json(applied.audience_report.as_ref()),
     }))
 }
 

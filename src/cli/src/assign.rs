@@ -3,12 +3,12 @@
 use anyhow::Context as _;
 use clap::Args;
 use inroad_assignment::Point;
-use inroad_wire::v1::{AssignRequest, AssignResponse, ExposureMode, ListRevisionsRequest, Reason};
+use inroad_wire::v1::{AssignRequest, AssignResponse, ExposureMode, Reason};
 use inroad_wire::{allocation_from_wire, json_to_struct};
 use serde_json::{Map, Value, json};
 
 use crate::connect::{Connection, ServerArgs};
-use crate::lookup::{find_experiment, unit_attribute};
+use crate::lookup::{find_experiment, list_revisions, unit_attribute};
 use crate::output::{Output, fields, percent};
 use crate::parse::{self, Attribute, point};
 use crate::response_json;
@@ -116,8 +116,7 @@ pub(crate) async fn run(args: AssignArgs, server: &ServerArgs, out: Output) -> a
 /// The bucket that contains the point of an answer, in the revision of that answer.
 async fn find_bucket(connection: &Connection, key: &str, answer: &AssignResponse) -> anyhow::Result<Option<Bucket>> {
     let Some(at) = answer.point else { return Ok(None) };
-    let request = ListRevisionsRequest { key: key.to_owned(), generation: answer.generation };
-    let revisions = connection.experiments().list_revisions(request).await?.into_inner().revisions;
+    let revisions = list_revisions(connection, key, answer.generation).await?;
     let Some(revision) = revisions.iter().find(|r| r.number == answer.revision) else { return Ok(None) };
     let experiment = find_experiment(connection, key).await?;
     let keys: Vec<String> = experiment.map(|e| e.variations.into_iter().map(|v| v.key).collect()).unwrap_or_default();

@@ -33,7 +33,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause before a retry.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// The largest response accepted, in bytes: larger than tonic's default, since responses are larger than requests.
+/// The largest response accepted, in bytes: servers of earlier releases send more than tonic's default of 4 MiB.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
 /// The server to call.

@@ -1,7 +1,7 @@
 //! Experiments in files: TOML, YAML or JSON, one per file or several under `experiments`.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use inroad_assignment::{Definition, DefinitionDoc};
@@ -36,12 +36,46 @@ pub(crate) struct DeclaredExperiment {
     pub(crate) with_defaults: DefinitionDoc,
 }
 
-/// Reads all experiments of a file; `-` is standard input.
+/// Reads all experiments of some files and of all files in some folders; `-` is standard input.
 ///
 /// # Errors
 ///
 /// Lists all errors of all experiments together.
-pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<DeclaredExperiment>> {
+pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<DeclaredExperiment>> {
+    let (mut docs, mut errors) = (Vec::new(), Vec::new());
+    for path in files(paths)? {
+        match read_file(&path) {
+            Ok(read) => docs.extend(read),
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    if errors.is_empty() { check(docs) } else { Err(usage_error(errors.join("\n"))) }
+}
+
+/// The files to read: those named, and in folders those with a known extension, by name.
+fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let cannot_read = |e: std::io::Error| usage_error(format!("cannot read {}: {e}", path.display()));
+        let entries = std::fs::read_dir(path).map_err(cannot_read)?;
+        let entries = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>();
+        let mut found: Vec<_> = entries.map_err(cannot_read)?;
+        found.retain(|file| file.is_file() && format_of(file).is_ok());
+        if found.is_empty() {
+            let message = "the folder has no file with the extension .toml, .yaml, .yml or .json";
+            return Err(usage_error(format!("{}: {message}.", path.display())));
+        }
+        found.sort();
+        files.append(&mut found);
+    }
+    Ok(files)
+}
+
+fn read_file(path: &Path) -> anyhow::Result<Vec<DefinitionDoc>> {
     let (text, format) = if path == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
@@ -52,7 +86,7 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<DeclaredExperiment>> {
             std::fs::read_to_string(path).map_err(|e| usage_error(format!("cannot read {}: {e}", path.display())))?;
         (text, format_of(path)?)
     };
-    check(parse(&text, format).map_err(|e| usage_error(format!("{}: {e}", path.display())))?)
+    parse(&text, format).map_err(|e| usage_error(format!("{}: {e}", path.display())))
 }
 
 fn format_of(path: &Path) -> anyhow::Result<Format> {
@@ -92,7 +126,7 @@ fn check(docs: Vec<DefinitionDoc>) -> anyhow::Result<Vec<DeclaredExperiment>> {
     for as_written in docs {
         let prefix = if is_list { format!("{}.", as_written.key) } else { String::new() };
         if declared.iter().any(|other| other.as_written.key == as_written.key) {
-            return Err(usage_error(format!("experiment {:?} is in the file twice. Declare it once.", as_written.key)));
+            return Err(usage_error(format!("experiment {:?} is declared twice. Declare it once.", as_written.key)));
         }
         match Definition::try_from(as_written.clone()) {
             Ok(definition) => declared.push(DeclaredExperiment { as_written, with_defaults: definition.into() }),

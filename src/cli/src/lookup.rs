@@ -44,6 +44,24 @@ pub(crate) async fn list_experiments(connection: &Connection, prefix: &str) -> a
     }
 }
 
+/// All revisions of one generation; 0 for the running one.
+pub(crate) async fn list_revisions(
+    connection: &Connection,
+    key: &str,
+    generation: u32,
+) -> anyhow::Result<Vec<v1::Revision>> {
+    let (mut all, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = v1::ListRevisionsRequest { key: key.to_owned(), generation, page_token, ..Default::default() };
+        let page = connection.experiments().list_revisions(request).await?.into_inner();
+        all.extend(page.revisions);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(all);
+        }
+    }
+}
+
 /// The context attribute that contains the unit key of an experiment; the targeting key if the experiment does not exist.
 pub(crate) async fn unit_attribute(connection: &Connection, experiment: &str) -> anyhow::Result<String> {
     let found = find_experiment(connection, experiment).await?;

@@ -256,8 +256,19 @@ impl ExperimentService for TestServer {
         let request = request.into_inner();
         self.answer(|state| {
             state.advance(&request.key, timestamp_from_wire(&request.to.unwrap()).unwrap())?;
-            Ok(v1::AdvanceClockResponse { decisions: Vec::new(), experiment: Some(state.to_wire(&request.key)?) })
+            Ok(v1::AdvanceClockResponse {
+                decisions: Vec::new(),
+                experiment: Some(state.to_wire(&request.key)?),
+                decisions_left_out: 0,
+            })
         })
+    }
+
+    async fn apply_experiments(
+        &self,
+        _: Request<tonic::Streaming<v1::ApplyExperimentsRequest>>,
+    ) -> Answer<v1::ApplyExperimentsResponse> {
+        Err(Status::unimplemented("not implemented by the test server"))
     }
 
     unimplemented_methods! {

@@ -102,6 +102,10 @@ impl Watcher {
         let key = sent.key.clone();
         let new = snapshot_from_wire(sent)?;
         if let Some(old) = self.known.get(&key) {
+            // A kill may arrive before older states of the same experiment.
+            if new.parts().version <= old.parts().version {
+                return Ok(());
+            }
             new.check_can_replace(old)?;
         }
         for (event, text) in changes(self.known.get(&key), &new) {

@@ -5,6 +5,7 @@ use maud::{Markup, html};
 
 use crate::format::{NumberFormat, instant, number};
 use crate::layout::live_part;
+use crate::pager::Pager;
 
 /// One connected SDK client.
 #[derive(Debug, Clone)]
@@ -36,8 +37,14 @@ pub struct Client {
 pub struct ClientsPage {
     /// Version that the server has published.
     pub version: u64,
-    /// Connected clients, at most as many as fit the page.
+    /// Filter: part of a client's name or SDK, case-insensitive; empty for all.
+    pub text: String,
+    /// Filter: only clients that miss a version.
+    pub only_outdated: bool,
+    /// Connected clients on this page, of those that match the filter.
     pub clients: Vec<Client>,
+    /// The page among those that match the filter.
+    pub pager: Pager,
     /// Number of all connected clients.
     pub total: usize,
 }
@@ -49,21 +56,32 @@ impl ClientsPage {
         html! {
             h1 { "Clients" }
             p.lead { "Connected SDKs. They evaluate locally with the newest version from this server." }
+            form.filters method="get" action="/clients" role="search" {
+                label.wide { span { "Search" } input type="search" name="q" value=(self.text) placeholder="name or SDK"; }
+                label { span { "Version" } select name="version" {
+                    option value="" { "any" }
+                    option value="outdated" selected[self.only_outdated] { "outdated" }
+                } }
+                button { "Filter" }
+            }
             (live_part("clients", &self.list()))
         }
     }
 
     fn list(&self) -> Markup {
-        if self.clients.is_empty() {
+        let query = [("q", self.text.as_str()), ("version", if self.only_outdated { "outdated" } else { "" })];
+        if self.total == 0 {
             return html! { div.empty { h2 { "No client is connected" } p { "An SDK connects when its client is built. " code { "inroad watch" } " connects too. Server-side calls need no connection." } } };
         }
         let count =
             |n: Option<u64>| html! { @match n { Some(n) => (number(n as f64, NumberFormat::Int)), None => "–" } };
         html! {
             p.count { (number(self.total as f64, NumberFormat::Int)) " connected; the server is at version " (number(self.version as f64, NumberFormat::Int)) }
-            div.scroll tabindex="0" role="region" aria-label="Connected clients" {
+            @if self.clients.is_empty() {
+                div.empty { h2 { "No matches" } p { a href="/clients" { "Show all clients" } } }
+            } @else { div.scroll tabindex="0" role="region" aria-label="Connected clients" {
                 table {
-                    caption { "Most outdated first" @if self.total > self.clients.len() { "; showing the first " (number(self.clients.len() as f64, NumberFormat::Int)) } }
+                    caption { "Most outdated first; " (self.pager.count()) }
                     thead { tr {
                         th scope="col" { "Client" } th scope="col" { "SDK" } th scope="col" { "Connected" } th scope="col" { "Sent version" } th scope="col" { "Applied version" }
                         th scope="col" { "Delay" } th scope="col" { "Dropped exposures" } th scope="col" { "Dropped outcomes" } th scope="col" { "Queued events" }
@@ -87,7 +105,8 @@ impl ClientsPage {
                         }
                     }
                 }
-            }
+            } }
+            (self.pager.links("/clients", &query))
         }
     }
 }

@@ -5,6 +5,7 @@ use maud::{Markup, html};
 
 use crate::format::{counted, instant};
 use crate::layout::live_part;
+use crate::pager::Pager;
 
 /// One event.
 #[derive(Debug, Clone)]
@@ -38,8 +39,10 @@ pub struct FeedPage {
     pub unit: String,
     /// Filter: key of a variation or name of an event; empty for all.
     pub variation_or_event: String,
-    /// Matching events, newest first.
+    /// Matching events on this page, newest first.
     pub events: Vec<Event>,
+    /// The page among all matching events.
+    pub pager: Pager,
     /// Number of recent events that were searched.
     pub searched: usize,
     /// Events per minute among the recent events.
@@ -66,8 +69,17 @@ impl FeedPage {
     }
 
     fn list(&self) -> Markup {
+        let query = [
+            ("kind", self.kind.as_str()),
+            ("experiment", &self.experiment),
+            ("what", &self.variation_or_event),
+            ("unit", &self.unit),
+        ];
         html! {
-            p.count { (counted(self.per_minute.round() as u64, "event")) " per minute" @if self.searched > 0 { "; latest " (counted(self.searched as u64, "event")) } }
+            p.count { (counted(self.per_minute.round() as u64, "event")) " per minute"
+                @if !self.events.is_empty() { "; " (self.pager.count()) " that match" }
+                @if self.searched > 0 { "; latest " (counted(self.searched as u64, "event")) " searched" }
+            }
             @if self.events.is_empty() && self.searched > 0 {
                 div.empty { h2 { "No matches" } p { a href="/feed" { "Show all events" } } }
             } @else if self.events.is_empty() {
@@ -92,6 +104,7 @@ impl FeedPage {
                         }
                     }
                 }
+                (self.pager.links("/feed", &query))
             }
         }
     }

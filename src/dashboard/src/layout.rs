@@ -15,6 +15,8 @@ pub enum NavItem {
     Feed,
     /// Connected SDKs.
     Clients,
+    /// The audit log of all experiments.
+    Audit,
     /// A page that is not in the navigation.
     Other,
 }
@@ -44,11 +46,12 @@ pub struct PageLayout<'a> {
     pub body: Markup,
 }
 
-const NAVIGATION: [(NavItem, &str, &str); 4] = [
+const NAVIGATION: [(NavItem, &str, &str); 5] = [
     (NavItem::Overview, "/", "Experiments"),
     (NavItem::Playground, "/playground", "Playground"),
     (NavItem::Feed, "/feed", "Live feed"),
     (NavItem::Clients, "/clients", "Clients"),
+    (NavItem::Audit, "/audit", "Audit log"),
 ];
 
 impl PageLayout<'_> {

@@ -4,10 +4,10 @@
 //! [`experiment::ExperimentPage`]), calls its `render`, and wraps the result in [`layout::PageLayout`].
 //!
 //! - **Pages**: [`overview`], [`experiment`], [`edit`] (create and edit), [`action`] (confirm an action), [`funnel`],
-//!   [`playground`], [`feed`], [`clients`], [`error_page`].
+//!   [`playground`], [`feed`], [`clients`], [`audit`], [`error_page`].
 //! - **Around every page**: [`layout`] and the files that pages load ([`asset`]).
-//! - **Building blocks**: [`audience`] (the report on an audience), [`chart`] (SVG charts), [`mod@format`] (numbers and times), [`form`] (submitted forms, and
-//!   experiment definitions as forms and back).
+//! - **Building blocks**: [`audience`] (the report on an audience), [`chart`] (SVG charts), [`pager`] (lists in pages),
+//!   [`mod@format`] (numbers and times), [`form`] (submitted forms, and experiment definitions as forms and back).
 //!
 //! All text goes through `maud`, which escapes it, so that no name can become markup. Pages work without JavaScript;
 //! the script (`asset/inroad.js`) adds live updates and writes numbers and times in the viewer's language.
@@ -15,6 +15,7 @@
 pub mod action;
 pub mod asset;
 pub mod audience;
+pub mod audit;
 pub mod chart;
 pub mod clients;
 pub mod edit;
@@ -26,4 +27,5 @@ pub mod format;
 pub mod funnel;
 pub mod layout;
 pub mod overview;
+pub mod pager;
 pub mod playground;

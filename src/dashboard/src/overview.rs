@@ -6,6 +6,7 @@ use maud::{Markup, html};
 use crate::chart::{Bucket, small_allocation_bar};
 use crate::format::{NumberFormat, counted, instant, number};
 use crate::layout::{live_part, state_badge};
+use crate::pager::{PAGE_SIZE, Pager};
 
 /// The filter.
 #[derive(Debug, Clone, Default)]
@@ -67,8 +68,10 @@ pub struct Row {
 pub struct OverviewPage {
     /// The filter in effect.
     pub filter: Filter,
-    /// Experiments that match the filter.
+    /// Experiments on this page, of those that match the filter.
     pub rows: Vec<Row>,
+    /// The page among those that match the filter.
+    pub pager: Pager,
     /// Number of all experiments.
     pub total: usize,
     /// All tags.
@@ -88,6 +91,8 @@ const STATES: [(&str, &str); 8] = [
     ("alarm", NEEDS_ATTENTION),
     ("stale", "stale"),
 ];
+/// The most values of a filter that are offered as a list; with more, the value is typed.
+const MAX_OPTIONS: usize = 200;
 /// The label of experiments with warnings.
 const NEEDS_ATTENTION: &str = "needs attention";
 
@@ -107,11 +112,17 @@ impl OverviewPage {
 
     fn filter_form(&self) -> Markup {
         let choose = |name: &str, label: &str, chosen: &str, values: &mut dyn Iterator<Item = (&str, &str)>| {
+            let values: Vec<_> = values.take(MAX_OPTIONS + 1).collect();
             html! {
                 label { span { (label) }
-                    select name=(name) {
-                        option value="" { "any" }
-                        @for (value, label) in values { option value=(value) selected[value == chosen] { (label) } }
+                    // A longer list would be slow to load and to search.
+                    @if values.len() > MAX_OPTIONS {
+                        input name=(name) value=(chosen) placeholder="any";
+                    } @else {
+                        select name=(name) {
+                            option value="" { "any" }
+                            @for (value, label) in values { option value=(value) selected[value == chosen] { (label) } }
+                        }
                     }
                 }
             }
@@ -140,17 +151,30 @@ impl OverviewPage {
             };
         }
         let stale: Vec<_> = self.rows.iter().filter_map(|row| Some((row, row.stale.as_ref()?))).collect();
+        let filter = &self.filter;
+        let query = [
+            ("q", filter.text.as_str()),
+            ("prefix", &filter.prefix),
+            ("state", &filter.state),
+            ("tag", &filter.tag),
+            ("owner", &filter.owner),
+        ];
         html! {
-            p.count { (number(self.rows.len() as f64, NumberFormat::Int)) " of " (counted(self.total as u64, "experiment")) }
+            p.count {
+                @if self.pager.total() > PAGE_SIZE { (self.pager.count()) "; " }
+                (number(self.pager.total() as f64, NumberFormat::Int)) " of " (counted(self.total as u64, "experiment"))
+            }
             @if self.rows.is_empty() {
                 div.empty { h2 { "No matches" } p { a href="/" { "Show all experiments" } } }
             }
             ul.experiments { @for row in &self.rows { (experiment(row)) } }
+            (self.pager.links("/", &query))
             @if !stale.is_empty() {
                 section aria-labelledby="stale" {
                     h2 id="stale" { "Stale flags" }
                     p.lead { "Temporary flags that have not changed for two weeks. Remove them from your code." }
                     ul.plain { @for (row, why) in stale { li { a href={ "/experiments/" (row.key) } { (row.key) } ": " (why) } } }
+                    @if self.pager.total() > PAGE_SIZE { p { a href="/?state=stale" { "Show all stale flags" } } }
                 }
             }
         }

@@ -80,8 +80,8 @@ fn encode(snapshot: &Snapshot, state: &ClientState) -> Vec<u8> {
         store_id: snapshot.store_id.clone(),
         full: true,
         experiments,
-        removed: Vec::new(),
         server_time: Some(timestamp_to_wire(state.clock.now())),
+        ..v1::WatchSnapshotsResponse::default()
     };
     let body = message.encode_to_vec();
     [HEADER, Md5::digest(&body).as_slice(), &body].concat()

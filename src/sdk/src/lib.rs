@@ -89,6 +89,7 @@ mod queue;
 mod server_clock;
 mod settings;
 mod snapshot;
+mod snapshot_parts;
 mod snapshot_stream;
 mod status;
 mod transport;

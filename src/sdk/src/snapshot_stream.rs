@@ -11,7 +11,9 @@ use tonic::{Code, Status};
 
 use crate::backoff::Backoff;
 use crate::client_state::ClientState;
+use crate::snapshot_parts::SnapshotParts;
 use crate::status::Source;
+use crate::transport::MAX_SNAPSHOT_BYTES;
 use crate::{bootstrap_file, client_reports};
 
 /// A stream that was open this long counts as a success: the next one is opened after the shortest delay.
@@ -84,6 +86,9 @@ async fn read_stream(state: &ClientState) -> Result<(), Status> {
     let mut client = state.transport.new_assignment_client();
     let mut messages = timeout(limit, client.watch_snapshots(request)).await.map_err(silent)??.into_inner();
     state.applied_versions.start_stream();
+    let mut parts = SnapshotParts::default();
+    let too_large =
+        |bytes| Status::out_of_range(format!("the snapshot has {bytes} bytes, over the limit of {MAX_SNAPSHOT_BYTES}"));
     let reading = async {
         while let Some(message) = timeout(limit, messages.message()).await.map_err(silent)?? {
             if state.snapshot.load().store_id != message.store_id {
@@ -92,7 +97,10 @@ async fn read_stream(state: &ClientState) -> Result<(), Status> {
             if let Some(Ok(at)) = message.server_time.as_ref().map(timestamp_from_wire) {
                 state.clock.observe(at);
             }
-            state.apply_message(message, Source::Server).map_err(|error| Status::internal(error.to_string()))?;
+            let complete = parts.add(message, MAX_SNAPSHOT_BYTES).map_err(too_large)?;
+            if let Some(message) = complete {
+                state.apply_message(message, Source::Server).map_err(|error| Status::internal(error.to_string()))?;
+            }
             state.recorder.record_message();
         }
         Ok(())

@@ -12,8 +12,8 @@ use tonic::transport::{Channel, Endpoint};
 use crate::error::Error;
 use crate::lock::lock;
 
-/// A full snapshot is one message. tonic's default limit of 4 MiB would be too small for many experiments.
-const MAX_SNAPSHOT_BYTES: usize = 256 << 20;
+/// The most bytes of a snapshot, in all its parts. A server of an earlier release sends it as one message.
+pub(crate) const MAX_SNAPSHOT_BYTES: usize = 256 << 20;
 
 /// The server's address, the token, and the connection for events.
 #[derive(Debug)]

@@ -23,6 +23,9 @@
 //!
 //! Several servers may share a store: the compare-and-set then keeps their changes apart.
 
+mod many;
+mod size;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -38,6 +41,8 @@ use crate::config::MAX_DECLARED_BYTES;
 use crate::error::ServerError;
 use crate::metrics::Metrics;
 use crate::publications::{Publication, Publications};
+pub use many::PlannedChange;
+use size::{check_experiment_size, mib};
 
 /// An experiment and values derived from it.
 #[derive(Debug, Clone)]
@@ -48,13 +53,16 @@ pub struct CatalogueEntry {
     pub experiment: Arc<Experiment>,
     /// One hasher per generation, the first generation first.
     pub hashers: Arc<Vec<UnitHasher>>,
+    /// The size of the experiment in a snapshot message, in bytes.
+    pub snapshot_bytes: usize,
 }
 
 impl CatalogueEntry {
-    fn new(stored: StoredExperiment) -> Self {
+    fn new(stored: StoredExperiment, served: &ServedExperiment) -> Self {
         let key = &stored.experiment.definition.key();
         let hashers = stored.experiment.generations.iter().map(|g| UnitHasher::new(key, &g.salt)).collect();
-        Self { version: stored.version, experiment: stored.experiment, hashers: Arc::new(hashers) }
+        let snapshot_bytes = snapshot_to_wire(served).encoded_len();
+        Self { version: stored.version, experiment: stored.experiment, hashers: Arc::new(hashers), snapshot_bytes }
     }
 
     /// The number of a generation: `requested`, or the newest for 0. It is 0 if the experiment has not started.
@@ -82,6 +90,8 @@ pub struct CatalogueState {
     pub snapshot: Arc<Snapshot>,
     /// The same experiments as a list, for the fold.
     pub experiments: Arc<Vec<Arc<Experiment>>>,
+    /// The size of all experiments in snapshot messages, in bytes.
+    pub snapshot_bytes: usize,
 }
 
 impl CatalogueState {
@@ -93,22 +103,35 @@ impl CatalogueState {
         self.entries.get(key).ok_or_else(|| ServerError::UnknownExperiment(key.chars().take(160).collect()))
     }
 
-    /// Refuses a definition that would make all experiments together larger than a snapshot message may be. A
-    /// definition that does not grow is always accepted; otherwise a full catalogue could never shrink.
-    fn check_snapshot_size(&self, declared: &Experiment, limit: usize, now: Timestamp) -> Result<(), ServerError> {
-        let size = |served: &ServedExperiment| snapshot_to_wire(served).encoded_len();
-        let own = size(&ServedExperiment::from_experiment(declared, 0, now)?);
-        let key = declared.definition.key();
-        let others = self.snapshot.experiments().filter(|served| served.parts().key != *key);
-        let total = own + others.map(|served| size(served)).sum::<usize>();
-        if total <= limit || self.snapshot.get(key.as_str()).is_some_and(|before| own <= size(before)) {
+    /// Checks experiments that are about to be added or replaced: clients accept each of them (I2), and none is too
+    /// large, alone or together with all others. An experiment that does not grow is never too large; otherwise a full
+    /// catalogue could never shrink.
+    ///
+    /// # Errors
+    /// [`ServerError::Invalid`] if an experiment is too large; [`ServerError::InvalidSnapshot`].
+    fn check_declared<'a>(
+        &self,
+        declared: impl Iterator<Item = &'a Experiment>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<(), ServerError> {
+        let (mut added, mut removed) = (0, 0);
+        for experiment in declared {
+            let own = snapshot_to_wire(&self.served_experiment(experiment, self.version + 1, now)?).encoded_len();
+            let before = self.entries.get(experiment.definition.key()).map_or(0, |entry| entry.snapshot_bytes);
+            if own > before {
+                check_experiment_size(experiment, own, now)?;
+            }
+            (added, removed) = (added + own, removed + before);
+        }
+        let total = self.snapshot_bytes + added - removed;
+        if total <= limit || added <= removed {
             return Ok(());
         }
-        let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
         let message = format!(
-            "this experiment has {:.1} MiB and all experiments together {:.1} MiB, over the limit of {:.1} MiB: shorten \
+            "the change has {:.1} MiB and all experiments together {:.1} MiB, over the limit of {:.1} MiB: shorten \
              payloads, here or in other experiments. Store large content elsewhere and put its id in the payload",
-            mib(own),
+            mib(added),
             mib(total),
             mib(limit)
         );
@@ -139,8 +162,11 @@ impl CatalogueState {
         let mut snapshot = Snapshot::clone(&self.snapshot);
         for stored in stored {
             let served = self.served_experiment(&stored.experiment, stored.version, now)?;
+            let (key, entry) = (served.parts().key.clone(), CatalogueEntry::new(stored, &served));
             snapshot.insert(Arc::new(served));
-            next.entries.insert(stored.experiment.definition.key().clone(), CatalogueEntry::new(stored));
+            next.snapshot_bytes += entry.snapshot_bytes;
+            let replaced = next.entries.insert(key, entry);
+            next.snapshot_bytes -= replaced.map_or(0, |entry| entry.snapshot_bytes);
         }
         next.version = version;
         snapshot.version = version;
@@ -171,6 +197,8 @@ pub struct Catalogue {
     metrics: Arc<Metrics>,
     /// Allows one change at a time in this process. The store's compare-and-set keeps other processes apart.
     changing: Arc<Mutex<()>>,
+    /// Allows one change of many experiments at a time, because each needs much memory.
+    changing_many: Arc<Mutex<()>>,
 }
 
 impl Catalogue {
@@ -190,6 +218,7 @@ impl Catalogue {
             publications: Arc::default(),
             metrics,
             changing: Arc::default(),
+            changing_many: Arc::default(),
         })
     }
 
@@ -221,8 +250,8 @@ impl Catalogue {
         if state.entries.contains_key(&key) {
             return Err(ServerError::Store(StoreError::ExperimentExists(key.to_string())));
         }
-        state.check_snapshot_size(&experiment, MAX_DECLARED_BYTES, self.clock.now())?;
-        self.commit(turn, None, experiment, ChangeRequest { actor, action: "create", expected_version: None }, None)
+        state.check_declared([&experiment].into_iter(), MAX_DECLARED_BYTES, self.clock.now())?;
+        self.commit_one(turn, None, experiment, ChangeRequest { actor, action: "create", expected_version: None }, None)
             .await
     }
 
@@ -246,16 +275,20 @@ impl Catalogue {
         if decision.is_none() && experiment == *entry.experiment {
             return Ok((entry, value));
         }
-        if experiment.definition != entry.experiment.definition {
-            self.state.load().check_snapshot_size(&experiment, MAX_DECLARED_BYTES, now)?;
+        // Checked before it is stored, because a stored change cannot be taken back.
+        let state = self.state.load();
+        if experiment.definition == entry.experiment.definition {
+            state.served_experiment(&experiment, state.version + 1, self.clock.now())?;
+        } else {
+            state.check_declared([&experiment].into_iter(), MAX_DECLARED_BYTES, self.clock.now())?;
         }
-        let entry = self.commit(turn, Some(entry.version), experiment, request, decision).await?;
+        drop(state);
+        let entry = self.commit_one(turn, Some(entry.version), experiment, request, decision).await?;
         Ok((entry, value))
     }
 
-    /// Stores and publishes a change, in a separate task: if the caller goes away in the middle (broken connection,
-    /// passed deadline), memory must not stay behind the disk, or every later change would be refused as outdated.
-    async fn commit(
+    /// Stores and publishes one change, and returns the new entry.
+    async fn commit_one(
         self: &Arc<Self>,
         turn: OwnedMutexGuard<()>,
         expected_version: Option<u64>,
@@ -263,6 +296,7 @@ impl Catalogue {
         request: ChangeRequest<'_>,
         decision: Option<DecisionRecord>,
     ) -> Result<CatalogueEntry, ServerError> {
+        let key = experiment.definition.key().clone();
         let change = ExperimentChange {
             expected_version,
             experiment: Arc::new(experiment),
@@ -271,9 +305,19 @@ impl Catalogue {
             at: self.clock.now(),
             decision,
         };
+        Ok(self.commit(turn, vec![change]).await?.get(key.as_str())?.clone())
+    }
+
+    /// Stores and publishes changes, in a separate task: if the caller goes away in the middle (broken connection,
+    /// passed deadline), memory must not stay behind the disk, or every later change would be refused as outdated.
+    async fn commit(
+        self: &Arc<Self>,
+        turn: OwnedMutexGuard<()>,
+        changes: Vec<ExperimentChange>,
+    ) -> Result<Arc<CatalogueState>, ServerError> {
         let this = Arc::clone(self);
         let task = tokio::spawn(async move {
-            let result = this.store_and_publish(change).await;
+            let result = this.store_and_publish(changes).await;
             drop(turn);
             result
         });
@@ -303,25 +347,28 @@ impl Catalogue {
         }
     }
 
-    async fn store_and_publish(&self, change: ExperimentChange) -> Result<CatalogueEntry, ServerError> {
-        let experiment = Arc::clone(&change.experiment);
-        let action = change.action.clone();
-        let state = self.state.load();
-        // Checked before it is stored, because a stored change cannot be taken back.
-        state.served_experiment(&experiment, state.version + 1, self.clock.now())?;
-        drop(state);
-        let version = self.store.commit(change).await?;
-        let key = experiment.definition.key().clone();
-        let next =
-            self.state.load().with_stored(version, vec![StoredExperiment { version, experiment }], self.clock.now())?;
-        let next = Arc::new(next);
+    async fn store_and_publish(&self, changes: Vec<ExperimentChange>) -> Result<Arc<CatalogueState>, ServerError> {
+        let published: Vec<_> = changes.iter().map(|c| (Arc::clone(&c.experiment), c.action.clone())).collect();
+        let versions = self.store.commit_all(changes).await?;
+        let Some(newest) = versions.last().copied() else { return Ok(self.state()) };
+        let stored = published.iter().zip(&versions);
+        let stored = stored.map(|((experiment, _), version)| StoredExperiment {
+            version: *version,
+            experiment: Arc::clone(experiment),
+        });
+        let next = Arc::new(self.state.load().with_stored(newest, stored.collect(), self.clock.now())?);
         // The publication time is taken before any client can receive the version.
         let at = self.clock.now();
-        self.warn_if_published_late(&next.get(key.as_str())?.experiment, at);
-        self.publications.add(Publication { version, at, experiment: key.to_string(), action });
+        published.iter().for_each(|(experiment, _)| self.warn_if_published_late(experiment, at));
+        let (experiment, action) = match published.as_slice() {
+            [(experiment, action)] => (experiment.definition.key().to_string(), action.clone()),
+            _ => (String::new(), "apply".to_owned()),
+        };
+        let first_version = versions.first().copied().unwrap_or(newest);
+        self.publications.add(Publication { first_version, version: newest, at, experiment, action });
         self.state.store(Arc::clone(&next));
         self.published.send_replace(Arc::clone(&next));
-        Ok(next.get(key.as_str())?.clone())
+        Ok(next)
     }
 }
 
@@ -341,21 +388,41 @@ mod tests {
     }
 
     #[test]
-    fn definition_too_large_for_a_snapshot_is_refused() {
+    fn definitions_too_large_for_all_snapshots_together_are_refused() {
         let now = Timestamp::default();
         let stored = |key, payload| StoredExperiment { version: 1, experiment: Arc::new(draft(key, payload)) };
         let state =
             CatalogueState::default().with_stored(1, vec![stored("one", 5_000), stored("two", 5_000)], now).unwrap();
-        assert!(state.check_snapshot_size(&draft("three", 5_000), 20_000, now).is_ok());
-        let error = state.check_snapshot_size(&draft("three", 11_000), 20_000, now).unwrap_err().to_string();
+        let check = |declared: &[Experiment], limit| state.check_declared(declared.iter(), limit, now);
+        assert!(check(&[draft("three", 5_000)], 20_000).is_ok());
+        let error = check(&[draft("three", 11_000)], 20_000).unwrap_err().to_string();
         assert!(error.contains("shorten payloads"), "{error}");
+        assert!(check(&[draft("three", 5_000), draft("four", 5_000)], 20_000).is_err(), "each alone has room");
+        assert!(check(&[draft("two", 11_000)], 20_000).is_ok(), "the older definition is replaced, not added");
         assert!(
-            state.check_snapshot_size(&draft("two", 11_000), 20_000, now).is_ok(),
-            "the older definition is replaced, not added"
-        );
-        assert!(
-            state.check_snapshot_size(&draft("two", 4_000), 5_000, now).is_ok(),
+            check(&[draft("two", 4_000)], 5_000).is_ok(),
             "a smaller definition is accepted even if the catalogue is too large"
         );
+        let size = state.snapshot.experiments().map(|served| snapshot_to_wire(served).encoded_len()).sum::<usize>();
+        assert_eq!(state.snapshot_bytes, size);
+    }
+
+    /// An experiment that pins `units` long unit keys.
+    fn pinning(units: usize) -> Experiment {
+        let units: Vec<String> = (0..units).map(|n| format!("{n:0>200}")).collect();
+        let doc = serde_json::json!({
+            "key": "pins", "variations": [{"key": "control", "payload": 1}, {"key": "a", "payload": 2}],
+            "overrides": [{"units": units, "variation": "a"}],
+        });
+        let doc: DefinitionDoc = serde_json::from_value(doc).unwrap();
+        Experiment::create(doc.try_into().unwrap(), Timestamp::default())
+    }
+
+    #[test]
+    fn one_experiment_too_large_for_a_message_is_refused() {
+        let (state, now) = (CatalogueState::default(), Timestamp::default());
+        assert!(state.check_declared([&pinning(5_000)].into_iter(), usize::MAX, now).is_ok());
+        let error = state.check_declared([&pinning(9_000)].into_iter(), usize::MAX, now).unwrap_err().to_string();
+        assert!(error.contains("over the limit of 1.50 MiB for one experiment"), "{error}");
     }
 }

@@ -10,11 +10,20 @@ pub const MAX_BATCH_ASSIGN: usize = 1_000;
 pub const MAX_BATCH_EVENTS: usize = 10_000;
 /// The largest gRPC message that is accepted, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
-/// The largest snapshot message that a client receives, in bytes.
-pub const MAX_SNAPSHOT_BYTES: usize = 64 * 1024 * 1024;
-/// The size of all experiments in a snapshot message, in bytes, that creating or updating one may not exceed. The rest
-/// of [`MAX_SNAPSHOT_BYTES`] is for data that grows without an edit, such as buckets.
+/// The largest gRPC message that is sent, in bytes: below the limit of 4 MiB that gRPC clients have by default.
+pub const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
+/// The size up to which a list or a part of a snapshot is filled, in bytes. A client handles one part in milliseconds,
+/// and a kill waits for at most one part.
+pub const MAX_PART_BYTES: usize = 1024 * 1024;
+/// The largest declaration of one experiment, in bytes, both as a message and as JSON. An entry of the audit log has it
+/// twice, and must fit into one message.
+pub const MAX_EXPERIMENT_BYTES: usize = 1536 * 1024;
+/// The size of all experiments in a snapshot, in bytes, that creating or updating one may not exceed.
 pub const MAX_DECLARED_BYTES: usize = 60 * 1024 * 1024;
+/// The most declarations in one call that applies many.
+pub const MAX_APPLY_DECLARATIONS: usize = 10_000;
+/// The most bytes of declarations in one call that applies many.
+pub const MAX_APPLY_BYTES: usize = 64 * 1024 * 1024;
 /// The largest evaluation context that the log keeps with an exposure, in bytes of JSON.
 pub const MAX_EXPOSURE_CONTEXT_BYTES: usize = inroad_wire::exposure_context::MAX_EXPOSURE_CONTEXT_BYTES;
 /// How far in the future an event's time may be.

@@ -68,6 +68,19 @@ pub enum ServerError {
         /// The limit.
         limit: usize,
     },
+    /// The response is larger than a message may be.
+    #[error("the response has {bytes} bytes, over the limit of {limit} for one message: {advice}")]
+    ResponseTooLarge {
+        /// The size of the response.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Another call that applies many declarations is in progress.
+    #[error("another call is applying declarations: try again in a second")]
+    ApplyInProgress,
     /// A report came from a client that has no open stream.
     #[error("no snapshot stream is open with this client_id: open one first, and report over the same connection")]
     UnknownClient,
@@ -142,6 +155,8 @@ impl From<ServerError> for Status {
             ServerError::TooManyStreams { .. } => {
                 resource_exhausted("TOO_MANY_STREAMS", message, Duration::from_secs(5))
             }
+            ServerError::ResponseTooLarge { .. } => plain(Code::OutOfRange, "RESPONSE_TOO_LARGE"),
+            ServerError::ApplyInProgress => resource_exhausted("APPLY_IN_PROGRESS", message, Duration::from_secs(1)),
             ServerError::UnknownClient => plain(Code::NotFound, "UNKNOWN_CLIENT"),
             ServerError::CallTimeout { .. } => plain(Code::DeadlineExceeded, "TOO_SLOW"),
             ServerError::ShuttingDown => plain(Code::Unavailable, "SHUTTING_DOWN"),

@@ -18,7 +18,7 @@
 //! - **Where is an event refused?** [`ingest::check_exposure`] and [`ingest::check_outcome`], one reason code per
 //!   check. A whole batch is refused in [`services::event`]: too many events, or a full backlog.
 //! - **Where does a kill reach clients?** [`catalogue::Catalogue::change`] publishes it, and each snapshot stream in
-//!   [`services::assignment`] sends it at once. [`clients`] records which client has it and since when.
+//!   `services::snapshot_stream` sends it at once. [`clients`] records which client has it and since when.
 //! - **Where does a number on a page come from?** The [`fold`] counts, [`tallies`] converts the counts for the policy's
 //!   estimators, [`report`] runs them, and `verdict` and [`explain`] put the result into words. `pages` only arranges
 //!   it.
@@ -81,7 +81,7 @@ pub use error::ServerError;
 use crate::catalogue::Catalogue;
 use crate::clients::Clients;
 use crate::clock::WallClock;
-use crate::config::{MAX_MESSAGE_BYTES, MAX_SNAPSHOT_BYTES};
+use crate::config::{MAX_MESSAGE_BYTES, MAX_RESPONSE_BYTES};
 use crate::event_uses::EventUseIndex;
 use crate::exposure_queue::ExposureQueue;
 use crate::fold::Fold;
@@ -209,19 +209,22 @@ fn listen(
         .add_service(
             AssignmentServiceServer::new(services::assignment::AssignmentHandler::new(Arc::clone(&shared)))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_SNAPSHOT_BYTES),
+                .max_encoding_message_size(MAX_RESPONSE_BYTES),
         )
         .add_service(
             EventServiceServer::new(services::event::EventHandler::new(Arc::clone(&shared)))
-                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_RESPONSE_BYTES),
         )
         .add_service(
             ExperimentServiceServer::new(services::experiment::ExperimentHandler::new(Arc::clone(&shared)))
-                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_RESPONSE_BYTES),
         )
         .add_service(
             ResultServiceServer::new(services::result::ResultHandler::new(Arc::clone(&shared)))
-                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_RESPONSE_BYTES),
         );
     let calls = calls
         .into_axum_router()

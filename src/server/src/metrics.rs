@@ -31,6 +31,8 @@ pub struct Metrics {
     pub refused_events: Family<RefusalLabel, Counter<u64, AtomicU64>>,
     /// Recording calls that were answered with a retry delay.
     pub overloads: Counter<u64, AtomicU64>,
+    /// Responses that were refused because they were larger than a message may be.
+    pub oversized_responses: Counter<u64, AtomicU64>,
     /// Exposures that were dropped because the queue of `Assign` was full.
     pub unqueued_exposures: Counter<u64, AtomicU64>,
     /// Events acknowledged and not yet folded.
@@ -94,6 +96,11 @@ impl Metrics {
             ),
             refused_events: register!("events_refused", "Events refused, by reason", Family::default()),
             overloads: register!("overloads", "Recording calls answered with a retry delay", Counter::default()),
+            oversized_responses: register!(
+                "responses_oversized",
+                "Responses refused because they were larger than a gRPC message may be",
+                Counter::default()
+            ),
             unqueued_exposures: register!(
                 "exposures_unqueued",
                 "Exposures of Assign dropped because the queue was full",

@@ -8,14 +8,16 @@ use inroad_assignment::Timestamp;
 
 use crate::config::MAX_PUBLICATIONS;
 
-/// The publication of one catalogue version.
+/// The publication of one catalogue version, or of several that were published together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
-    /// The version.
+    /// The first version that was published; the same as `version` unless many experiments changed together.
+    pub first_version: u64,
+    /// The version, the last if there are several.
     pub version: u64,
     /// The time just before the first watcher could receive it.
     pub at: Timestamp,
-    /// The key of the changed experiment.
+    /// The key of the changed experiment; empty if many changed together.
     pub experiment: String,
     /// The kind of change, as in the audit log.
     pub action: String,
@@ -37,16 +39,13 @@ impl Publications {
 
     /// The publication of a version; none if it is not remembered.
     pub fn get(&self, version: u64) -> Option<Publication> {
-        let latest = self.lock();
-        let index = latest.binary_search_by_key(&version, |p| p.version).ok()?;
-        latest.get(index).cloned()
+        find(&self.lock(), version).cloned()
     }
 
     /// The publication times of these versions, in their order, read under one lock.
     pub fn times(&self, versions: impl Iterator<Item = u64>) -> Vec<Option<Timestamp>> {
         let latest = self.lock();
-        let find = |version| latest.binary_search_by_key(&version, |p: &Publication| p.version).ok();
-        versions.map(|version| find(version).and_then(|index| latest.get(index)).map(|p| p.at)).collect()
+        versions.map(|version| find(&latest, version).map(|p| p.at)).collect()
     }
 
     /// All remembered versions with their publication times.
@@ -60,16 +59,37 @@ impl Publications {
     }
 }
 
+fn find(latest: &VecDeque<Publication>, version: u64) -> Option<&Publication> {
+    let index = latest.partition_point(|publication| publication.version < version);
+    latest.get(index).filter(|publication| publication.first_version <= version)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn publication(first_version: u64, version: u64, at: Timestamp) -> Publication {
+        Publication { first_version, version, at, experiment: "e".to_owned(), action: "kill".to_owned() }
+    }
+
+    #[test]
+    fn versions_published_together_are_one_publication() {
+        let publications = Publications::default();
+        publications.add(publication(3, 3, Timestamp::from_micros(1)));
+        publications.add(publication(4, 2_003, Timestamp::from_micros(2)));
+        for version in [4, 900, 2_003] {
+            assert_eq!(publications.get(version).map(|p| p.at), Some(Timestamp::from_micros(2)), "{version}");
+        }
+        assert_eq!((publications.get(2), publications.get(2_004)), (None, None));
+        assert_eq!(publications.all_times().len(), 2);
+    }
 
     #[test]
     fn oldest_publications_are_dropped_and_versions_may_have_gaps() {
         let publications = Publications::default();
         for n in 0..MAX_PUBLICATIONS as u64 + 1 {
             let at = Timestamp::from_micros(n as i64);
-            publications.add(Publication { version: 2 * n, at, experiment: "e".to_owned(), action: "kill".to_owned() });
+            publications.add(publication(2 * n, 2 * n, at));
         }
         assert_eq!(publications.get(0), None);
         assert_eq!(publications.get(2).map(|p| p.at), Some(Timestamp::from_micros(1)));

@@ -114,7 +114,7 @@ fn advice(experiment: &Experiment, report: &Report, moved: u64) -> String {
     match report.ship {
         None => format!("Keep running: {leader} leads, {estimates}"),
         Some(ship) if !ship.ready() => {
-            let blockers = ship_blockers(ship, report.summary.leader, report.age);
+            let blockers = ship_blockers(ship, arm, report.age);
             format!("Keep running: {leader} leads, {estimates} Not ready to {step}: {blockers}.")
         }
         Some(ship) => {

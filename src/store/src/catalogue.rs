@@ -74,6 +74,17 @@ pub struct AuditEntry {
     pub to: String,
 }
 
+/// Which audit entries to find. Empty fields match every entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// Part of the experiment's key.
+    pub experiment: String,
+    /// Part of the actor's name; ASCII letters match in both cases.
+    pub actor: String,
+    /// The action; if empty, every action except `tick`, the automatic decisions.
+    pub action: String,
+}
+
 /// Which part of a list to return, newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageRequest {

@@ -34,7 +34,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use inroad_assignment::{Experiment, ExperimentKey, Timestamp};
 
-pub use catalogue::{AuditEntry, DecisionRecord, ExperimentChange, PageRequest, StoredDecision, StoredExperiment};
+pub use catalogue::{
+    AuditEntry, AuditFilter, DecisionRecord, ExperimentChange, PageRequest, StoredDecision, StoredExperiment,
+};
 pub use counts::{FoldStep, GenerationCounts};
 pub use error::StoreError;
 pub use event::{Event, ExposureEvent, LoggedEvent, OutcomeEvent, Seq};
@@ -58,11 +60,31 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Conflict`] if the experiment is no longer at `change.expected_version`;
     /// [`StoreError::NotMonotone`] if a revision takes points from a variation (I2).
-    async fn commit(&self, change: ExperimentChange) -> Result<u64, StoreError>;
+    async fn commit(&self, change: ExperimentChange) -> Result<u64, StoreError> {
+        let versions = self.commit_all(vec![change]).await?;
+        versions.first().copied().ok_or(StoreError::Conflict)
+    }
+
+    /// Stores many changes of different experiments in one transaction, all or nothing. Returns the new version of each
+    /// experiment, in their order and ascending; the last is the new version of the catalogue.
+    ///
+    /// # Errors
+    /// Those of [`Self::commit`], of the first change that fails; [`StoreError::ExperimentExists`] also if two changes
+    /// create the same experiment.
+    async fn commit_all(&self, changes: Vec<ExperimentChange>) -> Result<Vec<u64>, StoreError>;
 
     /// Audit entries, newest first, of one experiment or of all.
     async fn audit(&self, experiment: Option<&ExperimentKey>, page: PageRequest)
     -> Result<Vec<AuditEntry>, StoreError>;
+
+    /// Audit entries of all experiments that match a filter, newest first: at most `limit` of them after the first
+    /// `skip`, and the number of all that match.
+    async fn search_audit(
+        &self,
+        filter: AuditFilter,
+        skip: usize,
+        limit: usize,
+    ) -> Result<(Vec<AuditEntry>, usize), StoreError>;
 
     /// The policy's decisions on one generation, newest first. A record contains the whole input of the policy and is
     /// large in a long experiment: request only as many as are shown.

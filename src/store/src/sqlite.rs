@@ -1,6 +1,7 @@
 //! The store on SQLite. `inroad.db` contains the catalogue and the counts, `log.db` the log. Both are in one folder
 //! that one process locks. Each file has its own writer, so an acknowledgement never waits for the fold.
 
+mod audit_search;
 mod backup;
 mod catalogue;
 mod column_values;
@@ -28,7 +29,10 @@ use async_trait::async_trait;
 use inroad_assignment::{Experiment, ExperimentKey, Timestamp, UnitKey, unit_digest};
 use rusqlite::{OptionalExtension, params};
 
-use crate::catalogue::{AuditEntry, DecisionRecord, ExperimentChange, PageRequest, StoredDecision, StoredExperiment};
+use self::catalogue::PreparedChange;
+use crate::catalogue::{
+    AuditEntry, AuditFilter, DecisionRecord, ExperimentChange, PageRequest, StoredDecision, StoredExperiment,
+};
 use crate::counts::{FoldStep, GenerationCounts};
 use crate::error::StoreError;
 use crate::event::{Event, LoggedEvent, Seq};
@@ -223,9 +227,13 @@ impl crate::Store for SqliteStore {
         self.blocking(|inner| inner.readers.with_connection(catalogue::load)).await
     }
 
-    async fn commit(&self, change: ExperimentChange) -> Result<u64, StoreError> {
-        self.blocking(move |inner| inner.writer.with_connection(|connection| catalogue::commit(connection, &change)))
-            .await
+    async fn commit_all(&self, changes: Vec<ExperimentChange>) -> Result<Vec<u64>, StoreError> {
+        self.blocking(move |inner| {
+            // Before the writer's turn begins, because others wait for it.
+            let prepared = changes.iter().map(PreparedChange::new).collect::<Result<Vec<_>, _>>()?;
+            inner.writer.with_connection(|connection| catalogue::commit(connection, &prepared))
+        })
+        .await
     }
 
     async fn audit(
@@ -235,6 +243,16 @@ impl crate::Store for SqliteStore {
     ) -> Result<Vec<AuditEntry>, StoreError> {
         let key = experiment.map(ToString::to_string);
         self.blocking(move |inner| inner.readers.with_connection(|c| catalogue::audit(c, key.as_deref(), page))).await
+    }
+
+    async fn search_audit(
+        &self,
+        filter: AuditFilter,
+        skip: usize,
+        limit: usize,
+    ) -> Result<(Vec<AuditEntry>, usize), StoreError> {
+        self.blocking(move |inner| inner.readers.with_connection(|c| audit_search::search(c, &filter, skip, limit)))
+            .await
     }
 
     async fn decisions(

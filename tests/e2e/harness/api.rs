@@ -16,9 +16,6 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 use tonic_types::StatusExt;
 
-/// The size limit of responses. Responses may be larger than requests.
-const MAX_RESPONSE_BYTES: usize = 64 << 20;
-
 /// The four services on one channel, which reconnects automatically.
 #[derive(Clone)]
 pub(crate) struct Api {
@@ -33,11 +30,11 @@ impl Api {
     }
 
     pub(crate) fn experiments(&self) -> ExperimentServiceClient<Channel> {
-        ExperimentServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
+        ExperimentServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn assignments(&self) -> AssignmentServiceClient<Channel> {
-        AssignmentServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
+        AssignmentServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn events(&self) -> EventServiceClient<Channel> {
@@ -86,7 +83,7 @@ impl Api {
     }
 
     pub(crate) async fn revisions(&self, key: &str) -> Vec<v1::Revision> {
-        let request = v1::ListRevisionsRequest { key: key.to_owned(), generation: 0 };
+        let request = v1::ListRevisionsRequest { key: key.to_owned(), ..Default::default() };
         expect_ok(self.experiments().list_revisions(request).await).revisions
     }
 

@@ -169,7 +169,7 @@ impl Demo<'_> {
     }
 
     async fn newest_allocation(&self) -> anyhow::Result<Allocation> {
-        let request = v1::ListRevisionsRequest { key: KEY.to_owned(), generation: 0 };
+        let request = v1::ListRevisionsRequest { key: KEY.to_owned(), ..Default::default() };
         let revisions = self.connection.experiments().list_revisions(request).await?.into_inner().revisions;
         let newest = revisions.last().context("the experiment has no revision")?;
         Ok(allocation_from_wire(&newest.buckets)?)

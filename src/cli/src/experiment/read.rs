@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::change::decision_text;
 use crate::connect::Connection;
 use crate::diff::diff;
-use crate::lookup::{get_experiment, list_experiments};
+use crate::lookup::{get_experiment, list_experiments, list_revisions};
 use crate::output::{Output, fields, percent, probability, table};
 use crate::response_json;
 use crate::wire_text::{state_name, timestamp_text};
@@ -107,8 +107,7 @@ impl ExperimentReader<'_> {
 
     pub(super) async fn revisions(&self, key: String, generation: u32) -> anyhow::Result<()> {
         let keys = variation_keys(&get_experiment(self.connection, &key).await?);
-        let request = v1::ListRevisionsRequest { key, generation };
-        let revisions = self.connection.experiments().list_revisions(request).await?.into_inner().revisions;
+        let revisions = list_revisions(self.connection, &key, generation).await?;
         let shown: Vec<Value> = revisions.iter().map(|r| response_json::revision_json(r, &keys)).collect();
         self.out.print_json(&json!({"revisions": shown}))?;
         let row = |r: &v1::Revision| {

@@ -351,6 +351,7 @@ pub fn snapshot_changes(version: u64, experiments: &[v1::ExperimentSnapshot]) ->
         experiments: experiments.to_vec(),
         removed: Vec::new(),
         server_time: Some(timestamp_to_wire(wall_clock_now())),
+        ..v1::WatchSnapshotsResponse::default()
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use inroad_server::ServerConfig;
-use inroad_server::config::{MAX_MESSAGE_BYTES, MAX_SNAPSHOT_BYTES};
+use inroad_server::config::{MAX_MESSAGE_BYTES, MAX_RESPONSE_BYTES};
 use inroad_wire::v1::assignment_service_server::{AssignmentService, AssignmentServiceServer};
 use inroad_wire::v1::{
     self, AssignRequest, AssignResponse, BatchAssignRequest, BatchAssignResponse, WatchSnapshotsRequest,
@@ -85,7 +85,7 @@ impl Baseline {
         let (messages, _) = broadcast::channel(16);
         let service = AssignmentServiceServer::new(NoOpService { answer, answers, messages: messages.clone() })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_SNAPSHOT_BYTES);
+            .max_encoding_message_size(MAX_RESPONSE_BYTES);
         // The same settings as in `inroad_server::Server`.
         let server = tonic::transport::Server::builder()
             .accept_http1(true)

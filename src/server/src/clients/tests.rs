@@ -28,8 +28,13 @@ impl TestRegistry {
 
     fn publish(&self, version: u64) -> Timestamp {
         let published = self.clock.now();
-        let publication =
-            Publication { version, at: published, experiment: "button".to_owned(), action: "kill".to_owned() };
+        let publication = Publication {
+            first_version: version,
+            version,
+            at: published,
+            experiment: "button".to_owned(),
+            action: "kill".to_owned(),
+        };
         self.clients.publications.add(publication);
         published
     }

@@ -27,6 +27,7 @@ use crate::audience_report::audience_report;
 use crate::error::ServerError;
 use crate::services::result::results_and_alarm;
 use crate::shared::SharedState;
+pub(super) use history::audit_entry;
 pub(super) use lift_history::LiftHistoryCache;
 pub(super) use results::lift_view;
 

@@ -7,15 +7,13 @@ use axum::response::Response;
 use inroad_dashboard::feed::{self, FeedPage};
 use inroad_dashboard::form::Form;
 use inroad_dashboard::layout::NavItem;
+use inroad_dashboard::pager::Pager;
 use inroad_store::{Event, LoggedEvent, OutcomeEvent};
 
 use super::access::Caller;
 use super::{PageResponse, Pages, PagesState, error_response};
 use crate::error::ServerError;
 use crate::event_uses::Uncounted;
-
-/// Most events on the page.
-const MAX_EVENTS: usize = 200;
 
 /// `GET /feed`
 pub(super) async fn page(State(pages): PagesState, caller: Caller, RawQuery(query): RawQuery) -> Response {
@@ -90,16 +88,17 @@ async fn search_events(pages: &Pages, query: &Form) -> Result<FeedPage, ServerEr
             && unit
             && (page.variation_or_event.is_empty() || event.variation_or_event == page.variation_or_event)
     };
-    let (events, searched) = shared
+    let (events, pager, searched) = shared
         .recent_events
         .read_newest(|all| {
             let mut searched = 0;
-            let shown =
-                all.inspect(|_| searched += 1).map(view).filter(matches_filter).take(MAX_EVENTS).collect::<Vec<_>>();
-            (shown, searched)
+            let matching: Vec<_> = all.inspect(|_| searched += 1).map(view).filter(matches_filter).collect();
+            let pager = Pager::new(query.text("page"), matching.len());
+            (matching.get(pager.range()).unwrap_or_default().to_vec(), pager, searched)
         })
         .await?;
     let rates = shared.recent_events.rates_per_minute(|_| Some(0), 1).await?;
-    (page.events, page.searched, page.per_minute) = (events, searched, rates.first().copied().unwrap_or_default());
+    (page.events, page.pager, page.searched) = (events, pager, searched);
+    page.per_minute = rates.first().copied().unwrap_or_default();
     Ok(page)
 }

@@ -4,6 +4,7 @@
 mod access;
 mod action;
 mod allocation;
+mod audit;
 mod clients;
 mod edit;
 mod experiment;
@@ -77,6 +78,7 @@ pub(crate) fn routes(shared: Arc<SharedState>) -> Router {
         .route("/playground", get(playground::page))
         .route("/feed", get(feed::page))
         .route("/clients", get(clients::page))
+        .route("/audit", get(audit::page))
         .route("/who", axum::routing::post(access::set_name))
         .route("/live", get(live::stream))
         .route("/assets/{hash}/{name}", get(asset))

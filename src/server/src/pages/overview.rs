@@ -11,6 +11,7 @@ use inroad_assignment::{Arm, Experiment, Status, Timestamp};
 use inroad_dashboard::form::Form;
 use inroad_dashboard::layout::NavItem;
 use inroad_dashboard::overview::{Filter, OverviewPage, Row};
+use inroad_dashboard::pager::Pager;
 use inroad_store::Event;
 
 use super::access::Caller;
@@ -42,7 +43,7 @@ pub(super) async fn page(
         prefix: query.text("prefix").to_owned(),
     };
     let is_first_load = !headers.contains_key("inroad-part");
-    match list_experiments(&pages, filter, is_first_load).await {
+    match list_experiments(&pages, filter, query.text("page"), is_first_load).await {
         Ok(page) => PageResponse::new("Experiments", NavItem::Overview, page.render())
             .with_live_updates("scope=overview")
             .send(&caller),
@@ -53,6 +54,7 @@ pub(super) async fn page(
 async fn list_experiments(
     pages: &Arc<Pages>,
     filter: Filter,
+    page: &str,
     is_first_load: bool,
 ) -> Result<OverviewPage, ServerError> {
     let shared = &pages.shared;
@@ -70,52 +72,86 @@ async fn list_experiments(
         pages.summaries.wait_until_computed(SUMMARY_TIMEOUT).await;
         summaries = state.entries.iter().map(|(key, entry)| pages.summaries.get(key, entry, folded)).collect();
     }
-    let all = state.entries.values().zip(summaries).zip(rates);
-    let rows = all.map(|((entry, summary), rate)| row(entry, summary.as_deref(), rate, now));
     let (mut tags, mut owners, mut matching) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
-    for row in rows {
-        tags.extend(row.tags.iter().cloned());
-        if !row.owner.is_empty() {
-            owners.insert(row.owner.clone());
-        }
-        if matches_filter(&filter, &row) {
-            matching.push(row);
+    let all = state.entries.values().zip(summaries).zip(rates);
+    for ((entry, summary), rate) in all {
+        let candidate = Candidate::new(entry, summary, rate, now);
+        let definition = &entry.experiment.definition;
+        tags.extend(definition.tags());
+        owners.extend(Some(definition.owner()).filter(|owner| !owner.is_empty()));
+        if candidate.matches(&filter) {
+            matching.push(candidate);
         }
     }
-    // Experiments with warnings come first, then by state.
-    let order = |row: &Row| {
-        let state = ["running", "paused", "draft", "concluded"].iter().position(|s| *s == row.state).unwrap_or(9);
-        (row.warnings.is_empty(), state)
-    };
-    matching.sort_by_key(order);
-    let total = state.entries.len();
-    Ok(OverviewPage {
-        filter,
-        rows: matching,
-        total,
-        tags: tags.into_iter().collect(),
-        owners: owners.into_iter().collect(),
-    })
+    matching.sort_by_key(Candidate::order);
+    let pager = Pager::new(page, matching.len());
+    let shown = matching.get(pager.range()).unwrap_or_default();
+    let rows = shown.iter().map(|candidate| row(candidate, now)).collect();
+    let tags = tags.into_iter().cloned().collect();
+    let owners = owners.into_iter().map(str::to_owned).collect();
+    Ok(OverviewPage { filter, rows, pager, total: state.entries.len(), tags, owners })
 }
 
-fn matches_filter(filter: &Filter, row: &Row) -> bool {
-    let text = filter.text.to_lowercase();
-    let has_text = text.is_empty() || row.key.contains(&text) || row.description.to_lowercase().contains(&text);
-    let state = match filter.state.as_str() {
-        // Archived experiments are shown only in searches by text or prefix.
-        "" => row.state != "archived" || !filter.prefix.is_empty() || !filter.text.is_empty(),
-        "killed" => row.killed || row.killed_arms.contains(&true),
-        "alarm" => !row.warnings.is_empty(),
-        "stale" => row.stale.is_some(),
-        state => row.state == state,
-    };
-    let tag = filter.tag.is_empty() || row.tags.contains(&filter.tag);
-    let owner = filter.owner.is_empty() || row.owner == filter.owner;
-    has_text && state && tag && owner && row.key.starts_with(&filter.prefix)
+/// An experiment that may be on the page, with what filters and the order need. The rest is computed for one page only.
+struct Candidate<'a> {
+    entry: &'a CatalogueEntry,
+    summary: Option<Arc<ExperimentSummary>>,
+    exposures_per_minute: f64,
+    stale: Option<String>,
 }
 
-fn row(entry: &CatalogueEntry, summary: Option<&ExperimentSummary>, exposures_per_minute: f64, now: Timestamp) -> Row {
-    let experiment = &entry.experiment;
+impl<'a> Candidate<'a> {
+    fn new(
+        entry: &'a CatalogueEntry,
+        summary: Option<Arc<ExperimentSummary>>,
+        exposures_per_minute: f64,
+        now: Timestamp,
+    ) -> Self {
+        let experiment = &entry.experiment;
+        // Changes of what is served have times of the experiment's clock; edits of a draft, of the wall clock.
+        let now = if experiment.generation().is_some() { experiment.now(now) } else { now };
+        let changed_at = summary.as_ref().and_then(|summary| summary.changed_at);
+        let stale = changed_at.and_then(|at| stale_reason(experiment, at, now));
+        Self { entry, summary, exposures_per_minute, stale }
+    }
+
+    fn has_warnings(&self) -> bool {
+        self.summary.as_ref().is_some_and(|summary| !summary.warnings.is_empty())
+    }
+
+    /// Experiments with warnings come first, then by state.
+    fn order(&self) -> (bool, usize) {
+        let state = self.entry.experiment.status.name();
+        let state = ["running", "paused", "draft", "concluded"].iter().position(|s| *s == state).unwrap_or(9);
+        (!self.has_warnings(), state)
+    }
+
+    fn matches(&self, filter: &Filter) -> bool {
+        let experiment = &self.entry.experiment;
+        let definition = &experiment.definition;
+        let (key, text) = (definition.key().as_str(), filter.text.to_lowercase());
+        let has_text =
+            text.is_empty() || key.contains(&text) || definition.description().to_lowercase().contains(&text);
+        let state = match filter.state.as_str() {
+            // Archived experiments are shown only in searches by text or prefix.
+            "" => experiment.status.name() != "archived" || !filter.prefix.is_empty() || !filter.text.is_empty(),
+            "killed" => {
+                let arms = (1..definition.variations().len()).filter_map(Arm::new);
+                experiment.kills.everything || arms.into_iter().any(|arm| experiment.kills.is_arm_killed(arm))
+            }
+            "alarm" => self.has_warnings(),
+            "stale" => self.stale.is_some(),
+            state => experiment.status.name() == state,
+        };
+        let tag = filter.tag.is_empty() || definition.tags().contains(&filter.tag);
+        let owner = filter.owner.is_empty() || definition.owner() == filter.owner;
+        has_text && state && tag && owner && key.starts_with(&filter.prefix)
+    }
+}
+
+fn row(candidate: &Candidate<'_>, now: Timestamp) -> Row {
+    let experiment = &candidate.entry.experiment;
+    let summary = candidate.summary.as_deref();
     let definition = &experiment.definition;
     let allocation = experiment.latest_allocation();
     let names: Vec<String> = definition.variations().iter().map(|v| v.key.to_string()).collect();
@@ -132,16 +168,12 @@ fn row(entry: &CatalogueEntry, summary: Option<&ExperimentSummary>, exposures_pe
         leader: summary.and_then(|s| s.leader).and_then(|(arm, p)| Some((names.get(arm)?.clone(), p))),
         headroom: matches!(experiment.status, Status::Running | Status::Paused)
             .then(|| allocation.headroom(definition.policy().floor()).share()),
-        exposures_per_minute,
+        exposures_per_minute: candidate.exposures_per_minute,
         units: summary.map(|s| s.units),
         created_at: experiment.created_at,
         age_days: now.since(experiment.created_at).as_secs() / DAY.as_secs(),
         warnings: summary.map(|s| s.warnings.clone()).unwrap_or_default(),
-        // Changes of what is served have times of the experiment's clock; edits of a draft, of the wall clock.
-        stale: summary.and_then(|s| {
-            let now = if experiment.generation().is_some() { experiment.now(now) } else { now };
-            stale_reason(experiment, s.changed_at?, now)
-        }),
+        stale: candidate.stale.clone(),
         names,
     }
 }

@@ -1,28 +1,27 @@
-//! `AssignmentService`: answers assignments from the snapshot in memory, and streams that snapshot to clients. Kills
-//! reach clients here: the stream sends every change as soon as it is published (I8).
+//! `AssignmentService`: answers assignments from the snapshot in memory, and opens the streams that send that snapshot to
+//! clients.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use futures::Stream;
 use inroad_assignment::{Context, ServedExperiment, Timestamp};
 use inroad_store::Event;
 use inroad_wire::assignment::assignment_to_wire;
 use inroad_wire::context::{context_from_struct, context_to_struct};
-use inroad_wire::snapshot::snapshot_to_wire;
-use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1::assignment_service_server::AssignmentService;
 use inroad_wire::v1::{
     AssignRequest, AssignResponse, BatchAssignRequest, BatchAssignResponse, ExposureMode, GetReachRequest,
     GetReachResponse, ListClientsRequest, ListClientsResponse, ReportClientRequest, ReportClientResponse,
     WatchSnapshotsRequest, WatchSnapshotsResponse,
 };
+use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::clients;
+use super::snapshot_stream::{StreamGuard, Watcher};
 use crate::catalogue::CatalogueState;
-use crate::clients::StreamHandle;
-use crate::config::{HEARTBEAT_INTERVAL, MAX_BATCH_ASSIGN};
+use crate::config::{MAX_BATCH_ASSIGN, MAX_RESPONSE_BYTES};
 use crate::error::ServerError;
 use crate::ingest::served_exposure;
 use crate::shared::SharedState;
@@ -33,11 +32,18 @@ pub struct AssignmentHandler {
     streams: Arc<AtomicUsize>,
 }
 
-/// An answer that may have to wait for its exposure to be on disk.
+/// An answer with the exposure that is recorded before it is sent.
 struct PendingAnswer {
     response: AssignResponse,
-    /// The exposure to write before the answer is sent.
-    durable: Option<(inroad_assignment::Digest, inroad_store::ExposureEvent)>,
+    exposure: Option<PendingExposure>,
+}
+
+/// An exposure to record.
+struct PendingExposure {
+    digest: inroad_assignment::Digest,
+    event: inroad_store::ExposureEvent,
+    /// Whether the answer waits until the exposure is on disk.
+    is_durable: bool,
 }
 
 impl AssignmentHandler {
@@ -58,10 +64,10 @@ impl AssignmentHandler {
         }
         let mode = ExposureMode::try_from(request.exposure).unwrap_or(ExposureMode::Unspecified);
         let (true, Some(digest), Some(served)) = (assignment.records_exposure, assignment.digest, served) else {
-            return Ok(PendingAnswer { response, durable: None });
+            return Ok(PendingAnswer { response, exposure: None });
         };
         if mode == ExposureMode::None {
-            return Ok(PendingAnswer { response, durable: None });
+            return Ok(PendingAnswer { response, exposure: None });
         }
         let is_recorded = match mode {
             ExposureMode::Durable => self.shared.exposures.is_on_disk(digest, assignment.arm),
@@ -69,49 +75,56 @@ impl AssignmentHandler {
         };
         if is_recorded {
             response.exposure_recorded = true;
-            return Ok(PendingAnswer { response, durable: None });
+            return Ok(PendingAnswer { response, exposure: None });
         }
-        let Some(event) = exposure_event(served, &context, &assignment, now) else {
-            return Ok(PendingAnswer { response, durable: None });
-        };
-        if mode == ExposureMode::Durable {
-            return Ok(PendingAnswer { response, durable: Some((digest, event)) });
-        }
-        response.exposure_recorded = self.shared.exposures.enqueue(digest, event);
-        if !response.exposure_recorded {
-            self.shared.metrics.unqueued_exposures.inc();
-        }
-        Ok(PendingAnswer { response, durable: None })
+        let exposure = exposure_event(served, &context, &assignment, now).map(|event| PendingExposure {
+            digest,
+            event,
+            is_durable: mode == ExposureMode::Durable,
+        });
+        Ok(PendingAnswer { response, exposure })
     }
 
-    /// Writes the exposures of these answers to disk in one group, then returns the answers.
+    /// Queues the exposures of these answers, writes those to disk that have to be, in one group, and returns the
+    /// answers.
     async fn record_and_respond(
         &self,
         mut answers: Vec<PendingAnswer>,
         now: Timestamp,
     ) -> Result<Vec<AssignResponse>, Status> {
-        let durable: Vec<_> =
-            answers.iter_mut().filter_map(|answer| answer.durable.take().map(|d| (d, answer))).collect();
-        if durable.is_empty() {
-            return Ok(answers.into_iter().map(|answer| answer.response).collect());
+        let (mut events, mut written) = (Vec::new(), Vec::new());
+        for (index, answer) in answers.iter_mut().enumerate() {
+            let Some(exposure) = answer.exposure.take() else { continue };
+            if exposure.is_durable {
+                written.push((index, exposure.digest, exposure.event.arm));
+                events.push(Event::Exposure(exposure.event));
+            } else {
+                answer.response.exposure_recorded = self.enqueue(exposure);
+            }
         }
-        self.shared.check_backlog()?;
-        let written: Vec<_> = durable.iter().map(|((digest, event), _)| (*digest, event.arm)).collect();
-        let mut events = Vec::with_capacity(durable.len());
-        for ((_, event), answer) in durable {
-            events.push(Event::Exposure(event));
-            answer.response.exposure_recorded = true;
+        if !events.is_empty() {
+            self.shared.check_backlog()?;
+            let count = events.len() as u64;
+            self.shared.store.append(now, events).await.map_err(ServerError::from)?;
+            for (index, digest, arm) in written {
+                self.shared.exposures.mark_on_disk(digest, arm);
+                if let Some(answer) = answers.get_mut(index) {
+                    answer.response.exposure_recorded = true;
+                }
+            }
+            self.shared.metrics.accepted_exposures.inc_by(count);
+            self.shared.fold.wake();
         }
-        let count = events.len() as u64;
-        if let Err(error) = self.shared.store.append(now, events).await {
-            return Err(ServerError::from(error).into());
-        }
-        for (digest, arm) in written {
-            self.shared.exposures.mark_on_disk(digest, arm);
-        }
-        self.shared.metrics.accepted_exposures.inc_by(count);
-        self.shared.fold.wake();
         Ok(answers.into_iter().map(|answer| answer.response).collect())
+    }
+
+    /// Queues an exposure for the log, and returns whether there was room.
+    fn enqueue(&self, exposure: PendingExposure) -> bool {
+        let is_queued = self.shared.exposures.enqueue(exposure.digest, exposure.event);
+        if !is_queued {
+            self.shared.metrics.unqueued_exposures.inc();
+        }
+        is_queued
     }
 }
 
@@ -131,11 +144,14 @@ fn exposure_event(
 impl AssignmentService for AssignmentHandler {
     async fn assign(&self, request: Request<AssignRequest>) -> Result<Response<AssignResponse>, Status> {
         let now = self.shared.clock.now();
-        let answer = {
+        let mut answer = {
             let state = self.shared.catalogue.peek();
             self.answer(&state, request.into_inner(), now)?
         };
-        if answer.durable.is_none() {
+        if let Some(exposure) = answer.exposure.take_if(|exposure| !exposure.is_durable) {
+            answer.response.exposure_recorded = self.enqueue(exposure);
+        }
+        if answer.exposure.is_none() {
             return Ok(Response::new(answer.response));
         }
         let mut responses = self.record_and_respond(vec![answer], now).await?;
@@ -157,6 +173,14 @@ impl AssignmentService for AssignmentHandler {
             let state = self.shared.catalogue.peek();
             requests.into_iter().map(|request| self.answer(&state, request, now)).collect::<Result<Vec<_>, _>>()?
         };
+        // Before anything is recorded: a caller that gets no answer shows no variation. A field of a message has at most
+        // 10 bytes of its own, and recording sets one flag.
+        let bytes = answers.iter().map(|answer| answer.response.encoded_len() + 12).sum();
+        if bytes > MAX_RESPONSE_BYTES {
+            self.shared.metrics.oversized_responses.inc();
+            let advice = "the payloads are large; split the batch. No exposure was recorded";
+            return Err(ServerError::ResponseTooLarge { bytes, limit: MAX_RESPONSE_BYTES, advice }.into());
+        }
         Ok(Response::new(BatchAssignResponse { responses: self.record_and_respond(answers, now).await? }))
     }
 
@@ -177,15 +201,8 @@ impl AssignmentService for AssignmentHandler {
             "a client opened a snapshot stream"
         );
         let sent_version = if request.store_id == self.shared.store.store_id() { request.resume_version } else { 0 };
-        let watcher = Watcher {
-            changes: self.shared.catalogue.subscribe(),
-            stopping: self.shared.stopping.clone(),
-            shared: Arc::clone(&self.shared),
-            sent_version,
-            is_first: true,
-            client: self.shared.clients.open_stream(identity),
-            _guard: guard,
-        };
+        let client = self.shared.clients.open_stream(identity);
+        let watcher = Watcher::new(Arc::clone(&self.shared), sent_version, client, guard);
         let stream = futures::stream::unfold(watcher, |mut watcher| async move {
             let message = watcher.next().await?;
             Some((Ok(message), watcher))
@@ -209,81 +226,5 @@ impl AssignmentService for AssignmentHandler {
 
     async fn get_reach(&self, request: Request<GetReachRequest>) -> Result<Response<GetReachResponse>, Status> {
         Ok(Response::new(clients::reach(&self.shared, request.get_ref())?))
-    }
-}
-
-/// One client's snapshot stream. It has no queue: a client that reads slowly gets, when it is ready, all experiments
-/// that changed since the version sent last.
-struct Watcher {
-    changes: tokio::sync::watch::Receiver<Arc<CatalogueState>>,
-    stopping: tokio::sync::watch::Receiver<bool>,
-    shared: Arc<SharedState>,
-    /// The version sent last; 0 if the client needs a full snapshot.
-    sent_version: u64,
-    is_first: bool,
-    client: StreamHandle,
-    _guard: StreamGuard,
-}
-
-impl Watcher {
-    async fn next(&mut self) -> Option<WatchSnapshotsResponse> {
-        if *self.stopping.borrow() {
-            return None;
-        }
-        if !self.is_first {
-            tokio::select! {
-                changed = self.changes.changed() => changed.ok()?,
-                () = tokio::time::sleep(HEARTBEAT_INTERVAL) => {}
-                _ = self.stopping.wait_for(|stop| *stop) => return None,
-            }
-        }
-        self.is_first = false;
-        let state = self.changes.borrow_and_update().clone();
-        // The client has a version that this store does not have yet: a backup was restored. Send a full snapshot.
-        let since = if self.sent_version > state.version { 0 } else { self.sent_version };
-        let experiments = state.experiments_changed_since(since);
-        let now = self.shared.clock.now();
-        let message = WatchSnapshotsResponse {
-            version: state.version,
-            store_id: self.shared.store.store_id().to_owned(),
-            full: since == 0,
-            experiments,
-            removed: Vec::new(),
-            server_time: Some(timestamp_to_wire(now)),
-        };
-        self.client.record_sent(state.version, now);
-        self.sent_version = state.version;
-        Some(message)
-    }
-}
-
-impl CatalogueState {
-    /// The experiments that changed after `version`, in wire form; all experiments for version 0.
-    fn experiments_changed_since(&self, version: u64) -> Vec<inroad_wire::v1::ExperimentSnapshot> {
-        let changed = self.snapshot.experiments().filter(|served| version == 0 || served.parts().version > version);
-        changed.map(|served| snapshot_to_wire(served)).collect()
-    }
-}
-
-/// Counts a stream against the limit while it is open.
-struct StreamGuard {
-    streams: Arc<AtomicUsize>,
-    shared: Arc<SharedState>,
-}
-
-impl StreamGuard {
-    fn open(shared: &Arc<SharedState>, streams: &Arc<AtomicUsize>) -> Result<Self, ServerError> {
-        let limit = shared.config.max_streams;
-        let open = streams.fetch_add(1, Ordering::Relaxed);
-        let guard = Self { streams: Arc::clone(streams), shared: Arc::clone(shared) };
-        shared.metrics.watchers.inc();
-        if open >= limit { Err(ServerError::TooManyStreams { limit }) } else { Ok(guard) }
-    }
-}
-
-impl Drop for StreamGuard {
-    fn drop(&mut self) {
-        self.streams.fetch_sub(1, Ordering::Relaxed);
-        self.shared.metrics.watchers.dec();
     }
 }

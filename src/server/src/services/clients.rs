@@ -73,7 +73,8 @@ pub(super) fn list(shared: &SharedState, request: &v1::ListClientsRequest) -> Re
         "" => 0,
         token => token.parse().map_err(|_| invalid_page_token())?,
     };
-    // One more than requested shows whether there is another page.
+    // One more than requested shows whether there is another page. A client has less than 1 KiB, so a page of 1,000
+    // fits into a message.
     let (mut clients, total) = shared.clients.list_after(after, limit + 1);
     let has_more = clients.len() > limit;
     clients.truncate(limit);

@@ -3,21 +3,24 @@
 use std::sync::Arc;
 
 use inroad_assignment::experiment::{ChangeError, RevisionCause};
-use inroad_assignment::{Arm, Definition, Experiment, ExperimentKey, KillTarget, Salt, Timestamp, Width};
+use inroad_assignment::{Arm, Definition, Experiment, ExperimentKey, KillTarget, Timestamp, Width};
 use inroad_policy::{Decision, DrawsCache, TickInput};
-use inroad_store::{DecisionRecord, PageRequest, StoredDecision};
+use inroad_store::{AuditEntry, DecisionRecord, PageRequest, StoredDecision};
 use inroad_wire::definition::{definition_from_wire, experiment_to_wire};
 use inroad_wire::revision::revision_to_wire;
 use inroad_wire::time::{timestamp_from_wire, timestamp_to_wire};
 use inroad_wire::v1;
 use inroad_wire::v1::experiment_service_server::ExperimentService;
 use inroad_wire::v1::grow_variation_request::Amount;
-use rand::distr::{Alphanumeric, SampleString};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::{actor, page_before, page_size};
+use super::{
+    PageBuilder, actor, apply, check_response_size, draw_salt, invalid_page_token, page_before, page_size, take_page,
+    version,
+};
 use crate::audience_report::audience_report;
 use crate::catalogue::{CatalogueEntry, ChangeRequest};
+use crate::config::MAX_RESPONSE_BYTES;
 use crate::error::ServerError;
 use crate::explain::{decision_to_wire, share_in_words};
 use crate::kill_results::kill_and_keep_results;
@@ -29,20 +32,12 @@ pub struct ExperimentHandler {
     shared: Arc<SharedState>,
 }
 
+/// The most bytes of both texts of an audit entry.
+const MAX_AUDIT_TEXT_BYTES: usize = MAX_RESPONSE_BYTES - 4096;
+/// How many audit entries or decisions are read from the store at once.
+const READ_AT_ONCE: usize = 50;
+
 type RpcResult<T> = Result<Response<T>, Status>;
-
-/// The version that an etag contains; none if the caller gave no etag.
-fn version(etag: &str) -> Result<Option<u64>, ServerError> {
-    if etag.is_empty() {
-        return Ok(None);
-    }
-    let message = || "this is not an etag: use the one returned with the experiment, or leave it out".to_owned();
-    etag.parse().map(Some).map_err(|_| ServerError::Invalid { field: "etag", message: message() })
-}
-
-fn draw_salt() -> Result<Salt, ServerError> {
-    Ok(Salt::parse(&Alphanumeric.sample_string(&mut rand::rng(), 12))?)
-}
 
 fn share(field: &'static str, value: f64) -> Result<Width, ServerError> {
     Width::from_share(value)
@@ -184,9 +179,8 @@ impl ExperimentService for ExperimentHandler {
         let state = self.shared.catalogue.state();
         let after = |key: &ExperimentKey| request.page_token.is_empty() || key.as_str() > request.page_token.as_str();
         let matches = |key: &ExperimentKey| key.as_str().starts_with(&request.prefix) && after(key);
-        let mut found = state.entries.iter().filter(|(key, _)| matches(key));
-        let experiments: Vec<_> = found.by_ref().take(size).map(|(_, entry)| self.to_wire(entry)).collect();
-        let more = found.next().is_some();
+        let found = state.entries.iter().filter(|(key, _)| matches(key));
+        let (experiments, more) = take_page(found.map(|(_, entry)| self.to_wire(entry)), size);
         let next_page_token = experiments.last().filter(|_| more).map(|e| e.key.clone()).unwrap_or_default();
         Ok(Response::new(v1::ListExperimentsResponse { experiments, next_page_token }))
     }
@@ -210,6 +204,14 @@ impl ExperimentService for ExperimentHandler {
         let update = |e: &mut Experiment, now: Timestamp| Ok(e.update(definition, now, now.plus(lead))?);
         let updated = self.change(key.as_str(), &etag, &actor, "update", update).await?.into_inner();
         self.with_report(&saved, updated).await
+    }
+
+    async fn apply_experiments(
+        &self,
+        request: Request<Streaming<v1::ApplyExperimentsRequest>>,
+    ) -> RpcResult<v1::ApplyExperimentsResponse> {
+        let actor = actor(&request)?;
+        Ok(Response::new(apply::apply(&self.shared, &actor, request.into_inner()).await?))
     }
 
     async fn start_experiment(&self, request: Request<v1::StartExperimentRequest>) -> RpcResult<v1::Experiment> {
@@ -308,46 +310,65 @@ impl ExperimentService for ExperimentHandler {
             || ServerError::Invalid { field: "to", message: "give the time to advance the clock to".to_owned() };
         let to = timestamp_from_wire(&to.ok_or_else(missing)?).map_err(ServerError::from)?;
         let (entry, outcomes) = self.shared.reallocator.advance(&key, to, &actor).await?;
-        let decisions = outcomes
+        let newest_first = outcomes
             .iter()
+            .rev()
             .map(|t| decision_to_wire(&entry.experiment, t.generation, t.revision, &t.input, &t.decision));
-        let decisions = decisions.collect();
-        Ok(Response::new(v1::AdvanceClockResponse { decisions, experiment: Some(self.to_wire(&entry)) }))
+        let (mut decisions, _) = take_page(newest_first, usize::MAX);
+        decisions.reverse();
+        let decisions_left_out = (outcomes.len() - decisions.len()) as u64;
+        let experiment = Some(self.to_wire(&entry));
+        Ok(Response::new(v1::AdvanceClockResponse { decisions, experiment, decisions_left_out }))
     }
 
     async fn list_revisions(&self, request: Request<v1::ListRevisionsRequest>) -> RpcResult<v1::ListRevisionsResponse> {
         let request = request.into_inner();
         let (entry, number) = self.generation(&request.key, request.generation)?;
+        let limit = if request.page_size == 0 { usize::MAX } else { page_size(request.page_size)? };
+        let after: u32 = match request.page_token.as_str() {
+            "" => 0,
+            token => token.parse().map_err(|_| invalid_page_token())?,
+        };
         let revisions = entry.experiment.generation_by_number(number).map_or(&[][..], |g| &g.revisions);
-        let revisions = revisions.iter().map(|r| revision_to_wire(r, r.cause == RevisionCause::Policy)).collect();
-        Ok(Response::new(v1::ListRevisionsResponse { revisions }))
+        let later = revisions.iter().filter(|r| r.number > after);
+        let (revisions, more) = take_page(later.map(|r| revision_to_wire(r, r.cause == RevisionCause::Policy)), limit);
+        let next_page_token = revisions.last().filter(|_| more).map(|r| r.number.to_string()).unwrap_or_default();
+        Ok(Response::new(v1::ListRevisionsResponse { revisions, next_page_token }))
     }
 
     async fn explain_revision(
         &self,
         request: Request<v1::ExplainRevisionRequest>,
     ) -> RpcResult<v1::ExplainRevisionResponse> {
-        Ok(Response::new(self.explain(request.into_inner()).await?))
+        let response = self.explain(request.into_inner()).await?;
+        let advice = "the stored record of this decision is too large; list decisions to read the decision itself";
+        Ok(Response::new(check_response_size(&self.shared.metrics, advice, response)?))
     }
 
     async fn list_decisions(&self, request: Request<v1::ListDecisionsRequest>) -> RpcResult<v1::ListDecisionsResponse> {
         let v1::ListDecisionsRequest { key, generation, page_size: size, page_token } = request.into_inner();
         let (limit, before) = (page_size(size)?, page_before(&page_token)?);
         let (entry, number) = self.generation(&key, generation)?;
-        // One more than requested shows whether there is another page.
-        let page = PageRequest { before, limit: limit + 1 };
-        let records = self.shared.store.decisions(entry.experiment.definition.key(), number, page).await;
-        let mut records = records.map_err(ServerError::from)?;
-        let more = records.len() > limit;
-        records.truncate(limit);
-        let decisions = records.iter().map(|StoredDecision { record, .. }| {
-            let (input, output) = (serde_json::from_str(&record.input)?, serde_json::from_str(&record.output)?);
-            Ok(decision_to_wire(&entry.experiment, number, record.revision, &input, &output))
-        });
-        let decisions = decisions.collect::<Result<Vec<_>, ServerError>>()?;
-        let last = records.last().filter(|_| more);
-        let next_page_token = last.map(|decision| decision.id.to_string()).unwrap_or_default();
-        Ok(Response::new(v1::ListDecisionsResponse { decisions, next_page_token }))
+        // Records are large, so few are read at once.
+        let (mut decisions, mut last) = (PageBuilder::new(limit), before);
+        loop {
+            let page = PageRequest { before: last, limit: READ_AT_ONCE.min(limit + 1) };
+            let records = self.shared.store.decisions(entry.experiment.definition.key(), number, page).await;
+            let records = records.map_err(ServerError::from)?;
+            for StoredDecision { id, record } in &records {
+                let input = serde_json::from_str(&record.input).map_err(ServerError::from)?;
+                let output = serde_json::from_str(&record.output).map_err(ServerError::from)?;
+                if !decisions.push(decision_to_wire(&entry.experiment, number, record.revision, &input, &output)) {
+                    break;
+                }
+                last = *id;
+            }
+            if decisions.is_full || records.len() < page.limit {
+                break;
+            }
+        }
+        let next_page_token = if decisions.is_full { last.to_string() } else { String::new() };
+        Ok(Response::new(v1::ListDecisionsResponse { decisions: decisions.entries, next_page_token }))
     }
 
     async fn list_audit_entries(
@@ -358,20 +379,44 @@ impl ExperimentService for ExperimentHandler {
         let (limit, before) = (page_size(size)?, page_before(&page_token)?);
         let state = self.shared.catalogue.state();
         let key = if key.is_empty() { None } else { Some(state.get(&key)?.experiment.definition.key().clone()) };
-        let page = PageRequest { before, limit };
-        let entries = self.shared.store.audit(key.as_ref(), page).await.map_err(ServerError::from)?;
-        let full = entries.len() == limit;
-        let next_page_token = entries.last().filter(|_| full).map(|e| e.id.to_string()).unwrap_or_default();
-        let entries = entries.into_iter().map(|e| v1::AuditEntry {
-            id: e.id,
-            at: Some(timestamp_to_wire(e.at)),
-            actor: e.actor,
-            action: e.action,
-            experiment: e.experiment.map(String::from).unwrap_or_default(),
-            from_json: e.from,
-            to_json: e.to,
-        });
-        Ok(Response::new(v1::ListAuditEntriesResponse { entries: entries.collect(), next_page_token }))
+        // Entries may have megabytes, so few are read at once.
+        let (mut found, mut last) = (PageBuilder::new(limit), before);
+        loop {
+            let page = PageRequest { before: last, limit: READ_AT_ONCE.min(limit + 1) };
+            let entries = self.shared.store.audit(key.as_ref(), page).await.map_err(ServerError::from)?;
+            let is_end = entries.len() < page.limit;
+            for e in entries {
+                let id = e.id;
+                if !found.push(audit_entry_to_wire(e)) {
+                    break;
+                }
+                last = id;
+            }
+            if found.is_full || is_end {
+                break;
+            }
+        }
+        let next_page_token = if found.is_full { last.to_string() } else { String::new() };
+        Ok(Response::new(v1::ListAuditEntriesResponse { entries: found.entries, next_page_token }))
+    }
+}
+
+/// An audit entry in wire form. Earlier releases accepted larger experiments: texts that do not fit into a message are
+/// replaced by their size.
+fn audit_entry_to_wire(entry: AuditEntry) -> v1::AuditEntry {
+    let bytes = entry.from.len() + entry.to.len();
+    let (from_json, to_json) = match bytes > MAX_AUDIT_TEXT_BYTES {
+        true => (String::new(), serde_json::json!({ "left_out_bytes": bytes }).to_string()),
+        false => (entry.from, entry.to),
+    };
+    v1::AuditEntry {
+        id: entry.id,
+        at: Some(timestamp_to_wire(entry.at)),
+        actor: entry.actor,
+        action: entry.action,
+        experiment: entry.experiment.map(String::from).unwrap_or_default(),
+        from_json,
+        to_json,
     }
 }
 

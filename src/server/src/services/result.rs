@@ -14,6 +14,7 @@ use inroad_wire::v1::{
 };
 use tonic::{Request, Response, Status};
 
+use super::check_response_size;
 use crate::error::ServerError;
 use crate::estimates::{Names, interval_to_wire, lift_estimates, lift_state};
 use crate::explain::{basis_in_words, odds, ship_blockers};
@@ -214,10 +215,13 @@ fn metric_results(experiment: &Experiment, counts: &GenerationCounts, report: &R
 #[tonic::async_trait]
 impl ResultService for ResultHandler {
     async fn get_results(&self, request: Request<GetResultsRequest>) -> Result<Response<GetResultsResponse>, Status> {
-        Ok(Response::new(results(&self.shared, request.into_inner()).await?))
+        let advice = "the experiment has too many variations and metrics for one answer; remove metrics";
+        let response = results(&self.shared, request.into_inner()).await?;
+        Ok(Response::new(check_response_size(&self.shared.metrics, advice, response)?))
     }
 
     async fn get_funnel(&self, request: Request<GetFunnelRequest>) -> Result<Response<GetFunnelResponse>, Status> {
-        Ok(Response::new(compute_funnel(&self.shared, request.into_inner()).await?))
+        let response = compute_funnel(&self.shared, request.into_inner()).await?;
+        Ok(Response::new(check_response_size(&self.shared.metrics, "use fewer steps", response)?))
     }
 }

@@ -111,14 +111,52 @@ pub(crate) fn audit_forget(
     Ok(())
 }
 
-/// Stores one change; it is on disk when this returns. Returns the new version of the catalogue.
-pub(crate) fn commit(connection: &mut Connection, change: &ExperimentChange) -> Result<u64, StoreError> {
+/// A change with the texts that are stored, which are the slow part of storing it.
+pub(crate) struct PreparedChange<'a> {
+    change: &'a ExperimentChange,
+    body: String,
+    /// The audit log's part of the body.
+    audited: String,
+}
+
+impl<'a> PreparedChange<'a> {
+    pub(crate) fn new(change: &'a ExperimentChange) -> Result<Self, StoreError> {
+        let experiment = &change.experiment;
+        let body = to_json(&BodyToWrite {
+            definition: &experiment.definition,
+            status: experiment.status,
+            kills: experiment.kills,
+            manual_now: experiment.manual_now,
+            created_at: experiment.created_at,
+            last_growth_at: experiment.last_growth_at,
+            last_tick_at: experiment.last_tick_at,
+            alerts: &experiment.alerts,
+            kill_results: &experiment.kill_results,
+            line: AllocationSummary::new(experiment),
+        })?;
+        let audited = audited_json(&body)?;
+        Ok(Self { change, body, audited })
+    }
+}
+
+/// Stores changes in one transaction; they are on disk when this returns. Returns the new version of each experiment;
+/// the last is the version of the catalogue.
+pub(crate) fn commit(connection: &mut Connection, changes: &[PreparedChange<'_>]) -> Result<Vec<u64>, StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let versions = changes.iter().map(|change| store_change(&transaction, change)).collect::<Result<Vec<_>, _>>()?;
+    transaction.commit()?;
+    Ok(versions)
+}
+
+fn store_change(transaction: &Transaction<'_>, prepared: &PreparedChange<'_>) -> Result<u64, StoreError> {
+    let PreparedChange { change, body, audited } = prepared;
     let experiment = &change.experiment;
     let key = experiment.definition.key();
     let sql = "SELECT id, version, body FROM experiment WHERE key = ?1";
-    let stored: Option<(i64, i64, String)> =
-        transaction.query_row(sql, [key.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+    let stored: Option<(i64, i64, String)> = transaction
+        .prepare_cached(sql)?
+        .query_row([key.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
     match (&stored, change.expected_version) {
         (Some(_), None) => return Err(StoreError::ExperimentExists(key.to_string())),
         (None, Some(_)) => return Err(StoreError::Conflict),
@@ -126,19 +164,7 @@ pub(crate) fn commit(connection: &mut Connection, change: &ExperimentChange) -> 
         _ => {}
     }
     let sql = "UPDATE meta SET value = value + 1 WHERE key = 'version' RETURNING value";
-    let version: i64 = transaction.query_row(sql, [], |row| row.get(0))?;
-    let body = to_json(&BodyToWrite {
-        definition: &experiment.definition,
-        status: experiment.status,
-        kills: experiment.kills,
-        manual_now: experiment.manual_now,
-        created_at: experiment.created_at,
-        last_growth_at: experiment.last_growth_at,
-        last_tick_at: experiment.last_tick_at,
-        alerts: &experiment.alerts,
-        kill_results: &experiment.kill_results,
-        line: AllocationSummary::new(experiment),
-    })?;
+    let version: i64 = transaction.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
     let (id, before) = match stored {
         Some((id, _, before)) => {
             transaction
@@ -153,9 +179,8 @@ pub(crate) fn commit(connection: &mut Connection, change: &ExperimentChange) -> 
             (transaction.last_insert_rowid(), String::new())
         }
     };
-    add_history(&transaction, id, experiment)?;
-    let after = audited_json(&body)?;
-    let row = params![change.at.as_micros(), change.actor, change.action, key.as_str(), before, after];
+    add_history(transaction, id, experiment)?;
+    let row = params![change.at.as_micros(), change.actor, change.action, key.as_str(), before, audited];
     transaction.prepare_cached(AUDIT)?.execute(row)?;
     if let Some(d) = &change.decision {
         let sql = "INSERT INTO decision (experiment_id, generation, at, revision, input, output)
@@ -163,7 +188,6 @@ pub(crate) fn commit(connection: &mut Connection, change: &ExperimentChange) -> 
         let row = params![id, d.generation, d.at.as_micros(), d.revision, d.input, d.output];
         transaction.prepare_cached(sql)?.execute(row)?;
     }
-    transaction.commit()?;
     Ok(version as u64)
 }
 
@@ -343,27 +367,33 @@ pub(crate) fn audit(
     page: PageRequest,
 ) -> Result<Vec<AuditEntry>, StoreError> {
     let which = if key.is_some() { "experiment = ?3" } else { "?3 IS NULL" };
-    let columns = "id, at, actor, action, experiment, before, after";
-    let sql = format!("SELECT {columns} FROM audit WHERE id < ?1 AND {which} ORDER BY id DESC LIMIT ?2");
+    let sql = format!("SELECT {AUDIT_COLUMNS} FROM audit WHERE id < ?1 AND {which} ORDER BY id DESC LIMIT ?2");
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params![to_sql_integer(page.before), to_sql_integer(page.limit as u64), key])?;
     let mut entries = Vec::new();
     while let Some(row) = rows.next()? {
-        let experiment = match row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)? {
-            "" => None,
-            key => Some(ExperimentKey::parse(key).map_err(|e| corrupt("audit.experiment", e))?),
-        };
-        entries.push(AuditEntry {
-            id: row.get::<_, i64>(0)? as u64,
-            at: Timestamp::from_micros(row.get(1)?),
-            actor: row.get(2)?,
-            action: row.get(3)?,
-            experiment,
-            from: row.get(5)?,
-            to: row.get(6)?,
-        });
+        entries.push(read_audit_entry(row)?);
     }
     Ok(entries)
+}
+
+/// The columns that [`read_audit_entry`] reads.
+pub(crate) const AUDIT_COLUMNS: &str = "id, at, actor, action, experiment, before, after";
+
+pub(crate) fn read_audit_entry(row: &rusqlite::Row<'_>) -> Result<AuditEntry, StoreError> {
+    let experiment = match row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)? {
+        "" => None,
+        key => Some(ExperimentKey::parse(key).map_err(|e| corrupt("audit.experiment", e))?),
+    };
+    Ok(AuditEntry {
+        id: row.get::<_, i64>(0)? as u64,
+        at: Timestamp::from_micros(row.get(1)?),
+        actor: row.get(2)?,
+        action: row.get(3)?,
+        experiment,
+        from: row.get(5)?,
+        to: row.get(6)?,
+    })
 }
 
 /// Decisions on one generation, newest first.

@@ -30,6 +30,52 @@ pub async fn change_needs_the_current_version(test_store: TestStore) {
     assert_eq!(stored[0].experiment.status, Status::Paused);
 }
 
+pub async fn changes_of_many_experiments_are_stored_together_or_not_at_all(test_store: TestStore) {
+    let store = test_store.open();
+    let mut first = started_experiment("a", false, &all_metrics(), 2);
+    let version = store.commit(experiment_change(&first, None, "create")).await.unwrap();
+    first.pause().unwrap();
+    let second = started_experiment("b", false, &[], 1);
+    let outdated = vec![experiment_change(&second, None, "create"), experiment_change(&first, Some(9), "pause")];
+    assert!(matches!(store.commit_all(outdated).await, Err(StoreError::Conflict)));
+    let twice = vec![experiment_change(&second, None, "create"), experiment_change(&second, None, "create")];
+    assert!(matches!(store.commit_all(twice).await, Err(StoreError::ExperimentExists(key)) if key == "b"));
+    let (catalogue_version, stored) = store.load().await.unwrap();
+    assert_eq!((catalogue_version, stored.len()), (version, 1), "a refused change leaves nothing");
+    assert_eq!(store.audit(None, FIRST_PAGE).await.unwrap().len(), 1);
+    let both = vec![experiment_change(&second, None, "create"), experiment_change(&first, Some(version), "pause")];
+    let versions = store.commit_all(both).await.unwrap();
+    assert_eq!(versions, [version + 1, version + 2]);
+    let (catalogue_version, stored) = store.load().await.unwrap();
+    assert_eq!((catalogue_version, stored.len()), (version + 2, 2));
+    assert_eq!(stored[0].experiment.status, Status::Paused);
+    assert_eq!(store.audit(None, FIRST_PAGE).await.unwrap().len(), 3);
+}
+
+pub async fn audit_search_filters_and_pages(test_store: TestStore) {
+    let store = test_store.open();
+    for (name, actor, action) in [("a.one", "Ann", "create"), ("a.two", "Ben", "create"), ("b", "ann b", "tick")] {
+        let change = experiment_change(&started_experiment(name, false, &[], 1), None, action);
+        store.commit(inroad_store::ExperimentChange { actor: actor.to_owned(), ..change }).await.unwrap();
+    }
+    let find = async |experiment: &str, actor: &str, action: &str, skip, limit| {
+        let filter = inroad_store::AuditFilter {
+            experiment: experiment.to_owned(),
+            actor: actor.to_owned(),
+            action: action.to_owned(),
+        };
+        let (entries, total) = store.search_audit(filter, skip, limit).await.unwrap();
+        (entries.into_iter().map(|e| e.experiment.unwrap().to_string()).collect::<Vec<_>>(), total)
+    };
+    let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
+    assert_eq!(find("", "", "", 0, 9).await, (keys(&["a.two", "a.one"]), 2), "automatic decisions only on request");
+    assert_eq!(find("", "", "tick", 0, 9).await, (keys(&["b"]), 1));
+    assert_eq!(find("", "ANN", "", 0, 9).await, (keys(&["a.one"]), 1));
+    assert_eq!(find("two", "", "create", 0, 9).await, (keys(&["a.two"]), 1));
+    assert_eq!(find("", "", "", 1, 1).await, (keys(&["a.one"]), 2));
+    assert_eq!(find("%", "", "", 0, 9).await, (keys(&[]), 0), "text is not a pattern");
+}
+
 pub async fn committed_experiment_is_loaded_unchanged(test_store: TestStore) {
     let store = test_store.open();
     let id = store.store_id().to_owned();

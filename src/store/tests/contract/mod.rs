@@ -48,6 +48,8 @@ macro_rules! store_contract_suite {
         $crate::store_contract_suite! { @each $open,
             catalogue: [
                 change_needs_the_current_version
+                changes_of_many_experiments_are_stored_together_or_not_at_all
+                audit_search_filters_and_pages
                 committed_experiment_is_loaded_unchanged
                 versions_rise_across_experiments
                 revision_that_takes_points_from_a_variation_is_refused

@@ -186,6 +186,14 @@ pub struct WatchSnapshotsResponse {
     /// The server's clock when this was sent, so that a client with a wrong clock still switches with the others.
     #[prost(message, optional, tag = "6")]
     pub server_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Set if this message is one part of changes that do not fit into one message: the version that the client has after
+    /// the last part, the same in all parts. Collect the parts, and apply them together when the last one has arrived. A
+    /// client that does not know parts may apply each part alone: its `version` is correct for resuming.
+    #[prost(uint64, tag = "90")]
+    pub complete_version: u64,
+    /// True in the last part.
+    #[prost(bool, tag = "91")]
+    pub last_part: bool,
 }
 /// Everything that is needed to assign the units of one experiment.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -645,6 +653,7 @@ pub mod assignment_service_client {
         }
         /// Returns many assignments, in the order of the requests.
         /// INVALID_ARGUMENT: the batch has more than 1,000 requests; split it.
+        /// OUT_OF_RANGE: the responses together have more than 4 MiB; split the batch. No exposure was recorded.
         pub async fn batch_assign(
             &mut self,
             request: impl tonic::IntoRequest<super::BatchAssignRequest>,
@@ -669,8 +678,10 @@ pub mod assignment_service_client {
                 .insert(GrpcMethod::new("inroad.v1.AssignmentService", "BatchAssign"));
             self.inner.unary(req, path, codec).await
         }
-        /// Streams the whole snapshot first and then every change. A slow reader gets several changes merged into one message;
-        /// no change is lost.
+        /// Streams the whole snapshot first and then every change. A slow reader gets several changes merged; no change is
+        /// lost. No message is larger than 4 MiB: changes that do not fit into one message arrive in parts, see
+        /// `complete_version`. Between two parts, a message without `complete_version` may bring a kill: apply it at once, and
+        /// ignore an experiment in a later message whose `version` is lower than the one in use.
         /// RESOURCE_EXHAUSTED: this server has too many streams; try another server after the given delay.
         pub async fn watch_snapshots(
             &mut self,
@@ -800,6 +811,7 @@ pub mod assignment_service_server {
         ) -> std::result::Result<tonic::Response<super::AssignResponse>, tonic::Status>;
         /// Returns many assignments, in the order of the requests.
         /// INVALID_ARGUMENT: the batch has more than 1,000 requests; split it.
+        /// OUT_OF_RANGE: the responses together have more than 4 MiB; split the batch. No exposure was recorded.
         async fn batch_assign(
             &self,
             request: tonic::Request<super::BatchAssignRequest>,
@@ -813,8 +825,10 @@ pub mod assignment_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// Streams the whole snapshot first and then every change. A slow reader gets several changes merged into one message;
-        /// no change is lost.
+        /// Streams the whole snapshot first and then every change. A slow reader gets several changes merged; no change is
+        /// lost. No message is larger than 4 MiB: changes that do not fit into one message arrive in parts, see
+        /// `complete_version`. Between two parts, a message without `complete_version` may bring a kill: apply it at once, and
+        /// ignore an experiment in a later message whose `version` is lower than the one in use.
         /// RESOURCE_EXHAUSTED: this server has too many streams; try another server after the given delay.
         async fn watch_snapshots(
             &self,
@@ -2056,6 +2070,70 @@ pub struct UpdateExperimentRequest {
     #[prost(bool, tag = "3")]
     pub validate_only: bool,
 }
+/// A part of the declarations.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ApplyExperimentsRequest {
+    /// If true in any message, report what would happen and change nothing.
+    #[prost(bool, tag = "1")]
+    pub validate_only: bool,
+    #[prost(message, repeated, tag = "2")]
+    pub declarations: ::prost::alloc::vec::Vec<ExperimentDeclaration>,
+}
+/// One experiment to declare or to update.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExperimentDeclaration {
+    /// The declaration; its output fields are ignored.
+    #[prost(message, optional, tag = "1")]
+    pub experiment: ::core::option::Option<Experiment>,
+    /// The etag of the experiment that is updated; empty for a new experiment.
+    #[prost(string, tag = "2")]
+    pub etag: ::prost::alloc::string::String,
+    /// If true, the experiment is started if it is a draft.
+    #[prost(bool, tag = "3")]
+    pub start: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ApplyExperimentsResponse {
+    /// The result of each declaration, in their order; empty if there are errors.
+    #[prost(message, repeated, tag = "1")]
+    pub experiments: ::prost::alloc::vec::Vec<AppliedExperiment>,
+    /// The errors of all declarations, as many as fit into a message. If there are any, nothing was changed.
+    #[prost(message, repeated, tag = "2")]
+    pub errors: ::prost::alloc::vec::Vec<DeclarationError>,
+    /// The number of errors, with those that did not fit.
+    #[prost(uint64, tag = "3")]
+    pub total_errors: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AppliedExperiment {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// The etag after the change; empty if it was only validated.
+    #[prost(string, tag = "2")]
+    pub etag: ::prost::alloc::string::String,
+    /// What was done: "created", "updated" or "unchanged".
+    #[prost(string, tag = "3")]
+    pub result: ::prost::alloc::string::String,
+    /// True if the experiment was started.
+    #[prost(bool, tag = "4")]
+    pub started: bool,
+}
+/// An error of one declaration.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeclarationError {
+    /// The index of the declaration, from 0, over all messages.
+    #[prost(uint32, tag = "1")]
+    pub index: u32,
+    /// The experiment's key, as it was sent; at most 160 characters.
+    #[prost(string, tag = "2")]
+    pub key: ::prost::alloc::string::String,
+    /// The field, such as "variations\[1\].payload"; empty if the error is not that of a field.
+    #[prost(string, tag = "3")]
+    pub field: ::prost::alloc::string::String,
+    /// What is wrong and what to do.
+    #[prost(string, tag = "4")]
+    pub message: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StartExperimentRequest {
     #[prost(string, tag = "1")]
@@ -2165,11 +2243,14 @@ pub struct AdvanceClockRequest {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AdvanceClockResponse {
-    /// The decisions at the ticks that were passed.
+    /// The decisions at the ticks that were passed, oldest first. If not all fit into a message, the newest.
     #[prost(message, repeated, tag = "1")]
     pub decisions: ::prost::alloc::vec::Vec<Decision>,
     #[prost(message, optional, tag = "2")]
     pub experiment: ::core::option::Option<Experiment>,
+    /// How many older decisions did not fit; list decisions to read them.
+    #[prost(uint64, tag = "90")]
+    pub decisions_left_out: u64,
 }
 /// The policy's decision at one tick, with its reasons.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2239,11 +2320,20 @@ pub struct ListRevisionsRequest {
     /// The generation's number; 0 for the running one.
     #[prost(uint32, tag = "2")]
     pub generation: u32,
+    /// The size of the page, at most 1,000; 0 for all that fit into a message.
+    #[prost(uint32, tag = "90")]
+    pub page_size: u32,
+    /// The `next_page_token` of the previous page; empty for the first page.
+    #[prost(string, tag = "91")]
+    pub page_token: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListRevisionsResponse {
     #[prost(message, repeated, tag = "1")]
     pub revisions: ::prost::alloc::vec::Vec<Revision>,
+    /// Empty on the last page. A page ends early when a message is full.
+    #[prost(string, tag = "90")]
+    pub next_page_token: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExplainRevisionRequest {
@@ -2325,7 +2415,8 @@ pub struct AuditEntry {
     /// The experiment before the change, as JSON; empty for its creation.
     #[prost(string, tag = "6")]
     pub from_json: ::prost::alloc::string::String,
-    /// The experiment after the change, as JSON; for forget the unit: {"unit_type": …, "digest": …}.
+    /// The experiment after the change, as JSON; for forget the unit: {"unit_type": …, "digest": …}. If both texts do not
+    /// fit into a message: {"left_out_bytes": …}.
     #[prost(string, tag = "7")]
     pub to_json: ::prost::alloc::string::String,
 }
@@ -2711,6 +2802,40 @@ pub mod experiment_service_client {
                     GrpcMethod::new("inroad.v1.ExperimentService", "UpdateExperiment"),
                 );
             self.inner.unary(req, path, codec).await
+        }
+        /// Declares or updates many experiments, all or nothing, in one step. Send the declarations in one or more messages,
+        /// each below 4 MiB; at most 10,000 declarations and 64 MiB in all. If any declaration has an error, nothing is
+        /// changed and the response lists the errors of all declarations.
+        /// INVALID_ARGUMENT: too many declarations or too many bytes.
+        /// ABORTED: one of the experiments was changed meanwhile; nothing was changed, so read them again and repeat.
+        /// RESOURCE_EXHAUSTED: another call of this kind is in progress; try again after the delay in RetryInfo.
+        pub async fn apply_experiments(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<
+                Message = super::ApplyExperimentsRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<super::ApplyExperimentsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/ApplyExperiments",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inroad.v1.ExperimentService", "ApplyExperiments"),
+                );
+            self.inner.client_streaming(req, path, codec).await
         }
         pub async fn start_experiment(
             &mut self,
@@ -3118,6 +3243,19 @@ pub mod experiment_service_server {
             &self,
             request: tonic::Request<super::UpdateExperimentRequest>,
         ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
+        /// Declares or updates many experiments, all or nothing, in one step. Send the declarations in one or more messages,
+        /// each below 4 MiB; at most 10,000 declarations and 64 MiB in all. If any declaration has an error, nothing is
+        /// changed and the response lists the errors of all declarations.
+        /// INVALID_ARGUMENT: too many declarations or too many bytes.
+        /// ABORTED: one of the experiments was changed meanwhile; nothing was changed, so read them again and repeat.
+        /// RESOURCE_EXHAUSTED: another call of this kind is in progress; try again after the delay in RetryInfo.
+        async fn apply_experiments(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::ApplyExperimentsRequest>>,
+        ) -> std::result::Result<
+            tonic::Response<super::ApplyExperimentsResponse>,
+            tonic::Status,
+        >;
         async fn start_experiment(
             &self,
             request: tonic::Request<super::StartExperimentRequest>,
@@ -3474,6 +3612,55 @@ pub mod experiment_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/ApplyExperiments" => {
+                    #[allow(non_camel_case_types)]
+                    struct ApplyExperimentsSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::ClientStreamingService<
+                        super::ApplyExperimentsRequest,
+                    > for ApplyExperimentsSvc<T> {
+                        type Response = super::ApplyExperimentsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::ApplyExperimentsRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::apply_experiments(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ApplyExperimentsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.client_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -36,7 +36,11 @@ pub(super) async fn check(t: &mut RefusedCalls) {
         "the generation does not exist",
         "ListRevisions, GetResults",
         "NOT_FOUND",
-        experiments.list_revisions(v1::ListRevisionsRequest { key: "button".to_owned(), generation: 9 }),
+        experiments.list_revisions(v1::ListRevisionsRequest {
+            key: "button".to_owned(),
+            generation: 9,
+            ..Default::default()
+        }),
     )
     .await;
     let mut results = t.api.result_service();

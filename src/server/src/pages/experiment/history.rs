@@ -121,7 +121,7 @@ pub(super) fn share_steps(experiment: &Experiment, generation: &Generation) -> V
 }
 
 /// The view of an audit entry, with the fields that it changed.
-pub(super) fn audit_entry(entry: &AuditEntry) -> view::AuditEntry {
+pub(in crate::pages) fn audit_entry(entry: &AuditEntry) -> view::AuditEntry {
     let parsed = |text: &str| serde_json::from_str(text).unwrap_or_default();
     view::AuditEntry {
         at: entry.at,

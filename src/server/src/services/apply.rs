@@ -1,0 +1,182 @@
+//! `ApplyExperiments`: creates and updates many experiments, all or nothing. Declarations are parsed and checked outside
+//! the turn of changes, so that nothing else waits for them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use inroad_assignment::{Definition, Experiment, Salt, Status as ExperimentStatus};
+use inroad_wire::WireError;
+use inroad_wire::definition::definition_from_wire;
+use inroad_wire::v1::{self, AppliedExperiment, ApplyExperimentsResponse, DeclarationError, ExperimentDeclaration};
+use prost::Message;
+use tonic::{Status, Streaming};
+
+use super::{draw_salt, take_page, version};
+use crate::catalogue::{CatalogueState, PlannedChange};
+use crate::config::{MAX_APPLY_BYTES, MAX_APPLY_DECLARATIONS};
+use crate::error::ServerError;
+use crate::shared::SharedState;
+
+/// How much later than one lead time new revisions take effect: planning and storing many changes takes a while.
+const EXTRA_LEAD: Duration = Duration::from_secs(5);
+/// The most characters of a key in an error.
+const MAX_KEY_CHARS: usize = 160;
+
+/// A declaration without errors: its result, and the change if it changes something.
+struct Planned {
+    applied: AppliedExperiment,
+    change: Option<PlannedChange>,
+}
+
+/// The field and the text of an error.
+type Fault = (String, String);
+
+pub(super) async fn apply(
+    shared: &Arc<SharedState>,
+    actor: &str,
+    mut stream: Streaming<v1::ApplyExperimentsRequest>,
+) -> Result<ApplyExperimentsResponse, Status> {
+    let place = shared.catalogue.reserve_change_of_many()?;
+    let (mut declarations, mut bytes, mut validate_only) = (Vec::new(), 0, false);
+    while let Some(request) = stream.message().await? {
+        validate_only |= request.validate_only;
+        bytes += request.encoded_len();
+        declarations.extend(request.declarations);
+        check_limits(declarations.len(), bytes)?;
+    }
+    let planning = tokio::task::spawn_blocking({
+        let (shared, base) = (Arc::clone(shared), shared.catalogue.state());
+        move || {
+            let planned = plan_all(&shared, &base, declarations)?;
+            if let Ok(planned) = &planned {
+                shared.catalogue.check_planned(&base, planned.iter().filter_map(|one| one.change.as_ref()))?;
+            }
+            Ok::<_, ServerError>(planned)
+        }
+    });
+    let planned = match planning.await.map_err(|_| ServerError::ShuttingDown)?? {
+        Ok(planned) => planned,
+        Err(errors) => return Ok(errors_response(errors)),
+    };
+    let (mut experiments, mut changes) = (Vec::with_capacity(planned.len()), Vec::new());
+    for Planned { applied, change } in planned {
+        experiments.push(applied);
+        changes.extend(change);
+    }
+    if validate_only {
+        return Ok(ApplyExperimentsResponse { experiments, ..ApplyExperimentsResponse::default() });
+    }
+    let count = changes.len();
+    let state = shared.catalogue.change_many(actor, changes).await?;
+    drop(place);
+    for applied in &mut experiments {
+        applied.etag = state.get(&applied.key)?.version.to_string();
+    }
+    tracing::info!(actor, count, version = state.version, "changed many experiments");
+    Ok(ApplyExperimentsResponse { experiments, ..ApplyExperimentsResponse::default() })
+}
+
+fn check_limits(count: usize, bytes: usize) -> Result<(), ServerError> {
+    let over = |what: &str, limit: usize| {
+        let message = format!("{what} are over the limit of {limit}: apply them in several calls");
+        Err(ServerError::Invalid { field: "declarations", message })
+    };
+    if count > MAX_APPLY_DECLARATIONS {
+        return over(&format!("{count} declarations"), MAX_APPLY_DECLARATIONS);
+    }
+    if bytes > MAX_APPLY_BYTES { over(&format!("{bytes} bytes of declarations"), MAX_APPLY_BYTES) } else { Ok(()) }
+}
+
+/// The results of all declarations, or the errors of all.
+fn plan_all(
+    shared: &SharedState,
+    base: &CatalogueState,
+    declarations: Vec<ExperimentDeclaration>,
+) -> Result<Result<Vec<Planned>, Vec<DeclarationError>>, ServerError> {
+    let (mut planned, mut errors, mut keys) = (Vec::with_capacity(declarations.len()), Vec::new(), HashSet::new());
+    for (index, declaration) in (0u32..).zip(declarations) {
+        let key = declaration.experiment.as_ref().map(|e| e.key.clone()).unwrap_or_default();
+        let result = if keys.insert(key.clone()) {
+            plan(shared, base, declaration, draw_salt()?)
+        } else {
+            Err(vec![("key".to_owned(), "the key is declared twice: declare it once".to_owned())])
+        };
+        match result {
+            Ok(one) => planned.push(one),
+            Err(faults) => errors.extend(faults.into_iter().map(|(field, message)| DeclarationError {
+                index,
+                key: key.chars().take(MAX_KEY_CHARS).collect(),
+                field,
+                message,
+            })),
+        }
+    }
+    Ok(if errors.is_empty() { Ok(planned) } else { Err(errors) })
+}
+
+fn plan(
+    shared: &SharedState,
+    base: &CatalogueState,
+    declaration: ExperimentDeclaration,
+    drawn_salt: Salt,
+) -> Result<Planned, Vec<Fault>> {
+    let ExperimentDeclaration { experiment, etag, start } = declaration;
+    let of_field = |field: &str, error: &dyn std::fmt::Display| vec![(field.to_owned(), error.to_string())];
+    let doc = definition_from_wire(experiment.unwrap_or_default()).map_err(|error| match error {
+        WireError::Field { field, message } => vec![(field, message)],
+        other => of_field("", &other),
+    })?;
+    let definition = Definition::try_from(doc)
+        .map_err(|error| error.violations.into_iter().map(|v| (v.field, v.message)).collect::<Vec<_>>())?;
+    let expected = version(&etag).map_err(|error| of_field("etag", &error))?;
+    let key = definition.key().to_string();
+    let wall_now = shared.clock.now();
+    let entry = base.entries.get(definition.key());
+    let (mut experiment, mut actions) = match (entry, expected) {
+        (None, None) => (Experiment::create(definition, wall_now), vec!["create"]),
+        (None, Some(_)) => {
+            return Err(of_field("etag", &"no experiment has this key: leave out the etag to create it"));
+        }
+        (Some(_), None) => {
+            return Err(of_field("key", &"an experiment with this key exists: give its etag to update it"));
+        }
+        (Some(entry), Some(expected)) if entry.version != expected => {
+            return Err(of_field("etag", &"the experiment was changed meanwhile: read it again and repeat"));
+        }
+        (Some(entry), Some(_)) => {
+            let mut copy = Experiment::clone(&entry.experiment);
+            let now = copy.now(wall_now);
+            copy.update(definition, now, now.plus(shared.config.lead + EXTRA_LEAD))
+                .map_err(|error| of_field("", &error))?;
+            let actions = if copy == *entry.experiment { Vec::new() } else { vec!["update"] };
+            (copy, actions)
+        }
+    };
+    let result = match actions.first() {
+        Some(&"create") => "created",
+        Some(_) => "updated",
+        None => "unchanged",
+    };
+    let started = start && experiment.status == ExperimentStatus::Draft;
+    if started {
+        let salt = experiment.definition.salt().cloned().unwrap_or(drawn_salt);
+        let now = experiment.now(wall_now);
+        experiment.start(now, salt).map_err(|error| of_field("start", &error))?;
+        actions.push("start");
+    }
+    let change = (!actions.is_empty()).then(|| PlannedChange {
+        expected_version: entry.map(|entry| entry.version),
+        experiment: Arc::new(experiment),
+        action: actions.join(", "),
+    });
+    let applied = AppliedExperiment { key, etag: String::new(), result: result.to_owned(), started };
+    Ok(Planned { applied, change })
+}
+
+/// As many errors as fit into a message.
+fn errors_response(errors: Vec<DeclarationError>) -> ApplyExperimentsResponse {
+    let total_errors = errors.len() as u64;
+    let (errors, _) = take_page(errors.into_iter(), usize::MAX);
+    ApplyExperimentsResponse { errors, total_errors, ..ApplyExperimentsResponse::default() }
+}
