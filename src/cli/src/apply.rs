@@ -104,6 +104,7 @@ async fn apply(
             experiments.update_experiment(request).await?.into_inner()
         }
     };
+    let audience_change = applied.audience_change.clone();
     let is_draft = applied.state == i32::from(v1::State::Draft) || matches!(step, Step::Create);
     let starts = args.start && is_draft;
     let applied = if starts && !args.dry_run {
@@ -123,10 +124,13 @@ async fn apply(
     for change in &changes {
         out.print_text(format!("  {change}"))?;
     }
+    if !audience_change.is_empty() {
+        out.print_text(format!("  {audience_change}"))?;
+    }
     let change_json = |c: &FieldChange| json!({"field": c.field, "from": c.from, "to": c.to});
     Ok(json!({
         "key": key, "result": step.result(false), "dry_run": args.dry_run, "started": starts,
-        "changes": changes.iter().map(change_json).collect::<Vec<_>>(), "experiment": response_json::experiment_json(&applied)?,
+        "audience_change": audience_change, "changes": changes.iter().map(change_json).collect::<Vec<_>>(), "experiment": response_json::experiment_json(&applied)?,
     }))
 }
 
@@ -138,14 +142,22 @@ fn plan(declared: &DeclaredExperiment, current: Option<&Experiment>) -> anyhow::
     };
     let from = response_json::definition_of(current)?;
     let mut to = declared.with_defaults.clone();
-    keep_generated_values(&mut to, &from);
+    keep_omitted_values(&declared.as_written, &mut to, &from, current.state() != v1::State::Draft);
     let changes = diff(Some(&serde_json::to_value(&from)?), Some(&serde_json::to_value(&to)?));
     let step = if changes.is_empty() { Step::Nothing } else { Step::Update { etag: current.etag.clone() } };
     Ok((step, changes))
 }
 
-/// Copies values that the server generates if a file leaves them out: the salt, and the start of simulated time.
-fn keep_generated_values(to: &mut DefinitionDoc, from: &DefinitionDoc) {
+/// Copies values that the server keeps if a file leaves them out: the salt, the start of simulated time, and after the start
+/// the initial shares.
+fn keep_omitted_values(as_written: &DefinitionDoc, to: &mut DefinitionDoc, from: &DefinitionDoc, has_started: bool) {
+    if has_started {
+        for ((written, to), from) in as_written.variations.iter().zip(&mut to.variations).zip(&from.variations) {
+            if written.share.is_none() && to.key == from.key {
+                to.share = from.share;
+            }
+        }
+    }
     if to.salt.is_none() {
         to.salt.clone_from(&from.salt);
     }

@@ -1,4 +1,5 @@
-//! Experiments in files: TOML, YAML or JSON, one per file or several under `experiments`.
+//! Experiments in files: TOML, YAML or JSON, one per file or several under `experiments`. The output of
+//! `inroad experiment get --json` and `list --json` is such a file as well: its fields of the current state are ignored.
 
 use std::io::Read;
 use std::path::Path;
@@ -7,8 +8,10 @@ use anyhow::Context;
 use inroad_assignment::{Definition, DefinitionDoc};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::failure::{InvalidDefinitions, usage_error};
+use crate::response_json::STATE_FIELDS;
 use crate::suggestions::explain_serde_error;
 
 /// The format of a file.
@@ -69,11 +72,43 @@ fn format_of(path: &Path) -> anyhow::Result<Format> {
 
 fn parse(text: &str, format: Format) -> Result<Vec<DefinitionDoc>, String> {
     // Find out first whether there is a list, so that errors describe the right form.
-    let is_list = decode::<serde_json::Value>(text, format)?.get("experiments").is_some();
+    let mut value = decode::<Value>(text, format)?;
+    let is_list = value.get("experiments").is_some();
+    let mut is_output = false;
+    match value.get_mut("experiments").and_then(Value::as_array_mut) {
+        Some(all) => all.iter_mut().for_each(|one| is_output |= remove_state(one)),
+        None => is_output = remove_state(&mut value),
+    }
+    if is_output {
+        let text = value.to_string();
+        return if is_list {
+            decode::<ExperimentList>(&text, Format::Json).map(|list| list.experiments)
+        } else {
+            decode::<DefinitionDoc>(&text, Format::Json).map(|one| vec![one])
+        };
+    }
     if is_list {
         return decode::<ExperimentList>(text, format).map(|list| list.experiments);
     }
     decode::<DefinitionDoc>(text, format).map(|one| vec![one])
+}
+
+/// Turns the output of `inroad experiment get --json` into the definition in it. Returns false, and changes nothing, for
+/// anything else. In the output, `share` of a variation is the current one, and `initial_share` is that of the definition.
+fn remove_state(experiment: &mut Value) -> bool {
+    let Some(fields) = experiment.as_object_mut().filter(|fields| fields.contains_key("etag")) else { return false };
+    for name in STATE_FIELDS {
+        fields.remove(name);
+    }
+    for variation in fields.get_mut("variations").and_then(Value::as_array_mut).into_iter().flatten() {
+        let Some(fields) = variation.as_object_mut() else { continue };
+        fields.remove("killed");
+        fields.remove("share");
+        if let Some(share) = fields.remove("initial_share") {
+            fields.insert("share".to_owned(), share);
+        }
+    }
+    true
 }
 
 fn decode<T: DeserializeOwned>(text: &str, format: Format) -> Result<T, String> {

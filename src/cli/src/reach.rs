@@ -24,7 +24,7 @@ pub(crate) async fn print_reach_of_change(connection: &Connection, etag: &str, o
         let request = v1::GetReachRequest { version };
         let Ok(answer) = connection.assignments().get_reach(request).await else { return Ok(()) };
         let reach = answer.into_inner();
-        if reach.clients == 0 {
+        if reach.clients == 0 && reach.anonymous == 0 {
             return Ok(());
         }
         if reach.not_yet == 0 || started.elapsed() >= WAIT {
@@ -47,7 +47,12 @@ fn short_text(r: &GetReachResponse) -> String {
             if n == 1 { "1 has".to_owned() } else { format!("{} have", count(n)) }
         ),
     };
-    format!("reached {} of {}{took}{rest}", count(r.applied), plural(r.clients, "client"))
+    if r.clients == 0 {
+        return format!("sent to {}, which do not confirm", plural(r.anonymous, "client without an id"));
+    }
+    let others =
+        if r.anonymous > 0 { format!("; {} without an id", plural(r.anonymous, "more client")) } else { String::new() };
+    format!("reached {} of {}{took}{rest}{others}", count(r.applied), plural(r.clients, "client"))
 }
 
 /// The reach of a version in one line, with the distribution of delays.

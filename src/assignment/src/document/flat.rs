@@ -91,7 +91,12 @@ impl From<MetricDoc> for FlatMetric {
 
 /// The serialised form of a policy. Every setting is optional.
 #[derive(Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields, expecting = "a table with kind = \"thompson\" or \"manual\"")]
+#[serde(
+    tag = "kind",
+    rename_all = "lowercase",
+    deny_unknown_fields,
+    expecting = "a table with kind = \"thompson\" or \"manual\""
+)]
 pub(super) enum FlatPolicy {
     Manual {
         #[serde(default)]
@@ -123,7 +128,12 @@ impl From<PolicyDoc> for FlatPolicy {
 /// The serialised form of a clock. `Wall {}` has braces because serde would accept unknown fields beside the tag of a
 /// unit variant.
 #[derive(Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields, expecting = "a table with kind = \"wall\" or \"manual\"")]
+#[serde(
+    tag = "kind",
+    rename_all = "lowercase",
+    deny_unknown_fields,
+    expecting = "a table with kind = \"wall\" or \"manual\""
+)]
 pub(super) enum FlatClock {
     Wall {},
     Manual {

@@ -1,6 +1,6 @@
 //! The changes of an experiment: in which states they are allowed, and their effects.
 
-use inroad_assignment::experiment::{ChangeError, RevisionCause};
+use inroad_assignment::experiment::{ChangeError, RevisionCause, ShippingScope};
 use inroad_assignment::{Allocation, Arm, Definition, Experiment, KillTarget, Kills, Status, Timestamp, Width};
 
 use crate::support::{arm, at, definition, salt, width};
@@ -35,7 +35,7 @@ fn growth_allowance_does_not_accrue_while_the_policy_is_inactive() {
     assert!(!experiment.is_policy_active());
     experiment.set_killed(KillTarget::Everything, false, at(70)).unwrap();
     assert_eq!(state(&experiment), (true, at(70), at(70)));
-    experiment.conclude(arm(2), at(80)).unwrap();
+    experiment.conclude(arm(2), ShippingScope::Audience, at(80)).unwrap();
     assert!(!experiment.is_policy_active());
 }
 
@@ -49,7 +49,7 @@ fn changes_are_allowed_only_in_their_states() {
         ("resume", |e| e.resume(at(50))),
         ("grow", |e| e.grow(&[(arm(1), width(1))], RevisionCause::Grown, at(50), at(50)).map(|_| ())),
         ("kill", |e| e.set_killed(KillTarget::Variation(arm(1)), true, at(50))),
-        ("conclude", |e| e.conclude(arm(1), at(50))),
+        ("conclude", |e| e.conclude(arm(1), ShippingScope::Audience, at(50))),
         ("archive", |e| e.archive()),
         ("update", |e| e.update(definition(3, false), at(50), at(60))),
     ];
@@ -61,7 +61,7 @@ fn changes_are_allowed_only_in_their_states() {
         e
     };
     let paused = after(&running, |e| e.pause());
-    let concluded = after(&running, |e| e.conclude(arm(1), at(50)));
+    let concluded = after(&running, |e| e.conclude(arm(1), ShippingScope::Audience, at(50)));
     let archived = after(&concluded, |e| e.archive());
     for (experiment, allowed) in [
         (draft, &["start", "kill", "archive", "update"][..]),
@@ -89,7 +89,7 @@ fn unknown_variations_are_rejected_everywhere() {
     let errors = [
         experiment.grow(&[(arm(3), width(1))], RevisionCause::Grown, at(20), at(20)).unwrap_err(),
         experiment.set_killed(KillTarget::Variation(arm(3)), true, at(20)).unwrap_err(),
-        experiment.conclude(arm(64), at(50)).unwrap_err(),
+        experiment.conclude(arm(64), ShippingScope::Audience, at(50)).unwrap_err(),
         experiment.arm("unknown").unwrap_err(),
     ];
     assert!(errors.iter().all(|e| matches!(e, ChangeError::UnknownVariation(_))), "{errors:?}");

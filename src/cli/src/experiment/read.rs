@@ -3,7 +3,7 @@
 use inroad_wire::v1;
 use serde_json::{Value, json};
 
-use super::change::decision_text;
+use super::change::{decision_text, serving_text};
 use crate::connect::Connection;
 use crate::diff::diff;
 use crate::lookup::{get_experiment, list_experiments};
@@ -62,7 +62,7 @@ impl ExperimentReader<'_> {
         let state = match (e.killed, e.shipped.as_str()) {
             (true, _) => format!("{} (killed: all units get control)", text("state")),
             (false, "") => text("state"),
-            (false, shipped) => format!("{}: all units get {shipped}", text("state")),
+            (false, _) => format!("{}: {}", text("state"), serving_text(&e)),
         };
         self.out.print_text(fields(&[
             ("experiment", e.key.clone()),
@@ -209,7 +209,7 @@ impl ExperimentReader<'_> {
                 break;
             }
         }
-        if decisions.is_empty() && limit > 0 {
+        if decisions.is_empty() {
             self.out.print_text("the allocation policy has made no decision in this run yet")?;
         }
         for decision in &decisions {
@@ -235,7 +235,7 @@ impl ExperimentReader<'_> {
                 break;
             }
         }
-        if entries.is_empty() && limit > 0 {
+        if entries.is_empty() {
             self.out.print_text("the audit log has no entries")?;
         }
         let shown: Vec<Value> = entries.iter().map(response_json::audit_entry_json).collect();

@@ -189,8 +189,10 @@ pub(super) async fn save(
     let validate_only = sent.text("do") != "save";
     let request = v1::UpdateExperimentRequest { experiment: Some(definition_to_wire(&document)), etag, validate_only };
     match pages.experiments.update_experiment(caller.service_request(request)).await {
-        Ok(_) if validate_only => {
+        Ok(response) if validate_only => {
+            let audience_change = response.into_inner().audience_change;
             let allocation = allocation_after_update(&pages, &entry, document);
+            let allocation = allocation.map(|allocation| AllocationPreview { audience_change, ..allocation });
             page.preview = Some(EditPreview { changed, allocation });
             send(&pages, &caller, page, StatusCode::OK).await
         }

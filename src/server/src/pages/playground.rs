@@ -144,6 +144,8 @@ struct AuditedExperiment {
     status: Status,
     kills: Kills,
     manual_now: Option<Timestamp>,
+    #[serde(default)]
+    shipped_within_audience: bool,
 }
 
 /// The experiment at a time of its own clock: the definition at that time from the audit log, with the revisions
@@ -168,10 +170,10 @@ async fn experiment_at(pages: &Pages, now: &Experiment, at: Timestamp) -> Result
             _ => break,
         }
     }
-    let Some(AuditedExperiment { definition, status, kills, manual_now }) = found else {
+    let Some(AuditedExperiment { definition, status, kills, manual_now, shipped_within_audience }) = found else {
         return Err(("at", "The experiment did not exist at this time. Choose a later time.".to_owned()));
     };
-    let mut then = Experiment { definition, status, kills, manual_now, ..now.clone() };
+    let mut then = Experiment { definition, status, kills, manual_now, shipped_within_audience, ..now.clone() };
     then.generations.retain(|generation| generation.started_at <= at);
     for generation in &mut then.generations {
         generation.revisions.retain(|revision| revision.created_at <= at);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use inroad_assignment::experiment::{ChangeError, RevisionCause};
+use inroad_assignment::experiment::{ChangeError, RevisionCause, ShippingScope};
 use inroad_assignment::{Arm, Definition, Experiment, ExperimentKey, KillTarget, Salt, Timestamp, Width};
 use inroad_policy::{Decision, DrawsCache, TickInput};
 use inroad_store::{DecisionRecord, PageRequest, StoredDecision};
@@ -16,6 +16,7 @@ use rand::distr::{Alphanumeric, SampleString};
 use tonic::{Request, Response, Status};
 
 use super::{actor, page_before, page_size};
+use crate::audience_change::describe_audience_change;
 use crate::catalogue::{CatalogueEntry, ChangeRequest};
 use crate::error::ServerError;
 use crate::explain::{decision_to_wire, share_in_words};
@@ -121,7 +122,7 @@ pub(crate) fn growth_width(experiment: &Experiment, arm: Arm, amount: Option<Amo
         ),
     };
     let target = match amount {
-        Some(Amount::ByShare(by)) => return share("by_share", by),
+        Some(Amount::ByShare(by)) => owned.saturating_add(share("by_share", by)?),
         Some(Amount::ToShare(to)) => share("to_share", to)?,
         Some(Amount::Times(times)) => {
             let target = owned.share() * times;
@@ -138,7 +139,11 @@ pub(crate) fn growth_width(experiment: &Experiment, arm: Arm, amount: Option<Amo
             return Err(ServerError::Invalid { field: "amount", message });
         }
     };
-    if target < owned { Err(too_small()) } else { Ok(target.saturating_sub(owned)) }
+    if target < owned {
+        return Err(too_small());
+    }
+    let floor = experiment.definition.policy().floor();
+    Ok(experiment.latest_allocation().round_to_headroom(target.saturating_sub(owned), floor))
 }
 
 #[tonic::async_trait]
@@ -187,18 +192,25 @@ impl ExperimentService for ExperimentHandler {
         let actor = actor(&request)?;
         let v1::UpdateExperimentRequest { experiment, etag, validate_only } = request.into_inner();
         let doc = definition_from_wire(experiment.unwrap_or_default()).map_err(ServerError::from)?;
-        let definition = Definition::try_from(doc).map_err(ServerError::from)?;
+        let definition = Definition::try_from(doc.clone()).map_err(ServerError::from)?;
         let (key, lead) = (definition.key().clone(), self.shared.config.lead);
+        let before = Arc::clone(&self.shared.catalogue.state().get(key.as_str())?.experiment);
+        let audience_change = describe_audience_change(&*self.shared.store, &before, &definition).await?;
+        let update = |e: &mut Experiment, now: Timestamp| {
+            let definition = Definition::try_from(e.with_kept_shares(doc))?;
+            Ok::<_, ServerError>(e.update(definition, now, now.plus(lead))?)
+        };
         if validate_only {
             let state = self.shared.catalogue.state();
             let entry = state.get(key.as_str())?;
             let now = entry.experiment.now(self.shared.clock.now());
             let mut copy = Experiment::clone(&entry.experiment);
-            copy.update(definition, now, now.plus(lead)).map_err(ServerError::from)?;
-            return Ok(Response::new(experiment_to_wire(&copy, entry.version, self.shared.clock.now())));
+            update(&mut copy, now)?;
+            let checked = experiment_to_wire(&copy, entry.version, self.shared.clock.now());
+            return Ok(Response::new(v1::Experiment { audience_change, ..checked }));
         }
-        self.change(key.as_str(), &etag, &actor, "update", |e, now| Ok(e.update(definition, now, now.plus(lead))?))
-            .await
+        let updated = self.change(key.as_str(), &etag, &actor, "update", update).await?.into_inner();
+        Ok(Response::new(v1::Experiment { audience_change, ..updated }))
     }
 
     async fn start_experiment(&self, request: Request<v1::StartExperimentRequest>) -> RpcResult<v1::Experiment> {
@@ -262,10 +274,11 @@ impl ExperimentService for ExperimentHandler {
 
     async fn conclude_experiment(&self, request: Request<v1::ConcludeExperimentRequest>) -> RpcResult<v1::Experiment> {
         let actor = actor(&request)?;
-        let v1::ConcludeExperimentRequest { key, ship, etag } = request.into_inner();
+        let v1::ConcludeExperimentRequest { key, ship, etag, to_everyone } = request.into_inner();
         let conclude = |e: &mut Experiment, now| {
             let arm = if ship.is_empty() { Arm::CONTROL } else { e.arm(&ship)? };
-            Ok(e.conclude(arm, now)?)
+            let scope = if to_everyone { ShippingScope::Everyone } else { ShippingScope::Audience };
+            Ok(e.conclude(arm, scope, now)?)
         };
         self.change(&key, &etag, &actor, "conclude", conclude).await
     }

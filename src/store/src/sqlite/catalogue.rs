@@ -25,6 +25,7 @@ struct BodyToWrite<'a> {
     last_growth_at: Option<Timestamp>,
     last_tick_at: Option<Timestamp>,
     alerts: &'a [Alert],
+    shipped_within_audience: bool,
     /// For the audit log only: the rows of the history contain the shares now, but not those before the change.
     line: AllocationSummary,
 }
@@ -64,6 +65,9 @@ struct StoredBody {
     last_tick_at: Option<Timestamp>,
     #[serde(default)]
     alerts: Vec<Alert>,
+    /// Missing in bodies of releases that shipped to all units.
+    #[serde(default)]
+    shipped_within_audience: bool,
 }
 
 /// The part of an experiment that the audit log contains.
@@ -75,6 +79,8 @@ struct AuditedBody {
     manual_now: Option<Timestamp>,
     #[serde(default)]
     alerts: Vec<Alert>,
+    #[serde(default)]
+    shipped_within_audience: bool,
     line: AllocationSummary,
 }
 
@@ -132,6 +138,7 @@ pub(crate) fn commit(connection: &mut Connection, change: &ExperimentChange) -> 
         last_growth_at: experiment.last_growth_at,
         last_tick_at: experiment.last_tick_at,
         alerts: &experiment.alerts,
+        shipped_within_audience: experiment.shipped_within_audience,
         line: AllocationSummary::new(experiment),
     })?;
     let (id, before) = match stored {
@@ -262,6 +269,7 @@ pub(crate) fn load(connection: &mut Connection) -> Result<(u64, Vec<StoredExperi
             // The first release did not store the last tick: every tick could grow a variation then.
             last_tick_at: body.last_tick_at.or(body.last_growth_at),
             alerts: body.alerts,
+            shipped_within_audience: body.shipped_within_audience,
         });
         all.push(StoredExperiment { version: row.get::<_, i64>(1)? as u64, experiment });
     }
