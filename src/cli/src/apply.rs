@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use inroad_assignment::DefinitionDoc;
 use inroad_assignment::document::ClockDoc;
+use inroad_assignment::{DefinitionDoc, MetricKind};
 use inroad_wire::definition_to_wire;
 use inroad_wire::v1::{self, Experiment};
 use serde_json::{Value, json};
@@ -126,6 +126,12 @@ async fn apply(
     }
     if !audience_change.is_empty() {
         out.print_text(format!("  {audience_change}"))?;
+    }
+    for metric in declared.with_defaults.metrics.iter().filter(|m| m.kind == MetricKind::Mean { cap: None }) {
+        out.print_text(format!(
+            "  note: metric {} of kind mean has no cap, so one extreme value can dominate its results; set cap",
+            metric.key
+        ))?;
     }
     let change_json = |c: &FieldChange| json!({"field": c.field, "from": c.from, "to": c.to});
     Ok(json!({

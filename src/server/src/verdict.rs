@@ -47,7 +47,11 @@ fn state(experiment: &Experiment) -> Option<String> {
             } else if killed {
                 format!("Killed and {word}: all units get {control}{until}.")
             } else {
-                format!("{title}: all units get {shipped_name}{until}.")
+                let within_audience = experiment.shipped_within_audience && !shipped.is_control();
+                match experiment.definition.audience().filter(|_| within_audience) {
+                    Some(_) => format!("{title}: units in the audience get {shipped_name}, all others {control}{until}."),
+                    None => format!("{title}: all units get {shipped_name}{until}."),
+                }
             })
         }
         Status::Draft if killed => {
