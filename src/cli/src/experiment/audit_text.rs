@@ -43,6 +43,9 @@ fn readable(stored: &Value) -> Value {
         found.cloned().unwrap_or_else(|| index.clone())
     };
     let mut shown = Map::new();
+    // Missing in entries of earlier releases.
+    let within_audience = fields.get("shipped_within_audience").is_some_and(|within| *within == json!(true));
+    shown.insert("shipped to the audience only".to_owned(), json!(within_audience));
     for (name, value) in fields {
         match (name.as_str(), value) {
             ("kills", kills) => {
@@ -74,6 +77,7 @@ fn readable(stored: &Value) -> Value {
                     |alert: &Value| json!(format!("{} harms {}", plain(&key(&alert["arm"])), plain(&alert["metric"])));
                 shown.insert("guardrail alerts".to_owned(), alerts.iter().map(alert).collect());
             }
+            ("shipped_within_audience", _) => {}
             _ => {
                 shown.insert(name.clone(), value.clone());
             }

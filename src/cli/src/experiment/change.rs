@@ -102,7 +102,7 @@ impl ExperimentChanger<'_> {
             return self.print(&before, format!("nothing to do: {subject} is killed already"));
         }
         let shipped = before.shipped.clone();
-        let takes_shipped = !shipped.is_empty()
+        let takes_shipped = before.state() == v1::State::Concluded
             && shipped != control_key(&before)
             && variation.as_ref().is_none_or(|variation| *variation == shipped);
         if takes_shipped {
