@@ -48,7 +48,7 @@ fn short_text(r: &GetReachResponse) -> String {
         ),
     };
     if r.clients == 0 {
-        return format!("sent to {}, which do not confirm", plural(r.anonymous, "client without an id"));
+        return format!("sent to {} without an id, which cannot confirm it", plural(r.anonymous, "client"));
     }
     let others =
         if r.anonymous > 0 { format!("; {} without an id", plural(r.anonymous, "more client")) } else { String::new() };
@@ -115,6 +115,10 @@ mod tests {
             short_text(&reach),
             "reached 2 of 3 clients in 12 ms: 1 has not confirmed yet. List them with `inroad clients`."
         );
+        reach.anonymous = 2;
+        assert!(short_text(&reach).ends_with("; 2 more clients without an id"), "{}", short_text(&reach));
+        let anonymous = GetReachResponse { version: 9, anonymous: 1, ..Default::default() };
+        assert_eq!(short_text(&anonymous), "sent to 1 client without an id, which cannot confirm it");
         (reach.action, reach.experiment, reach.anonymous) = ("kill".to_owned(), "k".to_owned(), 1);
         assert_eq!(
             reach_text(&reach),

@@ -160,12 +160,11 @@ fn unit_salt_tick_variations_and_metrics_are_fixed_after_the_start() {
         );
         assert_eq!(experiment, running_experiment());
     }
-    // The generated salt can be declared later, and texts, payloads and shares can change.
+    // The generated salt can be declared later, and texts and payloads can change.
     for edit in [
         (|d| d["salt"] = "s1".into()) as fn(&mut serde_json::Value),
         |d| d["description"] = "new".into(),
         |d| d["variations"][1]["payload"] = true.into(),
-        |d| d["variations"][1]["share"] = 0.01.into(),
     ] {
         let mut experiment = running_experiment();
         experiment.update(with(&edit), at(20), at(30)).unwrap();
@@ -365,7 +364,6 @@ fn every_edited_field_is_refused_or_takes_effect() {
             "/clock/kind" => edited["clock"] = serde_json::json!({"kind": "wall"}),
             "/metrics/0/kind" => drop(edited["metrics"][0].as_object_mut().unwrap().remove("cap")),
             "/variations/1/key" => edited["overrides"][0]["variation"] = "a".into(),
-            "/variations/1/payload" => {}
             _ => {}
         }
         let edited = read(&edited).unwrap_or_else(|e| panic!("{path}: {e}"));

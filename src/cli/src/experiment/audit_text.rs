@@ -39,12 +39,13 @@ fn shortened(text: &str) -> String {
 fn readable(stored: &Value) -> Value {
     let Some(fields) = stored.as_object() else { return stored.clone() };
     let key = |index: &Value| {
-        let found = index.as_u64().and_then(|i| fields["definition"]["variations"].get(i as usize)?.get("key"));
+        let found = index.as_u64().and_then(|i| stored["definition"]["variations"].get(i as usize)?.get("key"));
         found.cloned().unwrap_or_else(|| index.clone())
     };
     let mut shown = Map::new();
     // Missing in entries of earlier releases.
-    let within_audience = fields.get("shipped_within_audience").is_some_and(|within| *within == json!(true));
+    let has_audience = !stored["definition"]["audience"].is_null();
+    let within_audience = has_audience && stored["shipped_within_audience"] == json!(true);
     shown.insert("shipped to the audience only".to_owned(), json!(within_audience));
     for (name, value) in fields {
         match (name.as_str(), value) {
