@@ -86,8 +86,9 @@ scripts! {
         same_unit_gets_same_variation,
         sdk_and_server_give_same_answer,
         unit_can_be_an_account,
-        unknown_experiment_gives_callers_default,
+        unknown_experiment_is_an_error_with_the_default,
         variation_comes_with_its_payload,
+        unit_cannot_have_attributes_of_its_own,
     }
     audience {
         audience_compares_versions_times_and_patterns,
@@ -96,6 +97,7 @@ scripts! {
         missing_and_null_attributes_are_the_same,
         saving_an_audience_warns_and_counts_recent_contexts,
         units_outside_the_audience_get_control,
+        narrower_audience_says_who_leaves,
     }
     audit {
         every_change_is_in_the_audit_log,
@@ -129,6 +131,8 @@ scripts! {
         new_variation_takes_its_share_from_control,
         revision_takes_effect_for_all_clients_at_once,
         variations_never_shrink,
+        edited_share_grows_or_is_refused,
+        share_can_grow_to_exactly_the_minimum,
     }
     guardrails {
         guardrail_can_freeze_growth,
@@ -143,6 +147,8 @@ scripts! {
         killed_variation_gives_control_at_once,
         restored_variation_gets_its_units_back,
         results_of_a_killed_variation_are_kept,
+        kill_or_restore_without_effect_says_so,
+        kill_of_the_shipped_variation_asks_first,
     }
     lifecycle {
         applying_a_file_again_changes_nothing,
@@ -156,6 +162,8 @@ scripts! {
         simulated_time_only_goes_forward,
         toml_yaml_and_json_declare_the_same,
         whole_life_of_an_experiment,
+        shipping_keeps_to_the_audience,
+        shipping_to_everyone_is_a_choice,
     }
     metrics {
         crossover_is_counted_and_left_out_of_estimates,

@@ -76,7 +76,7 @@ pub struct Bucket {
 }
 
 /// A share as a percentage with at most three significant digits.
-fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     let percent = share * 100.0;
     match percent {
         100.0.. => format!("{percent:.0}%"),
@@ -113,6 +113,10 @@ pub enum AllocationError {
     #[error("control cannot grow: choose a variation, which grows into control")]
     ControlCannotGrow,
 }
+
+/// The number of points by which shares may exceed the available width. Decimal shares are not exact as doubles: ten times
+/// the double next to 0.1 is over 1. The excess, below 10^-14 of the line, is taken from the widest share.
+pub(crate) const ROUNDING: u128 = 1 << 16;
 
 /// The owner of every point of the line, as an ordered list of buckets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -275,6 +279,13 @@ impl Allocation {
     /// The number of points that control can still give up before it reaches `floor`.
     pub fn headroom(&self, floor: Width) -> Width {
         self.width_of(Arm::CONTROL).saturating_sub(floor)
+    }
+
+    /// A width to grow by, reduced to the headroom if it exceeds that only by the rounding of decimal shares: 0.8 and 0.2
+    /// as doubles add up to slightly more than 1.
+    pub fn round_to_headroom(&self, width: Width, floor: Width) -> Width {
+        let available = self.headroom(floor);
+        if width.saturating_sub(available).get() <= ROUNDING { width.min(available) } else { width }
     }
 
     /// Whether this allocation can grow into `later`: every point that a variation owns here, it also owns there (I2).

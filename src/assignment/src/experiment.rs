@@ -13,7 +13,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::allocation::{Allocation, AllocationError, Arm};
+use crate::allocation::{Allocation, AllocationError, Arm, percent};
 use crate::definition::{ClockKind, Definition, GuardrailAction, Lifetime};
 use crate::time::Timestamp;
 
@@ -31,7 +31,7 @@ pub enum Status {
     Running,
     /// Serves what it served before, but records no exposures, and the policy does not run.
     Paused,
-    /// Decided: all units get one variation.
+    /// Decided: the units of the audience get one variation, or all units ([`Experiment::shipped_within_audience`]).
     Concluded {
         /// The variation that was shipped; control if it was rolled back.
         shipped: Arm,
@@ -88,6 +88,20 @@ pub enum ChangeError {
         field: &'static str,
         /// What to do instead.
         remedy: &'static str,
+    },
+    /// The edited share of a variation is smaller than its current one.
+    #[error(
+        "the share of variation {variation:?} cannot change to {}: it has {} of traffic now, and shares never shrink. Set a share of at least {current}, leave it as it was, or kill the variation",
+        percent(*share),
+        percent(*current)
+    )]
+    ShareCannotShrink {
+        /// The variation.
+        variation: String,
+        /// The requested share of the line, 0 to 1.
+        share: f64,
+        /// The share of the line that it has now, 0 to 1.
+        current: f64,
     },
     /// A manual clock cannot move backwards.
     #[error(
@@ -159,6 +173,19 @@ pub struct Experiment {
     /// The results of killed variations when they were killed, in order, of all generations.
     #[serde(default)]
     pub kill_results: Vec<KillResult>,
+    /// Whether a conclusion serves its variation only to the units of the audience. False for conclusions of earlier
+    /// releases, which serve it to all units.
+    #[serde(default)]
+    pub shipped_within_audience: bool,
+}
+
+/// Which units get the variation that a conclusion ships.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShippingScope {
+    /// The units of the audience. All others continue to get control.
+    Audience,
+    /// All units, also those that were never part of the experiment.
+    Everyone,
 }
 
 impl Experiment {
@@ -179,6 +206,7 @@ impl Experiment {
             last_tick_at: None,
             alerts: Vec::new(),
             kill_results: Vec::new(),
+            shipped_within_audience: false,
         }
     }
 

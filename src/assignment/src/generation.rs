@@ -126,7 +126,7 @@ pub struct Revision {
 pub struct GenerationEnd {
     /// When the generation ended.
     pub at: Timestamp,
-    /// The arm that all units were served from then on; `None` if another generation started.
+    /// The arm that the units of the audience, or all units, were served from then on; `None` if another generation started.
     pub shipped: Option<Arm>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The server turns each [`Experiment`] into a [`ServedExperiment`], the part that is needed for answers, and sends all
 //! of them as a [`Snapshot`] to its clients. Server and clients then run the same [`Snapshot::assign`]. It checks, in
-//! this order: conclusion, kill of the experiment, unit key, overrides, start, audience. Then it hashes the unit key to
+//! this order: conclusion (and its audience), kill of the experiment, unit key, overrides, start, audience. Then it hashes the unit key to
 //! a point, takes the revision in effect, and answers the owner of the point, or control if the owner is killed.
 //!
 //! A revision is published before it takes effect, so that all clients change at the same instant (I4). A client that
@@ -89,6 +89,8 @@ pub struct ServedParts {
     pub revisions: Vec<ServedRevision>,
     /// The reading of the manual clock; `None` if the experiment uses the wall clock.
     pub manual_now: Option<Timestamp>,
+    /// Whether a conclusion serves its variation only to the units of the audience; if not, to all units.
+    pub shipped_within_audience: bool,
 }
 
 /// An experiment that is ready to answer.
@@ -162,6 +164,7 @@ impl ServedExperiment {
             kills: experiment.kills,
             revisions,
             manual_now: experiment.manual_now,
+            shipped_within_audience: experiment.shipped_within_audience,
         })
     }
 
@@ -194,8 +197,8 @@ impl ServedExperiment {
     pub fn assign_with_clock(&self, context: &Context, wall_now: impl FnOnce() -> Timestamp) -> Assignment<'_> {
         let parts = &self.parts;
         match parts.status {
-            Status::Concluded { shipped } => return self.shipped(shipped, Reason::Concluded),
-            Status::Archived { shipped } => return self.shipped(shipped, Reason::Archived),
+            Status::Concluded { shipped } => return self.shipped(shipped, Reason::Concluded, context),
+            Status::Archived { shipped } => return self.shipped(shipped, Reason::Archived, context),
             Status::Draft | Status::Running | Status::Paused => {}
         }
         if parts.kills.everything {
@@ -248,9 +251,14 @@ impl ServedExperiment {
         context.unit(&self.parts.unit).filter(|unit| UnitKey::parse(unit).is_ok())
     }
 
-    /// The answer after the conclusion: the shipped variation, or control if it is killed.
+    /// The answer after the conclusion: the shipped variation, or control if it is killed or if the unit is outside the
+    /// audience that it was shipped to.
     #[cold]
-    fn shipped(&self, shipped: Arm, reason: Reason) -> Assignment<'_> {
+    fn shipped(&self, shipped: Arm, reason: Reason, context: &Context) -> Assignment<'_> {
+        let reached = !self.parts.shipped_within_audience || shipped.is_control();
+        if !reached && self.parts.audience.as_ref().is_some_and(|audience| !audience.contains(context)) {
+            return self.answer(Arm::CONTROL, Reason::NotInAudience);
+        }
         match self.parts.kills.served_arm(shipped) {
             served if served == shipped => self.answer(shipped, reason),
             control => self.answer(control, Reason::Killed),

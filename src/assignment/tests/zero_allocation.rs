@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use inroad_assignment::experiment::RevisionCause;
+use inroad_assignment::experiment::{RevisionCause, ShippingScope};
 use inroad_assignment::{
     Arm, Context, Definition, Experiment, KillTarget, Reason, Salt, ServedExperiment, Snapshot, Timestamp, Width,
 };
@@ -96,6 +96,6 @@ fn assignment_does_not_allocate() {
     experiment.set_killed(KillTarget::Everything, true, at(1)).unwrap();
     assert_eq!(count_allocations(&snapshot(&experiment), &contexts, Reason::Killed), 0);
     experiment.set_killed(KillTarget::Everything, false, at(1)).unwrap();
-    experiment.conclude(Arm::new(1).unwrap(), Timestamp::default()).unwrap();
+    experiment.conclude(Arm::new(1).unwrap(), ShippingScope::Audience, Timestamp::default()).unwrap();
     assert_eq!(count_allocations(&snapshot(&experiment), &contexts, Reason::Concluded), 0);
 }

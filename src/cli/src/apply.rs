@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use clap::Args;
-use inroad_assignment::DefinitionDoc;
 use inroad_assignment::definition::Violation;
 use inroad_assignment::document::ClockDoc;
+use inroad_assignment::{DefinitionDoc, MetricKind};
 use inroad_wire::definition_to_wire;
 use inroad_wire::v1::{self, Experiment};
 use prost::Message;
@@ -110,7 +110,6 @@ async fn apply(
             experiments.update_experiment(request).await?.into_inner()
         }
     };
-    let report = applied.audience_report.clone();
     let is_draft = applied.state == i32::from(v1::State::Draft) || matches!(step, Step::Create);
     let starts = args.start && is_draft;
     let applied = if starts && !args.dry_run {
@@ -119,7 +118,7 @@ async fn apply(
     } else {
         applied
     };
-    show(key, &step, &changes, starts, args.dry_run, &applied, out)?;
+    show(declared, &step, &changes, starts, args.dry_run, &applied, out)?;
     one_as_json(key, &step, &changes, starts, args.dry_run, &applied)
 }
 
@@ -147,10 +146,11 @@ async fn apply_many(
     let response = send_declarations(declarations.clone(), args.dry_run, connection, out).await?;
     let after = if args.dry_run || !out.json { known } else { experiments_by_key(connection, &keys).await? };
     let mut shown = Vec::new();
-    for (((step, changes), applied), declaration) in plans.iter().zip(&response.experiments).zip(declarations) {
-        show(&applied.key, step, changes, applied.started, args.dry_run, out)?;
+    let results = plans.iter().zip(&response.experiments).zip(declarations).zip(declared);
+    for ((((step, changes), applied), declaration), declared) in results {
+        let experiment = after.get(&applied.key).cloned().or(declaration.experiment).unwrap_or_default();
+        show(declared, step, changes, applied.started, args.dry_run, &experiment, out)?;
         if out.json {
-            let experiment = after.get(&applied.key).cloned().or(declaration.experiment).unwrap_or_default();
             shown.push(one_as_json(&applied.key, step, changes, applied.started, args.dry_run, &experiment)?);
         }
     }
@@ -219,7 +219,7 @@ fn keep_values_left_out(as_written: &mut Experiment, current: Experiment) {
 
 /// Prints the result of one experiment.
 fn show(
-    key: &str,
+    declared: &DeclaredExperiment,
     step: &Step,
     changes: &[FieldChange],
     starts: bool,
@@ -234,12 +234,22 @@ fn show(
     };
     let changed =
         if changes.is_empty() { String::new() } else { format!(" ({})", plural(changes.len() as u64, "field")) };
+    let key = &declared.as_written.key;
     out.print_text(format!("{key}: {}{changed}{started}", step.result(dry_run)))?;
     for change in changes {
         out.print_text(format!("  {change}"))?;
     }
     if let Some(report) = &applied.audience_report {
         audience_report::print(report, key, out)?;
+    }
+    if !applied.audience_change.is_empty() {
+        out.print_text(format!("  {}", applied.audience_change))?;
+    }
+    for metric in declared.as_written.metrics.iter().filter(|m| m.kind == MetricKind::Mean { cap: None }) {
+        out.print_text(format!(
+            "  note: metric {} of kind mean has no cap, so one extreme value can dominate its results; set cap",
+            metric.key
+        ))?;
     }
     Ok(())
 }
@@ -256,7 +266,7 @@ fn one_as_json(
     let change_json = |c: &FieldChange| json!({"field": c.field, "from": c.from, "to": c.to});
     Ok(json!({
         "key": key, "result": step.result(false), "dry_run": dry_run, "started": starts,
-        "changes": changes.iter().map(change_json).collect::<Vec<_>>(), "experiment": response_json::experiment_json(applied)?,
+        "audience_change": applied.audience_change, "changes": changes.iter().map(change_json).collect::<Vec<_>>(), "experiment": response_json::experiment_json(applied)?,
         "audience_report": audience_report::to_json(applied.audience_report.as_ref()),
     }))
 }
@@ -269,14 +279,22 @@ fn plan(declared: &DeclaredExperiment, current: Option<&Experiment>) -> anyhow::
     };
     let from = response_json::definition_of(current)?;
     let mut to = declared.with_defaults.clone();
-    keep_generated_values(&mut to, &from);
+    keep_omitted_values(&declared.as_written, &mut to, &from, current.state() != v1::State::Draft);
     let changes = diff(Some(&serde_json::to_value(&from)?), Some(&serde_json::to_value(&to)?));
     let step = if changes.is_empty() { Step::Nothing } else { Step::Update { etag: current.etag.clone() } };
     Ok((step, changes))
 }
 
-/// Copies values that the server generates if a file leaves them out: the salt, and the start of simulated time.
-fn keep_generated_values(to: &mut DefinitionDoc, from: &DefinitionDoc) {
+/// Copies values that the server keeps if a file leaves them out: the salt, the start of simulated time, and after the start
+/// the initial shares.
+fn keep_omitted_values(as_written: &DefinitionDoc, to: &mut DefinitionDoc, from: &DefinitionDoc, has_started: bool) {
+    if has_started {
+        for ((written, to), from) in as_written.variations.iter().zip(&mut to.variations).zip(&from.variations) {
+            if written.share.is_none() && to.key == from.key {
+                to.share = from.share;
+            }
+        }
+    }
     if to.salt.is_none() {
         to.salt.clone_from(&from.salt);
     }

@@ -8,6 +8,7 @@ use inroad_wire::{allocation_from_wire, json_to_struct};
 use serde_json::{Map, Value, json};
 
 use crate::connect::{Connection, ServerArgs};
+use crate::failure::usage_error;
 use crate::lookup::{find_experiment, list_revisions, unit_attribute};
 use crate::output::{Output, fields, percent};
 use crate::parse::{self, Attribute, point};
@@ -57,7 +58,15 @@ pub(crate) async fn run(args: AssignArgs, server: &ServerArgs, out: Output) -> a
     let connection = Connection::open(server).await?;
     let attribute = unit_attribute(&connection, &args.experiment).await?;
     let mut context = parse::with_attributes(args.context.unwrap_or_default(), &args.attributes);
-    Attribute::from_text(&attribute, &args.unit).insert_into(&mut context);
+    let unit = Attribute::from_text(&attribute, &args.unit);
+    if unit.would_replace_object(&context) {
+        return Err(usage_error(format!(
+            "the unit of {0} is the attribute {attribute:?}, so it cannot have attributes of its own such as {attribute}.tier: \
+             give the attribute another name, or declare the experiment with unit = \"{attribute}.id\"",
+            args.experiment
+        )));
+    }
+    unit.insert_into(&mut context);
     let answer = if args.local {
         crate::local_assignment::assign(server, &args.experiment, &context).await?
     } else {
@@ -106,9 +115,9 @@ pub(crate) async fn run(args: AssignArgs, server: &ServerArgs, out: Output) -> a
         rows.push(("exposure", if answer.exposure_recorded { "recorded" } else { "not recorded" }.to_owned()));
     }
     out.print_text(fields(&rows))?;
-    if !out.json && answer.reason == i32::from(Reason::UnknownExperiment) {
-        // Not an error: a service gets the same answer, and uses its default.
-        eprintln!("inroad: {}", unknown_experiment_note(&connection, &args.experiment).await);
+    if answer.reason == i32::from(Reason::UnknownExperiment) {
+        // A service gets this answer and uses its default. In a script it is more likely a typo.
+        anyhow::bail!(unknown_experiment_note(&connection, &args.experiment).await);
     }
     Ok(())
 }

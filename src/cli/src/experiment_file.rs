@@ -1,4 +1,5 @@
-//! Experiments in files: TOML, YAML or JSON, one per file or several under `experiments`.
+//! Experiments in files: TOML, YAML or JSON, one per file or several under `experiments`. The output of
+//! `inroad experiment get --json` and `list --json` is such a file as well: its fields of the current state are ignored.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -7,8 +8,10 @@ use anyhow::Context;
 use inroad_assignment::{Definition, DefinitionDoc};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::failure::{InvalidDefinitions, usage_error};
+use crate::response_json::STATE_FIELDS;
 use crate::suggestions::explain_serde_error;
 
 /// The format of a file.
@@ -103,11 +106,43 @@ fn format_of(path: &Path) -> anyhow::Result<Format> {
 
 fn parse(text: &str, format: Format) -> Result<Vec<DefinitionDoc>, String> {
     // Find out first whether there is a list, so that errors describe the right form.
-    let is_list = decode::<serde_json::Value>(text, format)?.get("experiments").is_some();
+    let mut value = decode::<Value>(text, format)?;
+    let is_list = value.get("experiments").is_some();
+    let mut is_output = false;
+    match value.get_mut("experiments").and_then(Value::as_array_mut) {
+        Some(all) => all.iter_mut().for_each(|one| is_output |= remove_state(one)),
+        None => is_output = remove_state(&mut value),
+    }
+    if is_output {
+        let text = value.to_string();
+        return if is_list {
+            decode::<ExperimentList>(&text, Format::Json).map(|list| list.experiments)
+        } else {
+            decode::<DefinitionDoc>(&text, Format::Json).map(|one| vec![one])
+        };
+    }
     if is_list {
         return decode::<ExperimentList>(text, format).map(|list| list.experiments);
     }
     decode::<DefinitionDoc>(text, format).map(|one| vec![one])
+}
+
+/// Turns the output of `inroad experiment get --json` into the definition in it. Returns false, and changes nothing, for
+/// anything else. In the output, `share` of a variation is the current one, and `initial_share` is that of the definition.
+fn remove_state(experiment: &mut Value) -> bool {
+    let Some(fields) = experiment.as_object_mut().filter(|fields| fields.contains_key("etag")) else { return false };
+    for name in STATE_FIELDS {
+        fields.remove(name);
+    }
+    for variation in fields.get_mut("variations").and_then(Value::as_array_mut).into_iter().flatten() {
+        let Some(fields) = variation.as_object_mut() else { continue };
+        fields.remove("killed");
+        fields.remove("share");
+        if let Some(share) = fields.remove("initial_share") {
+            fields.insert("share".to_owned(), share);
+        }
+    }
+    true
 }
 
 fn decode<T: DeserializeOwned>(text: &str, format: Format) -> Result<T, String> {
@@ -141,7 +176,14 @@ fn check(docs: Vec<DefinitionDoc>) -> anyhow::Result<Vec<DeclaredExperiment>> {
 
 #[cfg(test)]
 mod tests {
+    use inroad_assignment::experiment::RevisionCause;
+    use inroad_assignment::{Arm, Experiment, KillTarget, Salt, Timestamp, Width};
+    use inroad_wire::experiment_to_wire;
+    use proptest::prelude::*;
+    use serde_json::json;
+
     use super::*;
+    use crate::response_json;
 
     const TOML: &str = r#"
         key = "checkout"
@@ -178,6 +220,57 @@ metrics:
         assert_eq!(parse(YAML, Format::Yaml).unwrap(), toml);
         assert_eq!(parse(&json, Format::Json).unwrap(), toml);
         assert_eq!(check(toml).unwrap()[0].with_defaults.variations[1].share, Some(0.2));
+    }
+
+    proptest! {
+        /// The output of `experiment get --json` is a file that changes nothing when it is applied.
+        #[test]
+        fn output_of_get_declares_the_same_experiment(
+            texts in prop::collection::vec("[ -~äß]{0,12}", 3),
+            shares in prop::collection::vec(prop::option::of(0.0..0.2f64), 1..4),
+            thompson: bool, manual_clock: bool, start: bool, killed: bool,
+            kind in 0..4usize, cap in 0.5..1e6f64, window in 1..300u64, unit in "[a-z]{1,8}",
+        ) {
+            let metric = [
+                json!({"kind": "conversion"}), json!({"kind": "count"}), json!({"kind": "mean", "cap": cap}),
+                json!({"kind": "ratio", "denominator": "visit"}),
+            ][kind].clone();
+            let mut variations = vec![json!({"key": "v0", "payload": {"text": texts[0], "nested": [1, null, 2.5]}})];
+            variations.extend(shares.iter().enumerate().map(|(i, share)| {
+                let mut one = json!({"key": format!("v{}", i + 1), "payload": {"n": i}, "description": texts[1]});
+                if let Some(share) = share {
+                    one["share"] = json!(share);
+                }
+                one
+            }));
+            let mut doc = json!({
+                "key": "k", "owner": texts[2], "unit": unit, "variations": variations, "audience": "plan in [\"a\", \"b\"]",
+                "clock": {"kind": if manual_clock { "manual" } else { "wall" }},
+                "policy": {"kind": if thompson { "thompson" } else { "manual" }, "floor": 0.1},
+                "overrides": [{"units": ["u1", "u2"], "variation": "v1"}, {"when": "beta == true", "variation": "v0"}],
+                "metrics": [{"key": "m", "event": "e", "window": format!("{window}m"), "decision": true,
+                    "guardrail": {"margin": 0.125, "action": "freeze"}}],
+            });
+            doc["metrics"][0].as_object_mut().unwrap().extend(metric.as_object().unwrap().clone());
+            let doc: DefinitionDoc = serde_json::from_value(doc).unwrap();
+            let Ok(definition) = Definition::try_from(doc) else { return Ok(()) };
+            let mut experiment = Experiment::create(definition, Timestamp::from_micros(1_600_000_000_000_000));
+            if start {
+                experiment.start(experiment.created_at, Salt::parse("s1").unwrap()).unwrap();
+                let half = Width::from_share(0.01).unwrap();
+                experiment.grow(&[(Arm::new(1).unwrap(), half)], RevisionCause::Grown, experiment.created_at, experiment.created_at).unwrap();
+            }
+            experiment.set_killed(KillTarget::Variation(Arm::new(1).unwrap()), killed, experiment.created_at).unwrap();
+            let sent = experiment_to_wire(&experiment, 7, experiment.created_at);
+            let before = response_json::definition_of(&sent).unwrap();
+            let output = response_json::experiment_json(&sent).unwrap();
+            let list = json!({"experiments": [output]});
+            for (text, format) in [(output.to_string(), Format::Json), (output.to_string(), Format::Yaml), (list.to_string(), Format::Json)] {
+                let read = check(parse(&text, format).unwrap()).unwrap();
+                prop_assert_eq!(&read[0].with_defaults, &before);
+                prop_assert_eq!(read.len(), 1);
+            }
+        }
     }
 
     #[test]

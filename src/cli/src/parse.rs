@@ -34,10 +34,22 @@ pub(crate) fn times(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A duration that is longer than zero.
+pub(crate) fn positive_duration(text: &str) -> Result<Duration, String> {
+    let parsed = duration(text)?;
+    if parsed.is_zero() { Err("the duration is zero. Use a longer one, such as 60s.".to_owned()) } else { Ok(parsed) }
+}
+
 /// A duration: `90s`, `36h`, `7d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|e| format!("{text:?} is not a duration ({e}). Use the form 90s, 36h or 7d."))
+}
+
+/// A whole number from 1.
+pub(crate) fn positive_count(text: &str) -> Result<usize, String> {
+    let parsed = text.parse::<usize>().ok().filter(|count| *count > 0);
+    parsed.ok_or_else(|| format!("{text:?} is not a number from 1"))
 }
 
 /// A time as RFC 3339, or a date, which is its first instant in UTC.
@@ -149,6 +161,13 @@ impl Attribute {
     /// A text attribute at a dotted path.
     pub(crate) fn from_text(path: &str, value: &str) -> Self {
         Self { path: path.split('.').map(str::to_owned).collect(), value: Value::String(value.to_owned()) }
+    }
+
+    /// Whether inserting the attribute would remove an object, with its attributes, from the context.
+    pub(crate) fn would_replace_object(&self, context: &Map<String, Value>) -> bool {
+        let Some((first, rest)) = self.path.split_first() else { return false };
+        let found = rest.iter().try_fold(context.get(first), |at, name| Some(at?.get(name)));
+        matches!(found, Some(Some(Value::Object(_))))
     }
 
     /// Inserts the attribute into a context. Creates the objects on its path, and replaces values on the path that are not

@@ -24,7 +24,7 @@ pub(crate) async fn print_reach_of_change(connection: &Connection, etag: &str, o
         let request = v1::GetReachRequest { version };
         let Ok(answer) = connection.assignments().get_reach(request).await else { return Ok(()) };
         let reach = answer.into_inner();
-        if reach.clients == 0 {
+        if reach.clients == 0 && reach.anonymous == 0 {
             return Ok(());
         }
         if reach.not_yet == 0 || started.elapsed() >= WAIT {
@@ -47,7 +47,12 @@ fn short_text(r: &GetReachResponse) -> String {
             if n == 1 { "1 has".to_owned() } else { format!("{} have", count(n)) }
         ),
     };
-    format!("reached {} of {}{took}{rest}", count(r.applied), plural(r.clients, "client"))
+    if r.clients == 0 {
+        return format!("sent to {} without an id, which cannot confirm it", plural(r.anonymous, "client"));
+    }
+    let others =
+        if r.anonymous > 0 { format!("; {} without an id", plural(r.anonymous, "more client")) } else { String::new() };
+    format!("reached {} of {}{took}{rest}{others}", count(r.applied), plural(r.clients, "client"))
 }
 
 /// The reach of a version in one line, with the distribution of delays.
@@ -110,6 +115,10 @@ mod tests {
             short_text(&reach),
             "reached 2 of 3 clients in 12 ms: 1 has not confirmed yet. List them with `inroad clients`."
         );
+        reach.anonymous = 2;
+        assert!(short_text(&reach).ends_with("; 2 more clients without an id"), "{}", short_text(&reach));
+        let anonymous = GetReachResponse { version: 9, anonymous: 1, ..Default::default() };
+        assert_eq!(short_text(&anonymous), "sent to 1 client without an id, which cannot confirm it");
         (reach.action, reach.experiment, reach.anonymous) = ("kill".to_owned(), "k".to_owned(), 1);
         assert_eq!(
             reach_text(&reach),

@@ -26,6 +26,23 @@ pub(crate) fn definition_of(experiment: &v1::Experiment) -> anyhow::Result<Defin
     Ok(definition_from_wire(experiment.clone())?)
 }
 
+/// The fields that [`experiment_json`] adds to those of a definition, besides `share` and `killed` of each variation.
+pub(crate) const STATE_FIELDS: [&str; 13] = [
+    "state",
+    "killed",
+    "generation",
+    "revision",
+    "generation_salt",
+    "create_time",
+    "start_time",
+    "now",
+    "effective_at",
+    "shipped",
+    "shipped_within_audience",
+    "etag",
+    "alerts",
+];
+
 /// An experiment: its definition and its current state.
 pub(crate) fn experiment_json(e: &v1::Experiment) -> anyhow::Result<Value> {
     let mut shown = serde_json::to_value(definition_of(e)?)?;
@@ -44,7 +61,7 @@ pub(crate) fn experiment_json(e: &v1::Experiment) -> anyhow::Result<Value> {
         "state": state_name(e.state), "killed": e.killed, "generation": e.generation, "revision": e.revision,
         "generation_salt": e.generation_salt, "create_time": timestamp_json(e.create_time.as_ref()),
         "start_time": timestamp_json(e.start_time.as_ref()), "now": timestamp_json(e.now.as_ref()),
-        "effective_at": timestamp_json(e.effective_at.as_ref()), "shipped": e.shipped, "etag": e.etag,
+        "effective_at": timestamp_json(e.effective_at.as_ref()), "shipped": e.shipped, "shipped_within_audience": e.shipped_within_audience, "etag": e.etag,
         "alerts": e.alerts.iter().map(alert_json).collect::<Vec<_>>(),
     });
     if let (Value::Object(shown), Value::Object(current)) = (&mut shown, current) {

@@ -24,16 +24,16 @@ pub(crate) struct ServeArgs {
     #[arg(long, default_value = "2s", value_parser = parse::duration, value_name = "DURATION")]
     lead: Duration,
     /// Most snapshot streams that may be open together [default: 10000]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse::positive_count)]
     max_streams: Option<usize>,
     /// Most acknowledged events that may wait to be counted before new events are refused [default: 5000000]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_backlog: Option<u64>,
     /// How long to keep raw events after they are counted, such as 30d; counts are kept [default: for ever]
     #[arg(long, value_parser = parse::duration, value_name = "DURATION")]
     retain_events: Option<Duration>,
     /// Longest time that a call may take [default: 60s]
-    #[arg(long, value_parser = parse::duration, value_name = "DURATION")]
+    #[arg(long, value_parser = parse::positive_duration, value_name = "DURATION")]
     request_timeout: Option<Duration>,
     /// How long a shutdown waits for calls in progress [default: 10s]
     #[arg(long, value_parser = parse::duration, value_name = "DURATION")]

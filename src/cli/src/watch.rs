@@ -134,7 +134,9 @@ fn changes(old: Option<&ServedExperiment>, new: &ServedExperiment) -> Vec<(Value
             _ => None,
         };
         let shipped = shipped.and_then(|arm| n.variations.get(arm.index())).map(|v| v.key.as_str());
-        let serves = shipped.map_or_else(String::new, |v| format!(", all units get {v}"));
+        let units =
+            if n.shipped_within_audience && n.audience.is_some() { "units in the audience" } else { "all units" };
+        let serves = shipped.map_or_else(String::new, |v| format!(", {units} get {v}"));
         let event = json!({"event": "state", "state": n.status.name(), "generation": n.generation, "shipped": shipped});
         add(event, format!("{}, run {}{serves}", n.status.name(), n.generation));
     }

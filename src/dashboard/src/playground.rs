@@ -102,7 +102,7 @@ impl UnitAssignment {
                 div { dt { "Payload" } dd { code { (self.payload) } } }
                 @if let Some(unit) = &self.unit { div { dt { "Unit" } dd { code { (unit) } } } }
                 @if let Some((hex, _)) = &self.point { div { dt { "Point" } dd { code { (hex) } } } }
-                @if let Some((owner, from, to)) = &self.bucket { div { dt { "Bucket" } dd { b { (owner) } ", " code { (from) } " to " code { (to) } } } }
+                @if let Some((owner, from, to)) = &self.bucket { div { dt { "Bucket" } dd { b { (owner) } ", points " code { (from) } " to " code { (to) } } } }
                 div { dt { "Run" } dd { (self.generation) } }
                 div { dt { "Revision" } dd { (self.revision) } }
                 div { dt { "Time" } dd { (instant(self.at)) } }

@@ -20,7 +20,7 @@ pub enum ServerError {
     #[error("experiment {0:?} does not exist: list experiments to see the keys, or create it")]
     UnknownExperiment(String),
     /// The experiment has no generation or revision with this number.
-    #[error("experiment {experiment:?} has no {kind} {number}: list its revisions to see the existing numbers")]
+    #[error("experiment {experiment:?} has no {} {number}: list its revisions to see the existing numbers", if *kind == "generation" { "run (generation)" } else { kind })]
     UnknownRevision {
         /// The key of the experiment.
         experiment: String,

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use crate::shared::SharedState;
@@ -17,6 +18,19 @@ pub fn routes(shared: Arc<SharedState>) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(shared)
+}
+
+/// Gives an unknown path a text that says what to do instead of an empty answer.
+pub async fn explain_not_found(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let response = next.run(request).await;
+    let has_body = response.headers().contains_key(header::CONTENT_TYPE);
+    if response.status() != StatusCode::NOT_FOUND || has_body {
+        return response;
+    }
+    let path: String = path.chars().take(200).collect();
+    let text = format!("There is no page at {path:?}. The overview of all experiments is at /.\n");
+    (StatusCode::NOT_FOUND, text).into_response()
 }
 
 async fn ready(State(shared): State<Arc<SharedState>>) -> impl IntoResponse {

@@ -26,6 +26,7 @@
 //! - **Where does an error become a gRPC status?** [`error`].
 //! - **Where are the limits?** [`config`].
 
+pub mod audience_change;
 mod audience_report;
 pub mod backup;
 mod browser_guard;
@@ -62,7 +63,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use inroad_assignment::Timestamp;
 use inroad_store::{SqliteOptions, SqliteStore, Store};
 use inroad_wire::v1::assignment_service_server::AssignmentServiceServer;
@@ -230,7 +231,7 @@ fn listen(
         .into_axum_router()
         .route_layer(from_fn_with_state(shared.config.request_timeout, browser_guard::reject_browsers));
     let pages = http::routes(Arc::clone(&shared)).merge(pages::routes(Arc::clone(&shared)));
-    let routes = Routes::from(pages.merge(calls));
+    let routes = Routes::from(pages.merge(calls).layer(from_fn(http::explain_not_found)));
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = tonic::transport::Server::builder()
         .accept_http1(true)

@@ -242,6 +242,7 @@ impl Reallocator {
         actor: &str,
     ) -> Result<(CatalogueEntry, Vec<TickOutcome>), ServerError> {
         let _one_at_a_time = self.advancing.lock().await;
+        self.check_advance(key, to)?;
         let (mut outcomes, mut conflicts) = (Vec::new(), 0);
         loop {
             let state = self.catalogue.state();
@@ -288,6 +289,25 @@ impl Reallocator {
             let request = ChangeRequest { actor, action: "advance", expected_version: None };
             self.catalogue.change(key, request, |e, _| Ok((e.advance_clock(boundary)?, None))).await?;
         }
+    }
+
+    /// Refuses an advance over too many ticks before the first of them runs.
+    fn check_advance(&self, key: &str, to: Timestamp) -> Result<(), ServerError> {
+        let state = self.catalogue.state();
+        let experiment = &state.get(key)?.experiment;
+        let Some(now) = experiment.manual_now.filter(|now| *now < to && experiment.is_policy_active()) else {
+            return Ok(());
+        };
+        let tick = experiment.definition.policy().tick();
+        let updates = to.tick(tick).saturating_sub(now.tick(tick));
+        if updates <= MAX_TICKS_PER_ADVANCE as i64 {
+            return Ok(());
+        }
+        let message = format!(
+            "there are {updates} updates before this time, more than the {MAX_TICKS_PER_ADVANCE} of one call, so nothing \
+             was done: advance by at most {MAX_TICKS_PER_ADVANCE} times the update frequency of {tick:?}, several times"
+        );
+        Err(ServerError::Invalid { field: "to", message })
     }
 
     /// The next tick on the way to `to` at which the policy decides.

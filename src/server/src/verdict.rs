@@ -49,7 +49,11 @@ fn state(experiment: &Experiment) -> Option<String> {
             } else if killed {
                 format!("Killed and {word}: all units get {control}{until}.")
             } else {
-                format!("{title}: all units get {shipped_name}{until}.")
+                let within_audience = experiment.shipped_within_audience && !shipped.is_control();
+                match experiment.definition.audience().filter(|_| within_audience) {
+                    Some(_) => format!("{title}: units in the audience get {shipped_name}, all others {control}{until}."),
+                    None => format!("{title}: all units get {shipped_name}{until}."),
+                }
             })
         }
         Status::Draft if killed => {
@@ -128,6 +132,7 @@ fn advice(experiment: &Experiment, report: &Report, moved: u64) -> String {
 #[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 mod tests {
     use super::*;
+    use inroad_assignment::experiment::ShippingScope;
     use inroad_assignment::{DefinitionDoc, KillTarget, Salt, Timestamp};
     use inroad_store::GenerationCounts;
 
@@ -163,7 +168,7 @@ mod tests {
         experiment.set_killed(KillTarget::Everything, false, NOW).unwrap();
         assert!(verdict_on(&experiment, 1).starts_with("Paused: all units keep their variation."));
         let green = experiment.arm("green").unwrap();
-        experiment.conclude(green, Timestamp::default()).unwrap();
+        experiment.conclude(green, ShippingScope::Audience, Timestamp::default()).unwrap();
         assert_eq!(verdict_on(&experiment, 1), "Concluded: all units get green until it is restarted.");
         experiment.set_killed(KillTarget::Variation(green), true, NOW).unwrap();
         assert_eq!(

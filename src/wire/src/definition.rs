@@ -347,6 +347,7 @@ pub fn experiment_to_wire(experiment: &Experiment, version: u64, wall_now: Times
         now: Some(timestamp_to_wire(experiment.now(wall_now))),
         effective_at: newest.map(|r| timestamp_to_wire(r.effective_at)),
         shipped: shipped.map(|v| v.key.to_string()).unwrap_or_default(),
+        shipped_within_audience: shipped.is_some() && experiment.shipped_within_audience,
         etag: version.to_string(),
         alerts: experiment.alerts.iter().map(|alert| alert_to_wire(experiment, alert)).collect(),
         ..sent

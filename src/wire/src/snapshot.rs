@@ -41,6 +41,7 @@ pub fn snapshot_to_wire(experiment: &ServedExperiment) -> v1::ExperimentSnapshot
         revisions: parts.revisions.iter().map(revision_to_wire).collect(),
         manual_now: parts.manual_now.map(timestamp_to_wire),
         shipped: arm_to_wire(shipped),
+        shipped_within_audience: parts.shipped_within_audience,
     }
 }
 
@@ -98,6 +99,7 @@ pub fn snapshot_from_wire(sent: v1::ExperimentSnapshot) -> Result<ServedExperime
         kills,
         revisions: revisions.collect::<Result<_, _>>()?,
         manual_now: time::optional_timestamp_from_wire(sent.manual_now.as_ref(), "manual_now")?,
+        shipped_within_audience: sent.shipped_within_audience,
     };
     Ok(ServedExperiment::new(parts)?)
 }

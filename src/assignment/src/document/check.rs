@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::{ClockDoc, DefinitionDoc, MetricDoc, OverrideDoc, PolicyDoc, VariationDoc, is_writable_instant};
-use crate::allocation::Arm;
+use crate::allocation::{Arm, ROUNDING};
 use crate::audience::Audience;
 use crate::context::TARGETING_KEY;
 use crate::definition::{
@@ -17,9 +17,6 @@ use crate::line::Width;
 use crate::settings::{MIN_TICK, Policy, PosteriorKind, TICK_TOO_SHORT};
 use crate::violation::ViolationList;
 
-/// The number of points by which the shares may exceed the available width. Decimal shares are not exact as doubles:
-/// ten times the double next to 0.1 is over 1. The excess, below 10^-14 of the line, is taken from the widest share.
-const ROUNDING: u128 = 1 << 16;
 /// A multiple of the last binary digit of every double up to the whole line. A width stays exact as a double when a
 /// multiple of this is subtracted.
 const DOUBLE_STEP: u128 = 1 << 12;

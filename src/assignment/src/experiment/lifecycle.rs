@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    ChangeError, Experiment, Generation, GenerationEnd, KillChange, KillTarget, Revision, RevisionCause, Status,
+    ChangeError, Experiment, Generation, GenerationEnd, KillChange, KillTarget, Revision, RevisionCause, ShippingScope,
+    Status,
 };
 use crate::allocation::{Allocation, Arm};
 use crate::key::Salt;
@@ -50,6 +51,7 @@ impl Experiment {
         let generation = Generation { number, salt, started_at: now, revisions, kill_changes, endings: Vec::new() };
         self.generations.push(generation);
         self.status = Status::Running;
+        self.shipped_within_audience = false;
         self.record_tick(now, true);
         self.alerts.clear();
         Ok(())
@@ -88,8 +90,9 @@ impl Experiment {
         }
     }
 
-    /// Concludes the experiment: from `now` on all units get `shipped`, or control for a roll back, until a restart.
-    pub fn conclude(&mut self, shipped: Arm, now: Timestamp) -> Result<(), ChangeError> {
+    /// Concludes the experiment: from `now` on the units in `scope` get `shipped`, or control for a roll back, until a
+    /// restart. Without an audience the scope makes no difference.
+    pub fn conclude(&mut self, shipped: Arm, scope: ShippingScope, now: Timestamp) -> Result<(), ChangeError> {
         self.check_variation(shipped)?;
         match self.status {
             Status::Running | Status::Paused if self.kills.served_arm(shipped) != shipped => {
@@ -97,6 +100,7 @@ impl Experiment {
             }
             Status::Running | Status::Paused => {
                 self.status = Status::Concluded { shipped };
+                self.shipped_within_audience = scope == ShippingScope::Audience;
                 self.end_generation(now, Some(shipped));
                 Ok(())
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use inroad_assignment::experiment::RevisionCause;
+use inroad_assignment::experiment::{RevisionCause, ShippingScope};
 use inroad_assignment::{
     Arm, Assignment, Context, Definition, Experiment, KillTarget, Kills, Reason, ServedExperiment, Snapshot,
     UnitHasher, UnitKey, Value, Width,
@@ -58,7 +58,7 @@ fn reasons_follow_their_precedence() {
     let kill: Setup = |e| e.set_killed(KillTarget::Everything, true, at(20)).unwrap();
     let kill_1: Setup = |e| e.set_killed(KillTarget::Variation(arm(1)), true, at(20)).unwrap();
     let pause: Setup = |e| e.pause().unwrap();
-    let conclude: Setup = |e| e.conclude(arm(1), at(50)).unwrap();
+    let conclude: Setup = |e| e.conclude(arm(1), ShippingScope::Audience, at(50)).unwrap();
     let archive: Setup = |e| e.archive().unwrap();
     let mut probe = Experiment::create(definition_with(|_| {}), at(0));
     start(&mut probe);
@@ -120,7 +120,7 @@ fn reasons_follow_their_precedence() {
         ("killed, then archived", vec![start, conclude, kill_1, archive], internal(&on_1), 0, Killed, false),
         (
             "rolled back",
-            vec![start, |e| e.conclude(Arm::CONTROL, at(50)).unwrap()],
+            vec![start, |e| e.conclude(Arm::CONTROL, ShippingScope::Audience, at(50)).unwrap()],
             internal(&on_1),
             0,
             Concluded,

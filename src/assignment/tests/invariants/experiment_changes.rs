@@ -1,6 +1,6 @@
 //! The changes of an experiment: in which states they are allowed, and their effects.
 
-use inroad_assignment::experiment::{ChangeError, RevisionCause};
+use inroad_assignment::experiment::{ChangeError, RevisionCause, ShippingScope};
 use inroad_assignment::{Allocation, Arm, Definition, Experiment, KillTarget, Kills, Status, Timestamp, Width};
 
 use crate::support::{arm, at, definition, salt, width};
@@ -35,7 +35,7 @@ fn growth_allowance_does_not_accrue_while_the_policy_is_inactive() {
     assert!(!experiment.is_policy_active());
     experiment.set_killed(KillTarget::Everything, false, at(70)).unwrap();
     assert_eq!(state(&experiment), (true, at(70), at(70)));
-    experiment.conclude(arm(2), at(80)).unwrap();
+    experiment.conclude(arm(2), ShippingScope::Audience, at(80)).unwrap();
     assert!(!experiment.is_policy_active());
 }
 
@@ -49,7 +49,7 @@ fn changes_are_allowed_only_in_their_states() {
         ("resume", |e| e.resume(at(50))),
         ("grow", |e| e.grow(&[(arm(1), width(1))], RevisionCause::Grown, at(50), at(50)).map(|_| ())),
         ("kill", |e| e.set_killed(KillTarget::Variation(arm(1)), true, at(50))),
-        ("conclude", |e| e.conclude(arm(1), at(50))),
+        ("conclude", |e| e.conclude(arm(1), ShippingScope::Audience, at(50))),
         ("archive", |e| e.archive()),
         ("update", |e| e.update(definition(3, false), at(50), at(60))),
     ];
@@ -61,7 +61,7 @@ fn changes_are_allowed_only_in_their_states() {
         e
     };
     let paused = after(&running, |e| e.pause());
-    let concluded = after(&running, |e| e.conclude(arm(1), at(50)));
+    let concluded = after(&running, |e| e.conclude(arm(1), ShippingScope::Audience, at(50)));
     let archived = after(&concluded, |e| e.archive());
     for (experiment, allowed) in [
         (draft, &["start", "kill", "archive", "update"][..]),
@@ -89,7 +89,7 @@ fn unknown_variations_are_rejected_everywhere() {
     let errors = [
         experiment.grow(&[(arm(3), width(1))], RevisionCause::Grown, at(20), at(20)).unwrap_err(),
         experiment.set_killed(KillTarget::Variation(arm(3)), true, at(20)).unwrap_err(),
-        experiment.conclude(arm(64), at(50)).unwrap_err(),
+        experiment.conclude(arm(64), ShippingScope::Audience, at(50)).unwrap_err(),
         experiment.arm("unknown").unwrap_err(),
     ];
     assert!(errors.iter().all(|e| matches!(e, ChangeError::UnknownVariation(_))), "{errors:?}");
@@ -160,12 +160,11 @@ fn unit_salt_tick_variations_and_metrics_are_fixed_after_the_start() {
         );
         assert_eq!(experiment, running_experiment());
     }
-    // The generated salt can be declared later, and texts, payloads and shares can change.
+    // The generated salt can be declared later, and texts and payloads can change.
     for edit in [
         (|d| d["salt"] = "s1".into()) as fn(&mut serde_json::Value),
         |d| d["description"] = "new".into(),
         |d| d["variations"][1]["payload"] = true.into(),
-        |d| d["variations"][1]["share"] = 0.01.into(),
     ] {
         let mut experiment = running_experiment();
         experiment.update(with(&edit), at(20), at(30)).unwrap();
@@ -271,4 +270,189 @@ fn new_experiment_is_all_control() {
     assert_eq!(*experiment.latest_allocation(), Allocation::all_control());
     assert_eq!((experiment.generation(), experiment.generation_by_number(0)), (None, None));
     assert_eq!(experiment.generation_by_number(1), None);
+}
+
+/// What an edit of a field does in a running experiment.
+#[derive(Debug, PartialEq, Clone, Copy)]
+enum Effect {
+    /// It is refused with this field's name.
+    Refused,
+    /// It is accepted, and from then on the definition has it.
+    Accepted,
+    /// It is accepted, and the allocation changes.
+    Grows,
+}
+
+/// Every field of a definition, with an edit of it.
+fn edits() -> Vec<(&'static str, Effect, serde_json::Value)> {
+    use serde_json::json;
+    vec![
+        ("/key", Effect::Refused, json!("other")),
+        ("/description", Effect::Accepted, json!("x")),
+        ("/owner", Effect::Accepted, json!("x")),
+        ("/tags", Effect::Accepted, json!(["x"])),
+        ("/lifetime", Effect::Accepted, json!("permanent")),
+        ("/unit", Effect::Refused, json!("account")),
+        ("/audience", Effect::Accepted, json!("true")),
+        ("/salt", Effect::Refused, json!("other")),
+        ("/clock/kind", Effect::Refused, json!("wall")),
+        ("/clock/start", Effect::Refused, json!("2021-01-01T00:00:00Z")),
+        ("/policy/kind", Effect::Accepted, json!("thompson")),
+        ("/policy/floor", Effect::Accepted, json!(0.3)),
+        ("/policy/tick", Effect::Refused, json!("2h")),
+        ("/variations/1/key", Effect::Refused, json!("c")),
+        ("/variations/1/payload", Effect::Accepted, json!(7)),
+        ("/variations/1/description", Effect::Accepted, json!("x")),
+        ("/variations/1/share", Effect::Grows, json!(0.5)),
+        ("/overrides/0/units", Effect::Accepted, json!(["other"])),
+        ("/overrides/0/variation", Effect::Accepted, json!("a")),
+        ("/metrics/0/key", Effect::Refused, json!("other")),
+        ("/metrics/0/event", Effect::Refused, json!("other")),
+        ("/metrics/0/kind", Effect::Refused, json!("count")),
+        ("/metrics/0/cap", Effect::Refused, json!(5.0)),
+        ("/metrics/0/window", Effect::Refused, json!("2days")),
+        ("/metrics/0/direction", Effect::Accepted, json!("down")),
+        ("/metrics/0/decision", Effect::Accepted, json!(false)),
+        ("/metrics/0/guardrail/margin", Effect::Accepted, json!(0.2)),
+        ("/metrics/0/guardrail/action", Effect::Accepted, json!("alert")),
+    ]
+}
+
+/// The paths of all values in a document that are not objects or lists of objects.
+fn leaves(path: String, value: &serde_json::Value, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            fields.iter().for_each(|(name, value)| leaves(format!("{path}/{name}"), value, found));
+        }
+        serde_json::Value::Array(items) if items.iter().any(serde_json::Value::is_object) => {
+            items.iter().enumerate().for_each(|(i, item)| leaves(format!("{path}/{i}"), item, found));
+        }
+        _ => found.push(path),
+    }
+}
+
+#[test]
+fn every_edited_field_is_refused_or_takes_effect() {
+    let document = serde_json::json!({
+        "key": "k", "description": "d", "owner": "o", "tags": ["t"], "lifetime": "temporary", "unit": "targetingKey",
+        "audience": "plan == \"pro\"", "salt": "s", "clock": {"kind": "manual", "start": "2020-01-01T00:00:00.000000Z"},
+        "policy": {"kind": "manual", "floor": 0.1, "tick": "1day"},
+        "variations": [
+            {"key": "a", "payload": 1, "description": "d"}, {"key": "b", "payload": 2, "description": "d", "share": 0.25}
+        ],
+        "overrides": [{"units": ["u"], "variation": "b"}],
+        "metrics": [{
+            "key": "m", "event": "e", "kind": "mean", "cap": 3.0, "window": "1day", "direction": "up", "decision": true,
+            "guardrail": {"margin": 0.1, "action": "kill"},
+        }],
+    });
+    let read = |document: &serde_json::Value| serde_json::from_value::<Definition>(document.clone());
+    let definition = read(&document).unwrap();
+    let mut fields = Vec::new();
+    leaves(String::new(), &serde_json::to_value(&definition).unwrap(), &mut fields);
+    let covered: Vec<&str> = edits().iter().map(|(path, ..)| *path).collect();
+    // Fields of control, which no other test names, are those of the other variation without a share.
+    let missing = fields.iter().filter(|f| !f.starts_with("/variations/0/") && !covered.contains(&f.as_str()));
+    assert_eq!(missing.collect::<Vec<_>>(), Vec::<&String>::new(), "a field without an edit in this test");
+
+    let mut running = Experiment::create(definition.clone(), at(10));
+    running.start(at(10), salt("s")).unwrap();
+    for (path, expected, value) in edits() {
+        let mut edited = document.clone();
+        *edited.pointer_mut(path).unwrap_or_else(|| panic!("no field {path}")) = value;
+        match path {
+            "/clock/kind" => edited["clock"] = serde_json::json!({"kind": "wall"}),
+            "/metrics/0/kind" => drop(edited["metrics"][0].as_object_mut().unwrap().remove("cap")),
+            "/variations/1/key" => edited["overrides"][0]["variation"] = "a".into(),
+            _ => {}
+        }
+        let edited = read(&edited).unwrap_or_else(|e| panic!("{path}: {e}"));
+        assert_ne!(edited, definition, "{path} is no change");
+        let mut experiment = running.clone();
+        let effect = match experiment.update(edited.clone(), at(20), at(20)) {
+            Err(_) => Effect::Refused,
+            Ok(()) if experiment.latest_allocation() != running.latest_allocation() => Effect::Grows,
+            Ok(()) => Effect::Accepted,
+        };
+        assert_eq!(effect, expected, "{path}");
+        if effect == Effect::Refused {
+            assert_eq!(experiment, running, "{path}: a refused edit had an effect");
+        } else {
+            assert_eq!(experiment.definition, edited, "{path}");
+        }
+    }
+}
+
+#[test]
+fn edited_share_grows_to_it_and_never_shrinks() {
+    let with_share = |share: f64| {
+        let mut doc = inroad_assignment::DefinitionDoc::from(definition(2, true));
+        doc.variations[1].share = Some(share);
+        Definition::try_from(doc).unwrap()
+    };
+    let mut experiment = Experiment::create(with_share(0.2), at(10));
+    experiment.start(at(10), salt("s")).unwrap();
+    experiment.grow(&[(arm(1), Width::from_share(0.2).unwrap())], RevisionCause::Grown, at(20), at(20)).unwrap();
+    let share = |e: &Experiment| e.latest_allocation().width_of(arm(1)).share();
+    assert!((share(&experiment) - 0.4).abs() < 1e-12);
+    // Below the current share, although above the initial one.
+    let before = experiment.clone();
+    let refused = experiment.update(with_share(0.3), at(30), at(30)).unwrap_err();
+    assert!(matches!(refused, ChangeError::ShareCannotShrink { .. }), "{refused}");
+    assert_eq!(experiment, before);
+    // The current share can be written into the file; the same definition again does nothing.
+    experiment.update(with_share(0.4), at(30), at(30)).unwrap();
+    assert_eq!(experiment.latest_allocation(), before.latest_allocation());
+    experiment.update(with_share(0.5), at(40), at(40)).unwrap();
+    assert!((share(&experiment) - 0.5).abs() < 1e-12);
+    let grown = experiment.clone();
+    experiment.update(with_share(0.5), at(50), at(50)).unwrap();
+    assert_eq!(experiment, grown);
+    // A killed variation does not grow.
+    experiment.set_killed(KillTarget::Variation(arm(1)), true, at(60)).unwrap();
+    let refused = experiment.update(with_share(0.6), at(60), at(60)).unwrap_err();
+    assert!(matches!(refused, ChangeError::VariationKilled(_)), "{refused}");
+    // After the conclusion, a share applies to the next run.
+    experiment.set_killed(KillTarget::Variation(arm(1)), false, at(60)).unwrap();
+    experiment.conclude(Arm::CONTROL, ShippingScope::Audience, at(70)).unwrap();
+    experiment.update(with_share(0.1), at(80), at(80)).unwrap();
+    experiment.restart(at(90), salt("s2")).unwrap();
+    assert!((share(&experiment) - 0.1).abs() < 1e-12);
+}
+
+#[test]
+fn shipping_within_the_audience_reaches_nobody_else() {
+    let mut doc = inroad_assignment::DefinitionDoc::from(definition(2, true));
+    doc.audience = Some("plan == \"pro\"".to_owned());
+    let mut experiment = Experiment::create(doc.try_into().unwrap(), at(10));
+    experiment.start(at(10), salt("s")).unwrap();
+    let served = |experiment: &Experiment, plan: &str| {
+        let context = inroad_assignment::Context::new("unit").with("plan", plan);
+        let served = inroad_assignment::ServedExperiment::from_experiment(experiment, 1, at(50)).unwrap();
+        let assignment = served.assign(&context, at(50));
+        (assignment.arm, assignment.reason)
+    };
+    use inroad_assignment::Reason;
+    for archived in [false, true] {
+        let (inside, everyone) = (ShippingScope::Audience, ShippingScope::Everyone);
+        let reason = if archived { Reason::Archived } else { Reason::Concluded };
+        for (scope, outside) in [(inside, (Arm::CONTROL, Reason::NotInAudience)), (everyone, (arm(1), reason))] {
+            let mut experiment = experiment.clone();
+            experiment.conclude(arm(1), scope, at(20)).unwrap();
+            if archived {
+                experiment.archive().unwrap();
+            }
+            assert_eq!(served(&experiment, "pro"), (arm(1), reason));
+            assert_eq!(served(&experiment, "free"), outside);
+        }
+    }
+    // A conclusion that an earlier release stored has no scope: it continues to reach all units.
+    experiment.conclude(arm(1), ShippingScope::Audience, at(20)).unwrap();
+    let mut stored = serde_json::to_value(&experiment).unwrap();
+    stored.as_object_mut().unwrap().remove("shipped_within_audience");
+    let old: Experiment = serde_json::from_value(stored).unwrap();
+    assert_eq!(served(&old, "free"), (arm(1), Reason::Concluded));
+    // A restart forgets the scope.
+    experiment.restart(at(30), salt("s2")).unwrap();
+    assert!(!experiment.shipped_within_audience);
 }

@@ -1,6 +1,6 @@
 //! The history of an experiment: any sequence of changes only adds to it, and no variation ever loses a point (I2, I8).
 
-use inroad_assignment::experiment::{ChangeError, RevisionCause};
+use inroad_assignment::experiment::{ChangeError, RevisionCause, ShippingScope};
 use inroad_assignment::{
     Arm, Experiment, Generation, KillTarget, Point, Salt, ServedExperiment, Status, Timestamp, Width,
 };
@@ -84,7 +84,7 @@ fn apply(experiment: &mut Experiment, command: &Command, wall: Timestamp) -> Res
             let manual = experiment.manual_now.is_some();
             experiment.update(definition(arms + more, manual), now, lead(*later))
         }
-        Command::Conclude(index) => experiment.conclude(arm(index.index(arms + 1)), now),
+        Command::Conclude(index) => experiment.conclude(arm(index.index(arms + 1)), ShippingScope::Audience, now),
         Command::Archive => experiment.archive(),
         Command::Advance(by) => experiment.advance_clock(at(experiment.now(wall).as_micros() + by)),
     }

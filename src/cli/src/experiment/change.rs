@@ -40,13 +40,23 @@ impl ExperimentChanger<'_> {
     }
 
     pub(super) async fn pause(&self, key: String) -> anyhow::Result<()> {
-        let request = v1::PauseExperimentRequest { key, etag: String::new() };
+        let before = get_experiment(self.connection, &key).await?;
+        if before.state() == v1::State::Paused {
+            return self.print(&before, format!("nothing to do: {key} is paused already"));
+        }
+        let request = v1::PauseExperimentRequest { key, etag: before.etag };
         let e = self.connection.experiments().pause_experiment(request).await?.into_inner();
-        self.print(&e, format!("{} is paused: no recording, no growth; every unit keeps its variation", e.key))
+        let text = "assignments record no exposures and the policy does not grow; every unit keeps its variation. \
+                    `record exposure` and `experiment grow` still work";
+        self.print(&e, format!("{} is paused: {text}", e.key))
     }
 
     pub(super) async fn resume(&self, key: String) -> anyhow::Result<()> {
-        let request = v1::ResumeExperimentRequest { key, etag: String::new() };
+        let before = get_experiment(self.connection, &key).await?;
+        if before.state() == v1::State::Running {
+            return self.print(&before, format!("nothing to do: {key} is running already"));
+        }
+        let request = v1::ResumeExperimentRequest { key, etag: before.etag };
         let e = self.connection.experiments().resume_experiment(request).await?.into_inner();
         self.print(&e, format!("{} is running again", e.key))
     }
@@ -65,6 +75,10 @@ impl ExperimentChanger<'_> {
             etag: String::new(),
         };
         let e = self.connection.experiments().grow_variation(request).await?.into_inner();
+        if e.etag == before.etag {
+            let share = percent(share_of(&e, &args.variation));
+            return self.print(&e, format!("nothing to do: {} has {share} of {} already", args.variation, e.key));
+        }
         let change = |key: &str| format!("{key} {} → {}", percent(share_of(&before, key)), percent(share_of(&e, key)));
         let control = e.variations.first().map_or("", |v| v.key.as_str());
         let text = format!(
@@ -84,19 +98,44 @@ impl ExperimentChanger<'_> {
         variation: Option<String>,
         confirmation: ConfirmArgs,
     ) -> anyhow::Result<()> {
+        let before = get_experiment(self.connection, &key).await?;
+        if is_killed(&before, variation.as_deref()) {
+            let subject = variation.as_deref().unwrap_or(&key);
+            return self.print(&before, format!("nothing to do: {subject} is killed already"));
+        }
         let effect = kill_effect(self.connection, &key, variation.as_deref()).await;
-        if variation.is_none() {
-            let e = get_experiment(self.connection, &key).await?;
-            let treated = 1.0 - share_of(&e, control_key(&e));
-            let question = format!(
-                "This serves control to all units of {key} at once: {} of them get another variation than now. {effect}",
-                percent(treated)
+        let shipped = before.shipped.clone();
+        let takes_shipped = before.state() == v1::State::Concluded
+            && shipped != control_key(&before)
+            && variation.as_ref().is_none_or(|variation| *variation == shipped);
+        if takes_shipped {
+            let what = format!(
+                "{key} is concluded, and {} get {shipped}. This serves control to them at once.",
+                audience_of(&before)
             );
-            confirm(confirmation.yes, question.trim_end())?;
+            confirm(confirmation.yes, &what)?;
+        } else if variation.is_none() {
+            let treated = if shipped.is_empty() { 1.0 - share_of(&before, control_key(&before)) } else { 0.0 };
+            confirm(
+                confirmation.yes,
+                format!(
+                    "This serves control to all units of {key} at once: {} of them get another variation than now. {effect}",
+                    percent(treated)
+                )
+                .trim_end(),
+            )?;
         }
         let request = v1::KillRequest { key, variation: variation.clone().unwrap_or_default() };
         let e = self.connection.experiments().kill(request).await?.into_inner();
         let text = match variation {
+            Some(variation) if takes_shipped => format!(
+                "{variation} is killed: {} of {} get control from now on instead of it; a restore gives it back",
+                audience_of(&e),
+                e.key
+            ),
+            Some(variation) if !shipped.is_empty() => {
+                format!("{variation} is killed, but no unit of {} gets it: {}", e.key, serving_text(&e))
+            }
             Some(variation) => format!(
                 "{} is killed: its {} of {} gets control from now on; a restore gives the same units the variation back",
                 variation,
@@ -112,9 +151,20 @@ impl ExperimentChanger<'_> {
     }
 
     pub(super) async fn restore(&self, key: String, variation: Option<String>) -> anyhow::Result<()> {
+        let before = get_experiment(self.connection, &key).await?;
+        let exists = variation.as_ref().is_none_or(|variation| before.variations.iter().any(|v| v.key == *variation));
+        if exists && !is_killed(&before, variation.as_deref()) {
+            let subject = variation.as_deref().unwrap_or(&key);
+            let hint = match before.variations.iter().find(|v| v.killed && variation.is_none()) {
+                Some(v) => format!(". To restore its variation {0}, run `inroad experiment restore {key} {0}`", v.key),
+                None => String::new(),
+            };
+            return self.print(&before, format!("nothing to do: {subject} is not killed{hint}"));
+        }
         let request = v1::RestoreRequest { key, variation: variation.clone().unwrap_or_default() };
         let e = self.connection.experiments().restore(request).await?.into_inner();
         let text = match variation {
+            Some(variation) if !e.shipped.is_empty() => format!("{variation} is restored: {}", serving_text(&e)),
             Some(variation) => {
                 let share = percent(share_of(&e, &variation));
                 format!("{variation} is restored: the same {share} of {} gets it back", e.key)
@@ -142,36 +192,42 @@ impl ExperimentChanger<'_> {
         let key = args.experiment.key;
         let before = get_experiment(self.connection, &key).await?;
         let shipped = args.outcome.ship.clone().unwrap_or_else(|| control_key(&before).to_owned());
+        let to_everyone = args.to_everyone;
+        let same_units = before.audience.is_empty() || before.shipped_within_audience != to_everyone;
+        if before.state() == v1::State::Concluded && before.shipped == shipped && same_units {
+            return self
+                .print(&before, format!("nothing to do: {key} is concluded already: {}", serving_text(&before)));
+        }
         let others = 1.0 - share_of(&before, &shipped);
         // The server refuses an unknown variation, so nothing is asked.
         let exists = before.variations.iter().any(|variation| variation.key == shipped);
-        confirm(
-            args.confirm.yes || !exists,
-            &format!(
-                "This ends {key}: all units get {shipped}, {} of them another variation than now.",
-                percent(others)
-            ),
-        )?;
-        let request =
-            v1::ConcludeExperimentRequest { key, ship: args.outcome.ship.unwrap_or_default(), etag: before.etag };
+        confirm(args.confirm.yes || !exists, &conclusion_text(&before, &shipped, to_everyone, others))?;
+        let request = v1::ConcludeExperimentRequest {
+            key,
+            ship: args.outcome.ship.unwrap_or_default(),
+            etag: before.etag,
+            to_everyone,
+        };
         let e = self.connection.experiments().conclude_experiment(request).await?.into_inner();
         let how = if args.outcome.roll_back { "rolled back" } else { "concluded" };
-        self.print(&e, format!("{} is {how}: all units get {}", e.key, e.shipped))
+        self.print(&e, format!("{} is {how}: {}", e.key, serving_text(&e)))
     }
 
     pub(super) async fn archive(&self, key: String, confirmation: ConfirmArgs) -> anyhow::Result<()> {
         let before = get_experiment(self.connection, &key).await?;
-        let served = if before.shipped.is_empty() { control_key(&before) } else { before.shipped.as_str() };
+        if before.state() == v1::State::Archived {
+            return self.print(&before, format!("nothing to do: {key} is archived already: {}", serving_text(&before)));
+        }
         confirm(
             confirmation.yes,
             &format!(
-                "This archives {key} permanently: all units continue to get {served}, and it can never be changed or run again."
+                "This archives {key} permanently: from then on {}, and it can never be changed or run again.",
+                serving_text(&before)
             ),
         )?;
         let request = v1::ArchiveExperimentRequest { key, etag: before.etag };
         let e = self.connection.experiments().archive_experiment(request).await?.into_inner();
-        let served = if e.shipped.is_empty() { control_key(&e) } else { e.shipped.as_str() };
-        self.print(&e, format!("{} is archived: all units get {served}", e.key))
+        self.print(&e, format!("{} is archived: {}", e.key, serving_text(&e)))
     }
 
     pub(super) async fn reallocate(&self, key: String) -> anyhow::Result<()> {
@@ -239,6 +295,56 @@ async fn kill_effect(connection: &Connection, key: &str, variation: Option<&str>
 
 fn control_key(e: &Experiment) -> &str {
     e.variations.first().map_or("control", |v| v.key.as_str())
+}
+
+/// Whether the variation is killed, or the whole experiment without one.
+fn is_killed(e: &Experiment, variation: Option<&str>) -> bool {
+    match variation {
+        Some(variation) => e.variations.iter().any(|v| v.key == variation && v.killed),
+        None => e.killed,
+    }
+}
+
+/// The units that a conclusion serves its variation to: `all units` or `units in the audience (country == "us")`.
+fn audience_of(e: &Experiment) -> String {
+    if e.shipped_within_audience && !e.audience.is_empty() {
+        format!("units in the audience ({})", e.audience)
+    } else {
+        "all units".to_owned()
+    }
+}
+
+/// What a concluded, archived or draft experiment serves: `all units get green`.
+pub(super) fn serving_text(e: &Experiment) -> String {
+    let control = control_key(e);
+    let is_shipped_killed = e.killed || is_killed(e, Some(&e.shipped));
+    if e.shipped.is_empty() || e.shipped == control || is_shipped_killed {
+        return format!("all units get {control}");
+    }
+    let units = audience_of(e);
+    let others = if units == "all units" { String::new() } else { format!(", all others {control}") };
+    format!("{units} get {}{others}", e.shipped)
+}
+
+/// What a conclusion changes, for the question before it.
+fn conclusion_text(before: &Experiment, shipped: &str, to_everyone: bool, others: f64) -> String {
+    let (key, control) = (&before.key, control_key(before));
+    let others = percent(others);
+    if before.audience.is_empty() || shipped == control {
+        return format!("This ends {key}: all units get {shipped}, {others} of them another variation than now.");
+    }
+    let audience = &before.audience;
+    if to_everyone {
+        format!(
+            "This ends {key}: all units get {shipped}. That is {others} of the units in the audience ({audience}) more than \
+             now, and all units outside the audience: how many those are cannot be known."
+        )
+    } else {
+        format!(
+            "This ends {key}: units in the audience ({audience}) get {shipped}, {others} of them another variation than now. \
+             All other units continue to get {control}; to ship to them as well, add --to-everyone."
+        )
+    }
 }
 
 fn share_of(e: &Experiment, variation: &str) -> f64 {

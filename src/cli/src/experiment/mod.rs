@@ -1,6 +1,7 @@
 //! `inroad experiment …`: everything that people do with an experiment. A command with far-reaching effects asks for
 //! confirmation. Killing one variation never asks, because it must be fast.
 
+mod audit_text;
 mod change;
 mod read;
 
@@ -37,9 +38,9 @@ pub(crate) enum ExperimentCommand {
     },
     /// Start a draft
     Start(ChangedExperiment),
-    /// Stop recording and growth; every unit keeps its variation
+    /// Stop the policy and the recording of assignments; every unit keeps its variation
     Pause(ChangedExperiment),
-    /// Continue recording and growth
+    /// Continue the policy and the recording of assignments
     Resume(ChangedExperiment),
     /// Grow a variation by taking traffic from control
     Grow(GrowArgs),
@@ -68,7 +69,7 @@ pub(crate) enum ExperimentCommand {
         #[command(flatten)]
         confirm: ConfirmArgs,
     },
-    /// End an experiment: ship one variation to all units, or roll back to control
+    /// End an experiment: ship one variation to its audience, or roll back to control
     Conclude(ConcludeArgs),
     /// Archive a concluded experiment or a draft permanently
     Archive {
@@ -99,7 +100,7 @@ pub(crate) enum ExperimentCommand {
         #[arg(long, default_value_t = 0, hide_default_value = true)]
         generation: u32,
         /// Most decisions to list
-        #[arg(long, value_name = "N", default_value_t = 20)]
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
     },
     /// Explain why each share changed or not in a revision, and recompute its decision
@@ -120,7 +121,7 @@ pub(crate) enum ExperimentCommand {
         /// Experiment key [default: all experiments]
         key: Option<String>,
         /// Most entries to list
-        #[arg(long, value_name = "N", default_value_t = 20)]
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
     },
 }
@@ -168,6 +169,9 @@ pub(crate) struct ConcludeArgs {
     experiment: ChangedExperiment,
     #[command(flatten)]
     outcome: ConclusionArgs,
+    /// Ship to all units, also those outside the audience
+    #[arg(long, conflicts_with = "roll_back")]
+    to_everyone: bool,
     #[command(flatten)]
     confirm: ConfirmArgs,
 }
@@ -176,7 +180,7 @@ pub(crate) struct ConcludeArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct ConclusionArgs {
-    /// Serve this variation to all units
+    /// Serve this variation to all units in the audience
     #[arg(long, value_name = "VARIATION", value_parser = parse::variation)]
     ship: Option<String>,
     /// Serve control to all units

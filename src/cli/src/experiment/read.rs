@@ -3,7 +3,8 @@
 use inroad_wire::v1;
 use serde_json::{Value, json};
 
-use super::change::decision_text;
+use super::audit_text;
+use super::change::{decision_text, serving_text};
 use crate::connect::Connection;
 use crate::diff::diff;
 use crate::lookup::{get_experiment, list_experiments, list_revisions};
@@ -13,8 +14,6 @@ use crate::wire_text::{state_name, timestamp_text};
 
 /// The largest page that the server returns.
 const PAGE_SIZE: u32 = 1_000;
-/// Most changed fields of an audit entry to list.
-const MAX_LISTED_CHANGES: usize = 4;
 
 /// Shows experiments.
 pub(super) struct ExperimentReader<'a> {
@@ -62,7 +61,7 @@ impl ExperimentReader<'_> {
         let state = match (e.killed, e.shipped.as_str()) {
             (true, _) => format!("{} (killed: all units get control)", text("state")),
             (false, "") => text("state"),
-            (false, shipped) => format!("{}: all units get {shipped}", text("state")),
+            (false, _) => format!("{}: {}", text("state"), serving_text(&e)),
         };
         self.out.print_text(fields(&[
             ("experiment", e.key.clone()),
@@ -208,7 +207,7 @@ impl ExperimentReader<'_> {
                 break;
             }
         }
-        if decisions.is_empty() && limit > 0 {
+        if decisions.is_empty() {
             self.out.print_text("the allocation policy has made no decision in this run yet")?;
         }
         for decision in &decisions {
@@ -234,7 +233,7 @@ impl ExperimentReader<'_> {
                 break;
             }
         }
-        if entries.is_empty() && limit > 0 {
+        if entries.is_empty() {
             self.out.print_text("the audit log has no entries")?;
         }
         let shown: Vec<Value> = entries.iter().map(response_json::audit_entry_json).collect();
@@ -243,33 +242,13 @@ impl ExperimentReader<'_> {
             self.out.print_text(format!(
                 "{at}  {}  {}  {}  {}",
                 entry.actor,
-                entry.action,
+                audit_text::action_text(&entry.action),
                 if entry.experiment.is_empty() { "–" } else { &entry.experiment },
-                changes_text(shown)
+                audit_text::changes_text(shown)
             ))?;
         }
         Ok(self.out.print_json(&json!({"entries": shown}))?)
     }
-}
-
-/// The fields that an audit entry changed, shortened.
-fn changes_text(entry: &Value) -> String {
-    if entry["from"].is_null() {
-        // A forgotten unit belongs to no experiment and is named by its digest.
-        let unit = entry["to"]["unit_type"].as_str().zip(entry["to"]["digest"].as_str());
-        return unit.map(|(kind, digest)| format!("{kind} {digest}")).unwrap_or_default();
-    }
-    let changes = diff(Some(&entry["from"]), Some(&entry["to"]));
-    let listed: Vec<String> =
-        changes.iter().take(MAX_LISTED_CHANGES).map(ToString::to_string).map(|text| shortened(&text)).collect();
-    let more = changes.len().saturating_sub(MAX_LISTED_CHANGES);
-    let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
-    listed.join("; ") + &rest
-}
-
-fn shortened(text: &str) -> String {
-    const LONGEST: usize = 100;
-    if text.chars().count() <= LONGEST { text.to_owned() } else { text.chars().take(LONGEST).chain(['…']).collect() }
 }
 
 /// The keys of an experiment's variations, in order.

@@ -150,6 +150,8 @@ pub(super) async fn send_file(
         }
     };
     bar.finish_and_clear();
+    // Lines that could not be read were found before the batches around them were sent.
+    sender.refused.sort_by_key(|refused| refused.line);
     print_result(&sender, out)?;
     let resend = match ids.unrepeatable() {
         0 => "duplicates are ignored".to_owned(),

@@ -332,6 +332,7 @@ impl TestExperiment {
             kills: self.kills,
             revisions: revisions.map(revision).collect(),
             manual_now: self.manual_now,
+            shipped_within_audience: false,
         })
         .unwrap()
     }

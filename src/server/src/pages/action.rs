@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
-use inroad_assignment::experiment::{ChangeError, RevisionCause};
+use inroad_assignment::experiment::{ChangeError, RevisionCause, ShippingScope};
 use inroad_assignment::{Arm, Experiment, KillTarget};
 use inroad_dashboard::action::{ActionInput, ConfirmPage};
 use inroad_dashboard::form::{Form, parse_number, url_encode};
@@ -156,7 +156,7 @@ fn confirm(pages: &Pages, key: &str, action: Action, form: &Form) -> Result<Conf
             let preselected =
                 experiment.definition.variation(preselected).map(|v| v.key.to_string()).unwrap_or_default();
             let chosen = choices.iter().find(|choice| *choice == form.text("ship")).cloned().unwrap_or(preselected);
-            after.conclude(Arm::CONTROL, now)?;
+            after.conclude(Arm::CONTROL, ShippingScope::Audience, now)?;
             input = ActionInput::Ship { choices, chosen };
             shows_preview = false;
         }
@@ -266,7 +266,12 @@ async fn call_service(
         Action::Conclude => {
             let ship = form.text("ship").to_owned();
             service
-                .conclude_experiment(caller.service_request(v1::ConcludeExperimentRequest { key, ship, etag }))
+                .conclude_experiment(caller.service_request(v1::ConcludeExperimentRequest {
+                    key,
+                    ship,
+                    etag,
+                    to_everyone: false,
+                }))
                 .await?
         }
         Action::Archive => {

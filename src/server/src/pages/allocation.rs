@@ -39,6 +39,7 @@ pub(super) fn preview(before: &Experiment, after: &Experiment) -> AllocationPrev
         shares_after: shares(&new, &arms_after),
         killed_before: killed(before, &arms_after),
         killed_after: killed(after, &arms_after),
+        audience_change: String::new(),
         moved_between_variations: moved_between_variations(&old, &new),
     }
 }

@@ -192,8 +192,11 @@ pub(super) async fn save(
     let request = v1::UpdateExperimentRequest { experiment: Some(definition_to_wire(&document)), etag, validate_only };
     match pages.experiments.update_experiment(caller.service_request(request)).await {
         Ok(checked) if validate_only => {
+            let checked = checked.into_inner();
             let allocation = allocation_after_update(&pages, &entry, document);
-            let audience = checked.into_inner().audience_report.as_ref().map(audience_summary);
+            let allocation = allocation
+                .map(|allocation| AllocationPreview { audience_change: checked.audience_change.clone(), ..allocation });
+            let audience = checked.audience_report.as_ref().map(audience_summary);
             page.preview = Some(EditPreview { changed, allocation, audience });
             send(&pages, &caller, page, StatusCode::OK).await
         }

@@ -102,6 +102,7 @@ fn completed_action(shared: &SharedState, experiment: &Experiment, query: &Form)
         summary: action_summary(experiment, action, query.text("variation"))?,
         connected_clients: reach.connected,
         updated_clients: reach.applied,
+        anonymous_clients: reach.anonymous,
         median_ms: reach.to_applied.as_ref().map(|delays| delays.p50.as_secs_f64() * 1e3),
         slowest_ms: reach.to_applied.as_ref().map(|delays| delays.max.as_secs_f64() * 1e3),
     })

@@ -187,7 +187,9 @@ fn stale_reason(experiment: &Experiment, changed_at: Timestamp, now: Timestamp) 
     let days = now.since(changed_at).as_secs() / DAY.as_secs();
     match experiment.status {
         Status::Concluded { shipped } => {
-            Some(format!("All units have had {} for {days} days, since it was concluded.", name(shipped)))
+            let within_audience = experiment.shipped_within_audience && experiment.definition.audience().is_some();
+            let units = if within_audience { "All units in the audience" } else { "All units" };
+            Some(format!("{units} have had {} for {days} days, since it was concluded.", name(shipped)))
         }
         Status::Running | Status::Paused if experiment.kills.everything => {
             Some(format!("All units have had {} for {days} days, since it was killed.", name(Arm::CONTROL)))

@@ -4,7 +4,7 @@ use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use inroad_assignment::experiment::Experiment;
 use inroad_assignment::{
-    Arm, Context, Definition, ExperimentKey, Kills, Reason, ServedExperiment, Status, Timestamp, Width,
+    Arm, Context, Definition, ExperimentKey, Kills, Point, Reason, ServedExperiment, Status, Timestamp, Width,
 };
 use inroad_dashboard::form::Form;
 use inroad_dashboard::layout::NavItem;
@@ -87,8 +87,9 @@ async fn assign_unit(pages: &Pages, input: &PlaygroundPage) -> Result<UnitAssign
     let bucket = point.zip(allocation).and_then(|(point, allocation)| {
         let all: Vec<_> = allocation.buckets().collect();
         let index = all.partition_point(|bucket| bucket.start <= point).checked_sub(1)?;
-        let end = all.get(index + 1).map_or_else(|| "end of the line".to_owned(), |next| next.start.to_string());
-        Some((name(all[index].owner), all[index].start.to_string(), end))
+        // First and last point, as `inroad assign` prints them.
+        let last = all.get(index + 1).map_or(u64::MAX, |next| next.start.get() - 1);
+        Some((name(all[index].owner), all[index].start.to_string(), Point::new(last).to_string()))
     });
     let owner = bucket.as_ref().map(|(owner, ..)| owner.clone()).unwrap_or_default();
     let arms = (0..definition.variations().len()).filter_map(Arm::new);
@@ -128,8 +129,8 @@ fn explain_reason(reason: Reason, owner: &str, definition: &Definition, context:
         }
         Reason::Paused => format!("The experiment is paused. The unit keeps {owner}, and no exposure is recorded."),
         Reason::NotStarted => format!("The experiment had not started, so all units get {control}."),
-        Reason::Concluded => "The experiment is concluded. All units get the shipped variation.".to_owned(),
-        Reason::Archived => "The experiment is archived. All units get the shipped variation.".to_owned(),
+        Reason::Concluded => "The experiment is concluded. This unit gets the shipped variation.".to_owned(),
+        Reason::Archived => "The experiment is archived. This unit gets the shipped variation.".to_owned(),
         Reason::NoUnit => {
             format!(
                 "The context has no {} that is text or a whole number, so the unit gets {control}.",
@@ -148,6 +149,8 @@ struct AuditedExperiment {
     status: Status,
     kills: Kills,
     manual_now: Option<Timestamp>,
+    #[serde(default)]
+    shipped_within_audience: bool,
 }
 
 /// The experiment at a time of its own clock: the definition at that time from the audit log, with the revisions
@@ -172,10 +175,10 @@ async fn experiment_at(pages: &Pages, now: &Experiment, at: Timestamp) -> Result
             _ => break,
         }
     }
-    let Some(AuditedExperiment { definition, status, kills, manual_now }) = found else {
+    let Some(AuditedExperiment { definition, status, kills, manual_now, shipped_within_audience }) = found else {
         return Err(("at", "The experiment did not exist at this time. Choose a later time.".to_owned()));
     };
-    let mut then = Experiment { definition, status, kills, manual_now, ..now.clone() };
+    let mut then = Experiment { definition, status, kills, manual_now, shipped_within_audience, ..now.clone() };
     then.generations.retain(|generation| generation.started_at <= at);
     for generation in &mut then.generations {
         generation.revisions.retain(|revision| revision.created_at <= at);

@@ -205,6 +205,7 @@ pub(super) fn counts_fingerprint(counts: &GenerationCounts) -> u64 {
 #[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 mod tests {
     use super::*;
+    use inroad_assignment::experiment::ShippingScope;
     use inroad_assignment::{Arm, DefinitionDoc, KillTarget, Salt};
 
     #[test]
@@ -224,7 +225,7 @@ mod tests {
         experiment.set_killed(KillTarget::Everything, true, at(40)).unwrap();
         assert_eq!(served_since(&experiment), Some(at(40)));
         experiment.set_killed(KillTarget::Everything, false, at(50)).unwrap();
-        experiment.conclude(Arm::CONTROL, at(60)).unwrap();
+        experiment.conclude(Arm::CONTROL, ShippingScope::Audience, at(60)).unwrap();
         assert_eq!(served_since(&experiment), Some(at(60)));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use inroad_assignment::experiment::{ChangeError, RevisionCause};
+use inroad_assignment::experiment::{ChangeError, RevisionCause, ShippingScope};
 use inroad_assignment::{Arm, Definition, Experiment, ExperimentKey, KillTarget, Timestamp, Width};
 use inroad_policy::{Decision, DrawsCache, TickInput};
 use inroad_store::{AuditEntry, DecisionRecord, PageRequest, StoredDecision};
@@ -18,6 +18,7 @@ use super::{
     PageBuilder, actor, apply, check_response_size, draw_salt, invalid_page_token, page_before, page_size, take_page,
     version,
 };
+use crate::audience_change::describe_audience_change;
 use crate::audience_report::audience_report;
 use crate::catalogue::{CatalogueEntry, ChangeRequest};
 use crate::config::MAX_RESPONSE_BYTES;
@@ -124,7 +125,7 @@ pub(crate) fn growth_width(experiment: &Experiment, arm: Arm, amount: Option<Amo
         ),
     };
     let target = match amount {
-        Some(Amount::ByShare(by)) => return share("by_share", by),
+        Some(Amount::ByShare(by)) => owned.saturating_add(share("by_share", by)?),
         Some(Amount::ToShare(to)) => share("to_share", to)?,
         Some(Amount::Times(times)) => {
             let target = owned.share() * times;
@@ -141,7 +142,11 @@ pub(crate) fn growth_width(experiment: &Experiment, arm: Arm, amount: Option<Amo
             return Err(ServerError::Invalid { field: "amount", message });
         }
     };
-    if target < owned { Err(too_small()) } else { Ok(target.saturating_sub(owned)) }
+    if target < owned {
+        return Err(too_small());
+    }
+    let floor = experiment.definition.policy().floor();
+    Ok(experiment.latest_allocation().round_to_headroom(target.saturating_sub(owned), floor))
 }
 
 #[tonic::async_trait]
@@ -189,21 +194,25 @@ impl ExperimentService for ExperimentHandler {
         let actor = actor(&request)?;
         let v1::UpdateExperimentRequest { experiment, etag, validate_only } = request.into_inner();
         let doc = definition_from_wire(experiment.unwrap_or_default()).map_err(ServerError::from)?;
-        let definition = Definition::try_from(doc).map_err(ServerError::from)?;
+        let definition = Definition::try_from(doc.clone()).map_err(ServerError::from)?;
         let (key, lead) = (definition.key().clone(), self.shared.config.lead);
+        let before = Arc::clone(&self.shared.catalogue.state().get(key.as_str())?.experiment);
+        let audience_change = describe_audience_change(&*self.shared.store, &before, &definition).await?;
+        let update = |e: &mut Experiment, now: Timestamp| {
+            let definition = Definition::try_from(e.with_kept_shares(doc))?;
+            Ok::<_, ServerError>(e.update(definition, now, now.plus(lead))?)
+        };
         if validate_only {
             let state = self.shared.catalogue.state();
             let entry = state.get(key.as_str())?;
             let now = entry.experiment.now(self.shared.clock.now());
             let mut copy = Experiment::clone(&entry.experiment);
-            copy.update(definition, now, now.plus(lead)).map_err(ServerError::from)?;
+            update(&mut copy, now)?;
             let checked = experiment_to_wire(&copy, entry.version, self.shared.clock.now());
-            return self.with_report(&copy.definition, checked).await;
+            return self.with_report(&copy.definition, v1::Experiment { audience_change, ..checked }).await;
         }
-        let saved = definition.clone();
-        let update = |e: &mut Experiment, now: Timestamp| Ok(e.update(definition, now, now.plus(lead))?);
         let updated = self.change(key.as_str(), &etag, &actor, "update", update).await?.into_inner();
-        self.with_report(&saved, updated).await
+        self.with_report(&definition, v1::Experiment { audience_change, ..updated }).await
     }
 
     async fn apply_experiments(
@@ -282,10 +291,11 @@ impl ExperimentService for ExperimentHandler {
 
     async fn conclude_experiment(&self, request: Request<v1::ConcludeExperimentRequest>) -> RpcResult<v1::Experiment> {
         let actor = actor(&request)?;
-        let v1::ConcludeExperimentRequest { key, ship, etag } = request.into_inner();
+        let v1::ConcludeExperimentRequest { key, ship, etag, to_everyone } = request.into_inner();
         let conclude = |e: &mut Experiment, now| {
             let arm = if ship.is_empty() { Arm::CONTROL } else { e.arm(&ship)? };
-            Ok(e.conclude(arm, now)?)
+            let scope = if to_everyone { ShippingScope::Everyone } else { ShippingScope::Audience };
+            Ok(e.conclude(arm, scope, now)?)
         };
         self.change(&key, &etag, &actor, "conclude", conclude).await
     }

@@ -27,6 +27,7 @@ struct BodyToWrite<'a> {
     alerts: &'a [Alert],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     kill_results: &'a [KillResult],
+    shipped_within_audience: bool,
     /// For the audit log only: the rows of the history contain the shares now, but not those before the change.
     line: AllocationSummary,
 }
@@ -68,6 +69,9 @@ struct StoredBody {
     alerts: Vec<Alert>,
     #[serde(default)]
     kill_results: Vec<KillResult>,
+    /// Missing in bodies of releases that shipped to all units.
+    #[serde(default)]
+    shipped_within_audience: bool,
 }
 
 /// The part of an experiment that the audit log contains.
@@ -79,6 +83,8 @@ struct AuditedBody {
     manual_now: Option<Timestamp>,
     #[serde(default)]
     alerts: Vec<Alert>,
+    #[serde(default)]
+    shipped_within_audience: bool,
     line: AllocationSummary,
 }
 
@@ -132,6 +138,7 @@ impl<'a> PreparedChange<'a> {
             last_tick_at: experiment.last_tick_at,
             alerts: &experiment.alerts,
             kill_results: &experiment.kill_results,
+            shipped_within_audience: experiment.shipped_within_audience,
             line: AllocationSummary::new(experiment),
         })?;
         let audited = audited_json(&body)?;
@@ -292,6 +299,7 @@ pub(crate) fn load(connection: &mut Connection) -> Result<(u64, Vec<StoredExperi
             last_tick_at: body.last_tick_at.or(body.last_growth_at),
             alerts: body.alerts,
             kill_results: body.kill_results,
+            shipped_within_audience: body.shipped_within_audience,
         });
         all.push(StoredExperiment { version: row.get::<_, i64>(1)? as u64, experiment });
     }

@@ -1,6 +1,6 @@
 //! The catalogue: changes by compare-and-set, history that only grows, an audit entry for every change.
 
-use inroad_assignment::experiment::RevisionCause;
+use inroad_assignment::experiment::{RevisionCause, ShippingScope};
 use inroad_assignment::{Arm, Bucket, KillTarget, Point, Salt, Status};
 use inroad_store::{DecisionRecord, PageRequest, StoreError};
 
@@ -89,7 +89,7 @@ pub async fn committed_experiment_is_loaded_unchanged(test_store: TestStore) {
     experiment.advance_clock(at(31)).unwrap();
     experiment.grow(&[(arm(1), share(0.1))], RevisionCause::Grown, at(31), at(31)).unwrap();
     version = store.commit(experiment_change(&experiment, Some(version), "restart")).await.unwrap();
-    experiment.conclude(Arm::CONTROL, at(50)).unwrap();
+    experiment.conclude(Arm::CONTROL, ShippingScope::Audience, at(50)).unwrap();
     store.commit(experiment_change(&experiment, Some(version), "conclude")).await.unwrap();
     assert_eq!(*store.load().await.unwrap().1[0].experiment, experiment);
     drop(store);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use inroad_assignment::experiment::RevisionCause;
+use inroad_assignment::experiment::{RevisionCause, ShippingScope};
 use inroad_assignment::{
     Arm, Definition, Experiment, ExperimentKey, KillTarget, Salt, Timestamp, UnitHasher, UnitKey, Width,
 };
@@ -143,7 +143,9 @@ pub fn change_randomly(experiment: &mut Experiment, now: i64, rng: &mut TestRng)
             let variations = experiment.definition.variations().len() - 1 + rng.below(2) as usize;
             drop(experiment.update(definition(&key, manual, metrics, variations.min(5)), at(now), effective_at));
         }
-        9 if rng.once_in(3) => drop(experiment.conclude(arm(rng.below(arms) as usize), at(now))),
+        9 if rng.once_in(3) => {
+            drop(experiment.conclude(arm(rng.below(arms) as usize), ShippingScope::Audience, at(now)))
+        }
         _ if rng.once_in(4) => {
             let salt = Salt::parse(&format!("salt{}", rng.below(100))).unwrap();
             drop(experiment.restart(at(now), salt));

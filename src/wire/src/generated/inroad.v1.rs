@@ -62,7 +62,7 @@ pub enum State {
     Running = 2,
     /// The experiment serves the same variations as before, but records no exposures and moves no boundaries.
     Paused = 3,
-    /// The experiment has ended: all units get the variation that was shipped.
+    /// The experiment has ended: the units of its audience, or all units, get the variation that was shipped.
     Concluded = 4,
     /// The experiment has ended and is archived. It still serves the variation that was shipped.
     Archived = 5,
@@ -235,6 +235,10 @@ pub struct ExperimentSnapshot {
     /// The index of the variation that a concluded experiment ships.
     #[prost(uint32, tag = "13")]
     pub shipped: u32,
+    /// Whether the shipped variation is served only to the units of the audience; if not, to all units. Clients of earlier
+    /// releases ignore this and serve it to all units.
+    #[prost(bool, tag = "70")]
+    pub shipped_within_audience: bool,
 }
 /// Pins units to a variation.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -484,7 +488,8 @@ pub enum Reason {
     Paused = 5,
     /// The experiment has not started, and the unit got control.
     NotStarted = 6,
-    /// The experiment is concluded, and the unit got the shipped variation.
+    /// The experiment is concluded, and the unit got the shipped variation. A unit outside the audience that it was shipped
+    /// to gets control with REASON_NOT_IN_AUDIENCE.
     Concluded = 7,
     /// The experiment is archived, and the unit got the shipped variation.
     Archived = 8,
@@ -2007,6 +2012,14 @@ pub struct Experiment {
     /// The alerts of guardrails in the running generation.
     #[prost(message, repeated, tag = "31")]
     pub alerts: ::prost::alloc::vec::Vec<GuardrailAlert>,
+    /// Whether the shipped variation is served only to the units of the audience. False if it is served to all units, as by
+    /// every conclusion of earlier releases.
+    #[prost(bool, tag = "70")]
+    pub shipped_within_audience: bool,
+    /// What an update of the audience does to units that were exposed already, as a sentence; only in the answer to
+    /// UpdateExperiment, and empty if the audience stays the same.
+    #[prost(string, tag = "71")]
+    pub audience_change: ::prost::alloc::string::String,
 }
 /// An alert of a guardrail.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2213,6 +2226,10 @@ pub struct ConcludeExperimentRequest {
     pub ship: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub etag: ::prost::alloc::string::String,
+    /// False: ship to the units of the audience, and the others continue to get control. True: ship to all units, also those
+    /// that were never part of the experiment. Without an audience this makes no difference.
+    #[prost(bool, tag = "70")]
+    pub to_everyone: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ArchiveExperimentRequest {

@@ -86,7 +86,7 @@ fn experiment_contains_its_state_and_can_be_declared_again() {
     // A shown experiment can be declared again: its output fields are ignored.
     let declared = definition_from_wire(shown).unwrap();
     assert_eq!(Definition::try_from(declared).unwrap(), experiment.definition);
-    experiment.conclude(Arm::new(1).unwrap(), Timestamp::default()).unwrap();
+    experiment.conclude(Arm::new(1).unwrap(), ShippingScope::Audience, Timestamp::default()).unwrap();
     assert_eq!(experiment_to_wire(&experiment, 43, NOW).shipped, "b");
     let draft = Experiment::create(experiment.definition.clone(), NOW);
     let shown = experiment_to_wire(&draft, 1, NOW);

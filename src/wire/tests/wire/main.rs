@@ -14,7 +14,7 @@ use std::time::Duration;
 use inroad_assignment::audience::Audience;
 use inroad_assignment::definition::{Direction, Lifetime, Violation};
 use inroad_assignment::document::{ClockDoc, MetricDoc, OverrideDoc, PolicyDoc, VariationDoc};
-use inroad_assignment::experiment::RevisionCause;
+use inroad_assignment::experiment::{RevisionCause, ShippingScope};
 use inroad_assignment::{
     Allocation, Arm, Context, Definition, DefinitionDoc, DefinitionError, Experiment, GrowthRule, Guardrail,
     GuardrailAction, KillTarget, MetricKind, Payload, PosteriorKind, Reason, Salt, ServedExperiment, Snapshot, Status,

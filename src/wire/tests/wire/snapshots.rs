@@ -16,7 +16,7 @@ fn snapshot_round_trips_in_every_state() {
     one.set_killed(KillTarget::Everything, false, NOW).unwrap();
     one.pause().unwrap();
     states.push(one.clone());
-    one.conclude(Arm::new(1).unwrap(), Timestamp::default()).unwrap();
+    one.conclude(Arm::new(1).unwrap(), ShippingScope::Audience, Timestamp::default()).unwrap();
     states.push(one.clone());
     one.archive().unwrap();
     states.push(one);
