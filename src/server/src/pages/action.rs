@@ -258,6 +258,10 @@ async fn call_service(
         }
         Action::Conclude => {
             let ship = form.text("ship").to_owned();
+            // To the service, no variation means control. On the page it means that nobody chose.
+            if ship.is_empty() {
+                return Err(tonic::Status::invalid_argument("choose the variation that units get from now on"));
+            }
             service
                 .conclude_experiment(caller.service_request(v1::ConcludeExperimentRequest { key, ship, etag }))
                 .await?
