@@ -147,14 +147,14 @@ fn confirm(pages: &Pages, key: &str, action: Action, form: &Form) -> Result<Conf
             shows_preview = false;
         }
         Action::Conclude => {
-            let preselected = arm.unwrap_or(Arm::CONTROL);
             let is_live = |arm: &Arm| experiment.kills.served_arm(*arm) == *arm;
             let arms = (0..experiment.definition.variations().len()).filter_map(Arm::new).filter(is_live);
             let choices: Vec<_> =
                 arms.filter_map(|arm| Some(experiment.definition.variation(arm)?.key.to_string())).collect();
             // A choice that was already made stays selected when the page is shown again.
-            let preselected =
-                experiment.definition.variation(preselected).map(|v| v.key.to_string()).unwrap_or_default();
+            // Rolling back is a choice like any other: without a variation in the link, nothing is selected.
+            let named = arm.and_then(|arm| experiment.definition.variation(arm));
+            let preselected = named.map(|v| v.key.to_string()).unwrap_or_default();
             let chosen = choices.iter().find(|choice| *choice == form.text("ship")).cloned().unwrap_or(preselected);
             after.conclude(Arm::CONTROL, ShippingScope::Audience, now)?;
             input = ActionInput::Ship { choices, chosen };
@@ -265,6 +265,10 @@ async fn call_service(
         }
         Action::Conclude => {
             let ship = form.text("ship").to_owned();
+            // To the service, no variation means control. On the page it means that nobody chose.
+            if ship.is_empty() {
+                return Err(tonic::Status::invalid_argument("choose the variation that units get from now on"));
+            }
             service
                 .conclude_experiment(caller.service_request(v1::ConcludeExperimentRequest {
                     key,
