@@ -17,13 +17,11 @@ pub(crate) struct Statistics {
     caches: Vec<(u32, DrawsCache)>,
 }
 
-/// For each arm, how likely it is the best, and what choosing it would cost.
+/// For each arm, how likely it is the best.
 #[derive(Debug, Clone)]
 pub(crate) struct BestArmEstimate {
     /// Probability to be the best arm.
     pub(crate) p_best: Vec<f64>,
-    /// Expected loss of choosing the arm, as a log-lift; none for killed arms.
-    pub(crate) expected_loss: Vec<Option<f64>>,
 }
 
 impl BestArmEstimate {
@@ -35,14 +33,13 @@ impl BestArmEstimate {
 
 impl From<Comparison> for BestArmEstimate {
     fn from(comparison: Comparison) -> Self {
-        Self { p_best: comparison.p_best, expected_loss: comparison.expected_loss }
+        Self { p_best: comparison.p_best }
     }
 }
 
 impl From<&Decision> for BestArmEstimate {
     fn from(decision: &Decision) -> Self {
-        let expected_loss = decision.arms.iter().map(|arm| arm.expected_loss).collect();
-        Self { p_best: decision.arms.iter().map(|arm| arm.p_best).collect(), expected_loss }
+        Self { p_best: decision.arms.iter().map(|arm| arm.p_best).collect() }
     }
 }
 

@@ -48,7 +48,7 @@ fn proposals(run: &TableRun) -> Result<(), Box<dyn Error>> {
             [base, ships]
         })
         .collect();
-    let replications = 5 * run.replications;
+    let replications = 2 * run.replications;
     println!("\n### Proposals to ship within 28 days, and regret when they are followed\n");
     println!("{replications} replications.\n");
     println!("| | {} |", SCENARIOS.join(" | "));

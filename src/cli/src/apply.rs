@@ -178,7 +178,7 @@ async fn send_declarations(
     connection: &Connection,
     out: Output,
 ) -> anyhow::Result<v1::ApplyExperimentsResponse> {
-    let bar = progress_bar(declarations.len() as u64, ProgressUnit::Rows, out);
+    let bar = progress_bar(Some(declarations.len() as u64), ProgressUnit::Rows, out);
     bar.set_message("experiments sent");
     let (mut requests, mut bytes) = (vec![v1::ApplyExperimentsRequest { validate_only, ..Default::default() }], 0);
     for declaration in declarations {

@@ -118,7 +118,7 @@ fn results_before_kill(
     };
     let input = SummaryInput {
         epochs: &epochs,
-        measure: measure(metric),
+        measure: measure(metric).suited_to(&epochs),
         better: better(metric),
         live: &live,
         tau: settings.tau,
@@ -131,6 +131,7 @@ fn results_before_kill(
     let control_mean = summary.arms.first().and_then(|control| control.mean);
     let result = |arm: &Arm| {
         let found = summary.arms.get(arm.index())?;
+        let is_relative = found.lift.as_ref().is_some_and(|lift| lift.relative().is_some());
         Some(KillResult {
             generation: generation.number,
             arm: *arm,
@@ -143,8 +144,13 @@ fn results_before_kill(
             open: open_records(experiment, counts, *arm, index, now),
             mean: found.mean,
             control_mean,
-            lift: found.anytime.map(|lift| KillLift { estimate: lift.estimate, low: lift.low, high: lift.high }),
-            p_worse: 1.0 - found.p_above_control,
+            // A difference in the metric's own unit is not a lift.
+            lift: found.anytime.filter(|_| is_relative).map(|lift| KillLift {
+                estimate: lift.estimate,
+                low: lift.low,
+                high: lift.high,
+            }),
+            p_worse: found.p_above_control.map(|p| 1.0 - p),
         })
     };
     Ok(arms.iter().filter_map(result).collect())

@@ -16,13 +16,17 @@ fn kill_result_in_words(experiment: &Experiment, result: &KillResult) -> String 
     let percent = |share: f64| format!("{:+.1}%", 100.0 * share);
     let units = plural(*units, "unit");
     let estimate = match lift {
-        Some(lift) => format!(
-            "{metric} {} ({} to {}, always-valid) from {units} at that time, {} probability of being worse than control",
-            percent(lift.estimate),
-            percent(lift.low),
-            percent(lift.high),
-            probability_in_words(*p_worse)
-        ),
+        Some(lift) => {
+            let worse =
+                p_worse.map(|p| format!(", {} probability of being worse than control", probability_in_words(p)));
+            format!(
+                "{metric} {} ({} to {}, always-valid) from {units} at that time{}",
+                percent(lift.estimate),
+                percent(lift.low),
+                percent(lift.high),
+                worse.unwrap_or_default()
+            )
+        }
         None => format!("{units} counted at that time, too few to compare {metric}"),
     };
     format!("{variation} was killed by {actor}: {estimate}.")
@@ -119,7 +123,7 @@ mod tests {
         assert_eq!(result.restored_at, Some(timestamp_to_wire(at(9))));
         let (lift, known) = (result.lift.unwrap(), (result.units, result.converted, result.mean, result.control_mean));
         assert_eq!(known, (1_000, 40, Some(0.04), Some(0.1)));
-        assert!(lift.low < -0.6 && lift.high < 0.0 && result.p_worse > 0.999, "{lift:?}");
+        assert!(lift.low < -0.6 && lift.high < 0.0 && result.p_worse.is_some_and(|p| p > 0.999), "{lift:?}");
         assert!(
             result.summary.starts_with("green was killed by ann: bought -60.0% (")
                 && result.summary.contains("from 1,000 units at that time, >99.9% probability"),

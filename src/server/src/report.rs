@@ -6,8 +6,8 @@ use std::time::Duration;
 use inroad_assignment::experiment::RevisionCause;
 use inroad_assignment::{Arm, Experiment, Generation, Policy, Revision, Status, ThompsonSettings, Timestamp};
 use inroad_policy::{
-    ClearlyBest, Decider, DelayCheck, DrawsCache, GuardrailInput, Measure, NoveltyCheck, SampleRatio, ShipCheck, SrmAlarm,
-    Summary, SummaryInput, TickScope, check_delay, check_novelty, check_sample_ratio, completed_epochs,
+    ClearlyBest, Decider, DelayCheck, DrawsCache, GuardrailInput, Measure, NoveltyCheck, SampleRatio, ShipCheck,
+    SrmAlarm, Summary, SummaryInput, TickScope, check_delay, check_novelty, check_sample_ratio, completed_epochs,
     evaluate_guardrail, summarise,
 };
 use inroad_store::GenerationCounts;

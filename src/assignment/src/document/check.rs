@@ -154,10 +154,10 @@ fn check_variations(docs: &[VariationDoc], policy: &Policy, violations: &mut Vio
 /// The initial width of each variation, with zero for control. Each is a share that a double represents exactly, so
 /// that it has the same width after it is written and read back.
 fn check_footholds(docs: &[VariationDoc], policy: &Policy, violations: &mut ViolationList) -> Vec<Width> {
-    // Under Thompson sampling the default divides 35% evenly (docs/decisions/0018). A feature flag starts with no units.
+    // Under Thompson sampling the default divides 40% evenly (docs/decisions/0018). A feature flag starts with no units.
     let default = match policy {
         Policy::Manual { .. } => Width::ZERO,
-        Policy::Thompson(_) => Width::from_share(0.35 / docs.len().saturating_sub(1).max(1) as f64).unwrap_or_default(),
+        Policy::Thompson(_) => Width::from_share(0.4 / docs.len().saturating_sub(1).max(1) as f64).unwrap_or_default(),
     };
     let mut footholds = Vec::with_capacity(docs.len());
     for (i, doc) in docs.iter().enumerate() {

@@ -50,7 +50,7 @@ pub struct KillResult {
     /// The lift over control with the always-valid interval; none without information.
     pub lift: Option<KillLift>,
     /// The probability that the variation is worse than control by this metric.
-    pub p_worse: f64,
+    pub p_worse: Option<f64>,
 }
 
 impl Experiment {

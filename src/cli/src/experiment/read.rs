@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use super::audit_text;
 use super::change::{decision_text, serving_text};
 use crate::connect::Connection;
-use crate::diff::diff;
 use crate::lookup::{get_experiment, list_experiments, list_revisions};
 use crate::output::{Output, fields, percent, probability, table};
 use crate::response_json;

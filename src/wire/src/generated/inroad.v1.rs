@@ -1313,7 +1313,8 @@ pub struct Outcome {
     /// The event's value, within ±1e9, stored to a millionth; 0 if the event has no value.
     #[prost(double, tag = "3")]
     pub value: f64,
-    /// When it happened; the server's time of receipt if not set. At most 5 minutes in the future.
+    /// When it happened; the server's time of receipt if not set. At most 5 minutes in the future. It counts if it is
+    /// within the metric's window after the unit's first exposure, or at most one minute before it, because clocks differ.
     #[prost(message, optional, tag = "4")]
     pub occurred_at: ::core::option::Option<::prost_types::Timestamp>,
     /// Identifies the outcome among those of a unit: outcomes of one unit with the same id are the same outcome, however
@@ -1360,6 +1361,26 @@ pub struct RecordResponse {
     /// How many exposures had a context that was too large and was stored in part.
     #[prost(uint32, tag = "3")]
     pub contexts_trimmed: u32,
+    /// Accepted outcomes that no experiment counts now, with the reason. They are stored, and a metric that is added later
+    /// counts them. At most 10.
+    #[prost(message, repeated, tag = "60")]
+    pub warnings: ::prost::alloc::vec::Vec<OutcomeWarning>,
+}
+/// Accepted outcomes that no experiment counts now.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OutcomeWarning {
+    /// Why no experiment counts them, for programs: UNUSED_EVENT, OTHER_CLOCK, UNUSED_UNIT_TYPE.
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+    /// The event.
+    #[prost(string, tag = "2")]
+    pub event: ::prost::alloc::string::String,
+    /// How many outcomes of the batch have this event and reason.
+    #[prost(uint32, tag = "3")]
+    pub outcomes: u32,
+    /// The text for people: what is wrong and what to do.
+    #[prost(string, tag = "4")]
+    pub message: ::prost::alloc::string::String,
 }
 /// A refused event. Sending it again unchanged does not help.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1496,10 +1517,10 @@ pub mod event_service_client {
                 .insert(GrpcMethod::new("inroad.v1.EventService", "Record"));
             self.inner.unary(req, path, codec).await
         }
-        /// Removes a unit's raw key from every event in the log, together with the contexts of its exposures. The unit's
-        /// counts stay, under digests that do not reveal the key. The call waits until all events acknowledged before it are
-        /// counted. It cannot be undone. Repeating it is harmless; events that arrive later contain the key again. The audit
-        /// log gets an entry with the digest.
+        /// Removes a unit's raw key from every event in the log, together with the contexts of its exposures, and removes from
+        /// the server's memory the contexts of recent calls that name it. The unit's counts stay, under digests that do not
+        /// reveal the key. The call waits until all events acknowledged before it are counted. It cannot be undone. Repeating
+        /// it is harmless; events that arrive later contain the key again. The audit log gets an entry with the digest.
         /// INVALID_ARGUMENT: the type or the unit key is missing.
         /// RESOURCE_EXHAUSTED: too many events are not counted yet; try again after the delay in RetryInfo.
         pub async fn forget_unit(
@@ -1549,10 +1570,10 @@ pub mod event_service_server {
             &self,
             request: tonic::Request<super::RecordRequest>,
         ) -> std::result::Result<tonic::Response<super::RecordResponse>, tonic::Status>;
-        /// Removes a unit's raw key from every event in the log, together with the contexts of its exposures. The unit's
-        /// counts stay, under digests that do not reveal the key. The call waits until all events acknowledged before it are
-        /// counted. It cannot be undone. Repeating it is harmless; events that arrive later contain the key again. The audit
-        /// log gets an entry with the digest.
+        /// Removes a unit's raw key from every event in the log, together with the contexts of its exposures, and removes from
+        /// the server's memory the contexts of recent calls that name it. The unit's counts stay, under digests that do not
+        /// reveal the key. The call waits until all events acknowledged before it are counted. It cannot be undone. Repeating
+        /// it is harmless; events that arrive later contain the key again. The audit log gets an entry with the digest.
         /// INVALID_ARGUMENT: the type or the unit key is missing.
         /// RESOURCE_EXHAUSTED: too many events are not counted yet; try again after the delay in RetryInfo.
         async fn forget_unit(
@@ -2020,6 +2041,57 @@ pub struct Experiment {
     /// UpdateExperiment, and empty if the audience stays the same.
     #[prost(string, tag = "71")]
     pub audience_change: ::prost::alloc::string::String,
+    /// In the answers of CreateExperiment and UpdateExperiment only, also with `validate_only`: what was found out about
+    /// the audience and the expressions of overrides. Not set if the experiment has neither.
+    #[prost(message, optional, tag = "80")]
+    pub audience_report: ::core::option::Option<AudienceReport>,
+}
+/// Which contexts an audience needs, how many recent ones it selects, and what it probably does not mean.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AudienceReport {
+    /// The attributes without which no context is in the audience. A missing attribute and null are the same.
+    #[prost(string, repeated, tag = "1")]
+    pub needed_attributes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Warnings; the experiment is saved in spite of them.
+    #[prost(message, repeated, tag = "2")]
+    pub warnings: ::prost::alloc::vec::Vec<AudienceWarning>,
+    /// The number of recent contexts that the audience was evaluated for: the newest one of each unit of the experiment's
+    /// unit type, of the last day, at most 500. They are from Assign and BatchAssign calls and from exposures.
+    #[prost(uint32, tag = "3")]
+    pub contexts: u32,
+    /// How many of them are in the audience; 0 if the experiment has no audience.
+    #[prost(uint32, tag = "4")]
+    pub matching_contexts: u32,
+    /// The attributes that the audience uses and that some of these contexts do not have.
+    #[prost(message, repeated, tag = "5")]
+    pub missing_attributes: ::prost::alloc::vec::Vec<MissingAttribute>,
+    /// The number of contexts for which the audience has no result although all its attributes are there, for example
+    /// because one has another type.
+    #[prost(uint32, tag = "6")]
+    pub failed_contexts: u32,
+    /// Why, for the first one of them.
+    #[prost(string, tag = "7")]
+    pub failure: ::prost::alloc::string::String,
+}
+/// A part of an audience that probably does not mean what its author expects.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AudienceWarning {
+    /// The field, such as `audience` or `overrides\[0\].when`.
+    #[prost(string, tag = "1")]
+    pub field: ::prost::alloc::string::String,
+    /// What is wrong, and what to write instead.
+    #[prost(string, tag = "2")]
+    pub message: ::prost::alloc::string::String,
+}
+/// An attribute that some recent contexts do not have.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MissingAttribute {
+    /// The attribute, with dots.
+    #[prost(string, tag = "1")]
+    pub attribute: ::prost::alloc::string::String,
+    /// How many contexts do not have it, or have null.
+    #[prost(uint32, tag = "2")]
+    pub contexts: u32,
 }
 /// An alert of a guardrail.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -4510,6 +4582,82 @@ pub struct GetResultsResponse {
     /// What `clearly_best` rests on, for people.
     #[prost(string, tag = "42")]
     pub clearly_best_rests_on: ::prost::alloc::string::String,
+    /// Why the variations are not ranked, for people: "too early to say: 30 of about 2,400 units". Empty if they are, and
+    /// without a decision metric. If it is set, `p_best`, `p_above_control` and `expected_loss` of the arms mean nothing.
+    #[prost(string, tag = "50")]
+    pub not_ranked: ::prost::alloc::string::String,
+    /// The variation that is most likely to be best. Empty for a tie, and if the variations are not ranked.
+    #[prost(string, tag = "51")]
+    pub leader: ::prost::alloc::string::String,
+    /// Whether the decision metric has negative values. Variations are then compared by absolute differences, also by the
+    /// policy; `expected_loss` and `potential_value_remaining` do not apply and are not set.
+    #[prost(bool, tag = "52")]
+    pub compares_differences: bool,
+    /// What was known about variations of this generation when they were killed, the earliest kill first.
+    #[prost(message, repeated, tag = "60")]
+    pub kills: ::prost::alloc::vec::Vec<KillResult>,
+    /// Of `dropped_records`, those whose variation changed because of a kill or a restore. An interruption of at most a
+    /// hundredth of the window, and at most a minute, drops nothing.
+    #[prost(uint64, tag = "61")]
+    pub dropped_by_kill: u64,
+    /// Of `dropped_records`, those that moved from control to a variation by a new revision, or were served by an outdated
+    /// client.
+    #[prost(uint64, tag = "62")]
+    pub dropped_by_revision: u64,
+    /// Of `dropped_records`, those first exposed after the generation ended.
+    #[prost(uint64, tag = "63")]
+    pub dropped_after_end: u64,
+    /// Outcomes of exposed units during the generation that no estimate counts because they are more than a minute before
+    /// the unit's first exposure (decision metric).
+    #[prost(uint64, tag = "64")]
+    pub outcomes_too_early: u64,
+    /// The same, because they came after the unit's window (decision metric).
+    #[prost(uint64, tag = "65")]
+    pub outcomes_too_late: u64,
+}
+/// The results of a variation at the moment before it was killed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct KillResult {
+    #[prost(string, tag = "1")]
+    pub variation: ::prost::alloc::string::String,
+    /// By the experiment's clock.
+    #[prost(message, optional, tag = "2")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it was restored; not set if it was not.
+    #[prost(message, optional, tag = "3")]
+    pub restored_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Who killed it: a person, or the policy.
+    #[prost(string, tag = "4")]
+    pub actor: ::prost::alloc::string::String,
+    /// The metric of these results: the guardrail's, or the decision metric.
+    #[prost(string, tag = "5")]
+    pub metric: ::prost::alloc::string::String,
+    /// Distinct units that had been exposed to the variation.
+    #[prost(uint64, tag = "6")]
+    pub exposed: u64,
+    /// Units in the estimate.
+    #[prost(uint64, tag = "7")]
+    pub units: u64,
+    /// Those of them with an outcome.
+    #[prost(uint64, tag = "8")]
+    pub converted: u64,
+    /// Those of `units` whose window was open, at most: the kill removed them from the comparison.
+    #[prost(uint64, tag = "9")]
+    pub open_records: u64,
+    /// The average of a unit of the variation, and of control. Not set without units.
+    #[prost(double, optional, tag = "10")]
+    pub mean: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "11")]
+    pub control_mean: ::core::option::Option<f64>,
+    /// The lift over control with the always-valid interval. Not set without information.
+    #[prost(message, optional, tag = "12")]
+    pub lift: ::core::option::Option<Interval>,
+    /// The probability to be worse than control. Not set where nothing is known of it.
+    #[prost(double, optional, tag = "13")]
+    pub p_worse: ::core::option::Option<f64>,
+    /// The same as a sentence for people.
+    #[prost(string, tag = "14")]
+    pub summary: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetFunnelRequest {
@@ -4598,7 +4746,7 @@ pub struct FunnelStep {
     #[prost(message, optional, tag = "7")]
     pub lift: ::core::option::Option<LiftEstimates>,
 }
-#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SampleRatio {
     #[prost(double, tag = "1")]
     pub chi_squared: f64,
@@ -4607,9 +4755,12 @@ pub struct SampleRatio {
     #[prost(double, tag = "3")]
     pub p_value: f64,
     /// The evidence of the continuous and the scheduled checks together, which stays valid however often it is checked.
-    /// 100 or more raises an alert.
+    /// 100 or more raises an alert. At most 10^15.
     #[prost(double, tag = "4")]
     pub evidence: f64,
+    /// The result in words for people, such as "none detected (p = 0.21)".
+    #[prost(string, tag = "60")]
+    pub summary: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ArmResult {
@@ -4625,7 +4776,8 @@ pub struct ArmResult {
     pub units: u64,
     #[prost(message, repeated, tag = "5")]
     pub metrics: ::prost::alloc::vec::Vec<MetricResult>,
-    /// The probability to be best among the live variations, by the decision metric.
+    /// The probability to be best among the live variations, by the decision metric. It includes the policy's prior, which
+    /// `lift` does not. 0 if the variations are not ranked, see `not_ranked`.
     #[prost(double, tag = "6")]
     pub p_best: f64,
     #[prost(double, tag = "7")]
@@ -4633,13 +4785,29 @@ pub struct ArmResult {
     /// The expected loss, relative.
     #[prost(double, tag = "8")]
     pub expected_loss: f64,
-    /// The lift over control, relative, with its 95% credible interval.
+    /// The lift over control, relative, with its 95% interval, without the policy's prior. For a killed variation it is the
+    /// always-valid interval. Only set if `lift_state` is LIFT_STATE_MEASURED.
     #[prost(message, optional, tag = "9")]
     pub lift: ::core::option::Option<Interval>,
     /// The lift over control with an always-valid interval (a confidence sequence), which holds however often it is
     /// checked.
     #[prost(message, optional, tag = "10")]
     pub lift_anytime: ::core::option::Option<Interval>,
+    /// What can be said about the lift.
+    #[prost(enumeration = "LiftState", tag = "50")]
+    pub lift_state: i32,
+    /// The reason if there is no relative lift, for people. Empty otherwise.
+    #[prost(string, tag = "51")]
+    pub lift_note: ::prost::alloc::string::String,
+    /// The absolute difference from control in the metric's own unit, where it replaces the relative lift.
+    #[prost(message, optional, tag = "52")]
+    pub difference: ::core::option::Option<Interval>,
+    /// The same with an always-valid interval.
+    #[prost(message, optional, tag = "53")]
+    pub difference_anytime: ::core::option::Option<Interval>,
+    /// Records whose window is open, at most (decision metric): a kill of the variation removes them from the comparison.
+    #[prost(uint64, tag = "60")]
+    pub open_records: u64,
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct Interval {
@@ -4698,31 +4866,58 @@ pub struct MetricResult {
     /// guardrail.
     #[prost(double, optional, tag = "15")]
     pub harm: ::core::option::Option<f64>,
+    /// Outcomes of exposed units during the generation that no estimate counts because they are more than a minute before
+    /// the unit's first exposure.
+    #[prost(uint64, tag = "60")]
+    pub too_early: u64,
+    /// The same, because they came after the unit's window.
+    #[prost(uint64, tag = "61")]
+    pub too_late: u64,
+    /// Unit records excluded because the variation served to the unit changed within its window.
+    #[prost(uint64, tag = "62")]
+    pub dropped: u64,
 }
 /// A lift over control, estimated by several methods. It is relative: 0.1 means ten per cent more. For a metric with
-/// direction down, values below 0 are better. Each estimate has its 95% interval.
-#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+/// direction down, values below 0 are better. Each estimate has its 95% interval. No estimate includes the policy's prior.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LiftEstimates {
-    /// The posterior's estimate with its credible interval. The policy uses this one.
+    /// The estimate by E3 with its 95% interval. For a killed variation it is the always-valid interval. Only set if `state`
+    /// is LIFT_STATE_MEASURED.
     #[prost(message, optional, tag = "1")]
     pub credible: ::core::option::Option<Interval>,
     /// The always-valid interval (a confidence sequence), which holds at all checks together. Not set without information.
     #[prost(message, optional, tag = "2")]
     pub anytime: ::core::option::Option<Interval>,
-    /// Another estimate, in which every period is weighted by its traffic. Not set with too few outcomes.
+    /// Another estimate, in which every period is weighted by its traffic. Not set with too few outcomes, and for killed
+    /// variations, because this interval is valid at one time only. The same holds for `batched`.
     #[prost(message, optional, tag = "3")]
     pub period: ::core::option::Option<Interval>,
     /// Another estimate, in batches, which is normally distributed however the shares were adapted (BOLS). Not set with
     /// too few outcomes.
     #[prost(message, optional, tag = "4")]
     pub batched: ::core::option::Option<Interval>,
-    /// The period-weighted difference of the means, in the metric's own unit.
+    /// The difference of the means, in the metric's own unit: weighted by period, or by E3 where `state` is
+    /// LIFT_STATE_DIFFERENCE.
     #[prost(message, optional, tag = "5")]
     pub difference: ::core::option::Option<Interval>,
     /// True if E3's estimate differs from `period` or from `batched` by more than two standard errors: the effect is not
     /// one constant lift.
     #[prost(bool, tag = "6")]
     pub disagrees: bool,
+    /// What can be said about the lift.
+    #[prost(enumeration = "LiftState", tag = "50")]
+    pub state: i32,
+    /// The reason if there is no relative lift, for people. Empty otherwise.
+    #[prost(string, tag = "51")]
+    pub note: ::prost::alloc::string::String,
+    /// Where `state` is LIFT_STATE_DIFFERENCE: the always-valid interval of `difference`, and `difference` by the two other
+    /// methods. `anytime`, `period` and `batched` are then not set.
+    #[prost(message, optional, tag = "52")]
+    pub difference_anytime: ::core::option::Option<Interval>,
+    #[prost(message, optional, tag = "53")]
+    pub difference_period: ::core::option::Option<Interval>,
+    #[prost(message, optional, tag = "54")]
+    pub difference_batched: ::core::option::Option<Interval>,
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct DelayCheck {
@@ -4739,7 +4934,8 @@ pub struct DelayCheck {
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct NoveltyCheck {
-    /// The lift in the first half of the outcomes (`early`) and in the second half (`late`).
+    /// The lift in the first half of the outcomes (`early`) and in the second half (`late`); for a metric with negative
+    /// values, the absolute difference from control.
     #[prost(message, optional, tag = "1")]
     pub early: ::core::option::Option<Interval>,
     #[prost(message, optional, tag = "2")]
@@ -4748,6 +4944,48 @@ pub struct NoveltyCheck {
     pub p_value: f64,
     #[prost(bool, tag = "4")]
     pub changed: bool,
+}
+/// What can be said about a lift.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LiftState {
+    /// Control, or no decision metric.
+    Unspecified = 0,
+    /// The relative lift is measured.
+    Measured = 1,
+    /// There is no relative lift; the absolute difference is measured. The metric has negative values, or control or the
+    /// variation has almost no outcomes.
+    Difference = 2,
+    /// There are too few units or outcomes for an interval.
+    TooEarly = 3,
+    /// The metric cannot be measured, however long one waits: a ratio has no denominators.
+    NotMeasured = 4,
+}
+impl LiftState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LIFT_STATE_UNSPECIFIED",
+            Self::Measured => "LIFT_STATE_MEASURED",
+            Self::Difference => "LIFT_STATE_DIFFERENCE",
+            Self::TooEarly => "LIFT_STATE_TOO_EARLY",
+            Self::NotMeasured => "LIFT_STATE_NOT_MEASURED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LIFT_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "LIFT_STATE_MEASURED" => Some(Self::Measured),
+            "LIFT_STATE_DIFFERENCE" => Some(Self::Difference),
+            "LIFT_STATE_TOO_EARLY" => Some(Self::TooEarly),
+            "LIFT_STATE_NOT_MEASURED" => Some(Self::NotMeasured),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
 pub mod result_service_client {
