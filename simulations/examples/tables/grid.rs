@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use inroad_assignment::{ThompsonSettings, Timestamp, Width};
 use inroad_policy::{
-    ArmState, ArmTally, BetterDirection, Decider, EpochKey, EpochTally, Estimator, LiftEstimate, Measure, Moments,
-    TickInput, TickScope, normal_cdf, shown_lifts,
+    ArmState, ArmTally, BetterDirection, Decider, EVIDENCE_SHARE, EpochKey, EpochTally, Estimator, LiftEstimate,
+    Measure, Moments, SampleRatioRule, TickInput, TickScope, normal_cdf, shown_lifts,
 };
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -281,7 +281,9 @@ impl Cell {
             settings: settings.clone(),
             arms: owned.iter().zip(live).map(arm).collect(),
             floor: Width::from_share(settings.floor).ok_or("the floor is out of range")?,
+            evidence_share: Width::from_share(EVIDENCE_SHARE).ok_or("the share is out of range")?,
             data_late: false,
+            sample_ratio: SampleRatioRule::Mixed,
             measure: self.metric.measure().suited_to(epochs),
             better: BetterDirection::Higher,
             scope: TickScope::Growth,

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 
+#[allow(dead_code, reason = "the other test program uses the rest")]
 mod common;
 
 use common::{DAY_US, SimulatedExperiment, new_experiment};

@@ -228,7 +228,9 @@ mod tests {
     fn uses() -> (CatalogueState, EventUses) {
         let ratio = json!({"key": "basket", "event": "order", "kind": "ratio", "denominator": "visit"});
         let mut ended = experiment("old", "user", json!({"kind": "wall"}), json!({"key": "m", "event": "signup"}));
-        ended.conclude(inroad_assignment::Arm::CONTROL, at(10)).unwrap();
+        ended
+            .conclude(inroad_assignment::Arm::CONTROL, inroad_assignment::experiment::ShippingScope::Everyone, at(10))
+            .unwrap();
         let simulated = json!({"kind": "manual", "start": "1970-01-01T00:00:00Z"});
         let experiments = vec![
             experiment("shop", "user", json!({"kind": "wall"}), ratio),

@@ -39,7 +39,7 @@ impl Fixture {
             address,
             assignments: AssignmentServiceClient::new(channel.clone()),
             experiments: ExperimentServiceClient::new(channel),
-            folder: folder,
+            folder,
         }
     }
 

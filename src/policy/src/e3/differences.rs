@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn scale_of_the_values_changes_nothing_but_the_unit() {
         let scaled = |factor: f64| {
-            let arms = vec![cell(500, -2.0 * factor, factor), cell(400, -1.0 * factor, 2.0 * factor)];
+            let arms = vec![cell(500, -2.0 * factor, factor), cell(400, -factor, 2.0 * factor)];
             estimate(Measure::MeanDifference, 2, &[epoch(0, arms)], Prior::Normal(0.25)).unwrap()
         };
         let (cents, euros) = (scaled(100.0), scaled(1.0));

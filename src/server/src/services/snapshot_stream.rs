@@ -118,7 +118,7 @@ impl Watcher {
         }
         let (experiments, is_last) = fill_message(parts.experiments.iter());
         let last_version =
-            parts.experiments.drain(..experiments.len()).last().map_or(0, |served| served.parts().version);
+            parts.experiments.drain(..experiments.len()).next_back().map_or(0, |served| served.parts().version);
         let message = WatchSnapshotsResponse {
             version: if is_last { parts.complete_version } else { last_version },
             full: parts.is_first && parts.since == 0,

@@ -268,7 +268,7 @@ pub async fn older_catalogue_after_a_restart_changes_no_counts(test_store: TestS
     let started = commit_simple_experiment(&*store).await;
     let mut ended = started.clone();
     ended.set_killed(KillTarget::Variation(arm(1)), true, at(25)).unwrap();
-    ended.conclude(Arm::CONTROL, at(40)).unwrap();
+    ended.conclude(Arm::CONTROL, inroad_assignment::experiment::ShippingScope::Everyone, at(40)).unwrap();
     store.commit(experiment_change(&ended, Some(1), "end")).await.unwrap();
     let units: Vec<String> = (0..40).map(|i| format!("unit-{i}")).collect();
     let mut events: Vec<Event> = units.iter().map(|u| exposure("a", 1, u, owner_of(&started, u), 1, at(10))).collect();

@@ -51,6 +51,7 @@ pub(super) async fn check(t: &mut RefusedCalls) {
             key: draft(),
             ship: String::new(),
             etag: etag(),
+            to_everyone: false,
         }),
     )
     .await;
@@ -62,6 +63,7 @@ pub(super) async fn check(t: &mut RefusedCalls) {
             key: running(),
             ship: "dead".to_owned(),
             etag: etag(),
+            to_everyone: false,
         }),
     )
     .await;
