@@ -219,7 +219,7 @@ metrics:
         let json = serde_json::to_string(&toml[0]).unwrap();
         assert_eq!(parse(YAML, Format::Yaml).unwrap(), toml);
         assert_eq!(parse(&json, Format::Json).unwrap(), toml);
-        assert_eq!(check(toml).unwrap()[0].with_defaults.variations[1].share, Some(0.2));
+        assert_eq!(check(toml).unwrap()[0].with_defaults.variations[1].share, Some(0.4));
     }
 
     proptest! {

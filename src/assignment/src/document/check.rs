@@ -154,10 +154,10 @@ fn check_variations(docs: &[VariationDoc], policy: &Policy, violations: &mut Vio
 /// The initial width of each variation, with zero for control. Each is a share that a double represents exactly, so
 /// that it has the same width after it is written and read back.
 fn check_footholds(docs: &[VariationDoc], policy: &Policy, violations: &mut ViolationList) -> Vec<Width> {
-    // Under Thompson sampling the default divides 40% evenly (docs/decisions/0018). A feature flag starts with no units.
+    // A feature flag starts with no units.
     let default = match policy {
         Policy::Manual { .. } => Width::ZERO,
-        Policy::Thompson(_) => Width::from_share(0.4 / docs.len().saturating_sub(1).max(1) as f64).unwrap_or_default(),
+        Policy::Thompson(settings) => Width::from_share(default_share(docs, settings.floor)).unwrap_or_default(),
     };
     let mut footholds = Vec::with_capacity(docs.len());
     for (i, doc) in docs.iter().enumerate() {
@@ -187,6 +187,16 @@ fn check_footholds(docs: &[VariationDoc], policy: &Policy, violations: &mut Viol
         violations.check(excess == 0, "variations", message);
     }
     footholds
+}
+
+/// The share of each variation that gives none, under Thompson sampling: an even part of 40%, or less, down to an even part
+/// of 20%, where other shares and the floor leave less (docs/decisions/0018).
+fn default_share(docs: &[VariationDoc], floor: f64) -> f64 {
+    let variations = docs.get(1..).unwrap_or_default();
+    let given: f64 = variations.iter().filter_map(|doc| doc.share).sum();
+    let open = variations.iter().filter(|doc| doc.share.is_none()).count().max(1) as f64;
+    let all = variations.len().max(1) as f64;
+    ((1.0 - floor - given) / open).clamp(0.2 / all, 0.4 / all)
 }
 
 fn check_overrides(

@@ -111,7 +111,7 @@ fn reasons_follow_their_precedence() {
         ("the longest unit", vec![start], Context::new("x".repeat(1024)), 0, NotInAudience, false),
         ("a unit too long", vec![start], internal(&"x".repeat(1025)), 0, InvalidUnit, false),
         ("concluded", vec![start, conclude], internal(&on_2), 1, Concluded, false),
-        ("concluded, no unit", vec![start, conclude], Context::default(), 1, Concluded, false),
+        ("concluded, outside the audience", vec![start, conclude], Context::default(), 0, NotInAudience, false),
         ("concluded, override", vec![start, conclude], internal("pinned0"), 1, Concluded, false),
         ("concluded, then killed", vec![start, conclude, kill_1], internal(&on_1), 0, Killed, false),
         ("concluded, then experiment killed", vec![start, conclude, kill], internal(&on_1), 0, Killed, false),

@@ -66,8 +66,8 @@ fn full_document_is_parsed_into_a_definition() {
     assert_eq!((settings.draws_log2, settings.daily_cap, settings.tau), (12, defaults.daily_cap, defaults.tau));
     assert_eq!(d.arm("blue").map(Arm::index), Some(2));
     assert_eq!(d.arm("green"), None);
-    // The default share is an even part of 20%.
-    assert_eq!(d.variations()[2].foothold, Width::from_share(0.1).unwrap());
+    // The default share is an even part of 40%.
+    assert_eq!(d.variations()[2].foothold, Width::from_share(0.2).unwrap());
     assert_eq!(d.variations()[1].payload.kind(), "object");
     assert!(matches!(&d.overrides()[0].target, OverrideTarget::Units(units) if units.len() == 2));
     assert!(matches!(&d.overrides()[1].target, OverrideTarget::Audience(_)));

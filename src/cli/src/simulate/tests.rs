@@ -125,11 +125,12 @@ fn simulations_have_a_table_each_and_share_one_csv() {
     assert!(text.contains("s1: S1 classic") && text.matches("\nequal ").count() == 2, "{text}");
     let json = render::json(&simulations, "again").unwrap();
     assert_eq!(json["simulations"][1]["summaries"][0]["policy"], "equal");
-    for field in ["prompted", "false_prompt"] {
-        assert!(
-            json["simulations"][0]["summaries"][0][field].is_null(),
-            "nobody is asked under an equal split: {field}"
-        );
+    let reference = selected(&["s1", "--replications", "1", "--policies", "unconstrained"]);
+    let reference = simulate(&reference, &args(&["s1", "--threads", "1"]), Output { json: true }).unwrap();
+    let reference = render::json(&reference, "again").unwrap();
+    for field in ["prompted", "false_prompt", "roll_back", "false_roll_back"] {
+        assert!(json["simulations"][0]["summaries"][0][field].is_object(), "{field} of an equal split");
+        assert!(reference["simulations"][0]["summaries"][0][field].is_null(), "nobody asks the reference: {field}");
     }
     assert!(json["simulations"][0].get("runs").is_none(), "single runs are left out");
 }
