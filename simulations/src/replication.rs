@@ -151,6 +151,7 @@ impl<'a> PolicyRun<'a> {
             self.kills.extend(change.killed.iter().map(|arm| ArmAt { arm: *arm, tick }));
             self.record_clearly_best(change.clearly_best, tick);
             self.record_prompt(change.ready_to_ship, tick);
+            self.shipped = self.driver.shipped().map(|arm| ArmAt { arm: arm.index(), tick });
             self.check_continuously(statistics, tick)?;
         }
         self.shares.push(self.driver.shares());
@@ -180,9 +181,6 @@ impl<'a> PolicyRun<'a> {
         let Some(arm) = clearly_best else { return };
         self.concluded = self.concluded.or(Some(ArmAt { arm, tick }));
         self.false_winner |= !self.context.world.is_best(arm) || self.context.world.best_arm().is_none();
-        if self.driver.shipped().is_some() {
-            self.shipped = self.shipped.or(Some(ArmAt { arm, tick }));
-        }
     }
 
     fn record_prompt(&mut self, ready_to_ship: Option<usize>, tick: u32) {

@@ -21,10 +21,10 @@ use core::time::Duration;
 
 use crate::alternative_estimates::estimate_arm;
 use crate::anytime::ALPHA;
-use crate::decision_record::{ClearlyBest, ConcludeAdvice, GuardrailDecision, ShipCheck, TickInput};
+use crate::decision_record::{ClearlyBest, ConcludeAdvice, EvidenceBasis, GuardrailDecision, ShipCheck, TickInput};
 use crate::e3::{Estimator, Prior};
 use crate::error::PolicyError;
-use crate::evidence::{EvidenceBasis, PairTests};
+use crate::evidence::PairTests;
 use crate::probability_best::Comparison;
 use crate::sample_ratio::{SampleRatio, SrmAlarm};
 use crate::tallies::{EpochTally, checked_in_order};

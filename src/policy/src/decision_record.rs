@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::e3::Posterior;
 use crate::error::PolicyError;
-use crate::evidence::EvidenceBasis;
 use crate::sample_ratio::SampleRatioRule;
 use crate::tallies::{BetterDirection, EpochTally, MAX_ARMS, Measure};
 
@@ -180,6 +179,19 @@ pub struct ShipCheck {
     /// The sample ratio check has never raised an alarm in this generation.
     #[serde(rename = "ratio_sound", default = "default_true")]
     pub sample_ratio_ok: bool,
+}
+
+/// What a statement about a winner rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum EvidenceBasis {
+    /// A scheduled look.
+    ScheduledLook {
+        /// The day of the look, counted from the start of the generation.
+        day: u16,
+    },
+    /// The always-valid interval, now.
+    AlwaysValid,
 }
 
 /// The arm that is better than every other live arm, control included. The probability that this is ever reported of

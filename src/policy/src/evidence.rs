@@ -20,10 +20,9 @@
 use core::time::Duration;
 
 use inroad_assignment::{Timestamp, Width};
-use serde::{Deserialize, Serialize};
 
 use crate::anytime::confidence_sequence;
-use crate::decision_record::TickInput;
+use crate::decision_record::{EvidenceBasis, TickInput};
 use crate::e3::{Estimator, Prior};
 use crate::error::PolicyError;
 use crate::error_spending::{Look, first_crossing};
@@ -40,19 +39,6 @@ pub const SCHEDULED_PART: f64 = 0.8;
 /// Fewest conversions of each arm for a look; for other metrics, the number of conversions with the same information.
 const CONVERSIONS_MIN: f64 = 10.0;
 const DAY: Duration = Duration::from_secs(86_400);
-
-/// What a statement about a winner rests on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum EvidenceBasis {
-    /// A scheduled look.
-    ScheduledLook {
-        /// The day of the look, counted from the start of the generation.
-        day: u16,
-    },
-    /// The always-valid interval, now.
-    AlwaysValid,
-}
 
 /// Two arms in one epoch.
 #[derive(Debug, Clone, Copy)]

@@ -68,13 +68,13 @@ pub use chi_squared::chi_squared_tail;
 pub use consistency_checks::{DelayCheck, NoveltyCheck, check_delay, check_novelty, completed_epochs};
 pub use decide::{Decider, decide};
 pub use decision_record::{
-    ArmDecision, ArmState, BurnIn, BurnInGap, ClearlyBest, ConcludeAdvice, Decision, Freeze, GuardedMetric,
-    GuardrailDecision, HoldReason, ShipCheck, TickInput, TickScope,
+    ArmDecision, ArmState, BurnIn, BurnInGap, ClearlyBest, ConcludeAdvice, Decision, EvidenceBasis, Freeze,
+    GuardedMetric, GuardrailDecision, HoldReason, ShipCheck, TickInput, TickScope,
 };
 pub use draws::{DrawsCache, MAX_LOG2_DRAWS, NormalDraws};
 pub use e3::{Estimator, Posterior, Prior, estimate};
 pub use error::PolicyError;
-pub use evidence::{EvidenceBasis, FIRST_LOOK_DAY, PLANNED_DAYS, SCHEDULED_PART};
+pub use evidence::{FIRST_LOOK_DAY, PLANNED_DAYS, SCHEDULED_PART};
 pub use growth::EVIDENCE_SHARE;
 pub use guardrail::{GuardrailEvidence, GuardrailInput, evaluate_guardrail};
 pub use interval::{Interval, Z_95};

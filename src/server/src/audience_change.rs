@@ -1,5 +1,5 @@
-//! What a change of the audience does to units that were exposed already: whoever leaves the audience loses its variation.
-//! The audience of a unit depends on its context, and the log has a part of that for each recent exposure, so the effect is
+//! What a change of the audience does to units that were exposed already: those that leave it lose their variation. The
+//! audience of a unit depends on its context, and the log has a part of that for each recent exposure, so the effect is
 //! counted there. What the log does not know is reported as unknown, never as zero.
 
 use std::collections::HashMap;
