@@ -4,7 +4,7 @@
 use crate::anytime::{ALPHA, ANYTIME_RHO, anytime_half_width, confidence_sequence};
 use crate::e3::{Estimator, Posterior, Prior};
 use crate::error::PolicyError;
-use crate::interval::{Interval, Z_95};
+use crate::interval::{Interval, Z_95, displayed_quantile};
 use crate::tallies::{EpochTally, Measure};
 
 /// Fewest outcomes for a relative lift: expected in control and in the arm at their common rate, and found in each. Below
@@ -89,8 +89,8 @@ pub struct ShownLift {
     pub estimate: LiftEstimate,
     /// The interval that holds at all checks together; none without an estimate.
     pub anytime: Option<Interval>,
-    /// The factor by which an interval for one fixed time must be widened: above 1 for a killed arm, which was stopped
-    /// by its own data.
+    /// The factor by which an interval of 1.96 standard errors must be widened: for few outcomes
+    /// ([`displayed_quantile`]), and for a killed arm, which was stopped by its own data.
     pub(crate) widening: f64,
 }
 
@@ -126,6 +126,15 @@ impl ArmCounts {
 fn is_enough(measure: Measure, arms: &[ArmCounts]) -> bool {
     let fewest = arms.iter().map(|arm| arm.n).min().unwrap_or(0);
     fewest >= units_min(measure) && fewest as f64 * rate(measure, arms) >= OUTCOMES_MIN as f64
+}
+
+/// The smaller number of outcomes of equal value in these arms, expected at the common rate. Where values can be negative,
+/// the sums do not show how skewed they are, and [`DIFFERENCE_UNITS_MIN`] units count as [`OUTCOMES_MIN`] outcomes.
+fn equal_outcomes(measure: Measure, arms: &[ArmCounts]) -> f64 {
+    let fewest = arms.iter().map(|arm| arm.n).min().unwrap_or(0) as f64;
+    let per_unit = OUTCOMES_MIN as f64 / DIFFERENCE_UNITS_MIN as f64;
+    let rate = rate(measure, arms);
+    fewest * if measure.is_difference() { rate.min(per_unit) } else { rate }
 }
 
 fn units_min(measure: Measure) -> u64 {
@@ -196,7 +205,7 @@ pub(crate) fn shown_lifts_with_fits(
                 if information < INFORMATION_MIN {
                     without(LiftEstimate::TooEarly(progress(measure, &pair, INFORMATION_MIN / information)))
                 } else {
-                    let lift = shown_lift(&fit, arm, live[arm], reason);
+                    let lift = shown_lift(&fit, arm, live[arm], reason, equal_outcomes(measure, &pair));
                     flat[arm] = Some(fit);
                     lift
                 }
@@ -242,17 +251,20 @@ fn no_relative_lift(measure: Measure, pair: &[ArmCounts; 2]) -> Option<NoRelativ
 
 /// The estimate of an arm from a fit without prior. An arm that was killed was stopped by its own data, so it gets an
 /// interval that is valid at any stopping time. An interval for a fixed time would be too short (its coverage falls to
-/// about 88% in A/A tests).
-fn shown_lift(fit: &Posterior, arm: usize, live: bool, reason: Option<NoRelativeLift>) -> ShownLift {
+/// about 88% in A/A tests). The always-valid interval is never the shorter one: with few outcomes it is not corrected,
+/// and becomes that for a fixed time.
+fn shown_lift(fit: &Posterior, arm: usize, live: bool, reason: Option<NoRelativeLift>, outcomes: f64) -> ShownLift {
     let information = 1.0 / fit.covariance[arm][arm];
-    let fixed = Z_95 * fit.sd(arm);
-    let half_width = if live { fixed } else { anytime_half_width(information, ANYTIME_RHO, ALPHA) };
+    let fixed = displayed_quantile(outcomes) * fit.sd(arm);
+    let always = anytime_half_width(information, ANYTIME_RHO, ALPHA).max(fixed);
+    let half_width = if live { fixed } else { always };
     let interval = Interval::around(fit, arm, half_width);
     let estimate = match reason {
         None => LiftEstimate::Measured(interval),
         Some(reason) => LiftEstimate::Difference { difference: interval, reason },
     };
-    ShownLift { estimate, anytime: confidence_sequence(fit, arm, ALPHA), widening: half_width / fixed }
+    let anytime = confidence_sequence(fit, arm, ALPHA).map(|_| Interval::around(fit, arm, always));
+    ShownLift { estimate, anytime, widening: half_width / (Z_95 * fit.sd(arm)) }
 }
 
 impl LiftEstimate {
