@@ -22,7 +22,7 @@ pub const Z_DISPLAYED: f64 = 2.108_358_399_169_109;
 /// The variance is measured from these outcomes, so the quantile is that of Student's t distribution. Its degrees of
 /// freedom are one less than the smaller number of outcomes, the lower limit of Welch's (Welch 1938), which needs no
 /// estimate of its own. By the expansion of Abramowitz & Stegun 1972, 26.7.5; with the fewest outcomes for which an
-/// interval is shown (4 degrees of freedom), it is 1% too narrow.
+/// interval is shown (4 degrees of freedom), it is 2% too narrow.
 #[must_use]
 pub fn displayed_quantile(outcomes: f64) -> f64 {
     let (z, freedom) = (Z_DISPLAYED, outcomes - 1.0);
@@ -91,7 +91,7 @@ mod tests {
             1.5 * (r - r * r * r / 3.0)
         };
         let few = displayed_quantile(5.0);
-        assert!((part(few) - DISPLAYED_PART).abs() < 2e-3, "{few} {}", part(few));
+        assert!((part(few) - DISPLAYED_PART).abs() < 3e-3, "{few} {}", part(few));
         assert!((displayed_quantile(1e9) - Z_DISPLAYED).abs() < 1e-6);
         assert!((6..2_000).all(|n| displayed_quantile(f64::from(n)) < displayed_quantile(f64::from(n - 1))));
     }

@@ -215,14 +215,18 @@ mod tests {
     }
 
     #[test]
-    fn one_epoch_gives_the_difference_of_means_with_its_welch_variance() {
+    fn one_epoch_gives_the_difference_of_means_with_the_larger_variance_of_both_arms() {
         let epochs = [epoch(0, vec![cell(40_000, -2.0, 1.0), cell(10_000, -1.0, 3.0)])];
         let found = Estimator::default().fit_difference(Measure::MeanDifference, 2, &epochs, 1).unwrap();
         let unit = found.unit.unwrap();
         assert!((found.mean[1] * unit - 1.0).abs() < 1e-6, "{found:?}");
         // The pooled variance counts as a hundred units of the arm.
-        let variance = found.covariance[1][1] * unit * unit;
-        assert!((variance / (1.0 / 40_000.0 + 9.0 / 10_000.0) - 1.0).abs() < 0.02, "{variance}");
+        let variance = |found: &Posterior| found.covariance[1][1] * found.unit.unwrap() * found.unit.unwrap();
+        let shown = variance(&found);
+        assert!((shown / (9.0 / 40_000.0 + 9.0 / 10_000.0) - 1.0).abs() < 0.02, "{shown}");
+        // The policy decides with the variance of each arm (Welch).
+        let welch = variance(&estimate(Measure::MeanDifference, 2, &epochs, Prior::Flat).unwrap());
+        assert!((welch / (1.0 / 40_000.0 + 9.0 / 10_000.0) - 1.0).abs() < 0.02, "{welch}");
     }
 
     #[test]
