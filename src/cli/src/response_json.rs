@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::output;
 use crate::parse::point;
-use crate::wire_text::{owner_name, reason_name, state_name, timestamp_of};
+use crate::wire_text::{is_ranked, owner_name, reason_name, state_name, timestamp_of};
 
 /// An instant; null if it was not sent.
 pub(crate) fn timestamp_json(at: Option<&prost_types::Timestamp>) -> Value {
@@ -171,7 +171,7 @@ fn lift_estimates_json(l: Option<&v1::LiftEstimates>) -> Value {
 pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
     // Without these, a probability or a loss would be the prior alone.
     let is_known = |m: &v1::MetricResult| m.lift.as_ref().is_some_and(|l| l.credible.or(l.difference).is_some());
-    let is_ranked = !r.decision_metric.is_empty() && r.not_ranked.is_empty();
+    let is_ranked = is_ranked(r);
     let metric = |m: &v1::MetricResult| {
         json!({
             "metric": m.metric, "units": m.units, "converted": m.converted, "sum": m.sum, "outcomes": m.outcomes,

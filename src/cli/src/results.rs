@@ -10,7 +10,7 @@ use crate::connect::{Connection, ServerArgs};
 use crate::output::{Output, count, fields, number, p_value, percent, probability, rate, signed_percent, table};
 use crate::parse;
 use crate::response_json;
-use crate::wire_text::{interval_or_note, interval_text, primary_metric, state_name, timestamp_text};
+use crate::wire_text::{interval_or_note, interval_text, is_ranked, primary_metric, state_name, timestamp_text};
 
 /// The evidence from which the continuous test of the sample ratio raises an alert.
 const SAMPLE_RATIO_ALERT: f64 = 100.0;
@@ -72,7 +72,7 @@ fn variations_text(r: &GetResultsResponse) -> String {
         "probability to be best",
         "",
     ];
-    let is_ranked = !r.decision_metric.is_empty() && r.not_ranked.is_empty();
+    let is_ranked = is_ranked(r);
     let row = |(i, arm): (usize, &ArmResult)| {
         let metric = primary_metric(r, arm);
         let lift = arm.lift.as_ref().filter(|_| i > 0);

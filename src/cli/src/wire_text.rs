@@ -51,6 +51,11 @@ pub(crate) fn interval_or_note(lift: Option<&Interval>, note: &str) -> String {
     }
 }
 
+/// Whether probabilities to be best mean anything: before, they are 0.
+pub(crate) fn is_ranked(results: &inroad_wire::v1::GetResultsResponse) -> bool {
+    !results.decision_metric.is_empty() && results.not_ranked.is_empty()
+}
+
 /// The primary metric of a variation's results, or its first metric.
 pub(crate) fn primary_metric<'a>(results: &GetResultsResponse, arm: &'a ArmResult) -> Option<&'a MetricResult> {
     arm.metrics.iter().find(|m| m.metric == results.decision_metric).or(arm.metrics.first())

@@ -77,7 +77,7 @@ pub use error::PolicyError;
 pub use evidence::{FIRST_LOOK_DAY, PLANNED_DAYS, SCHEDULED_PART};
 pub use growth::EVIDENCE_SHARE;
 pub use guardrail::{GuardrailEvidence, GuardrailInput, evaluate_guardrail};
-pub use interval::{Interval, Z_95};
+pub use interval::{DISPLAYED_PART, Interval, Z_95, Z_DISPLAYED, displayed_quantile};
 pub use lift_estimate::{
     DIFFERENCE_UNITS_MIN, LiftEstimate, NoRelativeLift, NotMeasured, OUTCOMES_MIN, Progress, ShownLift, UNITS_MIN,
     shown_lifts,

@@ -4,7 +4,7 @@
 use crate::anytime::{ALPHA, ANYTIME_RHO, anytime_half_width, confidence_sequence};
 use crate::e3::{Estimator, Posterior, Prior};
 use crate::error::PolicyError;
-use crate::interval::{Interval, Z_95};
+use crate::interval::{Interval, Z_95, displayed_quantile};
 use crate::tallies::{EpochTally, Measure};
 
 /// Fewest outcomes for a relative lift: expected in control and in the arm at their common rate, and found in each. Below
@@ -89,8 +89,8 @@ pub struct ShownLift {
     pub estimate: LiftEstimate,
     /// The interval that holds at all checks together; none without an estimate.
     pub anytime: Option<Interval>,
-    /// The factor by which an interval for one fixed time must be widened: above 1 for a killed arm, which was stopped
-    /// by its own data.
+    /// The factor by which an interval of 1.96 standard errors must be widened: for few outcomes
+    /// ([`displayed_quantile`]), and for a killed arm, which was stopped by its own data.
     pub(crate) widening: f64,
 }
 
@@ -126,6 +126,15 @@ impl ArmCounts {
 fn is_enough(measure: Measure, arms: &[ArmCounts]) -> bool {
     let fewest = arms.iter().map(|arm| arm.n).min().unwrap_or(0);
     fewest >= units_min(measure) && fewest as f64 * rate(measure, arms) >= OUTCOMES_MIN as f64
+}
+
+/// The smaller number of outcomes of equal value in these arms, expected at the common rate. Where values can be negative,
+/// the sums do not show how skewed they are, and [`DIFFERENCE_UNITS_MIN`] units count as [`OUTCOMES_MIN`] outcomes.
+fn equal_outcomes(measure: Measure, arms: &[ArmCounts]) -> f64 {
+    let fewest = arms.iter().map(|arm| arm.n).min().unwrap_or(0) as f64;
+    let per_unit = OUTCOMES_MIN as f64 / DIFFERENCE_UNITS_MIN as f64;
+    let rate = rate(measure, arms);
+    fewest * if measure.is_difference() { rate.min(per_unit) } else { rate }
 }
 
 fn units_min(measure: Measure) -> u64 {
@@ -196,7 +205,7 @@ pub(crate) fn shown_lifts_with_fits(
                 if information < INFORMATION_MIN {
                     without(LiftEstimate::TooEarly(progress(measure, &pair, INFORMATION_MIN / information)))
                 } else {
-                    let lift = shown_lift(&fit, arm, live[arm], reason);
+                    let lift = shown_lift(&fit, arm, live[arm], reason, equal_outcomes(measure, &pair));
                     flat[arm] = Some(fit);
                     lift
                 }
@@ -242,17 +251,20 @@ fn no_relative_lift(measure: Measure, pair: &[ArmCounts; 2]) -> Option<NoRelativ
 
 /// The estimate of an arm from a fit without prior. An arm that was killed was stopped by its own data, so it gets an
 /// interval that is valid at any stopping time. An interval for a fixed time would be too short (its coverage falls to
-/// about 88% in A/A tests).
-fn shown_lift(fit: &Posterior, arm: usize, live: bool, reason: Option<NoRelativeLift>) -> ShownLift {
+/// about 88% in A/A tests). The always-valid interval is never the shorter one: with few outcomes it is not corrected,
+/// and becomes that for a fixed time.
+fn shown_lift(fit: &Posterior, arm: usize, live: bool, reason: Option<NoRelativeLift>, outcomes: f64) -> ShownLift {
     let information = 1.0 / fit.covariance[arm][arm];
-    let fixed = Z_95 * fit.sd(arm);
-    let half_width = if live { fixed } else { anytime_half_width(information, ANYTIME_RHO, ALPHA) };
+    let fixed = displayed_quantile(outcomes) * fit.sd(arm);
+    let always = anytime_half_width(information, ANYTIME_RHO, ALPHA).max(fixed);
+    let half_width = if live { fixed } else { always };
     let interval = Interval::around(fit, arm, half_width);
     let estimate = match reason {
         None => LiftEstimate::Measured(interval),
         Some(reason) => LiftEstimate::Difference { difference: interval, reason },
     };
-    ShownLift { estimate, anytime: confidence_sequence(fit, arm, ALPHA), widening: half_width / fixed }
+    let anytime = confidence_sequence(fit, arm, ALPHA).map(|_| Interval::around(fit, arm, always));
+    ShownLift { estimate, anytime, widening: half_width / (Z_95 * fit.sd(arm)) }
 }
 
 impl LiftEstimate {
@@ -334,7 +346,24 @@ mod tests {
         assert!(anytime.low < lift.low && lift.high < anytime.high);
         let killed = conversions((1_000, 60), (1_000, 108), false);
         assert_eq!(killed.estimate.relative(), Some(anytime));
-        assert!(killed.widening > 1.3 && shown.widening == 1.0);
+        // 168 conversions of 2,000 units: 84 are expected in each arm.
+        let factor = displayed_quantile(84.0) / Z_95;
+        assert!(killed.widening > 1.3 && (shown.widening - factor).abs() < 1e-9 && factor > 1.08, "{factor}");
+        let half = 0.5 * (lift.high.ln_1p() - lift.low.ln_1p());
+        assert!((half / (displayed_quantile(84.0) * f64::sqrt(1.0 / 60.0 + 1.0 / 108.0 - 0.002)) - 1.0).abs() < 0.02);
+    }
+
+    #[test]
+    fn few_outcomes_have_wider_intervals_and_the_always_valid_one_is_never_shorter() {
+        for (control, arm) in
+            [((100, 6), (100, 9)), ((100, 9), (100, 6)), ((5_000, 6), (5_000, 7)), ((60, 40), (70, 50))]
+        {
+            let shown = conversions(control, arm, true);
+            let (lift, anytime) = (shown.estimate.relative().unwrap(), shown.anytime.unwrap());
+            assert!(anytime.low <= lift.low && lift.high <= anytime.high, "{shown:?}");
+        }
+        let width = |n, s| conversions((n, s), (n, s), true).widening;
+        assert!(width(1_000, 6) > 1.4 && width(1_000, 20) > 1.1 && width(100_000, 20_000) < 1.08);
     }
 
     #[test]
@@ -355,7 +384,7 @@ mod tests {
         let shown = one_epoch(Measure::Mean, vec![cell(-2.0), cell(-1.25)], &[true, true])[1].unwrap();
         let LiftEstimate::Difference { difference, reason } = shown.estimate else { panic!("{shown:?}") };
         assert_eq!(reason, NoRelativeLift::NegativeValues);
-        assert!((difference.estimate - 0.75).abs() < 1e-5 && difference.low > 0.6 && difference.high < 0.9);
+        assert!((difference.estimate - 0.75).abs() < 1e-5 && difference.low > 0.55 && difference.high < 0.95);
         let anytime = shown.anytime.unwrap();
         assert!(anytime.low < difference.low && difference.high < anytime.high);
     }

@@ -10,7 +10,7 @@ use common::{DAY_US, SimulatedExperiment, new_experiment};
 use inroad_assignment::Timestamp;
 use inroad_policy::{
     ArmTally, BetterDirection, ClearlyBest, Decider, Decision, DrawsCache, EpochKey, EpochTally, EvidenceBasis,
-    FIRST_LOOK_DAY, PLANNED_DAYS, TickInput, decide,
+    FIRST_LOOK_DAY, Measure, Moments, PLANNED_DAYS, TickInput, decide,
 };
 use proptest::prelude::*;
 
@@ -186,4 +186,34 @@ fn equal_arms_are_rarely_clearly_best() {
     assert!(clearly_best <= 25, "{clearly_best} of {runs} runs reported a winner");
     // Ship and roll back each have their own 5%.
     assert!(prompts <= 43, "{prompts} of {runs} runs prompted somebody to ship or to roll back");
+}
+
+/// 20 days of 2,000 units an arm, whose values have these means and a standard deviation of 4.
+fn profits(means: [f64; 2], better: BetterDirection) -> Decision {
+    let mut input = new_experiment(2);
+    (input.measure, input.better, input.settings.draws_log2) = (Measure::MeanDifference, better, 10);
+    let arms = means.map(|mean| {
+        let moments = Moments { x: 2_000.0 * mean, xx: 2_000.0 * (mean * mean + 16.0), ..Moments::default() };
+        ArmTally { first: 2_000, n: 2_000, s: 2_000, moments: Some(moments), early: 0 }
+    });
+    input.arms[1].kill_exempt = true;
+    let epoch = |tick| EpochTally { epoch: EpochKey { tick, revision: 1 }, arms: arms.to_vec(), shares: Vec::new() };
+    input.epochs.extend((0..20).map(epoch));
+    input.now = Timestamp::from_micros(20 * DAY_US);
+    decided(&input)
+}
+
+#[test]
+fn statement_about_differences_mirrors_and_needs_neither_positive_means_nor_a_positive_sign() {
+    let best = |means, better| profits(means, better).clearly_best.map(|best| best.arm);
+    // Both lose money; the one that loses less is better, by the sign of the metric.
+    assert_eq!(best([-2.0, -1.5], BetterDirection::Higher), Some(1));
+    assert_eq!(best([-1.5, -2.0], BetterDirection::Higher), Some(0));
+    assert_eq!(best([-2.0, -1.5], BetterDirection::Lower), Some(0));
+    assert_eq!(best([2.0, 1.5], BetterDirection::Lower), Some(1));
+    assert_eq!(best([-2.0, -2.0], BetterDirection::Higher), None);
+    let mut empty = new_experiment(2);
+    empty.measure = Measure::MeanDifference;
+    add_days(&mut empty, 20, &[0, 0], &[0, 0]);
+    assert_eq!(decided(&empty).clearly_best, None);
 }

@@ -19,7 +19,7 @@ use crate::connect::{Connection, RetryPolicy};
 use crate::output::{Output, count, plural, probability, rate};
 use crate::parse::Attribute;
 use crate::send_events::{report_pause, send_events};
-use crate::wire_text::primary_metric;
+use crate::wire_text::{is_ranked, primary_metric};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// 2026-01-01T00:00:00Z: fixed, so that the same seed gives the same four weeks.
@@ -197,12 +197,15 @@ impl Demo<'_> {
         let letters = variation_letters(keys);
         let mut columns = String::new();
         let mut arms = Vec::new();
+        let is_ranked = is_ranked(results);
         for arm in &results.arms {
+            let p_best = is_ranked.then_some(arm.p_best);
             let metric = primary_metric(results, arm);
             let observed = metric.map_or(f64::NAN, |m| rate(m.converted, m.units));
-            columns += &format!("{:>8}{:>7}{:>7}", brief(arm.share), brief(observed), probability(arm.p_best));
+            columns +=
+                &format!("{:>8}{:>7}{:>7}", brief(arm.share), brief(observed), probability(p_best.unwrap_or(f64::NAN)));
             arms.push(json!({
-                "variation": arm.variation, "share": arm.share, "units": arm.units, "p_best": arm.p_best,
+                "variation": arm.variation, "share": arm.share, "units": arm.units, "p_best": p_best,
                 "rate": if observed.is_finite() { json!(observed) } else { Value::Null }, "killed": arm.killed,
             }));
         }

@@ -8,7 +8,7 @@ use crate::output::{count, fields, percent, plural, probability, rate, table};
 use crate::response_json;
 use crate::results::sample_ratio_text;
 use crate::trial::Tally;
-use crate::wire_text::{primary_metric, timestamp_text};
+use crate::wire_text::{is_ranked, primary_metric, timestamp_text};
 
 /// The report of a completed replay.
 pub(super) struct Report<'a>(pub(super) &'a Replayed);
@@ -58,6 +58,7 @@ impl Report<'_> {
 
     pub(super) fn text(&self) -> String {
         let r = &self.0.results;
+        let is_ranked = is_ranked(r);
         let row = |arm: ArmCounts<'_>| {
             let killed = arm.result.is_some_and(|a| a.killed);
             vec![
@@ -67,7 +68,7 @@ impl Report<'_> {
                 percent(rate_of(arm.used)),
                 percent(rate(arm.server.0, arm.server.1)),
                 percent(rate_of(arm.file)),
-                arm.result.map_or_else(|| "–".to_owned(), |a| probability(a.p_best)),
+                arm.result.filter(|_| is_ranked).map_or_else(|| "–".to_owned(), |a| probability(a.p_best)),
                 if killed { "killed" } else { "" }.to_owned(),
             ]
         };
@@ -129,7 +130,7 @@ impl Report<'_> {
             json!({
                 "variation": arm.variation, "label": arm.label,
                 "share": arm.result.map(|a| a.share), "killed": arm.result.map(|a| a.killed),
-                "p_best": arm.result.map(|a| a.p_best), "units": arm.result.map(|a| a.units),
+                "p_best": arm.result.filter(|_| is_ranked(r)).map(|a| a.p_best), "units": arm.result.map(|a| a.units),
                 "rows_used": arm.used.rows, "converted_used": arm.used.converted, "rate_used": number_json(rate_of(arm.used)),
                 "server_units": arm.server.1, "server_converted": arm.server.0,
                 "rate_server": number_json(rate(arm.server.0, arm.server.1)),

@@ -13,8 +13,8 @@ use crate::format::{NumberFormat, counted, instant, number};
 pub struct DecisionArm {
     /// Key of the variation.
     pub name: String,
-    /// Probability to be best.
-    pub p_best: f64,
+    /// Probability to be best; none where the variations were not ranked yet.
+    pub p_best: Option<f64>,
     /// Traffic share before.
     pub share_before: f64,
     /// Traffic share after.
@@ -121,7 +121,7 @@ pub(super) fn decisions(key: &str, has_policy: bool, decisions: &[Decision]) -> 
                                 thead { tr { th scope="col" { "Variation" } th scope="col" { "Probability to be best" } th scope="col" { "Share before" } th scope="col" { "Share after" } th scope="col" { "Reason" } } }
                                 tbody { @for arm in &decision.arms { tr {
                                     th scope="row" { (arm.name) }
-                                    td { (number(arm.p_best, NumberFormat::Probability)) }
+                                    td { @match arm.p_best { Some(p_best) => { (number(p_best, NumberFormat::Probability)) } None => { "–" } } }
                                     td { (number(arm.share_before, NumberFormat::Percent2)) }
                                     td { (number(arm.share_after, NumberFormat::Percent2)) }
                                     td.words { (arm.why) }

@@ -57,6 +57,17 @@ impl Variation {
     }
 }
 
+/// Which variance each arm has in the sandwich.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Variances {
+    /// Its own.
+    OfEachArm,
+    /// The larger one, for intervals that people see. Values that can be negative are often rare large ones less a small
+    /// cost. An arm in which few of them were found then has a low mean and a small variance, both by the same chance,
+    /// so its interval would be short just where it is wrong.
+    Largest,
+}
+
 /// The scale of a metric.
 #[derive(Debug, Clone, Copy)]
 struct Scale {
@@ -93,9 +104,24 @@ impl Estimator {
         epochs: &[EpochTally],
         precision: f64,
     ) -> Result<Posterior, PolicyError> {
+        self.fit_differences_with(measure, arms, epochs, precision, Variances::OfEachArm)
+    }
+
+    fn fit_differences_with(
+        &mut self,
+        measure: Measure,
+        arms: usize,
+        epochs: &[EpochTally],
+        precision: f64,
+        variances: Variances,
+    ) -> Result<Posterior, PolicyError> {
         let ordered = checked_in_order(arms, epochs)?;
         let scale = Scale::measure(measure, &ordered);
         self.load_differences(measure, arms, &ordered, scale);
+        if variances == Variances::Largest {
+            let largest = self.dispersion.iter().copied().fold(0.0, f64::max);
+            self.dispersion.fill(largest);
+        }
         let treated = arms - 1;
         for buffer in [&mut self.b, &mut self.step, &mut self.gradient, &mut self.share] {
             buffer.clear();
@@ -117,7 +143,8 @@ impl Estimator {
     }
 
     /// One arm's difference from control alone, without prior; the other arms' entries stay 0. Works for every measure:
-    /// this is what people see where a relative lift does not exist.
+    /// this is what people see where a relative lift does not exist. Where values can be negative, both arms get the larger
+    /// of their variances: see [`Variances::Largest`].
     pub(crate) fn fit_difference(
         &mut self,
         measure: Measure,
@@ -127,7 +154,8 @@ impl Estimator {
     ) -> Result<Posterior, PolicyError> {
         let pairs: Vec<EpochTally> =
             checked_in_order(arms, epochs)?.iter().map(|epoch| epoch.pair_with_control(arm)).collect();
-        let pair = self.fit_differences(measure, 2, &pairs, super::FLAT_PRECISION)?;
+        let variances = if measure.is_difference() { Variances::Largest } else { Variances::OfEachArm };
+        let pair = self.fit_differences_with(measure, 2, &pairs, super::FLAT_PRECISION, variances)?;
         let mut only = Posterior { mean: vec![0.0; arms], covariance: vec![vec![0.0; arms]; arms], unit: pair.unit };
         only.mean[arm] = pair.mean[1];
         only.covariance[arm][arm] = pair.covariance[1][1];
@@ -187,14 +215,18 @@ mod tests {
     }
 
     #[test]
-    fn one_epoch_gives_the_difference_of_means_with_its_welch_variance() {
+    fn one_epoch_gives_the_difference_of_means_with_the_larger_variance_of_both_arms() {
         let epochs = [epoch(0, vec![cell(40_000, -2.0, 1.0), cell(10_000, -1.0, 3.0)])];
         let found = Estimator::default().fit_difference(Measure::MeanDifference, 2, &epochs, 1).unwrap();
         let unit = found.unit.unwrap();
         assert!((found.mean[1] * unit - 1.0).abs() < 1e-6, "{found:?}");
         // The pooled variance counts as a hundred units of the arm.
-        let variance = found.covariance[1][1] * unit * unit;
-        assert!((variance / (1.0 / 40_000.0 + 9.0 / 10_000.0) - 1.0).abs() < 0.02, "{variance}");
+        let variance = |found: &Posterior| found.covariance[1][1] * found.unit.unwrap() * found.unit.unwrap();
+        let shown = variance(&found);
+        assert!((shown / (9.0 / 40_000.0 + 9.0 / 10_000.0) - 1.0).abs() < 0.02, "{shown}");
+        // The policy decides with the variance of each arm (Welch).
+        let welch = variance(&estimate(Measure::MeanDifference, 2, &epochs, Prior::Flat).unwrap());
+        assert!((welch / (1.0 / 40_000.0 + 9.0 / 10_000.0) - 1.0).abs() < 0.02, "{welch}");
     }
 
     #[test]

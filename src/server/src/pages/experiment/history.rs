@@ -53,11 +53,14 @@ pub(super) fn decisions(
     records
         .iter()
         .map(|StoredDecision { record, .. }| {
-            let (input, output) = (serde_json::from_str(&record.input)?, serde_json::from_str(&record.output)?);
+            let (input, output): (_, inroad_policy::Decision) =
+                (serde_json::from_str(&record.input)?, serde_json::from_str(&record.output)?);
+            let ranked = output.burn_in.met;
             let decision = decision_to_wire(experiment, generation, record.revision, &input, &output);
             let arms = decision.arms.iter().map(|arm| view::DecisionArm {
                 name: arm.variation.clone(),
-                p_best: arm.p_best,
+                // Before the burn-in is over there is too little to rank them.
+                p_best: ranked.then_some(arm.p_best),
                 share_before: arm.share_before,
                 share_after: arm.share_after,
                 why: arm.why.clone(),
