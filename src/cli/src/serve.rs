@@ -26,8 +26,8 @@ pub(crate) struct ServeArgs {
     /// Most snapshot streams that may be open together [default: 10000]
     #[arg(long, value_name = "N", value_parser = parse::positive_count)]
     max_streams: Option<usize>,
-    /// Most acknowledged events that may wait to be counted before new events are refused [default: 5000000]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Most acknowledged events that may wait to be counted before new events are refused; 0 refuses all [default: 5000000]
+    #[arg(long, value_name = "N")]
     max_backlog: Option<u64>,
     /// How long to keep raw events after they are counted, such as 30d; counts are kept [default: for ever]
     #[arg(long, value_parser = parse::duration, value_name = "DURATION")]
