@@ -259,7 +259,9 @@ async fn conclude_and_archive(browser: &Browser, api: &Api) {
     // The results of the first run are still available.
     browser.click_css("#results a[href$='generation=1']").await;
     browser.wait_for("Run 1 of 2").await;
-    confirm(browser, "Conclude experiment", "Conclude experiment").await;
+    browser.click("link", "Conclude experiment").await;
+    browser.click("radio", "control").await;
+    browser.press_button("Conclude experiment").await;
     browser.wait_for("Concluded: all units get control until it is restarted").await;
     confirm(browser, "Archive experiment", "Archive experiment").await;
     browser.wait_for("Experiment archived.").await;
