@@ -10,7 +10,7 @@
 //! return if the burn-in is not over
 //! g_k ← max(0, f_k + S·w_k·(1 − 1.5·loss_k/b_k)₊ − p_k) if live, P(b_k>0) > ½ and not frozen by a guardrail
 //! scale Σg to (some w_k ≥ .96 and loss_k ≤ 1% ? .50 : .25)·days, then to p_0 − floor;  skip below .5%
-//! conclude ← the leader, if its loss ≤ 1% (more after two weeks); ready to ship if all conditions of `ShipCheck` hold
+//! conclude ← the leader, if its loss ≤ 1% · weeks (1 to 4); ready to ship if all conditions of `ShipCheck` hold
 //! ```
 
 use inroad_assignment::{GuardrailAction, PosteriorKind, Width};

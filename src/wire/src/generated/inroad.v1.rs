@@ -1801,7 +1801,7 @@ pub struct Variation {
     pub payload: ::core::option::Option<Payload>,
     #[prost(string, tag = "3")]
     pub description: ::prost::alloc::string::String,
-    /// The share at the start. If it is not set, it is an even part of 20% under `thompson`, and 0 under `manual`. Do not
+    /// The share at the start. If it is not set, it is an even part of 40% under `thompson`, and 0 under `manual`. Do not
     /// set it for control.
     #[prost(double, optional, tag = "4")]
     pub initial_share: ::core::option::Option<f64>,
