@@ -89,8 +89,13 @@ pub enum ActionInput {
         choices: Vec<String>,
         /// Preselected key.
         chosen: String,
+        /// Whether units outside the audience get it too; none if the experiment has no audience, which is everyone.
+        to_everyone: Option<bool>,
     },
 }
+
+/// The value of the field `scope` that ships a variation to units outside the audience as well.
+pub const EVERYONE: &str = "everyone";
 
 /// The page that confirms an action.
 #[derive(Debug, Clone)]
@@ -139,13 +144,26 @@ impl ConfirmPage {
                         input type="hidden" name="how" value=(how);
                         input type="hidden" name="amount" value=(amount);
                     }
-                    ActionInput::Ship { choices, chosen } => {
+                    ActionInput::Ship { choices, chosen, to_everyone } => {
                         fieldset {
-                            legend { "Which variation do all units get from now on?" }
+                            legend { "Which variation do units get from now on?" }
                             @for (i, choice) in choices.iter().enumerate() {
                                 label.choice {
                                     input type="radio" name="ship" value=(choice) checked[choice == chosen] required;
                                     " " (choice) @if i == 0 { " (roll back)" }
+                                }
+                            }
+                        }
+                        @if let Some(to_everyone) = to_everyone {
+                            fieldset {
+                                legend { "Which units?" }
+                                label.choice {
+                                    input type="radio" name="scope" value="audience" checked[!*to_everyone];
+                                    " Units of the audience (all others keep control)"
+                                }
+                                label.choice {
+                                    input type="radio" name="scope" value=(EVERYONE) checked[*to_everyone];
+                                    " Everyone, also units outside the audience (how many cannot be known)"
                                 }
                             }
                         }

@@ -10,7 +10,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use inroad_assignment::experiment::{ChangeError, RevisionCause, ShippingScope};
 use inroad_assignment::{Arm, Experiment, KillTarget};
-use inroad_dashboard::action::{ActionInput, ConfirmPage};
+use inroad_dashboard::action::{ActionInput, ConfirmPage, EVERYONE};
 use inroad_dashboard::form::{Form, parse_number, url_encode};
 use inroad_dashboard::layout::NavItem;
 use inroad_wire::v1;
@@ -157,7 +157,8 @@ fn confirm(pages: &Pages, key: &str, action: Action, form: &Form) -> Result<Conf
             let preselected = named.map(|v| v.key.to_string()).unwrap_or_default();
             let chosen = choices.iter().find(|choice| *choice == form.text("ship")).cloned().unwrap_or(preselected);
             after.conclude(Arm::CONTROL, ShippingScope::Audience, now)?;
-            input = ActionInput::Ship { choices, chosen };
+            let to_everyone = experiment.definition.audience().map(|_| form.text("scope") == EVERYONE);
+            input = ActionInput::Ship { choices, chosen, to_everyone };
             shows_preview = false;
         }
         Action::Archive => {
@@ -274,7 +275,7 @@ async fn call_service(
                     key,
                     ship,
                     etag,
-                    to_everyone: false,
+                    to_everyone: form.text("scope") == EVERYONE,
                 }))
                 .await?
         }
