@@ -259,8 +259,9 @@ async fn conclude_and_archive(browser: &Browser, api: &Api) {
     // The results of the first run are still available.
     browser.click_css("#results a[href$='generation=1']").await;
     browser.wait_for("Run 1 of 2").await;
+    browser.go(&format!("/experiments/{KEY}")).await;
     browser.click("link", "Conclude experiment").await;
-    browser.click("radio", "control").await;
+    browser.click("radio", "control (roll back)").await;
     browser.press_button("Conclude experiment").await;
     browser.wait_for("Concluded: all units get control until it is restarted").await;
     confirm(browser, "Archive experiment", "Archive experiment").await;
