@@ -3,6 +3,7 @@
 //! counted there. What the log does not know is reported as unknown, never as zero.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use inroad_assignment::audience::Audience;
 use inroad_assignment::{Context, Definition, Experiment};
@@ -34,18 +35,19 @@ struct AudienceChange {
 /// If the log cannot be read.
 pub async fn describe_audience_change(
     store: &dyn Store,
-    experiment: &Experiment,
+    experiment: Arc<Experiment>,
     new: &Definition,
 ) -> Result<String, ServerError> {
-    let Some(audience) = new.audience().filter(|_| new.audience() != experiment.definition.audience()) else {
-        return Ok(String::new());
-    };
+    let changed = new.audience().filter(|_| new.audience() != experiment.definition.audience());
+    let Some(audience) = changed.cloned() else { return Ok(String::new()) };
     if experiment.generation().is_none() {
         return Ok(String::new());
     }
     let after = store.head().saturating_sub(MAX_EVENTS as u64);
     let events = store.read_log(after, MAX_EVENTS).await?;
-    Ok(count_change(&events, experiment, audience).describe())
+    // Thousands of contexts are parsed and evaluated, which is too slow for an async worker.
+    let count = move || count_change(&events, &experiment, &audience).describe();
+    tokio::task::spawn_blocking(count).await.map_err(|_| ServerError::ShuttingDown)
 }
 
 /// Counts each unit once, by its newest exposure in the running generation.

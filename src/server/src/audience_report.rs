@@ -2,15 +2,17 @@
 //! it selects, and warnings about parts that probably do not mean what was intended.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inroad_assignment::audience::{Audience, AudienceError, AudienceWarning, WarningKind};
 use inroad_assignment::definition::OverrideTarget;
 use inroad_assignment::{Context, Definition, Timestamp, Value};
-use inroad_store::Event;
+use inroad_store::{Event, ExposureEvent};
 use inroad_wire::context::context_from_json;
 use inroad_wire::v1;
 
+use crate::catalogue::CatalogueState;
 use crate::recent_contexts::MAX_RECENT_CONTEXTS;
 use crate::shared::SharedState;
 
@@ -18,25 +20,43 @@ use crate::shared::SharedState;
 /// contexts, and the report has their number.
 const MAX_EVALUATION: Duration = Duration::from_millis(50);
 
-/// The report on the audience and the overrides of a definition; `None` if it has no expression.
+/// The report on the audience and the overrides of a definition; `None` if it has no expression. Contexts are read and
+/// evaluated on another thread.
 pub(crate) async fn audience_report(shared: &SharedState, definition: &Definition) -> Option<v1::AudienceReport> {
+    if expressions(definition).is_empty() {
+        return None;
+    }
+    let (recent, definition) = (read_recent(shared).await, definition.clone());
+    let evaluate = move || {
+        let contexts = recent.newest_of_each_unit(definition.unit());
+        report(&definition, &expressions(&definition), &contexts, Instant::now() + MAX_EVALUATION)
+    };
+    // It fails only while the server stops.
+    tokio::task::spawn_blocking(evaluate).await.ok()
+}
+
+/// The audience and the expressions of overrides, each with its field.
+fn expressions(definition: &Definition) -> Vec<(String, &Audience)> {
     let overrides = definition.overrides().iter().enumerate().filter_map(|(i, o)| match &o.target {
         OverrideTarget::Audience(audience) => Some((format!("overrides[{i}].when"), audience)),
         OverrideTarget::Units(_) => None,
     });
     let audience = definition.audience().map(|audience| ("audience".to_owned(), audience));
-    let expressions: Vec<(String, &Audience)> = audience.into_iter().chain(overrides).collect();
-    if expressions.is_empty() {
-        return None;
-    }
-    let contexts = recent_contexts(shared, definition.unit()).await;
-    Some(report(definition, &expressions, &contexts, Instant::now() + MAX_EVALUATION))
+    audience.into_iter().chain(overrides).collect()
 }
 
-/// The newest recent context of each unit with this unit type, newest first.
-async fn recent_contexts(shared: &SharedState, unit_type: &str) -> Vec<Context> {
+/// What was seen of recent contexts, not parsed yet.
+struct RecentlySeen {
+    /// Contexts of calls.
+    calls: Vec<(Timestamp, Arc<Context>)>,
+    /// Exposures with a context.
+    exposures: Vec<(Timestamp, ExposureEvent)>,
+    /// The catalogue, for the unit types of the exposures.
+    catalogue: Arc<CatalogueState>,
+}
+
+async fn read_recent(shared: &SharedState) -> RecentlySeen {
     let oldest = shared.recent_contexts.oldest();
-    let mut seen = shared.recent_contexts.newest();
     let exposures = shared.recent_events.read_newest(|events| {
         let recent = events.take_while(|event| event.received_at >= oldest);
         let with_context = recent.filter_map(|logged| match &logged.event {
@@ -46,21 +66,28 @@ async fn recent_contexts(shared: &SharedState, unit_type: &str) -> Vec<Context> 
         });
         with_context.take(MAX_RECENT_CONTEXTS).collect::<Vec<_>>()
     });
-    match exposures.await {
-        Ok(exposures) => {
-            let state = shared.catalogue.state();
-            seen.extend(exposures.into_iter().filter_map(|(at, exposure)| {
-                let fields = serde_json::from_str(&exposure.context).ok()?;
-                let mut context = context_from_json(&fields).ok()?;
-                // The log has the unit's key beside the context.
-                let experiment = &state.get(exposure.experiment.as_str()).ok()?.experiment;
-                context.insert(experiment.definition.unit().to_owned(), exposure.unit.into());
-                Some((at, context))
-            }));
-        }
-        Err(error) => tracing::warn!(%error, "could not read recent exposures to evaluate an audience"),
+    let exposures = exposures.await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "could not read recent exposures to evaluate an audience");
+        Vec::new()
+    });
+    RecentlySeen { calls: shared.recent_contexts.newest(), exposures, catalogue: shared.catalogue.state() }
+}
+
+impl RecentlySeen {
+    /// The newest context of each unit with this unit type, newest first.
+    fn newest_of_each_unit(self, unit_type: &str) -> Vec<Context> {
+        let Self { calls, exposures, catalogue } = self;
+        let of_exposure = |(at, exposure): (Timestamp, ExposureEvent)| {
+            let fields = serde_json::from_str(&exposure.context).ok()?;
+            let mut context = context_from_json(&fields).ok()?;
+            // The log has the unit's key beside the context.
+            let experiment = &catalogue.get(exposure.experiment.as_str()).ok()?.experiment;
+            context.insert(experiment.definition.unit().to_owned(), exposure.unit.into());
+            Some((at, context))
+        };
+        let calls = calls.into_iter().map(|(at, context)| (at, Arc::unwrap_or_clone(context)));
+        newest_of_each_unit(calls.chain(exposures.into_iter().filter_map(of_exposure)).collect(), unit_type)
     }
-    newest_of_each_unit(seen, unit_type)
 }
 
 fn newest_of_each_unit(mut seen: Vec<(Timestamp, Context)>, unit_type: &str) -> Vec<Context> {

@@ -1,13 +1,14 @@
 //! Which experiments count an outcome: by event, clock and unit type. An outcome that no experiment counts is accepted,
 //! because a metric may be added later, but its sender gets a warning: usually a name is misspelt.
 //!
-//! The index is built once per version of the catalogue, when the first outcome arrives, so a call costs one look-up per
-//! outcome. Its size depends on the metrics only, never on what callers send.
+//! The index is built once per version of the catalogue, when the first outcome arrives, on another thread. A call costs
+//! one look-up per outcome. Its size depends on the metrics only, never on what callers send.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use inroad_assignment::{Experiment, MetricKind, Timestamp};
 use inroad_store::OutcomeEvent;
 use inroad_wire::v1;
@@ -157,41 +158,69 @@ impl EventUses {
 
 /// The index of the newest catalogue.
 #[derive(Debug, Default)]
-pub struct EventUseIndex(Mutex<Arc<EventUses>>);
+pub struct EventUseIndex {
+    newest: ArcSwap<EventUses>,
+    /// Held while the index is built, so that callers who wait for it do not build it again.
+    building: tokio::sync::Mutex<()>,
+}
 
 impl EventUseIndex {
-    /// The uses of events in `state`.
-    pub(crate) fn of(&self, state: &CatalogueState) -> Arc<EventUses> {
-        let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if newest.version != state.version {
-            *newest = Arc::new(EventUses::new(state));
+    /// The uses of events in `state`, or in a newer one. After a change of the catalogue they are collected on another
+    /// thread, because that reads all experiments.
+    pub(crate) async fn of(&self, state: Arc<CatalogueState>) -> Arc<EventUses> {
+        let known = || Some(self.newest.load_full()).filter(|uses| uses.version >= state.version);
+        if let Some(uses) = known() {
+            return uses;
         }
-        Arc::clone(&newest)
+        let _building = self.building.lock().await;
+        if let Some(uses) = known() {
+            return uses;
+        }
+        let collected = tokio::task::spawn_blocking(move || Arc::new(EventUses::new(&state))).await;
+        // Collecting fails only while the server stops: the uses of before do for its last warnings.
+        if let Ok(uses) = collected {
+            self.newest.store(uses);
+        }
+        self.newest.load_full()
     }
 }
 
-/// The warnings of one call: one per event and reason.
+/// Outcomes of one call that no experiment counts: for each event and reason the first one, and their number.
 #[derive(Debug, Default)]
-pub(crate) struct OutcomeWarnings(BTreeMap<(String, Uncounted), v1::OutcomeWarning>);
+pub(crate) struct OutcomeWarnings(BTreeMap<(String, Uncounted), (OutcomeEvent, u32)>);
 
 impl OutcomeWarnings {
     /// Checks one accepted outcome. Returns true if no experiment counts it.
     pub(crate) fn check(&mut self, uses: &EventUses, outcome: &OutcomeEvent, now: Timestamp) -> bool {
         let Some(why) = uses.why_uncounted(outcome, now) else { return false };
         let key = (outcome.event.clone(), why);
-        if let Some(known) = self.0.get_mut(&key) {
-            known.outcomes += 1;
+        if let Some((_, outcomes)) = self.0.get_mut(&key) {
+            *outcomes += 1;
         } else if self.0.len() < MAX_WARNINGS {
-            let (reason, message) = (why.reason().to_owned(), uses.message(why, outcome, now));
-            self.0.insert(key, v1::OutcomeWarning { reason, event: outcome.event.clone(), outcomes: 1, message });
+            self.0.insert(key, (outcome.clone(), 1));
         }
         true
     }
 
-    /// The warnings, sorted by event.
-    pub(crate) fn into_wire(self) -> Vec<v1::OutcomeWarning> {
-        self.0.into_values().collect()
+    /// The warnings, sorted by event. They are written on another thread, because the most similar event is searched among
+    /// all.
+    pub(crate) async fn into_wire(self, uses: Arc<EventUses>, now: Timestamp) -> Vec<v1::OutcomeWarning> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        let write = move || self.0.into_iter().map(|(key, first)| warning(&uses, key, first, now)).collect();
+        tokio::task::spawn_blocking(write).await.unwrap_or_default()
     }
+}
+
+fn warning(
+    uses: &EventUses,
+    (event, why): (String, Uncounted),
+    (first, outcomes): (OutcomeEvent, u32),
+    now: Timestamp,
+) -> v1::OutcomeWarning {
+    let message = uses.message(why, &first, now);
+    v1::OutcomeWarning { reason: why.reason().to_owned(), event, outcomes, message }
 }
 
 #[cfg(test)]
@@ -255,19 +284,21 @@ mod tests {
         assert_eq!([why("signup", "user", "", 39), why("signup", "user", "", 41)], [None, Some(Uncounted::Event)]);
     }
 
-    #[test]
-    fn warnings_are_counted_by_event_and_suggest_a_name() {
-        let (state, _) = uses();
+    #[tokio::test]
+    async fn warnings_are_counted_by_event_and_suggest_a_name() {
+        let state = Arc::new(uses().0);
         let index = EventUseIndex::default();
-        let uses = index.of(&state);
-        assert!(Arc::ptr_eq(&uses, &index.of(&state)), "built once per version");
+        let (uses, again) = tokio::join!(index.of(Arc::clone(&state)), index.of(Arc::clone(&state)));
+        assert!(Arc::ptr_eq(&uses, &again), "built once per version, also for callers at the same time");
+        let older = Arc::new(CatalogueState::default());
+        assert!(Arc::ptr_eq(&uses, &index.of(older).await), "a newer index answers an older state");
         let mut warnings = OutcomeWarnings::default();
         for event in ["oder", "order", "oder", "zzz"] {
             warnings.check(&uses, &outcome(event, "user", ""), at(1));
         }
         let mut is_counted = |i: &i32| !warnings.check(&uses, &outcome(&format!("x{i}"), "user", ""), at(1));
         assert_eq!((0..50).filter(|i| is_counted(i)).count(), 0);
-        let warnings = warnings.into_wire();
+        let warnings = warnings.into_wire(Arc::clone(&uses), at(1)).await;
         assert_eq!((warnings.len(), warnings[0].outcomes, warnings[0].reason.as_str()), (10, 2, "UNUSED_EVENT"));
         assert!(warnings[0].message.ends_with("Did you mean order?"), "{}", warnings[0].message);
         let clock = uses.message(Uncounted::Clock, &outcome("renewal", "account", ""), at(1));

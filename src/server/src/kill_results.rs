@@ -1,16 +1,24 @@
 //! What a kill costs, and what was known when it happened. A kill removes the records of open windows from the
 //! comparison, and with them the reason for the kill: so the results of that moment are stored with it.
 
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
 use inroad_assignment::experiment::{KillLift, KillResult};
 use inroad_assignment::{Arm, Experiment, KillTarget, Policy, ThompsonSettings, Timestamp};
 use inroad_policy::{DrawsCache, SummaryInput, summarise};
-use inroad_store::GenerationCounts;
+use inroad_store::{GenerationCounts, Store};
 
 use crate::error::ServerError;
 use crate::tallies::{better, epoch_tallies, measure};
 
 /// The seed for drawing the results.
 const RESULT_SEED: u64 = 1;
+/// Draws, as a power of two. Only the probability to be best needs them, which is not kept, so the fewest do.
+const RESULT_DRAWS_LOG2: u32 = 6;
+/// The longest that a person's kill waits for its results. Then it is made without them (I8).
+const MAX_RESULTS_WAIT: Duration = Duration::from_millis(25);
 
 /// The units that a kill affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,8 +75,61 @@ pub(crate) fn open_records(
     cells.filter(|(key, _)| is_open(key.tick)).map(|(_, cell)| cell.n).sum()
 }
 
-/// Kills variations and keeps their results. `metric` is the metric that caused the kill; without one the primary
-/// metric. If the results cannot be computed, the variations are killed without them: nothing may delay a kill (I8).
+/// The results that a person's kill of `target` keeps, read and computed on other threads. Empty if that fails or takes
+/// longer than [`MAX_RESULTS_WAIT`].
+pub(crate) async fn results_in_time(
+    store: &dyn Store,
+    experiment: Arc<Experiment>,
+    target: KillTarget,
+    (now, actor): (Timestamp, &str),
+) -> Vec<KillResult> {
+    let Some(generation) = experiment.generation().map(|generation| generation.number) else { return Vec::new() };
+    let (key, actor) = (experiment.definition.key().clone(), actor.to_owned());
+    let results = async {
+        let counts = store.counts(&key, generation).await?;
+        let compute = move || {
+            let arms = killed_arms(&experiment, target);
+            results_before_kill(&experiment, &arms, &counts, None, (now, &actor))
+        };
+        tokio::task::spawn_blocking(compute).await.map_err(|_| ServerError::ShuttingDown)?
+    };
+    in_time(results).await.unwrap_or_else(|why| {
+        tracing::warn!(experiment = key.as_str(), why, "a variation is killed without keeping its results");
+        Vec::new()
+    })
+}
+
+/// The results, or why there are none in time.
+async fn in_time(
+    results: impl Future<Output = Result<Vec<KillResult>, ServerError>>,
+) -> Result<Vec<KillResult>, String> {
+    match tokio::time::timeout(MAX_RESULTS_WAIT, results).await {
+        Ok(results) => results.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("they took longer than {MAX_RESULTS_WAIT:?}")),
+    }
+}
+
+/// Kills variations and keeps these results of those that it takes away.
+///
+/// # Errors
+/// [`ServerError::Change`] if the experiment cannot be killed.
+pub(crate) fn kill_with_results(
+    experiment: &mut Experiment,
+    target: KillTarget,
+    results: Vec<KillResult>,
+    now: Timestamp,
+) -> Result<(), ServerError> {
+    let arms = killed_arms(experiment, target);
+    let generation = experiment.generation().map(|generation| generation.number);
+    experiment.set_killed(target, true, now)?;
+    // The experiment may have changed since the results were computed.
+    let kept = results.into_iter().filter(|r| arms.contains(&r.arm) && Some(r.generation) == generation);
+    kept.for_each(|result| experiment.record_kill_result(KillResult { at: now, ..result }));
+    Ok(())
+}
+
+/// Kills variations and keeps their results by these counts. `metric` is the metric that caused the kill; without one the
+/// primary metric. If the results cannot be computed, the variations are killed without them.
 ///
 /// # Errors
 /// [`ServerError::Change`] if the experiment cannot be killed.
@@ -80,16 +141,12 @@ pub(crate) fn kill_and_keep_results(
     (now, actor): (Timestamp, &str),
 ) -> Result<(), ServerError> {
     let arms = killed_arms(experiment, target);
-    let results = results_before_kill(experiment, &arms, counts, metric, (now, actor));
-    experiment.set_killed(target, true, now)?;
-    match results {
-        Ok(results) => results.into_iter().for_each(|result| experiment.record_kill_result(result)),
-        Err(error) => {
-            let key = experiment.definition.key().as_str();
-            tracing::warn!(experiment = key, %error, "a variation was killed without keeping its results");
-        }
-    }
-    Ok(())
+    let results = results_before_kill(experiment, &arms, counts, metric, (now, actor)).unwrap_or_else(|error| {
+        let key = experiment.definition.key().as_str();
+        tracing::warn!(experiment = key, %error, "a variation is killed without keeping its results");
+        Vec::new()
+    });
+    kill_with_results(experiment, target, results, now)
 }
 
 fn results_before_kill(
@@ -125,7 +182,7 @@ fn results_before_kill(
         // The metric may be a guardrail's, to which another posterior does not apply.
         posterior: defaults.posterior,
         seed: RESULT_SEED,
-        draws_log2: settings.draws_log2,
+        draws_log2: RESULT_DRAWS_LOG2,
     };
     let summary = summarise(&input, &mut DrawsCache::default())?;
     let control_mean = summary.arms.first().and_then(|control| control.mean);
@@ -154,4 +211,18 @@ fn results_before_kill(
         })
     };
     Ok(arms.iter().filter_map(result).collect())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn kill_does_not_wait_for_results_that_do_not_come() {
+        let found = in_time(std::future::pending()).await;
+        assert!(found.unwrap_err().contains("longer than 25ms"));
+        assert!(in_time(async { Err(ServerError::ShuttingDown) }).await.is_err());
+        assert_eq!(in_time(async { Ok(Vec::new()) }).await, Ok(Vec::new()));
+    }
 }

@@ -30,7 +30,7 @@ type Unit = (String, String);
 
 struct SeenContext {
     at: Timestamp,
-    context: Context,
+    context: Arc<Context>,
 }
 
 /// The contexts of recent calls.
@@ -56,13 +56,13 @@ impl RecentContexts {
         }
         if let Some(key) = served.unit_key(context) {
             let unit = (served.parts().unit.clone(), key.into_owned());
-            self.seen(now).put(unit, SeenContext { at: now, context: context.clone() });
+            self.seen(now).put(unit, SeenContext { at: now, context: Arc::new(context.clone()) });
         }
     }
 
     /// The contexts that are not too old, newest first, each with the time of its call.
-    pub fn newest(&self) -> Vec<(Timestamp, Context)> {
-        self.seen(self.clock.now()).iter().map(|(_, seen)| (seen.at, seen.context.clone())).collect()
+    pub fn newest(&self) -> Vec<(Timestamp, Arc<Context>)> {
+        self.seen(self.clock.now()).iter().map(|(_, seen)| (seen.at, Arc::clone(&seen.context))).collect()
     }
 
     /// The time before which a context is too old.
@@ -72,17 +72,20 @@ impl RecentContexts {
 
     /// Removes every context that names this unit: as the unit of its experiment, or as the value of any attribute.
     pub fn forget(&self, unit_type: &str, key: &str) {
-        let mut seen = self.seen(self.clock.now());
         let names_unit = |context: &Context| {
             context.targeting_key() == Some(key)
                 || context.unit(unit_type).is_some_and(|unit| unit == key)
                 || context.attributes().values().any(|value| contains_key(value, key))
         };
-        let forgotten: Vec<Unit> = seen
-            .iter()
-            .filter(|((_, unit), seen)| unit == key || names_unit(&seen.context))
-            .map(|(unit, _)| unit.clone())
+        // Searched without the lock, because calls of Assign may wait for it.
+        let known: Vec<(Unit, Arc<Context>)> =
+            self.seen(self.clock.now()).iter().map(|(unit, seen)| (unit.clone(), Arc::clone(&seen.context))).collect();
+        let forgotten: Vec<Unit> = known
+            .into_iter()
+            .filter(|((_, unit), context)| unit == key || names_unit(context))
+            .map(|(unit, _)| unit)
             .collect();
+        let mut seen = self.seen(self.clock.now());
         for unit in &forgotten {
             seen.pop(unit);
         }

@@ -1,6 +1,7 @@
 //! The live feed: recent events that match the filter.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
@@ -53,7 +54,7 @@ async fn search_events(pages: &Pages, query: &Form) -> Result<FeedPage, ServerEr
         let variation = entry.and_then(|entry| entry.experiment.definition.variation(event.arm));
         variation.map_or_else(|| event.arm.index().to_string(), |v| v.key.to_string())
     };
-    let (uses, now) = (shared.event_uses.of(&state), shared.clock.now());
+    let (uses, now) = (shared.event_uses.of(Arc::clone(&state)).await, shared.clock.now());
     let view = |logged: &LoggedEvent| match &logged.event {
         Event::Exposure(e) => feed::Event {
             seq: logged.seq,

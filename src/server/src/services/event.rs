@@ -57,9 +57,12 @@ impl EventService for EventHandler {
         let mut response = RecordResponse::default();
         let (mut exposures, mut outcomes, mut uncounted) = (0, 0, 0);
         let mut warnings = OutcomeWarnings::default();
+        let uses = match request.outcomes.is_empty() {
+            true => Arc::default(),
+            false => shared.event_uses.of(shared.catalogue.state()).await,
+        };
         {
             let state = shared.catalogue.peek();
-            let uses = shared.event_uses.of(&state);
             let mut reject = |index: usize, outcome: bool, refusal: Refusal| {
                 shared.metrics.count_refusal(refusal.reason);
                 let (reason, message) = (refusal.reason.to_owned(), refusal.message);
@@ -87,7 +90,7 @@ impl EventService for EventHandler {
             }
         }
         response.accepted = events.len() as u32;
-        response.warnings = warnings.into_wire();
+        response.warnings = warnings.into_wire(uses, now).await;
         if !events.is_empty() {
             let begun = Instant::now();
             shared.store.append(now, events).await.map_err(|error| {

@@ -24,7 +24,7 @@ use crate::catalogue::{CatalogueEntry, ChangeRequest};
 use crate::config::MAX_RESPONSE_BYTES;
 use crate::error::ServerError;
 use crate::explain::{decision_to_wire, share_in_words};
-use crate::kill_results::kill_and_keep_results;
+use crate::kill_results::{kill_with_results, results_in_time};
 use crate::shared::SharedState;
 use crate::tick::growth_requests;
 
@@ -197,7 +197,7 @@ impl ExperimentService for ExperimentHandler {
         let definition = Definition::try_from(doc.clone()).map_err(ServerError::from)?;
         let (key, lead) = (definition.key().clone(), self.shared.config.lead);
         let before = Arc::clone(&self.shared.catalogue.state().get(key.as_str())?.experiment);
-        let audience_change = describe_audience_change(&*self.shared.store, &before, &definition).await?;
+        let audience_change = describe_audience_change(&*self.shared.store, before, &definition).await?;
         let update = |e: &mut Experiment, now: Timestamp| {
             let definition = Definition::try_from(e.with_kept_shares(doc))?;
             Ok::<_, ServerError>(e.update(definition, now, now.plus(lead))?)
@@ -265,13 +265,10 @@ impl ExperimentService for ExperimentHandler {
     async fn kill(&self, request: Request<v1::KillRequest>) -> RpcResult<v1::Experiment> {
         let actor = actor(&request)?;
         let v1::KillRequest { key, variation } = request.into_inner();
-        let (entry, number) = self.generation(&key, 0)?;
-        let counts = self.shared.store.counts(entry.experiment.definition.key(), number).await;
-        let counts = counts.map_err(ServerError::from)?;
-        let kill = |e: &mut Experiment, now| {
-            let target = kill_target(e, &variation)?;
-            kill_and_keep_results(e, target, &counts, None, (now, &actor))
-        };
+        let experiment = Arc::clone(&self.shared.catalogue.state().get(&key)?.experiment);
+        let (target, now) = (kill_target(&experiment, &variation)?, experiment.now(self.shared.clock.now()));
+        let results = results_in_time(&*self.shared.store, experiment, target, (now, &actor)).await;
+        let kill = |e: &mut Experiment, now| kill_with_results(e, kill_target(e, &variation)?, results, now);
         self.change(&key, "", &actor, "kill", kill).await
     }
 
