@@ -18,6 +18,8 @@ pub(crate) struct TableRun {
     pub(crate) replications: u32,
     /// The source of all seeds.
     pub(crate) seeds: Seeds,
+    /// Only rows of the grid whose name contains this are made. Empty for all.
+    pub(crate) rows: String,
 }
 
 impl TableRun {
