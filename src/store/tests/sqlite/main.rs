@@ -6,6 +6,7 @@
 mod concurrency;
 #[path = "../contract/mod.rs"]
 mod contract;
+mod cost;
 mod erasure_and_copies;
 mod full_disk;
 mod opening;

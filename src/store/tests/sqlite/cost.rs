@@ -1,0 +1,40 @@
+//! What work costs must depend on the work, not on how much else the store holds.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+
+/// How long it takes to fold outcomes of units that one experiment exposed, while `experiments` measure their event.
+fn fold_time(experiments: usize) -> Duration {
+    let folder = folder();
+    let units = 1_000;
+    block_on(async {
+        let store = open(folder.path()).unwrap();
+        let all: Vec<_> = (0..experiments)
+            .map(|i| started_experiment(&format!("experiment-{i}"), false, &all_metrics(), 1))
+            .collect();
+        for experiment in &all {
+            store.commit(experiment_change(experiment, None, "create")).await.unwrap();
+        }
+        let known = Arc::new(all.into_iter().map(Arc::new).collect::<Vec<_>>());
+        let fold_all = async || while store.fold(Arc::clone(&known), 1_000).await.unwrap().has_more_work() {};
+        let exposed = |i: i64| exposure("experiment-0", 1, &format!("u{i}"), Arm::CONTROL, 1, at(i));
+        store.append(at(1), (0..units).map(exposed).collect()).await.unwrap();
+        fold_all().await;
+        let signed_up = |i: i64| outcome(&format!("u{i}"), "signup", 1_000_000, at(i + 1), "once", "");
+        store.append(at(1), (0..units).map(signed_up).collect()).await.unwrap();
+        let begun = Instant::now();
+        fold_all().await;
+        let took = begun.elapsed();
+        let counts = store.counts(&key("experiment-0"), 1).await.unwrap();
+        assert!(counts.cells.values().map(|cell| cell.s).sum::<u64>() >= units as u64);
+        took
+    })
+}
+
+#[test]
+fn outcome_costs_no_more_when_other_experiments_measure_its_event() {
+    let (alone, among_many) = (fold_time(1), fold_time(60));
+    // Comparing with each experiment would take 60 times as long. The factor leaves room for a busy machine.
+    assert!(among_many < 8 * alone, "one experiment: {alone:?}; 60 experiments: {among_many:?}");
+}
