@@ -45,7 +45,7 @@ use super::recent_exposures::RecentExposures;
 use super::state_writer::StateWriter;
 use super::tallies::{TallyCache, TallyDelta};
 use super::tracked_generations::{GenerationIndex, TrackedGeneration, TrackedGenerations};
-use super::units::{StoredOutcome, UnitRow, read_outcomes, read_record};
+use super::units::{StoredOutcome, UnitRow, read_outcomes, read_places, read_record};
 use crate::counts::FoldStep;
 use crate::error::StoreError;
 use changes::{NewOutcome, StepChanges, UnitWrite, find_new_outcomes, outcomes_of_unit};
@@ -200,17 +200,7 @@ impl Fold {
             let new = || TouchedUnit { unit_digest: scanned.unit_digest, exposures: Vec::new() };
             entry.or_insert_with(new).exposures.push(scanned.exposure);
         }
-        for NewOutcome { scanned, before } in &work.changes.outcomes {
-            let events = [Some(&scanned.outcome.content.event), before.as_ref().map(|content| &content.event)];
-            for event in events.into_iter().flatten() {
-                for (index, tracked) in self.generations.with_metric_on(event, &scanned.clock, &scanned.unit_type) {
-                    // The key was parsed when it was scanned.
-                    let Ok(key) = inroad_assignment::UnitKey::parse(&scanned.key) else { continue };
-                    let entry = touched.entry((index, tracked.hasher.digest(key)));
-                    entry.or_insert_with(|| TouchedUnit { unit_digest: scanned.unit_digest, exposures: Vec::new() });
-                }
-            }
-        }
+        self.add_records_of_outcomes(handles, &work.changes.outcomes, &mut touched)?;
         let mut touched = touched.into_iter().peekable();
         while touched.peek().is_some() {
             handles.writer.read_in_transaction(|connection| {
@@ -225,6 +215,37 @@ impl Fold {
         self.recount_units(handles, recounts, &mut work.changes)?;
         work.changes.units.sort_unstable_by_key(|write| (write.generation, write.row.digest));
         Ok(work)
+    }
+
+    /// Adds the stored records that new outcomes may change: those of the generations that exposed the unit and measure the
+    /// event. A unit that this step exposes first has no record yet; its outcomes are counted with the exposure.
+    fn add_records_of_outcomes(
+        &self,
+        handles: StoreHandles<'_>,
+        outcomes: &[NewOutcome],
+        touched: &mut BTreeMap<(GenerationIndex, Digest), TouchedUnit>,
+    ) -> Result<(), StoreError> {
+        let mut units = outcomes.chunk_by(|a, b| a.scanned.unit_digest == b.scanned.unit_digest).peekable();
+        while units.peek().is_some() {
+            handles.writer.read_in_transaction(|connection| {
+                for outcomes in units.by_ref().take(LOOKUP_BATCH) {
+                    let Some(first) = outcomes.first() else { continue };
+                    let unit_digest = first.scanned.unit_digest;
+                    for (experiment_id, number, digest) in read_places(connection, &unit_digest)? {
+                        let Some((index, tracked)) = self.generations.with_id(experiment_id, number) else {
+                            let missing = format!("unit: experiment {experiment_id} has no generation {number}");
+                            return Err(StoreError::Database(missing));
+                        };
+                        if outcomes.iter().flat_map(NewOutcome::events).any(|event| tracked.measures(event)) {
+                            let new = || TouchedUnit { unit_digest, exposures: Vec::new() };
+                            touched.entry((index, digest)).or_insert_with(new);
+                        }
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// Computes the changes by the events of one unit, or adds the unit to those whose outcomes must be read again.

@@ -30,12 +30,6 @@ pub(crate) struct ScannedOutcome {
     pub(crate) unit_digest: Digest,
     /// The outcome.
     pub(crate) outcome: StoredOutcome,
-    /// The clock that the event names.
-    pub(crate) clock: String,
-    /// The unit's type.
-    pub(crate) unit_type: String,
-    /// The unit's raw key, to find its place on each line.
-    pub(crate) key: String,
 }
 
 /// The events of one part of the log.
@@ -99,7 +93,7 @@ pub(crate) fn scan_log(
                 let unit_digest = unit_digest(clock, &unit_type, parsed);
                 let content = OutcomeContent { at, event: event.to_owned(), value_micros: row.get(9)? };
                 let outcome = StoredOutcome { event_id: event_id.to_owned(), content };
-                scan.outcomes.push(ScannedOutcome { unit_digest, outcome, clock: clock.to_owned(), unit_type, key });
+                scan.outcomes.push(ScannedOutcome { unit_digest, outcome });
             }
         }
         scan.events += 1;

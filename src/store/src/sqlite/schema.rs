@@ -16,7 +16,7 @@ pub(crate) struct Schema {
 
 /// Catalogue and counts. The application id is "InrS" in ASCII.
 pub(crate) const STATE: Schema =
-    Schema { file: "inroad.db", application_id: 0x496e_7253, steps: &[STATE_1, STATE_2, STATE_3, STATE_4] };
+    Schema { file: "inroad.db", application_id: 0x496e_7253, steps: &[STATE_1, STATE_2, STATE_3, STATE_4, STATE_5] };
 /// The log. The application id is "InrL" in ASCII.
 pub(crate) const LOG: Schema = Schema { file: "log.db", application_id: 0x496e_724c, steps: &[LOG_1] };
 
@@ -111,6 +111,12 @@ ALTER TABLE tally ADD COLUMN dropped_after_end INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE tally ADD COLUMN too_early INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE tally ADD COLUMN too_late INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE counted ADD COLUMN tolerances INTEGER NOT NULL DEFAULT 0;
+";
+
+/// An outcome concerns the generations that exposed its unit. The index finds them, however many experiments measure the
+/// event.
+const STATE_5: &str = "
+CREATE INDEX unit_by_unit_digest ON unit (unit_digest);
 ";
 
 /// One row for each event. An exposure has `experiment` to `context`, an outcome `units` to `clock`; the other columns

@@ -1,5 +1,5 @@
-//! The generations that the fold attributes events to: each with its hasher, indexed by experiment and by the events
-//! that its metrics use.
+//! The generations that the fold attributes events to: each with its hasher, indexed by experiment and by its id in the
+//! tables.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,6 +43,14 @@ impl TrackedGeneration {
         Ok(History::new(&self.experiment.definition, self.generation()?))
     }
 
+    /// Whether a metric counts this event, or divides by it.
+    pub(crate) fn measures(&self, event: &str) -> bool {
+        self.experiment.definition.metrics().iter().any(|metric| {
+            let divides = matches!(&metric.kind, MetricKind::Ratio { denominator } if denominator == event);
+            metric.event == event || divides
+        })
+    }
+
     /// The clock that its outcomes name: the experiment's key for a manual clock, empty for the wall clock.
     pub(crate) fn clock(&self) -> &str {
         if self.experiment.manual_now.is_some() { self.key().as_str() } else { "" }
@@ -55,8 +63,8 @@ pub(crate) struct TrackedGenerations {
     all: Vec<TrackedGeneration>,
     /// By experiment, in the order of the generations.
     by_experiment: HashMap<ExperimentKey, Vec<GenerationIndex>>,
-    /// By event name: the generations with a metric on it.
-    by_event: HashMap<String, Vec<GenerationIndex>>,
+    /// By the experiment's id in the tables, and number.
+    by_id: HashMap<(i64, u32), GenerationIndex>,
     /// The catalogue loaded last, so that loading the same one again costs nothing.
     last_catalogue: Option<Arc<Vec<Arc<Experiment>>>>,
 }
@@ -90,7 +98,9 @@ impl TrackedGenerations {
             let id = if new.is_empty() { None } else { experiment_id(connection, key.as_str())? };
             let Some(experiment_id) = id else { continue };
             for generation in new {
-                self.by_experiment.entry(key.clone()).or_default().push(self.all.len() as GenerationIndex);
+                let index = self.all.len() as GenerationIndex;
+                self.by_experiment.entry(key.clone()).or_default().push(index);
+                self.by_id.insert((experiment_id, generation.number), index);
                 self.all.push(TrackedGeneration {
                     experiment: Arc::clone(experiment),
                     experiment_id,
@@ -99,30 +109,8 @@ impl TrackedGenerations {
                 });
             }
         }
-        self.index_events();
         self.last_catalogue = Some(Arc::clone(experiments));
         Ok(true)
-    }
-
-    fn index_events(&mut self) {
-        self.by_event.clear();
-        for (index, tracked) in (0..).zip(&self.all) {
-            let mut add = |event: &str| {
-                let indexes = match self.by_event.get_mut(event) {
-                    Some(indexes) => indexes,
-                    None => self.by_event.entry(event.to_owned()).or_default(),
-                };
-                if indexes.last() != Some(&index) {
-                    indexes.push(index);
-                }
-            };
-            for metric in tracked.experiment.definition.metrics() {
-                add(&metric.event);
-                if let MetricKind::Ratio { denominator } = &metric.kind {
-                    add(denominator);
-                }
-            }
-        }
     }
 
     /// The generation with this index.
@@ -142,16 +130,10 @@ impl TrackedGenerations {
         Some((index, self.all.get(index as usize)?))
     }
 
-    /// The generations that an outcome may concern: they have a metric on its event, its clock and its type of unit.
-    pub(crate) fn with_metric_on<'a>(
-        &'a self,
-        event: &str,
-        clock: &'a str,
-        unit_type: &'a str,
-    ) -> impl Iterator<Item = (GenerationIndex, &'a TrackedGeneration)> + 'a {
-        let indexes = self.by_event.get(event).map(Vec::as_slice).unwrap_or_default();
-        let found = indexes.iter().filter_map(|index| Some((*index, self.all.get(*index as usize)?)));
-        found.filter(move |(_, g)| g.experiment.definition.unit() == unit_type && g.clock() == clock)
+    /// The generation with this number of the experiment with this id in the tables.
+    pub(crate) fn with_id(&self, experiment_id: i64, number: u32) -> Option<(GenerationIndex, &TrackedGeneration)> {
+        let index = *self.by_id.get(&(experiment_id, number))?;
+        Some((index, self.all.get(index as usize)?))
     }
 }
 

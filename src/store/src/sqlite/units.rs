@@ -60,6 +60,18 @@ pub(crate) fn read_record(
     decode_record(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?).map(Some)
 }
 
+/// Where a unit has records: the experiment's id, the generation's number, and the digest on its line.
+pub(crate) fn read_places(
+    connection: &Connection,
+    unit_digest: &Digest,
+) -> Result<Vec<(i64, u32, Digest)>, StoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT experiment_id, generation, digest FROM unit WHERE unit_digest = ?1")?;
+    let place = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, Digest::from_bytes(row.get(2)?)));
+    let places = statement.query_map([unit_digest.as_bytes()], place)?;
+    Ok(places.collect::<Result<_, _>>()?)
+}
+
 fn decode_record(bytes: &[u8]) -> Result<UnitRecord, StoreError> {
     unit_record_codec::decode(bytes).ok_or_else(|| corrupt("unit.record", "the bytes are not a unit record"))
 }

@@ -20,6 +20,14 @@ pub(super) struct NewOutcome {
     pub(super) before: Option<OutcomeContent>,
 }
 
+impl NewOutcome {
+    /// Its event, and that of the outcome that it replaces.
+    pub(super) fn events(&self) -> impl Iterator<Item = &str> {
+        let replaced = self.before.as_ref().map(|content| content.event.as_str());
+        [Some(self.scanned.outcome.content.event.as_str()), replaced].into_iter().flatten()
+    }
+}
+
 /// A unit record to be written.
 pub(super) struct UnitWrite {
     pub(super) generation: GenerationIndex,
