@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
-use inroad_server::{Server, ServerConfig};
+use inroad_server::{HostName, Server, ServerConfig};
 use serde_json::json;
 
 use crate::output::Output;
@@ -18,6 +18,9 @@ pub(crate) struct ServeArgs {
     /// Address to listen on; port 0 takes a free port
     #[arg(long, env = "INROAD_LISTEN", default_value = "127.0.0.1:7070", value_name = "ADDRESS")]
     listen: SocketAddr,
+    /// Host name under which browsers may open the pages, besides IP addresses and localhost; repeat it for more names
+    #[arg(long = "host", env = "INROAD_HOST", value_delimiter = ',', value_parser = HostName::parse, value_name = "NAME")]
+    hosts: Vec<HostName>,
     #[command(flatten)]
     store: StoreArgs,
     /// Lead time: from the publication of a revision until it takes effect, so that all clients switch together
@@ -49,6 +52,7 @@ pub(crate) async fn run(args: ServeArgs, out: Output) -> anyhow::Result<()> {
     let defaults = ServerConfig::default();
     let config = ServerConfig {
         listen: args.listen,
+        hosts: args.hosts,
         folder: args.store.folder(),
         lead: args.lead,
         max_streams: args.max_streams.unwrap_or(defaults.max_streams),

@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::host_guard::HostName;
+
 /// The most assignments in one batch.
 pub const MAX_BATCH_ASSIGN: usize = 1_000;
 /// The most events in one batch.
@@ -53,6 +55,8 @@ pub const BEHIND_AFTER: Duration = Duration::from_secs(2);
 pub struct ServerConfig {
     /// The address to listen on. Port 0 takes a free port.
     pub listen: SocketAddr,
+    /// Names under which browsers may open the pages, besides IP addresses and `localhost`.
+    pub hosts: Vec<HostName>,
     /// The folder of the embedded store.
     pub folder: PathBuf,
     /// The lead time: how long before it takes effect a revision is published, so that connected clients switch
@@ -76,6 +80,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
+            hosts: Vec::new(),
             folder: PathBuf::from("inroad-data"),
             lead: Duration::from_secs(2),
             max_streams: 10_000,

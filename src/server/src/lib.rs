@@ -41,6 +41,7 @@ pub mod explain;
 pub mod exposure_queue;
 pub mod fold;
 pub mod funnel;
+mod host_guard;
 pub mod http;
 pub mod ingest;
 mod kill_results;
@@ -78,6 +79,7 @@ use tonic::service::Routes;
 pub use backup::backup;
 pub use config::ServerConfig;
 pub use error::ServerError;
+pub use host_guard::HostName;
 
 use crate::catalogue::Catalogue;
 use crate::clients::Clients;
@@ -230,7 +232,10 @@ fn listen(
     let calls = calls
         .into_axum_router()
         .route_layer(from_fn_with_state(shared.config.request_timeout, browser_guard::reject_browsers));
-    let pages = http::routes(Arc::clone(&shared)).merge(pages::routes(Arc::clone(&shared)));
+    let hosts: Arc<[HostName]> = shared.config.hosts.as_slice().into();
+    let pages = http::routes(Arc::clone(&shared))
+        .merge(pages::routes(Arc::clone(&shared)))
+        .layer(from_fn_with_state(hosts, host_guard::reject_other_hosts));
     let routes = Routes::from(pages.merge(calls).layer(from_fn(http::explain_not_found)));
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = tonic::transport::Server::builder()
