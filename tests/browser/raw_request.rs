@@ -21,8 +21,19 @@ impl RawResponse {
 
 /// Sends a request. The body is a form unless a header sets another content type.
 pub(crate) async fn send(address: SocketAddr, line: &str, headers: &[(&str, &str)], body: &str) -> RawResponse {
+    send_to_host(address, &address.to_string(), line, headers, body).await
+}
+
+/// The same with another host name than the address, as after DNS rebinding.
+pub(crate) async fn send_to_host(
+    address: SocketAddr,
+    host: &str,
+    line: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> RawResponse {
     let mut stream = TcpStream::connect(address).await.expect("connect");
-    let mut request = format!("{line} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
+    let mut request = format!("{line} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
     for (name, value) in headers {
         request += &format!("{name}: {value}\r\n");
     }

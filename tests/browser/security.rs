@@ -9,8 +9,8 @@ use prost_types::value::Kind;
 use tonic::Request;
 
 use crate::fixtures::{KEY, button_experiment, start_server};
-use crate::harness::{Api, Server, eventually};
-use crate::raw_request::{RawResponse, send};
+use crate::harness::{Api, Server, Setup, eventually};
+use crate::raw_request::{RawResponse, send, send_to_host};
 use crate::webdriver::Browser;
 
 /// Markup that closes any surrounding element or attribute, and runs a script if a page does not escape it.
@@ -188,6 +188,37 @@ async fn forms_of_other_sites_change_nothing() {
     let headers = [cookie, ("origin", own_origin.as_str()), ("sec-fetch-site", "same-origin")];
     let answer = send(address, &format!("POST {kill}"), &headers, &with(&token)).await;
     assert_eq!(answer.code, 303, "{}", answer.body);
+    assert!(api.get(KEY).await.variations[1].killed);
+}
+
+/// With DNS rebinding, a site gives its own name the address of this server. To the browser both are one site then.
+#[tokio::test(flavor = "multi_thread")]
+async fn site_that_gives_its_name_this_address_reads_and_changes_nothing() {
+    let setup = Setup { options: vec!["--host".to_owned(), "Inroad.example".to_owned()], ..Setup::default() };
+    let server = Server::with(setup).await;
+    let api = server.api();
+    api.launch(button_experiment()).await;
+    let (address, port) = (server.address, server.address.port());
+    let (token, cookie) = new_visitor(address).await;
+    let line = format!("POST /experiments/{KEY}/do/kill");
+    let body = format!("token={token}&variation=green");
+    for host in ["evil.example".to_owned(), format!("evil.example:{port}"), format!("127.0.0.1.evil.example:{port}")] {
+        for path in ["/", "/audit", "/metrics", "/live"] {
+            let answer = send_to_host(address, &host, &format!("GET {path}"), &[], "").await;
+            assert_eq!(answer.code, 421, "{host}{path}: {}", answer.body);
+            assert!(answer.body.contains("--host NAME"), "{}", answer.body);
+        }
+        let origin = format!("http://{host}");
+        let headers = [("cookie", cookie.as_str()), ("origin", origin.as_str()), ("sec-fetch-site", "same-origin")];
+        assert_eq!(send_to_host(address, &host, &line, &headers, &body).await.code, 421, "{host}");
+    }
+    assert!(!api.get(KEY).await.variations[1].killed);
+    for host in ["localhost".to_owned(), format!("inroad.example:{port}"), "[::1]".to_owned(), "10.0.0.7".to_owned()] {
+        assert_eq!(send_to_host(address, &host, "GET /", &[], "").await.code, 200, "{host}");
+    }
+    assert_eq!(send_to_host(address, "probe.example", "GET /healthz", &[], "").await.code, 200);
+    let headers = [("cookie", cookie.as_str()), ("origin", "http://inroad.example"), ("sec-fetch-site", "same-origin")];
+    assert_eq!(send_to_host(address, "inroad.example", &line, &headers, &body).await.code, 303);
     assert!(api.get(KEY).await.variations[1].killed);
 }
 

@@ -45,8 +45,9 @@ pub(crate) async fn reject_other_hosts(State(names): State<Arc<[HostName]>>, req
         return next.run(request).await;
     }
     // HTTP/2 sends the host in the request line, HTTP/1 in a header.
-    let in_header = || request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
-    let host = request.uri().authority().map(|authority| authority.as_str()).or_else(in_header);
+    let in_header = || request.headers().get(header::HOST).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let host = request.uri().authority().map(|authority| authority.as_str().into()).or_else(in_header);
+    // Every browser sends a host.
     let Some(host) = host.filter(|host| !is_allowed(host, &names)) else { return next.run(request).await };
     let shown: String = host.chars().take(100).collect();
     let text = format!(
