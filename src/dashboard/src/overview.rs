@@ -51,7 +51,7 @@ pub struct Row {
     pub headroom: Option<f64>,
     /// Exposures in the last minute.
     pub exposures_per_minute: f64,
-    /// Units counted so far; none while that is being computed.
+    /// Distinct units exposed so far; none while that is being computed.
     pub units: Option<u64>,
     /// Time of creation, by the wall clock.
     pub created_at: Timestamp,
@@ -204,9 +204,9 @@ fn experiment(row: &Row) -> Markup {
                         None => { @if row.units.is_some() || row.state == "draft" { "–" } @else { "…" } }
                     }
                 } }
-                div { dt { "Control traffic still available" } dd { @match row.headroom { Some(share) => (number(share, NumberFormat::Percent0)), None => "–" } } }
+                div { dt { "Control traffic still available" } dd { @match row.headroom { Some(share) => (number(share, NumberFormat::Percent1)), None => "–" } } }
                 div { dt { "Exposures per minute" } dd { (number(row.exposures_per_minute, NumberFormat::Int)) } }
-                div { dt { "Units" } dd { @match row.units { Some(units) => (number(units as f64, NumberFormat::Int)), None => "…" } } }
+                div { dt { "Exposed units" } dd { @match row.units { Some(units) => (number(units as f64, NumberFormat::Int)), None => "…" } } }
                 div { dt { "Owner" } dd { @if row.owner.is_empty() { "–" } @else { (row.owner) } } }
                 div { dt { "Age" } dd title="since creation" { (counted(row.age_days, "day")) span.unseen { ", since " (instant(row.created_at)) } } }
             }

@@ -2,7 +2,7 @@
 
 use inroad_assignment::experiment::KillResult;
 use inroad_assignment::{Experiment, Generation, KillChange, KillTarget};
-use inroad_dashboard::format::plural;
+use inroad_dashboard::format::{NumberFormat, plural};
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1;
 
@@ -13,7 +13,7 @@ use crate::explain::probability_in_words;
 fn kill_result_in_words(experiment: &Experiment, result: &KillResult) -> String {
     let KillResult { arm, actor, metric, units, lift, p_worse, .. } = result;
     let variation = experiment.definition.variation(*arm).map(|v| v.key.to_string()).unwrap_or_default();
-    let percent = |share: f64| format!("{:+.1}%", 100.0 * share);
+    let percent = |share: f64| NumberFormat::Lift.text(share);
     let units = plural(*units, "unit");
     let estimate = match lift {
         Some(lift) => {

@@ -114,13 +114,18 @@ pub(super) fn kill_periods(generation: &Generation) -> Vec<KillPeriod> {
     kills
 }
 
-/// The shares of each arm, from each revision on.
+/// The shares of each arm, from each revision and from the conclusion on.
 pub(super) fn share_steps(experiment: &Experiment, generation: &Generation) -> Vec<(Timestamp, Vec<f64>)> {
     let arms = experiment.definition.variations().len();
     let shares = |revision: &Revision| {
         (0..arms).filter_map(Arm::new).map(|arm| revision.allocation.width_of(arm).share()).collect()
     };
-    generation.revisions.iter().map(|revision| (revision.effective_at, shares(revision))).collect()
+    let ended_at = generation.ended_at().unwrap_or(Timestamp::MAX);
+    let revisions = generation.revisions.iter().filter(|revision| revision.effective_at <= ended_at);
+    let steps = revisions.map(|revision| (revision.effective_at, shares(revision)));
+    let shipped = |arm: Arm| (0..arms).map(|i| f64::from(u8::from(i == arm.index()))).collect();
+    let conclusions = generation.endings.iter().filter_map(|ending| Some((ending.at, shipped(ending.shipped?))));
+    steps.chain(conclusions).collect()
 }
 
 /// The view of an audit entry, with the fields that it changed.
