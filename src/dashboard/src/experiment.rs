@@ -1,6 +1,7 @@
 //! The page of one experiment: the verdict first, then the numbers behind it.
 
 mod allocation_note;
+mod audit_change;
 mod completed_action;
 mod health;
 mod history;
@@ -12,9 +13,10 @@ use inroad_assignment::Timestamp;
 use maud::{Markup, html};
 
 pub use allocation_note::AllocationNote;
+pub use audit_change::{ChangedField, changed_fields, describe_change};
 pub use completed_action::CompletedAction;
 pub use health::{Health, SampleRatio};
-pub use history::{AuditEntry, ChangedField, Decision, DecisionArm, changed_fields};
+pub use history::{AuditEntry, Decision, DecisionArm};
 pub use lift_view::LiftView;
 pub(crate) use lift_view::lift_with_interval;
 pub use results::{ArmMetric, Metric};
@@ -248,6 +250,7 @@ impl ExperimentPage {
                         @for number in 1..=self.generations {
                             a href={ "/experiments/" (self.key) "?generation=" (number) } aria-current=[(number == self.generation).then_some("true")] { (number) } " "
                         }
+                        "(a restart begins a new run: every unit gets a new point, and results start from zero)"
                     }
                 }
                 @if self.metrics.is_empty() {

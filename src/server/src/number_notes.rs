@@ -61,8 +61,8 @@ pub(crate) fn ratio_note(lift: Option<&LiftEstimate>, mean: Option<f64>, control
         return String::new();
     }
     format!(
-        "the plain ratio to control is {ratio}; the lift {lift} compares units of the same reporting interval only, so that \
-         changing traffic shares do not distort it"
+        "the plain ratio to control is {ratio}; the lift {lift} compares only units of the same reporting interval, so that \
+         changing shares do not distort it"
     )
 }
 

@@ -39,6 +39,8 @@ pub struct ArmMetric {
     /// Evidence of harm, as odds to 1; a guardrail raises an alert at 20 with one variation. None if the metric is no
     /// guardrail.
     pub harm: Option<f64>,
+    /// The plain ratio to control, and why the lift differs from it; empty if they are equal.
+    pub ratio_note: String,
     /// Caveats: delay, novelty, disagreeing estimates.
     pub caveats: Vec<Markup>,
 }
@@ -85,7 +87,7 @@ impl Metric {
                             th scope="col" { "Counted units" }
                             th scope="col" { @if self.is_rate { "Converted" } @else { "With outcome" } }
                             th scope="col" { @if self.is_rate { "Conversion rate" } @else { "Mean per unit" } }
-                            th scope="col" { "Total value, all outcomes" }
+                            th scope="col" { "Total value" }
                             th scope="col" { "Lift, 95% interval" }
                             th scope="col" { span.unseen { "Chart" } }
                             th scope="col" { @if self.is_rate { "Difference, percentage points" } @else { "Difference per unit" } }
@@ -122,6 +124,9 @@ impl Metric {
                             }
                         }
                     }
+                }
+                @for (arm, result) in experiment.arms.iter().zip(&self.arms).filter(|(_, result)| !result.ratio_note.is_empty()) {
+                    p.help { b { (arm.name) } ": " (result.ratio_note) "." }
                 }
                 (self.other_estimates(experiment))
                 @for (arm, result) in experiment.arms.iter().zip(&self.arms) {

@@ -5,6 +5,7 @@ use inroad_assignment::{Arm, Experiment, ExperimentKey, Generation, KillTarget, 
 use inroad_dashboard::chart::{KillPeriod, RevisionMark};
 use inroad_dashboard::experiment as view;
 use inroad_store::{AuditEntry, PageRequest, StoredDecision};
+use serde_json::Value;
 
 use crate::error::ServerError;
 use crate::explain::decision_to_wire;
@@ -130,15 +131,17 @@ pub(super) fn share_steps(experiment: &Experiment, generation: &Generation) -> V
 
 /// The view of an audit entry, with the fields that it changed.
 pub(in crate::pages) fn audit_entry(entry: &AuditEntry) -> view::AuditEntry {
-    let parsed = |text: &str| serde_json::from_str(text).unwrap_or_default();
+    let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    let (from, to) = (parsed(&entry.from), parsed(&entry.to));
+    let summary = view::describe_change(&from, &to);
     view::AuditEntry {
         at: entry.at,
         actor: entry.actor.clone(),
-        action: entry.action.clone(),
-        changed: if entry.from.is_empty() {
-            Vec::new()
-        } else {
-            view::changed_fields(&parsed(&entry.from), &parsed(&entry.to))
+        // A change of nothing that the log contains, such as a repeated command.
+        summary: if summary.is_empty() { format!("{}: nothing changed", entry.action) } else { summary },
+        changed: match &from {
+            Value::Null => Vec::new(),
+            from => view::changed_fields(&from["definition"], &to["definition"]),
         },
     }
 }

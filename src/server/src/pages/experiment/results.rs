@@ -107,9 +107,6 @@ fn view_arm_metric(result: &v1::MetricResult) -> view::ArmMetric {
     if estimates.is_some_and(|estimates| estimates.disagrees) {
         caveats.push(html! { "its estimates disagree, so its lift is probably not constant." });
     }
-    if !result.ratio_note.is_empty() {
-        caveats.push(html! { (result.ratio_note) "." });
-    }
     view::ArmMetric {
         units: result.units,
         converted: result.converted,
@@ -128,6 +125,7 @@ fn view_arm_metric(result: &v1::MetricResult) -> view::ArmMetric {
             .filter(|e| e.credible.is_some() || e.difference.is_some())
             .map(|_| result.p_above_control),
         harm: result.harm,
+        ratio_note: result.ratio_note.clone(),
         caveats,
     }
 }
