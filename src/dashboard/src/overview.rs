@@ -44,6 +44,8 @@ pub struct Row {
     pub buckets: Vec<Bucket>,
     /// Whether each variation is killed.
     pub killed_arms: Vec<bool>,
+    /// Shipped variation of a concluded experiment, and whether only units in the audience get it.
+    pub shipped: Option<(String, bool)>,
     /// Variation with the highest probability to be best, and that probability; none if it is too early or nothing is
     /// compared.
     pub leader: Option<(String, f64)>,
@@ -198,12 +200,16 @@ fn experiment(row: &Row) -> Markup {
             @if !row.description.is_empty() { p.about { (row.description) } }
             (small_allocation_bar(&row.names, &row.buckets, &row.killed_arms))
             dl.facts {
-                div { dt { "Leader" } dd {
-                    @match &row.leader {
-                        Some((name, p)) => { (name) ", " (number(*p, NumberFormat::Probability)) " probability of being best" }
-                        None => { @if row.units.is_some() || row.state == "draft" { "–" } @else { "…" } }
-                    }
-                } }
+                @if let Some((name, within_audience)) = &row.shipped {
+                    div { dt { "Shipped" } dd { (name) ", to " @if *within_audience { "units in the audience" } @else { "all units" } } }
+                } @else {
+                    div { dt { "Leader" } dd {
+                        @match &row.leader {
+                            Some((name, p)) => { (name) ", " (number(*p, NumberFormat::Probability)) " probability of being best" }
+                            None => { @if row.units.is_some() || row.state == "draft" { "–" } @else { "…" } }
+                        }
+                    } }
+                }
                 div { dt { "Control traffic still available" } dd { @match row.headroom { Some(share) => (number(share, NumberFormat::Percent1)), None => "–" } } }
                 div { dt { "Exposures per minute" } dd { (number(row.exposures_per_minute, NumberFormat::Int)) } }
                 div { dt { "Exposed units" } dd { @match row.units { Some(units) => (number(units as f64, NumberFormat::Int)), None => "…" } } }

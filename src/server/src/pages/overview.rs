@@ -15,7 +15,7 @@ use inroad_dashboard::pager::Pager;
 use inroad_store::Event;
 
 use super::access::Caller;
-use super::allocation::{ShownAllocation, is_within_audience};
+use super::allocation::{ShownAllocation, is_within_audience, shipped_arm};
 use super::summaries::ExperimentSummary;
 use super::{PageResponse, Pages, PagesState, error_response};
 use crate::catalogue::CatalogueEntry;
@@ -164,6 +164,8 @@ fn row(candidate: &Candidate<'_>, now: Timestamp) -> Row {
         killed: experiment.kills.everything,
         buckets: ShownAllocation::newest(experiment).buckets(),
         killed_arms: arms.map(|arm| !arm.is_control() && experiment.kills.served_arm(arm).is_control()).collect(),
+        shipped: shipped_arm(experiment)
+            .and_then(|arm| Some((names.get(arm.index())?.clone(), is_within_audience(experiment, arm)))),
         leader: summary.and_then(|s| s.leader).and_then(|(arm, p)| Some((names.get(arm)?.clone(), p))),
         headroom: matches!(experiment.status, Status::Running | Status::Paused)
             .then(|| experiment.latest_allocation().headroom(definition.policy().floor()).share()),

@@ -92,8 +92,8 @@ pub(super) fn consequences(
         ],
         Action::Conclude => vec![
             html! {
-                @if experiment.definition.audience().is_none() { "All units get" } @else { "The units that you choose here get" }
-                " the variation that you choose here, until a restart. To roll back, choose control."
+                @if experiment.definition.audience().is_none() { "All units get" } @else { "The chosen units get" }
+                " the chosen variation until a restart. To roll back, choose control."
             },
             html! { "No more exposures are recorded. Results are kept." },
         ],
