@@ -74,7 +74,7 @@ fn variations_text(r: &GetResultsResponse) -> String {
         if is_over(r) { "share before the end" } else { "share" },
         "exposed units",
         "counted units",
-        "rate",
+        "with outcome",
         "lift",
         "95% interval",
         "always-valid interval",
