@@ -249,6 +249,12 @@ async fn after_a_conclusion_everything_shows_what_is_served_now() {
     assert!(list.contains("get green, all others control") && !list.contains("70%"), "{list}");
     let results = server.cli(&["results", KEY]).await.ok().stdout;
     assert!(results.contains("share before the end"), "{results}");
+    let overview = page_text(&server, "/").await;
+    assert!(overview.contains("Shipped green, to units in the audience"), "{overview}");
+    let audit = between(&page, "Audit log", "Definition");
+    assert!(audit.contains("concluded the experiment: units in the audience get green, all others control"), "{audit}");
+    assert!(audit.contains("grew green from 20.00% to 70.00% of traffic"), "{audit}");
+    assert!(audit.contains("advanced the simulated time to 2026-01-02 02:00 UTC"), "{audit}");
     // The run before a restart keeps its last allocation, with a label.
     server.cli(&["experiment", "restart", KEY, "--yes"]).await.ok();
     let first = page_text(&server, &format!("/experiments/{KEY}?generation=1")).await;

@@ -325,6 +325,31 @@ mod tests {
     }
 
     #[test]
+    fn killed_variation_has_no_probability_to_be_best() {
+        let arm = |name: &str, killed: bool| ArmResult { variation: name.to_owned(), killed, ..ArmResult::default() };
+        let results = GetResultsResponse {
+            arms: vec![arm("off", false), arm("on", true)],
+            decision_metric: "m".to_owned(),
+            ..GetResultsResponse::default()
+        };
+        let text = variations_text(&results);
+        let last = text.lines().last().unwrap_or_default();
+        assert!(last.ends_with("–  killed"), "{text}");
+    }
+
+    #[test]
+    fn ratio_that_is_not_the_lift_is_noted() {
+        let metric = MetricResult {
+            metric: "m".to_owned(),
+            ratio_note: "the plain ratio".to_owned(),
+            ..MetricResult::default()
+        };
+        let arm = ArmResult { variation: "on".to_owned(), metrics: vec![metric], ..ArmResult::default() };
+        let results = GetResultsResponse { arms: vec![arm], ..GetResultsResponse::default() };
+        assert_eq!(ratio_notes(&results), "\nm of on: the plain ratio");
+    }
+
+    #[test]
     fn difference_replaces_a_lift_with_its_sign() {
         let loss = Interval { estimate: -0.75, low: -0.9, high: 0.000_01 };
         assert_eq!(lift_or_difference(None, Some(&loss)), "-0.750 (-0.900 to 0)");
