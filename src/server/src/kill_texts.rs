@@ -8,7 +8,7 @@ use inroad_wire::v1;
 
 use crate::explain::probability_in_words;
 
-/// The results as a sentence: "green was killed by ann: bought -32.0% (-41.0% to -20.1%, always-valid) from 812 units at
+/// The results as a sentence: "green was killed by ann: bought −32.0% (−41.0% to −20.1%, always-valid) from 812 units at
 /// that time, >99.9% probability of being worse than control."
 fn kill_result_in_words(experiment: &Experiment, result: &KillResult) -> String {
     let KillResult { arm, actor, metric, units, lift, p_worse, .. } = result;
@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(known, (1_000, 40, Some(0.04), Some(0.1)));
         assert!(lift.low < -0.6 && lift.high < 0.0 && result.p_worse.is_some_and(|p| p > 0.999), "{lift:?}");
         assert!(
-            result.summary.starts_with("green was killed by ann: bought -60.0% (")
+            result.summary.starts_with("green was killed by ann: bought −60.0% (")
                 && result.summary.contains("from 1,000 units at that time, >99.9% probability"),
             "{}",
             result.summary
