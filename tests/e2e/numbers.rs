@@ -5,7 +5,8 @@ use inroad_wire::v1;
 use serde_json::Value;
 
 use crate::harness::{
-    Server, Setup, at_second, exposure_of, flag, http_get, outcome, with_conversion_metrics, with_manual_clock,
+    Server, Setup, at_second, eventually, exposure_of, flag, http_get, outcome, with_conversion_metrics,
+    with_manual_clock,
 };
 
 const KEY: &str = "checkout";
@@ -134,7 +135,11 @@ async fn numbers_agree_on_all_pages_and_in_the_command_line() {
     let world = record_world(&server).await;
     assert!(world.crossovers > 500, "{}", world.crossovers);
     let page = page_text(&server, &format!("/experiments/{KEY}")).await;
-    let overview = page_text(&server, "/").await;
+    // The overview computes its summaries in the background.
+    let overview = eventually("the overview has the number of units", async || {
+        Some(page_text(&server, "/").await).filter(|text| !text.contains('…'))
+    })
+    .await;
     let funnel = page_text(&server, &format!("/experiments/{KEY}/funnel?step=purchase")).await;
     let json: Value = server.cli(&["results", KEY, "--wait", "--json"]).await.ok().json();
     let cli = server.cli(&["results", KEY]).await.ok().stdout;
