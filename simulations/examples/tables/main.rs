@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --profile dist -p inroad-simulations --example tables -- \
-//!     [--replications 200] [--only regret,growth,grid,stopping] [--rows TEXT] [--commit HASH | --seed N]
+//!     [--replications 200] [--only regret,growth,grid,proposals,statements] [--rows TEXT] [--commit HASH | --seed N]
 //! ```
 //!
 //! `--rows` prints only the rows of the coverage grid whose name contains the text, so that a long table can be made in parts.
@@ -26,8 +26,13 @@ use seeds::Seeds;
 type Part = (&'static str, fn(&TableRun) -> Result<(), Box<dyn Error>>);
 
 /// All tables, in the order of the document.
-const PARTS: &[Part] =
-    &[("regret", regret::print), ("growth", growth::print), ("grid", grid::print), ("stopping", stopping::print)];
+const PARTS: &[Part] = &[
+    ("regret", regret::print),
+    ("growth", growth::print),
+    ("grid", grid::print),
+    ("proposals", stopping::proposals),
+    ("statements", stopping::false_statements),
+];
 
 const USAGE: &str = "usage: tables [--replications N] [--only PART,…] [--rows TEXT] [--commit HASH | --seed N]";
 

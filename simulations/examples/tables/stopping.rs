@@ -34,13 +34,8 @@ const SMALL_LIFTS: [(&str, &[f64]); 3] = [
     ("three variations, each +3%", &[0.0, 0.03, 0.03, 0.03]),
 ];
 
-/// Prints all tables.
-pub(crate) fn print(run: &TableRun) -> Result<(), Box<dyn Error>> {
-    proposals(run)?;
-    false_statements(run)
-}
-
-fn proposals(run: &TableRun) -> Result<(), Box<dyn Error>> {
+/// Prints how often policies propose to ship, and what following the proposals costs.
+pub(crate) fn proposals(run: &TableRun) -> Result<(), Box<dyn Error>> {
     let policies: Vec<PolicyDoc> = [PolicyKind::Growth, PolicyKind::Equal]
         .into_iter()
         .flat_map(|kind| {
@@ -80,7 +75,8 @@ fn proposals(run: &TableRun) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn false_statements(run: &TableRun) -> Result<(), Box<dyn Error>> {
+/// Prints how often each statement is false.
+pub(crate) fn false_statements(run: &TableRun) -> Result<(), Box<dyn Error>> {
     let replications = 5 * run.replications;
     println!("\n### False statements at any check within 28 days, % of runs\n");
     println!(
