@@ -62,6 +62,17 @@ pub enum ServerError {
         /// The delay after which to retry.
         retry_after: Duration,
     },
+    /// Too many computations for readers wait for their turn.
+    #[error("{limit} results, funnels or batches are waiting to be computed, which is the limit: try again in {} ms", .retry_after.as_millis())]
+    TooManyQueries {
+        /// The limit.
+        limit: usize,
+        /// The delay after which to retry.
+        retry_after: Duration,
+    },
+    /// Nobody waits for the answer any more.
+    #[error("the caller has left before the answer was computed")]
+    CallerLeft,
     /// The limit on snapshot streams is reached.
     #[error("{limit} snapshot streams are open, which is the limit: try again later, or raise --max-streams")]
     TooManyStreams {
@@ -152,6 +163,10 @@ impl From<ServerError> for Status {
                 _ => plain(Code::Internal, "STORE_FAILED"),
             },
             ServerError::BacklogFull { retry_after, .. } => resource_exhausted("BACKLOG_FULL", message, retry_after),
+            ServerError::TooManyQueries { retry_after, .. } => {
+                resource_exhausted("TOO_MANY_QUERIES", message, retry_after)
+            }
+            ServerError::CallerLeft => plain(Code::Cancelled, "CALLER_LEFT"),
             ServerError::TooManyStreams { .. } => {
                 resource_exhausted("TOO_MANY_STREAMS", message, Duration::from_secs(5))
             }

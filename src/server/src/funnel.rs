@@ -36,8 +36,14 @@ pub async fn compute_funnel(shared: &SharedState, request: GetFunnelRequest) -> 
     let number = entry.generation(request.generation)?;
     let GetFunnelRequest { key, steps, from, to, .. } = request;
     let query = FunnelQuery { experiment: Arc::clone(experiment), generation: number, steps: steps.clone(), range };
-    let counts = shared.store.funnel(query).await?;
-    let arms = arms(experiment, &steps, &counts.tally)?;
+    let (store, compared) = (Arc::clone(&shared.store), Arc::clone(experiment));
+    let counted_steps = steps.clone();
+    let compute = async move {
+        let counts = store.funnel(query).await?;
+        let compare = move || arms(&compared, &counted_steps, &counts.tally);
+        tokio::task::spawn_blocking(compare).await.map_err(|_| ServerError::ShuttingDown)?
+    };
+    let arms = shared.queries.run_async(compute).await?;
     Ok(GetFunnelResponse { key, generation: number, steps, from, to, arms, backlog: shared.fold.backlog() })
 }
 

@@ -50,6 +50,7 @@ pub mod metrics;
 mod number_notes;
 mod pages;
 pub mod publications;
+pub mod queries;
 pub mod reallocator;
 pub mod recent_contexts;
 pub mod recent_events;
@@ -90,6 +91,7 @@ use crate::event_uses::EventUseIndex;
 use crate::exposure_queue::ExposureQueue;
 use crate::fold::Fold;
 use crate::metrics::Metrics;
+use crate::queries::Queries;
 use crate::reallocator::Reallocator;
 use crate::recent_contexts::RecentContexts;
 use crate::recent_events::RecentEvents;
@@ -156,6 +158,7 @@ impl Server {
         let clients = Arc::new(Clients::new(Arc::clone(&clock), Arc::clone(catalogue.publications())));
         let recent_contexts = RecentContexts::new(Arc::clone(&clock), config.retain_events);
         let recent_events = RecentEvents::new(Arc::clone(&store), Arc::clone(&clock), config.retain_events);
+        let (queries, batches) = (Queries::new(Arc::clone(&metrics)), Queries::new(Arc::clone(&metrics)));
         let shared = Arc::new(SharedState {
             clock,
             catalogue,
@@ -167,6 +170,8 @@ impl Server {
             recent_contexts,
             recent_events,
             event_uses: EventUseIndex::default(),
+            queries,
+            batches,
             clients,
             stopping: stopping.clone(),
             config,

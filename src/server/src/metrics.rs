@@ -33,6 +33,10 @@ pub struct Metrics {
     pub overloads: Counter<u64, AtomicU64>,
     /// Responses that were refused because they were larger than a message may be.
     pub oversized_responses: Counter<u64, AtomicU64>,
+    /// Computations for readers, and batches of assignments, that wait for their turn.
+    pub waiting_queries: Gauge<i64, AtomicI64>,
+    /// Those that were refused because too many waited.
+    pub refused_queries: Counter<u64, AtomicU64>,
     /// Exposures that were dropped because the queue of `Assign` was full.
     pub unqueued_exposures: Counter<u64, AtomicU64>,
     /// Events acknowledged and not yet folded.
@@ -99,6 +103,16 @@ impl Metrics {
             oversized_responses: register!(
                 "responses_oversized",
                 "Responses refused because they were larger than a gRPC message may be",
+                Counter::default()
+            ),
+            waiting_queries: register!(
+                "queries_waiting",
+                "Results, funnels and batches that wait for their turn",
+                Gauge::default()
+            ),
+            refused_queries: register!(
+                "queries_refused",
+                "Results, funnels and batches refused because too many waited",
                 Counter::default()
             ),
             unqueued_exposures: register!(

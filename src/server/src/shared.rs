@@ -15,6 +15,7 @@ use crate::event_uses::EventUseIndex;
 use crate::exposure_queue::ExposureQueue;
 use crate::fold::Fold;
 use crate::metrics::Metrics;
+use crate::queries::Queries;
 use crate::reallocator::Reallocator;
 use crate::recent_contexts::RecentContexts;
 use crate::recent_events::RecentEvents;
@@ -47,6 +48,10 @@ pub struct SharedState {
     pub recent_events: RecentEvents,
     /// Which events the metrics of the newest catalogue use.
     pub event_uses: EventUseIndex,
+    /// The turns of results, funnels and other computations for readers.
+    pub queries: Queries,
+    /// The turns of batches of assignments: they never wait for a reader.
+    pub batches: Queries,
     /// The open snapshot streams.
     pub clients: Arc<Clients>,
     /// Turns true when the server shuts down.

@@ -79,7 +79,7 @@ async fn view_experiment(pages: &Pages, key: &str, query: &Form) -> Result<view:
     page.marks = history::revision_marks(generation, &page.decisions);
     page.steps = history::share_steps(experiment, generation);
     let counts = shared.store.counts(experiment_key, number).await?;
-    if let Some(lifts) = lift_history::lift_history(pages, experiment, generation, &counts, now)? {
+    if let Some(lifts) = lift_history::lift_history(pages, experiment, generation, counts, now).await? {
         for (arm, lifts) in page.arms.iter_mut().zip(lifts.iter()) {
             arm.lift_history.clone_from(lifts);
         }

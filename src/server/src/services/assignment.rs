@@ -24,6 +24,7 @@ use crate::catalogue::CatalogueState;
 use crate::config::{MAX_BATCH_ASSIGN, MAX_RESPONSE_BYTES};
 use crate::error::ServerError;
 use crate::ingest::served_exposure;
+use crate::queries::Caller;
 use crate::shared::SharedState;
 
 /// The implementation of `AssignmentService`.
@@ -50,39 +51,6 @@ impl AssignmentHandler {
     /// The service over the shared state.
     pub fn new(shared: Arc<SharedState>) -> Self {
         Self { shared, streams: Arc::default() }
-    }
-
-    #[allow(clippy::result_large_err)]
-    fn answer(&self, state: &CatalogueState, request: AssignRequest, now: Timestamp) -> Result<PendingAnswer, Status> {
-        let context = context_from_struct(request.context).map_err(ServerError::from)?;
-        let assignment = state.snapshot.assign(&request.experiment, &context, now);
-        let mut response = assignment_to_wire(&assignment);
-        self.shared.metrics.assignments.inc();
-        let served = state.snapshot.get(&request.experiment);
-        if let Some(served) = served {
-            self.shared.recent_contexts.record(served, &context, now);
-        }
-        let mode = ExposureMode::try_from(request.exposure).unwrap_or(ExposureMode::Unspecified);
-        let (true, Some(digest), Some(served)) = (assignment.records_exposure, assignment.digest, served) else {
-            return Ok(PendingAnswer { response, exposure: None });
-        };
-        if mode == ExposureMode::None {
-            return Ok(PendingAnswer { response, exposure: None });
-        }
-        let is_recorded = match mode {
-            ExposureMode::Durable => self.shared.exposures.is_on_disk(digest, assignment.arm),
-            _ => self.shared.exposures.already_queued(digest, assignment.arm),
-        };
-        if is_recorded {
-            response.exposure_recorded = true;
-            return Ok(PendingAnswer { response, exposure: None });
-        }
-        let exposure = exposure_event(served, &context, &assignment, now).map(|event| PendingExposure {
-            digest,
-            event,
-            is_durable: mode == ExposureMode::Durable,
-        });
-        Ok(PendingAnswer { response, exposure })
     }
 
     /// Queues the exposures of these answers, writes those to disk that have to be, in one group, and returns the
@@ -128,6 +96,44 @@ impl AssignmentHandler {
     }
 }
 
+/// The answer to one request, with the exposure to record.
+fn answer(
+    shared: &SharedState,
+    state: &CatalogueState,
+    request: AssignRequest,
+    now: Timestamp,
+) -> Result<PendingAnswer, ServerError> {
+    let context = context_from_struct(request.context)?;
+    let assignment = state.snapshot.assign(&request.experiment, &context, now);
+    let mut response = assignment_to_wire(&assignment);
+    shared.metrics.assignments.inc();
+    let served = state.snapshot.get(&request.experiment);
+    if let Some(served) = served {
+        shared.recent_contexts.record(served, &context, now);
+    }
+    let mode = ExposureMode::try_from(request.exposure).unwrap_or(ExposureMode::Unspecified);
+    let (true, Some(digest), Some(served)) = (assignment.records_exposure, assignment.digest, served) else {
+        return Ok(PendingAnswer { response, exposure: None });
+    };
+    if mode == ExposureMode::None {
+        return Ok(PendingAnswer { response, exposure: None });
+    }
+    let is_recorded = match mode {
+        ExposureMode::Durable => shared.exposures.is_on_disk(digest, assignment.arm),
+        _ => shared.exposures.already_queued(digest, assignment.arm),
+    };
+    if is_recorded {
+        response.exposure_recorded = true;
+        return Ok(PendingAnswer { response, exposure: None });
+    }
+    let exposure = exposure_event(served, &context, &assignment, now).map(|event| PendingExposure {
+        digest,
+        event,
+        is_durable: mode == ExposureMode::Durable,
+    });
+    Ok(PendingAnswer { response, exposure })
+}
+
 /// The exposure event of an assignment; none if the context names no unit.
 fn exposure_event(
     served: &ServedExperiment,
@@ -146,7 +152,7 @@ impl AssignmentService for AssignmentHandler {
         let now = self.shared.clock.now();
         let mut answer = {
             let state = self.shared.catalogue.peek();
-            self.answer(&state, request.into_inner(), now)?
+            answer(&self.shared, &state, request.into_inner(), now)?
         };
         if let Some(exposure) = answer.exposure.take_if(|exposure| !exposure.is_durable) {
             answer.response.exposure_recorded = self.enqueue(exposure);
@@ -169,10 +175,15 @@ impl AssignmentService for AssignmentHandler {
             return Err(ServerError::Invalid { field: "requests", message }.into());
         }
         let now = self.shared.clock.now();
-        let answers = {
-            let state = self.shared.catalogue.peek();
-            requests.into_iter().map(|request| self.answer(&state, request, now)).collect::<Result<Vec<_>, _>>()?
+        let (shared, state) = (Arc::clone(&self.shared), self.shared.catalogue.state());
+        let answer_all = move |caller: &Caller| {
+            let answer = |request| {
+                caller.check()?;
+                answer(&shared, &state, request, now)
+            };
+            requests.into_iter().map(answer).collect::<Result<Vec<_>, _>>()
         };
+        let answers = self.shared.batches.run(answer_all).await?;
         // Before anything is recorded: a caller that gets no answer shows no variation. A field of a message has at most
         // 10 bytes of its own, and recording sets one flag.
         let bytes = answers.iter().map(|answer| answer.response.encoded_len() + 12).sum();

@@ -22,6 +22,7 @@ use crate::funnel::compute_funnel;
 use crate::kill_results::{distinct_units, exposed_units, open_records};
 use crate::kill_texts::kill_result_to_wire;
 use crate::number_notes::{UnitCounts, ratio_note};
+use crate::queries::Caller;
 use crate::report::{MetricReport, Report};
 use crate::shared::{MAX_FOLD_WAIT, SharedState};
 use crate::verdict::verdict;
@@ -51,12 +52,11 @@ pub(crate) async fn results_and_alarm(
     shared: &SharedState,
     request: GetResultsRequest,
 ) -> Result<(GetResultsResponse, SrmAlarm), ServerError> {
-    let state = shared.catalogue.state();
-    let entry = state.get(&request.key)?;
+    let entry = shared.catalogue.state().get(&request.key)?.clone();
     if request.wait {
         shared.wait_until_folded(entry.version, MAX_FOLD_WAIT).await?;
     }
-    let experiment = &entry.experiment;
+    let experiment = Arc::clone(&entry.experiment);
     let number = entry.generation(request.generation)?;
     let now = experiment.now(shared.clock.now());
     let mut response = GetResultsResponse {
@@ -68,14 +68,20 @@ pub(crate) async fn results_and_alarm(
         backlog: shared.fold.backlog(),
         ..GetResultsResponse::default()
     };
-    let Some(generation) = experiment.generation_by_number(number) else {
-        response.verdict = verdict(experiment, None);
+    if experiment.generation_by_number(number).is_none() {
+        response.verdict = verdict(&experiment, None);
         return Ok((response, SrmAlarm::Quiet));
-    };
+    }
     let counts = shared.store.counts(experiment.definition.key(), number).await?;
-    let report = Report::new(experiment, generation, &counts, now)?;
-    fill(&mut response, experiment, generation, &counts, &report);
-    Ok((response, report.alarm()))
+    let compute = move |caller: &Caller| {
+        caller.check()?;
+        // A generation is never removed.
+        let Some(generation) = experiment.generation_by_number(number) else { return Ok((response, SrmAlarm::Quiet)) };
+        let report = Report::new(&experiment, generation, &counts, now)?;
+        fill(&mut response, &experiment, generation, &counts, &report);
+        Ok((response, report.alarm()))
+    };
+    shared.queries.run(compute).await
 }
 
 fn fill(

@@ -11,6 +11,7 @@ use inroad_store::GenerationCounts;
 use super::super::Pages;
 use super::super::summaries::counts_fingerprint;
 use crate::error::ServerError;
+use crate::queries::Caller;
 use crate::report::live_arms;
 use crate::tallies::{epoch_tallies, measure};
 
@@ -39,23 +40,42 @@ struct Inputs {
 
 /// Computes each arm's lift of the primary metric as of each update, from the units exposed until then. None without a
 /// primary metric.
-pub(super) fn lift_history(
+pub(super) async fn lift_history(
     pages: &Pages,
-    experiment: &Experiment,
+    experiment: &Arc<Experiment>,
     generation: &Generation,
-    counts: &GenerationCounts,
+    counts: GenerationCounts,
     now: Timestamp,
 ) -> Result<Option<Arc<LiftHistory>>, ServerError> {
     let Some(index) = experiment.definition.decision_metric() else { return Ok(None) };
     let key = (experiment.definition.key().to_string(), generation.number);
     let (metric, live) = (&experiment.definition.metrics()[index], live_arms(experiment));
-    let inputs = Inputs { counts: counts_fingerprint(counts), metric: (index, metric.clone()), live: live.clone() };
+    let inputs = Inputs { counts: counts_fingerprint(&counts), metric: (index, metric.clone()), live };
     if let Some((known, history)) = pages.lift_histories.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
         && *known == inputs
     {
         return Ok(Some(Arc::clone(history)));
     }
+    let (experiment, number) = (Arc::clone(experiment), generation.number);
+    let compute = move |caller: &Caller| compute_history(&experiment, (number, index), &counts, now, caller);
+    let history = Arc::new(pages.shared.queries.run(compute).await?);
+    pages.lift_histories.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (inputs, Arc::clone(&history)));
+    Ok(Some(history))
+}
+
+/// The history of the metric with this index in the generation with this number.
+fn compute_history(
+    experiment: &Experiment,
+    (number, index): (u32, usize),
+    counts: &GenerationCounts,
+    now: Timestamp,
+    caller: &Caller,
+) -> Result<LiftHistory, ServerError> {
     let arms = experiment.definition.variations().len();
+    let mut history: LiftHistory = vec![Vec::new(); arms];
+    let metric = experiment.definition.metrics().get(index);
+    let Some((generation, metric)) = experiment.generation_by_number(number).zip(metric) else { return Ok(history) };
+    let live = live_arms(experiment);
     let epochs = epoch_tallies(experiment, generation, counts, Some(index));
     let measure = measure(metric).suited_to(&epochs);
     let mut ends: Vec<usize> = (1..=epochs.len())
@@ -64,9 +84,9 @@ pub(super) fn lift_history(
     let every = ends.len().div_ceil(MAX_POINTS).max(1);
     let last = ends.len().saturating_sub(1);
     ends = ends.into_iter().enumerate().filter(|(i, _)| (last - i).is_multiple_of(every)).map(|(_, end)| end).collect();
-    let mut history: LiftHistory = vec![Vec::new(); arms];
     let mut estimator = Estimator::default();
     for end in ends {
+        caller.check()?;
         let known = &epochs[..end];
         let shown = shown_lifts(&mut estimator, measure, known, &live)?;
         let tick = epochs[end - 1].epoch.tick;
@@ -80,7 +100,5 @@ pub(super) fn lift_history(
             }
         }
     }
-    let history = Arc::new(history);
-    pages.lift_histories.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (inputs, Arc::clone(&history)));
-    Ok(Some(history))
+    Ok(history)
 }

@@ -1,0 +1,182 @@
+//! Long computations for readers: results, funnels, batches of assignments. They never run on an async worker, and only a
+//! few run at a time, so that kills, commits and health checks always find a free thread and a core.
+//!
+//! ```text
+//!  caller ──► waits for its turn ──► computes on a blocking thread ──► answer
+//!               │ at most WAITING       │ at most one in two cores
+//!               ▼                       ▼
+//!             refused with a delay    a caller that has left: stops at the next item
+//! ```
+//!
+//! A caller that leaves while it waits costs nothing more. A computation that has begun keeps its turn until it ends, also
+//! if its caller has left: otherwise abandoned calls would fill all threads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::ServerError;
+use crate::metrics::Metrics;
+
+/// The most computations that may wait for their turn; beyond that they are refused.
+pub const MAX_WAITING_QUERIES: usize = 64;
+/// The longest that a computation waits for its turn.
+pub const MAX_QUERY_WAIT: Duration = Duration::from_secs(10);
+
+/// The turns of long computations.
+pub struct Queries {
+    running: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+/// Whether the caller of a computation has left.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    has_left: Arc<AtomicBool>,
+}
+
+/// Marks the caller as gone when the call is dropped.
+struct CallGuard(Caller);
+
+impl Caller {
+    /// Fails once nobody waits for the answer any more. Long computations ask before each item.
+    pub(crate) fn check(&self) -> Result<(), ServerError> {
+        if self.has_left.load(Ordering::Relaxed) { Err(ServerError::CallerLeft) } else { Ok(()) }
+    }
+}
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        self.0.has_left.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Queries {
+    /// Turns on this machine: one in two cores computes, at least one.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let (running, waiting) = ((cores / 2).max(1), MAX_WAITING_QUERIES);
+        Self { running: Arc::new(Semaphore::new(running)), waiting: Arc::new(Semaphore::new(waiting)), metrics }
+    }
+
+    /// Waits for a turn, then computes on a thread that may block.
+    ///
+    /// # Errors
+    /// [`ServerError::TooManyQueries`] if too many wait, or the turn does not come in time; errors of `compute`.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        compute: impl FnOnce(&Caller) -> Result<T, ServerError> + Send + 'static,
+    ) -> Result<T, ServerError> {
+        let turn = self.turn().await?;
+        let caller = Caller { has_left: Arc::default() };
+        let _call = CallGuard(caller.clone());
+        let computed = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            compute(&caller)
+        });
+        // It fails only while the server stops.
+        computed.await.map_err(|_| ServerError::ShuttingDown)?
+    }
+
+    /// Waits for a turn, then runs work that finds its own threads.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub(crate) async fn run_async<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ServerError>> + Send + 'static,
+    ) -> Result<T, ServerError> {
+        let turn = self.turn().await?;
+        // A task of its own keeps the turn until the work ends.
+        let task = tokio::spawn(async move {
+            let _turn = turn;
+            work.await
+        });
+        task.await.map_err(|_| ServerError::ShuttingDown)?
+    }
+
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, ServerError> {
+        let refused = || {
+            self.metrics.refused_queries.inc();
+            ServerError::TooManyQueries { limit: MAX_WAITING_QUERIES, retry_after: Duration::from_secs(2) }
+        };
+        let _waiting = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| refused())?;
+        self.metrics.waiting_queries.set((MAX_WAITING_QUERIES - self.waiting.available_permits()) as i64);
+        let turn = tokio::time::timeout(MAX_QUERY_WAIT, Arc::clone(&self.running).acquire_owned()).await;
+        turn.map_err(|_| refused())?.map_err(|_| ServerError::ShuttingDown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::oneshot;
+
+    fn queries(running: usize, waiting: usize) -> Arc<Queries> {
+        let (running, waiting) = (Arc::new(Semaphore::new(running)), Arc::new(Semaphore::new(waiting)));
+        Arc::new(Queries { running, waiting, metrics: Arc::new(Metrics::new()) })
+    }
+
+    /// A computation that ends when it is told to, and says when it has begun.
+    fn computation(
+        queries: &Arc<Queries>,
+    ) -> (tokio::task::JoinHandle<()>, oneshot::Receiver<()>, std::sync::mpsc::Sender<()>) {
+        let ((begun, has_begun), (end, ends)) = (oneshot::channel(), std::sync::mpsc::channel());
+        let queries = Arc::clone(queries);
+        let call = tokio::spawn(async move {
+            let compute = move |_: &Caller| {
+                let _ = begun.send(());
+                let _ = ends.recv();
+                Ok(())
+            };
+            let _ = queries.run(compute).await;
+        });
+        (call, has_begun, end)
+    }
+
+    #[tokio::test]
+    async fn too_many_are_refused_with_a_delay_and_abandoned_ones_free_their_place() {
+        let queries = queries(1, 1);
+        let (_first, has_begun, end) = computation(&queries);
+        has_begun.await.unwrap();
+        let (second, ..) = computation(&queries);
+        while queries.waiting.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let refused = queries.run(|_| Ok(())).await;
+        assert!(matches!(refused, Err(ServerError::TooManyQueries { limit: MAX_WAITING_QUERIES, .. })), "{refused:?}");
+        assert_eq!(queries.metrics.refused_queries.get(), 1);
+        second.abort();
+        let _ = second.await;
+        drop(end);
+        assert_eq!(queries.run(|_| Ok(7)).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn computation_without_a_caller_keeps_its_turn_and_learns_that_the_caller_left() {
+        let queries = queries(1, 1);
+        let ((begun, has_begun), (left, has_left)) = (oneshot::channel(), oneshot::channel());
+        let call = tokio::spawn({
+            let queries = Arc::clone(&queries);
+            async move {
+                let compute = move |caller: &Caller| {
+                    let _ = begun.send(());
+                    while caller.check().is_ok() {
+                        std::thread::yield_now();
+                    }
+                    let _ = left.send(());
+                    Ok(())
+                };
+                let _ = queries.run(compute).await;
+            }
+        });
+        has_begun.await.unwrap();
+        assert_eq!(queries.running.available_permits(), 0);
+        call.abort();
+        has_left.await.unwrap();
+        assert_eq!(queries.run(|_| Ok(7)).await.unwrap(), 7);
+    }
+}
