@@ -19,6 +19,8 @@ use crate::shared::SharedState;
 /// The longest that the evaluations of one report may take together. An expensive audience is evaluated for fewer
 /// contexts, and the report has their number.
 const MAX_EVALUATION: Duration = Duration::from_millis(50);
+/// The same for the reports on many experiments, which share it in equal parts.
+const MAX_EVALUATIONS: Duration = Duration::from_secs(2);
 
 /// The report on the audience and the overrides of a definition; `None` if it has no expression. Contexts are read and
 /// evaluated on another thread.
@@ -27,12 +29,17 @@ pub(crate) async fn audience_report(shared: &SharedState, definition: &Definitio
         return None;
     }
     let (recent, definition) = (read_recent(shared).await, definition.clone());
-    let evaluate = move || {
-        let contexts = recent.newest_of_each_unit(definition.unit());
-        report(&definition, &expressions(&definition), &contexts, Instant::now() + MAX_EVALUATION)
-    };
     // It fails only while the server stops.
-    tokio::task::spawn_blocking(evaluate).await.ok()
+    tokio::task::spawn_blocking(move || recent.into_reporter(1).report(&definition)).await.ok()?
+}
+
+/// Whether a new definition selects other units than the one before, by its audience or its overrides. A new experiment
+/// does if it has such an expression.
+pub(crate) fn changes_selection(before: Option<&Definition>, new: &Definition) -> bool {
+    let is_same = |old: &Definition| {
+        (old.unit(), old.audience(), old.overrides()) == (new.unit(), new.audience(), new.overrides())
+    };
+    !expressions(new).is_empty() && !before.is_some_and(is_same)
 }
 
 /// The audience and the expressions of overrides, each with its field.
@@ -46,7 +53,7 @@ fn expressions(definition: &Definition) -> Vec<(String, &Audience)> {
 }
 
 /// What was seen of recent contexts, not parsed yet.
-struct RecentlySeen {
+pub(crate) struct RecentlySeen {
     /// Contexts of calls.
     calls: Vec<(Timestamp, Arc<Context>)>,
     /// Exposures with a context.
@@ -55,7 +62,17 @@ struct RecentlySeen {
     catalogue: Arc<CatalogueState>,
 }
 
-async fn read_recent(shared: &SharedState) -> RecentlySeen {
+/// Makes reports from recent contexts.
+pub(crate) struct AudienceReporter {
+    /// The contexts, newest first.
+    seen: Vec<(Timestamp, Context)>,
+    /// The newest context of each unit, by unit type.
+    by_unit_type: BTreeMap<String, Vec<Context>>,
+    /// How long the evaluations of one report may take.
+    max_evaluation: Duration,
+}
+
+pub(crate) async fn read_recent(shared: &SharedState) -> RecentlySeen {
     let oldest = shared.recent_contexts.oldest();
     let exposures = shared.recent_events.read_newest(|events| {
         let recent = events.take_while(|event| event.received_at >= oldest);
@@ -74,8 +91,8 @@ async fn read_recent(shared: &SharedState) -> RecentlySeen {
 }
 
 impl RecentlySeen {
-    /// The newest context of each unit with this unit type, newest first.
-    fn newest_of_each_unit(self, unit_type: &str) -> Vec<Context> {
+    /// Parses the contexts, for this number of reports. Takes long: do not call it from an async task.
+    pub(crate) fn into_reporter(self, reports: u32) -> AudienceReporter {
         let Self { calls, exposures, catalogue } = self;
         let of_exposure = |(at, exposure): (Timestamp, ExposureEvent)| {
             let fields = serde_json::from_str(&exposure.context).ok()?;
@@ -86,16 +103,35 @@ impl RecentlySeen {
             Some((at, context))
         };
         let calls = calls.into_iter().map(|(at, context)| (at, Arc::unwrap_or_clone(context)));
-        newest_of_each_unit(calls.chain(exposures.into_iter().filter_map(of_exposure)).collect(), unit_type)
+        let mut seen: Vec<_> = calls.chain(exposures.into_iter().filter_map(of_exposure)).collect();
+        seen.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        let max_evaluation = MAX_EVALUATION.min(MAX_EVALUATIONS / reports.max(1));
+        AudienceReporter { seen, by_unit_type: BTreeMap::new(), max_evaluation }
     }
 }
 
-fn newest_of_each_unit(mut seen: Vec<(Timestamp, Context)>, unit_type: &str) -> Vec<Context> {
-    seen.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+impl AudienceReporter {
+    /// The report on a definition; `None` if it has no expression. Takes long: do not call it from an async task.
+    pub(crate) fn report(&mut self, definition: &Definition) -> Option<v1::AudienceReport> {
+        let expressions = expressions(definition);
+        if expressions.is_empty() {
+            return None;
+        }
+        let unit_type = definition.unit();
+        if !self.by_unit_type.contains_key(unit_type) {
+            self.by_unit_type.insert(unit_type.to_owned(), newest_of_each_unit(&self.seen, unit_type));
+        }
+        let contexts = self.by_unit_type.get(unit_type).map_or(&[][..], Vec::as_slice);
+        Some(report(definition, &expressions, contexts, Instant::now() + self.max_evaluation))
+    }
+}
+
+/// The newest context of each unit with this unit type, from contexts that are sorted newest first.
+fn newest_of_each_unit(seen: &[(Timestamp, Context)], unit_type: &str) -> Vec<Context> {
     let mut units = BTreeSet::new();
-    let contexts = seen.into_iter().map(|(_, context)| context);
-    let is_new = |context: &Context| context.unit(unit_type).is_some_and(|unit| units.insert(unit.into_owned()));
-    contexts.filter(is_new).take(MAX_RECENT_CONTEXTS).collect()
+    let contexts = seen.iter().map(|(_, context)| context);
+    let is_new = |context: &&Context| context.unit(unit_type).is_some_and(|unit| units.insert(unit.into_owned()));
+    contexts.filter(is_new).take(MAX_RECENT_CONTEXTS).cloned().collect()
 }
 
 fn report(
@@ -254,15 +290,22 @@ mod tests {
     }
 
     #[test]
+    fn definition_that_selects_other_units_changes_the_selection() {
+        let (all, french) = (definition("true"), definition("country == 'fr'"));
+        assert!(changes_selection(None, &french) && changes_selection(Some(&all), &french));
+        assert!(!changes_selection(Some(&french), &french.clone()));
+    }
+
+    #[test]
     fn newest_context_of_each_unit_of_the_type_counts() {
         let at = Timestamp::from_micros;
         let seen = vec![
-            (at(1), user(1).with("country", "old")),
+            (at(4), Context::new("not a user")),
             (at(3), user(1).with("country", "new")),
             (at(2), user(2)),
-            (at(4), Context::new("not a user")),
+            (at(1), user(1).with("country", "old")),
         ];
-        let found = newest_of_each_unit(seen, "user");
+        let found = newest_of_each_unit(&seen, "user");
         assert_eq!(found, [user(1).with("country", "new"), user(2)]);
     }
 }

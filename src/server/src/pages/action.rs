@@ -14,6 +14,7 @@ use inroad_dashboard::action::{ActionInput, ConfirmPage, EVERYONE};
 use inroad_dashboard::form::{Form, parse_number, url_encode};
 use inroad_dashboard::layout::NavItem;
 use inroad_wire::v1;
+use inroad_wire::v1::conclude_experiment_request::Outcome;
 use inroad_wire::v1::experiment_service_server::ExperimentService;
 use inroad_wire::v1::grow_variation_request::Amount;
 use tonic::Code;
@@ -266,14 +267,13 @@ async fn call_service(
         }
         Action::Conclude => {
             let ship = form.text("ship").to_owned();
-            // To the service, no variation means control. On the page it means that nobody chose.
             if ship.is_empty() {
                 return Err(tonic::Status::invalid_argument("choose the variation that units get from now on"));
             }
             service
                 .conclude_experiment(caller.service_request(v1::ConcludeExperimentRequest {
                     key,
-                    ship,
+                    outcome: Some(Outcome::Ship(ship)),
                     etag,
                     to_everyone: form.text("scope") == EVERYONE,
                 }))

@@ -88,6 +88,13 @@ struct AuditedBody {
     line: AllocationSummary,
 }
 
+/// The results of killed variations in a stored body.
+#[derive(Deserialize)]
+struct StoredKillResults {
+    #[serde(default)]
+    kill_results: Vec<KillResult>,
+}
+
 fn to_json(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Database(format!("cannot write JSON: {error}")))
 }
@@ -99,6 +106,23 @@ fn from_json<'a, T: Deserialize<'a>>(what: &str, json: &'a str) -> Result<T, Sto
 /// The audit log's part of a stored body.
 fn audited_json(body: &str) -> Result<String, StoreError> {
     to_json(&from_json::<AuditedBody>("experiment.body", body)?)
+}
+
+/// The audit log's part of a body, with the results that this change keeps with a kill. Others are in the entries of
+/// their kills.
+fn with_kept_results(audited: &str, before: &str, after: &[KillResult]) -> Result<Option<String>, StoreError> {
+    if after.is_empty() {
+        return Ok(None);
+    }
+    let earlier: StoredKillResults = from_json("experiment.body", before)?;
+    let new: Vec<_> = after.iter().filter(|result| !earlier.kill_results.contains(result)).collect();
+    if new.is_empty() {
+        return Ok(None);
+    }
+    let mut fields: serde_json::Map<_, _> = from_json("experiment.body", audited)?;
+    let new = serde_json::to_value(new).map_err(|e| StoreError::Database(format!("cannot write JSON: {e}")))?;
+    fields.insert("kill_results".to_owned(), new);
+    to_json(&fields).map(Some)
 }
 
 const AUDIT: &str = "INSERT INTO audit (at, actor, action, experiment, before, after) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
@@ -172,22 +196,23 @@ fn store_change(transaction: &Transaction<'_>, prepared: &PreparedChange<'_>) ->
     }
     let sql = "UPDATE meta SET value = value + 1 WHERE key = 'version' RETURNING value";
     let version: i64 = transaction.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
-    let (id, before) = match stored {
+    let (id, before, with_results) = match stored {
         Some((id, _, before)) => {
             transaction
                 .prepare_cached("UPDATE experiment SET version = ?2, body = ?3 WHERE id = ?1")?
                 .execute(params![id, version, body])?;
-            (id, audited_json(&before)?)
+            (id, audited_json(&before)?, with_kept_results(audited, &before, &experiment.kill_results)?)
         }
         None => {
             transaction
                 .prepare_cached("INSERT INTO experiment (key, version, body) VALUES (?1, ?2, ?3)")?
                 .execute(params![key.as_str(), version, body])?;
-            (transaction.last_insert_rowid(), String::new())
+            (transaction.last_insert_rowid(), String::new(), None)
         }
     };
     add_history(transaction, id, experiment)?;
-    let row = params![change.at.as_micros(), change.actor, change.action, key.as_str(), before, audited];
+    let after = with_results.as_ref().unwrap_or(audited);
+    let row = params![change.at.as_micros(), change.actor, change.action, key.as_str(), before, after];
     transaction.prepare_cached(AUDIT)?.execute(row)?;
     if let Some(d) = &change.decision {
         let sql = "INSERT INTO decision (experiment_id, generation, at, revision, input, output)

@@ -1791,6 +1791,882 @@ pub mod event_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetResultsRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// The generation's number; 0 for the running one.
+    #[prost(uint32, tag = "2")]
+    pub generation: u32,
+    /// If true, wait until every event acknowledged before this call is counted. DEADLINE_EXCEEDED: the deadline came
+    /// first.
+    #[prost(bool, tag = "3")]
+    pub wait: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetResultsResponse {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub generation: u32,
+    #[prost(uint32, tag = "3")]
+    pub revision: u32,
+    #[prost(enumeration = "State", tag = "4")]
+    pub state: i32,
+    /// The current time of the experiment's clock.
+    #[prost(message, optional, tag = "5")]
+    pub now: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, repeated, tag = "6")]
+    pub arms: ::prost::alloc::vec::Vec<ArmResult>,
+    /// Units that were exposed to two or more variations other than control. Inroad guarantees that this is 0.
+    #[prost(uint64, tag = "7")]
+    pub units_moved: u64,
+    /// Units that moved from control into a variation.
+    #[prost(uint64, tag = "8")]
+    pub crossovers: u64,
+    /// Exposures served under a revision that was no longer in effect.
+    #[prost(uint64, tag = "9")]
+    pub stale_exposures: u64,
+    /// Unit records excluded because the variation served to the unit changed within its window (decision metric).
+    #[prost(uint64, tag = "10")]
+    pub dropped_records: u64,
+    /// The share that control can still give before it reaches its minimum.
+    #[prost(double, tag = "11")]
+    pub headroom: f64,
+    /// The minimum share of control.
+    #[prost(double, tag = "12")]
+    pub floor: f64,
+    /// The check for sample ratio mismatch over first exposures. Not set before there are any.
+    #[prost(message, optional, tag = "13")]
+    pub sample_ratio: ::core::option::Option<SampleRatio>,
+    /// The number of events that are acknowledged and not counted yet.
+    #[prost(uint64, tag = "14")]
+    pub backlog: u64,
+    /// A summary for people.
+    #[prost(string, tag = "15")]
+    pub verdict: ::prost::alloc::string::String,
+    /// The decision metric's key; empty if there is none.
+    #[prost(string, tag = "16")]
+    pub decision_metric: ::prost::alloc::string::String,
+    /// The maximum remaining gain: with 95% probability, the best variation is better than the leader by at most this,
+    /// relative (Scott 2010).
+    /// Not set without a decision metric, or before it has counts.
+    #[prost(double, optional, tag = "17")]
+    pub potential_value_remaining: ::core::option::Option<f64>,
+    /// The share of the line that control gave per day, over the last seven days. 0 before the end of the first whole
+    /// tick.
+    #[prost(double, tag = "18")]
+    pub growth_per_day: f64,
+    /// The number of days until control reaches its minimum and shares stop changing, at the rate at which the policy took
+    /// from it over those days; growth by hand is not included in the rate. Not set if the policy moves nothing.
+    #[prost(double, optional, tag = "19")]
+    pub days_of_headroom: ::core::option::Option<f64>,
+    /// The reasons against shipping the leader now; empty if there are none, or if choosing the leader may cost much.
+    #[prost(string, tag = "20")]
+    pub ship_waits_for: ::prost::alloc::string::String,
+    /// Warnings about the numbers, for people: sample ratio, delays, novelty, disagreeing estimates, outdated clients.
+    #[prost(string, repeated, tag = "21")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The variation to conclude with now, if nothing speaks against it; control means a rollback. Empty if it is too
+    /// early to say.
+    #[prost(string, tag = "22")]
+    pub ship: ::prost::alloc::string::String,
+    /// What `ship` rests on, for people: a scheduled look and its day, or the always-valid interval. Empty without `ship`.
+    #[prost(string, tag = "40")]
+    pub ship_rests_on: ::prost::alloc::string::String,
+    /// The variation that is better than every other live one beyond chance; empty if there is none. The probability that
+    /// this is ever wrong is at most 5%.
+    #[prost(string, tag = "41")]
+    pub clearly_best: ::prost::alloc::string::String,
+    /// What `clearly_best` rests on, for people.
+    #[prost(string, tag = "42")]
+    pub clearly_best_rests_on: ::prost::alloc::string::String,
+    /// Why the variations are not ranked, for people: "too early to say: 30 of about 2,400 units". Empty if they are, and
+    /// without a decision metric. If it is set, `p_best`, `p_above_control` and `expected_loss` of the arms mean nothing.
+    #[prost(string, tag = "50")]
+    pub not_ranked: ::prost::alloc::string::String,
+    /// The variation that is most likely to be best. Empty for a tie, and if the variations are not ranked.
+    #[prost(string, tag = "51")]
+    pub leader: ::prost::alloc::string::String,
+    /// Whether the decision metric has negative values. Variations are then compared by absolute differences, also by the
+    /// policy; `expected_loss` and `potential_value_remaining` do not apply and are not set.
+    #[prost(bool, tag = "52")]
+    pub compares_differences: bool,
+    /// What was known about variations of this generation when they were killed, the earliest kill first.
+    #[prost(message, repeated, tag = "60")]
+    pub kills: ::prost::alloc::vec::Vec<KillResult>,
+    /// Of `dropped_records`, those whose variation changed because of a kill or a restore. An interruption of at most a
+    /// hundredth of the window, and at most a minute, drops nothing.
+    #[prost(uint64, tag = "61")]
+    pub dropped_by_kill: u64,
+    /// Of `dropped_records`, those that moved from control to a variation by a new revision, or were served by an outdated
+    /// client.
+    #[prost(uint64, tag = "62")]
+    pub dropped_by_revision: u64,
+    /// Of `dropped_records`, those first exposed after the generation ended.
+    #[prost(uint64, tag = "63")]
+    pub dropped_after_end: u64,
+    /// Outcomes of exposed units during the generation that no estimate counts because they are more than a minute before
+    /// the unit's first exposure (decision metric).
+    #[prost(uint64, tag = "64")]
+    pub outcomes_too_early: u64,
+    /// The same, because they came after the unit's window (decision metric).
+    #[prost(uint64, tag = "65")]
+    pub outcomes_too_late: u64,
+}
+/// The results of a variation at the moment before it was killed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct KillResult {
+    #[prost(string, tag = "1")]
+    pub variation: ::prost::alloc::string::String,
+    /// By the experiment's clock.
+    #[prost(message, optional, tag = "2")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it was restored; not set if it was not.
+    #[prost(message, optional, tag = "3")]
+    pub restored_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Who killed it: a person, or the policy.
+    #[prost(string, tag = "4")]
+    pub actor: ::prost::alloc::string::String,
+    /// The metric of these results: the guardrail's, or the decision metric.
+    #[prost(string, tag = "5")]
+    pub metric: ::prost::alloc::string::String,
+    /// Distinct units that had been exposed to the variation.
+    #[prost(uint64, tag = "6")]
+    pub exposed: u64,
+    /// Units in the estimate.
+    #[prost(uint64, tag = "7")]
+    pub units: u64,
+    /// Those of them with an outcome.
+    #[prost(uint64, tag = "8")]
+    pub converted: u64,
+    /// Those of `units` whose window was open, at most: the kill removed them from the comparison.
+    #[prost(uint64, tag = "9")]
+    pub open_records: u64,
+    /// The average of a unit of the variation, and of control. Not set without units.
+    #[prost(double, optional, tag = "10")]
+    pub mean: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "11")]
+    pub control_mean: ::core::option::Option<f64>,
+    /// The lift over control with the always-valid interval. Not set without information.
+    #[prost(message, optional, tag = "12")]
+    pub lift: ::core::option::Option<Interval>,
+    /// The probability to be worse than control. Not set where nothing is known of it.
+    #[prost(double, optional, tag = "13")]
+    pub p_worse: ::core::option::Option<f64>,
+    /// The same as a sentence for people.
+    #[prost(string, tag = "14")]
+    pub summary: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetFunnelRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// The generation's number; 0 for the running one.
+    #[prost(uint32, tag = "2")]
+    pub generation: u32,
+    /// The event names of the outcomes, in order: 1 to 8 names of 1 to 128 bytes. No unit reaches an event that was never
+    /// sent; an event named twice requires two outcomes.
+    #[prost(string, repeated, tag = "3")]
+    pub steps: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Only exposures and outcomes at or after this time, by the experiment's clock, are counted; not set for no limit.
+    #[prost(message, optional, tag = "4")]
+    pub from: ::core::option::Option<::prost_types::Timestamp>,
+    /// Only exposures and outcomes before this time are counted; not set for no limit.
+    #[prost(message, optional, tag = "5")]
+    pub to: ::core::option::Option<::prost_types::Timestamp>,
+    /// If true, wait until every event acknowledged before this call is counted. DEADLINE_EXCEEDED: the deadline came
+    /// first.
+    #[prost(bool, tag = "6")]
+    pub wait: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetFunnelResponse {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub generation: u32,
+    /// The steps and times of the request.
+    #[prost(string, repeated, tag = "3")]
+    pub steps: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "4")]
+    pub from: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "5")]
+    pub to: ::core::option::Option<::prost_types::Timestamp>,
+    /// Control is the first arm.
+    #[prost(message, repeated, tag = "6")]
+    pub arms: ::prost::alloc::vec::Vec<FunnelArm>,
+    /// The number of events that are acknowledged and not counted yet.
+    #[prost(uint64, tag = "7")]
+    pub backlog: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FunnelArm {
+    #[prost(string, tag = "1")]
+    pub variation: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub killed: bool,
+    /// Units whose first exposure to the variation is in the range. A unit that crossed over from control is in both
+    /// funnels; each of its outcomes counts for the variation that was served last before the outcome.
+    #[prost(uint64, tag = "3")]
+    pub exposed: u64,
+    /// The exposed units from which lifts are computed: they were never served another variation before, and the line
+    /// serves them only this variation from their exposure to the end of the range. Units that cross over would have less
+    /// time in control.
+    #[prost(uint64, tag = "4")]
+    pub compared: u64,
+    /// One for each step of the request.
+    #[prost(message, repeated, tag = "5")]
+    pub steps: ::prost::alloc::vec::Vec<FunnelStep>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FunnelStep {
+    #[prost(string, tag = "1")]
+    pub event: ::prost::alloc::string::String,
+    /// Units with this outcome at or after the outcome that reached the previous step; for the first step, at or after
+    /// their exposure.
+    #[prost(uint64, tag = "2")]
+    pub reached: u64,
+    /// Units that reached the previous step but not this one; for the first step, exposed units that did not reach it.
+    #[prost(uint64, tag = "3")]
+    pub dropped: u64,
+    /// The part of the exposed units that reached the step. Not set without units. It cannot be compared between
+    /// variations if shares have changed; use `lift` for that.
+    #[prost(double, optional, tag = "4")]
+    pub rate: ::core::option::Option<f64>,
+    /// The part of the units at the previous step that reached this one. Not set if there are none.
+    #[prost(double, optional, tag = "5")]
+    pub step_rate: ::core::option::Option<f64>,
+    /// The compared units that reached the step.
+    #[prost(uint64, tag = "6")]
+    pub compared_reached: u64,
+    /// How much more often units reach the step from their exposure than units in control, by every method that GetResults
+    /// uses for a conversion. Not set for control, and not before compared units of both reached the step.
+    #[prost(message, optional, tag = "7")]
+    pub lift: ::core::option::Option<LiftEstimates>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SampleRatio {
+    #[prost(double, tag = "1")]
+    pub chi_squared: f64,
+    #[prost(uint32, tag = "2")]
+    pub degrees_of_freedom: u32,
+    #[prost(double, tag = "3")]
+    pub p_value: f64,
+    /// The evidence of the continuous and the scheduled checks together, which stays valid however often it is checked.
+    /// 100 or more raises an alert. At most 10^15.
+    #[prost(double, tag = "4")]
+    pub evidence: f64,
+    /// The result in words for people, such as "none detected (p = 0.21)".
+    #[prost(string, tag = "60")]
+    pub summary: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ArmResult {
+    #[prost(string, tag = "1")]
+    pub variation: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub killed: bool,
+    /// The variation's current share of the line.
+    #[prost(double, tag = "3")]
+    pub share: f64,
+    /// The number of distinct units exposed to it.
+    #[prost(uint64, tag = "4")]
+    pub units: u64,
+    #[prost(message, repeated, tag = "5")]
+    pub metrics: ::prost::alloc::vec::Vec<MetricResult>,
+    /// The probability to be best among the live variations, by the decision metric. It includes the policy's prior, which
+    /// `lift` does not. 0 if the variations are not ranked, see `not_ranked`.
+    #[prost(double, tag = "6")]
+    pub p_best: f64,
+    #[prost(double, tag = "7")]
+    pub p_above_control: f64,
+    /// The expected loss, relative.
+    #[prost(double, tag = "8")]
+    pub expected_loss: f64,
+    /// The lift over control, relative, with its 95% interval, without the policy's prior. For a killed variation it is the
+    /// always-valid interval. Only set if `lift_state` is LIFT_STATE_MEASURED.
+    #[prost(message, optional, tag = "9")]
+    pub lift: ::core::option::Option<Interval>,
+    /// The lift over control with an always-valid interval (a confidence sequence), which holds however often it is
+    /// checked.
+    #[prost(message, optional, tag = "10")]
+    pub lift_anytime: ::core::option::Option<Interval>,
+    /// What can be said about the lift.
+    #[prost(enumeration = "LiftState", tag = "50")]
+    pub lift_state: i32,
+    /// The reason if there is no relative lift, for people. Empty otherwise.
+    #[prost(string, tag = "51")]
+    pub lift_note: ::prost::alloc::string::String,
+    /// The absolute difference from control in the metric's own unit, where it replaces the relative lift.
+    #[prost(message, optional, tag = "52")]
+    pub difference: ::core::option::Option<Interval>,
+    /// The same with an always-valid interval.
+    #[prost(message, optional, tag = "53")]
+    pub difference_anytime: ::core::option::Option<Interval>,
+    /// Records whose window is open, at most (decision metric): a kill of the variation removes them from the comparison.
+    #[prost(uint64, tag = "60")]
+    pub open_records: u64,
+}
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct Interval {
+    #[prost(double, tag = "1")]
+    pub estimate: f64,
+    #[prost(double, tag = "2")]
+    pub low: f64,
+    #[prost(double, tag = "3")]
+    pub high: f64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MetricResult {
+    #[prost(string, tag = "1")]
+    pub metric: ::prost::alloc::string::String,
+    /// Units in the estimate: one record each, whose variation did not change within its window.
+    #[prost(uint64, tag = "2")]
+    pub units: u64,
+    /// Those of them with an outcome in their window.
+    #[prost(uint64, tag = "3")]
+    pub converted: u64,
+    /// The sum of their values.
+    #[prost(double, tag = "4")]
+    pub sum: f64,
+    /// The outcomes for display: each is credited to the variation that was served last before it.
+    #[prost(uint64, tag = "5")]
+    pub outcomes: u64,
+    /// The number of distinct units with these outcomes.
+    #[prost(uint64, tag = "6")]
+    pub outcome_units: u64,
+    /// The sum of the values of these outcomes.
+    #[prost(double, tag = "7")]
+    pub outcome_sum: f64,
+    /// The average of a unit: the converted part, the mean or the ratio. It cannot be compared between variations if
+    /// shares have changed; use `lift` for that. Not set without units.
+    #[prost(double, optional, tag = "8")]
+    pub mean: ::core::option::Option<f64>,
+    /// The lift from all units. Not set for control.
+    #[prost(message, optional, tag = "9")]
+    pub lift: ::core::option::Option<LiftEstimates>,
+    /// The lift from units whose window has ended, which a final report uses. Not set for control.
+    #[prost(message, optional, tag = "10")]
+    pub mature: ::core::option::Option<LiftEstimates>,
+    /// The number of units whose window has ended.
+    #[prost(uint64, tag = "11")]
+    pub mature_units: u64,
+    #[prost(double, tag = "12")]
+    pub p_above_control: f64,
+    /// The check whether outcomes arrive as soon as in control. Not set for control, and not without outcomes of mature
+    /// units.
+    #[prost(message, optional, tag = "13")]
+    pub delay: ::core::option::Option<DelayCheck>,
+    /// The check whether the lift is constant. Not set for control, and not while there are too few outcomes.
+    #[prost(message, optional, tag = "14")]
+    pub novelty: ::core::option::Option<NoveltyCheck>,
+    /// The evidence, as odds, that the variation degrades the metric more than its guardrail allows. Not set without a
+    /// guardrail.
+    #[prost(double, optional, tag = "15")]
+    pub harm: ::core::option::Option<f64>,
+    /// Outcomes of exposed units during the generation that no estimate counts because they are more than a minute before
+    /// the unit's first exposure.
+    #[prost(uint64, tag = "60")]
+    pub too_early: u64,
+    /// The same, because they came after the unit's window.
+    #[prost(uint64, tag = "61")]
+    pub too_late: u64,
+    /// Unit records excluded because the variation served to the unit changed within its window.
+    #[prost(uint64, tag = "62")]
+    pub dropped: u64,
+}
+/// A lift over control, estimated by several methods. It is relative: 0.1 means ten per cent more. For a metric with
+/// direction down, values below 0 are better. Each estimate has its 95% interval. No estimate includes the policy's prior.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LiftEstimates {
+    /// The estimate by E3 with its 95% interval. For a killed variation it is the always-valid interval. Only set if `state`
+    /// is LIFT_STATE_MEASURED.
+    #[prost(message, optional, tag = "1")]
+    pub credible: ::core::option::Option<Interval>,
+    /// The always-valid interval (a confidence sequence), which holds at all checks together. Not set without information.
+    #[prost(message, optional, tag = "2")]
+    pub anytime: ::core::option::Option<Interval>,
+    /// Another estimate, in which every period is weighted by its traffic. Not set with too few outcomes, and for killed
+    /// variations, because this interval is valid at one time only. The same holds for `batched`.
+    #[prost(message, optional, tag = "3")]
+    pub period: ::core::option::Option<Interval>,
+    /// Another estimate, in batches, which is normally distributed however the shares were adapted (BOLS). Not set with
+    /// too few outcomes.
+    #[prost(message, optional, tag = "4")]
+    pub batched: ::core::option::Option<Interval>,
+    /// The difference of the means, in the metric's own unit: weighted by period, or by E3 where `state` is
+    /// LIFT_STATE_DIFFERENCE.
+    #[prost(message, optional, tag = "5")]
+    pub difference: ::core::option::Option<Interval>,
+    /// True if E3's estimate differs from `period` or from `batched` by more than two standard errors: the effect is not
+    /// one constant lift.
+    #[prost(bool, tag = "6")]
+    pub disagrees: bool,
+    /// What can be said about the lift.
+    #[prost(enumeration = "LiftState", tag = "50")]
+    pub state: i32,
+    /// The reason if there is no relative lift, for people. Empty otherwise.
+    #[prost(string, tag = "51")]
+    pub note: ::prost::alloc::string::String,
+    /// Where `state` is LIFT_STATE_DIFFERENCE: the always-valid interval of `difference`, and `difference` by the two other
+    /// methods. `anytime`, `period` and `batched` are then not set.
+    #[prost(message, optional, tag = "52")]
+    pub difference_anytime: ::core::option::Option<Interval>,
+    #[prost(message, optional, tag = "53")]
+    pub difference_period: ::core::option::Option<Interval>,
+    #[prost(message, optional, tag = "54")]
+    pub difference_batched: ::core::option::Option<Interval>,
+}
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct DelayCheck {
+    /// Of the units with an outcome, the part whose first outcome came in the first quarter of the window.
+    #[prost(double, tag = "1")]
+    pub early: f64,
+    #[prost(double, tag = "2")]
+    pub control_early: f64,
+    #[prost(double, tag = "3")]
+    pub p_value: f64,
+    /// True if the delays differ from those in control; then use only the results of mature units for this metric.
+    #[prost(bool, tag = "4")]
+    pub differs: bool,
+}
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct NoveltyCheck {
+    /// The lift in the first half of the outcomes (`early`) and in the second half (`late`); for a metric with negative
+    /// values, the absolute difference from control.
+    #[prost(message, optional, tag = "1")]
+    pub early: ::core::option::Option<Interval>,
+    #[prost(message, optional, tag = "2")]
+    pub late: ::core::option::Option<Interval>,
+    #[prost(double, tag = "3")]
+    pub p_value: f64,
+    #[prost(bool, tag = "4")]
+    pub changed: bool,
+}
+/// What can be said about a lift.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LiftState {
+    /// Control, or no decision metric.
+    Unspecified = 0,
+    /// The relative lift is measured.
+    Measured = 1,
+    /// There is no relative lift; the absolute difference is measured. The metric has negative values, or control or the
+    /// variation has almost no outcomes.
+    Difference = 2,
+    /// There are too few units or outcomes for an interval.
+    TooEarly = 3,
+    /// The metric cannot be measured, however long one waits: a ratio has no denominators.
+    NotMeasured = 4,
+}
+impl LiftState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LIFT_STATE_UNSPECIFIED",
+            Self::Measured => "LIFT_STATE_MEASURED",
+            Self::Difference => "LIFT_STATE_DIFFERENCE",
+            Self::TooEarly => "LIFT_STATE_TOO_EARLY",
+            Self::NotMeasured => "LIFT_STATE_NOT_MEASURED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LIFT_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "LIFT_STATE_MEASURED" => Some(Self::Measured),
+            "LIFT_STATE_DIFFERENCE" => Some(Self::Difference),
+            "LIFT_STATE_TOO_EARLY" => Some(Self::TooEarly),
+            "LIFT_STATE_NOT_MEASURED" => Some(Self::NotMeasured),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod result_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct ResultServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl ResultServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> ResultServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ResultServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ResultServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Returns the statistics of one generation. They include all acknowledged events if `backlog` is 0.
+        pub async fn get_results(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetResultsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetResultsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ResultService/GetResults",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("inroad.v1.ResultService", "GetResults"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Returns how many units of one generation reached up to eight outcomes in order after their exposure, by variation.
+        /// The funnel is computed for each call, at one moment, from all events that are counted by then.
+        pub async fn get_funnel(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetFunnelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetFunnelResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ResultService/GetFunnel",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("inroad.v1.ResultService", "GetFunnel"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod result_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with ResultServiceServer.
+    #[async_trait]
+    pub trait ResultService: std::marker::Send + std::marker::Sync + 'static {
+        /// Returns the statistics of one generation. They include all acknowledged events if `backlog` is 0.
+        async fn get_results(
+            &self,
+            request: tonic::Request<super::GetResultsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetResultsResponse>,
+            tonic::Status,
+        >;
+        /// Returns how many units of one generation reached up to eight outcomes in order after their exposure, by variation.
+        /// The funnel is computed for each call, at one moment, from all events that are counted by then.
+        async fn get_funnel(
+            &self,
+            request: tonic::Request<super::GetFunnelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetFunnelResponse>,
+            tonic::Status,
+        >;
+    }
+    #[derive(Debug)]
+    pub struct ResultServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> ResultServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for ResultServiceServer<T>
+    where
+        T: ResultService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/inroad.v1.ResultService/GetResults" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetResultsSvc<T: ResultService>(pub Arc<T>);
+                    impl<
+                        T: ResultService,
+                    > tonic::server::UnaryService<super::GetResultsRequest>
+                    for GetResultsSvc<T> {
+                        type Response = super::GetResultsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetResultsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ResultService>::get_results(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetResultsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ResultService/GetFunnel" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetFunnelSvc<T: ResultService>(pub Arc<T>);
+                    impl<
+                        T: ResultService,
+                    > tonic::server::UnaryService<super::GetFunnelRequest>
+                    for GetFunnelSvc<T> {
+                        type Response = super::GetFunnelResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetFunnelRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ResultService>::get_funnel(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetFunnelSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for ResultServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "inroad.v1.ResultService";
+    impl<T> tonic::server::NamedService for ResultServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 /// A variation, with its current share.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Variation {
@@ -2188,8 +3064,11 @@ pub struct ApplyExperimentsResponse {
     /// The number of errors, with those that did not fit.
     #[prost(uint64, tag = "3")]
     pub total_errors: u64,
+    /// How many audience reports did not fit into the message.
+    #[prost(uint64, tag = "4")]
+    pub reports_left_out: u64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AppliedExperiment {
     #[prost(string, tag = "1")]
     pub key: ::prost::alloc::string::String,
@@ -2202,6 +3081,12 @@ pub struct AppliedExperiment {
     /// True if the experiment was started.
     #[prost(bool, tag = "4")]
     pub started: bool,
+    /// The same as in Experiment: what an update of the audience does to units that were exposed already.
+    #[prost(string, tag = "5")]
+    pub audience_change: ::prost::alloc::string::String,
+    /// The same as in Experiment. Set if the declaration changes the audience, an override's expression or the unit.
+    #[prost(message, optional, tag = "6")]
+    pub audience_report: ::core::option::Option<AudienceReport>,
 }
 /// An error of one declaration.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2293,15 +3178,28 @@ pub struct RestartExperimentRequest {
 pub struct ConcludeExperimentRequest {
     #[prost(string, tag = "1")]
     pub key: ::prost::alloc::string::String,
-    /// The variation to ship; empty to roll back to control.
-    #[prost(string, tag = "2")]
-    pub ship: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub etag: ::prost::alloc::string::String,
     /// False: ship to the units of the audience, and the others continue to get control. True: ship to all units, also those
     /// that were never part of the experiment. Without an audience this makes no difference.
     #[prost(bool, tag = "70")]
     pub to_everyone: bool,
+    /// What units get from now on. INVALID_ARGUMENT: neither is set.
+    #[prost(oneof = "conclude_experiment_request::Outcome", tags = "2, 4")]
+    pub outcome: ::core::option::Option<conclude_experiment_request::Outcome>,
+}
+/// Nested message and enum types in `ConcludeExperimentRequest`.
+pub mod conclude_experiment_request {
+    /// What units get from now on. INVALID_ARGUMENT: neither is set.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Outcome {
+        /// Ship this variation. Control is the same as a rollback.
+        #[prost(string, tag = "2")]
+        Ship(::prost::alloc::string::String),
+        /// Roll back to control; send true.
+        #[prost(bool, tag = "4")]
+        RollBack(bool),
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ArchiveExperimentRequest {
@@ -2447,6 +3345,9 @@ pub struct ExplainRevisionResponse {
     /// True if recomputing the record gave the same boundaries (I7).
     #[prost(bool, tag = "4")]
     pub reproduced: bool,
+    /// The results that were kept with each kill while this was the newest revision, oldest first.
+    #[prost(message, repeated, tag = "5")]
+    pub kills: ::prost::alloc::vec::Vec<KillResult>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListDecisionsRequest {
@@ -2508,6 +3409,9 @@ pub struct AuditEntry {
     /// fit into a message: {"left_out_bytes": …}.
     #[prost(string, tag = "7")]
     pub to_json: ::prost::alloc::string::String,
+    /// The results that were kept with a kill, as sentences.
+    #[prost(string, repeated, tag = "8")]
+    pub kept_results: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// What a guardrail does automatically. Each action includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -4489,882 +5393,6 @@ pub mod experiment_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "inroad.v1.ExperimentService";
     impl<T> tonic::server::NamedService for ExperimentServiceServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
-    }
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GetResultsRequest {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    /// The generation's number; 0 for the running one.
-    #[prost(uint32, tag = "2")]
-    pub generation: u32,
-    /// If true, wait until every event acknowledged before this call is counted. DEADLINE_EXCEEDED: the deadline came
-    /// first.
-    #[prost(bool, tag = "3")]
-    pub wait: bool,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct GetResultsResponse {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    #[prost(uint32, tag = "2")]
-    pub generation: u32,
-    #[prost(uint32, tag = "3")]
-    pub revision: u32,
-    #[prost(enumeration = "State", tag = "4")]
-    pub state: i32,
-    /// The current time of the experiment's clock.
-    #[prost(message, optional, tag = "5")]
-    pub now: ::core::option::Option<::prost_types::Timestamp>,
-    #[prost(message, repeated, tag = "6")]
-    pub arms: ::prost::alloc::vec::Vec<ArmResult>,
-    /// Units that were exposed to two or more variations other than control. Inroad guarantees that this is 0.
-    #[prost(uint64, tag = "7")]
-    pub units_moved: u64,
-    /// Units that moved from control into a variation.
-    #[prost(uint64, tag = "8")]
-    pub crossovers: u64,
-    /// Exposures served under a revision that was no longer in effect.
-    #[prost(uint64, tag = "9")]
-    pub stale_exposures: u64,
-    /// Unit records excluded because the variation served to the unit changed within its window (decision metric).
-    #[prost(uint64, tag = "10")]
-    pub dropped_records: u64,
-    /// The share that control can still give before it reaches its minimum.
-    #[prost(double, tag = "11")]
-    pub headroom: f64,
-    /// The minimum share of control.
-    #[prost(double, tag = "12")]
-    pub floor: f64,
-    /// The check for sample ratio mismatch over first exposures. Not set before there are any.
-    #[prost(message, optional, tag = "13")]
-    pub sample_ratio: ::core::option::Option<SampleRatio>,
-    /// The number of events that are acknowledged and not counted yet.
-    #[prost(uint64, tag = "14")]
-    pub backlog: u64,
-    /// A summary for people.
-    #[prost(string, tag = "15")]
-    pub verdict: ::prost::alloc::string::String,
-    /// The decision metric's key; empty if there is none.
-    #[prost(string, tag = "16")]
-    pub decision_metric: ::prost::alloc::string::String,
-    /// The maximum remaining gain: with 95% probability, the best variation is better than the leader by at most this,
-    /// relative (Scott 2010).
-    /// Not set without a decision metric, or before it has counts.
-    #[prost(double, optional, tag = "17")]
-    pub potential_value_remaining: ::core::option::Option<f64>,
-    /// The share of the line that control gave per day, over the last seven days. 0 before the end of the first whole
-    /// tick.
-    #[prost(double, tag = "18")]
-    pub growth_per_day: f64,
-    /// The number of days until control reaches its minimum and shares stop changing, at the rate at which the policy took
-    /// from it over those days; growth by hand is not included in the rate. Not set if the policy moves nothing.
-    #[prost(double, optional, tag = "19")]
-    pub days_of_headroom: ::core::option::Option<f64>,
-    /// The reasons against shipping the leader now; empty if there are none, or if choosing the leader may cost much.
-    #[prost(string, tag = "20")]
-    pub ship_waits_for: ::prost::alloc::string::String,
-    /// Warnings about the numbers, for people: sample ratio, delays, novelty, disagreeing estimates, outdated clients.
-    #[prost(string, repeated, tag = "21")]
-    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// The variation to conclude with now, if nothing speaks against it; control means a rollback. Empty if it is too
-    /// early to say.
-    #[prost(string, tag = "22")]
-    pub ship: ::prost::alloc::string::String,
-    /// What `ship` rests on, for people: a scheduled look and its day, or the always-valid interval. Empty without `ship`.
-    #[prost(string, tag = "40")]
-    pub ship_rests_on: ::prost::alloc::string::String,
-    /// The variation that is better than every other live one beyond chance; empty if there is none. The probability that
-    /// this is ever wrong is at most 5%.
-    #[prost(string, tag = "41")]
-    pub clearly_best: ::prost::alloc::string::String,
-    /// What `clearly_best` rests on, for people.
-    #[prost(string, tag = "42")]
-    pub clearly_best_rests_on: ::prost::alloc::string::String,
-    /// Why the variations are not ranked, for people: "too early to say: 30 of about 2,400 units". Empty if they are, and
-    /// without a decision metric. If it is set, `p_best`, `p_above_control` and `expected_loss` of the arms mean nothing.
-    #[prost(string, tag = "50")]
-    pub not_ranked: ::prost::alloc::string::String,
-    /// The variation that is most likely to be best. Empty for a tie, and if the variations are not ranked.
-    #[prost(string, tag = "51")]
-    pub leader: ::prost::alloc::string::String,
-    /// Whether the decision metric has negative values. Variations are then compared by absolute differences, also by the
-    /// policy; `expected_loss` and `potential_value_remaining` do not apply and are not set.
-    #[prost(bool, tag = "52")]
-    pub compares_differences: bool,
-    /// What was known about variations of this generation when they were killed, the earliest kill first.
-    #[prost(message, repeated, tag = "60")]
-    pub kills: ::prost::alloc::vec::Vec<KillResult>,
-    /// Of `dropped_records`, those whose variation changed because of a kill or a restore. An interruption of at most a
-    /// hundredth of the window, and at most a minute, drops nothing.
-    #[prost(uint64, tag = "61")]
-    pub dropped_by_kill: u64,
-    /// Of `dropped_records`, those that moved from control to a variation by a new revision, or were served by an outdated
-    /// client.
-    #[prost(uint64, tag = "62")]
-    pub dropped_by_revision: u64,
-    /// Of `dropped_records`, those first exposed after the generation ended.
-    #[prost(uint64, tag = "63")]
-    pub dropped_after_end: u64,
-    /// Outcomes of exposed units during the generation that no estimate counts because they are more than a minute before
-    /// the unit's first exposure (decision metric).
-    #[prost(uint64, tag = "64")]
-    pub outcomes_too_early: u64,
-    /// The same, because they came after the unit's window (decision metric).
-    #[prost(uint64, tag = "65")]
-    pub outcomes_too_late: u64,
-}
-/// The results of a variation at the moment before it was killed.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct KillResult {
-    #[prost(string, tag = "1")]
-    pub variation: ::prost::alloc::string::String,
-    /// By the experiment's clock.
-    #[prost(message, optional, tag = "2")]
-    pub at: ::core::option::Option<::prost_types::Timestamp>,
-    /// When it was restored; not set if it was not.
-    #[prost(message, optional, tag = "3")]
-    pub restored_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// Who killed it: a person, or the policy.
-    #[prost(string, tag = "4")]
-    pub actor: ::prost::alloc::string::String,
-    /// The metric of these results: the guardrail's, or the decision metric.
-    #[prost(string, tag = "5")]
-    pub metric: ::prost::alloc::string::String,
-    /// Distinct units that had been exposed to the variation.
-    #[prost(uint64, tag = "6")]
-    pub exposed: u64,
-    /// Units in the estimate.
-    #[prost(uint64, tag = "7")]
-    pub units: u64,
-    /// Those of them with an outcome.
-    #[prost(uint64, tag = "8")]
-    pub converted: u64,
-    /// Those of `units` whose window was open, at most: the kill removed them from the comparison.
-    #[prost(uint64, tag = "9")]
-    pub open_records: u64,
-    /// The average of a unit of the variation, and of control. Not set without units.
-    #[prost(double, optional, tag = "10")]
-    pub mean: ::core::option::Option<f64>,
-    #[prost(double, optional, tag = "11")]
-    pub control_mean: ::core::option::Option<f64>,
-    /// The lift over control with the always-valid interval. Not set without information.
-    #[prost(message, optional, tag = "12")]
-    pub lift: ::core::option::Option<Interval>,
-    /// The probability to be worse than control. Not set where nothing is known of it.
-    #[prost(double, optional, tag = "13")]
-    pub p_worse: ::core::option::Option<f64>,
-    /// The same as a sentence for people.
-    #[prost(string, tag = "14")]
-    pub summary: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GetFunnelRequest {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    /// The generation's number; 0 for the running one.
-    #[prost(uint32, tag = "2")]
-    pub generation: u32,
-    /// The event names of the outcomes, in order: 1 to 8 names of 1 to 128 bytes. No unit reaches an event that was never
-    /// sent; an event named twice requires two outcomes.
-    #[prost(string, repeated, tag = "3")]
-    pub steps: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Only exposures and outcomes at or after this time, by the experiment's clock, are counted; not set for no limit.
-    #[prost(message, optional, tag = "4")]
-    pub from: ::core::option::Option<::prost_types::Timestamp>,
-    /// Only exposures and outcomes before this time are counted; not set for no limit.
-    #[prost(message, optional, tag = "5")]
-    pub to: ::core::option::Option<::prost_types::Timestamp>,
-    /// If true, wait until every event acknowledged before this call is counted. DEADLINE_EXCEEDED: the deadline came
-    /// first.
-    #[prost(bool, tag = "6")]
-    pub wait: bool,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct GetFunnelResponse {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    #[prost(uint32, tag = "2")]
-    pub generation: u32,
-    /// The steps and times of the request.
-    #[prost(string, repeated, tag = "3")]
-    pub steps: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(message, optional, tag = "4")]
-    pub from: ::core::option::Option<::prost_types::Timestamp>,
-    #[prost(message, optional, tag = "5")]
-    pub to: ::core::option::Option<::prost_types::Timestamp>,
-    /// Control is the first arm.
-    #[prost(message, repeated, tag = "6")]
-    pub arms: ::prost::alloc::vec::Vec<FunnelArm>,
-    /// The number of events that are acknowledged and not counted yet.
-    #[prost(uint64, tag = "7")]
-    pub backlog: u64,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct FunnelArm {
-    #[prost(string, tag = "1")]
-    pub variation: ::prost::alloc::string::String,
-    #[prost(bool, tag = "2")]
-    pub killed: bool,
-    /// Units whose first exposure to the variation is in the range. A unit that crossed over from control is in both
-    /// funnels; each of its outcomes counts for the variation that was served last before the outcome.
-    #[prost(uint64, tag = "3")]
-    pub exposed: u64,
-    /// The exposed units from which lifts are computed: they were never served another variation before, and the line
-    /// serves them only this variation from their exposure to the end of the range. Units that cross over would have less
-    /// time in control.
-    #[prost(uint64, tag = "4")]
-    pub compared: u64,
-    /// One for each step of the request.
-    #[prost(message, repeated, tag = "5")]
-    pub steps: ::prost::alloc::vec::Vec<FunnelStep>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct FunnelStep {
-    #[prost(string, tag = "1")]
-    pub event: ::prost::alloc::string::String,
-    /// Units with this outcome at or after the outcome that reached the previous step; for the first step, at or after
-    /// their exposure.
-    #[prost(uint64, tag = "2")]
-    pub reached: u64,
-    /// Units that reached the previous step but not this one; for the first step, exposed units that did not reach it.
-    #[prost(uint64, tag = "3")]
-    pub dropped: u64,
-    /// The part of the exposed units that reached the step. Not set without units. It cannot be compared between
-    /// variations if shares have changed; use `lift` for that.
-    #[prost(double, optional, tag = "4")]
-    pub rate: ::core::option::Option<f64>,
-    /// The part of the units at the previous step that reached this one. Not set if there are none.
-    #[prost(double, optional, tag = "5")]
-    pub step_rate: ::core::option::Option<f64>,
-    /// The compared units that reached the step.
-    #[prost(uint64, tag = "6")]
-    pub compared_reached: u64,
-    /// How much more often units reach the step from their exposure than units in control, by every method that GetResults
-    /// uses for a conversion. Not set for control, and not before compared units of both reached the step.
-    #[prost(message, optional, tag = "7")]
-    pub lift: ::core::option::Option<LiftEstimates>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct SampleRatio {
-    #[prost(double, tag = "1")]
-    pub chi_squared: f64,
-    #[prost(uint32, tag = "2")]
-    pub degrees_of_freedom: u32,
-    #[prost(double, tag = "3")]
-    pub p_value: f64,
-    /// The evidence of the continuous and the scheduled checks together, which stays valid however often it is checked.
-    /// 100 or more raises an alert. At most 10^15.
-    #[prost(double, tag = "4")]
-    pub evidence: f64,
-    /// The result in words for people, such as "none detected (p = 0.21)".
-    #[prost(string, tag = "60")]
-    pub summary: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ArmResult {
-    #[prost(string, tag = "1")]
-    pub variation: ::prost::alloc::string::String,
-    #[prost(bool, tag = "2")]
-    pub killed: bool,
-    /// The variation's current share of the line.
-    #[prost(double, tag = "3")]
-    pub share: f64,
-    /// The number of distinct units exposed to it.
-    #[prost(uint64, tag = "4")]
-    pub units: u64,
-    #[prost(message, repeated, tag = "5")]
-    pub metrics: ::prost::alloc::vec::Vec<MetricResult>,
-    /// The probability to be best among the live variations, by the decision metric. It includes the policy's prior, which
-    /// `lift` does not. 0 if the variations are not ranked, see `not_ranked`.
-    #[prost(double, tag = "6")]
-    pub p_best: f64,
-    #[prost(double, tag = "7")]
-    pub p_above_control: f64,
-    /// The expected loss, relative.
-    #[prost(double, tag = "8")]
-    pub expected_loss: f64,
-    /// The lift over control, relative, with its 95% interval, without the policy's prior. For a killed variation it is the
-    /// always-valid interval. Only set if `lift_state` is LIFT_STATE_MEASURED.
-    #[prost(message, optional, tag = "9")]
-    pub lift: ::core::option::Option<Interval>,
-    /// The lift over control with an always-valid interval (a confidence sequence), which holds however often it is
-    /// checked.
-    #[prost(message, optional, tag = "10")]
-    pub lift_anytime: ::core::option::Option<Interval>,
-    /// What can be said about the lift.
-    #[prost(enumeration = "LiftState", tag = "50")]
-    pub lift_state: i32,
-    /// The reason if there is no relative lift, for people. Empty otherwise.
-    #[prost(string, tag = "51")]
-    pub lift_note: ::prost::alloc::string::String,
-    /// The absolute difference from control in the metric's own unit, where it replaces the relative lift.
-    #[prost(message, optional, tag = "52")]
-    pub difference: ::core::option::Option<Interval>,
-    /// The same with an always-valid interval.
-    #[prost(message, optional, tag = "53")]
-    pub difference_anytime: ::core::option::Option<Interval>,
-    /// Records whose window is open, at most (decision metric): a kill of the variation removes them from the comparison.
-    #[prost(uint64, tag = "60")]
-    pub open_records: u64,
-}
-#[derive(Clone, Copy, PartialEq, ::prost::Message)]
-pub struct Interval {
-    #[prost(double, tag = "1")]
-    pub estimate: f64,
-    #[prost(double, tag = "2")]
-    pub low: f64,
-    #[prost(double, tag = "3")]
-    pub high: f64,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct MetricResult {
-    #[prost(string, tag = "1")]
-    pub metric: ::prost::alloc::string::String,
-    /// Units in the estimate: one record each, whose variation did not change within its window.
-    #[prost(uint64, tag = "2")]
-    pub units: u64,
-    /// Those of them with an outcome in their window.
-    #[prost(uint64, tag = "3")]
-    pub converted: u64,
-    /// The sum of their values.
-    #[prost(double, tag = "4")]
-    pub sum: f64,
-    /// The outcomes for display: each is credited to the variation that was served last before it.
-    #[prost(uint64, tag = "5")]
-    pub outcomes: u64,
-    /// The number of distinct units with these outcomes.
-    #[prost(uint64, tag = "6")]
-    pub outcome_units: u64,
-    /// The sum of the values of these outcomes.
-    #[prost(double, tag = "7")]
-    pub outcome_sum: f64,
-    /// The average of a unit: the converted part, the mean or the ratio. It cannot be compared between variations if
-    /// shares have changed; use `lift` for that. Not set without units.
-    #[prost(double, optional, tag = "8")]
-    pub mean: ::core::option::Option<f64>,
-    /// The lift from all units. Not set for control.
-    #[prost(message, optional, tag = "9")]
-    pub lift: ::core::option::Option<LiftEstimates>,
-    /// The lift from units whose window has ended, which a final report uses. Not set for control.
-    #[prost(message, optional, tag = "10")]
-    pub mature: ::core::option::Option<LiftEstimates>,
-    /// The number of units whose window has ended.
-    #[prost(uint64, tag = "11")]
-    pub mature_units: u64,
-    #[prost(double, tag = "12")]
-    pub p_above_control: f64,
-    /// The check whether outcomes arrive as soon as in control. Not set for control, and not without outcomes of mature
-    /// units.
-    #[prost(message, optional, tag = "13")]
-    pub delay: ::core::option::Option<DelayCheck>,
-    /// The check whether the lift is constant. Not set for control, and not while there are too few outcomes.
-    #[prost(message, optional, tag = "14")]
-    pub novelty: ::core::option::Option<NoveltyCheck>,
-    /// The evidence, as odds, that the variation degrades the metric more than its guardrail allows. Not set without a
-    /// guardrail.
-    #[prost(double, optional, tag = "15")]
-    pub harm: ::core::option::Option<f64>,
-    /// Outcomes of exposed units during the generation that no estimate counts because they are more than a minute before
-    /// the unit's first exposure.
-    #[prost(uint64, tag = "60")]
-    pub too_early: u64,
-    /// The same, because they came after the unit's window.
-    #[prost(uint64, tag = "61")]
-    pub too_late: u64,
-    /// Unit records excluded because the variation served to the unit changed within its window.
-    #[prost(uint64, tag = "62")]
-    pub dropped: u64,
-}
-/// A lift over control, estimated by several methods. It is relative: 0.1 means ten per cent more. For a metric with
-/// direction down, values below 0 are better. Each estimate has its 95% interval. No estimate includes the policy's prior.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct LiftEstimates {
-    /// The estimate by E3 with its 95% interval. For a killed variation it is the always-valid interval. Only set if `state`
-    /// is LIFT_STATE_MEASURED.
-    #[prost(message, optional, tag = "1")]
-    pub credible: ::core::option::Option<Interval>,
-    /// The always-valid interval (a confidence sequence), which holds at all checks together. Not set without information.
-    #[prost(message, optional, tag = "2")]
-    pub anytime: ::core::option::Option<Interval>,
-    /// Another estimate, in which every period is weighted by its traffic. Not set with too few outcomes, and for killed
-    /// variations, because this interval is valid at one time only. The same holds for `batched`.
-    #[prost(message, optional, tag = "3")]
-    pub period: ::core::option::Option<Interval>,
-    /// Another estimate, in batches, which is normally distributed however the shares were adapted (BOLS). Not set with
-    /// too few outcomes.
-    #[prost(message, optional, tag = "4")]
-    pub batched: ::core::option::Option<Interval>,
-    /// The difference of the means, in the metric's own unit: weighted by period, or by E3 where `state` is
-    /// LIFT_STATE_DIFFERENCE.
-    #[prost(message, optional, tag = "5")]
-    pub difference: ::core::option::Option<Interval>,
-    /// True if E3's estimate differs from `period` or from `batched` by more than two standard errors: the effect is not
-    /// one constant lift.
-    #[prost(bool, tag = "6")]
-    pub disagrees: bool,
-    /// What can be said about the lift.
-    #[prost(enumeration = "LiftState", tag = "50")]
-    pub state: i32,
-    /// The reason if there is no relative lift, for people. Empty otherwise.
-    #[prost(string, tag = "51")]
-    pub note: ::prost::alloc::string::String,
-    /// Where `state` is LIFT_STATE_DIFFERENCE: the always-valid interval of `difference`, and `difference` by the two other
-    /// methods. `anytime`, `period` and `batched` are then not set.
-    #[prost(message, optional, tag = "52")]
-    pub difference_anytime: ::core::option::Option<Interval>,
-    #[prost(message, optional, tag = "53")]
-    pub difference_period: ::core::option::Option<Interval>,
-    #[prost(message, optional, tag = "54")]
-    pub difference_batched: ::core::option::Option<Interval>,
-}
-#[derive(Clone, Copy, PartialEq, ::prost::Message)]
-pub struct DelayCheck {
-    /// Of the units with an outcome, the part whose first outcome came in the first quarter of the window.
-    #[prost(double, tag = "1")]
-    pub early: f64,
-    #[prost(double, tag = "2")]
-    pub control_early: f64,
-    #[prost(double, tag = "3")]
-    pub p_value: f64,
-    /// True if the delays differ from those in control; then use only the results of mature units for this metric.
-    #[prost(bool, tag = "4")]
-    pub differs: bool,
-}
-#[derive(Clone, Copy, PartialEq, ::prost::Message)]
-pub struct NoveltyCheck {
-    /// The lift in the first half of the outcomes (`early`) and in the second half (`late`); for a metric with negative
-    /// values, the absolute difference from control.
-    #[prost(message, optional, tag = "1")]
-    pub early: ::core::option::Option<Interval>,
-    #[prost(message, optional, tag = "2")]
-    pub late: ::core::option::Option<Interval>,
-    #[prost(double, tag = "3")]
-    pub p_value: f64,
-    #[prost(bool, tag = "4")]
-    pub changed: bool,
-}
-/// What can be said about a lift.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum LiftState {
-    /// Control, or no decision metric.
-    Unspecified = 0,
-    /// The relative lift is measured.
-    Measured = 1,
-    /// There is no relative lift; the absolute difference is measured. The metric has negative values, or control or the
-    /// variation has almost no outcomes.
-    Difference = 2,
-    /// There are too few units or outcomes for an interval.
-    TooEarly = 3,
-    /// The metric cannot be measured, however long one waits: a ratio has no denominators.
-    NotMeasured = 4,
-}
-impl LiftState {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "LIFT_STATE_UNSPECIFIED",
-            Self::Measured => "LIFT_STATE_MEASURED",
-            Self::Difference => "LIFT_STATE_DIFFERENCE",
-            Self::TooEarly => "LIFT_STATE_TOO_EARLY",
-            Self::NotMeasured => "LIFT_STATE_NOT_MEASURED",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "LIFT_STATE_UNSPECIFIED" => Some(Self::Unspecified),
-            "LIFT_STATE_MEASURED" => Some(Self::Measured),
-            "LIFT_STATE_DIFFERENCE" => Some(Self::Difference),
-            "LIFT_STATE_TOO_EARLY" => Some(Self::TooEarly),
-            "LIFT_STATE_NOT_MEASURED" => Some(Self::NotMeasured),
-            _ => None,
-        }
-    }
-}
-/// Generated client implementations.
-pub mod result_service_client {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    use tonic::codegen::http::Uri;
-    #[derive(Debug, Clone)]
-    pub struct ResultServiceClient<T> {
-        inner: tonic::client::Grpc<T>,
-    }
-    impl ResultServiceClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
-    }
-    impl<T> ResultServiceClient<T>
-    where
-        T: tonic::client::GrpcService<tonic::body::Body>,
-        T::Error: Into<StdError>,
-        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
-        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
-    {
-        pub fn new(inner: T) -> Self {
-            let inner = tonic::client::Grpc::new(inner);
-            Self { inner }
-        }
-        pub fn with_origin(inner: T, origin: Uri) -> Self {
-            let inner = tonic::client::Grpc::with_origin(inner, origin);
-            Self { inner }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> ResultServiceClient<InterceptedService<T, F>>
-        where
-            F: tonic::service::Interceptor,
-            T::ResponseBody: Default,
-            T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
-        {
-            ResultServiceClient::new(InterceptedService::new(inner, interceptor))
-        }
-        /// Compress requests with the given encoding.
-        ///
-        /// This requires the server to support it otherwise it might respond with an
-        /// error.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.send_compressed(encoding);
-            self
-        }
-        /// Enable decompressing responses.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.accept_compressed(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_decoding_message_size(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_encoding_message_size(limit);
-            self
-        }
-        /// Returns the statistics of one generation. They include all acknowledged events if `backlog` is 0.
-        pub async fn get_results(
-            &mut self,
-            request: impl tonic::IntoRequest<super::GetResultsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::GetResultsResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ResultService/GetResults",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("inroad.v1.ResultService", "GetResults"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Returns how many units of one generation reached up to eight outcomes in order after their exposure, by variation.
-        /// The funnel is computed for each call, at one moment, from all events that are counted by then.
-        pub async fn get_funnel(
-            &mut self,
-            request: impl tonic::IntoRequest<super::GetFunnelRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::GetFunnelResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ResultService/GetFunnel",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("inroad.v1.ResultService", "GetFunnel"));
-            self.inner.unary(req, path, codec).await
-        }
-    }
-}
-/// Generated server implementations.
-pub mod result_service_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with ResultServiceServer.
-    #[async_trait]
-    pub trait ResultService: std::marker::Send + std::marker::Sync + 'static {
-        /// Returns the statistics of one generation. They include all acknowledged events if `backlog` is 0.
-        async fn get_results(
-            &self,
-            request: tonic::Request<super::GetResultsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::GetResultsResponse>,
-            tonic::Status,
-        >;
-        /// Returns how many units of one generation reached up to eight outcomes in order after their exposure, by variation.
-        /// The funnel is computed for each call, at one moment, from all events that are counted by then.
-        async fn get_funnel(
-            &self,
-            request: tonic::Request<super::GetFunnelRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::GetFunnelResponse>,
-            tonic::Status,
-        >;
-    }
-    #[derive(Debug)]
-    pub struct ResultServiceServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> ResultServiceServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for ResultServiceServer<T>
-    where
-        T: ResultService,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/inroad.v1.ResultService/GetResults" => {
-                    #[allow(non_camel_case_types)]
-                    struct GetResultsSvc<T: ResultService>(pub Arc<T>);
-                    impl<
-                        T: ResultService,
-                    > tonic::server::UnaryService<super::GetResultsRequest>
-                    for GetResultsSvc<T> {
-                        type Response = super::GetResultsResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::GetResultsRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ResultService>::get_results(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = GetResultsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/inroad.v1.ResultService/GetFunnel" => {
-                    #[allow(non_camel_case_types)]
-                    struct GetFunnelSvc<T: ResultService>(pub Arc<T>);
-                    impl<
-                        T: ResultService,
-                    > tonic::server::UnaryService<super::GetFunnelRequest>
-                    for GetFunnelSvc<T> {
-                        type Response = super::GetFunnelResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::GetFunnelRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ResultService>::get_funnel(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = GetFunnelSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for ResultServiceServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "inroad.v1.ResultService";
-    impl<T> tonic::server::NamedService for ResultServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

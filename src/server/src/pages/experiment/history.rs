@@ -125,7 +125,12 @@ pub(super) fn share_steps(experiment: &Experiment, generation: &Generation) -> V
 
 /// The view of an audit entry, with the fields that it changed.
 pub(in crate::pages) fn audit_entry(entry: &AuditEntry) -> view::AuditEntry {
-    let parsed = |text: &str| serde_json::from_str(text).unwrap_or_default();
+    let parsed = |text: &str| {
+        let mut state: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+        // Results that were kept with a kill are no change of a field; they are shown beside the results.
+        let _ = state.as_object_mut().and_then(|fields| fields.remove("kill_results"));
+        state
+    };
     view::AuditEntry {
         at: entry.at,
         actor: entry.actor.clone(),
