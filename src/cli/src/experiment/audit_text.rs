@@ -26,7 +26,10 @@ pub(super) fn sentence(entry: &Value) -> String {
         "conclude" if *shipped == json!(0) => format!("{actor} rolled back {experiment}"),
         "conclude" => in_experiment("shipped", vec![plain(&variation_key(&entry["to"], shipped))]),
         "tick" => format!("{actor} made an automatic decision on {experiment}"),
-        "guardrail" => format!("{actor} acted on a guardrail of {experiment}"),
+        "guardrail" => match changed_kills(&entry["to"], &entry["from"]) {
+            killed if killed.is_empty() => format!("{actor} raised an alert in {experiment}"),
+            killed => in_experiment("killed", killed),
+        },
         "advance" => format!("{actor} advanced the simulated time of {experiment}"),
         // A forgotten unit belongs to no experiment and is named by its digest.
         "forget" => format!("{actor} forgot {} {}", plain(&entry["to"]["unit_type"]), plain(&entry["to"]["digest"])),
