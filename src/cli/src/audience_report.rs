@@ -14,13 +14,16 @@ const MAX_PRINTED: usize = 20;
 
 /// Prints the report on the audience of an experiment. Warnings go to standard error, also under `--json`.
 pub(crate) fn print(report: &AudienceReport, key: &str, out: Output) -> std::io::Result<()> {
-    for fact in describe_audience(report) {
-        out.print_text(format!("  audience: {fact}"))?;
-    }
+    print_facts(report, "  audience: ", out)?;
     for warning in &report.warnings {
         eprintln!("inroad: warning: {key}: {}: {}", warning.field, warning.message);
     }
     Ok(())
+}
+
+/// Prints each fact after a prefix.
+pub(crate) fn print_facts(report: &AudienceReport, prefix: &str, out: Output) -> std::io::Result<()> {
+    describe_audience(report).iter().try_for_each(|fact| out.print_text(format!("{prefix}{fact}")))
 }
 
 /// The indices of the experiments whose audiences are printed: those whose units may lose their variation first, then

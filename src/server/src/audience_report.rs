@@ -33,6 +33,22 @@ pub(crate) async fn audience_report(shared: &SharedState, definition: &Definitio
     tokio::task::spawn_blocking(move || recent.into_reporter(1).report(&definition)).await.ok()?
 }
 
+/// The report on an audience without an experiment, for units of this type. Contexts are read and evaluated on another
+/// thread.
+pub(crate) async fn report_on_audience(
+    shared: &SharedState,
+    audience: Audience,
+    unit_type: String,
+) -> Option<v1::AudienceReport> {
+    let recent = read_recent(shared).await;
+    let evaluate = move || {
+        let expressions = [("audience".to_owned(), &audience)];
+        recent.into_reporter(1).evaluate(&unit_type, Some(&audience), &expressions)
+    };
+    // It fails only while the server stops.
+    tokio::task::spawn_blocking(evaluate).await.ok()
+}
+
 /// Whether a new definition selects other units than the one before, by its audience or its overrides. A new experiment
 /// does if it has such an expression.
 pub(crate) fn changes_selection(before: Option<&Definition>, new: &Definition) -> bool {
@@ -117,12 +133,20 @@ impl AudienceReporter {
         if expressions.is_empty() {
             return None;
         }
-        let unit_type = definition.unit();
+        Some(self.evaluate(definition.unit(), definition.audience(), &expressions))
+    }
+
+    fn evaluate(
+        &mut self,
+        unit_type: &str,
+        audience: Option<&Audience>,
+        expressions: &[(String, &Audience)],
+    ) -> v1::AudienceReport {
         if !self.by_unit_type.contains_key(unit_type) {
             self.by_unit_type.insert(unit_type.to_owned(), newest_of_each_unit(&self.seen, unit_type));
         }
         let contexts = self.by_unit_type.get(unit_type).map_or(&[][..], Vec::as_slice);
-        Some(report(definition, &expressions, contexts, Instant::now() + self.max_evaluation))
+        report((unit_type, audience), expressions, contexts, Instant::now() + self.max_evaluation)
     }
 }
 
@@ -135,18 +159,18 @@ fn newest_of_each_unit(seen: &[(Timestamp, Context)], unit_type: &str) -> Vec<Co
 }
 
 fn report(
-    definition: &Definition,
+    (unit_type, audience): (&str, Option<&Audience>),
     expressions: &[(String, &Audience)],
     contexts: &[Context],
     deadline: Instant,
 ) -> v1::AudienceReport {
     let warnings = expressions.iter().flat_map(|(field, audience)| {
-        warnings(audience, definition.unit(), contexts)
+        warnings(audience, unit_type, contexts)
             .into_iter()
             .map(|message| v1::AudienceWarning { field: field.clone(), message })
     });
     let mut report = v1::AudienceReport { warnings: warnings.collect(), ..v1::AudienceReport::default() };
-    let Some(audience) = definition.audience() else { return report };
+    let Some(audience) = audience else { return report };
     report.needed_attributes = audience.needed_attributes().into_iter().map(str::to_owned).collect();
     let used = audience.attributes();
     let mut missing = BTreeMap::new();
@@ -236,7 +260,7 @@ mod tests {
     fn report_on(audience: &str, contexts: &[Context]) -> v1::AudienceReport {
         let definition = definition(audience);
         let expressions = [("audience".to_owned(), definition.audience().unwrap())];
-        report(&definition, &expressions, contexts, Instant::now() + Duration::from_secs(60))
+        report(("user", definition.audience()), &expressions, contexts, Instant::now() + Duration::from_secs(60))
     }
 
     #[test]
@@ -261,7 +285,7 @@ mod tests {
     fn evaluation_stops_at_the_deadline_and_reports_the_number_of_contexts() {
         let definition = definition("country == 'fr'");
         let contexts = [user(1), user(2), user(3)];
-        assert_eq!(report(&definition, &[], &contexts, Instant::now()).contexts, 1);
+        assert_eq!(report(("user", definition.audience()), &[], &contexts, Instant::now()).contexts, 1);
     }
 
     #[test]

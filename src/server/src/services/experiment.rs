@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use inroad_assignment::audience::{Audience, AudienceError};
 use inroad_assignment::experiment::{ChangeError, RevisionCause, ShippingScope};
-use inroad_assignment::{Arm, Definition, Experiment, ExperimentKey, KillTarget, Timestamp, Width};
+use inroad_assignment::{Arm, Definition, Experiment, ExperimentKey, KillTarget, TARGETING_KEY, Timestamp, Width};
 use inroad_policy::{Decision, DrawsCache, TickInput};
 use inroad_store::{DecisionRecord, PageRequest, StoredDecision};
 use inroad_wire::definition::{definition_from_wire, experiment_to_wire};
@@ -21,7 +22,7 @@ use super::{
     version,
 };
 use crate::audience_change::describe_audience_change;
-use crate::audience_report::audience_report;
+use crate::audience_report::{audience_report, report_on_audience};
 use crate::catalogue::{CatalogueEntry, ChangeRequest};
 use crate::error::ServerError;
 use crate::explain::{decision_to_wire, share_in_words};
@@ -222,6 +223,15 @@ impl ExperimentService for ExperimentHandler {
     ) -> RpcResult<v1::ApplyExperimentsResponse> {
         let actor = actor(&request)?;
         Ok(Response::new(apply::apply(&self.shared, &actor, request.into_inner()).await?))
+    }
+
+    async fn evaluate_audience(&self, request: Request<v1::EvaluateAudienceRequest>) -> RpcResult<v1::AudienceReport> {
+        let v1::EvaluateAudienceRequest { audience, unit } = request.into_inner();
+        let invalid = |error: AudienceError| ServerError::Invalid { field: "audience", message: error.to_string() };
+        let audience = Audience::parse(&audience).map_err(invalid)?;
+        let unit = if unit.is_empty() { TARGETING_KEY.to_owned() } else { unit };
+        let report = report_on_audience(&self.shared, audience, unit).await;
+        Ok(Response::new(report.ok_or(ServerError::ShuttingDown)?))
     }
 
     async fn start_experiment(&self, request: Request<v1::StartExperimentRequest>) -> RpcResult<v1::Experiment> {

@@ -3105,6 +3105,15 @@ pub struct DeclarationError {
     pub message: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EvaluateAudienceRequest {
+    /// A CEL expression over the context.
+    #[prost(string, tag = "1")]
+    pub audience: ::prost::alloc::string::String,
+    /// The context attribute that names the unit: each unit's newest context counts. `targetingKey` if empty.
+    #[prost(string, tag = "2")]
+    pub unit: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StartExperimentRequest {
     #[prost(string, tag = "1")]
     pub key: ::prost::alloc::string::String,
@@ -3830,6 +3839,31 @@ pub mod experiment_service_client {
                 );
             self.inner.client_streaming(req, path, codec).await
         }
+        /// Evaluates an audience for recent contexts without an experiment; changes nothing.
+        /// INVALID_ARGUMENT: the expression is invalid.
+        pub async fn evaluate_audience(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EvaluateAudienceRequest>,
+        ) -> std::result::Result<tonic::Response<super::AudienceReport>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/EvaluateAudience",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inroad.v1.ExperimentService", "EvaluateAudience"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn start_experiment(
             &mut self,
             request: impl tonic::IntoRequest<super::StartExperimentRequest>,
@@ -4249,6 +4283,12 @@ pub mod experiment_service_server {
             tonic::Response<super::ApplyExperimentsResponse>,
             tonic::Status,
         >;
+        /// Evaluates an audience for recent contexts without an experiment; changes nothing.
+        /// INVALID_ARGUMENT: the expression is invalid.
+        async fn evaluate_audience(
+            &self,
+            request: tonic::Request<super::EvaluateAudienceRequest>,
+        ) -> std::result::Result<tonic::Response<super::AudienceReport>, tonic::Status>;
         async fn start_experiment(
             &self,
             request: tonic::Request<super::StartExperimentRequest>,
@@ -4654,6 +4694,52 @@ pub mod experiment_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/EvaluateAudience" => {
+                    #[allow(non_camel_case_types)]
+                    struct EvaluateAudienceSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::UnaryService<super::EvaluateAudienceRequest>
+                    for EvaluateAudienceSvc<T> {
+                        type Response = super::AudienceReport;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EvaluateAudienceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::evaluate_audience(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EvaluateAudienceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
