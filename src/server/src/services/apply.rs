@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use inroad_assignment::{Definition, DefinitionDoc, DefinitionError, Experiment, Salt, Status as ExperimentStatus};
+use inroad_assignment::{Definition, DefinitionError, Experiment, Salt, Status as ExperimentStatus};
 use inroad_wire::WireError;
 use inroad_wire::definition::definition_from_wire;
 use inroad_wire::v1::{self, AppliedExperiment, ApplyExperimentsResponse, DeclarationError, ExperimentDeclaration};
@@ -183,16 +183,17 @@ fn plan(
         WireError::Field { field, message } => vec![(field, message)],
         other => of_field("", &other),
     })?;
-    let check = |doc| {
-        let faults =
-            |error: DefinitionError| error.violations.into_iter().map(|v| (v.field, v.message)).collect::<Vec<Fault>>();
-        Definition::try_from(doc).map_err(faults)
+    let entry = base.get(&doc.key).ok();
+    let doc = match entry {
+        Some(entry) => entry.experiment.with_kept_shares(doc),
+        None => doc,
     };
-    let definition: Definition = check(DefinitionDoc::clone(&doc))?;
+    let faults =
+        |error: DefinitionError| error.violations.into_iter().map(|v| (v.field, v.message)).collect::<Vec<Fault>>();
+    let definition = Definition::try_from(doc).map_err(faults)?;
     let expected = version(&etag).map_err(|error| of_field("etag", &error))?;
     let key = definition.key().to_string();
     let wall_now = shared.clock.now();
-    let entry = base.entries.get(definition.key());
     let (mut experiment, mut actions) = match (entry, expected) {
         (None, None) => (Experiment::create(definition, wall_now), vec!["create"]),
         (None, Some(_)) => {
@@ -207,7 +208,6 @@ fn plan(
         (Some(entry), Some(_)) => {
             let mut copy = Experiment::clone(&entry.experiment);
             let now = copy.now(wall_now);
-            let definition = check(copy.with_kept_shares(doc))?;
             copy.update(definition, now, now.plus(shared.config.lead + EXTRA_LEAD))
                 .map_err(|error| of_field("", &error))?;
             let actions = if copy == *entry.experiment { Vec::new() } else { vec!["update"] };
