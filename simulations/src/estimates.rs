@@ -203,11 +203,13 @@ impl LogInterval {
     }
 }
 
-/// The true log-lift of each variation; none if it changes over time.
+/// The true log-lift of each variation; none if it changes over time, or if the metric has no relative lift.
 #[must_use]
 pub fn true_log_lifts(scenario: &Scenario) -> Vec<Option<f64>> {
     let arms = &scenario.doc().arms;
-    let log = |arm: &ArmSpec| arm.novelty.is_none().then(|| arm.lift.ln_1p()).filter(|log| log.is_finite());
+    let has_lifts = !scenario.measure().is_difference();
+    let is_constant = |arm: &ArmSpec| has_lifts && arm.novelty.is_none();
+    let log = |arm: &ArmSpec| is_constant(arm).then(|| arm.lift.ln_1p()).filter(|log| log.is_finite());
     let control = log(&arms[0]);
     arms[1..].iter().map(|arm| Some(log(arm)? - control?)).collect()
 }
@@ -237,7 +239,9 @@ pub(crate) fn apply_all(
                 covers,
             })
         };
-        let arms = estimator(data)?.into_iter().enumerate().map(arm).collect();
+        // All estimators are of relative lifts.
+        let lifts = if data.measure.is_difference() { vec![None; data.arms - 1] } else { estimator(data)? };
+        let arms = lifts.into_iter().enumerate().map(arm).collect();
         Ok(NamedEstimates { estimator: (*name).to_owned(), arms })
     };
     ESTIMATORS.iter().map(named).collect()

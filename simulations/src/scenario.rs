@@ -63,8 +63,18 @@ impl Scenario {
     pub fn measure(&self) -> Measure {
         match self.doc.metric {
             MetricSpec::Conversion => Measure::Conversion,
+            MetricSpec::Mean { cost, .. } if cost > 0.0 => Measure::MeanDifference,
             MetricSpec::Mean { .. } | MetricSpec::Count => Measure::Mean,
             MetricSpec::Ratio { .. } => Measure::Ratio,
+        }
+    }
+
+    /// Cost of every unit; 0 for metrics without one.
+    #[must_use]
+    pub fn cost(&self) -> f64 {
+        match self.doc.metric {
+            MetricSpec::Mean { cost, .. } => cost,
+            _ => 0.0,
         }
     }
 
@@ -162,8 +172,9 @@ fn check_traffic_and_arms(doc: &ScenarioDoc) -> Result<(), SimulationError> {
 fn check_metric(doc: &ScenarioDoc) -> Result<(), SimulationError> {
     match doc.metric {
         MetricSpec::Conversion => check_range("base", doc.base, ABOVE_ZERO, 1.0),
-        MetricSpec::Mean { value, sigma, cap } => {
+        MetricSpec::Mean { value, sigma, cap, cost } => {
             check_range("base", doc.base, ABOVE_ZERO, 1.0)?;
+            check_range("metric.cost", cost, 0.0, 1e9)?;
             check_range("metric.value", value, ABOVE_ZERO, 1e9)?;
             check_range("metric.sigma", sigma, 0.0, 5.0)?;
             cap.map_or(Ok(()), |cap| check_range("metric.cap", cap, ABOVE_ZERO, 1e12))

@@ -102,6 +102,10 @@ pub enum MetricSpec {
         /// Larger values count as this, above 0, at most 10^12.
         #[serde(default)]
         cap: Option<f64>,
+        /// Cost of every unit, known at its exposure: the outcome is the value less this, a profit. 0 to 10^9. With a
+        /// cost, arms are compared by absolute differences, and reports show no relative lifts.
+        #[serde(default)]
+        cost: f64,
     },
     /// Number of events per unit: Poisson, with the mean given by the rate and the unit's propensity.
     Count,

@@ -15,10 +15,16 @@ fn add_denominator(moments: &mut Moments, y: f64, sign: f64) {
     moments.yy += sign * y * y;
 }
 
-/// Adds (sign 1) or removes (sign −1) the outcome of a unit.
-fn add_outcome(moments: &mut Moments, x: f64, y: f64, sign: f64) {
+/// Adds (sign 1) or removes (sign −1) the cost of a unit, which is known before its outcome.
+fn add_cost(moments: &mut Moments, cost: f64, sign: f64) {
+    moments.x -= sign * cost;
+    moments.xx += sign * cost * cost;
+}
+
+/// Adds (sign 1) or removes (sign −1) the outcome of a unit whose cost is counted already.
+fn add_outcome(moments: &mut Moments, x: f64, y: f64, cost: f64, sign: f64) {
     moments.x += sign * x;
-    moments.xx += sign * x * x;
+    moments.xx += sign * x * (x - 2.0 * cost);
     moments.xy += sign * x * y;
 }
 
@@ -64,6 +70,8 @@ pub(crate) struct RunTallies {
     stride: u32,
     /// Ticks in which outcomes of a unit count.
     window: u32,
+    /// Cost of every unit, which makes its outcome known in part at its exposure; 0 for none.
+    cost: f64,
     epochs: Vec<EpochTally>,
     /// A tally without units. It has moments unless the metric is a conversion.
     empty: ArmTally,
@@ -77,13 +85,15 @@ pub(crate) struct RunTallies {
 }
 
 impl RunTallies {
-    /// Empty tallies. `window` is how long outcomes of a unit count, `stride` the length of an epoch, both in ticks.
-    pub(crate) fn new(arms: usize, window: u32, stride: u32, measure: Measure) -> Self {
-        let has_moments = matches!(measure, Measure::Mean | Measure::Ratio);
+    /// Empty tallies. `window` is how long outcomes of a unit count, `stride` the length of an epoch, both in ticks; `cost`
+    /// is that of every unit.
+    pub(crate) fn new(arms: usize, window: u32, stride: u32, measure: Measure, cost: f64) -> Self {
+        let has_moments = matches!(measure, Measure::Mean | Measure::Ratio | Measure::MeanDifference);
         Self {
             arms,
             stride: stride.max(1),
             window,
+            cost,
             epochs: Vec::new(),
             empty: ArmTally { moments: has_moments.then(Moments::default), ..ArmTally::default() },
             open: VecDeque::new(),
@@ -144,6 +154,7 @@ impl RunTallies {
         }
         tally.n += 1;
         tally.moments.iter_mut().for_each(|moments| add_denominator(moments, y, 1.0));
+        self.credit_cost(tick, arm, 1.0);
         let due = tick + delay;
         let unit = OpenUnit { point, arm, dropped: false, due, x, y };
         if self.window == 0 {
@@ -179,15 +190,29 @@ impl RunTallies {
         let tally = self.tally(exposed, unit.arm);
         tally.n -= 1;
         tally.moments.iter_mut().for_each(|moments| add_denominator(moments, unit.y, -1.0));
+        self.credit_cost(exposed, unit.arm, -1.0);
         self.dropped += 1;
+    }
+
+    /// Adds (sign 1) or removes (sign −1) the cost of a unit. A unit with a cost has an outcome.
+    fn credit_cost(&mut self, tick: u32, arm: Arm, sign: f64) {
+        let cost = self.cost;
+        if cost > 0.0 {
+            let tally = self.tally(tick, arm);
+            tally.s = if sign > 0.0 { tally.s + 1 } else { tally.s - 1 };
+            tally.moments.iter_mut().for_each(|moments| add_cost(moments, cost, sign));
+        }
     }
 
     /// Adds (sign 1) or removes (sign −1) the outcome of a unit.
     fn credit(&mut self, tick: u32, unit: &OpenUnit, sign: f64) {
         if unit.x > 0.0 {
+            let cost = self.cost;
             let tally = self.tally(tick, unit.arm);
-            tally.s = if sign > 0.0 { tally.s + 1 } else { tally.s - 1 };
-            tally.moments.iter_mut().for_each(|moments| add_outcome(moments, unit.x, unit.y, sign));
+            if cost == 0.0 {
+                tally.s = if sign > 0.0 { tally.s + 1 } else { tally.s - 1 };
+            }
+            tally.moments.iter_mut().for_each(|moments| add_outcome(moments, unit.x, unit.y, cost, sign));
         }
     }
 
@@ -215,8 +240,9 @@ mod tests {
         Arm::new(arm).unwrap()
     }
 
-    fn recount(records: &[(u32, UnitRecord)], window: u32, stride: u32, now: u32) -> Vec<ArmTally> {
-        let mut tallies = vec![RunTallies::new(3, 0, 1, Measure::Ratio).empty; (TICKS.div_ceil(stride) * 3) as usize];
+    fn recount(records: &[(u32, UnitRecord)], window: u32, stride: u32, cost: f64, now: u32) -> Vec<ArmTally> {
+        let mut tallies =
+            vec![RunTallies::new(3, 0, 1, Measure::Ratio, cost).empty; (TICKS.div_ceil(stride) * 3) as usize];
         for (tick, record) in records {
             let cell = &mut tallies[(tick / stride) as usize * 3 + record.arm.index()];
             cell.first += 1;
@@ -228,26 +254,26 @@ mod tests {
             let Some(moments) = &mut cell.moments else { continue };
             moments.y += record.y;
             moments.yy += record.y * record.y;
-            if record.x > 0.0 && (window == 0 || tick + record.delay <= now) {
-                cell.s += 1;
-                moments.x += record.x;
-                moments.xx += record.x * record.x;
-                moments.xy += record.x * record.y;
-            }
+            let is_known = record.x > 0.0 && (window == 0 || tick + record.delay <= now);
+            let value = if is_known { record.x } else { 0.0 };
+            cell.s += u64::from(is_known || cost > 0.0);
+            moments.x += value - cost;
+            moments.xx += (value - cost) * (value - cost);
+            moments.xy += value * record.y;
         }
         tallies
     }
 
     #[test]
     fn tallies_equal_a_recount_of_all_units_at_every_tick() {
-        for (window, stride) in [(0, 1), (1, 1), (5, 1), (5, 4), (12, 4)] {
+        for (window, stride, cost) in [(0, 1, 0.0), (1, 1, 0.0), (5, 1, 2.0), (5, 4, 0.0), (12, 4, 1.0)] {
             let mut rng = ChaCha8Rng::seed_from_u64(7);
-            let (mut tallies, mut records) = (RunTallies::new(3, window, stride, Measure::Ratio), Vec::new());
+            let (mut tallies, mut records) = (RunTallies::new(3, window, stride, Measure::Ratio, cost), Vec::new());
             for tick in 0..TICKS {
                 tallies.add_due_outcomes(tick);
                 tallies.drop_moved(tick, |point| served_arm(point.get(), tick));
                 let found = tallies.epochs.iter().flat_map(|e| &e.arms);
-                let expected = recount(&records, window, stride, tick);
+                let expected = recount(&records, window, stride, cost, tick);
                 for (tally, expected) in found.zip(&expected) {
                     assert_eq!(tally, expected, "window {window}, stride {stride}, tick {tick}");
                 }

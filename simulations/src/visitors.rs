@@ -151,7 +151,7 @@ impl<'a> Visitors<'a> {
     }
 
     fn draw_outcome(&mut self, visitor: &mut Visitor) {
-        if let MetricSpec::Mean { value, sigma, cap } = self.scenario.doc().metric {
+        if let MetricSpec::Mean { value, sigma, cap, .. } = self.scenario.doc().metric {
             let z: f64 = StandardNormal.sample(&mut self.outcomes);
             let drawn = value * (sigma * z - 0.5 * sigma * sigma).exp();
             visitor.value = cap.map_or(drawn, |cap| drawn.min(cap));

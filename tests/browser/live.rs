@@ -68,7 +68,7 @@ async fn feed_overview_and_clients_update_live() {
     list.record_changes_of("experiments").await;
     api.kill(KEY, "").await;
     list.wait_for_change_showing("shop.button killed running").await;
-    list.wait_for_change_showing("Units 10").await;
+    list.wait_for_change_showing("Exposed units 10").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

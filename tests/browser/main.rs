@@ -10,6 +10,7 @@ mod harness;
 mod webdriver;
 
 mod accessibility;
+mod conclude;
 mod correctness;
 mod fixtures;
 mod journey;

@@ -112,6 +112,9 @@ async fn outdated_confirmation_is_shown_again_and_keeps_the_choice() {
     browser.set_name("Ada").await;
     browser.wait_for_path(&format!("/experiments/{KEY}")).await;
     browser.go(&format!("/experiments/{KEY}/ask/conclude?variation=green")).await;
+    let count = "return document.querySelectorAll('main [name=ship]:checked').length";
+    assert_eq!(browser.evaluate(count, vec![]).await, 0, "nothing is chosen beforehand, whatever the link says");
+    browser.click("radio", "green").await;
     browser.press_button("Conclude experiment").await;
     browser.wait_for("Concluded: all units get green").await;
 }

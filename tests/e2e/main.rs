@@ -18,6 +18,7 @@ mod funnel;
 mod guardrails;
 mod lifecycle;
 mod maintenance;
+mod numbers;
 mod policy;
 mod replay;
 mod shutdown;

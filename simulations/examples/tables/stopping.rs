@@ -16,13 +16,14 @@ const ARMS: [usize; 7] = [2, 3, 4, 6, 10, 20, 64];
 const MANY_ARMS: usize = 10;
 
 /// The kinds of A/A tests: name, and the lines that differ.
-const KINDS: [(&str, &str); 4] = [
+const KINDS: [(&str, &str); 5] = [
     ("constant rates", ""),
     (
         "trend, cycles and delay",
         "diurnal = 0.4\nweekly = 0.25\ntrend = 1.0\nreturning = 0.01\n[delay]\nmean_hours = 42.0\nwindow_hours = 168.0\n",
     ),
     ("revenue", "diurnal = 0.3\n[metric]\nkind = \"mean\"\nvalue = 40.0\nsigma = 1.0\ncap = 400.0\n"),
+    ("profit", "diurnal = 0.3\n[metric]\nkind = \"mean\"\nvalue = 40.0\nsigma = 1.0\ncap = 400.0\ncost = 3.0\n"),
     ("ratio", "heterogeneity = 0.7\n[metric]\nkind = \"ratio\"\ndenominator = 3.0\n"),
 ];
 
@@ -33,13 +34,8 @@ const SMALL_LIFTS: [(&str, &[f64]); 3] = [
     ("three variations, each +3%", &[0.0, 0.03, 0.03, 0.03]),
 ];
 
-/// Prints all tables.
-pub(crate) fn print(run: &TableRun) -> Result<(), Box<dyn Error>> {
-    proposals(run)?;
-    false_statements(run)
-}
-
-fn proposals(run: &TableRun) -> Result<(), Box<dyn Error>> {
+/// Prints how often policies propose to ship, and what following the proposals costs.
+pub(crate) fn proposals(run: &TableRun) -> Result<(), Box<dyn Error>> {
     let policies: Vec<PolicyDoc> = [PolicyKind::Growth, PolicyKind::Equal]
         .into_iter()
         .flat_map(|kind| {
@@ -54,7 +50,7 @@ fn proposals(run: &TableRun) -> Result<(), Box<dyn Error>> {
     println!("| | {} |", SCENARIOS.join(" | "));
     println!("|---{}|", "|---".repeat(SCENARIOS.len()));
     let simulation = |name: &&str| {
-        run.simulate(&format!("{name}, proposals"), builtin::scenario(name)?, replications, policies.clone())
+        run.simulate_decisions(&format!("{name}, proposals"), builtin::scenario(name)?, replications, policies.clone())
     };
     let simulations = SCENARIOS.iter().map(simulation).collect::<Result<Vec<_>, Box<dyn Error>>>()?;
     let row = |title: &str, policy: &str, value: &dyn Fn(&Summary) -> String| {
@@ -79,7 +75,8 @@ fn proposals(run: &TableRun) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn false_statements(run: &TableRun) -> Result<(), Box<dyn Error>> {
+/// Prints how often each statement is false.
+pub(crate) fn false_statements(run: &TableRun) -> Result<(), Box<dyn Error>> {
     let replications = 5 * run.replications;
     println!("\n### False statements at any check within 28 days, % of runs\n");
     println!(
@@ -123,7 +120,7 @@ fn row(run: &TableRun, first: &str, kind: &str, world: Scenario, replications: u
     if first.parse().is_ok_and(|arms: usize| arms > MANY_ARMS) {
         growth.settings = toml::from_str("tick = \"24h\"\ndraws_log2 = 10")?;
     }
-    let simulation = run.simulate(&format!("{first}, {kind}"), world, replications, vec![growth])?;
+    let simulation = run.simulate_decisions(&format!("{first}, {kind}"), world, replications, vec![growth])?;
     let Some(summary) = summary_of(&simulation, "growth") else { return Ok(()) };
     println!(
         "| {first} | {kind} | {} | {} | {} |",

@@ -79,7 +79,7 @@ impl<'a> PolicyReplay<'a> {
         Self {
             spec,
             driver,
-            tallies: RunTallies::new(setup.arms, 0, spec.stride, setup.measure),
+            tallies: RunTallies::new(setup.arms, 0, spec.stride, setup.measure, 0.0),
             moves: MoveCounter::new(),
             shares: Vec::new(),
             course: Vec::new(),

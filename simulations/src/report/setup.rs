@@ -37,9 +37,14 @@ pub(super) fn setup(scenario: &Scenario) -> String {
 fn facts(doc: &ScenarioDoc) -> Vec<(&'static str, String)> {
     let metric = match doc.metric {
         MetricSpec::Conversion => "whether a unit converts".to_owned(),
-        MetricSpec::Mean { value, sigma, cap } => {
+        MetricSpec::Mean { value, sigma, cap, cost } => {
             let cap = cap.map_or(String::new(), |cap| format!(", capped at {}", short(cap)));
-            format!("revenue per unit: lognormal with mean {} per conversion (σ {}){cap}", short(value), short(sigma))
+            let (name, cost) = match cost > 0.0 {
+                true => ("profit", format!(", less {} per unit", short(cost))),
+                false => ("revenue", String::new()),
+            };
+            let (value, sigma) = (short(value), short(sigma));
+            format!("{name} per unit: lognormal with mean {value} per conversion (σ {sigma}){cap}{cost}")
         }
         MetricSpec::Count => "events per unit, Poisson".to_owned(),
         MetricSpec::Ratio { denominator } => {

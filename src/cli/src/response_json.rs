@@ -192,7 +192,7 @@ pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
             "outcome_units": m.outcome_units, "outcome_sum": m.outcome_sum, "mean": m.mean,
             "lift": lift_estimates_json(m.lift.as_ref()), "mature": lift_estimates_json(m.mature.as_ref()),
             "mature_units": m.mature_units, "p_above_control": is_known(m).then_some(m.p_above_control), "harm": m.harm,
-            "too_early": m.too_early, "too_late": m.too_late, "dropped": m.dropped,
+            "too_early": m.too_early, "too_late": m.too_late, "dropped": m.dropped, "ratio_note": m.ratio_note,
             "delay": m.delay.as_ref().map(|d| json!({
                 "early": d.early, "control_early": d.control_early, "p_value": d.p_value, "differs": d.differs,
             })),
@@ -218,6 +218,7 @@ pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
     json!({
         "key": r.key, "generation": r.generation, "revision": r.revision, "state": state_name(r.state),
         "now": timestamp_json(r.now.as_ref()), "arms": r.arms.iter().map(arm).collect::<Vec<_>>(),
+        "units": r.units, "units_note": r.units_note, "effective_at": timestamp_json(r.effective_at.as_ref()),
         "units_moved": r.units_moved, "crossovers": r.crossovers, "stale_exposures": r.stale_exposures,
         "dropped_records": r.dropped_records, "headroom": r.headroom, "floor": r.floor,
         "sample_ratio": sample_ratio_json(r),

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use clap::Args;
-use inroad_wire::v1::{ArmResult, GetResultsRequest, GetResultsResponse, Interval, KillResult, MetricResult};
+use inroad_wire::v1::{ArmResult, GetResultsRequest, GetResultsResponse, Interval, KillResult, MetricResult, State};
 use tonic::Request;
 
 use crate::connect::{Connection, ServerArgs};
 use crate::output::{Output, count, fields, number, p_value, percent, probability, rate, signed_percent, table};
 use crate::parse;
 use crate::response_json;
-use crate::wire_text::{interval_or_note, interval_text, is_ranked, primary_metric, state_name, timestamp_text};
+use crate::wire_text::{
+    interval_or_note, interval_text, is_ranked, primary_metric, state_name, timestamp_of, timestamp_text,
+};
 
 /// The evidence from which the continuous test of the sample ratio raises an alert.
 const SAMPLE_RATIO_ALERT: f64 = 100.0;
@@ -42,8 +44,13 @@ pub(crate) async fn run(args: ResultsArgs, server: &ServerArgs, out: Output) -> 
 }
 
 fn text(r: &GetResultsResponse) -> String {
+    let is_pending = timestamp_of(r.effective_at.as_ref()) > timestamp_of(r.now.as_ref());
+    let pending = match is_pending {
+        true => format!(" (in effect from {})", timestamp_text(r.effective_at.as_ref())),
+        false => String::new(),
+    };
     let head = format!(
-        "{} run {}, revision {}, {}, at {}",
+        "{} run {}, revision {}{pending}, {}, at {}",
         r.key,
         r.generation,
         r.revision,
@@ -53,7 +60,8 @@ fn text(r: &GetResultsResponse) -> String {
     let warnings: String = r.warnings.iter().map(|warning| format!("\n! {warning}")).collect();
     let (variations, metrics, facts, kills) =
         (variations_text(r), metrics_text(r), facts_text(r), kills_text(&r.kills));
-    format!("{head}\n\n{variations}\n\n{metrics}\n\n{PRIOR_NOTE}\n\n{facts}{kills}{warnings}")
+    let ratios = ratio_notes(r);
+    format!("{head}\n\n{variations}\n\n{metrics}\n\n{PRIOR_NOTE}{ratios}\n\n{facts}{kills}{warnings}")
 }
 
 /// How the numbers in the tables were estimated.
@@ -64,9 +72,10 @@ const PRIOR_NOTE: &str = "Lifts and differences are estimated without the policy
 fn variations_text(r: &GetResultsResponse) -> String {
     let columns = [
         "variation",
-        "share",
-        "units",
-        "rate",
+        if is_over(r) { "share before the end" } else { "share" },
+        "exposed units",
+        "counted units",
+        "with outcome",
         "lift",
         "95% interval",
         "always-valid interval",
@@ -81,6 +90,7 @@ fn variations_text(r: &GetResultsResponse) -> String {
             arm.variation.clone(),
             percent(arm.share),
             count(arm.units),
+            metric.map_or_else(|| "–".to_owned(), |m| count(m.units)),
             metric.map_or_else(|| "–".to_owned(), |m| percent(rate(m.converted, m.units))),
             lift.map_or_else(|| "–".to_owned(), |l| signed_percent(l.estimate)),
             match arm.difference.as_ref() {
@@ -91,11 +101,23 @@ fn variations_text(r: &GetResultsResponse) -> String {
                 Some(difference) => ends_text(difference),
                 None => interval_text(arm.lift_anytime.as_ref().filter(|_| i > 0)),
             },
-            if is_ranked { probability(arm.p_best) } else { "–".to_owned() },
+            if is_ranked && !arm.killed { probability(arm.p_best) } else { "–".to_owned() },
             if arm.killed { "killed" } else { "" }.to_owned(),
         ]
     };
     table(&columns, r.arms.iter().enumerate().map(row).collect())
+}
+
+/// Whether the experiment has ended: then its shares no longer decide what is served.
+fn is_over(r: &GetResultsResponse) -> bool {
+    [State::Concluded, State::Archived].map(i32::from).contains(&r.state)
+}
+
+/// Where the plain ratio of two means differs from the lift, one line each.
+fn ratio_notes(r: &GetResultsResponse) -> String {
+    let noted = r.arms.iter().flat_map(|arm| arm.metrics.iter().map(move |metric| (arm, metric)));
+    let noted = noted.filter(|(_, metric)| !metric.ratio_note.is_empty());
+    noted.map(|(arm, metric)| format!("\n{} of {}: {}", metric.metric, arm.variation, metric.ratio_note)).collect()
 }
 
 /// Whether exposures match the shares.
@@ -117,12 +139,13 @@ fn facts_text(r: &GetResultsResponse) -> String {
     let mut facts = vec![
         ("verdict", or_dash(&r.verdict)),
         ("primary metric", or_dash(&r.decision_metric)),
+        ("exposed units", or_dash(&r.units_note)),
         ("units moved between variations", count(r.units_moved)),
         ("crossovers from control", count(r.crossovers)),
-        ("dropped unit records", dropped_text(r)),
+        ("excluded unit records", dropped_text(r)),
         ("outcomes outside the window", outside_window_text(r)),
         ("exposures from outdated clients", count(r.stale_exposures)),
-        ("control traffic still available", percent(r.headroom)),
+        ("control traffic still available", if is_over(r) { "–".to_owned() } else { percent(r.headroom) }),
         ("minimum control share (holdout)", percent(r.floor)),
         ("sample ratio mismatch", sample_ratio_text(r)),
         ("events not yet counted", count(r.backlog)),
@@ -276,8 +299,11 @@ mod tests {
         };
         let text = text(&results);
         let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
-        assert_eq!(lines[3], ["off", "25.0%", "1,000", "10.0%", "–", "–", "–", "25.0%"]);
-        assert_eq!(lines[4], ["on", "75.0%", "3,000", "15.0%", "+50.0%", "+25.0%", "to", "+75.0%", "–", "75.0%"]);
+        assert_eq!(lines[3], ["off", "25.0%", "1,000", "1,000", "10.0%", "–", "–", "–", "25.0%"]);
+        assert_eq!(
+            lines[4],
+            ["on", "75.0%", "3,000", "3,000", "15.0%", "+50.0%", "+25.0%", "to", "+75.0%", "–", "75.0%"]
+        );
     }
 
     #[test]
@@ -297,6 +323,31 @@ mod tests {
         };
         let text = variations_text(&results);
         assert!(text.contains(note) && !text.contains("61"), "{text}");
+    }
+
+    #[test]
+    fn killed_variation_has_no_probability_to_be_best() {
+        let arm = |name: &str, killed: bool| ArmResult { variation: name.to_owned(), killed, ..ArmResult::default() };
+        let results = GetResultsResponse {
+            arms: vec![arm("off", false), arm("on", true)],
+            decision_metric: "m".to_owned(),
+            ..GetResultsResponse::default()
+        };
+        let text = variations_text(&results);
+        let last = text.lines().last().unwrap_or_default();
+        assert!(last.ends_with("–  killed"), "{text}");
+    }
+
+    #[test]
+    fn ratio_that_is_not_the_lift_is_noted() {
+        let metric = MetricResult {
+            metric: "m".to_owned(),
+            ratio_note: "the plain ratio".to_owned(),
+            ..MetricResult::default()
+        };
+        let arm = ArmResult { variation: "on".to_owned(), metrics: vec![metric], ..ArmResult::default() };
+        let results = GetResultsResponse { arms: vec![arm], ..GetResultsResponse::default() };
+        assert_eq!(ratio_notes(&results), "\nm of on: the plain ratio");
     }
 
     #[test]

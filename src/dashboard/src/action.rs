@@ -1,6 +1,10 @@
 //! The page that confirms an action: its consequences, a preview, and the button that does it.
 
+mod conclusion;
+
 use maud::{Markup, html};
+
+pub use conclusion::{AUDIENCE, ConclusionForm, ConclusionScope, EVERYONE, VariationUnits};
 
 use crate::chart::{Bucket, allocation_bar};
 use crate::format::{NumberFormat, number};
@@ -83,19 +87,9 @@ pub enum ActionInput {
         /// As typed.
         amount: String,
     },
-    /// Which variation to ship.
-    Ship {
-        /// Keys of the variations that can be shipped, control first.
-        choices: Vec<String>,
-        /// Preselected key.
-        chosen: String,
-        /// Whether units outside the audience get it too; none if the experiment has no audience, which is everyone.
-        to_everyone: Option<bool>,
-    },
+    /// Which variation to ship, and to which units.
+    Conclusion(ConclusionForm),
 }
-
-/// The value of the field `scope` that ships a variation to units outside the audience as well.
-pub const EVERYONE: &str = "everyone";
 
 /// The page that confirms an action.
 #[derive(Debug, Clone)]
@@ -144,30 +138,7 @@ impl ConfirmPage {
                         input type="hidden" name="how" value=(how);
                         input type="hidden" name="amount" value=(amount);
                     }
-                    ActionInput::Ship { choices, chosen, to_everyone } => {
-                        fieldset {
-                            legend { "Which variation do units get from now on?" }
-                            @for (i, choice) in choices.iter().enumerate() {
-                                label.choice {
-                                    input type="radio" name="ship" value=(choice) checked[choice == chosen] required;
-                                    " " (choice) @if i == 0 { " (roll back)" }
-                                }
-                            }
-                        }
-                        @if let Some(to_everyone) = to_everyone {
-                            fieldset {
-                                legend { "Which units?" }
-                                label.choice {
-                                    input type="radio" name="scope" value="audience" checked[!*to_everyone];
-                                    " Units of the audience (all others keep control)"
-                                }
-                                label.choice {
-                                    input type="radio" name="scope" value=(EVERYONE) checked[*to_everyone];
-                                    " Everyone, also units outside the audience (how many cannot be known)"
-                                }
-                            }
-                        }
-                    }
+                    ActionInput::Conclusion(form) => (form.render()),
                 }
                 div.actions {
                     @if !matches!(self.input, ActionInput::Amount { .. }) || self.preview.is_some() {

@@ -77,7 +77,7 @@ fn item(key: &str, entry: &AuditEntry) -> Markup {
     html! {
         li {
             p {
-                (instant(entry.at)) " " b { (entry.actor) } " " span.badge { (entry.action) }
+                (instant(entry.at)) " " b { (entry.actor) } " " (entry.summary)
                 @if !key.is_empty() { " " a href={ "/experiments/" (key) } { (key) } }
             }
             @if !entry.changed.is_empty() {

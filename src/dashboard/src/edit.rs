@@ -180,7 +180,7 @@ impl EditPage {
                 (self.input("tags", "Tags", "Separate tags with commas."))
                 (self.choice("lifetime", "Lifetime", "A temporary flag is reported as stale when all units have had the same variation for two weeks.", &[("temporary", "temporary"), ("permanent", "permanent")]))
                 (self.fixed_input("unit", "Unit", "The context attribute to randomise by, for example user or account. Leave empty for targetingKey."))
-                (self.input("audience", "Audience", "CEL expression over the context, for example country in [\"fr\", \"de\"] && account.tier == \"internal\". A unit whose context lacks an attribute that the expression needs, or has null, is not in the audience. Preview changes to see how many recent contexts match. Leave empty for everyone."))
+                (self.input("audience", "Audience", "CEL expression over the context, for example country in [\"fr\", \"de\"] && account.tier == \"internal\". A unit whose context lacks an attribute that the expression needs, or has null, is not in the audience. Preview changes to see how many recent contexts match. Leave empty for all units."))
                 (self.fixed_input("salt", "Salt", "Generated if empty."))
             }
         }

@@ -1,5 +1,7 @@
 //! The page of one experiment: the verdict first, then the numbers behind it.
 
+mod allocation_note;
+mod audit_change;
 mod completed_action;
 mod health;
 mod history;
@@ -10,9 +12,11 @@ mod results;
 use inroad_assignment::Timestamp;
 use maud::{Markup, html};
 
+pub use allocation_note::AllocationNote;
+pub use audit_change::{ChangedField, changed_fields, describe_change};
 pub use completed_action::CompletedAction;
 pub use health::{Health, SampleRatio};
-pub use history::{AuditEntry, ChangedField, Decision, DecisionArm, changed_fields};
+pub use history::{AuditEntry, Decision, DecisionArm};
 pub use lift_view::LiftView;
 pub(crate) use lift_view::lift_with_interval;
 pub use results::{ArmMetric, Metric};
@@ -67,13 +71,15 @@ pub struct ExperimentPage {
     pub state: &'static str,
     /// Key of the shipped variation of a concluded experiment; control if it was rolled back.
     pub shipped: Option<String>,
+    /// Whether units outside the audience keep control after the conclusion.
+    pub shipped_within_audience: bool,
     /// Whether the whole experiment is killed.
     pub killed: bool,
     /// `temporary` or `permanent`.
     pub lifetime: &'static str,
     /// Context attribute that is randomised.
     pub unit: String,
-    /// CEL expression; empty for everyone.
+    /// CEL expression; empty for all units.
     pub audience: String,
     /// Overrides: units or expression, and the variation they always get.
     pub overrides: Vec<(String, String)>,
@@ -87,6 +93,8 @@ pub struct ExperimentPage {
     pub generations: u32,
     /// Number of the newest revision.
     pub revision: u32,
+    /// When the newest revision takes effect; none if it is in effect.
+    pub pending_until: Option<Timestamp>,
     /// Time of the start, by the experiment's clock.
     pub started_at: Option<Timestamp>,
     /// Current time, by the experiment's clock.
@@ -97,12 +105,18 @@ pub struct ExperimentPage {
     pub verdict: String,
     /// Arms, control first.
     pub arms: Vec<Arm>,
-    /// Current buckets.
+    /// Exposed units in words, and how other counts of units are related to them.
+    pub units_note: String,
+    /// Buckets of the run shown; after a conclusion, one bucket of the shipped variation.
     pub buckets: Vec<Bucket>,
-    /// Minimum control share.
-    pub floor: f64,
-    /// Shares from each revision on.
+    /// What the buckets are.
+    pub allocation_note: AllocationNote,
+    /// Minimum control share; none after the end of the run.
+    pub floor: Option<f64>,
+    /// Shares from each revision, and from the conclusion on.
     pub steps: Vec<(Timestamp, Vec<f64>)>,
+    /// End of the chart of shares: the restart that ended the run shown, or now.
+    pub steps_until: Timestamp,
     /// Revisions.
     pub marks: Vec<RevisionMark>,
     /// Kills in the generation shown.
@@ -156,7 +170,9 @@ impl ExperimentPage {
                 @if !self.owner.is_empty() { span { "Owner " b { (self.owner) } } }
                 @if self.generation > 0 {
                     span { "Run " b { (number(f64::from(self.generation), NumberFormat::Int)) } " of " (number(f64::from(self.generations), NumberFormat::Int)) }
-                    span { "Revision " b { (number(f64::from(self.revision), NumberFormat::Int)) } }
+                    span { "Revision " b { (number(f64::from(self.revision), NumberFormat::Int)) }
+                        @if let Some(at) = self.pending_until { ", in effect from " (instant(at)) "; the numbers below show it already" }
+                    }
                 }
                 @if let Some(at) = self.started_at { span { "Started " b { (instant(at)) } } }
                 @if self.manual_clock { span { "Simulated time: " b { (instant(self.now)) } } }
@@ -176,7 +192,7 @@ impl ExperimentPage {
                         p { a.button.primary href=(self.action_path("start", "")) { "Start experiment" } " " a.button href={ "/experiments/" (self.key) "/edit" } { "Edit" } }
                     }
                     "running" if self.health.ship_arm.is_some() => {
-                        p { a.button.primary href=(self.action_path("conclude", self.health.ship_arm.as_deref().unwrap_or_default())) { "Conclude experiment" } }
+                        p { a.button.primary href=(self.action_path("conclude", "")) { "Conclude experiment" } }
                     }
                     _ => {}
                 }
@@ -212,9 +228,10 @@ impl ExperimentPage {
             section aria-labelledby="line-title" {
                 h2 id="line-title" { "Traffic allocation" }
                 p.lead { "Every unit has a fixed point on this line. Variations grow only into control, so a unit that has seen a variation keeps it." }
-                (allocation_bar(names, &self.buckets, &killed, Some(self.floor)))
+                (self.allocation_note.render())
+                (allocation_bar(names, &self.buckets, &killed, self.floor))
                 h3 { "Traffic shares over time" }
-                (allocation_over_time(names, &self.steps, self.now, &self.marks, &self.kills))
+                (allocation_over_time(names, &self.steps, self.steps_until, &self.marks, &self.kills))
             }
         }
     }
@@ -233,11 +250,13 @@ impl ExperimentPage {
                         @for number in 1..=self.generations {
                             a href={ "/experiments/" (self.key) "?generation=" (number) } aria-current=[(number == self.generation).then_some("true")] { (number) } " "
                         }
+                        "(a restart begins a new run: every unit gets a new point, and results start from zero)"
                     }
                 }
                 @if self.metrics.is_empty() {
                     div.empty { h3 { "No metrics" } p { "Add a metric to compare variations: " a href={ "/experiments/" (self.key) "/edit" } { "edit the experiment" } "." } }
                 }
+                @if !self.units_note.is_empty() { p { (self.units_note) } }
                 @for metric in &self.metrics { (metric.render(self)) }
                 @if self.metrics.iter().any(|metric| metric.is_primary) && lifts.iter().any(Option::is_some) {
                     h3 { "Lift distribution" }
@@ -266,7 +285,7 @@ impl ExperimentPage {
                 h2 id="declared-title" { "Definition" }
                 dl.declared {
                     div { dt { "Unit" } dd { code { (self.unit) } } }
-                    div { dt { "Audience" } dd { @if self.audience.is_empty() { "everyone" } @else { code { (self.audience) } } } }
+                    div { dt { "Audience" } dd { @if self.audience.is_empty() { "all units" } @else { code { (self.audience) } } } }
                     div { dt { "Allocation policy" } dd { (self.policy) } }
                     div { dt { "Lifetime" } dd { (self.lifetime) } }
                     @for (units, variation) in &self.overrides { div { dt { "Always " (variation) } dd { code { (units) } } } }

@@ -110,7 +110,8 @@ impl NumberFormat {
     }
 
     /// Formats a number for a sentence.
-    pub(crate) fn text(self, value: f64) -> String {
+    #[must_use]
+    pub fn text(self, value: f64) -> String {
         self.format(value).text
     }
 }

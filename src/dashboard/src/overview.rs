@@ -44,6 +44,8 @@ pub struct Row {
     pub buckets: Vec<Bucket>,
     /// Whether each variation is killed.
     pub killed_arms: Vec<bool>,
+    /// Shipped variation of a concluded experiment, and whether only units in the audience get it.
+    pub shipped: Option<(String, bool)>,
     /// Variation with the highest probability to be best, and that probability; none if it is too early or nothing is
     /// compared.
     pub leader: Option<(String, f64)>,
@@ -51,7 +53,7 @@ pub struct Row {
     pub headroom: Option<f64>,
     /// Exposures in the last minute.
     pub exposures_per_minute: f64,
-    /// Units counted so far; none while that is being computed.
+    /// Distinct units exposed so far; none while that is being computed.
     pub units: Option<u64>,
     /// Time of creation, by the wall clock.
     pub created_at: Timestamp,
@@ -198,17 +200,21 @@ fn experiment(row: &Row) -> Markup {
             @if !row.description.is_empty() { p.about { (row.description) } }
             (small_allocation_bar(&row.names, &row.buckets, &row.killed_arms))
             dl.facts {
-                div { dt { "Leader" } dd {
-                    @match &row.leader {
-                        Some((name, p)) => { (name) ", " (number(*p, NumberFormat::Probability)) " probability of being best" }
-                        None => { @if row.units.is_some() || row.state == "draft" { "–" } @else { "…" } }
-                    }
-                } }
-                div { dt { "Control traffic still available" } dd { @match row.headroom { Some(share) => (number(share, NumberFormat::Percent0)), None => "–" } } }
+                @if let Some((name, within_audience)) = &row.shipped {
+                    div { dt { "Shipped" } dd { (name) ", to " @if *within_audience { "units in the audience" } @else { "all units" } } }
+                } @else {
+                    div { dt { "Leader" } dd {
+                        @match &row.leader {
+                            Some((name, p)) => { (name) ", " (number(*p, NumberFormat::Probability)) " probability of being best" }
+                            None => { @if row.units.is_some() || row.state == "draft" { "–" } @else { "…" } }
+                        }
+                    } }
+                }
+                div { dt { "Control traffic still available" } dd { @match row.headroom { Some(share) => (number(share, NumberFormat::Percent1)), None => "–" } } }
                 div { dt { "Exposures per minute" } dd { (number(row.exposures_per_minute, NumberFormat::Int)) } }
-                div { dt { "Units" } dd { @match row.units { Some(units) => (number(units as f64, NumberFormat::Int)), None => "…" } } }
+                div { dt { "Exposed units" } dd { @match row.units { Some(units) => (number(units as f64, NumberFormat::Int)), None => "…" } } }
                 div { dt { "Owner" } dd { @if row.owner.is_empty() { "–" } @else { (row.owner) } } }
-                div { dt { "Age" } dd title="since creation" { (counted(row.age_days, "day")) span.unseen { ", since " (instant(row.created_at)) } } }
+                div { dt { "Created" } dd { (counted(row.age_days, "day")) " ago" span.unseen { ", at " (instant(row.created_at)) } } }
             }
             @for warning in &row.warnings { p.alarm { (warning) } }
             @if !row.tags.is_empty() {

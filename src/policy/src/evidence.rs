@@ -141,7 +141,7 @@ impl<'a> PairTests<'a> {
         };
         let (mut looks, mut days, mut plan) = (Vec::<Look>::new(), Vec::new(), None);
         for &(day, epochs) in &self.looks {
-            let fit = estimator.fit(self.input.measure, 2, &pairs[..epochs], Prior::Flat)?;
+            let fit = estimator.fit_difference_of_pair(self.input.measure, &pairs[..epochs])?;
             let fit = fit.into_benefit(self.input.better);
             let unit = fit.unit.unwrap_or(1.0);
             // Absolute, because each fit has its own unit. A larger spread of later units must not lower it.
@@ -166,7 +166,7 @@ impl<'a> PairTests<'a> {
         if !has_enough(cells) {
             return Ok(None);
         }
-        let fit = estimator.fit(self.input.measure, 2, pairs, Prior::Flat)?.into_benefit(self.input.better);
+        let fit = estimator.fit_difference_of_pair(self.input.measure, pairs)?.into_benefit(self.input.better);
         let sequence = confidence_sequence(&fit, 1, 2.0 * (1.0 - SCHEDULED_PART) * alpha);
         Ok(sequence.filter(|sequence| sequence.low > 0.0).map(|_| EvidenceBasis::AlwaysValid))
     }

@@ -13,6 +13,9 @@ use inroad_policy::{
     FIRST_LOOK_DAY, Measure, Moments, PLANNED_DAYS, TickInput, decide,
 };
 use proptest::prelude::*;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, LogNormal, Poisson};
 
 /// Adds equal days with these records and conversions per arm and day, and moves the clock to their end.
 fn add_days(input: &mut TickInput, days: i64, n: &[u64], s: &[u64]) {
@@ -216,4 +219,49 @@ fn statement_about_differences_mirrors_and_needs_neither_positive_means_nor_a_po
     empty.measure = Measure::MeanDifference;
     add_days(&mut empty, 20, &[0, 0], &[0, 0]);
     assert_eq!(decided(&empty).clearly_best, None);
+}
+
+/// The statements about two equal arms whose units rarely have a large value and always a small cost, in 28 days of 300
+/// units a day with these shares of the variation: clearly best, and ready to ship or to roll back.
+fn equal_profits(share: f64, rng: &mut ChaCha8Rng, decider: &mut Decider) -> (bool, bool) {
+    let mut input = new_experiment(2);
+    (input.measure, input.settings.draws_log2) = (Measure::MeanDifference, 8);
+    input.arms.iter_mut().for_each(|arm| arm.kill_exempt = true);
+    let values = LogNormal::new(4.0, 1.0).unwrap();
+    let (mut clearly_best, mut ready) = (false, false);
+    for day in 0..28 {
+        let mut arm = |share: f64| {
+            let n = Poisson::new(300.0 * share).unwrap().sample(rng) as u64;
+            let mut moments = Moments::default();
+            for _ in 0..n {
+                let value = if rng.random_bool(0.02) { values.sample(rng) } else { 0.0 };
+                moments.x += value - 1.0;
+                moments.xx += (value - 1.0) * (value - 1.0);
+            }
+            ArmTally { first: n, n, s: n, moments: Some(moments), early: 0 }
+        };
+        let arms = vec![arm(1.0 - share), arm(share)];
+        input.epochs.push(EpochTally { epoch: EpochKey { tick: day, revision: 1 }, arms, shares: Vec::new() });
+        input.now = Timestamp::from_micros((day + 1) * DAY_US);
+        let decision = decider.decide(&input).unwrap();
+        clearly_best |= decision.clearly_best.is_some();
+        ready |= decision.ship.is_some_and(|ship| ship.ready());
+    }
+    (clearly_best, ready)
+}
+
+#[test]
+fn equal_arms_with_rare_large_profits_are_rarely_clearly_best() {
+    // A small arm seldom has the largest values, so its mean and its variance are both too low by the same chance.
+    for share in [0.5, 0.15, 0.85] {
+        let (mut rng, mut decider) = (ChaCha8Rng::seed_from_u64(81), Decider::default());
+        let runs = 200;
+        let found = (0..runs).map(|_| equal_profits(share, &mut rng, &mut decider));
+        let (clearly_best, ready) =
+            found.fold((0, 0), |sum, found| (sum.0 + usize::from(found.0), sum.1 + usize::from(found.1)));
+        println!("share {share}: {clearly_best} clearly best, {ready} ready in {runs} runs");
+        // 5% of 200 runs are 10; more than 18 have a probability below 1%. Ship and roll back each have their own 5%.
+        assert!(clearly_best <= 18, "share {share}: {clearly_best} of {runs} runs reported a winner");
+        assert!(ready <= 31, "share {share}: {ready} of {runs} runs prompted somebody to ship or to roll back");
+    }
 }

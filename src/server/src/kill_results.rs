@@ -54,6 +54,11 @@ pub(crate) fn kill_effect(
     })
 }
 
+/// Distinct units that were exposed.
+pub(crate) fn distinct_units(counts: &GenerationCounts) -> u64 {
+    counts.cells.iter().filter(|(key, _)| key.metric.is_none()).map(|(_, cell)| cell.first).sum()
+}
+
 /// Distinct units that were exposed to an arm.
 pub(crate) fn exposed_units(counts: &GenerationCounts, arm: Arm) -> u64 {
     counts.cells.iter().filter(|(key, _)| key.metric.is_none() && key.arm == arm).map(|(_, cell)| cell.units).sum()

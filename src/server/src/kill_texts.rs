@@ -2,18 +2,18 @@
 
 use inroad_assignment::experiment::KillResult;
 use inroad_assignment::{Arm, Definition, Experiment, Generation, KillChange, KillTarget, Revision, Timestamp};
-use inroad_dashboard::format::plural;
+use inroad_dashboard::format::{NumberFormat, plural};
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1;
 use serde::Deserialize;
 
 use crate::explain::probability_in_words;
 
-/// The results as a sentence: "green was killed by ann: bought -32.0% (-41.0% to -20.1%, always-valid) from 812 units at
+/// The results as a sentence: "green was killed by ann: bought −32.0% (−41.0% to −20.1%, always-valid) from 812 units at
 /// that time, >99.9% probability of being worse than control."
 fn kill_result_in_words(variation: &str, result: &KillResult) -> String {
     let KillResult { actor, metric, units, lift, p_worse, .. } = result;
-    let percent = |share: f64| format!("{:+.1}%", 100.0 * share);
+    let percent = |share: f64| NumberFormat::Lift.text(share);
     let units = plural(*units, "unit");
     let estimate = match lift {
         Some(lift) => {
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(known, (1_000, 40, Some(0.04), Some(0.1)));
         assert!(lift.low < -0.6 && lift.high < 0.0 && result.p_worse.is_some_and(|p| p > 0.999), "{lift:?}");
         assert!(
-            result.summary.starts_with("green was killed by ann: bought -60.0% (")
+            result.summary.starts_with("green was killed by ann: bought −60.0% (")
                 && result.summary.contains("from 1,000 units at that time, >99.9% probability"),
             "{}",
             result.summary

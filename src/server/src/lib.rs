@@ -46,6 +46,7 @@ pub mod ingest;
 mod kill_results;
 mod kill_texts;
 pub mod metrics;
+mod number_notes;
 mod pages;
 pub mod publications;
 pub mod reallocator;

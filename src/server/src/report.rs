@@ -14,6 +14,7 @@ use inroad_store::GenerationCounts;
 
 use crate::error::ServerError;
 use crate::estimates::Names;
+use crate::kill_results::distinct_units;
 use crate::tallies::{better, epoch_tallies, measure};
 use crate::tick::tick_input;
 
@@ -159,8 +160,7 @@ impl Report {
             SrmAlarm::Freeze => warnings
                 .push("Sample ratio mismatch: growth is frozen. Check for lost or duplicated exposures.".to_owned()),
         }
-        let units: u64 = counts.cells.iter().filter(|(k, _)| k.metric.is_none()).map(|(_, c)| c.first).sum();
-        if counts.stale_exposures as f64 > STALE_SHARE_LIMIT * units as f64 {
+        if counts.stale_exposures as f64 > STALE_SHARE_LIMIT * distinct_units(counts) as f64 {
             let exposures = if counts.stale_exposures == 1 { "exposure" } else { "exposures" };
             warnings.push(format!(
                 "{} {exposures} from outdated clients, which used an allocation that was no longer in effect.",

@@ -2,6 +2,7 @@
 //! paused, that comes first. Otherwise the verdict starts with what to do next.
 
 use inroad_assignment::{Arm, Experiment, Status};
+use inroad_dashboard::format::NumberFormat;
 
 use crate::explain::{basis_in_words, probability_in_words, ship_blockers};
 use crate::report::Report;
@@ -78,14 +79,9 @@ const NO_LEADER: &str = "No variation leads.";
 /// How good the leader is, and how many units moved between variations.
 fn leader_estimates(report: &Report, leader: usize, moved: u64) -> String {
     let arm = report.summary.arms.get(leader);
-    let lift = arm.and_then(|arm| arm.lift?.relative()).map(|lift| 100.0 * lift.estimate);
-    let lift = match lift {
-        // Without this, a small negative lift would be shown as -0.0%.
-        Some(percent) if percent.abs() < 0.05 => ", 0.0% over control".to_owned(),
-        Some(percent) if percent.abs() >= 99.95 => format!(", {percent:+.0}% over control"),
-        Some(percent) => format!(", {percent:+.1}% over control"),
-        None => String::new(),
-    };
+    let lift = arm.and_then(|arm| arm.lift?.relative());
+    let lift =
+        lift.map(|lift| format!(", {} over control", NumberFormat::Lift.text(lift.estimate))).unwrap_or_default();
     let best = probability_in_words(arm.and_then(|arm| arm.p_best).unwrap_or_default());
     format!("{best} probability of being best{lift}. {}", moved_units(moved))
 }

@@ -43,7 +43,7 @@ impl ExperimentReader<'_> {
                 e.generation.to_string(),
                 e.revision.to_string(),
                 e.owner.clone(),
-                short_shares(e),
+                if e.shipped.is_empty() { short_shares(e) } else { serving_text(e) },
             ]
         };
         self.out.print_text(table(
@@ -93,7 +93,10 @@ impl ExperimentReader<'_> {
         };
         self.out.print_text(format!(
             "\n{}",
-            table(&["variation", "share", "", "payload"], e.variations.iter().map(row).collect())
+            table(
+                &["variation", if e.shipped.is_empty() { "share" } else { "share before the end" }, "", "payload"],
+                e.variations.iter().map(row).collect()
+            )
         ))?;
         for metric in shown["metrics"].as_array().into_iter().flatten() {
             self.out.print_text(format!("metric {}", compact_json(metric)))?;

@@ -46,8 +46,8 @@ pub struct Health {
     pub kills: Vec<(Timestamp, String, Option<Timestamp>)>,
     /// Accepted events that are not counted yet.
     pub backlog: u64,
-    /// Traffic share that control can still give.
-    pub headroom: f64,
+    /// Traffic share that control can still give; none after the conclusion.
+    pub headroom: Option<f64>,
     /// Days until that is used up at the current rate; none if nothing grows.
     pub days_of_headroom: Option<f64>,
     /// Maximum remaining gain over the leader; none if it is too early or nothing is compared.
@@ -66,14 +66,16 @@ impl Health {
                 div.tiles {
                     div.tile.good[self.units_moved == 0] { b { (count(self.units_moved)) } span { "Units moved between variations" } }
                     div.tile { b { (count(self.crossovers)) } span { "Crossovers from control into a variation" } }
-                    div.tile { b { (number(self.headroom, NumberFormat::Percent1)) } span {
-                        "Control traffic still available"
-                        @match self.days_of_headroom {
-                            Some(days) if days < 1.0 => ", less than a day at the current rate",
-                            Some(days) => { ", about " (number(days, NumberFormat::Estimate)) " days at the current rate" }
-                            None => "",
-                        }
-                    } }
+                    @if let Some(headroom) = self.headroom {
+                        div.tile { b { (number(headroom, NumberFormat::Percent1)) } span {
+                            "Control traffic still available"
+                            @match self.days_of_headroom {
+                                Some(days) if days < 1.0 => ", less than a day at the current rate",
+                                Some(days) => { ", about " (number(days, NumberFormat::Estimate)) " days at the current rate" }
+                                None => "",
+                            }
+                        } }
+                    }
                     @if let Some(value) = self.potential_value {
                         div.tile { b { (number(value, NumberFormat::PercentEstimate)) } span { "Maximum remaining gain" } }
                     }

@@ -1,11 +1,9 @@
 //! The History section: decisions of the policy with their reasons, and the audit log.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use inroad_assignment::Timestamp;
 use maud::{Markup, html};
-use serde_json::Value;
 
+use super::ChangedField;
 use crate::format::{NumberFormat, counted, instant, number};
 
 /// One arm in a decision.
@@ -36,17 +34,6 @@ pub struct Decision {
     pub arms: Vec<DecisionArm>,
 }
 
-/// A changed field.
-#[derive(Debug, Clone)]
-pub struct ChangedField {
-    /// Path of the field.
-    pub field: String,
-    /// Old value; empty if there was none.
-    pub from: String,
-    /// New value; empty if it was removed.
-    pub to: String,
-}
-
 /// One entry of the audit log.
 #[derive(Debug, Clone)]
 pub struct AuditEntry {
@@ -54,52 +41,10 @@ pub struct AuditEntry {
     pub at: Timestamp,
     /// Name of the person or program.
     pub actor: String,
-    /// Action.
-    pub action: String,
-    /// Changed fields.
+    /// What was done, as the predicate of a sentence: `killed red`.
+    pub summary: String,
+    /// Changed fields of the definition.
     pub changed: Vec<ChangedField>,
-}
-
-/// Most characters shown of a value.
-const MAX_SHOWN: usize = 200;
-
-/// The differences between two JSON documents, one per leaf.
-#[must_use]
-pub fn changed_fields(before: &Value, after: &Value) -> Vec<ChangedField> {
-    let (mut old, mut new) = (BTreeMap::new(), BTreeMap::new());
-    collect_leaves(String::new(), before, &mut old);
-    collect_leaves(String::new(), after, &mut new);
-    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    let shown = |leaves: &BTreeMap<String, String>, name: &String| {
-        leaves.get(name).map(|text| truncated(text)).unwrap_or_default()
-    };
-    let changed = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
-    changed.map(|name| ChangedField { field: name.clone(), from: shown(&old, name), to: shown(&new, name) }).collect()
-}
-
-fn truncated(text: &str) -> String {
-    let start: String = text.chars().take(MAX_SHOWN).collect();
-    if start.len() < text.len() { format!("{start}…") } else { start }
-}
-
-fn collect_leaves(path: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                collect_leaves(if path.is_empty() { name.clone() } else { format!("{path}.{name}") }, value, leaves);
-            }
-        }
-        Value::Array(items) => {
-            for (i, value) in items.iter().enumerate() {
-                collect_leaves(format!("{path}[{i}]"), value, leaves);
-            }
-        }
-        Value::Null => {}
-        leaf => {
-            let text = leaf.as_str().map_or_else(|| leaf.to_string(), str::to_owned);
-            leaves.insert(path, text);
-        }
-    }
 }
 
 pub(super) fn decisions(key: &str, has_policy: bool, decisions: &[Decision]) -> Markup {
@@ -143,7 +88,7 @@ pub(super) fn audit(key: &str, entries: &[AuditEntry], older: Option<u64>) -> Ma
         ol.log {
             @for entry in entries {
                 li {
-                    p { (instant(entry.at)) " " b { (entry.actor) } " " span.badge { (entry.action) } }
+                    p { (instant(entry.at)) " " b { (entry.actor) } " " (entry.summary) }
                     @if !entry.changed.is_empty() {
                         details {
                             summary { (counted(entry.changed.len() as u64, "changed field")) }

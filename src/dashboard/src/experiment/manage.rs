@@ -14,6 +14,14 @@ impl ExperimentPage {
 
     pub(super) fn manage(&self) -> Markup {
         let is = |states: &[&str]| states.contains(&self.state);
+        if self.generation < self.generations {
+            return html! {
+                section id="manage" aria-labelledby="manage-title" {
+                    h2 id="manage-title" { "Manage" }
+                    p { "Run " (self.generation) " has ended. " a href={ "/experiments/" (self.key) "#manage" } { "Manage run " (self.generations) } "." }
+                }
+            };
+        }
         html! {
             section id="manage" aria-labelledby="manage-title" {
                 h2 id="manage-title" { "Manage" }
@@ -72,7 +80,9 @@ impl ExperimentPage {
             (1.., _) if arm.killed => "killed",
             (1.., _) if self.killed => "serves control: the experiment is killed",
             (0, Some(_)) if is_shipped => "control, served to all units",
+            (_, Some(_)) if is_shipped && self.shipped_within_audience => "served to all units in the audience",
             (_, Some(_)) if is_shipped => "served to all units",
+            (0, Some(_)) if self.shipped_within_audience => "control, served to units outside the audience",
             (0, _) => "control",
             (_, Some(_)) => "not served: the experiment is concluded",
             (_, None) => "served",

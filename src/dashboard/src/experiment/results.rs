@@ -5,12 +5,12 @@ use maud::{Markup, html};
 
 use super::{ExperimentPage, LiftView, lift_with_interval};
 use crate::chart::{interval_bar, lift_range};
-use crate::format::{NumberFormat, number};
+use crate::format::{NumberFormat, count, number};
 
 /// The results of one arm.
 #[derive(Debug, Clone, Default)]
 pub struct ArmMetric {
-    /// Units in the estimate.
+    /// Counted units: those in the estimate.
     pub units: u64,
     /// Units with an outcome.
     pub converted: u64,
@@ -39,6 +39,8 @@ pub struct ArmMetric {
     /// Evidence of harm, as odds to 1; a guardrail raises an alert at 20 with one variation. None if the metric is no
     /// guardrail.
     pub harm: Option<f64>,
+    /// The plain ratio to control, and why the lift differs from it; empty if they are equal.
+    pub ratio_note: String,
     /// Caveats: delay, novelty, disagreeing estimates.
     pub caveats: Vec<Markup>,
 }
@@ -70,7 +72,9 @@ impl Metric {
                 h3 { (self.key) @if self.is_primary { " " span.badge.decides { "primary metric" } } @if is_guardrail { " " span.badge.guards { "guardrail" } } }
                 p.lead { (self.about) @if let Some(guardrail) = &self.guardrail { " " (guardrail) } }
                 p.help {
-                    "Lift is relative to control. Difference is absolute and weighted by reporting interval. Both are estimated without the policy's prior."
+                    @if self.is_rate { "Conversion rate is converted by counted units." } @else { "Mean is per counted unit." }
+                    " Total value also contains outcomes outside the window and of units that are not counted."
+                    " Lift is relative to control. Difference is absolute and weighted by reporting interval. Both are estimated without the policy's prior."
                     @if self.is_primary { " Probability to be best and expected loss are those used for allocation, with the prior." }
                     @else { " The probability to be better than control is with the prior." }
                 }
@@ -79,7 +83,8 @@ impl Metric {
                         caption { "By variation" }
                         thead { tr {
                             th scope="col" { "Variation" }
-                            th scope="col" { "Units" }
+                            th scope="col" { "Exposed units" }
+                            th scope="col" { "Counted units" }
                             th scope="col" { @if self.is_rate { "Converted" } @else { "With outcome" } }
                             th scope="col" { @if self.is_rate { "Conversion rate" } @else { "Mean per unit" } }
                             th scope="col" { "Total value" }
@@ -95,7 +100,8 @@ impl Metric {
                             @for (arm, result) in experiment.arms.iter().zip(&self.arms) {
                                 tr.dead[arm.killed] {
                                     th scope="row" { (arm.name) @if arm.killed { " " span.badge.killed { "killed" } } }
-                                    td { (number(result.units as f64, NumberFormat::Int)) }
+                                    td { (count(arm.units)) }
+                                    td { (count(result.units)) }
                                     td { (number(result.converted as f64, NumberFormat::Int)) }
                                     td { @match result.mean { Some(value) => (number(value, self.value_format())), None => "–" } }
                                     td { @if self.is_rate && result.outcome_sum == 0.0 { "–" } @else { (number(result.outcome_sum, NumberFormat::Num2)) } }
@@ -118,6 +124,9 @@ impl Metric {
                             }
                         }
                     }
+                }
+                @for (arm, result) in experiment.arms.iter().zip(&self.arms).filter(|(_, result)| !result.ratio_note.is_empty()) {
+                    p.help { b { (arm.name) } ": " (result.ratio_note) "." }
                 }
                 (self.other_estimates(experiment))
                 @for (arm, result) in experiment.arms.iter().zip(&self.arms) {

@@ -62,9 +62,9 @@ impl Variation {
 enum Variances {
     /// Its own.
     OfEachArm,
-    /// The larger one, for intervals that people see. Values that can be negative are often rare large ones less a small
-    /// cost. An arm in which few of them were found then has a low mean and a small variance, both by the same chance,
-    /// so its interval would be short just where it is wrong.
+    /// The larger one, for intervals that people see and for statements about a winner. Values that can be negative are
+    /// often rare large ones less a small cost. An arm in which few of them were found then has a low mean and a small
+    /// variance, both by the same chance, so its interval would be short just where it is wrong.
     Largest,
 }
 
@@ -154,12 +154,21 @@ impl Estimator {
     ) -> Result<Posterior, PolicyError> {
         let pairs: Vec<EpochTally> =
             checked_in_order(arms, epochs)?.iter().map(|epoch| epoch.pair_with_control(arm)).collect();
-        let variances = if measure.is_difference() { Variances::Largest } else { Variances::OfEachArm };
-        let pair = self.fit_differences_with(measure, 2, &pairs, super::FLAT_PRECISION, variances)?;
+        let pair = self.fit_difference_of_pair(measure, &pairs)?;
         let mut only = Posterior { mean: vec![0.0; arms], covariance: vec![vec![0.0; arms]; arms], unit: pair.unit };
         only.mean[arm] = pair.mean[1];
         only.covariance[arm][arm] = pair.covariance[1][1];
         Ok(only)
+    }
+
+    /// The same where `pairs` are the tallies of the arm and of another one, which comes first.
+    pub(crate) fn fit_difference_of_pair(
+        &mut self,
+        measure: Measure,
+        pairs: &[EpochTally],
+    ) -> Result<Posterior, PolicyError> {
+        let variances = if measure.is_difference() { Variances::Largest } else { Variances::OfEachArm };
+        self.fit_differences_with(measure, 2, pairs, super::FLAT_PRECISION, variances)
     }
 
     /// Fills the buffers so that E3's score and information at 0 are those of the differences.

@@ -8,9 +8,12 @@ use std::sync::Arc;
 
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
+use inroad_assignment::definition::Variation;
 use inroad_assignment::experiment::{ChangeError, RevisionCause, ShippingScope};
 use inroad_assignment::{Arm, Experiment, KillTarget};
-use inroad_dashboard::action::{ActionInput, ConfirmPage, EVERYONE};
+use inroad_dashboard::action::{
+    AUDIENCE, ActionInput, ConclusionForm, ConclusionScope, ConfirmPage, EVERYONE, VariationUnits,
+};
 use inroad_dashboard::form::{Form, parse_number, url_encode};
 use inroad_dashboard::layout::NavItem;
 use inroad_wire::v1;
@@ -88,10 +91,13 @@ pub(super) async fn confirm_page(
     RawQuery(query): RawQuery,
 ) -> Response {
     let form = Form::parse(query.unwrap_or_default().as_bytes());
-    let affected = affected_units::count_for(&pages, &key, &form).await;
-    let page = Action::parse(&action)
-        .ok_or_else(unknown_action)
-        .and_then(|action| Ok(affected?.describe_on(confirm(&pages, &key, action, &form)?, action)));
+    let page = match Action::parse(&action) {
+        None => Err(unknown_action()),
+        Some(action) => match AffectedUnits::count_for(&pages, &key, action, &form).await {
+            Ok(affected) => confirm(&pages, &key, action, &form).map(|page| affected.describe_on(page, action)),
+            Err(error) => Err(error),
+        },
+    };
     match page {
         Ok(page) => PageResponse::new(&page.button, NavItem::Other, page.render(&caller.viewer)).send(&caller),
         Err(error) => error_response(&caller, error),
@@ -121,6 +127,46 @@ fn in_percent(error: ServerError, experiment: &Experiment, arm: Arm) -> ServerEr
     ServerError::Invalid { field: "amount", message }
 }
 
+/// The choices of a conclusion, without the numbers of units. What was chosen before stays chosen when the page is shown
+/// again; at first, nothing is.
+fn conclusion_form(experiment: &Experiment, form: &Form) -> ConclusionForm {
+    let allocation = experiment.latest_allocation();
+    let arms: Vec<Arm> = (0..experiment.definition.variations().len()).filter_map(Arm::new).collect();
+    let served = |arm: Arm| arms.iter().copied().filter(move |owner| experiment.kills.served_arm(*owner) == arm);
+    let variation = |(arm, variation): (&Arm, &Variation)| VariationUnits {
+        name: variation.key.to_string(),
+        can_ship: experiment.kills.served_arm(*arm) == *arm,
+        share: served(*arm).map(|owner| allocation.width_of(owner).share()).sum(),
+        units: 0,
+    };
+    ConclusionForm {
+        variations: arms.iter().zip(experiment.definition.variations()).map(variation).collect(),
+        chosen: form.text("ship").to_owned(),
+        scope: experiment
+            .definition
+            .audience()
+            .map(|_| ConclusionScope { chosen: form.text("scope").to_owned(), ..ConclusionScope::default() }),
+    }
+}
+
+/// The choices of a submitted conclusion: the variation, and whether units outside the audience get it as well.
+fn read_conclusion(pages: &Pages, key: &str, form: &Form) -> Result<(String, bool), tonic::Status> {
+    let ship = form.text("ship").to_owned();
+    if ship.is_empty() {
+        return Err(tonic::Status::invalid_argument("choose the variation that units get from now on"));
+    }
+    let state = pages.shared.catalogue.state();
+    let has_audience = state.get(key).is_ok_and(|entry| entry.experiment.definition.audience().is_some());
+    match form.text("scope") {
+        EVERYONE => Ok((ship, true)),
+        AUDIENCE => Ok((ship, false)),
+        _ if !has_audience => Ok((ship, false)),
+        _ => Err(tonic::Status::invalid_argument(
+            "choose which units get the variation: those in the audience, or all units",
+        )),
+    }
+}
+
 /// Builds the page that confirms an action. The action is tried on a copy of the experiment.
 fn confirm(pages: &Pages, key: &str, action: Action, form: &Form) -> Result<ConfirmPage, ServerError> {
     let shared = &pages.shared;
@@ -148,18 +194,8 @@ fn confirm(pages: &Pages, key: &str, action: Action, form: &Form) -> Result<Conf
             shows_preview = false;
         }
         Action::Conclude => {
-            let is_live = |arm: &Arm| experiment.kills.served_arm(*arm) == *arm;
-            let arms = (0..experiment.definition.variations().len()).filter_map(Arm::new).filter(is_live);
-            let choices: Vec<_> =
-                arms.filter_map(|arm| Some(experiment.definition.variation(arm)?.key.to_string())).collect();
-            // A choice that was already made stays selected when the page is shown again.
-            // Rolling back is a choice like any other: without a variation in the link, nothing is selected.
-            let named = arm.and_then(|arm| experiment.definition.variation(arm));
-            let preselected = named.map(|v| v.key.to_string()).unwrap_or_default();
-            let chosen = choices.iter().find(|choice| *choice == form.text("ship")).cloned().unwrap_or(preselected);
             after.conclude(Arm::CONTROL, ShippingScope::Audience, now)?;
-            let to_everyone = experiment.definition.audience().map(|_| form.text("scope") == EVERYONE);
-            input = ActionInput::Ship { choices, chosen, to_everyone };
+            input = ActionInput::Conclusion(conclusion_form(experiment, form));
             shows_preview = false;
         }
         Action::Archive => {
@@ -227,7 +263,7 @@ pub(super) async fn perform(
             redirect_to(&format!("/experiments/{key}?did={}&variation={variation}&version={version}", action.name()))
         }
         Err(status) => {
-            let affected = affected_units::count_for(&pages, &key, &form).await.unwrap_or_default();
+            let affected = AffectedUnits::count_for(&pages, &key, action, &form).await.unwrap_or_default();
             confirm_again(&pages, &caller, &key, (action, affected), &form, &status)
         }
     }
@@ -266,18 +302,10 @@ async fn call_service(
             service.restart_experiment(caller.service_request(v1::RestartExperimentRequest { key, etag })).await?
         }
         Action::Conclude => {
-            let ship = form.text("ship").to_owned();
-            if ship.is_empty() {
-                return Err(tonic::Status::invalid_argument("choose the variation that units get from now on"));
-            }
-            service
-                .conclude_experiment(caller.service_request(v1::ConcludeExperimentRequest {
-                    key,
-                    outcome: Some(Outcome::Ship(ship)),
-                    etag,
-                    to_everyone: form.text("scope") == EVERYONE,
-                }))
-                .await?
+            let (ship, to_everyone) = read_conclusion(pages, &key, form)?;
+            let outcome = Some(Outcome::Ship(ship));
+            let request = v1::ConcludeExperimentRequest { key, outcome, etag, to_everyone };
+            service.conclude_experiment(caller.service_request(request)).await?
         }
         Action::Archive => {
             service.archive_experiment(caller.service_request(v1::ArchiveExperimentRequest { key, etag })).await?

@@ -1,8 +1,84 @@
 //! Allocations as the dashboard draws them, and previews of changes to them.
 
-use inroad_assignment::{Allocation, Arm, Experiment, Width};
+use inroad_assignment::{Allocation, Arm, Experiment, Generation, Status, Timestamp, Width};
 use inroad_dashboard::action::AllocationPreview;
 use inroad_dashboard::chart::Bucket;
+use inroad_dashboard::experiment::AllocationNote;
+
+/// What the pages show as the allocation of one run: while it runs its newest allocation, since a conclusion the shipped
+/// variation, and after a restart its last allocation.
+pub(super) struct ShownAllocation {
+    allocation: std::sync::Arc<Allocation>,
+    shipped: Option<Arm>,
+}
+
+impl ShownAllocation {
+    /// The allocation that the newest run serves.
+    pub(super) fn newest(experiment: &Experiment) -> Self {
+        Self { allocation: experiment.latest_allocation(), shipped: shipped_arm(experiment) }
+    }
+
+    /// The allocation of a run, which may have ended.
+    pub(super) fn of(experiment: &Experiment, generation: &Generation) -> Self {
+        match generation.latest().filter(|_| ended_by_restart(generation).is_some()) {
+            Some(last) => Self { allocation: std::sync::Arc::clone(&last.allocation), shipped: None },
+            None => Self::newest(experiment),
+        }
+    }
+
+    /// The share of a variation.
+    pub(super) fn share(&self, arm: Arm) -> f64 {
+        match self.shipped {
+            Some(shipped) => f64::from(u8::from(shipped == arm)),
+            None => self.allocation.width_of(arm).share(),
+        }
+    }
+
+    /// The buckets, on a line from 0 to 1.
+    pub(super) fn buckets(&self) -> Vec<Bucket> {
+        match self.shipped {
+            Some(shipped) => vec![Bucket { from: 0.0, to: 1.0, arm: shipped.index() }],
+            None => buckets(&self.allocation),
+        }
+    }
+}
+
+/// The variation that is served since the conclusion; none before one.
+pub(super) fn shipped_arm(experiment: &Experiment) -> Option<Arm> {
+    match experiment.status {
+        Status::Concluded { shipped } | Status::Archived { shipped } => Some(shipped),
+        Status::Draft | Status::Running | Status::Paused => None,
+    }
+}
+
+/// When a restart ended a run; none if it is the newest run.
+pub(super) fn ended_by_restart(generation: &Generation) -> Option<Timestamp> {
+    generation.endings.iter().find(|ending| ending.shipped.is_none()).map(|ending| ending.at)
+}
+
+/// What the allocation of a run on its page is.
+pub(super) fn allocation_note(experiment: &Experiment, generation: &Generation) -> AllocationNote {
+    if let Some(at) = ended_by_restart(generation) {
+        return AllocationNote::Ended { at };
+    }
+    let Some((at, shipped)) = generation.endings.last().and_then(|ending| Some((ending.at, ending.shipped?))) else {
+        return AllocationNote::Running;
+    };
+    let allocation = experiment.latest_allocation();
+    let arms = (0..).filter_map(Arm::new).zip(experiment.definition.variations());
+    AllocationNote::Concluded {
+        at,
+        within_audience: is_within_audience(experiment, shipped),
+        shares_before: arms
+            .map(|(arm, variation)| (variation.key.to_string(), allocation.width_of(arm).share()))
+            .collect(),
+    }
+}
+
+/// Whether units outside the audience get control instead of the shipped variation.
+pub(super) fn is_within_audience(experiment: &Experiment, shipped: Arm) -> bool {
+    experiment.shipped_within_audience && experiment.definition.audience().is_some() && !shipped.is_control()
+}
 
 /// The buckets of an allocation, on a line from 0 to 1.
 pub(super) fn buckets(allocation: &Allocation) -> Vec<Bucket> {

@@ -5,12 +5,10 @@ mod history;
 mod lift_history;
 mod results;
 
-use std::sync::Arc;
-
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use inroad_assignment::definition::{Lifetime, OverrideTarget};
-use inroad_assignment::{Arm, Experiment, Generation, Policy, Status, Timestamp};
+use inroad_assignment::{Arm, Experiment, Generation, Policy, Timestamp};
 use inroad_dashboard::experiment as view;
 use inroad_dashboard::form::Form;
 use inroad_dashboard::format::{NumberFormat, number};
@@ -21,7 +19,7 @@ use inroad_wire::v1;
 use maud::{Markup, html};
 
 use super::access::Caller;
-use super::allocation::buckets;
+use super::allocation::{ShownAllocation, allocation_note, ended_by_restart, is_within_audience, shipped_arm};
 use super::{PageResponse, Pages, PagesState, as_sentence, audience_summary, error_response};
 use crate::audience_report::audience_report;
 use crate::error::ServerError;
@@ -151,15 +149,14 @@ fn view_definition_and_results(
 ) -> view::ExperimentPage {
     let definition = &experiment.definition;
     let generation = experiment.generation_by_number(results.generation);
-    let allocation = generation
-        .and_then(Generation::latest)
-        .map_or_else(|| experiment.latest_allocation(), |r| Arc::clone(&r.allocation));
+    let allocation = match generation {
+        Some(generation) => ShownAllocation::of(experiment, generation),
+        None => ShownAllocation::newest(experiment),
+    };
+    let pending_until = generation.and_then(Generation::latest).map(|revision| revision.effective_at);
     let name = |arm: Arm| definition.variation(arm).map(|v| v.key.to_string()).unwrap_or_default();
     let arms = (0..definition.variations().len()).filter_map(Arm::new);
-    let shipped = match experiment.status {
-        Status::Concluded { shipped } | Status::Archived { shipped } => Some(name(shipped)),
-        _ => None,
-    };
+    let shipped = shipped_arm(experiment);
     let overrides = definition.overrides().iter().map(|o| {
         let units = match &o.target {
             OverrideTarget::Units(units) => units.iter().take(20).cloned().collect::<Vec<_>>().join(", "),
@@ -173,7 +170,8 @@ fn view_definition_and_results(
         owner: definition.owner().to_owned(),
         tags: definition.tags().to_vec(),
         state: experiment.status.name(),
-        shipped,
+        shipped_within_audience: shipped.is_some_and(|arm| is_within_audience(experiment, arm)),
+        shipped: shipped.map(name),
         killed: experiment.kills.everything,
         lifetime: if definition.lifetime() == Lifetime::Permanent { "permanent" } else { "temporary" },
         unit: definition.unit().to_owned(),
@@ -184,14 +182,18 @@ fn view_definition_and_results(
         generation: results.generation,
         generations: experiment.generations.len() as u32,
         revision: results.revision,
+        pending_until: pending_until.filter(|at| *at > now),
         started_at: generation.map(|g| g.started_at),
         now,
         manual_clock: experiment.manual_now.is_some(),
         verdict: as_sentence(&results.verdict),
         arms: arms.map(|arm| results::view_arm(experiment, &allocation, results, arm)).collect(),
-        buckets: if generation.is_some() { buckets(&allocation) } else { Vec::new() },
-        floor: definition.policy().floor().share(),
+        units_note: results.units_note.clone(),
+        buckets: if generation.is_some() { allocation.buckets() } else { Vec::new() },
+        allocation_note: generation.map(|g| allocation_note(experiment, g)).unwrap_or_default(),
+        floor: generation.is_none_or(|g| g.endings.is_empty()).then(|| definition.policy().floor().share()),
         steps: Vec::new(),
+        steps_until: generation.and_then(ended_by_restart).unwrap_or(now),
         marks: Vec::new(),
         kills: generation.map(history::kill_periods).unwrap_or_default(),
         metrics: definition

@@ -15,7 +15,7 @@ use inroad_dashboard::pager::Pager;
 use inroad_store::Event;
 
 use super::access::Caller;
-use super::allocation::buckets;
+use super::allocation::{ShownAllocation, is_within_audience, shipped_arm};
 use super::summaries::ExperimentSummary;
 use super::{PageResponse, Pages, PagesState, error_response};
 use crate::catalogue::CatalogueEntry;
@@ -153,7 +153,6 @@ fn row(candidate: &Candidate<'_>, now: Timestamp) -> Row {
     let experiment = &candidate.entry.experiment;
     let summary = candidate.summary.as_deref();
     let definition = &experiment.definition;
-    let allocation = experiment.latest_allocation();
     let names: Vec<String> = definition.variations().iter().map(|v| v.key.to_string()).collect();
     let arms = (0..names.len()).filter_map(Arm::new);
     Row {
@@ -163,11 +162,13 @@ fn row(candidate: &Candidate<'_>, now: Timestamp) -> Row {
         tags: definition.tags().to_vec(),
         state: experiment.status.name(),
         killed: experiment.kills.everything,
-        buckets: buckets(&allocation),
+        buckets: ShownAllocation::newest(experiment).buckets(),
         killed_arms: arms.map(|arm| !arm.is_control() && experiment.kills.served_arm(arm).is_control()).collect(),
+        shipped: shipped_arm(experiment)
+            .and_then(|arm| Some((names.get(arm.index())?.clone(), is_within_audience(experiment, arm)))),
         leader: summary.and_then(|s| s.leader).and_then(|(arm, p)| Some((names.get(arm)?.clone(), p))),
         headroom: matches!(experiment.status, Status::Running | Status::Paused)
-            .then(|| allocation.headroom(definition.policy().floor()).share()),
+            .then(|| experiment.latest_allocation().headroom(definition.policy().floor()).share()),
         exposures_per_minute: candidate.exposures_per_minute,
         units: summary.map(|s| s.units),
         created_at: experiment.created_at,
@@ -187,8 +188,7 @@ fn stale_reason(experiment: &Experiment, changed_at: Timestamp, now: Timestamp) 
     let days = now.since(changed_at).as_secs() / DAY.as_secs();
     match experiment.status {
         Status::Concluded { shipped } => {
-            let within_audience = experiment.shipped_within_audience && experiment.definition.audience().is_some();
-            let units = if within_audience { "All units in the audience" } else { "All units" };
+            let units = if is_within_audience(experiment, shipped) { "All units in the audience" } else { "All units" };
             Some(format!("{units} have had {} for {days} days, since it was concluded.", name(shipped)))
         }
         Status::Running | Status::Paused if experiment.kills.everything => {

@@ -14,7 +14,7 @@ use inroad_wire::context::context_from_json;
 use serde::Deserialize;
 
 use super::access::Caller;
-use super::allocation::buckets;
+use super::allocation::{ShownAllocation, buckets, shipped_arm};
 use super::time_input::parse_time;
 use super::{PageResponse, Pages, PagesState, as_sentence, audience_summary, error_message};
 use crate::audience_report::audience_report;
@@ -84,7 +84,9 @@ async fn assign_unit(pages: &Pages, input: &PlaygroundPage) -> Result<UnitAssign
     let allocation = generation.and_then(|g| g.revision_in_effect(at)).map(|r| &r.allocation);
     let name = |arm: Arm| definition.variation(arm).map(|v| v.key.to_string()).unwrap_or_default();
     let point = assignment.digest.map(|digest| digest.point());
-    let bucket = point.zip(allocation).and_then(|(point, allocation)| {
+    // After a conclusion, buckets no longer decide what is served.
+    let deciding = allocation.filter(|_| shipped_arm(&experiment).is_none());
+    let bucket = point.zip(deciding).and_then(|(point, allocation)| {
         let all: Vec<_> = allocation.buckets().collect();
         let index = all.partition_point(|bucket| bucket.start <= point).checked_sub(1)?;
         // First and last point, as `inroad assign` prints them.
@@ -107,7 +109,11 @@ async fn assign_unit(pages: &Pages, input: &PlaygroundPage) -> Result<UnitAssign
         revision: assignment.revision,
         at,
         names: definition.variations().iter().map(|v| v.key.to_string()).collect(),
-        buckets: allocation.map(|allocation| buckets(allocation)).unwrap_or_default(),
+        buckets: match (deciding, allocation) {
+            (Some(deciding), _) => buckets(deciding),
+            (None, Some(_)) => ShownAllocation::newest(&experiment).buckets(),
+            (None, None) => Vec::new(),
+        },
         killed: arms.map(|arm| !arm.is_control() && kills.served_arm(arm).is_control()).collect(),
         audience: audience_report(shared, definition).await.as_ref().map(audience_summary),
         records_exposure: assignment.records_exposure,

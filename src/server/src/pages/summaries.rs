@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::catalogue::CatalogueEntry;
 use crate::error::ServerError;
+use crate::kill_results::distinct_units;
 use crate::report::Report;
 use crate::shared::SharedState;
 
@@ -164,7 +165,7 @@ async fn compute(
     if let Some(same) = same_version.filter(|summary| summary.fingerprint == fingerprint) {
         return Ok(ExperimentSummary { folded, ..same.clone() });
     }
-    let units = counts.cells.iter().filter(|(key, _)| key.metric.is_none()).map(|(_, cell)| cell.first).sum();
+    let units = distinct_units(&counts);
     let now = entry.experiment.now(shared.clock.now());
     let experiment = Arc::clone(&entry.experiment);
     let work = tokio::task::spawn_blocking(move || {

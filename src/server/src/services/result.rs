@@ -19,8 +19,9 @@ use crate::error::ServerError;
 use crate::estimates::{Names, interval_to_wire, lift_estimates, lift_state};
 use crate::explain::{basis_in_words, odds, ship_blockers};
 use crate::funnel::compute_funnel;
-use crate::kill_results::{exposed_units, open_records};
+use crate::kill_results::{distinct_units, exposed_units, open_records};
 use crate::kill_texts::kill_result_to_wire;
+use crate::number_notes::{UnitCounts, ratio_note};
 use crate::report::{MetricReport, Report};
 use crate::shared::{MAX_FOLD_WAIT, SharedState};
 use crate::verdict::verdict;
@@ -90,6 +91,8 @@ fn fill(
     let decision = definition.decision_metric();
 
     response.revision = generation.latest().map_or(0, |r| r.number);
+    response.effective_at = generation.latest().map(|r| timestamp_to_wire(r.effective_at));
+    response.units = distinct_units(counts);
     response.units_moved = counts.units_moved;
     response.crossovers = counts.crossovers;
     response.stale_exposures = counts.stale_exposures;
@@ -143,6 +146,14 @@ fn fill(
         }
     };
     response.arms = (0..arms).filter_map(Arm::new).map(arm_result).collect();
+    let counted =
+        |metric: usize| response.arms.iter().filter_map(|arm| arm.metrics.get(metric)).map(|metric| metric.units).sum();
+    response.units_note = UnitCounts {
+        distinct: response.units,
+        exposed_by_variation: response.arms.iter().map(|arm| arm.units).sum(),
+        counted_and_excluded: decision.map(|metric| (counted(metric), response.dropped_records)),
+    }
+    .note();
     response.potential_value_remaining = match report.summary.ranking {
         Ranking::Known { potential_value_remaining, .. } => potential_value_remaining.filter(|_| report.is_compared),
         Ranking::TooEarly(_) | Ranking::NotMeasured(_) => None,
@@ -193,6 +204,11 @@ fn metric_results(experiment: &Experiment, counts: &GenerationCounts, report: &R
                 changed: check.changed,
             }),
             harm: report.harm.get(arm.index()).copied().flatten().map(odds),
+            ratio_note: ratio_note(
+                summary.and_then(|s| s.lift.as_ref()),
+                summary.and_then(|s| s.mean),
+                report.all.arms.first().and_then(|control| control.mean),
+            ),
             ..MetricResult::default()
         };
         let ours = |key: &inroad_policy::attribution::CellKey| key.metric.map(usize::from) == Some(i) && key.arm == arm;

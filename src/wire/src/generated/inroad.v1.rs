@@ -1913,6 +1913,17 @@ pub struct GetResultsResponse {
     /// The same, because they came after the unit's window (decision metric).
     #[prost(uint64, tag = "65")]
     pub outcomes_too_late: u64,
+    /// Distinct exposed units. A unit that was exposed to control and later to a variation counts once here, and in both
+    /// arms' `units`.
+    #[prost(uint64, tag = "90")]
+    pub units: u64,
+    /// `units` in words, and how the sum over the arms and the units in the estimate of the decision metric are related to
+    /// it. Empty before the first exposure.
+    #[prost(string, tag = "91")]
+    pub units_note: ::prost::alloc::string::String,
+    /// When the newest revision takes effect, by the experiment's clock. Until then, the revision before it is served.
+    #[prost(message, optional, tag = "92")]
+    pub effective_at: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// The results of a variation at the moment before it was killed.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2175,6 +2186,10 @@ pub struct MetricResult {
     /// Unit records excluded because the variation served to the unit changed within its window.
     #[prost(uint64, tag = "62")]
     pub dropped: u64,
+    /// The plain ratio of this mean to that of control, and why the lift differs from it, for people. Empty if they are equal
+    /// as shown, for control, and without a relative lift.
+    #[prost(string, tag = "90")]
+    pub ratio_note: ::prost::alloc::string::String,
 }
 /// A lift over control, estimated by several methods. It is relative: 0.1 means ten per cent more. For a metric with
 /// direction down, values below 0 are better. Each estimate has its 95% interval. No estimate includes the policy's prior.

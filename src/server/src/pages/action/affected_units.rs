@@ -1,49 +1,85 @@
 //! How many units an action affects, by the events counted so far: stated before the action is confirmed.
 
-use inroad_assignment::{Arm, KillTarget};
-use inroad_dashboard::action::ConfirmPage;
+use inroad_assignment::{Arm, Experiment, KillTarget};
+use inroad_dashboard::action::{ActionInput, ConfirmPage};
 use inroad_dashboard::form::Form;
 use inroad_dashboard::format::{count, counted};
+use inroad_store::GenerationCounts;
+use inroad_wire::v1;
 use maud::html;
 
 use super::super::Pages;
 use super::Action;
+use crate::audience_report::audience_report;
 use crate::error::ServerError;
-use crate::kill_results::{KillEffect, kill_effect, killed_arms};
+use crate::kill_results::{KillEffect, distinct_units, exposed_units, kill_effect, killed_arms};
 
 /// The units of the running generation that a kill, or an end, affects.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct AffectedUnits {
     kill: KillEffect,
     all: KillEffect,
+    /// Exposed units by the variation that they get now, control first.
+    served: Vec<u64>,
+    /// For a conclusion: units seen lately, and those of them outside the audience.
+    recently: (u32, u32),
 }
 
-/// Counts the units of the experiment and of the variation in the form. An unknown variation affects none: the action is
-/// refused anyway.
-pub(super) async fn count_for(pages: &Pages, key: &str, form: &Form) -> Result<AffectedUnits, ServerError> {
-    let shared = &pages.shared;
-    let entry = shared.catalogue.state().get(key)?.clone();
-    let experiment = &entry.experiment;
-    let Some(generation) = experiment.generation().filter(|generation| generation.ended_at().is_none()) else {
-        return Ok(AffectedUnits::default());
-    };
-    let counts = shared.store.counts(experiment.definition.key(), generation.number).await?;
-    let now = experiment.now(shared.clock.now());
-    let target = match form.text("variation") {
-        "" => Some(KillTarget::Everything),
-        variation => experiment.arm(variation).ok().map(KillTarget::Variation),
-    };
-    let killed = target.map(|target| killed_arms(experiment, target)).unwrap_or_default();
-    let all: Vec<Arm> = (0..experiment.definition.variations().len()).filter_map(Arm::new).collect();
-    Ok(AffectedUnits {
-        kill: kill_effect(experiment, &counts, &killed, now),
-        all: kill_effect(experiment, &counts, &all, now),
-    })
+/// Distinct exposed units by the variation that they get now. A unit that was exposed to a variation still has it, unless
+/// it is killed; all others have control.
+fn units_by_served_arm(experiment: &Experiment, counts: &GenerationCounts) -> Vec<u64> {
+    let arms = experiment.definition.variations().len();
+    let mut units = vec![0; arms];
+    let mut exposed_to_variations = 0;
+    for arm in (1..arms).filter_map(Arm::new) {
+        let exposed = exposed_units(counts, arm);
+        exposed_to_variations += exposed;
+        units[experiment.kills.served_arm(arm).index()] += exposed;
+    }
+    units[Arm::CONTROL.index()] += distinct_units(counts).saturating_sub(exposed_to_variations);
+    units
 }
 
 impl AffectedUnits {
-    /// Adds a sentence about the affected units to the page of an action that affects some.
+    /// Counts the units of the experiment and of the variation in the form. An unknown variation affects none: the action
+    /// is refused anyway.
+    pub(super) async fn count_for(pages: &Pages, key: &str, action: Action, form: &Form) -> Result<Self, ServerError> {
+        let shared = &pages.shared;
+        let entry = shared.catalogue.state().get(key)?.clone();
+        let experiment = &entry.experiment;
+        let Some(generation) = experiment.generation().filter(|generation| generation.ended_at().is_none()) else {
+            return Ok(Self::default());
+        };
+        let counts = shared.store.counts(experiment.definition.key(), generation.number).await?;
+        let now = experiment.now(shared.clock.now());
+        let target = match form.text("variation") {
+            "" => Some(KillTarget::Everything),
+            variation => experiment.arm(variation).ok().map(KillTarget::Variation),
+        };
+        let killed = target.map(|target| killed_arms(experiment, target)).unwrap_or_default();
+        let all: Vec<Arm> = (0..experiment.definition.variations().len()).filter_map(Arm::new).collect();
+        let report = match action {
+            Action::Conclude => audience_report(shared, &experiment.definition).await.unwrap_or_default(),
+            _ => v1::AudienceReport::default(),
+        };
+        Ok(Self {
+            kill: kill_effect(experiment, &counts, &killed, now),
+            all: kill_effect(experiment, &counts, &all, now),
+            served: units_by_served_arm(experiment, &counts),
+            recently: (report.contexts, report.contexts.saturating_sub(report.matching_contexts)),
+        })
+    }
+
+    /// Adds the affected units to the page of an action that affects some.
     pub(super) fn describe_on(self, mut page: ConfirmPage, action: Action) -> ConfirmPage {
+        if let ActionInput::Conclusion(form) = &mut page.input {
+            for (variation, units) in form.variations.iter_mut().zip(&self.served) {
+                variation.units = *units;
+            }
+            if let Some(scope) = &mut form.scope {
+                (scope.recently_seen, scope.recently_outside) = self.recently;
+            }
+        }
         let sentence = match action {
             Action::Kill => html! {
                 @match self.kill.exposed {

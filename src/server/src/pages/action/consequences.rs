@@ -37,19 +37,6 @@ fn immediate_delivery(clients: usize) -> Markup {
     }
 }
 
-/// The traffic share of each variation, of the units that take part.
-fn split_in_words(experiment: &Experiment) -> Markup {
-    let allocation = experiment.latest_allocation();
-    let share = |i: usize| Arm::new(i).map_or(0.0, |arm| allocation.width_of(arm).share());
-    html! {
-        @for (i, variation) in experiment.definition.variations().iter().enumerate() {
-            @if i > 0 { ", " }
-            (variation.key) " " (number(share(i), NumberFormat::Percent2))
-        }
-        @if experiment.definition.audience().is_some() { " of the units of the audience" }
-    }
-}
-
 /// What an action does, as sentences.
 pub(super) fn consequences(
     pages: &Pages,
@@ -105,10 +92,9 @@ pub(super) fn consequences(
         ],
         Action::Conclude => vec![
             html! {
-                @if experiment.definition.audience().is_none() { "All units get" } @else { "The units that you choose here get" }
-                " the variation that you choose here, until a restart. To roll back, choose control."
+                @if experiment.definition.audience().is_none() { "All units get" } @else { "The chosen units get" }
+                " the chosen variation until a restart. To roll back, choose control."
             },
-            html! { "Now: " (split_in_words(experiment)) "." },
             html! { "No more exposures are recorded. Results are kept." },
         ],
         Action::Archive => vec![

@@ -5,6 +5,7 @@ use inroad_assignment::{Arm, Experiment, ExperimentKey, Generation, KillTarget, 
 use inroad_dashboard::chart::{KillPeriod, RevisionMark};
 use inroad_dashboard::experiment as view;
 use inroad_store::{AuditEntry, PageRequest, StoredDecision};
+use serde_json::Value;
 
 use crate::error::ServerError;
 use crate::explain::decision_to_wire;
@@ -114,31 +115,33 @@ pub(super) fn kill_periods(generation: &Generation) -> Vec<KillPeriod> {
     kills
 }
 
-/// The shares of each arm, from each revision on.
+/// The shares of each arm, from each revision and from the conclusion on.
 pub(super) fn share_steps(experiment: &Experiment, generation: &Generation) -> Vec<(Timestamp, Vec<f64>)> {
     let arms = experiment.definition.variations().len();
     let shares = |revision: &Revision| {
         (0..arms).filter_map(Arm::new).map(|arm| revision.allocation.width_of(arm).share()).collect()
     };
-    generation.revisions.iter().map(|revision| (revision.effective_at, shares(revision))).collect()
+    let ended_at = generation.ended_at().unwrap_or(Timestamp::MAX);
+    let revisions = generation.revisions.iter().filter(|revision| revision.effective_at <= ended_at);
+    let steps = revisions.map(|revision| (revision.effective_at, shares(revision)));
+    let shipped = |arm: Arm| (0..arms).map(|i| f64::from(u8::from(i == arm.index()))).collect();
+    let conclusions = generation.endings.iter().filter_map(|ending| Some((ending.at, shipped(ending.shipped?))));
+    steps.chain(conclusions).collect()
 }
 
 /// The view of an audit entry, with the fields that it changed.
 pub(in crate::pages) fn audit_entry(entry: &AuditEntry) -> view::AuditEntry {
-    let parsed = |text: &str| {
-        let mut state: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
-        // Results that were kept with a kill are no change of a field; they are shown beside the results.
-        let _ = state.as_object_mut().and_then(|fields| fields.remove("kill_results"));
-        state
-    };
+    let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    let (from, to) = (parsed(&entry.from), parsed(&entry.to));
+    let summary = view::describe_change(&from, &to);
     view::AuditEntry {
         at: entry.at,
         actor: entry.actor.clone(),
-        action: entry.action.clone(),
-        changed: if entry.from.is_empty() {
-            Vec::new()
-        } else {
-            view::changed_fields(&parsed(&entry.from), &parsed(&entry.to))
+        // A change of nothing that the log contains, such as a repeated command.
+        summary: if summary.is_empty() { format!("{}: nothing changed", entry.action) } else { summary },
+        changed: match &from {
+            Value::Null => Vec::new(),
+            from => view::changed_fields(&from["definition"], &to["definition"]),
         },
     }
 }

@@ -1,6 +1,6 @@
 //! The results section of the experiment page: arms, metrics and health.
 
-use inroad_assignment::{Allocation, Arm, Experiment, GuardrailAction, Metric, MetricKind};
+use inroad_assignment::{Arm, Experiment, GuardrailAction, Metric, MetricKind};
 use inroad_dashboard::experiment as view;
 use inroad_dashboard::format::{NumberFormat, number};
 use inroad_policy::{Interval, SrmAlarm, Z_95};
@@ -8,13 +8,14 @@ use inroad_wire::time::timestamp_from_wire;
 use inroad_wire::v1;
 use maud::html;
 
+use super::super::allocation::ShownAllocation;
 use super::durations::in_words;
 use crate::explain::{MAX_SHOWN_ODDS, odds};
 
 /// The values of an arm that are independent of metrics.
 pub(super) fn view_arm(
     experiment: &Experiment,
-    allocation: &Allocation,
+    allocation: &ShownAllocation,
     results: &v1::GetResultsResponse,
     arm: Arm,
 ) -> view::Arm {
@@ -32,7 +33,7 @@ pub(super) fn view_arm(
         description: variation.map(|v| v.description.clone()).unwrap_or_default(),
         payload: variation.map(|v| serde_json::to_string(&v.payload).unwrap_or_default()).unwrap_or_default(),
         killed: experiment.kills.is_arm_killed(arm),
-        share: allocation.width_of(arm).share(),
+        share: allocation.share(arm),
         units: result.map_or(0, |r| r.units),
         p_best: result.filter(|_| is_ranked).map(|r| r.p_best),
         expected_loss: result.filter(|_| is_ranked && !results.compares_differences).map(|r| r.expected_loss),
@@ -124,6 +125,7 @@ fn view_arm_metric(result: &v1::MetricResult) -> view::ArmMetric {
             .filter(|e| e.credible.is_some() || e.difference.is_some())
             .map(|_| result.p_above_control),
         harm: result.harm,
+        ratio_note: result.ratio_note.clone(),
         caveats,
     }
 }
@@ -155,7 +157,8 @@ pub(super) fn health(experiment: &Experiment, results: &v1::GetResultsResponse, 
         outcomes_too_late: results.outcomes_too_late,
         kills: results.kills.iter().filter_map(kill).collect(),
         backlog: results.backlog,
-        headroom: results.headroom,
+        headroom: (experiment.generation().is_some_and(|g| g.number == results.generation && g.endings.is_empty()))
+            .then_some(results.headroom),
         days_of_headroom: results.days_of_headroom,
         potential_value: results.potential_value_remaining,
         sample_ratio: results.sample_ratio.as_ref().map(|ratio| view::SampleRatio {

@@ -1,0 +1,280 @@
+//! Numbers that a reader compares agree on the experiment's page, the overview, the funnel and in the command line, or a
+//! label says why they differ.
+
+use inroad_wire::v1;
+use serde_json::Value;
+
+use crate::harness::{
+    Server, Setup, at_second, eventually, exposure_of, flag, http_get, outcome, with_conversion_metrics,
+    with_manual_clock,
+};
+
+const KEY: &str = "checkout";
+const START: i64 = 1_767_225_600;
+const DAY: i64 = 86_400;
+
+/// The visible text of a page, with white space normalised. Charts are left out.
+async fn page_text(server: &Server, path: &str) -> String {
+    let (code, html) = http_get(server.address, path).await.expect("the server answers");
+    assert_eq!(code, 200, "{path}: {html}");
+    let mut text = html;
+    for element in ["svg", "script", "style"] {
+        while let Some(start) = text.find(&format!("<{element}")) {
+            let end =
+                text[start..].find(&format!("</{element}>")).map_or(text.len(), |end| start + end + element.len() + 3);
+            text.replace_range(start..end, " ");
+        }
+    }
+    let mut parts = text.split('<');
+    let mut visible = parts.next().unwrap_or_default().to_owned();
+    for (tag, after) in parts.filter_map(|part| part.split_once('>')) {
+        let name = tag.trim_start_matches('/').split([' ', '>']).next().unwrap_or_default();
+        // Numbers, times and links are parts of sentences; other elements are apart on the page.
+        if !["data", "time", "a", "code"].contains(&name) {
+            visible.push(' ');
+        }
+        visible += after;
+    }
+    let visible = visible.replace("&gt;", ">").replace("&lt;", "<").replace("&quot;", "\"").replace("&amp;", "&");
+    visible.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The text between two others.
+#[track_caller]
+fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
+    let (_, rest) = text.split_once(start).unwrap_or_else(|| panic!("no {start:?} in {text}"));
+    rest.split_once(end).unwrap_or_else(|| panic!("no {end:?} after {start:?} in {text}")).0.trim()
+}
+
+/// The first words after a text.
+#[track_caller]
+fn words_after<'a>(text: &'a str, start: &str, words: usize) -> Vec<&'a str> {
+    let (_, rest) = text.split_once(start).unwrap_or_else(|| panic!("no {start:?} in {text}"));
+    rest.split_whitespace().take(words).collect()
+}
+
+fn number(text: &str) -> u64 {
+    text.replace(',', "").parse().unwrap_or_else(|e| panic!("{text:?} is not a number: {e}"))
+}
+
+/// Advances the simulated time to a time after the start.
+async fn advance(server: &Server, seconds: i64) {
+    let request = v1::AdvanceClockRequest { key: KEY.to_owned(), to: Some(at_second(START + seconds)) };
+    server.api().experiments().advance_clock(request).await.expect("the clock advances");
+}
+
+/// Exposes units at a time after the start, and returns their variations.
+async fn expose(server: &Server, units: &[String], seconds: i64) -> Vec<String> {
+    let api = server.api();
+    let answers = api.assign_all(KEY, units).await;
+    let exposure = |(unit, answer): (&String, &v1::AssignResponse)| v1::Exposure {
+        occurred_at: Some(at_second(START + seconds)),
+        ..exposure_of(KEY, unit, answer)
+    };
+    api.record(units.iter().zip(&answers).map(exposure).collect(), vec![]).await;
+    answers.into_iter().map(|answer| answer.variation).collect()
+}
+
+/// Records a purchase of every unit that converts, at a time after the start.
+async fn convert(server: &Server, units: &[String], seconds: i64) {
+    let purchase = |unit: &String| v1::Outcome {
+        occurred_at: Some(at_second(START + seconds)),
+        clock: KEY.to_owned(),
+        ..outcome(unit, 1.0, &format!("{unit}-{seconds}"))
+    };
+    server.api().record(vec![], units.iter().map(purchase).collect()).await;
+}
+
+/// What is known of the world that [`record_world`] records.
+struct World {
+    /// Distinct exposed units.
+    distinct: u64,
+    /// Units that were exposed to control and later to green.
+    crossovers: u64,
+    /// Units exposed to control and to green.
+    exposed: [u64; 2],
+}
+
+/// Two days: green grows after the first, when its units buy less often than on the second, so that the plain ratio of the
+/// rates is not the lift. Some units cross over from control within their window.
+async fn record_world(server: &Server) -> World {
+    let api = server.api();
+    let mut experiment = with_manual_clock(with_conversion_metrics(flag(KEY, &[("green", 0.2)])), START);
+    experiment.audience = "true".to_owned();
+    api.launch(experiment).await;
+    let first: Vec<String> = (0..2_000).map(|n| format!("first-{n}")).collect();
+    advance(server, 3_600).await;
+    let before = expose(server, &first, 3_600).await;
+    // On the first day 10% buy in control, and 20% with green.
+    let buys = |variations: &[String], units: &[String], rates: [usize; 2]| -> Vec<String> {
+        let rate = |variation: &String| if variation == "green" { rates[1] } else { rates[0] };
+        let chosen = units.iter().zip(variations).enumerate();
+        chosen.filter(|(i, (_, variation))| i % 20 < rate(variation)).map(|(_, (unit, _))| unit.clone()).collect()
+    };
+    advance(server, 7_200).await;
+    convert(server, &buys(&before, &first, [2, 4]), 7_200).await;
+    api.grow(KEY, "green", 0.7).await;
+    advance(server, DAY + 3_600).await;
+    let again = expose(server, &first, DAY + 3_600).await;
+    let second: Vec<String> = (0..2_000).map(|n| format!("second-{n}")).collect();
+    let new = expose(server, &second, DAY + 3_600).await;
+    advance(server, DAY + 7_200).await;
+    convert(server, &buys(&new, &second, [8, 16]), DAY + 7_200).await;
+    // The events are counted before the first number is read.
+    api.results(KEY).await;
+    let is_green = |variation: &&String| *variation == "green";
+    let crossovers = before.iter().zip(&again).filter(|(before, again)| before != again).count() as u64;
+    let green = again.iter().chain(&new).filter(is_green).count() as u64;
+    let control = (before.iter().chain(&new).filter(|variation| *variation == "control").count()) as u64;
+    World { distinct: 4_000, crossovers, exposed: [control, green] }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_agree_on_all_pages_and_in_the_command_line() {
+    let server = Server::with(Setup::lead("20ms")).await;
+    let world = record_world(&server).await;
+    assert!(world.crossovers > 500, "{}", world.crossovers);
+    let page = page_text(&server, &format!("/experiments/{KEY}")).await;
+    // The overview computes its summaries in the background.
+    let overview = eventually("the overview has the number of units", async || {
+        Some(page_text(&server, "/").await).filter(|text| !text.contains('…'))
+    })
+    .await;
+    let funnel = page_text(&server, &format!("/experiments/{KEY}/funnel?step=purchase")).await;
+    let json: Value = server.cli(&["results", KEY, "--wait", "--json"]).await.ok().json();
+    let cli = server.cli(&["results", KEY]).await.ok().stdout;
+    let cli_funnel = server.cli(&["funnel", KEY, "purchase"]).await.ok().stdout;
+
+    // Distinct units: overview, page, command line.
+    assert_eq!(number(words_after(&overview, "Exposed units", 1)[0]), world.distinct);
+    assert!(page.contains(&format!("{} units were exposed", "4,000")), "{page}");
+    assert_eq!(json["units"], world.distinct);
+    // The column adds up to more, and the label says by how much and why.
+    let label = between(&page, "4,000 units were exposed;", ".");
+    assert!(
+        label.starts_with(&format!("{} of them were exposed to two variations", grouped(world.crossovers))),
+        "{label}"
+    );
+    assert!(label.ends_with(&grouped(world.exposed[0] + world.exposed[1])), "{label}");
+    assert!(cli.contains(label), "{cli}");
+    assert_eq!(
+        number(between(&page, "moved between variations", "Crossovers").rsplit(' ').next().unwrap_or_default()),
+        world.crossovers
+    );
+
+    let counted_label = between(&page, "under its first variation:", "excluded");
+    let (counted, excluded) = counted_label.split_once(" are counted, ").expect("two numbers");
+    assert_eq!(number(counted) + number(excluded), world.distinct, "{counted_label}");
+    assert_eq!(json["dropped_records"], number(excluded));
+
+    // Each row: exposed and counted units, converted, rate and lift.
+    let table = between(&page, "By variation", "Other estimates");
+    for (i, variation) in ["control", "green"].into_iter().enumerate() {
+        let arm = &json["arms"][i];
+        let row = words_after(table.split_once("Expected loss").expect("the last column").1, variation, 4);
+        assert_eq!(number(row[0]), world.exposed[i]);
+        assert_eq!(arm["units"], world.exposed[i]);
+        assert_eq!(number(row[1]), arm["metrics"][0]["units"].as_u64().unwrap_or_default());
+        assert_eq!(number(row[2]), arm["metrics"][0]["converted"].as_u64().unwrap_or_default());
+        let cli_row: Vec<&str> =
+            cli.lines().find(|line| line.starts_with(variation)).expect("a row").split_whitespace().collect();
+        assert_eq!([cli_row[2], cli_row[3], cli_row[4]], [row[0], row[1], row[3]], "exposed, counted, rate: {cli}");
+        // The funnel's first step is exposure.
+        assert!(funnel.contains(&format!("{variation} {} 100.0%", row[0])), "{funnel}");
+        assert!(cli_funnel.lines().any(|line| line.contains(variation) && line.contains(row[0])), "{cli_funnel}");
+    }
+    assert!(funnel.contains("The conversion rate in Results differs"), "{funnel}");
+    assert!(funnel.contains("from the units that were served one variation throughout: control "), "{funnel}");
+
+    // The lift is the same everywhere, and is not the plain ratio: the label says so.
+    let lift = signed_percent(json["arms"][1]["lift"]["estimate"].as_f64().expect("a lift"));
+    let rate = |arm: usize| json["arms"][arm]["metrics"][0]["mean"].as_f64().expect("a rate");
+    let ratio = signed_percent(rate(1) / rate(0) - 1.0);
+    assert_ne!(lift, ratio);
+    assert!(
+        between(&page, "Simulated time:", "Traffic allocation").contains(&format!("{lift} over control")),
+        "{page}"
+    );
+    let note = format!(
+        "the plain ratio to control is {ratio}; the lift {lift} compares only units of the same reporting interval"
+    );
+    assert!(page.contains(&note), "{note}: {page}");
+    assert!(cli.contains(&note), "{note}: {cli}");
+    assert!(table.contains(&lift) && cli.contains(&lift));
+
+    // Shares: page, overview and command line.
+    assert!(page.contains("green 70.00% served"), "{page}");
+    assert!(cli.lines().any(|line| line.starts_with("green") && line.contains("70.0%")), "{cli}");
+    let list = server.cli(&["experiment", "list"]).await.ok().stdout;
+    assert!(list.contains("30% / 70%"), "{list}");
+}
+
+/// A relative change as pages write it.
+fn signed_percent(change: f64) -> String {
+    if change >= 0.9995 { format!("{:+.0}%", 100.0 * change) } else { format!("{:+.1}%", 100.0 * change) }
+}
+
+fn grouped(number: u64) -> String {
+    if number < 1_000 { number.to_string() } else { format!("{},{:03}", number / 1_000, number % 1_000) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revision_that_is_not_in_effect_is_labelled() {
+    let server = Server::with(Setup::lead("20ms")).await;
+    server.api().launch(with_manual_clock(flag(KEY, &[("green", 0.2)]), START)).await;
+    server.api().grow(KEY, "green", 0.7).await;
+    let label = "in effect from 2026-01-01";
+    let page = page_text(&server, &format!("/experiments/{KEY}")).await;
+    assert!(page.contains(label), "{page}");
+    let cli = server.cli(&["results", KEY]).await.ok().stdout;
+    assert!(cli.contains(label), "{cli}");
+    advance(&server, DAY).await;
+    let page = page_text(&server, &format!("/experiments/{KEY}")).await;
+    assert!(!between(&page, "Revision", "Traffic allocation").contains("in effect from"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_conclusion_everything_shows_what_is_served_now() {
+    let server = Server::with(Setup::lead("20ms")).await;
+    record_world(&server).await;
+    server.cli(&["experiment", "conclude", KEY, "--ship", "green", "--yes"]).await.ok();
+    let page = page_text(&server, &format!("/experiments/{KEY}")).await;
+    assert!(page.contains("Concluded: units in the audience get green, all others control"), "{page}");
+    let allocation = between(&page, "so a unit that has seen a variation keeps it.", "Traffic shares over time");
+    assert!(allocation.starts_with("This is what units in the audience get since the conclusion at"), "{allocation}");
+    assert!(allocation.contains("Until then: control 30.00%, green 70.00%."), "{allocation}");
+    assert!(allocation.contains("green 100.0%"), "{allocation}");
+    let over_time = between(&page, "Traffic shares over time", "Results");
+    assert!(over_time.contains("0.0% 100.0%"), "the last step is the conclusion: {over_time}");
+    let manage = between(&page, "Variations and their actions", "History");
+    assert!(manage.contains("green 100.00% served to all units in the audience"), "{manage}");
+    assert!(manage.contains("control 0.00% control, served to units outside the audience"), "{manage}");
+    assert!(!page.contains("Control traffic still available"), "{page}");
+    let list = server.cli(&["experiment", "list"]).await.ok().stdout;
+    assert!(list.contains("get green, all others control") && !list.contains("70%"), "{list}");
+    let results = server.cli(&["results", KEY]).await.ok().stdout;
+    assert!(results.contains("share before the end"), "{results}");
+    let overview = page_text(&server, "/").await;
+    assert!(overview.contains("Shipped green, to units in the audience"), "{overview}");
+    let audit = between(&page, "Audit log", "Definition");
+    assert!(audit.contains("concluded the experiment: units in the audience get green, all others control"), "{audit}");
+    assert!(audit.contains("grew green from 20.00% to 70.00% of traffic"), "{audit}");
+    assert!(audit.contains("advanced the simulated time to 2026-01-02 02:00 UTC"), "{audit}");
+    // The run before a restart keeps its last allocation, with a label.
+    server.cli(&["experiment", "restart", KEY, "--yes"]).await.ok();
+    let first = page_text(&server, &format!("/experiments/{KEY}?generation=1")).await;
+    assert!(first.contains("This is the last allocation of this run, which ended at"), "{first}");
+    assert!(first.contains("Run 1 has ended. Manage run 2"), "{first}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rollback_shows_control_for_all_units() {
+    let server = Server::start().await;
+    server.api().launch(flag(KEY, &[("green", 0.7)])).await;
+    server.cli(&["experiment", "conclude", KEY, "--roll-back", "--yes"]).await.ok();
+    let page = page_text(&server, &format!("/experiments/{KEY}")).await;
+    assert!(page.contains("This is what all units get since the conclusion at"), "{page}");
+    let manage = between(&page, "Variations and their actions", "History");
+    assert!(manage.contains("control 100.00% control, served to all units"), "{manage}");
+    assert!(manage.contains("green 0.00% not served: the experiment is concluded"), "{manage}");
+}
