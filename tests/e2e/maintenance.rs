@@ -231,7 +231,7 @@ async fn forgotten_unit_is_in_no_file_and_stays_counted() {
         (&json!("eve"), &json!(""), &unit)
     );
     let text = server.cli(&["experiment", "audit"]).await.ok().stdout;
-    assert!(text.contains(&format!("eve  forget  –  user {digest}")), "{text}");
+    assert!(text.contains(&format!("eve forgot user {digest}")), "{text}");
 
     // A forgotten unit that returns is the same unit as before: assignment and counts do not depend on the log.
     server.cli(&assign).await.ok();

@@ -92,6 +92,9 @@ scripts! {
     }
     audience {
         audience_compares_versions_times_and_patterns,
+        audiences_of_many_files_are_reported,
+        expression_can_be_tried_without_an_experiment,
+        report_on_many_audiences_is_bounded,
         audience_is_an_expression_over_the_context,
         change_of_audience_moves_no_unit_between_variations,
         missing_and_null_attributes_are_the_same,

@@ -25,6 +25,8 @@ use crate::response_json;
 
 /// The size of one message of declarations, in bytes: half of what a server accepts.
 const REQUEST_BYTES: usize = 2 << 20;
+/// If more experiments than this are applied at once, the fields of new ones are not listed.
+const MAX_LISTED_NEW: usize = 20;
 
 /// The file to apply.
 #[derive(Debug, Args)]
@@ -118,8 +120,11 @@ async fn apply(
     } else {
         applied
     };
-    show(declared, &step, &changes, starts, args.dry_run, &applied, out)?;
-    one_as_json(key, &step, &changes, starts, args.dry_run, &applied)
+    let dry_run = args.dry_run;
+    let applied =
+        AppliedDeclaration { declared, step: &step, changes: &changes, starts, dry_run, experiment: &applied };
+    applied.print(true, out)?;
+    applied.to_json()
 }
 
 /// Applies several experiments in one step, all or none.
@@ -145,15 +150,28 @@ async fn apply_many(
     }
     let response = send_declarations(declarations.clone(), args.dry_run, connection, out).await?;
     let after = if args.dry_run || !out.json { known } else { experiments_by_key(connection, &keys).await? };
+    let printed_audiences = audience_report::most_important(&response.experiments);
     let mut shown = Vec::new();
     let results = plans.iter().zip(&response.experiments).zip(declarations).zip(declared);
-    for ((((step, changes), applied), declaration), declared) in results {
-        let experiment = after.get(&applied.key).cloned().or(declaration.experiment).unwrap_or_default();
-        show(declared, step, changes, applied.started, args.dry_run, &experiment, out)?;
+    for (index, ((((step, changes), result), declaration), declared)) in results.enumerate() {
+        let mut experiment = after.get(&result.key).cloned().or(declaration.experiment).unwrap_or_default();
+        experiment.audience_change.clone_from(&result.audience_change);
+        experiment.audience_report.clone_from(&result.audience_report);
+        let (starts, dry_run) = (result.started, args.dry_run);
+        let applied = AppliedDeclaration { declared, step, changes, starts, dry_run, experiment: &experiment };
         if out.json {
-            shown.push(one_as_json(&applied.key, step, changes, applied.started, args.dry_run, &experiment)?);
+            shown.push(applied.to_json()?);
+        }
+        // The fields of a new experiment are those of its file.
+        let lists_fields = plans.len() <= MAX_LISTED_NEW || !matches!(step, Step::Create);
+        if printed_audiences.contains(&index) {
+            applied.print(lists_fields, out)?;
+        } else {
+            let experiment = Experiment::default();
+            AppliedDeclaration { experiment: &experiment, ..applied }.print(lists_fields, out)?;
         }
     }
+    audience_report::print_left_out(&response, &printed_audiences, out)?;
     let count = |wanted: &str| response.experiments.iter().filter(|one| one.result == wanted).count();
     let (created, updated, unchanged) = (count("created"), count("updated"), count("unchanged"));
     let would = if args.dry_run { "would be " } else { "" };
@@ -217,58 +235,60 @@ fn keep_values_left_out(as_written: &mut Experiment, current: Experiment) {
     }
 }
 
-/// Prints the result of one experiment.
-fn show(
-    declared: &DeclaredExperiment,
-    step: &Step,
-    changes: &[FieldChange],
+/// The result of one experiment.
+struct AppliedDeclaration<'a> {
+    declared: &'a DeclaredExperiment,
+    step: &'a Step,
+    changes: &'a [FieldChange],
     starts: bool,
     dry_run: bool,
-    applied: &Experiment,
-    out: Output,
-) -> anyhow::Result<()> {
-    let started = match (starts, dry_run) {
-        (false, _) => "",
-        (true, false) => ", started",
-        (true, true) => ", would be started",
-    };
-    let changed =
-        if changes.is_empty() { String::new() } else { format!(" ({})", plural(changes.len() as u64, "field")) };
-    let key = &declared.as_written.key;
-    out.print_text(format!("{key}: {}{changed}{started}", step.result(dry_run)))?;
-    for change in changes {
-        out.print_text(format!("  {change}"))?;
-    }
-    if let Some(report) = &applied.audience_report {
-        audience_report::print(report, key, out)?;
-    }
-    if !applied.audience_change.is_empty() {
-        out.print_text(format!("  {}", applied.audience_change))?;
-    }
-    for metric in declared.as_written.metrics.iter().filter(|m| m.kind == MetricKind::Mean { cap: None }) {
-        out.print_text(format!(
-            "  note: metric {} of kind mean has no cap, so one extreme value can dominate its results; set cap",
-            metric.key
-        ))?;
-    }
-    Ok(())
+    /// The experiment after the change, with what was found out about its audience.
+    experiment: &'a Experiment,
 }
 
-/// The result of one experiment as JSON.
-fn one_as_json(
-    key: &str,
-    step: &Step,
-    changes: &[FieldChange],
-    starts: bool,
-    dry_run: bool,
-    applied: &Experiment,
-) -> anyhow::Result<Value> {
-    let change_json = |c: &FieldChange| json!({"field": c.field, "from": c.from, "to": c.to});
-    Ok(json!({
-        "key": key, "result": step.result(false), "dry_run": dry_run, "started": starts,
-        "audience_change": applied.audience_change, "changes": changes.iter().map(change_json).collect::<Vec<_>>(), "experiment": response_json::experiment_json(applied)?,
-        "audience_report": audience_report::to_json(applied.audience_report.as_ref()),
-    }))
+impl AppliedDeclaration<'_> {
+    /// Prints the result, and each changed field if `lists_fields`.
+    fn print(&self, lists_fields: bool, out: Output) -> anyhow::Result<()> {
+        let started = match (self.starts, self.dry_run) {
+            (false, _) => "",
+            (true, false) => ", started",
+            (true, true) => ", would be started",
+        };
+        let changed = match self.changes.len() as u64 {
+            0 => String::new(),
+            fields => format!(" ({})", plural(fields, "field")),
+        };
+        let key = &self.declared.as_written.key;
+        out.print_text(format!("{key}: {}{changed}{started}", self.step.result(self.dry_run)))?;
+        for change in self.changes.iter().filter(|_| lists_fields) {
+            out.print_text(format!("  {change}"))?;
+        }
+        if let Some(report) = &self.experiment.audience_report {
+            audience_report::print(report, key, out)?;
+        }
+        if !self.experiment.audience_change.is_empty() {
+            out.print_text(format!("  {}", self.experiment.audience_change))?;
+        }
+        let metrics = &self.declared.as_written.metrics;
+        for metric in metrics.iter().filter(|m| m.kind == MetricKind::Mean { cap: None }) {
+            out.print_text(format!(
+                "  note: metric {} of kind mean has no cap, so one extreme value can dominate its results; set cap",
+                metric.key
+            ))?;
+        }
+        Ok(())
+    }
+
+    fn to_json(&self) -> anyhow::Result<Value> {
+        let change_json = |c: &FieldChange| json!({"field": c.field, "from": c.from, "to": c.to});
+        Ok(json!({
+            "key": self.declared.as_written.key, "result": self.step.result(false), "dry_run": self.dry_run,
+            "started": self.starts, "audience_change": self.experiment.audience_change,
+            "changes": self.changes.iter().map(change_json).collect::<Vec<_>>(),
+            "experiment": response_json::experiment_json(self.experiment)?,
+            "audience_report": audience_report::to_json(self.experiment.audience_report.as_ref()),
+        }))
+    }
 }
 
 /// What to do with an experiment, and which fields that changes.

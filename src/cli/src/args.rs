@@ -9,8 +9,8 @@ use crate::experiment::ExperimentArgs;
 use crate::output::Output;
 use crate::suggestions::TypedKeys;
 use crate::{
-    apply, assign, backup, bandit, clients, counterfactual, demo, experiment, forget, funnel, plan, record, replay,
-    results, serve, simulate, watch,
+    apply, assign, audience, backup, bandit, clients, counterfactual, demo, experiment, forget, funnel, plan, record,
+    replay, results, serve, simulate, watch,
 };
 
 /// Allocate traffic with a multi-armed bandit that never moves a unit between variations
@@ -53,6 +53,8 @@ enum Command {
     Assign(OnServer<assign::AssignArgs>),
     /// Record exposures and outcomes
     Record(OnServer<record::RecordArgs>),
+    /// Try an audience: how many of the contexts seen lately match
+    Audience(OnServer<audience::AudienceArgs>),
     /// Show the results of each variation
     Results(OnServer<results::ResultsArgs>),
     /// Show how many units reach each step of a sequence of outcomes
@@ -135,6 +137,7 @@ impl Cli {
             Command::Experiment(OnServer { args, server }) => experiment::run(args.command, &server, out).await,
             Command::Assign(OnServer { args, server }) => assign::run(args, &server, out).await,
             Command::Record(OnServer { args, server }) => record::run(args, &server, out).await,
+            Command::Audience(OnServer { args, server }) => audience::run(args, &server, out).await,
             Command::Results(OnServer { args, server }) => results::run(args, &server, out).await,
             Command::Funnel(OnServer { args, server }) => funnel::run(args, &server, out).await,
             Command::Watch(OnServer { args, server }) => watch::run(args, &server, out).await,
@@ -231,6 +234,7 @@ mod tests {
             "inroad record outcome --unit user=alice --event visit --value -3",
             "inroad record outcome --unit user=alice --event visit --server localhost:7071",
             "inroad results k --wait",
+            "inroad audience true --unit user --json",
             "inroad funnel k view cart purchase --from 2026-01-31 --to 2026-02-28T12:00:00Z --json",
             "inroad watch",
             "inroad clients --json",

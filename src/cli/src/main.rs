@@ -4,6 +4,7 @@
 mod apply;
 mod args;
 mod assign;
+mod audience;
 mod audience_report;
 mod backup;
 mod bandit;

@@ -121,8 +121,22 @@ pub(crate) fn audit_entry_json(e: &v1::AuditEntry) -> Value {
     let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap_or(Value::Null);
     json!({
         "id": e.id, "at": timestamp_json(e.at.as_ref()), "actor": e.actor, "action": e.action, "experiment": e.experiment,
-        "from": parsed(&e.from_json), "to": parsed(&e.to_json),
+        "from": parsed(&e.from_json), "to": parsed(&e.to_json), "kept_results": e.kept_results,
     })
+}
+
+/// The results that were kept with kills.
+pub(crate) fn kills_json(kills: &[v1::KillResult]) -> Value {
+    let kill = |k: &v1::KillResult| {
+        json!({
+            "variation": k.variation, "at": timestamp_json(k.at.as_ref()),
+            "restored_at": timestamp_json(k.restored_at.as_ref()), "actor": k.actor, "metric": k.metric,
+            "exposed": k.exposed, "units": k.units, "converted": k.converted, "open_records": k.open_records,
+            "mean": k.mean, "control_mean": k.control_mean, "lift": interval_json(k.lift.as_ref()),
+            "p_worse": k.p_worse, "summary": k.summary,
+        })
+    };
+    kills.iter().map(kill).collect()
 }
 
 /// An assignment.
@@ -201,15 +215,6 @@ pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
             "open_records": a.open_records,
         })
     };
-    let kill = |k: &v1::KillResult| {
-        json!({
-            "variation": k.variation, "at": timestamp_json(k.at.as_ref()),
-            "restored_at": timestamp_json(k.restored_at.as_ref()), "actor": k.actor, "metric": k.metric,
-            "exposed": k.exposed, "units": k.units, "converted": k.converted, "open_records": k.open_records,
-            "mean": k.mean, "control_mean": k.control_mean, "lift": interval_json(k.lift.as_ref()),
-            "p_worse": k.p_worse, "summary": k.summary,
-        })
-    };
     json!({
         "key": r.key, "generation": r.generation, "revision": r.revision, "state": state_name(r.state),
         "now": timestamp_json(r.now.as_ref()), "arms": r.arms.iter().map(arm).collect::<Vec<_>>(),
@@ -223,7 +228,7 @@ pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
         "not_ranked": r.not_ranked, "leader": r.leader, "compares_differences": r.compares_differences,
         "dropped_by_kill": r.dropped_by_kill, "dropped_by_revision": r.dropped_by_revision,
         "dropped_after_end": r.dropped_after_end, "outcomes_too_early": r.outcomes_too_early,
-        "outcomes_too_late": r.outcomes_too_late, "kills": r.kills.iter().map(kill).collect::<Vec<_>>(),
+        "outcomes_too_late": r.outcomes_too_late, "kills": kills_json(&r.kills),
         "ship_rests_on": r.ship_rests_on, "clearly_best": r.clearly_best,
         "clearly_best_rests_on": r.clearly_best_rests_on,
     })

@@ -58,7 +58,8 @@ fn text(r: &GetResultsResponse) -> String {
         timestamp_text(r.now.as_ref())
     );
     let warnings: String = r.warnings.iter().map(|warning| format!("\n! {warning}")).collect();
-    let (variations, metrics, facts, kills) = (variations_text(r), metrics_text(r), facts_text(r), kills_text(r));
+    let (variations, metrics, facts, kills) =
+        (variations_text(r), metrics_text(r), facts_text(r), kills_text(&r.kills));
     let ratios = ratio_notes(r);
     format!("{head}\n\n{variations}\n\n{metrics}\n\n{PRIOR_NOTE}{ratios}\n\n{facts}{kills}{warnings}")
 }
@@ -182,8 +183,8 @@ fn outside_window_text(r: &GetResultsResponse) -> String {
     )
 }
 
-/// What was known about variations when they were killed.
-fn kills_text(r: &GetResultsResponse) -> String {
+/// What was known about variations when they were killed, each on a line that begins with a line break.
+pub(crate) fn kills_text(kills: &[KillResult]) -> String {
     let line = |kill: &KillResult| {
         let restored = kill
             .restored_at
@@ -191,7 +192,7 @@ fn kills_text(r: &GetResultsResponse) -> String {
             .map_or_else(String::new, |at| format!(" Restored at {}.", timestamp_text(Some(at))));
         format!("\n* {}: {}{restored}", timestamp_text(kill.at.as_ref()), kill.summary)
     };
-    r.kills.iter().map(line).collect()
+    kills.iter().map(line).collect()
 }
 
 /// Every metric of every variation, by all estimators.

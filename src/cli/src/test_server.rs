@@ -272,6 +272,7 @@ impl ExperimentService for TestServer {
     }
 
     unimplemented_methods! {
+        evaluate_audience: v1::EvaluateAudienceRequest => v1::AudienceReport,
         update_experiment: v1::UpdateExperimentRequest => v1::Experiment,
         pause_experiment: v1::PauseExperimentRequest => v1::Experiment,
         resume_experiment: v1::ResumeExperimentRequest => v1::Experiment,

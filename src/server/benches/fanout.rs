@@ -106,7 +106,8 @@ impl InroadSide {
         }
         let mut watcher = AssignmentServiceClient::new(connect(&server.address).await?);
         let mut messages = watcher.watch_snapshots(WatchSnapshotsRequest::default()).await?.into_inner();
-        messages.message().await?;
+        // A large snapshot arrives in parts.
+        while messages.message().await?.is_some_and(|part| part.complete_version > 0 && !part.last_part) {}
         let (sender, sent) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Ok(Some(message)) = messages.message().await {

@@ -19,6 +19,8 @@ use crate::shared::SharedState;
 /// The longest that the evaluations of one report may take together. An expensive audience is evaluated for fewer
 /// contexts, and the report has their number.
 const MAX_EVALUATION: Duration = Duration::from_millis(50);
+/// The same for the reports on many experiments, which share it in equal parts.
+const MAX_EVALUATIONS: Duration = Duration::from_secs(2);
 
 /// The report on the audience and the overrides of a definition; `None` if it has no expression. Contexts are read and
 /// evaluated on another thread.
@@ -27,12 +29,33 @@ pub(crate) async fn audience_report(shared: &SharedState, definition: &Definitio
         return None;
     }
     let (recent, definition) = (read_recent(shared).await, definition.clone());
+    // It fails only while the server stops.
+    tokio::task::spawn_blocking(move || recent.into_reporter(1).report(&definition)).await.ok()?
+}
+
+/// The report on an audience without an experiment, for units of this type. Contexts are read and evaluated on another
+/// thread.
+pub(crate) async fn report_on_audience(
+    shared: &SharedState,
+    audience: Audience,
+    unit_type: String,
+) -> Option<v1::AudienceReport> {
+    let recent = read_recent(shared).await;
     let evaluate = move || {
-        let contexts = recent.newest_of_each_unit(definition.unit());
-        report(&definition, &expressions(&definition), &contexts, Instant::now() + MAX_EVALUATION)
+        let expressions = [("audience".to_owned(), &audience)];
+        recent.into_reporter(1).evaluate(&unit_type, Some(&audience), &expressions)
     };
     // It fails only while the server stops.
     tokio::task::spawn_blocking(evaluate).await.ok()
+}
+
+/// Whether a new definition selects other units than the one before, by its audience or its overrides. A new experiment
+/// does if it has such an expression.
+pub(crate) fn changes_selection(before: Option<&Definition>, new: &Definition) -> bool {
+    let is_same = |old: &Definition| {
+        (old.unit(), old.audience(), old.overrides()) == (new.unit(), new.audience(), new.overrides())
+    };
+    !expressions(new).is_empty() && !before.is_some_and(is_same)
 }
 
 /// The audience and the expressions of overrides, each with its field.
@@ -46,7 +69,7 @@ fn expressions(definition: &Definition) -> Vec<(String, &Audience)> {
 }
 
 /// What was seen of recent contexts, not parsed yet.
-struct RecentlySeen {
+pub(crate) struct RecentlySeen {
     /// Contexts of calls.
     calls: Vec<(Timestamp, Arc<Context>)>,
     /// Exposures with a context.
@@ -55,7 +78,17 @@ struct RecentlySeen {
     catalogue: Arc<CatalogueState>,
 }
 
-async fn read_recent(shared: &SharedState) -> RecentlySeen {
+/// Makes reports from recent contexts.
+pub(crate) struct AudienceReporter {
+    /// The contexts, newest first.
+    seen: Vec<(Timestamp, Context)>,
+    /// The newest context of each unit, by unit type.
+    by_unit_type: BTreeMap<String, Vec<Context>>,
+    /// How long the evaluations of one report may take.
+    max_evaluation: Duration,
+}
+
+pub(crate) async fn read_recent(shared: &SharedState) -> RecentlySeen {
     let oldest = shared.recent_contexts.oldest();
     let exposures = shared.recent_events.read_newest(|events| {
         let recent = events.take_while(|event| event.received_at >= oldest);
@@ -74,8 +107,8 @@ async fn read_recent(shared: &SharedState) -> RecentlySeen {
 }
 
 impl RecentlySeen {
-    /// The newest context of each unit with this unit type, newest first.
-    fn newest_of_each_unit(self, unit_type: &str) -> Vec<Context> {
+    /// Parses the contexts, for this number of reports. Takes long: do not call it from an async task.
+    pub(crate) fn into_reporter(self, reports: u32) -> AudienceReporter {
         let Self { calls, exposures, catalogue } = self;
         let of_exposure = |(at, exposure): (Timestamp, ExposureEvent)| {
             let fields = serde_json::from_str(&exposure.context).ok()?;
@@ -86,31 +119,58 @@ impl RecentlySeen {
             Some((at, context))
         };
         let calls = calls.into_iter().map(|(at, context)| (at, Arc::unwrap_or_clone(context)));
-        newest_of_each_unit(calls.chain(exposures.into_iter().filter_map(of_exposure)).collect(), unit_type)
+        let mut seen: Vec<_> = calls.chain(exposures.into_iter().filter_map(of_exposure)).collect();
+        seen.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        let max_evaluation = MAX_EVALUATION.min(MAX_EVALUATIONS / reports.max(1));
+        AudienceReporter { seen, by_unit_type: BTreeMap::new(), max_evaluation }
     }
 }
 
-fn newest_of_each_unit(mut seen: Vec<(Timestamp, Context)>, unit_type: &str) -> Vec<Context> {
-    seen.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+impl AudienceReporter {
+    /// The report on a definition; `None` if it has no expression. Takes long: do not call it from an async task.
+    pub(crate) fn report(&mut self, definition: &Definition) -> Option<v1::AudienceReport> {
+        let expressions = expressions(definition);
+        if expressions.is_empty() {
+            return None;
+        }
+        Some(self.evaluate(definition.unit(), definition.audience(), &expressions))
+    }
+
+    fn evaluate(
+        &mut self,
+        unit_type: &str,
+        audience: Option<&Audience>,
+        expressions: &[(String, &Audience)],
+    ) -> v1::AudienceReport {
+        if !self.by_unit_type.contains_key(unit_type) {
+            self.by_unit_type.insert(unit_type.to_owned(), newest_of_each_unit(&self.seen, unit_type));
+        }
+        let contexts = self.by_unit_type.get(unit_type).map_or(&[][..], Vec::as_slice);
+        report((unit_type, audience), expressions, contexts, Instant::now() + self.max_evaluation)
+    }
+}
+
+/// The newest context of each unit with this unit type, from contexts that are sorted newest first.
+fn newest_of_each_unit(seen: &[(Timestamp, Context)], unit_type: &str) -> Vec<Context> {
     let mut units = BTreeSet::new();
-    let contexts = seen.into_iter().map(|(_, context)| context);
-    let is_new = |context: &Context| context.unit(unit_type).is_some_and(|unit| units.insert(unit.into_owned()));
-    contexts.filter(is_new).take(MAX_RECENT_CONTEXTS).collect()
+    let contexts = seen.iter().map(|(_, context)| context);
+    let is_new = |context: &&Context| context.unit(unit_type).is_some_and(|unit| units.insert(unit.into_owned()));
+    contexts.filter(is_new).take(MAX_RECENT_CONTEXTS).cloned().collect()
 }
 
 fn report(
-    definition: &Definition,
+    (unit_type, audience): (&str, Option<&Audience>),
     expressions: &[(String, &Audience)],
     contexts: &[Context],
     deadline: Instant,
 ) -> v1::AudienceReport {
     let warnings = expressions.iter().flat_map(|(field, audience)| {
-        warnings(audience, definition.unit(), contexts)
+        warnings(audience, unit_type, contexts)
             .into_iter()
             .map(|message| v1::AudienceWarning { field: field.clone(), message })
     });
     let mut report = v1::AudienceReport { warnings: warnings.collect(), ..v1::AudienceReport::default() };
-    let Some(audience) = definition.audience() else { return report };
+    let Some(audience) = audience else { return report };
     report.needed_attributes = audience.needed_attributes().into_iter().map(str::to_owned).collect();
     let used = audience.attributes();
     let mut missing = BTreeMap::new();
@@ -200,7 +260,7 @@ mod tests {
     fn report_on(audience: &str, contexts: &[Context]) -> v1::AudienceReport {
         let definition = definition(audience);
         let expressions = [("audience".to_owned(), definition.audience().unwrap())];
-        report(&definition, &expressions, contexts, Instant::now() + Duration::from_secs(60))
+        report(("user", definition.audience()), &expressions, contexts, Instant::now() + Duration::from_secs(60))
     }
 
     #[test]
@@ -225,7 +285,7 @@ mod tests {
     fn evaluation_stops_at_the_deadline_and_reports_the_number_of_contexts() {
         let definition = definition("country == 'fr'");
         let contexts = [user(1), user(2), user(3)];
-        assert_eq!(report(&definition, &[], &contexts, Instant::now()).contexts, 1);
+        assert_eq!(report(("user", definition.audience()), &[], &contexts, Instant::now()).contexts, 1);
     }
 
     #[test]
@@ -254,15 +314,22 @@ mod tests {
     }
 
     #[test]
+    fn definition_that_selects_other_units_changes_the_selection() {
+        let (all, french) = (definition("true"), definition("country == 'fr'"));
+        assert!(changes_selection(None, &french) && changes_selection(Some(&all), &french));
+        assert!(!changes_selection(Some(&french), &french.clone()));
+    }
+
+    #[test]
     fn newest_context_of_each_unit_of_the_type_counts() {
         let at = Timestamp::from_micros;
         let seen = vec![
-            (at(1), user(1).with("country", "old")),
+            (at(4), Context::new("not a user")),
             (at(3), user(1).with("country", "new")),
             (at(2), user(2)),
-            (at(4), Context::new("not a user")),
+            (at(1), user(1).with("country", "old")),
         ];
-        let found = newest_of_each_unit(seen, "user");
+        let found = newest_of_each_unit(&seen, "user");
         assert_eq!(found, [user(1).with("country", "new"), user(2)]);
     }
 }

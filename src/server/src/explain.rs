@@ -5,6 +5,7 @@ use core::time::Duration;
 use inroad_assignment::{Experiment, GuardrailAction, Width};
 use inroad_policy::{
     BurnInGap, Decision, EvidenceBasis, FIRST_LOOK_DAY, Freeze, HoldReason, PLANNED_DAYS, ShipCheck, TickInput,
+    p_value_in_words,
 };
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1;
@@ -127,7 +128,7 @@ fn summary(input: &TickInput, decision: &Decision, name: &dyn Fn(usize) -> Strin
     if let Some(hold) = decision.hold {
         sentences.push(match (hold, decision.frozen, decision.burn_in.missing) {
             (HoldReason::Frozen, Some(Freeze::SampleRatioMismatch { p_value, .. }), _) => {
-                let p = if p_value < 0.001 { "p < 0.001".to_owned() } else { format!("p = {p_value:.3}") };
+                let p = p_value_in_words(p_value);
                 format!("Growth is frozen: sample ratio mismatch ({p}). Check for lost or duplicated exposures.")
             }
             (HoldReason::Frozen, ..) => "Growth is frozen: events were not processed in time.".to_owned(),

@@ -1,18 +1,18 @@
 //! The kept results of a killed variation, for people and in wire form.
 
 use inroad_assignment::experiment::KillResult;
-use inroad_assignment::{Experiment, Generation, KillChange, KillTarget};
+use inroad_assignment::{Arm, Definition, Experiment, Generation, KillChange, KillTarget, Revision, Timestamp};
 use inroad_dashboard::format::{NumberFormat, plural};
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1;
+use serde::Deserialize;
 
 use crate::explain::probability_in_words;
 
 /// The results as a sentence: "green was killed by ann: bought −32.0% (−41.0% to −20.1%, always-valid) from 812 units at
 /// that time, >99.9% probability of being worse than control."
-fn kill_result_in_words(experiment: &Experiment, result: &KillResult) -> String {
-    let KillResult { arm, actor, metric, units, lift, p_worse, .. } = result;
-    let variation = experiment.definition.variation(*arm).map(|v| v.key.to_string()).unwrap_or_default();
+fn kill_result_in_words(variation: &str, result: &KillResult) -> String {
+    let KillResult { actor, metric, units, lift, p_worse, .. } = result;
     let percent = |share: f64| NumberFormat::Lift.text(share);
     let units = plural(*units, "unit");
     let estimate = match lift {
@@ -32,6 +32,42 @@ fn kill_result_in_words(experiment: &Experiment, result: &KillResult) -> String 
     format!("{variation} was killed by {actor}: {estimate}.")
 }
 
+/// The part of an experiment in the audit log that the results kept with a kill need.
+#[derive(Deserialize)]
+struct AuditedKill {
+    definition: Definition,
+    kill_results: Vec<KillResult>,
+}
+
+/// The results that were kept with a kill, by the state after it in the audit log, as sentences.
+pub(crate) fn kept_results_in_words(audited: &str) -> Vec<String> {
+    // Nearly all entries have none, and a state may have megabytes.
+    if !audited.contains("\"kill_results\"") {
+        return Vec::new();
+    }
+    let Ok(AuditedKill { definition, kill_results }) = serde_json::from_str(audited) else { return Vec::new() };
+    kill_results.iter().map(|result| kill_result_in_words(&key_of(&definition, result.arm), result)).collect()
+}
+
+fn key_of(definition: &Definition, arm: Arm) -> String {
+    definition.variation(arm).map(|v| v.key.to_string()).unwrap_or_default()
+}
+
+/// The results of kills that happened while a revision was the newest one, oldest first.
+pub(crate) fn kills_during_revision(
+    experiment: &Experiment,
+    generation: &Generation,
+    revision: &Revision,
+) -> Vec<v1::KillResult> {
+    let next = generation.revision(revision.number + 1).map_or(Timestamp::MAX, |next| next.created_at);
+    let is_during = |result: &&KillResult| {
+        // A decision that kills and grows does both at once.
+        result.generation == generation.number && (revision.created_at..next).contains(&result.at)
+    };
+    let during = experiment.kill_results.iter().filter(is_during);
+    during.map(|result| kill_result_to_wire(experiment, generation, result)).collect()
+}
+
 /// The results in wire form, with the time at which the variation was restored.
 pub(crate) fn kill_result_to_wire(
     experiment: &Experiment,
@@ -44,8 +80,10 @@ pub(crate) fn kill_result_to_wire(
     };
     let served = |change: &&KillChange| generation.kills(change.at).served_arm(result.arm) == result.arm;
     let restored = generation.kill_changes.iter().filter(is_restored).find(served);
+    let variation = key_of(&experiment.definition, result.arm);
     v1::KillResult {
-        variation: experiment.definition.variation(result.arm).map(|v| v.key.to_string()).unwrap_or_default(),
+        summary: kill_result_in_words(&variation, result),
+        variation,
         at: Some(timestamp_to_wire(result.at)),
         restored_at: restored.map(|change| timestamp_to_wire(change.at)),
         actor: result.actor.clone(),
@@ -58,7 +96,6 @@ pub(crate) fn kill_result_to_wire(
         control_mean: result.control_mean,
         lift: result.lift.map(|lift| v1::Interval { estimate: lift.estimate, low: lift.low, high: lift.high }),
         p_worse: result.p_worse,
-        summary: kill_result_in_words(experiment, result),
     }
 }
 
@@ -68,7 +105,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    use inroad_assignment::{Arm, DefinitionDoc, Salt, Timestamp};
+    use inroad_assignment::{DefinitionDoc, Salt};
     use inroad_policy::attribution::{Cell, CellKey};
     use inroad_store::GenerationCounts;
 
@@ -139,7 +176,7 @@ mod tests {
         kill_and_keep_results(&mut experiment, KillTarget::Everything, &none, None, (at(5), "ann")).unwrap();
         let result = &experiment.kill_results[0];
         assert_eq!((experiment.kill_results.len(), result.units, result.lift), (1, 0, None));
-        let words = kill_result_in_words(&experiment, result);
+        let words = kill_result_in_words("green", result);
         assert_eq!(words, "green was killed by ann: 0 units counted at that time, too few to compare bought.");
     }
 }

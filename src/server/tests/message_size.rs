@@ -242,3 +242,19 @@ async fn faulty_declarations_are_all_named_and_nothing_is_applied() {
     assert_eq!(fixture.all_keys().await, ["known"]);
     fixture.server.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audience_reports_that_do_not_fit_are_counted() {
+    const EXPERIMENTS: usize = 800;
+    let mut fixture = Fixture::start().await;
+    let with_audience = |n: usize| {
+        let attributes = (0..19).map(|i| format!("{}_{i} == 1", "attribute".repeat(20)));
+        let audience = attributes.collect::<Vec<_>>().join(" && ");
+        v1::Experiment { audience, ..experiment(&format!("e{n:03}"), 2, 10) }
+    };
+    let response = fixture.apply((0..EXPERIMENTS).map(with_audience).collect()).await.unwrap();
+    let reports = response.experiments.iter().filter(|one| one.audience_report.is_some()).count();
+    assert!(reports > 50 && response.reports_left_out > 50, "{reports} {}", response.reports_left_out);
+    assert_eq!((response.experiments.len(), reports + response.reports_left_out as usize), (EXPERIMENTS, EXPERIMENTS));
+    fixture.server.shutdown().await.unwrap();
+}

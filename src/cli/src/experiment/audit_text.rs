@@ -10,17 +10,72 @@ use crate::output::{self, percent};
 /// Most changed fields of an audit entry to list.
 const MAX_LISTED_CHANGES: usize = 4;
 
-/// The action of an entry; the policy's own changes are stored as `tick`.
-pub(super) fn action_text(action: &str) -> &str {
-    if action == "tick" { "policy decision" } else { action }
+/// What an entry records, as a sentence without a full stop: `ann killed green in button`.
+pub(super) fn sentence(entry: &Value) -> String {
+    let text = |name: &str| entry[name].as_str().unwrap_or_default();
+    let (actor, action, experiment) = (text("actor"), text("action"), text("experiment"));
+    let in_experiment = |verb: &str, variations: Vec<String>| match variations.as_slice() {
+        [] => format!("{actor} {verb} {experiment}"),
+        names => format!("{actor} {verb} {} in {experiment}", names.join(", ")),
+    };
+    let shipped = &entry["to"]["status"]["shipped"];
+    match action {
+        "kill" => in_experiment("killed", changed_kills(&entry["to"], &entry["from"])),
+        "restore" => in_experiment("restored", changed_kills(&entry["from"], &entry["to"])),
+        "grow" => in_experiment("grew", grown_variations(entry)),
+        "conclude" if *shipped == json!(0) => format!("{actor} rolled back {experiment}"),
+        "conclude" => in_experiment("shipped", vec![plain(&variation_key(&entry["to"], shipped))]),
+        "tick" => format!("{actor} made an automatic decision on {experiment}"),
+        "guardrail" => match changed_kills(&entry["to"], &entry["from"]) {
+            killed if killed.is_empty() => format!("{actor} raised an alert in {experiment}"),
+            killed => in_experiment("killed", killed),
+        },
+        "advance" => format!("{actor} advanced the simulated time of {experiment}"),
+        // A forgotten unit belongs to no experiment and is named by its digest.
+        "forget" => format!("{actor} forgot {} {}", plain(&entry["to"]["unit_type"]), plain(&entry["to"]["digest"])),
+        // An apply may do several at once.
+        actions => in_experiment(&actions.split(", ").map(past_tense).collect::<Vec<_>>().join(" and "), Vec::new()),
+    }
 }
 
-/// The fields that an audit entry changed, shortened.
+fn past_tense(action: &str) -> &str {
+    match action {
+        "create" => "created",
+        "update" => "changed",
+        "start" => "started",
+        "pause" => "paused",
+        "resume" => "resumed",
+        "restart" => "restarted",
+        "archive" => "archived",
+        other => other,
+    }
+}
+
+/// The key of the variation with this index, or the index if there is none.
+fn variation_key(stored: &Value, index: &Value) -> Value {
+    let found = index.as_u64().and_then(|i| stored["definition"]["variations"].get(i as usize)?.get("key"));
+    found.cloned().unwrap_or_else(|| index.clone())
+}
+
+/// The variations that are killed in one state and not in another; empty if the whole experiment is.
+fn changed_kills(killed: &Value, live: &Value) -> Vec<String> {
+    let arms = |state: &Value| state["kills"]["arms"].as_array().cloned().unwrap_or_default();
+    let others = arms(live);
+    arms(killed).iter().filter(|arm| !others.contains(arm)).map(|arm| plain(&variation_key(killed, arm))).collect()
+}
+
+/// The variations other than control whose share grew.
+fn grown_variations(entry: &Value) -> Vec<String> {
+    let share = |state: &Value, arm: usize| state["line"]["shares"][arm].as_f64().unwrap_or_default();
+    let arms = entry["to"]["line"]["shares"].as_array().map_or(0, Vec::len);
+    let grown = (1..arms).filter(|arm| share(&entry["to"], *arm) > share(&entry["from"], *arm));
+    grown.map(|arm| plain(&variation_key(&entry["to"], &json!(arm)))).collect()
+}
+
+/// The fields that an audit entry changed, shortened; without what its sentence says already.
 pub(super) fn changes_text(entry: &Value) -> String {
-    if entry["from"].is_null() {
-        // A forgotten unit belongs to no experiment and is named by its digest.
-        let unit = entry["to"]["unit_type"].as_str().zip(entry["to"]["digest"].as_str());
-        return unit.map(|(kind, digest)| format!("{kind} {digest}")).unwrap_or_default();
+    if entry["from"].is_null() || matches!(entry["action"].as_str(), Some("kill" | "restore")) {
+        return String::new();
     }
     let changes = diff(Some(&readable(&entry["from"])), Some(&readable(&entry["to"])));
     let listed: Vec<String> =
@@ -38,10 +93,7 @@ fn shortened(text: &str) -> String {
 /// The stored experiment with keys, times and percentages in place of indices, microseconds and fractions.
 fn readable(stored: &Value) -> Value {
     let Some(fields) = stored.as_object() else { return stored.clone() };
-    let key = |index: &Value| {
-        let found = index.as_u64().and_then(|i| stored["definition"]["variations"].get(i as usize)?.get("key"));
-        found.cloned().unwrap_or_else(|| index.clone())
-    };
+    let key = |index: &Value| variation_key(stored, index);
     let mut shown = Map::new();
     // Missing in entries of earlier releases.
     let has_audience = !stored["definition"]["audience"].is_null();
@@ -78,7 +130,8 @@ fn readable(stored: &Value) -> Value {
                     |alert: &Value| json!(format!("{} harms {}", plain(&key(&alert["arm"])), plain(&alert["metric"])));
                 shown.insert("guardrail alerts".to_owned(), alerts.iter().map(alert).collect());
             }
-            ("shipped_within_audience", _) => {}
+            // The results that a kill keeps have sentences of their own.
+            ("shipped_within_audience" | "kill_results", _) => {}
             _ => {
                 shown.insert(name.clone(), value.clone());
             }
@@ -122,6 +175,30 @@ mod tests {
                 "~ state: \"running\" → \"concluded\"",
             ]
         );
-        assert_eq!(action_text("tick"), "policy decision");
+    }
+
+    #[test]
+    fn sentences_name_variations() {
+        let state = |killed: Value, green: f64, status: Value| {
+            json!({
+                "definition": {"variations": [{"key": "blue"}, {"key": "green"}, {"key": "red"}]},
+                "kills": {"arms": killed, "everything": false}, "line": {"shares": [0.5, green, 0.1]}, "status": status,
+            })
+        };
+        let running = || json!({"state": "running"});
+        let said = |action: &str, from: Value, to: Value| {
+            let entry = json!({"actor": "ann", "action": action, "experiment": "button", "from": from, "to": to});
+            sentence(&entry)
+        };
+        let plain = || state(json!([1]), 0.2, running());
+        assert_eq!(said("kill", plain(), state(json!([1, 2]), 0.2, running())), "ann killed red in button");
+        assert_eq!(said("kill", plain(), plain()), "ann killed button");
+        assert_eq!(said("restore", plain(), state(json!([]), 0.2, running())), "ann restored green in button");
+        assert_eq!(said("grow", plain(), state(json!([1]), 0.3, running())), "ann grew green in button");
+        let concluded = |arm: u64| state(json!([1]), 0.2, json!({"state": "concluded", "shipped": arm}));
+        assert_eq!(said("conclude", plain(), concluded(2)), "ann shipped red in button");
+        assert_eq!(said("conclude", plain(), concluded(0)), "ann rolled back button");
+        assert_eq!(said("create, start", Value::Null, plain()), "ann created and started button");
+        assert_eq!(said("forget", Value::Null, json!({"unit_type": "user", "digest": "0a1b"})), "ann forgot user 0a1b");
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use inroad_wire::timestamp_to_wire;
+use inroad_wire::v1::conclude_experiment_request::Outcome;
 use inroad_wire::v1::grow_variation_request::Amount;
 use inroad_wire::v1::{self, Experiment};
 
@@ -202,12 +203,8 @@ impl ExperimentChanger<'_> {
         // The server refuses an unknown variation, so nothing is asked.
         let exists = before.variations.iter().any(|variation| variation.key == shipped);
         confirm(args.confirm.yes || !exists, &conclusion_text(&before, &shipped, to_everyone, others))?;
-        let request = v1::ConcludeExperimentRequest {
-            key,
-            ship: args.outcome.ship.unwrap_or_default(),
-            etag: before.etag,
-            to_everyone,
-        };
+        let outcome = Some(args.outcome.ship.map_or(Outcome::RollBack(true), Outcome::Ship));
+        let request = v1::ConcludeExperimentRequest { key, outcome, etag: before.etag, to_everyone };
         let e = self.connection.experiments().conclude_experiment(request).await?.into_inner();
         let how = if args.outcome.roll_back { "rolled back" } else { "concluded" };
         self.print(&e, format!("{} is {how}: {}", e.key, serving_text(&e)))

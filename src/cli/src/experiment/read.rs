@@ -9,6 +9,7 @@ use crate::connect::Connection;
 use crate::lookup::{get_experiment, list_experiments, list_revisions};
 use crate::output::{Output, fields, percent, probability, table};
 use crate::response_json;
+use crate::results::kills_text;
 use crate::wire_text::{state_name, timestamp_text};
 
 /// The largest page that the server returns.
@@ -142,7 +143,7 @@ impl ExperimentReader<'_> {
         self.out.print_json(&json!({
             "revision": explained.revision.as_ref().map(|r| response_json::revision_json(r, &keys)),
             "decision": explained.decision.as_ref().map(response_json::decision_json),
-            "record": stored, "reproduced": explained.reproduced,
+            "record": stored, "reproduced": explained.reproduced, "kills": response_json::kills_json(&explained.kills),
         }))?;
         let r = explained.revision.unwrap_or_default();
         let head = format!(
@@ -151,13 +152,14 @@ impl ExperimentReader<'_> {
             r.cause,
             timestamp_text(r.effective_at.as_ref())
         );
+        let kills = kills_text(&explained.kills);
         let Some(decision) = explained.decision else {
             let reason = match r.cause.as_str() {
                 "start" => "initial shares of the definition",
                 "added" => "a variation was added",
                 _ => "changed manually",
             };
-            self.out.print_text(format!("{head}\n{reason}"))?;
+            self.out.print_text(format!("{head}\n{reason}{kills}"))?;
             return Ok(());
         };
         let row = |a: &v1::ArmDecision| {
@@ -186,7 +188,7 @@ impl ExperimentReader<'_> {
             "recomputed from its record: DIFFERENT boundaries. Please report this bug."
         };
         self.out.print_text(format!(
-            "{head}\n{}\n\n{}\n\n{recomputed}",
+            "{head}\n{}\n\n{}\n\n{recomputed}{kills}",
             decision_text(&decision),
             table(&columns, decision.arms.iter().map(row).collect())
         ))?;
@@ -241,13 +243,11 @@ impl ExperimentReader<'_> {
         let shown: Vec<Value> = entries.iter().map(response_json::audit_entry_json).collect();
         for (entry, shown) in entries.iter().zip(&shown) {
             let at = timestamp_text(entry.at.as_ref());
-            self.out.print_text(format!(
-                "{at}  {}  {}  {}  {}",
-                entry.actor,
-                audit_text::action_text(&entry.action),
-                if entry.experiment.is_empty() { "–" } else { &entry.experiment },
-                audit_text::changes_text(shown)
-            ))?;
+            let sentence = audit_text::sentence(shown);
+            self.out.print_text(format!("{at}  {sentence}  {}", audit_text::changes_text(shown)).trim_end())?;
+            for result in &entry.kept_results {
+                self.out.print_text(format!("    {result}"))?;
+            }
         }
         Ok(self.out.print_json(&json!({"entries": shown}))?)
     }

@@ -17,6 +17,7 @@ use inroad_dashboard::action::{
 use inroad_dashboard::form::{Form, parse_number, url_encode};
 use inroad_dashboard::layout::NavItem;
 use inroad_wire::v1;
+use inroad_wire::v1::conclude_experiment_request::Outcome;
 use inroad_wire::v1::experiment_service_server::ExperimentService;
 use inroad_wire::v1::grow_variation_request::Amount;
 use tonic::Code;
@@ -151,7 +152,6 @@ fn conclusion_form(experiment: &Experiment, form: &Form) -> ConclusionForm {
 /// The choices of a submitted conclusion: the variation, and whether units outside the audience get it as well.
 fn read_conclusion(pages: &Pages, key: &str, form: &Form) -> Result<(String, bool), tonic::Status> {
     let ship = form.text("ship").to_owned();
-    // To the service, no variation means control. On the page it means that nobody chose.
     if ship.is_empty() {
         return Err(tonic::Status::invalid_argument("choose the variation that units get from now on"));
     }
@@ -303,7 +303,8 @@ async fn call_service(
         }
         Action::Conclude => {
             let (ship, to_everyone) = read_conclusion(pages, &key, form)?;
-            let request = v1::ConcludeExperimentRequest { key, ship, etag, to_everyone };
+            let outcome = Some(Outcome::Ship(ship));
+            let request = v1::ConcludeExperimentRequest { key, outcome, etag, to_everyone };
             service.conclude_experiment(caller.service_request(request)).await?
         }
         Action::Archive => {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use inroad_assignment::{Definition, DefinitionDoc, DefinitionError, Experiment, Salt, Status as ExperimentStatus};
+use inroad_assignment::{Definition, DefinitionError, Experiment, Salt, Status as ExperimentStatus};
 use inroad_wire::WireError;
 use inroad_wire::definition::definition_from_wire;
 use inroad_wire::v1::{self, AppliedExperiment, ApplyExperimentsResponse, DeclarationError, ExperimentDeclaration};
@@ -13,8 +13,10 @@ use prost::Message;
 use tonic::{Status, Streaming};
 
 use super::{draw_salt, take_page, version};
+use crate::audience_change::{RecentExposures, changed_audience};
+use crate::audience_report::{changes_selection, read_recent};
 use crate::catalogue::{CatalogueState, PlannedChange};
-use crate::config::{MAX_APPLY_BYTES, MAX_APPLY_DECLARATIONS};
+use crate::config::{MAX_APPLY_BYTES, MAX_APPLY_DECLARATIONS, MAX_RESPONSE_BYTES};
 use crate::error::ServerError;
 use crate::shared::SharedState;
 
@@ -22,6 +24,8 @@ use crate::shared::SharedState;
 const EXTRA_LEAD: Duration = Duration::from_secs(5);
 /// The most characters of a key in an error.
 const MAX_KEY_CHARS: usize = 160;
+/// The bytes of a result that are not known before the change is stored: its etag, and the sizes of nested messages.
+const EXTRA_RESULT_BYTES: usize = 40;
 
 /// A declaration without errors: its result, and the change if it changes something.
 struct Planned {
@@ -45,8 +49,9 @@ pub(super) async fn apply(
         declarations.extend(request.declarations);
         check_limits(declarations.len(), bytes)?;
     }
+    let base = shared.catalogue.state();
     let planning = tokio::task::spawn_blocking({
-        let (shared, base) = (Arc::clone(shared), shared.catalogue.state());
+        let (shared, base) = (Arc::clone(shared), Arc::clone(&base));
         move || {
             let planned = plan_all(&shared, &base, declarations)?;
             if let Ok(planned) = &planned {
@@ -59,13 +64,16 @@ pub(super) async fn apply(
         Ok(planned) => planned,
         Err(errors) => return Ok(errors_response(errors)),
     };
+    let (planned, reports_left_out) = report_on_audiences(shared, base, planned).await?;
     let (mut experiments, mut changes) = (Vec::with_capacity(planned.len()), Vec::new());
     for Planned { applied, change } in planned {
         experiments.push(applied);
         changes.extend(change);
     }
     if validate_only {
-        return Ok(ApplyExperimentsResponse { experiments, ..ApplyExperimentsResponse::default() });
+        let response =
+            ApplyExperimentsResponse { experiments, reports_left_out, ..ApplyExperimentsResponse::default() };
+        return Ok(response);
     }
     let count = changes.len();
     let state = shared.catalogue.change_many(actor, changes).await?;
@@ -74,7 +82,55 @@ pub(super) async fn apply(
         applied.etag = state.get(&applied.key)?.version.to_string();
     }
     tracing::info!(actor, count, version = state.version, "changed many experiments");
-    Ok(ApplyExperimentsResponse { experiments, ..ApplyExperimentsResponse::default() })
+    Ok(ApplyExperimentsResponse { experiments, reports_left_out, ..ApplyExperimentsResponse::default() })
+}
+
+/// Adds to each result what its change of the audience does. Also returns the number of reports that do not fit into the
+/// response.
+async fn report_on_audiences(
+    shared: &SharedState,
+    base: Arc<CatalogueState>,
+    mut planned: Vec<Planned>,
+) -> Result<(Vec<Planned>, u64), ServerError> {
+    let before = |one: &Planned| Some(Arc::clone(&base.get(&one.applied.key).ok()?.experiment));
+    let changes = planned.iter().enumerate().filter_map(|(index, one)| {
+        let (before, after) = (before(one), Arc::clone(&one.change.as_ref()?.experiment));
+        let definition = before.as_ref().map(|before| &before.definition);
+        changes_selection(definition, &after.definition).then_some((index, before, after))
+    });
+    let changes: Vec<(usize, Option<Arc<Experiment>>, Arc<Experiment>)> = changes.collect();
+    if changes.is_empty() {
+        return Ok((planned, 0));
+    }
+    let affects_units = |(_, before, after): &(_, Option<Arc<Experiment>>, Arc<Experiment>)| {
+        before.as_ref().is_some_and(|before| changed_audience(before, &after.definition).is_some())
+    };
+    let exposures = match changes.iter().any(affects_units) {
+        true => RecentExposures::read(&*shared.store).await?,
+        false => RecentExposures::default(),
+    };
+    let recent = read_recent(shared).await;
+    let report = move || {
+        let mut reporter = recent.into_reporter(changes.len() as u32);
+        let size = |one: &Planned| one.applied.encoded_len() + EXTRA_RESULT_BYTES;
+        let (mut bytes, mut left_out) = (planned.iter().map(size).sum::<usize>(), 0);
+        for (index, before, after) in changes {
+            let Some(Planned { applied, .. }) = planned.get_mut(index) else { continue };
+            let change = before.map(|before| exposures.describe_change(&before, &after.definition));
+            applied.audience_change = change.unwrap_or_default();
+            let report = reporter.report(&after.definition);
+            bytes += applied.audience_change.len();
+            let size = report.as_ref().map_or(0, Message::encoded_len);
+            if bytes + size > MAX_RESPONSE_BYTES {
+                left_out += 1;
+            } else {
+                bytes += size;
+                applied.audience_report = report;
+            }
+        }
+        (planned, left_out)
+    };
+    tokio::task::spawn_blocking(report).await.map_err(|_| ServerError::ShuttingDown)
 }
 
 fn check_limits(count: usize, bytes: usize) -> Result<(), ServerError> {
@@ -127,16 +183,17 @@ fn plan(
         WireError::Field { field, message } => vec![(field, message)],
         other => of_field("", &other),
     })?;
-    let check = |doc| {
-        let faults =
-            |error: DefinitionError| error.violations.into_iter().map(|v| (v.field, v.message)).collect::<Vec<Fault>>();
-        Definition::try_from(doc).map_err(faults)
+    let entry = base.get(&doc.key).ok();
+    let doc = match entry {
+        Some(entry) => entry.experiment.with_kept_shares(doc),
+        None => doc,
     };
-    let definition: Definition = check(DefinitionDoc::clone(&doc))?;
+    let faults =
+        |error: DefinitionError| error.violations.into_iter().map(|v| (v.field, v.message)).collect::<Vec<Fault>>();
+    let definition = Definition::try_from(doc).map_err(faults)?;
     let expected = version(&etag).map_err(|error| of_field("etag", &error))?;
     let key = definition.key().to_string();
     let wall_now = shared.clock.now();
-    let entry = base.entries.get(definition.key());
     let (mut experiment, mut actions) = match (entry, expected) {
         (None, None) => (Experiment::create(definition, wall_now), vec!["create"]),
         (None, Some(_)) => {
@@ -151,7 +208,6 @@ fn plan(
         (Some(entry), Some(_)) => {
             let mut copy = Experiment::clone(&entry.experiment);
             let now = copy.now(wall_now);
-            let definition = check(copy.with_kept_shares(doc))?;
             copy.update(definition, now, now.plus(shared.config.lead + EXTRA_LEAD))
                 .map_err(|error| of_field("", &error))?;
             let actions = if copy == *entry.experiment { Vec::new() } else { vec!["update"] };
@@ -175,7 +231,7 @@ fn plan(
         experiment: Arc::new(experiment),
         action: actions.join(", "),
     });
-    let applied = AppliedExperiment { key, etag: String::new(), result: result.to_owned(), started };
+    let applied = AppliedExperiment { key, result: result.to_owned(), started, ..AppliedExperiment::default() };
     Ok(Planned { applied, change })
 }
 

@@ -2,29 +2,32 @@
 
 use std::sync::Arc;
 
+use inroad_assignment::audience::{Audience, AudienceError};
 use inroad_assignment::experiment::{ChangeError, RevisionCause, ShippingScope};
-use inroad_assignment::{Arm, Definition, Experiment, ExperimentKey, KillTarget, Timestamp, Width};
+use inroad_assignment::{Arm, Definition, Experiment, ExperimentKey, KillTarget, TARGETING_KEY, Timestamp, Width};
 use inroad_policy::{Decision, DrawsCache, TickInput};
-use inroad_store::{AuditEntry, DecisionRecord, PageRequest, StoredDecision};
+use inroad_store::{DecisionRecord, PageRequest, StoredDecision};
 use inroad_wire::definition::{definition_from_wire, experiment_to_wire};
 use inroad_wire::revision::revision_to_wire;
-use inroad_wire::time::{timestamp_from_wire, timestamp_to_wire};
+use inroad_wire::time::timestamp_from_wire;
 use inroad_wire::v1;
+use inroad_wire::v1::conclude_experiment_request::Outcome;
 use inroad_wire::v1::experiment_service_server::ExperimentService;
 use inroad_wire::v1::grow_variation_request::Amount;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::audit_entry::audit_entry_to_wire;
 use super::{
     PageBuilder, actor, apply, check_response_size, draw_salt, invalid_page_token, page_before, page_size, take_page,
     version,
 };
 use crate::audience_change::describe_audience_change;
-use crate::audience_report::audience_report;
+use crate::audience_report::{audience_report, report_on_audience};
 use crate::catalogue::{CatalogueEntry, ChangeRequest};
-use crate::config::MAX_RESPONSE_BYTES;
 use crate::error::ServerError;
 use crate::explain::{decision_to_wire, share_in_words};
 use crate::kill_results::{kill_with_results, results_in_time};
+use crate::kill_texts::kills_during_revision;
 use crate::shared::SharedState;
 use crate::tick::growth_requests;
 
@@ -33,8 +36,6 @@ pub struct ExperimentHandler {
     shared: Arc<SharedState>,
 }
 
-/// The most bytes of both texts of an audit entry.
-const MAX_AUDIT_TEXT_BYTES: usize = MAX_RESPONSE_BYTES - 4096;
 /// How many audit entries or decisions are read from the store at once.
 const READ_AT_ONCE: usize = 50;
 
@@ -95,6 +96,7 @@ impl ExperimentHandler {
         let record = self.shared.store.decision(entry.experiment.definition.key(), number, request.revision).await?;
         let mut response = v1::ExplainRevisionResponse {
             revision: Some(revision_to_wire(revision, record.is_some())),
+            kills: kills_during_revision(&entry.experiment, generation, revision),
             ..v1::ExplainRevisionResponse::default()
         };
         let Some(DecisionRecord { input, output, .. }) = record else { return Ok(response) };
@@ -223,6 +225,15 @@ impl ExperimentService for ExperimentHandler {
         Ok(Response::new(apply::apply(&self.shared, &actor, request.into_inner()).await?))
     }
 
+    async fn evaluate_audience(&self, request: Request<v1::EvaluateAudienceRequest>) -> RpcResult<v1::AudienceReport> {
+        let v1::EvaluateAudienceRequest { audience, unit } = request.into_inner();
+        let invalid = |error: AudienceError| ServerError::Invalid { field: "audience", message: error.to_string() };
+        let audience = Audience::parse(&audience).map_err(invalid)?;
+        let unit = if unit.is_empty() { TARGETING_KEY.to_owned() } else { unit };
+        let report = report_on_audience(&self.shared, audience, unit).await;
+        Ok(Response::new(report.ok_or(ServerError::ShuttingDown)?))
+    }
+
     async fn start_experiment(&self, request: Request<v1::StartExperimentRequest>) -> RpcResult<v1::Experiment> {
         let actor = actor(&request)?;
         let v1::StartExperimentRequest { key, etag } = request.into_inner();
@@ -288,9 +299,9 @@ impl ExperimentService for ExperimentHandler {
 
     async fn conclude_experiment(&self, request: Request<v1::ConcludeExperimentRequest>) -> RpcResult<v1::Experiment> {
         let actor = actor(&request)?;
-        let v1::ConcludeExperimentRequest { key, ship, etag, to_everyone } = request.into_inner();
+        let v1::ConcludeExperimentRequest { key, outcome, etag, to_everyone } = request.into_inner();
         let conclude = |e: &mut Experiment, now| {
-            let arm = if ship.is_empty() { Arm::CONTROL } else { e.arm(&ship)? };
+            let arm = concluded_arm(e, outcome)?;
             let scope = if to_everyone { ShippingScope::Everyone } else { ShippingScope::Audience };
             Ok(e.conclude(arm, scope, now)?)
         };
@@ -408,22 +419,17 @@ impl ExperimentService for ExperimentHandler {
     }
 }
 
-/// An audit entry in wire form. Earlier releases accepted larger experiments: texts that do not fit into a message are
-/// replaced by their size.
-fn audit_entry_to_wire(entry: AuditEntry) -> v1::AuditEntry {
-    let bytes = entry.from.len() + entry.to.len();
-    let (from_json, to_json) = match bytes > MAX_AUDIT_TEXT_BYTES {
-        true => (String::new(), serde_json::json!({ "left_out_bytes": bytes }).to_string()),
-        false => (entry.from, entry.to),
-    };
-    v1::AuditEntry {
-        id: entry.id,
-        at: Some(timestamp_to_wire(entry.at)),
-        actor: entry.actor,
-        action: entry.action,
-        experiment: entry.experiment.map(String::from).unwrap_or_default(),
-        from_json,
-        to_json,
+/// The variation that a conclusion serves.
+fn concluded_arm(experiment: &Experiment, outcome: Option<Outcome>) -> Result<Arm, ServerError> {
+    match outcome {
+        Some(Outcome::Ship(variation)) if !variation.is_empty() => Ok(experiment.arm(&variation)?),
+        Some(Outcome::RollBack(true)) => Ok(Arm::CONTROL),
+        Some(Outcome::Ship(_) | Outcome::RollBack(false)) | None => Err(ServerError::Invalid {
+            field: "outcome",
+            message: "it is not said what units get from now on: set `ship` to a variation, or `roll_back` to true to \
+                      serve control"
+                .to_owned(),
+        }),
     }
 }
 

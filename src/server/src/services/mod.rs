@@ -3,6 +3,7 @@
 
 mod apply;
 pub mod assignment;
+mod audit_entry;
 mod clients;
 pub mod event;
 pub mod experiment;

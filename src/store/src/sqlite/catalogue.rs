@@ -1,5 +1,7 @@
 //! The catalogue's tables: experiments change by compare-and-set, and their history only gets new rows.
 
+mod audited;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -10,6 +12,7 @@ use inroad_assignment::{
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 
+use self::audited::{AllocationSummary, audited_json, with_kept_results};
 use super::column_values::{arm_from_column, corrupt, to_sql_integer};
 use crate::catalogue::{AuditEntry, DecisionRecord, ExperimentChange, PageRequest, StoredDecision, StoredExperiment};
 use crate::error::StoreError;
@@ -32,28 +35,6 @@ struct BodyToWrite<'a> {
     line: AllocationSummary,
 }
 
-/// The newest revision and its shares, for the audit log.
-#[derive(Serialize, Deserialize, Default)]
-struct AllocationSummary {
-    generation: u32,
-    revision: u32,
-    /// The share of each variation, in the definition's order, 0 to 1.
-    shares: Vec<f64>,
-}
-
-impl AllocationSummary {
-    fn new(experiment: &Experiment) -> Self {
-        let Some(generation) = experiment.generation() else { return Self::default() };
-        let allocation = experiment.latest_allocation();
-        let arms = (0..experiment.definition.variations().len()).filter_map(inroad_assignment::Arm::new);
-        Self {
-            generation: generation.number,
-            revision: generation.latest().map_or(0, |r| r.number),
-            shares: arms.map(|arm| allocation.width_of(arm).share()).collect(),
-        }
-    }
-}
-
 /// The body as it is read back.
 #[derive(Deserialize)]
 struct StoredBody {
@@ -74,31 +55,12 @@ struct StoredBody {
     shipped_within_audience: bool,
 }
 
-/// The part of an experiment that the audit log contains.
-#[derive(Serialize, Deserialize)]
-struct AuditedBody {
-    definition: serde_json::Value,
-    status: serde_json::Value,
-    kills: Kills,
-    manual_now: Option<Timestamp>,
-    #[serde(default)]
-    alerts: Vec<Alert>,
-    #[serde(default)]
-    shipped_within_audience: bool,
-    line: AllocationSummary,
-}
-
 fn to_json(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Database(format!("cannot write JSON: {error}")))
 }
 
 fn from_json<'a, T: Deserialize<'a>>(what: &str, json: &'a str) -> Result<T, StoreError> {
     serde_json::from_str(json).map_err(|error| corrupt(what, error))
-}
-
-/// The audit log's part of a stored body.
-fn audited_json(body: &str) -> Result<String, StoreError> {
-    to_json(&from_json::<AuditedBody>("experiment.body", body)?)
 }
 
 const AUDIT: &str = "INSERT INTO audit (at, actor, action, experiment, before, after) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
@@ -172,22 +134,23 @@ fn store_change(transaction: &Transaction<'_>, prepared: &PreparedChange<'_>) ->
     }
     let sql = "UPDATE meta SET value = value + 1 WHERE key = 'version' RETURNING value";
     let version: i64 = transaction.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
-    let (id, before) = match stored {
+    let (id, before, with_results) = match stored {
         Some((id, _, before)) => {
             transaction
                 .prepare_cached("UPDATE experiment SET version = ?2, body = ?3 WHERE id = ?1")?
                 .execute(params![id, version, body])?;
-            (id, audited_json(&before)?)
+            (id, audited_json(&before)?, with_kept_results(audited, &before, &experiment.kill_results)?)
         }
         None => {
             transaction
                 .prepare_cached("INSERT INTO experiment (key, version, body) VALUES (?1, ?2, ?3)")?
                 .execute(params![key.as_str(), version, body])?;
-            (transaction.last_insert_rowid(), String::new())
+            (transaction.last_insert_rowid(), String::new(), None)
         }
     };
     add_history(transaction, id, experiment)?;
-    let row = params![change.at.as_micros(), change.actor, change.action, key.as_str(), before, audited];
+    let after = with_results.as_ref().unwrap_or(audited);
+    let row = params![change.at.as_micros(), change.actor, change.action, key.as_str(), before, after];
     transaction.prepare_cached(AUDIT)?.execute(row)?;
     if let Some(d) = &change.decision {
         let sql = "INSERT INTO decision (experiment_id, generation, at, revision, input, output)

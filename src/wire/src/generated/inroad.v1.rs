@@ -1791,2707 +1791,6 @@ pub mod event_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-/// A variation, with its current share.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Variation {
-    /// The key, unique in the experiment: `[a-z0-9][a-z0-9._-]{0,127}`.
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    #[prost(message, optional, tag = "2")]
-    pub payload: ::core::option::Option<Payload>,
-    #[prost(string, tag = "3")]
-    pub description: ::prost::alloc::string::String,
-    /// The share at the start. If it is not set, it is an even part of 40% under `thompson`, and 0 under `manual`. Do not
-    /// set it for control.
-    #[prost(double, optional, tag = "4")]
-    pub initial_share: ::core::option::Option<f64>,
-    /// Output: its share in the newest revision.
-    #[prost(double, tag = "5")]
-    pub share: f64,
-    /// Output: true if the variation is killed, so that its units get control.
-    #[prost(bool, tag = "6")]
-    pub killed: bool,
-}
-/// Pins units to a variation. No exposures are recorded for pinned units.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Override {
-    /// The keys of the pinned units. Set either this or `when`.
-    #[prost(string, repeated, tag = "1")]
-    pub units: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// A CEL expression over the context.
-    #[prost(string, tag = "2")]
-    pub when: ::prost::alloc::string::String,
-    /// The variation's key.
-    #[prost(string, tag = "3")]
-    pub variation: ::prost::alloc::string::String,
-}
-/// A measurement of each unit after its first exposure.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Metric {
-    /// The key, unique in the experiment: `[a-z0-9][a-z0-9._-]{0,127}`.
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    /// The event name of the outcomes that it measures.
-    #[prost(string, tag = "2")]
-    pub event: ::prost::alloc::string::String,
-    #[prost(enumeration = "MetricKind", tag = "3")]
-    pub kind: i32,
-    /// How long each unit is followed after its first exposure; 7 days if not set.
-    #[prost(message, optional, tag = "4")]
-    pub window: ::core::option::Option<::prost_types::Duration>,
-    #[prost(enumeration = "Direction", tag = "5")]
-    pub direction: i32,
-    /// True for the decision metric, which the policy uses; at most one metric.
-    #[prost(bool, tag = "6")]
-    pub decision: bool,
-    /// The highest value that one unit can have (MEAN only).
-    #[prost(double, optional, tag = "7")]
-    pub cap: ::core::option::Option<f64>,
-    /// The event whose values make the denominator (RATIO only).
-    #[prost(string, tag = "8")]
-    pub denominator: ::prost::alloc::string::String,
-    /// What happens if a variation harms the metric; if not set, nothing happens.
-    #[prost(message, optional, tag = "9")]
-    pub guardrail: ::core::option::Option<Guardrail>,
-}
-/// A metric that no variation may harm. The evidence is an e-process, which stays valid however often it is checked:
-/// over all variations and guardrails of an experiment, the probability that a harmless variation is ever stopped is at
-/// most 5%.
-#[derive(Clone, Copy, PartialEq, ::prost::Message)]
-pub struct Guardrail {
-    /// The allowed degradation compared with control, relative; from 0 to below 1.
-    #[prost(double, tag = "1")]
-    pub margin: f64,
-    #[prost(enumeration = "GuardrailAction", tag = "2")]
-    pub action: i32,
-}
-/// The allocation policy: who moves the boundaries.
-#[derive(Clone, Copy, PartialEq, ::prost::Message)]
-pub struct Policy {
-    #[prost(oneof = "policy::Kind", tags = "1, 2")]
-    pub kind: ::core::option::Option<policy::Kind>,
-}
-/// Nested message and enum types in `Policy`.
-pub mod policy {
-    #[derive(Clone, Copy, PartialEq, ::prost::Oneof)]
-    pub enum Kind {
-        #[prost(message, tag = "1")]
-        Manual(super::ManualPolicy),
-        #[prost(message, tag = "2")]
-        Thompson(super::ThompsonPolicy),
-    }
-}
-/// People move the boundaries.
-#[derive(Clone, Copy, PartialEq, ::prost::Message)]
-pub struct ManualPolicy {
-    /// The minimum share of control.
-    #[prost(double, tag = "1")]
-    pub floor: f64,
-    /// The calendar tick, which is the reporting interval; a day if not set.
-    #[prost(message, optional, tag = "2")]
-    pub tick: ::core::option::Option<::prost_types::Duration>,
-}
-/// Thompson sampling moves the boundaries. Settings that are not set have their defaults.
-#[derive(Clone, Copy, PartialEq, ::prost::Message)]
-pub struct ThompsonPolicy {
-    /// The time between two decisions; the default is 24 h.
-    #[prost(message, optional, tag = "1")]
-    pub tick: ::core::option::Option<::prost_types::Duration>,
-    /// Nothing grows before the generation has this age; the default is 24 h.
-    #[prost(message, optional, tag = "2")]
-    pub burn_in: ::core::option::Option<::prost_types::Duration>,
-    /// Nothing grows before every live variation has this number of units; the default is 100.
-    #[prost(uint64, optional, tag = "3")]
-    pub burn_in_units: ::core::option::Option<u64>,
-    /// Nothing grows before every live variation has this number of conversions; the default is 1.
-    #[prost(uint64, optional, tag = "4")]
-    pub burn_in_conversions: ::core::option::Option<u64>,
-    /// The minimum share of control; the default is 0.05.
-    #[prost(double, optional, tag = "5")]
-    pub floor: ::core::option::Option<f64>,
-    /// The largest share of the line that may change owner in a day; the default is 0.25.
-    #[prost(double, optional, tag = "6")]
-    pub daily_cap: ::core::option::Option<f64>,
-    /// The same limit while a variation reaches `conclude_probability` and `conclude_loss`; the default is 0.50.
-    #[prost(double, optional, tag = "7")]
-    pub daily_cap_conclude: ::core::option::Option<f64>,
-    /// The smallest growth step, as a share of the line; the default is 0.005.
-    #[prost(double, optional, tag = "8")]
-    pub min_step: ::core::option::Option<f64>,
-    /// The prior standard deviation of a log-lift; the default is 0.25.
-    #[prost(double, optional, tag = "9")]
-    pub tau: ::core::option::Option<f64>,
-    /// A variation is killed when the probability that it is worse than control exceeds this; the default is 0.99.
-    #[prost(double, optional, tag = "10")]
-    pub kill_probability: ::core::option::Option<f64>,
-    /// Growth may use `daily_cap_conclude` while a variation's probability to be best reaches this and its loss is within
-    /// `conclude_loss`; the default is 0.96. It is not a claim: proposals to ship need evidence beyond chance.
-    #[prost(double, optional, tag = "11")]
-    pub conclude_probability: ::core::option::Option<f64>,
-    /// The largest expected loss of the leader with which the policy proposes to ship or to roll back, relative; the
-    /// default is 0.01.
-    #[prost(double, optional, tag = "12")]
-    pub conclude_loss: ::core::option::Option<f64>,
-    /// The number of draws from the posterior, as a power of two; the default is 14, for 16,384 draws.
-    #[prost(uint32, optional, tag = "13")]
-    pub draws_log2: ::core::option::Option<u32>,
-    /// How the probability to be best determines a variation's target share; the default is WEIGHED.
-    #[prost(enumeration = "GrowthRule", tag = "14")]
-    pub rule: i32,
-    /// The exponent of LEVEL, 1 to 10; the default is 2.
-    #[prost(double, optional, tag = "15")]
-    pub exponent: ::core::option::Option<f64>,
-    /// The epsilon of EPSILON_GREEDY, 0 to 1; the default is 0.1.
-    #[prost(double, optional, tag = "16")]
-    pub epsilon: ::core::option::Option<f64>,
-    /// The model from which the probability to be best is computed; the default is E3.
-    #[prost(enumeration = "PosteriorKind", tag = "17")]
-    pub posterior: i32,
-    /// If true, decisions are made and recorded, but change nothing.
-    #[prost(bool, tag = "18")]
-    pub shadow: bool,
-    /// The patience of WEIGHED, 0 to 100; the default is 1.5.
-    #[prost(double, optional, tag = "19")]
-    pub patience: ::core::option::Option<f64>,
-}
-/// The clock of an experiment.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Clock {
-    /// True for a manual clock, which AdvanceClock moves; false for the wall clock.
-    #[prost(bool, tag = "1")]
-    pub manual: bool,
-    /// The start time of a manual clock; the time of creation if not set.
-    #[prost(message, optional, tag = "2")]
-    pub start: ::core::option::Option<::prost_types::Timestamp>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Experiment {
-    /// The key: `[a-z0-9][a-z0-9._-]{0,127}`.
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub description: ::prost::alloc::string::String,
-    #[prost(string, tag = "3")]
-    pub owner: ::prost::alloc::string::String,
-    #[prost(string, repeated, tag = "4")]
-    pub tags: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// True if the experiment stays in the code permanently.
-    #[prost(bool, tag = "5")]
-    pub permanent: bool,
-    /// The context attribute that names the unit; `targetingKey` if empty.
-    #[prost(string, tag = "6")]
-    pub unit: ::prost::alloc::string::String,
-    /// A CEL expression over the context, type-checked when it is saved; empty for all units.
-    #[prost(string, tag = "7")]
-    pub audience: ::prost::alloc::string::String,
-    /// Control, then 1 to 64 other variations.
-    #[prost(message, repeated, tag = "8")]
-    pub variations: ::prost::alloc::vec::Vec<Variation>,
-    #[prost(message, repeated, tag = "9")]
-    pub overrides: ::prost::alloc::vec::Vec<Override>,
-    #[prost(message, repeated, tag = "10")]
-    pub metrics: ::prost::alloc::vec::Vec<Metric>,
-    #[prost(message, optional, tag = "11")]
-    pub policy: ::core::option::Option<Policy>,
-    #[prost(message, optional, tag = "12")]
-    pub clock: ::core::option::Option<Clock>,
-    /// The first generation's salt, `\[A-Za-z0-9\]{1,32}`; generated if empty.
-    #[prost(string, tag = "13")]
-    pub salt: ::prost::alloc::string::String,
-    /// Output, as are all fields below: the experiment's state.
-    #[prost(enumeration = "State", tag = "20")]
-    pub state: i32,
-    /// True if the whole experiment is killed.
-    #[prost(bool, tag = "21")]
-    pub killed: bool,
-    /// The running generation's number; 0 before the first start.
-    #[prost(uint32, tag = "22")]
-    pub generation: u32,
-    /// The newest revision's number.
-    #[prost(uint32, tag = "23")]
-    pub revision: u32,
-    /// The running generation's salt.
-    #[prost(string, tag = "24")]
-    pub generation_salt: ::prost::alloc::string::String,
-    #[prost(message, optional, tag = "25")]
-    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// When the running generation started, by the experiment's clock.
-    #[prost(message, optional, tag = "26")]
-    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// The current time of the experiment's clock.
-    #[prost(message, optional, tag = "27")]
-    pub now: ::core::option::Option<::prost_types::Timestamp>,
-    /// When the newest revision takes or took effect.
-    #[prost(message, optional, tag = "28")]
-    pub effective_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// The shipped variation of a concluded experiment.
-    #[prost(string, tag = "29")]
-    pub shipped: ::prost::alloc::string::String,
-    /// Identifies this state of the experiment. A change with this etag fails if the experiment was changed since.
-    #[prost(string, tag = "30")]
-    pub etag: ::prost::alloc::string::String,
-    /// The alerts of guardrails in the running generation.
-    #[prost(message, repeated, tag = "31")]
-    pub alerts: ::prost::alloc::vec::Vec<GuardrailAlert>,
-    /// Whether the shipped variation is served only to the units of the audience. False if it is served to all units, as by
-    /// every conclusion of earlier releases.
-    #[prost(bool, tag = "70")]
-    pub shipped_within_audience: bool,
-    /// What an update of the audience does to units that were exposed already, as a sentence; only in the answer to
-    /// UpdateExperiment, and empty if the audience stays the same.
-    #[prost(string, tag = "71")]
-    pub audience_change: ::prost::alloc::string::String,
-    /// In the answers of CreateExperiment and UpdateExperiment only, also with `validate_only`: what was found out about
-    /// the audience and the expressions of overrides. Not set if the experiment has neither.
-    #[prost(message, optional, tag = "80")]
-    pub audience_report: ::core::option::Option<AudienceReport>,
-}
-/// Which contexts an audience needs, how many recent ones it selects, and what it probably does not mean.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct AudienceReport {
-    /// The attributes without which no context is in the audience. A missing attribute and null are the same.
-    #[prost(string, repeated, tag = "1")]
-    pub needed_attributes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Warnings; the experiment is saved in spite of them.
-    #[prost(message, repeated, tag = "2")]
-    pub warnings: ::prost::alloc::vec::Vec<AudienceWarning>,
-    /// The number of recent contexts that the audience was evaluated for: the newest one of each unit of the experiment's
-    /// unit type, of the last day, at most 500. They are from Assign and BatchAssign calls and from exposures.
-    #[prost(uint32, tag = "3")]
-    pub contexts: u32,
-    /// How many of them are in the audience; 0 if the experiment has no audience.
-    #[prost(uint32, tag = "4")]
-    pub matching_contexts: u32,
-    /// The attributes that the audience uses and that some of these contexts do not have.
-    #[prost(message, repeated, tag = "5")]
-    pub missing_attributes: ::prost::alloc::vec::Vec<MissingAttribute>,
-    /// The number of contexts for which the audience has no result although all its attributes are there, for example
-    /// because one has another type.
-    #[prost(uint32, tag = "6")]
-    pub failed_contexts: u32,
-    /// Why, for the first one of them.
-    #[prost(string, tag = "7")]
-    pub failure: ::prost::alloc::string::String,
-}
-/// A part of an audience that probably does not mean what its author expects.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct AudienceWarning {
-    /// The field, such as `audience` or `overrides\[0\].when`.
-    #[prost(string, tag = "1")]
-    pub field: ::prost::alloc::string::String,
-    /// What is wrong, and what to write instead.
-    #[prost(string, tag = "2")]
-    pub message: ::prost::alloc::string::String,
-}
-/// An attribute that some recent contexts do not have.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct MissingAttribute {
-    /// The attribute, with dots.
-    #[prost(string, tag = "1")]
-    pub attribute: ::prost::alloc::string::String,
-    /// How many contexts do not have it, or have null.
-    #[prost(uint32, tag = "2")]
-    pub contexts: u32,
-}
-/// An alert of a guardrail.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct GuardrailAlert {
-    /// The metric that is harmed.
-    #[prost(string, tag = "1")]
-    pub metric: ::prost::alloc::string::String,
-    /// The variation that harms it.
-    #[prost(string, tag = "2")]
-    pub variation: ::prost::alloc::string::String,
-    /// The action that was taken.
-    #[prost(enumeration = "GuardrailAction", tag = "3")]
-    pub action: i32,
-    /// When the alert was raised, by the experiment's clock.
-    #[prost(message, optional, tag = "4")]
-    pub at: ::core::option::Option<::prost_types::Timestamp>,
-    /// The evidence at that time, as odds: a harmless variation ever reaches the value x with a probability of at most
-    /// 1/x, however often it is checked.
-    #[prost(double, tag = "5")]
-    pub evidence: f64,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct CreateExperimentRequest {
-    #[prost(message, optional, tag = "1")]
-    pub experiment: ::core::option::Option<Experiment>,
-    /// If true, report what would happen and change nothing.
-    #[prost(bool, tag = "2")]
-    pub validate_only: bool,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GetExperimentRequest {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListExperimentsRequest {
-    /// The size of the page, at most 1,000; 0 for 100.
-    #[prost(uint32, tag = "1")]
-    pub page_size: u32,
-    #[prost(string, tag = "2")]
-    pub page_token: ::prost::alloc::string::String,
-    /// Only experiments whose keys start with this text.
-    #[prost(string, tag = "3")]
-    pub prefix: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListExperimentsResponse {
-    #[prost(message, repeated, tag = "1")]
-    pub experiments: ::prost::alloc::vec::Vec<Experiment>,
-    /// Empty on the last page.
-    #[prost(string, tag = "2")]
-    pub next_page_token: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct UpdateExperimentRequest {
-    #[prost(message, optional, tag = "1")]
-    pub experiment: ::core::option::Option<Experiment>,
-    #[prost(string, tag = "2")]
-    pub etag: ::prost::alloc::string::String,
-    /// If true, report what would happen and change nothing.
-    #[prost(bool, tag = "3")]
-    pub validate_only: bool,
-}
-/// A part of the declarations.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ApplyExperimentsRequest {
-    /// If true in any message, report what would happen and change nothing.
-    #[prost(bool, tag = "1")]
-    pub validate_only: bool,
-    #[prost(message, repeated, tag = "2")]
-    pub declarations: ::prost::alloc::vec::Vec<ExperimentDeclaration>,
-}
-/// One experiment to declare or to update.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ExperimentDeclaration {
-    /// The declaration; its output fields are ignored.
-    #[prost(message, optional, tag = "1")]
-    pub experiment: ::core::option::Option<Experiment>,
-    /// The etag of the experiment that is updated; empty for a new experiment.
-    #[prost(string, tag = "2")]
-    pub etag: ::prost::alloc::string::String,
-    /// If true, the experiment is started if it is a draft.
-    #[prost(bool, tag = "3")]
-    pub start: bool,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ApplyExperimentsResponse {
-    /// The result of each declaration, in their order; empty if there are errors.
-    #[prost(message, repeated, tag = "1")]
-    pub experiments: ::prost::alloc::vec::Vec<AppliedExperiment>,
-    /// The errors of all declarations, as many as fit into a message. If there are any, nothing was changed.
-    #[prost(message, repeated, tag = "2")]
-    pub errors: ::prost::alloc::vec::Vec<DeclarationError>,
-    /// The number of errors, with those that did not fit.
-    #[prost(uint64, tag = "3")]
-    pub total_errors: u64,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct AppliedExperiment {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    /// The etag after the change; empty if it was only validated.
-    #[prost(string, tag = "2")]
-    pub etag: ::prost::alloc::string::String,
-    /// What was done: "created", "updated" or "unchanged".
-    #[prost(string, tag = "3")]
-    pub result: ::prost::alloc::string::String,
-    /// True if the experiment was started.
-    #[prost(bool, tag = "4")]
-    pub started: bool,
-}
-/// An error of one declaration.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct DeclarationError {
-    /// The index of the declaration, from 0, over all messages.
-    #[prost(uint32, tag = "1")]
-    pub index: u32,
-    /// The experiment's key, as it was sent; at most 160 characters.
-    #[prost(string, tag = "2")]
-    pub key: ::prost::alloc::string::String,
-    /// The field, such as "variations\[1\].payload"; empty if the error is not that of a field.
-    #[prost(string, tag = "3")]
-    pub field: ::prost::alloc::string::String,
-    /// What is wrong and what to do.
-    #[prost(string, tag = "4")]
-    pub message: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct StartExperimentRequest {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub etag: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct PauseExperimentRequest {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub etag: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ResumeExperimentRequest {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub etag: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct GrowVariationRequest {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub variation: ::prost::alloc::string::String,
-    #[prost(string, tag = "6")]
-    pub etag: ::prost::alloc::string::String,
-    #[prost(oneof = "grow_variation_request::Amount", tags = "3, 4, 5")]
-    pub amount: ::core::option::Option<grow_variation_request::Amount>,
-}
-/// Nested message and enum types in `GrowVariationRequest`.
-pub mod grow_variation_request {
-    #[derive(Clone, Copy, PartialEq, ::prost::Oneof)]
-    pub enum Amount {
-        /// Grow to this share of the line.
-        #[prost(double, tag = "3")]
-        ToShare(f64),
-        /// Grow by this share of the line.
-        #[prost(double, tag = "4")]
-        ByShare(f64),
-        /// Grow to this multiple of the variation's current share.
-        #[prost(double, tag = "5")]
-        Times(f64),
-    }
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct KillRequest {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    /// Empty for the whole experiment.
-    #[prost(string, tag = "2")]
-    pub variation: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RestoreRequest {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    /// Empty for the whole experiment; variations that were killed individually stay killed.
-    #[prost(string, tag = "2")]
-    pub variation: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RestartExperimentRequest {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub etag: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ConcludeExperimentRequest {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    /// The variation to ship; empty to roll back to control.
-    #[prost(string, tag = "2")]
-    pub ship: ::prost::alloc::string::String,
-    #[prost(string, tag = "3")]
-    pub etag: ::prost::alloc::string::String,
-    /// False: ship to the units of the audience, and the others continue to get control. True: ship to all units, also those
-    /// that were never part of the experiment. Without an audience this makes no difference.
-    #[prost(bool, tag = "70")]
-    pub to_everyone: bool,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ArchiveExperimentRequest {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub etag: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ReallocateRequest {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ReallocateResponse {
-    #[prost(message, optional, tag = "1")]
-    pub decision: ::core::option::Option<Decision>,
-    #[prost(message, optional, tag = "2")]
-    pub experiment: ::core::option::Option<Experiment>,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct AdvanceClockRequest {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    /// The new time, not before the clock's current time. The current time itself is allowed.
-    #[prost(message, optional, tag = "2")]
-    pub to: ::core::option::Option<::prost_types::Timestamp>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct AdvanceClockResponse {
-    /// The decisions at the ticks that were passed, oldest first. If not all fit into a message, the newest.
-    #[prost(message, repeated, tag = "1")]
-    pub decisions: ::prost::alloc::vec::Vec<Decision>,
-    #[prost(message, optional, tag = "2")]
-    pub experiment: ::core::option::Option<Experiment>,
-    /// How many older decisions did not fit; list decisions to read them.
-    #[prost(uint64, tag = "90")]
-    pub decisions_left_out: u64,
-}
-/// The policy's decision at one tick, with its reasons.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Decision {
-    /// When the decision was made, by the experiment's clock.
-    #[prost(message, optional, tag = "1")]
-    pub at: ::core::option::Option<::prost_types::Timestamp>,
-    #[prost(uint32, tag = "2")]
-    pub generation: u32,
-    /// The revision it made; 0 if no boundary moved.
-    #[prost(uint32, tag = "3")]
-    pub revision: u32,
-    #[prost(message, repeated, tag = "4")]
-    pub arms: ::prost::alloc::vec::Vec<ArmDecision>,
-    /// The reason why no boundary moved, in UPPER_SNAKE; empty if one moved.
-    #[prost(string, tag = "5")]
-    pub hold: ::prost::alloc::string::String,
-    /// The keys of variations that were killed.
-    #[prost(string, repeated, tag = "6")]
-    pub killed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// The variation that is proposed to a person for shipping, or control for a rollback; empty if there is none.
-    #[prost(string, tag = "7")]
-    pub conclude: ::prost::alloc::string::String,
-    /// A summary for people.
-    #[prost(string, tag = "8")]
-    pub summary: ::prost::alloc::string::String,
-    /// True in shadow mode: the decision shows what the policy would do, and nothing was changed.
-    #[prost(bool, tag = "9")]
-    pub shadow: bool,
-    /// What `conclude` rests on, for people: a scheduled look and its day, or the always-valid interval. Empty without
-    /// `conclude`, and in decisions made before this was recorded.
-    #[prost(string, tag = "40")]
-    pub conclude_rests_on: ::prost::alloc::string::String,
-    /// The variation that is better than every other live one beyond chance; empty if there is none. The probability that
-    /// this is ever wrong is at most 5%.
-    #[prost(string, tag = "41")]
-    pub clearly_best: ::prost::alloc::string::String,
-    /// What `clearly_best` rests on.
-    #[prost(string, tag = "42")]
-    pub clearly_best_rests_on: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ArmDecision {
-    #[prost(string, tag = "1")]
-    pub variation: ::prost::alloc::string::String,
-    #[prost(double, tag = "2")]
-    pub p_best: f64,
-    #[prost(double, tag = "3")]
-    pub p_above_control: f64,
-    /// The expected loss, relative.
-    #[prost(double, tag = "4")]
-    pub expected_loss: f64,
-    /// The share of the line before the decision.
-    #[prost(double, tag = "5")]
-    pub share_before: f64,
-    /// The share of the line after the decision.
-    #[prost(double, tag = "6")]
-    pub share_after: f64,
-    /// The reason why the share changed or did not change, for people.
-    #[prost(string, tag = "7")]
-    pub why: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListRevisionsRequest {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    /// The generation's number; 0 for the running one.
-    #[prost(uint32, tag = "2")]
-    pub generation: u32,
-    /// The size of the page, at most 1,000; 0 for all that fit into a message.
-    #[prost(uint32, tag = "90")]
-    pub page_size: u32,
-    /// The `next_page_token` of the previous page; empty for the first page.
-    #[prost(string, tag = "91")]
-    pub page_token: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListRevisionsResponse {
-    #[prost(message, repeated, tag = "1")]
-    pub revisions: ::prost::alloc::vec::Vec<Revision>,
-    /// Empty on the last page. A page ends early when a message is full.
-    #[prost(string, tag = "90")]
-    pub next_page_token: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ExplainRevisionRequest {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    /// The generation's number; 0 for the running one.
-    #[prost(uint32, tag = "2")]
-    pub generation: u32,
-    #[prost(uint32, tag = "3")]
-    pub revision: u32,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ExplainRevisionResponse {
-    #[prost(message, optional, tag = "1")]
-    pub revision: ::core::option::Option<Revision>,
-    /// Not set for a revision made by hand.
-    #[prost(message, optional, tag = "2")]
-    pub decision: ::core::option::Option<Decision>,
-    /// The whole stored record as JSON: input, settings, seed, posterior.
-    #[prost(string, tag = "3")]
-    pub record_json: ::prost::alloc::string::String,
-    /// True if recomputing the record gave the same boundaries (I7).
-    #[prost(bool, tag = "4")]
-    pub reproduced: bool,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListDecisionsRequest {
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    /// The generation's number; 0 for the running one.
-    #[prost(uint32, tag = "2")]
-    pub generation: u32,
-    /// The size of the page, at most 1,000; 0 for 100.
-    #[prost(uint32, tag = "3")]
-    pub page_size: u32,
-    #[prost(string, tag = "4")]
-    pub page_token: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListDecisionsResponse {
-    #[prost(message, repeated, tag = "1")]
-    pub decisions: ::prost::alloc::vec::Vec<Decision>,
-    /// Empty on the last page.
-    #[prost(string, tag = "2")]
-    pub next_page_token: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListAuditEntriesRequest {
-    /// Empty for all experiments.
-    #[prost(string, tag = "1")]
-    pub key: ::prost::alloc::string::String,
-    /// The size of the page, at most 1,000; 0 for 100.
-    #[prost(uint32, tag = "2")]
-    pub page_size: u32,
-    #[prost(string, tag = "3")]
-    pub page_token: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListAuditEntriesResponse {
-    #[prost(message, repeated, tag = "1")]
-    pub entries: ::prost::alloc::vec::Vec<AuditEntry>,
-    #[prost(string, tag = "2")]
-    pub next_page_token: ::prost::alloc::string::String,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct AuditEntry {
-    #[prost(uint64, tag = "1")]
-    pub id: u64,
-    #[prost(message, optional, tag = "2")]
-    pub at: ::core::option::Option<::prost_types::Timestamp>,
-    #[prost(string, tag = "3")]
-    pub actor: ::prost::alloc::string::String,
-    /// The kind of change: create, start, grow, kill, …, or forget.
-    #[prost(string, tag = "4")]
-    pub action: ::prost::alloc::string::String,
-    /// Empty for forget, which does not belong to one experiment.
-    #[prost(string, tag = "5")]
-    pub experiment: ::prost::alloc::string::String,
-    /// The experiment before the change, as JSON; empty for its creation.
-    #[prost(string, tag = "6")]
-    pub from_json: ::prost::alloc::string::String,
-    /// The experiment after the change, as JSON; for forget the unit: {"unit_type": …, "digest": …}. If both texts do not
-    /// fit into a message: {"left_out_bytes": …}.
-    #[prost(string, tag = "7")]
-    pub to_json: ::prost::alloc::string::String,
-}
-/// What a guardrail does automatically. Each action includes those before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum GuardrailAction {
-    /// The same as KILL.
-    Unspecified = 0,
-    /// The guardrail raises an alert.
-    Alert = 1,
-    /// The variation does not grow while there is evidence of harm.
-    Freeze = 2,
-    /// The variation is killed and its units get control; a person may restore it.
-    Kill = 3,
-}
-impl GuardrailAction {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "GUARDRAIL_ACTION_UNSPECIFIED",
-            Self::Alert => "GUARDRAIL_ACTION_ALERT",
-            Self::Freeze => "GUARDRAIL_ACTION_FREEZE",
-            Self::Kill => "GUARDRAIL_ACTION_KILL",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "GUARDRAIL_ACTION_UNSPECIFIED" => Some(Self::Unspecified),
-            "GUARDRAIL_ACTION_ALERT" => Some(Self::Alert),
-            "GUARDRAIL_ACTION_FREEZE" => Some(Self::Freeze),
-            "GUARDRAIL_ACTION_KILL" => Some(Self::Kill),
-            _ => None,
-        }
-    }
-}
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum MetricKind {
-    /// The same as CONVERSION.
-    Unspecified = 0,
-    /// Whether the event happened.
-    Conversion = 1,
-    /// How often the event happened.
-    Count = 2,
-    /// The sum of the event's values.
-    Mean = 3,
-    /// The sum of the event's values, divided by the sum of another event's values.
-    Ratio = 4,
-}
-impl MetricKind {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "METRIC_KIND_UNSPECIFIED",
-            Self::Conversion => "METRIC_KIND_CONVERSION",
-            Self::Count => "METRIC_KIND_COUNT",
-            Self::Mean => "METRIC_KIND_MEAN",
-            Self::Ratio => "METRIC_KIND_RATIO",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "METRIC_KIND_UNSPECIFIED" => Some(Self::Unspecified),
-            "METRIC_KIND_CONVERSION" => Some(Self::Conversion),
-            "METRIC_KIND_COUNT" => Some(Self::Count),
-            "METRIC_KIND_MEAN" => Some(Self::Mean),
-            "METRIC_KIND_RATIO" => Some(Self::Ratio),
-            _ => None,
-        }
-    }
-}
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum Direction {
-    /// The same as UP.
-    Unspecified = 0,
-    Up = 1,
-    Down = 2,
-}
-impl Direction {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "DIRECTION_UNSPECIFIED",
-            Self::Up => "DIRECTION_UP",
-            Self::Down => "DIRECTION_DOWN",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "DIRECTION_UNSPECIFIED" => Some(Self::Unspecified),
-            "DIRECTION_UP" => Some(Self::Up),
-            "DIRECTION_DOWN" => Some(Self::Down),
-            _ => None,
-        }
-    }
-}
-/// The formula for a variation's target share: w is the probability to be best, f the foothold, and S the part of the
-/// line that is neither floor nor foothold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum GrowthRule {
-    /// The same as WEIGHED.
-    Unspecified = 0,
-    /// f + S * w^exponent
-    Level = 1,
-    /// w
-    Chase = 2,
-    /// f + S * the top-two probability (Russo 2016)
-    TopTwo = 3,
-    /// f + S * (1 - epsilon) for the leader
-    EpsilonGreedy = 4,
-    /// No variation ever grows.
-    Fixed = 5,
-    /// f + S * w * max(0, 1 - patience * expected loss / lift)
-    Weighed = 6,
-}
-impl GrowthRule {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "GROWTH_RULE_UNSPECIFIED",
-            Self::Level => "GROWTH_RULE_LEVEL",
-            Self::Chase => "GROWTH_RULE_CHASE",
-            Self::TopTwo => "GROWTH_RULE_TOP_TWO",
-            Self::EpsilonGreedy => "GROWTH_RULE_EPSILON_GREEDY",
-            Self::Fixed => "GROWTH_RULE_FIXED",
-            Self::Weighed => "GROWTH_RULE_WEIGHED",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "GROWTH_RULE_UNSPECIFIED" => Some(Self::Unspecified),
-            "GROWTH_RULE_LEVEL" => Some(Self::Level),
-            "GROWTH_RULE_CHASE" => Some(Self::Chase),
-            "GROWTH_RULE_TOP_TWO" => Some(Self::TopTwo),
-            "GROWTH_RULE_EPSILON_GREEDY" => Some(Self::EpsilonGreedy),
-            "GROWTH_RULE_FIXED" => Some(Self::Fixed),
-            "GROWTH_RULE_WEIGHED" => Some(Self::Weighed),
-            _ => None,
-        }
-    }
-}
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum PosteriorKind {
-    /// The same as E3.
-    Unspecified = 0,
-    /// The lifts over control; arms are compared within the same tick only.
-    E3 = 1,
-    /// One Beta posterior for each arm, over all ticks. Valid only for conversions whose base rate is constant.
-    Pooled = 2,
-}
-impl PosteriorKind {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "POSTERIOR_KIND_UNSPECIFIED",
-            Self::E3 => "POSTERIOR_KIND_E3",
-            Self::Pooled => "POSTERIOR_KIND_POOLED",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "POSTERIOR_KIND_UNSPECIFIED" => Some(Self::Unspecified),
-            "POSTERIOR_KIND_E3" => Some(Self::E3),
-            "POSTERIOR_KIND_POOLED" => Some(Self::Pooled),
-            _ => None,
-        }
-    }
-}
-/// Generated client implementations.
-pub mod experiment_service_client {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    use tonic::codegen::http::Uri;
-    /// Every change gets an entry in the audit log, with its author (metadata `inroad-actor`). A change may give the `etag`
-    /// on which it is based.
-    /// All methods: NOT_FOUND if the key is unknown; FAILED_PRECONDITION if the experiment's state does not allow the
-    /// change; ABORTED if the experiment was changed after the given `etag`, and then nothing is changed.
-    #[derive(Debug, Clone)]
-    pub struct ExperimentServiceClient<T> {
-        inner: tonic::client::Grpc<T>,
-    }
-    impl ExperimentServiceClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
-    }
-    impl<T> ExperimentServiceClient<T>
-    where
-        T: tonic::client::GrpcService<tonic::body::Body>,
-        T::Error: Into<StdError>,
-        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
-        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
-    {
-        pub fn new(inner: T) -> Self {
-            let inner = tonic::client::Grpc::new(inner);
-            Self { inner }
-        }
-        pub fn with_origin(inner: T, origin: Uri) -> Self {
-            let inner = tonic::client::Grpc::with_origin(inner, origin);
-            Self { inner }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> ExperimentServiceClient<InterceptedService<T, F>>
-        where
-            F: tonic::service::Interceptor,
-            T::ResponseBody: Default,
-            T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
-        {
-            ExperimentServiceClient::new(InterceptedService::new(inner, interceptor))
-        }
-        /// Compress requests with the given encoding.
-        ///
-        /// This requires the server to support it otherwise it might respond with an
-        /// error.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.send_compressed(encoding);
-            self
-        }
-        /// Enable decompressing responses.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.accept_compressed(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_decoding_message_size(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_encoding_message_size(limit);
-            self
-        }
-        /// Declares a draft.
-        /// ALREADY_EXISTS: the key is in use.
-        /// INVALID_ARGUMENT: the declaration is invalid; BadRequest lists every error with its field.
-        pub async fn create_experiment(
-            &mut self,
-            request: impl tonic::IntoRequest<super::CreateExperimentRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ExperimentService/CreateExperiment",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("inroad.v1.ExperimentService", "CreateExperiment"),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-        pub async fn get_experiment(
-            &mut self,
-            request: impl tonic::IntoRequest<super::GetExperimentRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ExperimentService/GetExperiment",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("inroad.v1.ExperimentService", "GetExperiment"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Lists experiments by key, in pages.
-        pub async fn list_experiments(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ListExperimentsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListExperimentsResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ExperimentService/ListExperiments",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("inroad.v1.ExperimentService", "ListExperiments"),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-        /// Replaces the declaration. Once the experiment is started, the unit and the existing variations stay; new variations
-        /// are added at the end.
-        pub async fn update_experiment(
-            &mut self,
-            request: impl tonic::IntoRequest<super::UpdateExperimentRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ExperimentService/UpdateExperiment",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("inroad.v1.ExperimentService", "UpdateExperiment"),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-        /// Declares or updates many experiments, all or nothing, in one step. Send the declarations in one or more messages,
-        /// each below 4 MiB; at most 10,000 declarations and 64 MiB in all. If any declaration has an error, nothing is
-        /// changed and the response lists the errors of all declarations.
-        /// INVALID_ARGUMENT: too many declarations or too many bytes.
-        /// ABORTED: one of the experiments was changed meanwhile; nothing was changed, so read them again and repeat.
-        /// RESOURCE_EXHAUSTED: another call of this kind is in progress; try again after the delay in RetryInfo.
-        pub async fn apply_experiments(
-            &mut self,
-            request: impl tonic::IntoStreamingRequest<
-                Message = super::ApplyExperimentsRequest,
-            >,
-        ) -> std::result::Result<
-            tonic::Response<super::ApplyExperimentsResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ExperimentService/ApplyExperiments",
-            );
-            let mut req = request.into_streaming_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("inroad.v1.ExperimentService", "ApplyExperiments"),
-                );
-            self.inner.client_streaming(req, path, codec).await
-        }
-        pub async fn start_experiment(
-            &mut self,
-            request: impl tonic::IntoRequest<super::StartExperimentRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ExperimentService/StartExperiment",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("inroad.v1.ExperimentService", "StartExperiment"),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-        /// Stops recording exposures and growing variations. All units keep their variations.
-        pub async fn pause_experiment(
-            &mut self,
-            request: impl tonic::IntoRequest<super::PauseExperimentRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ExperimentService/PauseExperiment",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("inroad.v1.ExperimentService", "PauseExperiment"),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-        pub async fn resume_experiment(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ResumeExperimentRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ExperimentService/ResumeExperiment",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("inroad.v1.ExperimentService", "ResumeExperiment"),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-        /// Grows a variation by taking traffic from control.
-        /// OUT_OF_RANGE: control would fall below its minimum share.
-        pub async fn grow_variation(
-            &mut self,
-            request: impl tonic::IntoRequest<super::GrowVariationRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ExperimentService/GrowVariation",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("inroad.v1.ExperimentService", "GrowVariation"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Kills a variation or the whole experiment: every connected client serves control at once. Variations keep their
-        /// points.
-        pub async fn kill(
-            &mut self,
-            request: impl tonic::IntoRequest<super::KillRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ExperimentService/Kill",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("inroad.v1.ExperimentService", "Kill"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Lifts a kill: the same units get the variation again.
-        pub async fn restore(
-            &mut self,
-            request: impl tonic::IntoRequest<super::RestoreRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ExperimentService/Restore",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("inroad.v1.ExperimentService", "Restore"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Starts a new generation under a new salt.
-        pub async fn restart_experiment(
-            &mut self,
-            request: impl tonic::IntoRequest<super::RestartExperimentRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ExperimentService/RestartExperiment",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("inroad.v1.ExperimentService", "RestartExperiment"),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-        /// Ends the experiment: ships one variation to all units, or rolls back to control.
-        pub async fn conclude_experiment(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ConcludeExperimentRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ExperimentService/ConcludeExperiment",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("inroad.v1.ExperimentService", "ConcludeExperiment"),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-        pub async fn archive_experiment(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ArchiveExperimentRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ExperimentService/ArchiveExperiment",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("inroad.v1.ExperimentService", "ArchiveExperiment"),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-        /// Runs the policy now, within its caps, instead of at the next tick.
-        pub async fn reallocate(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ReallocateRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ReallocateResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ExperimentService/Reallocate",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("inroad.v1.ExperimentService", "Reallocate"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Moves a manual clock forward. The policy decides at each tick that is passed, at the time of that tick and from all
-        /// events acknowledged before the call.
-        pub async fn advance_clock(
-            &mut self,
-            request: impl tonic::IntoRequest<super::AdvanceClockRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AdvanceClockResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ExperimentService/AdvanceClock",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("inroad.v1.ExperimentService", "AdvanceClock"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Lists the revisions of a generation, oldest first.
-        pub async fn list_revisions(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ListRevisionsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListRevisionsResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ExperimentService/ListRevisions",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("inroad.v1.ExperimentService", "ListRevisions"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Returns the decision that made a revision, and whether recomputing it gives the same boundaries.
-        pub async fn explain_revision(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ExplainRevisionRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ExplainRevisionResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ExperimentService/ExplainRevision",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("inroad.v1.ExperimentService", "ExplainRevision"),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-        /// Lists the policy's decisions, newest first, including those that moved no boundary. Use it to review a policy in
-        /// shadow mode.
-        pub async fn list_decisions(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ListDecisionsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListDecisionsResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ExperimentService/ListDecisions",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("inroad.v1.ExperimentService", "ListDecisions"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Lists the changes and their authors, newest first. Entries for forgotten units are included only in the list for
-        /// all experiments.
-        pub async fn list_audit_entries(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ListAuditEntriesRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListAuditEntriesResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/inroad.v1.ExperimentService/ListAuditEntries",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("inroad.v1.ExperimentService", "ListAuditEntries"),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-    }
-}
-/// Generated server implementations.
-pub mod experiment_service_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with ExperimentServiceServer.
-    #[async_trait]
-    pub trait ExperimentService: std::marker::Send + std::marker::Sync + 'static {
-        /// Declares a draft.
-        /// ALREADY_EXISTS: the key is in use.
-        /// INVALID_ARGUMENT: the declaration is invalid; BadRequest lists every error with its field.
-        async fn create_experiment(
-            &self,
-            request: tonic::Request<super::CreateExperimentRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
-        async fn get_experiment(
-            &self,
-            request: tonic::Request<super::GetExperimentRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
-        /// Lists experiments by key, in pages.
-        async fn list_experiments(
-            &self,
-            request: tonic::Request<super::ListExperimentsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListExperimentsResponse>,
-            tonic::Status,
-        >;
-        /// Replaces the declaration. Once the experiment is started, the unit and the existing variations stay; new variations
-        /// are added at the end.
-        async fn update_experiment(
-            &self,
-            request: tonic::Request<super::UpdateExperimentRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
-        /// Declares or updates many experiments, all or nothing, in one step. Send the declarations in one or more messages,
-        /// each below 4 MiB; at most 10,000 declarations and 64 MiB in all. If any declaration has an error, nothing is
-        /// changed and the response lists the errors of all declarations.
-        /// INVALID_ARGUMENT: too many declarations or too many bytes.
-        /// ABORTED: one of the experiments was changed meanwhile; nothing was changed, so read them again and repeat.
-        /// RESOURCE_EXHAUSTED: another call of this kind is in progress; try again after the delay in RetryInfo.
-        async fn apply_experiments(
-            &self,
-            request: tonic::Request<tonic::Streaming<super::ApplyExperimentsRequest>>,
-        ) -> std::result::Result<
-            tonic::Response<super::ApplyExperimentsResponse>,
-            tonic::Status,
-        >;
-        async fn start_experiment(
-            &self,
-            request: tonic::Request<super::StartExperimentRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
-        /// Stops recording exposures and growing variations. All units keep their variations.
-        async fn pause_experiment(
-            &self,
-            request: tonic::Request<super::PauseExperimentRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
-        async fn resume_experiment(
-            &self,
-            request: tonic::Request<super::ResumeExperimentRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
-        /// Grows a variation by taking traffic from control.
-        /// OUT_OF_RANGE: control would fall below its minimum share.
-        async fn grow_variation(
-            &self,
-            request: tonic::Request<super::GrowVariationRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
-        /// Kills a variation or the whole experiment: every connected client serves control at once. Variations keep their
-        /// points.
-        async fn kill(
-            &self,
-            request: tonic::Request<super::KillRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
-        /// Lifts a kill: the same units get the variation again.
-        async fn restore(
-            &self,
-            request: tonic::Request<super::RestoreRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
-        /// Starts a new generation under a new salt.
-        async fn restart_experiment(
-            &self,
-            request: tonic::Request<super::RestartExperimentRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
-        /// Ends the experiment: ships one variation to all units, or rolls back to control.
-        async fn conclude_experiment(
-            &self,
-            request: tonic::Request<super::ConcludeExperimentRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
-        async fn archive_experiment(
-            &self,
-            request: tonic::Request<super::ArchiveExperimentRequest>,
-        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
-        /// Runs the policy now, within its caps, instead of at the next tick.
-        async fn reallocate(
-            &self,
-            request: tonic::Request<super::ReallocateRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ReallocateResponse>,
-            tonic::Status,
-        >;
-        /// Moves a manual clock forward. The policy decides at each tick that is passed, at the time of that tick and from all
-        /// events acknowledged before the call.
-        async fn advance_clock(
-            &self,
-            request: tonic::Request<super::AdvanceClockRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AdvanceClockResponse>,
-            tonic::Status,
-        >;
-        /// Lists the revisions of a generation, oldest first.
-        async fn list_revisions(
-            &self,
-            request: tonic::Request<super::ListRevisionsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListRevisionsResponse>,
-            tonic::Status,
-        >;
-        /// Returns the decision that made a revision, and whether recomputing it gives the same boundaries.
-        async fn explain_revision(
-            &self,
-            request: tonic::Request<super::ExplainRevisionRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ExplainRevisionResponse>,
-            tonic::Status,
-        >;
-        /// Lists the policy's decisions, newest first, including those that moved no boundary. Use it to review a policy in
-        /// shadow mode.
-        async fn list_decisions(
-            &self,
-            request: tonic::Request<super::ListDecisionsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListDecisionsResponse>,
-            tonic::Status,
-        >;
-        /// Lists the changes and their authors, newest first. Entries for forgotten units are included only in the list for
-        /// all experiments.
-        async fn list_audit_entries(
-            &self,
-            request: tonic::Request<super::ListAuditEntriesRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListAuditEntriesResponse>,
-            tonic::Status,
-        >;
-    }
-    /// Every change gets an entry in the audit log, with its author (metadata `inroad-actor`). A change may give the `etag`
-    /// on which it is based.
-    /// All methods: NOT_FOUND if the key is unknown; FAILED_PRECONDITION if the experiment's state does not allow the
-    /// change; ABORTED if the experiment was changed after the given `etag`, and then nothing is changed.
-    #[derive(Debug)]
-    pub struct ExperimentServiceServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> ExperimentServiceServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for ExperimentServiceServer<T>
-    where
-        T: ExperimentService,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/inroad.v1.ExperimentService/CreateExperiment" => {
-                    #[allow(non_camel_case_types)]
-                    struct CreateExperimentSvc<T: ExperimentService>(pub Arc<T>);
-                    impl<
-                        T: ExperimentService,
-                    > tonic::server::UnaryService<super::CreateExperimentRequest>
-                    for CreateExperimentSvc<T> {
-                        type Response = super::Experiment;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::CreateExperimentRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ExperimentService>::create_experiment(&inner, request)
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = CreateExperimentSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/inroad.v1.ExperimentService/GetExperiment" => {
-                    #[allow(non_camel_case_types)]
-                    struct GetExperimentSvc<T: ExperimentService>(pub Arc<T>);
-                    impl<
-                        T: ExperimentService,
-                    > tonic::server::UnaryService<super::GetExperimentRequest>
-                    for GetExperimentSvc<T> {
-                        type Response = super::Experiment;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::GetExperimentRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ExperimentService>::get_experiment(&inner, request)
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = GetExperimentSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/inroad.v1.ExperimentService/ListExperiments" => {
-                    #[allow(non_camel_case_types)]
-                    struct ListExperimentsSvc<T: ExperimentService>(pub Arc<T>);
-                    impl<
-                        T: ExperimentService,
-                    > tonic::server::UnaryService<super::ListExperimentsRequest>
-                    for ListExperimentsSvc<T> {
-                        type Response = super::ListExperimentsResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ListExperimentsRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ExperimentService>::list_experiments(&inner, request)
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ListExperimentsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/inroad.v1.ExperimentService/UpdateExperiment" => {
-                    #[allow(non_camel_case_types)]
-                    struct UpdateExperimentSvc<T: ExperimentService>(pub Arc<T>);
-                    impl<
-                        T: ExperimentService,
-                    > tonic::server::UnaryService<super::UpdateExperimentRequest>
-                    for UpdateExperimentSvc<T> {
-                        type Response = super::Experiment;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::UpdateExperimentRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ExperimentService>::update_experiment(&inner, request)
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = UpdateExperimentSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/inroad.v1.ExperimentService/ApplyExperiments" => {
-                    #[allow(non_camel_case_types)]
-                    struct ApplyExperimentsSvc<T: ExperimentService>(pub Arc<T>);
-                    impl<
-                        T: ExperimentService,
-                    > tonic::server::ClientStreamingService<
-                        super::ApplyExperimentsRequest,
-                    > for ApplyExperimentsSvc<T> {
-                        type Response = super::ApplyExperimentsResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<
-                                tonic::Streaming<super::ApplyExperimentsRequest>,
-                            >,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ExperimentService>::apply_experiments(&inner, request)
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ApplyExperimentsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.client_streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/inroad.v1.ExperimentService/StartExperiment" => {
-                    #[allow(non_camel_case_types)]
-                    struct StartExperimentSvc<T: ExperimentService>(pub Arc<T>);
-                    impl<
-                        T: ExperimentService,
-                    > tonic::server::UnaryService<super::StartExperimentRequest>
-                    for StartExperimentSvc<T> {
-                        type Response = super::Experiment;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::StartExperimentRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ExperimentService>::start_experiment(&inner, request)
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = StartExperimentSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/inroad.v1.ExperimentService/PauseExperiment" => {
-                    #[allow(non_camel_case_types)]
-                    struct PauseExperimentSvc<T: ExperimentService>(pub Arc<T>);
-                    impl<
-                        T: ExperimentService,
-                    > tonic::server::UnaryService<super::PauseExperimentRequest>
-                    for PauseExperimentSvc<T> {
-                        type Response = super::Experiment;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::PauseExperimentRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ExperimentService>::pause_experiment(&inner, request)
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = PauseExperimentSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/inroad.v1.ExperimentService/ResumeExperiment" => {
-                    #[allow(non_camel_case_types)]
-                    struct ResumeExperimentSvc<T: ExperimentService>(pub Arc<T>);
-                    impl<
-                        T: ExperimentService,
-                    > tonic::server::UnaryService<super::ResumeExperimentRequest>
-                    for ResumeExperimentSvc<T> {
-                        type Response = super::Experiment;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ResumeExperimentRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ExperimentService>::resume_experiment(&inner, request)
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ResumeExperimentSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/inroad.v1.ExperimentService/GrowVariation" => {
-                    #[allow(non_camel_case_types)]
-                    struct GrowVariationSvc<T: ExperimentService>(pub Arc<T>);
-                    impl<
-                        T: ExperimentService,
-                    > tonic::server::UnaryService<super::GrowVariationRequest>
-                    for GrowVariationSvc<T> {
-                        type Response = super::Experiment;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::GrowVariationRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ExperimentService>::grow_variation(&inner, request)
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = GrowVariationSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/inroad.v1.ExperimentService/Kill" => {
-                    #[allow(non_camel_case_types)]
-                    struct KillSvc<T: ExperimentService>(pub Arc<T>);
-                    impl<
-                        T: ExperimentService,
-                    > tonic::server::UnaryService<super::KillRequest> for KillSvc<T> {
-                        type Response = super::Experiment;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::KillRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ExperimentService>::kill(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = KillSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/inroad.v1.ExperimentService/Restore" => {
-                    #[allow(non_camel_case_types)]
-                    struct RestoreSvc<T: ExperimentService>(pub Arc<T>);
-                    impl<
-                        T: ExperimentService,
-                    > tonic::server::UnaryService<super::RestoreRequest>
-                    for RestoreSvc<T> {
-                        type Response = super::Experiment;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::RestoreRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ExperimentService>::restore(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = RestoreSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/inroad.v1.ExperimentService/RestartExperiment" => {
-                    #[allow(non_camel_case_types)]
-                    struct RestartExperimentSvc<T: ExperimentService>(pub Arc<T>);
-                    impl<
-                        T: ExperimentService,
-                    > tonic::server::UnaryService<super::RestartExperimentRequest>
-                    for RestartExperimentSvc<T> {
-                        type Response = super::Experiment;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::RestartExperimentRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ExperimentService>::restart_experiment(
-                                        &inner,
-                                        request,
-                                    )
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = RestartExperimentSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/inroad.v1.ExperimentService/ConcludeExperiment" => {
-                    #[allow(non_camel_case_types)]
-                    struct ConcludeExperimentSvc<T: ExperimentService>(pub Arc<T>);
-                    impl<
-                        T: ExperimentService,
-                    > tonic::server::UnaryService<super::ConcludeExperimentRequest>
-                    for ConcludeExperimentSvc<T> {
-                        type Response = super::Experiment;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ConcludeExperimentRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ExperimentService>::conclude_experiment(
-                                        &inner,
-                                        request,
-                                    )
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ConcludeExperimentSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/inroad.v1.ExperimentService/ArchiveExperiment" => {
-                    #[allow(non_camel_case_types)]
-                    struct ArchiveExperimentSvc<T: ExperimentService>(pub Arc<T>);
-                    impl<
-                        T: ExperimentService,
-                    > tonic::server::UnaryService<super::ArchiveExperimentRequest>
-                    for ArchiveExperimentSvc<T> {
-                        type Response = super::Experiment;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ArchiveExperimentRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ExperimentService>::archive_experiment(
-                                        &inner,
-                                        request,
-                                    )
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ArchiveExperimentSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/inroad.v1.ExperimentService/Reallocate" => {
-                    #[allow(non_camel_case_types)]
-                    struct ReallocateSvc<T: ExperimentService>(pub Arc<T>);
-                    impl<
-                        T: ExperimentService,
-                    > tonic::server::UnaryService<super::ReallocateRequest>
-                    for ReallocateSvc<T> {
-                        type Response = super::ReallocateResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ReallocateRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ExperimentService>::reallocate(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ReallocateSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/inroad.v1.ExperimentService/AdvanceClock" => {
-                    #[allow(non_camel_case_types)]
-                    struct AdvanceClockSvc<T: ExperimentService>(pub Arc<T>);
-                    impl<
-                        T: ExperimentService,
-                    > tonic::server::UnaryService<super::AdvanceClockRequest>
-                    for AdvanceClockSvc<T> {
-                        type Response = super::AdvanceClockResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::AdvanceClockRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ExperimentService>::advance_clock(&inner, request)
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = AdvanceClockSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/inroad.v1.ExperimentService/ListRevisions" => {
-                    #[allow(non_camel_case_types)]
-                    struct ListRevisionsSvc<T: ExperimentService>(pub Arc<T>);
-                    impl<
-                        T: ExperimentService,
-                    > tonic::server::UnaryService<super::ListRevisionsRequest>
-                    for ListRevisionsSvc<T> {
-                        type Response = super::ListRevisionsResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ListRevisionsRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ExperimentService>::list_revisions(&inner, request)
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ListRevisionsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/inroad.v1.ExperimentService/ExplainRevision" => {
-                    #[allow(non_camel_case_types)]
-                    struct ExplainRevisionSvc<T: ExperimentService>(pub Arc<T>);
-                    impl<
-                        T: ExperimentService,
-                    > tonic::server::UnaryService<super::ExplainRevisionRequest>
-                    for ExplainRevisionSvc<T> {
-                        type Response = super::ExplainRevisionResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ExplainRevisionRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ExperimentService>::explain_revision(&inner, request)
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ExplainRevisionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/inroad.v1.ExperimentService/ListDecisions" => {
-                    #[allow(non_camel_case_types)]
-                    struct ListDecisionsSvc<T: ExperimentService>(pub Arc<T>);
-                    impl<
-                        T: ExperimentService,
-                    > tonic::server::UnaryService<super::ListDecisionsRequest>
-                    for ListDecisionsSvc<T> {
-                        type Response = super::ListDecisionsResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ListDecisionsRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ExperimentService>::list_decisions(&inner, request)
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ListDecisionsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/inroad.v1.ExperimentService/ListAuditEntries" => {
-                    #[allow(non_camel_case_types)]
-                    struct ListAuditEntriesSvc<T: ExperimentService>(pub Arc<T>);
-                    impl<
-                        T: ExperimentService,
-                    > tonic::server::UnaryService<super::ListAuditEntriesRequest>
-                    for ListAuditEntriesSvc<T> {
-                        type Response = super::ListAuditEntriesResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ListAuditEntriesRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as ExperimentService>::list_audit_entries(
-                                        &inner,
-                                        request,
-                                    )
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ListAuditEntriesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for ExperimentServiceServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "inroad.v1.ExperimentService";
-    impl<T> tonic::server::NamedService for ExperimentServiceServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
-    }
-}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetResultsRequest {
     #[prost(string, tag = "1")]
@@ -5380,6 +2679,2821 @@ pub mod result_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "inroad.v1.ResultService";
     impl<T> tonic::server::NamedService for ResultServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// A variation, with its current share.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Variation {
+    /// The key, unique in the experiment: `[a-z0-9][a-z0-9._-]{0,127}`.
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub payload: ::core::option::Option<Payload>,
+    #[prost(string, tag = "3")]
+    pub description: ::prost::alloc::string::String,
+    /// The share at the start. If it is not set, it is an even part of 40% under `thompson`, and 0 under `manual`. Do not
+    /// set it for control.
+    #[prost(double, optional, tag = "4")]
+    pub initial_share: ::core::option::Option<f64>,
+    /// Output: its share in the newest revision.
+    #[prost(double, tag = "5")]
+    pub share: f64,
+    /// Output: true if the variation is killed, so that its units get control.
+    #[prost(bool, tag = "6")]
+    pub killed: bool,
+}
+/// Pins units to a variation. No exposures are recorded for pinned units.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Override {
+    /// The keys of the pinned units. Set either this or `when`.
+    #[prost(string, repeated, tag = "1")]
+    pub units: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// A CEL expression over the context.
+    #[prost(string, tag = "2")]
+    pub when: ::prost::alloc::string::String,
+    /// The variation's key.
+    #[prost(string, tag = "3")]
+    pub variation: ::prost::alloc::string::String,
+}
+/// A measurement of each unit after its first exposure.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Metric {
+    /// The key, unique in the experiment: `[a-z0-9][a-z0-9._-]{0,127}`.
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// The event name of the outcomes that it measures.
+    #[prost(string, tag = "2")]
+    pub event: ::prost::alloc::string::String,
+    #[prost(enumeration = "MetricKind", tag = "3")]
+    pub kind: i32,
+    /// How long each unit is followed after its first exposure; 7 days if not set.
+    #[prost(message, optional, tag = "4")]
+    pub window: ::core::option::Option<::prost_types::Duration>,
+    #[prost(enumeration = "Direction", tag = "5")]
+    pub direction: i32,
+    /// True for the decision metric, which the policy uses; at most one metric.
+    #[prost(bool, tag = "6")]
+    pub decision: bool,
+    /// The highest value that one unit can have (MEAN only).
+    #[prost(double, optional, tag = "7")]
+    pub cap: ::core::option::Option<f64>,
+    /// The event whose values make the denominator (RATIO only).
+    #[prost(string, tag = "8")]
+    pub denominator: ::prost::alloc::string::String,
+    /// What happens if a variation harms the metric; if not set, nothing happens.
+    #[prost(message, optional, tag = "9")]
+    pub guardrail: ::core::option::Option<Guardrail>,
+}
+/// A metric that no variation may harm. The evidence is an e-process, which stays valid however often it is checked:
+/// over all variations and guardrails of an experiment, the probability that a harmless variation is ever stopped is at
+/// most 5%.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct Guardrail {
+    /// The allowed degradation compared with control, relative; from 0 to below 1.
+    #[prost(double, tag = "1")]
+    pub margin: f64,
+    #[prost(enumeration = "GuardrailAction", tag = "2")]
+    pub action: i32,
+}
+/// The allocation policy: who moves the boundaries.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct Policy {
+    #[prost(oneof = "policy::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<policy::Kind>,
+}
+/// Nested message and enum types in `Policy`.
+pub mod policy {
+    #[derive(Clone, Copy, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Manual(super::ManualPolicy),
+        #[prost(message, tag = "2")]
+        Thompson(super::ThompsonPolicy),
+    }
+}
+/// People move the boundaries.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct ManualPolicy {
+    /// The minimum share of control.
+    #[prost(double, tag = "1")]
+    pub floor: f64,
+    /// The calendar tick, which is the reporting interval; a day if not set.
+    #[prost(message, optional, tag = "2")]
+    pub tick: ::core::option::Option<::prost_types::Duration>,
+}
+/// Thompson sampling moves the boundaries. Settings that are not set have their defaults.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct ThompsonPolicy {
+    /// The time between two decisions; the default is 24 h.
+    #[prost(message, optional, tag = "1")]
+    pub tick: ::core::option::Option<::prost_types::Duration>,
+    /// Nothing grows before the generation has this age; the default is 24 h.
+    #[prost(message, optional, tag = "2")]
+    pub burn_in: ::core::option::Option<::prost_types::Duration>,
+    /// Nothing grows before every live variation has this number of units; the default is 100.
+    #[prost(uint64, optional, tag = "3")]
+    pub burn_in_units: ::core::option::Option<u64>,
+    /// Nothing grows before every live variation has this number of conversions; the default is 1.
+    #[prost(uint64, optional, tag = "4")]
+    pub burn_in_conversions: ::core::option::Option<u64>,
+    /// The minimum share of control; the default is 0.05.
+    #[prost(double, optional, tag = "5")]
+    pub floor: ::core::option::Option<f64>,
+    /// The largest share of the line that may change owner in a day; the default is 0.25.
+    #[prost(double, optional, tag = "6")]
+    pub daily_cap: ::core::option::Option<f64>,
+    /// The same limit while a variation reaches `conclude_probability` and `conclude_loss`; the default is 0.50.
+    #[prost(double, optional, tag = "7")]
+    pub daily_cap_conclude: ::core::option::Option<f64>,
+    /// The smallest growth step, as a share of the line; the default is 0.005.
+    #[prost(double, optional, tag = "8")]
+    pub min_step: ::core::option::Option<f64>,
+    /// The prior standard deviation of a log-lift; the default is 0.25.
+    #[prost(double, optional, tag = "9")]
+    pub tau: ::core::option::Option<f64>,
+    /// A variation is killed when the probability that it is worse than control exceeds this; the default is 0.99.
+    #[prost(double, optional, tag = "10")]
+    pub kill_probability: ::core::option::Option<f64>,
+    /// Growth may use `daily_cap_conclude` while a variation's probability to be best reaches this and its loss is within
+    /// `conclude_loss`; the default is 0.96. It is not a claim: proposals to ship need evidence beyond chance.
+    #[prost(double, optional, tag = "11")]
+    pub conclude_probability: ::core::option::Option<f64>,
+    /// The largest expected loss of the leader with which the policy proposes to ship or to roll back, relative; the
+    /// default is 0.01.
+    #[prost(double, optional, tag = "12")]
+    pub conclude_loss: ::core::option::Option<f64>,
+    /// The number of draws from the posterior, as a power of two; the default is 14, for 16,384 draws.
+    #[prost(uint32, optional, tag = "13")]
+    pub draws_log2: ::core::option::Option<u32>,
+    /// How the probability to be best determines a variation's target share; the default is WEIGHED.
+    #[prost(enumeration = "GrowthRule", tag = "14")]
+    pub rule: i32,
+    /// The exponent of LEVEL, 1 to 10; the default is 2.
+    #[prost(double, optional, tag = "15")]
+    pub exponent: ::core::option::Option<f64>,
+    /// The epsilon of EPSILON_GREEDY, 0 to 1; the default is 0.1.
+    #[prost(double, optional, tag = "16")]
+    pub epsilon: ::core::option::Option<f64>,
+    /// The model from which the probability to be best is computed; the default is E3.
+    #[prost(enumeration = "PosteriorKind", tag = "17")]
+    pub posterior: i32,
+    /// If true, decisions are made and recorded, but change nothing.
+    #[prost(bool, tag = "18")]
+    pub shadow: bool,
+    /// The patience of WEIGHED, 0 to 100; the default is 1.5.
+    #[prost(double, optional, tag = "19")]
+    pub patience: ::core::option::Option<f64>,
+}
+/// The clock of an experiment.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Clock {
+    /// True for a manual clock, which AdvanceClock moves; false for the wall clock.
+    #[prost(bool, tag = "1")]
+    pub manual: bool,
+    /// The start time of a manual clock; the time of creation if not set.
+    #[prost(message, optional, tag = "2")]
+    pub start: ::core::option::Option<::prost_types::Timestamp>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Experiment {
+    /// The key: `[a-z0-9][a-z0-9._-]{0,127}`.
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub description: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub owner: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "4")]
+    pub tags: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// True if the experiment stays in the code permanently.
+    #[prost(bool, tag = "5")]
+    pub permanent: bool,
+    /// The context attribute that names the unit; `targetingKey` if empty.
+    #[prost(string, tag = "6")]
+    pub unit: ::prost::alloc::string::String,
+    /// A CEL expression over the context, type-checked when it is saved; empty for all units.
+    #[prost(string, tag = "7")]
+    pub audience: ::prost::alloc::string::String,
+    /// Control, then 1 to 64 other variations.
+    #[prost(message, repeated, tag = "8")]
+    pub variations: ::prost::alloc::vec::Vec<Variation>,
+    #[prost(message, repeated, tag = "9")]
+    pub overrides: ::prost::alloc::vec::Vec<Override>,
+    #[prost(message, repeated, tag = "10")]
+    pub metrics: ::prost::alloc::vec::Vec<Metric>,
+    #[prost(message, optional, tag = "11")]
+    pub policy: ::core::option::Option<Policy>,
+    #[prost(message, optional, tag = "12")]
+    pub clock: ::core::option::Option<Clock>,
+    /// The first generation's salt, `\[A-Za-z0-9\]{1,32}`; generated if empty.
+    #[prost(string, tag = "13")]
+    pub salt: ::prost::alloc::string::String,
+    /// Output, as are all fields below: the experiment's state.
+    #[prost(enumeration = "State", tag = "20")]
+    pub state: i32,
+    /// True if the whole experiment is killed.
+    #[prost(bool, tag = "21")]
+    pub killed: bool,
+    /// The running generation's number; 0 before the first start.
+    #[prost(uint32, tag = "22")]
+    pub generation: u32,
+    /// The newest revision's number.
+    #[prost(uint32, tag = "23")]
+    pub revision: u32,
+    /// The running generation's salt.
+    #[prost(string, tag = "24")]
+    pub generation_salt: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "25")]
+    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When the running generation started, by the experiment's clock.
+    #[prost(message, optional, tag = "26")]
+    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The current time of the experiment's clock.
+    #[prost(message, optional, tag = "27")]
+    pub now: ::core::option::Option<::prost_types::Timestamp>,
+    /// When the newest revision takes or took effect.
+    #[prost(message, optional, tag = "28")]
+    pub effective_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The shipped variation of a concluded experiment.
+    #[prost(string, tag = "29")]
+    pub shipped: ::prost::alloc::string::String,
+    /// Identifies this state of the experiment. A change with this etag fails if the experiment was changed since.
+    #[prost(string, tag = "30")]
+    pub etag: ::prost::alloc::string::String,
+    /// The alerts of guardrails in the running generation.
+    #[prost(message, repeated, tag = "31")]
+    pub alerts: ::prost::alloc::vec::Vec<GuardrailAlert>,
+    /// Whether the shipped variation is served only to the units of the audience. False if it is served to all units, as by
+    /// every conclusion of earlier releases.
+    #[prost(bool, tag = "70")]
+    pub shipped_within_audience: bool,
+    /// What an update of the audience does to units that were exposed already, as a sentence; only in the answer to
+    /// UpdateExperiment, and empty if the audience stays the same.
+    #[prost(string, tag = "71")]
+    pub audience_change: ::prost::alloc::string::String,
+    /// In the answers of CreateExperiment and UpdateExperiment only, also with `validate_only`: what was found out about
+    /// the audience and the expressions of overrides. Not set if the experiment has neither.
+    #[prost(message, optional, tag = "80")]
+    pub audience_report: ::core::option::Option<AudienceReport>,
+}
+/// Which contexts an audience needs, how many recent ones it selects, and what it probably does not mean.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AudienceReport {
+    /// The attributes without which no context is in the audience. A missing attribute and null are the same.
+    #[prost(string, repeated, tag = "1")]
+    pub needed_attributes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Warnings; the experiment is saved in spite of them.
+    #[prost(message, repeated, tag = "2")]
+    pub warnings: ::prost::alloc::vec::Vec<AudienceWarning>,
+    /// The number of recent contexts that the audience was evaluated for: the newest one of each unit of the experiment's
+    /// unit type, of the last day, at most 500. They are from Assign and BatchAssign calls and from exposures.
+    #[prost(uint32, tag = "3")]
+    pub contexts: u32,
+    /// How many of them are in the audience; 0 if the experiment has no audience.
+    #[prost(uint32, tag = "4")]
+    pub matching_contexts: u32,
+    /// The attributes that the audience uses and that some of these contexts do not have.
+    #[prost(message, repeated, tag = "5")]
+    pub missing_attributes: ::prost::alloc::vec::Vec<MissingAttribute>,
+    /// The number of contexts for which the audience has no result although all its attributes are there, for example
+    /// because one has another type.
+    #[prost(uint32, tag = "6")]
+    pub failed_contexts: u32,
+    /// Why, for the first one of them.
+    #[prost(string, tag = "7")]
+    pub failure: ::prost::alloc::string::String,
+}
+/// A part of an audience that probably does not mean what its author expects.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AudienceWarning {
+    /// The field, such as `audience` or `overrides\[0\].when`.
+    #[prost(string, tag = "1")]
+    pub field: ::prost::alloc::string::String,
+    /// What is wrong, and what to write instead.
+    #[prost(string, tag = "2")]
+    pub message: ::prost::alloc::string::String,
+}
+/// An attribute that some recent contexts do not have.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MissingAttribute {
+    /// The attribute, with dots.
+    #[prost(string, tag = "1")]
+    pub attribute: ::prost::alloc::string::String,
+    /// How many contexts do not have it, or have null.
+    #[prost(uint32, tag = "2")]
+    pub contexts: u32,
+}
+/// An alert of a guardrail.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GuardrailAlert {
+    /// The metric that is harmed.
+    #[prost(string, tag = "1")]
+    pub metric: ::prost::alloc::string::String,
+    /// The variation that harms it.
+    #[prost(string, tag = "2")]
+    pub variation: ::prost::alloc::string::String,
+    /// The action that was taken.
+    #[prost(enumeration = "GuardrailAction", tag = "3")]
+    pub action: i32,
+    /// When the alert was raised, by the experiment's clock.
+    #[prost(message, optional, tag = "4")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The evidence at that time, as odds: a harmless variation ever reaches the value x with a probability of at most
+    /// 1/x, however often it is checked.
+    #[prost(double, tag = "5")]
+    pub evidence: f64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CreateExperimentRequest {
+    #[prost(message, optional, tag = "1")]
+    pub experiment: ::core::option::Option<Experiment>,
+    /// If true, report what would happen and change nothing.
+    #[prost(bool, tag = "2")]
+    pub validate_only: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetExperimentRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListExperimentsRequest {
+    /// The size of the page, at most 1,000; 0 for 100.
+    #[prost(uint32, tag = "1")]
+    pub page_size: u32,
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+    /// Only experiments whose keys start with this text.
+    #[prost(string, tag = "3")]
+    pub prefix: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListExperimentsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub experiments: ::prost::alloc::vec::Vec<Experiment>,
+    /// Empty on the last page.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdateExperimentRequest {
+    #[prost(message, optional, tag = "1")]
+    pub experiment: ::core::option::Option<Experiment>,
+    #[prost(string, tag = "2")]
+    pub etag: ::prost::alloc::string::String,
+    /// If true, report what would happen and change nothing.
+    #[prost(bool, tag = "3")]
+    pub validate_only: bool,
+}
+/// A part of the declarations.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ApplyExperimentsRequest {
+    /// If true in any message, report what would happen and change nothing.
+    #[prost(bool, tag = "1")]
+    pub validate_only: bool,
+    #[prost(message, repeated, tag = "2")]
+    pub declarations: ::prost::alloc::vec::Vec<ExperimentDeclaration>,
+}
+/// One experiment to declare or to update.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExperimentDeclaration {
+    /// The declaration; its output fields are ignored.
+    #[prost(message, optional, tag = "1")]
+    pub experiment: ::core::option::Option<Experiment>,
+    /// The etag of the experiment that is updated; empty for a new experiment.
+    #[prost(string, tag = "2")]
+    pub etag: ::prost::alloc::string::String,
+    /// If true, the experiment is started if it is a draft.
+    #[prost(bool, tag = "3")]
+    pub start: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ApplyExperimentsResponse {
+    /// The result of each declaration, in their order; empty if there are errors.
+    #[prost(message, repeated, tag = "1")]
+    pub experiments: ::prost::alloc::vec::Vec<AppliedExperiment>,
+    /// The errors of all declarations, as many as fit into a message. If there are any, nothing was changed.
+    #[prost(message, repeated, tag = "2")]
+    pub errors: ::prost::alloc::vec::Vec<DeclarationError>,
+    /// The number of errors, with those that did not fit.
+    #[prost(uint64, tag = "3")]
+    pub total_errors: u64,
+    /// How many audience reports did not fit into the message.
+    #[prost(uint64, tag = "4")]
+    pub reports_left_out: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AppliedExperiment {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// The etag after the change; empty if it was only validated.
+    #[prost(string, tag = "2")]
+    pub etag: ::prost::alloc::string::String,
+    /// What was done: "created", "updated" or "unchanged".
+    #[prost(string, tag = "3")]
+    pub result: ::prost::alloc::string::String,
+    /// True if the experiment was started.
+    #[prost(bool, tag = "4")]
+    pub started: bool,
+    /// The same as in Experiment: what an update of the audience does to units that were exposed already.
+    #[prost(string, tag = "5")]
+    pub audience_change: ::prost::alloc::string::String,
+    /// The same as in Experiment. Set if the declaration changes the audience, an override's expression or the unit.
+    #[prost(message, optional, tag = "6")]
+    pub audience_report: ::core::option::Option<AudienceReport>,
+}
+/// An error of one declaration.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeclarationError {
+    /// The index of the declaration, from 0, over all messages.
+    #[prost(uint32, tag = "1")]
+    pub index: u32,
+    /// The experiment's key, as it was sent; at most 160 characters.
+    #[prost(string, tag = "2")]
+    pub key: ::prost::alloc::string::String,
+    /// The field, such as "variations\[1\].payload"; empty if the error is not that of a field.
+    #[prost(string, tag = "3")]
+    pub field: ::prost::alloc::string::String,
+    /// What is wrong and what to do.
+    #[prost(string, tag = "4")]
+    pub message: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EvaluateAudienceRequest {
+    /// A CEL expression over the context.
+    #[prost(string, tag = "1")]
+    pub audience: ::prost::alloc::string::String,
+    /// The context attribute that names the unit: each unit's newest context counts. `targetingKey` if empty.
+    #[prost(string, tag = "2")]
+    pub unit: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StartExperimentRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub etag: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PauseExperimentRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub etag: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeExperimentRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub etag: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GrowVariationRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub variation: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub etag: ::prost::alloc::string::String,
+    #[prost(oneof = "grow_variation_request::Amount", tags = "3, 4, 5")]
+    pub amount: ::core::option::Option<grow_variation_request::Amount>,
+}
+/// Nested message and enum types in `GrowVariationRequest`.
+pub mod grow_variation_request {
+    #[derive(Clone, Copy, PartialEq, ::prost::Oneof)]
+    pub enum Amount {
+        /// Grow to this share of the line.
+        #[prost(double, tag = "3")]
+        ToShare(f64),
+        /// Grow by this share of the line.
+        #[prost(double, tag = "4")]
+        ByShare(f64),
+        /// Grow to this multiple of the variation's current share.
+        #[prost(double, tag = "5")]
+        Times(f64),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KillRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// Empty for the whole experiment.
+    #[prost(string, tag = "2")]
+    pub variation: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// Empty for the whole experiment; variations that were killed individually stay killed.
+    #[prost(string, tag = "2")]
+    pub variation: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestartExperimentRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub etag: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConcludeExperimentRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub etag: ::prost::alloc::string::String,
+    /// False: ship to the units of the audience, and the others continue to get control. True: ship to all units, also those
+    /// that were never part of the experiment. Without an audience this makes no difference.
+    #[prost(bool, tag = "70")]
+    pub to_everyone: bool,
+    /// What units get from now on. INVALID_ARGUMENT: neither is set.
+    #[prost(oneof = "conclude_experiment_request::Outcome", tags = "2, 4")]
+    pub outcome: ::core::option::Option<conclude_experiment_request::Outcome>,
+}
+/// Nested message and enum types in `ConcludeExperimentRequest`.
+pub mod conclude_experiment_request {
+    /// What units get from now on. INVALID_ARGUMENT: neither is set.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Outcome {
+        /// Ship this variation. Control is the same as a rollback.
+        #[prost(string, tag = "2")]
+        Ship(::prost::alloc::string::String),
+        /// Roll back to control; send true.
+        #[prost(bool, tag = "4")]
+        RollBack(bool),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ArchiveExperimentRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub etag: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReallocateRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReallocateResponse {
+    #[prost(message, optional, tag = "1")]
+    pub decision: ::core::option::Option<Decision>,
+    #[prost(message, optional, tag = "2")]
+    pub experiment: ::core::option::Option<Experiment>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AdvanceClockRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// The new time, not before the clock's current time. The current time itself is allowed.
+    #[prost(message, optional, tag = "2")]
+    pub to: ::core::option::Option<::prost_types::Timestamp>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AdvanceClockResponse {
+    /// The decisions at the ticks that were passed, oldest first. If not all fit into a message, the newest.
+    #[prost(message, repeated, tag = "1")]
+    pub decisions: ::prost::alloc::vec::Vec<Decision>,
+    #[prost(message, optional, tag = "2")]
+    pub experiment: ::core::option::Option<Experiment>,
+    /// How many older decisions did not fit; list decisions to read them.
+    #[prost(uint64, tag = "90")]
+    pub decisions_left_out: u64,
+}
+/// The policy's decision at one tick, with its reasons.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Decision {
+    /// When the decision was made, by the experiment's clock.
+    #[prost(message, optional, tag = "1")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(uint32, tag = "2")]
+    pub generation: u32,
+    /// The revision it made; 0 if no boundary moved.
+    #[prost(uint32, tag = "3")]
+    pub revision: u32,
+    #[prost(message, repeated, tag = "4")]
+    pub arms: ::prost::alloc::vec::Vec<ArmDecision>,
+    /// The reason why no boundary moved, in UPPER_SNAKE; empty if one moved.
+    #[prost(string, tag = "5")]
+    pub hold: ::prost::alloc::string::String,
+    /// The keys of variations that were killed.
+    #[prost(string, repeated, tag = "6")]
+    pub killed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The variation that is proposed to a person for shipping, or control for a rollback; empty if there is none.
+    #[prost(string, tag = "7")]
+    pub conclude: ::prost::alloc::string::String,
+    /// A summary for people.
+    #[prost(string, tag = "8")]
+    pub summary: ::prost::alloc::string::String,
+    /// True in shadow mode: the decision shows what the policy would do, and nothing was changed.
+    #[prost(bool, tag = "9")]
+    pub shadow: bool,
+    /// What `conclude` rests on, for people: a scheduled look and its day, or the always-valid interval. Empty without
+    /// `conclude`, and in decisions made before this was recorded.
+    #[prost(string, tag = "40")]
+    pub conclude_rests_on: ::prost::alloc::string::String,
+    /// The variation that is better than every other live one beyond chance; empty if there is none. The probability that
+    /// this is ever wrong is at most 5%.
+    #[prost(string, tag = "41")]
+    pub clearly_best: ::prost::alloc::string::String,
+    /// What `clearly_best` rests on.
+    #[prost(string, tag = "42")]
+    pub clearly_best_rests_on: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ArmDecision {
+    #[prost(string, tag = "1")]
+    pub variation: ::prost::alloc::string::String,
+    #[prost(double, tag = "2")]
+    pub p_best: f64,
+    #[prost(double, tag = "3")]
+    pub p_above_control: f64,
+    /// The expected loss, relative.
+    #[prost(double, tag = "4")]
+    pub expected_loss: f64,
+    /// The share of the line before the decision.
+    #[prost(double, tag = "5")]
+    pub share_before: f64,
+    /// The share of the line after the decision.
+    #[prost(double, tag = "6")]
+    pub share_after: f64,
+    /// The reason why the share changed or did not change, for people.
+    #[prost(string, tag = "7")]
+    pub why: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRevisionsRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// The generation's number; 0 for the running one.
+    #[prost(uint32, tag = "2")]
+    pub generation: u32,
+    /// The size of the page, at most 1,000; 0 for all that fit into a message.
+    #[prost(uint32, tag = "90")]
+    pub page_size: u32,
+    /// The `next_page_token` of the previous page; empty for the first page.
+    #[prost(string, tag = "91")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListRevisionsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub revisions: ::prost::alloc::vec::Vec<Revision>,
+    /// Empty on the last page. A page ends early when a message is full.
+    #[prost(string, tag = "90")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainRevisionRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// The generation's number; 0 for the running one.
+    #[prost(uint32, tag = "2")]
+    pub generation: u32,
+    #[prost(uint32, tag = "3")]
+    pub revision: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExplainRevisionResponse {
+    #[prost(message, optional, tag = "1")]
+    pub revision: ::core::option::Option<Revision>,
+    /// Not set for a revision made by hand.
+    #[prost(message, optional, tag = "2")]
+    pub decision: ::core::option::Option<Decision>,
+    /// The whole stored record as JSON: input, settings, seed, posterior.
+    #[prost(string, tag = "3")]
+    pub record_json: ::prost::alloc::string::String,
+    /// True if recomputing the record gave the same boundaries (I7).
+    #[prost(bool, tag = "4")]
+    pub reproduced: bool,
+    /// The results that were kept with each kill while this was the newest revision, oldest first.
+    #[prost(message, repeated, tag = "5")]
+    pub kills: ::prost::alloc::vec::Vec<KillResult>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListDecisionsRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// The generation's number; 0 for the running one.
+    #[prost(uint32, tag = "2")]
+    pub generation: u32,
+    /// The size of the page, at most 1,000; 0 for 100.
+    #[prost(uint32, tag = "3")]
+    pub page_size: u32,
+    #[prost(string, tag = "4")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListDecisionsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub decisions: ::prost::alloc::vec::Vec<Decision>,
+    /// Empty on the last page.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListAuditEntriesRequest {
+    /// Empty for all experiments.
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// The size of the page, at most 1,000; 0 for 100.
+    #[prost(uint32, tag = "2")]
+    pub page_size: u32,
+    #[prost(string, tag = "3")]
+    pub page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListAuditEntriesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub entries: ::prost::alloc::vec::Vec<AuditEntry>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuditEntry {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(message, optional, tag = "2")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(string, tag = "3")]
+    pub actor: ::prost::alloc::string::String,
+    /// The kind of change: create, start, grow, kill, …, or forget.
+    #[prost(string, tag = "4")]
+    pub action: ::prost::alloc::string::String,
+    /// Empty for forget, which does not belong to one experiment.
+    #[prost(string, tag = "5")]
+    pub experiment: ::prost::alloc::string::String,
+    /// The experiment before the change, as JSON; empty for its creation.
+    #[prost(string, tag = "6")]
+    pub from_json: ::prost::alloc::string::String,
+    /// The experiment after the change, as JSON; for forget the unit: {"unit_type": …, "digest": …}. If both texts do not
+    /// fit into a message: {"left_out_bytes": …}.
+    #[prost(string, tag = "7")]
+    pub to_json: ::prost::alloc::string::String,
+    /// The results that were kept with a kill, as sentences.
+    #[prost(string, repeated, tag = "8")]
+    pub kept_results: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What a guardrail does automatically. Each action includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum GuardrailAction {
+    /// The same as KILL.
+    Unspecified = 0,
+    /// The guardrail raises an alert.
+    Alert = 1,
+    /// The variation does not grow while there is evidence of harm.
+    Freeze = 2,
+    /// The variation is killed and its units get control; a person may restore it.
+    Kill = 3,
+}
+impl GuardrailAction {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "GUARDRAIL_ACTION_UNSPECIFIED",
+            Self::Alert => "GUARDRAIL_ACTION_ALERT",
+            Self::Freeze => "GUARDRAIL_ACTION_FREEZE",
+            Self::Kill => "GUARDRAIL_ACTION_KILL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "GUARDRAIL_ACTION_UNSPECIFIED" => Some(Self::Unspecified),
+            "GUARDRAIL_ACTION_ALERT" => Some(Self::Alert),
+            "GUARDRAIL_ACTION_FREEZE" => Some(Self::Freeze),
+            "GUARDRAIL_ACTION_KILL" => Some(Self::Kill),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum MetricKind {
+    /// The same as CONVERSION.
+    Unspecified = 0,
+    /// Whether the event happened.
+    Conversion = 1,
+    /// How often the event happened.
+    Count = 2,
+    /// The sum of the event's values.
+    Mean = 3,
+    /// The sum of the event's values, divided by the sum of another event's values.
+    Ratio = 4,
+}
+impl MetricKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "METRIC_KIND_UNSPECIFIED",
+            Self::Conversion => "METRIC_KIND_CONVERSION",
+            Self::Count => "METRIC_KIND_COUNT",
+            Self::Mean => "METRIC_KIND_MEAN",
+            Self::Ratio => "METRIC_KIND_RATIO",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "METRIC_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "METRIC_KIND_CONVERSION" => Some(Self::Conversion),
+            "METRIC_KIND_COUNT" => Some(Self::Count),
+            "METRIC_KIND_MEAN" => Some(Self::Mean),
+            "METRIC_KIND_RATIO" => Some(Self::Ratio),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Direction {
+    /// The same as UP.
+    Unspecified = 0,
+    Up = 1,
+    Down = 2,
+}
+impl Direction {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "DIRECTION_UNSPECIFIED",
+            Self::Up => "DIRECTION_UP",
+            Self::Down => "DIRECTION_DOWN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DIRECTION_UNSPECIFIED" => Some(Self::Unspecified),
+            "DIRECTION_UP" => Some(Self::Up),
+            "DIRECTION_DOWN" => Some(Self::Down),
+            _ => None,
+        }
+    }
+}
+/// The formula for a variation's target share: w is the probability to be best, f the foothold, and S the part of the
+/// line that is neither floor nor foothold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum GrowthRule {
+    /// The same as WEIGHED.
+    Unspecified = 0,
+    /// f + S * w^exponent
+    Level = 1,
+    /// w
+    Chase = 2,
+    /// f + S * the top-two probability (Russo 2016)
+    TopTwo = 3,
+    /// f + S * (1 - epsilon) for the leader
+    EpsilonGreedy = 4,
+    /// No variation ever grows.
+    Fixed = 5,
+    /// f + S * w * max(0, 1 - patience * expected loss / lift)
+    Weighed = 6,
+}
+impl GrowthRule {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "GROWTH_RULE_UNSPECIFIED",
+            Self::Level => "GROWTH_RULE_LEVEL",
+            Self::Chase => "GROWTH_RULE_CHASE",
+            Self::TopTwo => "GROWTH_RULE_TOP_TWO",
+            Self::EpsilonGreedy => "GROWTH_RULE_EPSILON_GREEDY",
+            Self::Fixed => "GROWTH_RULE_FIXED",
+            Self::Weighed => "GROWTH_RULE_WEIGHED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "GROWTH_RULE_UNSPECIFIED" => Some(Self::Unspecified),
+            "GROWTH_RULE_LEVEL" => Some(Self::Level),
+            "GROWTH_RULE_CHASE" => Some(Self::Chase),
+            "GROWTH_RULE_TOP_TWO" => Some(Self::TopTwo),
+            "GROWTH_RULE_EPSILON_GREEDY" => Some(Self::EpsilonGreedy),
+            "GROWTH_RULE_FIXED" => Some(Self::Fixed),
+            "GROWTH_RULE_WEIGHED" => Some(Self::Weighed),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PosteriorKind {
+    /// The same as E3.
+    Unspecified = 0,
+    /// The lifts over control; arms are compared within the same tick only.
+    E3 = 1,
+    /// One Beta posterior for each arm, over all ticks. Valid only for conversions whose base rate is constant.
+    Pooled = 2,
+}
+impl PosteriorKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "POSTERIOR_KIND_UNSPECIFIED",
+            Self::E3 => "POSTERIOR_KIND_E3",
+            Self::Pooled => "POSTERIOR_KIND_POOLED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "POSTERIOR_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "POSTERIOR_KIND_E3" => Some(Self::E3),
+            "POSTERIOR_KIND_POOLED" => Some(Self::Pooled),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod experiment_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Every change gets an entry in the audit log, with its author (metadata `inroad-actor`). A change may give the `etag`
+    /// on which it is based.
+    /// All methods: NOT_FOUND if the key is unknown; FAILED_PRECONDITION if the experiment's state does not allow the
+    /// change; ABORTED if the experiment was changed after the given `etag`, and then nothing is changed.
+    #[derive(Debug, Clone)]
+    pub struct ExperimentServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl ExperimentServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> ExperimentServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ExperimentServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ExperimentServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Declares a draft.
+        /// ALREADY_EXISTS: the key is in use.
+        /// INVALID_ARGUMENT: the declaration is invalid; BadRequest lists every error with its field.
+        pub async fn create_experiment(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateExperimentRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/CreateExperiment",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inroad.v1.ExperimentService", "CreateExperiment"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn get_experiment(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetExperimentRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/GetExperiment",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("inroad.v1.ExperimentService", "GetExperiment"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lists experiments by key, in pages.
+        pub async fn list_experiments(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListExperimentsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListExperimentsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/ListExperiments",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inroad.v1.ExperimentService", "ListExperiments"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Replaces the declaration. Once the experiment is started, the unit and the existing variations stay; new variations
+        /// are added at the end.
+        pub async fn update_experiment(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpdateExperimentRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/UpdateExperiment",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inroad.v1.ExperimentService", "UpdateExperiment"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Declares or updates many experiments, all or nothing, in one step. Send the declarations in one or more messages,
+        /// each below 4 MiB; at most 10,000 declarations and 64 MiB in all. If any declaration has an error, nothing is
+        /// changed and the response lists the errors of all declarations.
+        /// INVALID_ARGUMENT: too many declarations or too many bytes.
+        /// ABORTED: one of the experiments was changed meanwhile; nothing was changed, so read them again and repeat.
+        /// RESOURCE_EXHAUSTED: another call of this kind is in progress; try again after the delay in RetryInfo.
+        pub async fn apply_experiments(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<
+                Message = super::ApplyExperimentsRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<super::ApplyExperimentsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/ApplyExperiments",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inroad.v1.ExperimentService", "ApplyExperiments"),
+                );
+            self.inner.client_streaming(req, path, codec).await
+        }
+        /// Evaluates an audience for recent contexts without an experiment; changes nothing.
+        /// INVALID_ARGUMENT: the expression is invalid.
+        pub async fn evaluate_audience(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EvaluateAudienceRequest>,
+        ) -> std::result::Result<tonic::Response<super::AudienceReport>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/EvaluateAudience",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inroad.v1.ExperimentService", "EvaluateAudience"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn start_experiment(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StartExperimentRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/StartExperiment",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inroad.v1.ExperimentService", "StartExperiment"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Stops recording exposures and growing variations. All units keep their variations.
+        pub async fn pause_experiment(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PauseExperimentRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/PauseExperiment",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inroad.v1.ExperimentService", "PauseExperiment"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn resume_experiment(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResumeExperimentRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/ResumeExperiment",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inroad.v1.ExperimentService", "ResumeExperiment"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Grows a variation by taking traffic from control.
+        /// OUT_OF_RANGE: control would fall below its minimum share.
+        pub async fn grow_variation(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GrowVariationRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/GrowVariation",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("inroad.v1.ExperimentService", "GrowVariation"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Kills a variation or the whole experiment: every connected client serves control at once. Variations keep their
+        /// points.
+        pub async fn kill(
+            &mut self,
+            request: impl tonic::IntoRequest<super::KillRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/Kill",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("inroad.v1.ExperimentService", "Kill"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lifts a kill: the same units get the variation again.
+        pub async fn restore(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RestoreRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/Restore",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("inroad.v1.ExperimentService", "Restore"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Starts a new generation under a new salt.
+        pub async fn restart_experiment(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RestartExperimentRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/RestartExperiment",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inroad.v1.ExperimentService", "RestartExperiment"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends the experiment: ships one variation to all units, or rolls back to control.
+        pub async fn conclude_experiment(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ConcludeExperimentRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/ConcludeExperiment",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inroad.v1.ExperimentService", "ConcludeExperiment"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn archive_experiment(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ArchiveExperimentRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/ArchiveExperiment",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inroad.v1.ExperimentService", "ArchiveExperiment"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Runs the policy now, within its caps, instead of at the next tick.
+        pub async fn reallocate(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReallocateRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReallocateResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/Reallocate",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("inroad.v1.ExperimentService", "Reallocate"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Moves a manual clock forward. The policy decides at each tick that is passed, at the time of that tick and from all
+        /// events acknowledged before the call.
+        pub async fn advance_clock(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AdvanceClockRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AdvanceClockResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/AdvanceClock",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("inroad.v1.ExperimentService", "AdvanceClock"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lists the revisions of a generation, oldest first.
+        pub async fn list_revisions(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRevisionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRevisionsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/ListRevisions",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("inroad.v1.ExperimentService", "ListRevisions"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Returns the decision that made a revision, and whether recomputing it gives the same boundaries.
+        pub async fn explain_revision(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExplainRevisionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExplainRevisionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/ExplainRevision",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inroad.v1.ExperimentService", "ExplainRevision"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lists the policy's decisions, newest first, including those that moved no boundary. Use it to review a policy in
+        /// shadow mode.
+        pub async fn list_decisions(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListDecisionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListDecisionsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/ListDecisions",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("inroad.v1.ExperimentService", "ListDecisions"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lists the changes and their authors, newest first. Entries for forgotten units are included only in the list for
+        /// all experiments.
+        pub async fn list_audit_entries(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListAuditEntriesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListAuditEntriesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/inroad.v1.ExperimentService/ListAuditEntries",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inroad.v1.ExperimentService", "ListAuditEntries"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod experiment_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with ExperimentServiceServer.
+    #[async_trait]
+    pub trait ExperimentService: std::marker::Send + std::marker::Sync + 'static {
+        /// Declares a draft.
+        /// ALREADY_EXISTS: the key is in use.
+        /// INVALID_ARGUMENT: the declaration is invalid; BadRequest lists every error with its field.
+        async fn create_experiment(
+            &self,
+            request: tonic::Request<super::CreateExperimentRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
+        async fn get_experiment(
+            &self,
+            request: tonic::Request<super::GetExperimentRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
+        /// Lists experiments by key, in pages.
+        async fn list_experiments(
+            &self,
+            request: tonic::Request<super::ListExperimentsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListExperimentsResponse>,
+            tonic::Status,
+        >;
+        /// Replaces the declaration. Once the experiment is started, the unit and the existing variations stay; new variations
+        /// are added at the end.
+        async fn update_experiment(
+            &self,
+            request: tonic::Request<super::UpdateExperimentRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
+        /// Declares or updates many experiments, all or nothing, in one step. Send the declarations in one or more messages,
+        /// each below 4 MiB; at most 10,000 declarations and 64 MiB in all. If any declaration has an error, nothing is
+        /// changed and the response lists the errors of all declarations.
+        /// INVALID_ARGUMENT: too many declarations or too many bytes.
+        /// ABORTED: one of the experiments was changed meanwhile; nothing was changed, so read them again and repeat.
+        /// RESOURCE_EXHAUSTED: another call of this kind is in progress; try again after the delay in RetryInfo.
+        async fn apply_experiments(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::ApplyExperimentsRequest>>,
+        ) -> std::result::Result<
+            tonic::Response<super::ApplyExperimentsResponse>,
+            tonic::Status,
+        >;
+        /// Evaluates an audience for recent contexts without an experiment; changes nothing.
+        /// INVALID_ARGUMENT: the expression is invalid.
+        async fn evaluate_audience(
+            &self,
+            request: tonic::Request<super::EvaluateAudienceRequest>,
+        ) -> std::result::Result<tonic::Response<super::AudienceReport>, tonic::Status>;
+        async fn start_experiment(
+            &self,
+            request: tonic::Request<super::StartExperimentRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
+        /// Stops recording exposures and growing variations. All units keep their variations.
+        async fn pause_experiment(
+            &self,
+            request: tonic::Request<super::PauseExperimentRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
+        async fn resume_experiment(
+            &self,
+            request: tonic::Request<super::ResumeExperimentRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
+        /// Grows a variation by taking traffic from control.
+        /// OUT_OF_RANGE: control would fall below its minimum share.
+        async fn grow_variation(
+            &self,
+            request: tonic::Request<super::GrowVariationRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
+        /// Kills a variation or the whole experiment: every connected client serves control at once. Variations keep their
+        /// points.
+        async fn kill(
+            &self,
+            request: tonic::Request<super::KillRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
+        /// Lifts a kill: the same units get the variation again.
+        async fn restore(
+            &self,
+            request: tonic::Request<super::RestoreRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
+        /// Starts a new generation under a new salt.
+        async fn restart_experiment(
+            &self,
+            request: tonic::Request<super::RestartExperimentRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
+        /// Ends the experiment: ships one variation to all units, or rolls back to control.
+        async fn conclude_experiment(
+            &self,
+            request: tonic::Request<super::ConcludeExperimentRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
+        async fn archive_experiment(
+            &self,
+            request: tonic::Request<super::ArchiveExperimentRequest>,
+        ) -> std::result::Result<tonic::Response<super::Experiment>, tonic::Status>;
+        /// Runs the policy now, within its caps, instead of at the next tick.
+        async fn reallocate(
+            &self,
+            request: tonic::Request<super::ReallocateRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReallocateResponse>,
+            tonic::Status,
+        >;
+        /// Moves a manual clock forward. The policy decides at each tick that is passed, at the time of that tick and from all
+        /// events acknowledged before the call.
+        async fn advance_clock(
+            &self,
+            request: tonic::Request<super::AdvanceClockRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AdvanceClockResponse>,
+            tonic::Status,
+        >;
+        /// Lists the revisions of a generation, oldest first.
+        async fn list_revisions(
+            &self,
+            request: tonic::Request<super::ListRevisionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRevisionsResponse>,
+            tonic::Status,
+        >;
+        /// Returns the decision that made a revision, and whether recomputing it gives the same boundaries.
+        async fn explain_revision(
+            &self,
+            request: tonic::Request<super::ExplainRevisionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExplainRevisionResponse>,
+            tonic::Status,
+        >;
+        /// Lists the policy's decisions, newest first, including those that moved no boundary. Use it to review a policy in
+        /// shadow mode.
+        async fn list_decisions(
+            &self,
+            request: tonic::Request<super::ListDecisionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListDecisionsResponse>,
+            tonic::Status,
+        >;
+        /// Lists the changes and their authors, newest first. Entries for forgotten units are included only in the list for
+        /// all experiments.
+        async fn list_audit_entries(
+            &self,
+            request: tonic::Request<super::ListAuditEntriesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListAuditEntriesResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Every change gets an entry in the audit log, with its author (metadata `inroad-actor`). A change may give the `etag`
+    /// on which it is based.
+    /// All methods: NOT_FOUND if the key is unknown; FAILED_PRECONDITION if the experiment's state does not allow the
+    /// change; ABORTED if the experiment was changed after the given `etag`, and then nothing is changed.
+    #[derive(Debug)]
+    pub struct ExperimentServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> ExperimentServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for ExperimentServiceServer<T>
+    where
+        T: ExperimentService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/inroad.v1.ExperimentService/CreateExperiment" => {
+                    #[allow(non_camel_case_types)]
+                    struct CreateExperimentSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::UnaryService<super::CreateExperimentRequest>
+                    for CreateExperimentSvc<T> {
+                        type Response = super::Experiment;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CreateExperimentRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::create_experiment(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CreateExperimentSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/GetExperiment" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetExperimentSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::UnaryService<super::GetExperimentRequest>
+                    for GetExperimentSvc<T> {
+                        type Response = super::Experiment;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetExperimentRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::get_experiment(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetExperimentSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/ListExperiments" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListExperimentsSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::UnaryService<super::ListExperimentsRequest>
+                    for ListExperimentsSvc<T> {
+                        type Response = super::ListExperimentsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListExperimentsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::list_experiments(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListExperimentsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/UpdateExperiment" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpdateExperimentSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::UnaryService<super::UpdateExperimentRequest>
+                    for UpdateExperimentSvc<T> {
+                        type Response = super::Experiment;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UpdateExperimentRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::update_experiment(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpdateExperimentSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/ApplyExperiments" => {
+                    #[allow(non_camel_case_types)]
+                    struct ApplyExperimentsSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::ClientStreamingService<
+                        super::ApplyExperimentsRequest,
+                    > for ApplyExperimentsSvc<T> {
+                        type Response = super::ApplyExperimentsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::ApplyExperimentsRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::apply_experiments(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ApplyExperimentsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/EvaluateAudience" => {
+                    #[allow(non_camel_case_types)]
+                    struct EvaluateAudienceSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::UnaryService<super::EvaluateAudienceRequest>
+                    for EvaluateAudienceSvc<T> {
+                        type Response = super::AudienceReport;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EvaluateAudienceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::evaluate_audience(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EvaluateAudienceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/StartExperiment" => {
+                    #[allow(non_camel_case_types)]
+                    struct StartExperimentSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::UnaryService<super::StartExperimentRequest>
+                    for StartExperimentSvc<T> {
+                        type Response = super::Experiment;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StartExperimentRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::start_experiment(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StartExperimentSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/PauseExperiment" => {
+                    #[allow(non_camel_case_types)]
+                    struct PauseExperimentSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::UnaryService<super::PauseExperimentRequest>
+                    for PauseExperimentSvc<T> {
+                        type Response = super::Experiment;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PauseExperimentRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::pause_experiment(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PauseExperimentSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/ResumeExperiment" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResumeExperimentSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::UnaryService<super::ResumeExperimentRequest>
+                    for ResumeExperimentSvc<T> {
+                        type Response = super::Experiment;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResumeExperimentRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::resume_experiment(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResumeExperimentSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/GrowVariation" => {
+                    #[allow(non_camel_case_types)]
+                    struct GrowVariationSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::UnaryService<super::GrowVariationRequest>
+                    for GrowVariationSvc<T> {
+                        type Response = super::Experiment;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GrowVariationRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::grow_variation(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GrowVariationSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/Kill" => {
+                    #[allow(non_camel_case_types)]
+                    struct KillSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::UnaryService<super::KillRequest> for KillSvc<T> {
+                        type Response = super::Experiment;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::KillRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::kill(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = KillSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/Restore" => {
+                    #[allow(non_camel_case_types)]
+                    struct RestoreSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::UnaryService<super::RestoreRequest>
+                    for RestoreSvc<T> {
+                        type Response = super::Experiment;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RestoreRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::restore(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RestoreSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/RestartExperiment" => {
+                    #[allow(non_camel_case_types)]
+                    struct RestartExperimentSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::UnaryService<super::RestartExperimentRequest>
+                    for RestartExperimentSvc<T> {
+                        type Response = super::Experiment;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RestartExperimentRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::restart_experiment(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RestartExperimentSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/ConcludeExperiment" => {
+                    #[allow(non_camel_case_types)]
+                    struct ConcludeExperimentSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::UnaryService<super::ConcludeExperimentRequest>
+                    for ConcludeExperimentSvc<T> {
+                        type Response = super::Experiment;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ConcludeExperimentRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::conclude_experiment(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ConcludeExperimentSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/ArchiveExperiment" => {
+                    #[allow(non_camel_case_types)]
+                    struct ArchiveExperimentSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::UnaryService<super::ArchiveExperimentRequest>
+                    for ArchiveExperimentSvc<T> {
+                        type Response = super::Experiment;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ArchiveExperimentRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::archive_experiment(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ArchiveExperimentSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/Reallocate" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReallocateSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::UnaryService<super::ReallocateRequest>
+                    for ReallocateSvc<T> {
+                        type Response = super::ReallocateResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReallocateRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::reallocate(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReallocateSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/AdvanceClock" => {
+                    #[allow(non_camel_case_types)]
+                    struct AdvanceClockSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::UnaryService<super::AdvanceClockRequest>
+                    for AdvanceClockSvc<T> {
+                        type Response = super::AdvanceClockResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AdvanceClockRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::advance_clock(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AdvanceClockSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/ListRevisions" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListRevisionsSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::UnaryService<super::ListRevisionsRequest>
+                    for ListRevisionsSvc<T> {
+                        type Response = super::ListRevisionsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListRevisionsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::list_revisions(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListRevisionsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/ExplainRevision" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExplainRevisionSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::UnaryService<super::ExplainRevisionRequest>
+                    for ExplainRevisionSvc<T> {
+                        type Response = super::ExplainRevisionResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExplainRevisionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::explain_revision(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExplainRevisionSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/ListDecisions" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListDecisionsSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::UnaryService<super::ListDecisionsRequest>
+                    for ListDecisionsSvc<T> {
+                        type Response = super::ListDecisionsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListDecisionsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::list_decisions(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListDecisionsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/inroad.v1.ExperimentService/ListAuditEntries" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListAuditEntriesSvc<T: ExperimentService>(pub Arc<T>);
+                    impl<
+                        T: ExperimentService,
+                    > tonic::server::UnaryService<super::ListAuditEntriesRequest>
+                    for ListAuditEntriesSvc<T> {
+                        type Response = super::ListAuditEntriesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListAuditEntriesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExperimentService>::list_audit_entries(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListAuditEntriesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for ExperimentServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "inroad.v1.ExperimentService";
+    impl<T> tonic::server::NamedService for ExperimentServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -98,6 +98,7 @@ fn error_message(result: Result<impl std::fmt::Debug, WireError>) -> String {
 #[test]
 fn descriptors_contain_all_services() {
     let set = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
-    let services = set.file.iter().flat_map(|f| &f.service).map(|s| s.name()).collect::<Vec<_>>();
+    let mut services = set.file.iter().flat_map(|f| &f.service).map(|s| s.name()).collect::<Vec<_>>();
+    services.sort_unstable();
     assert_eq!(services, ["AssignmentService", "EventService", "ExperimentService", "ResultService"]);
 }

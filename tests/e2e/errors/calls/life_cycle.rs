@@ -1,6 +1,7 @@
 //! Changes that are not possible in the current state of the experiment.
 
 use inroad_wire::v1;
+use inroad_wire::v1::conclude_experiment_request::Outcome;
 use inroad_wire::v1::grow_variation_request::Amount;
 
 use super::{RefusedCalls, grow_request};
@@ -49,9 +50,27 @@ pub(super) async fn check(t: &mut RefusedCalls) {
         "FAILED_PRECONDITION",
         experiments.conclude_experiment(v1::ConcludeExperimentRequest {
             key: draft(),
-            ship: String::new(),
+            outcome: Some(Outcome::RollBack(true)),
             etag: etag(),
             to_everyone: false,
+        }),
+    )
+    .await;
+    t.check(
+        "concluding without saying what units get",
+        "ConcludeExperiment",
+        "INVALID_ARGUMENT",
+        experiments.conclude_experiment(v1::ConcludeExperimentRequest { key: running(), ..Default::default() }),
+    )
+    .await;
+    t.check(
+        "concluding with an empty variation",
+        "ConcludeExperiment",
+        "INVALID_ARGUMENT",
+        experiments.conclude_experiment(v1::ConcludeExperimentRequest {
+            key: running(),
+            outcome: Some(Outcome::Ship(String::new())),
+            ..Default::default()
         }),
     )
     .await;
@@ -61,7 +80,7 @@ pub(super) async fn check(t: &mut RefusedCalls) {
         "FAILED_PRECONDITION",
         experiments.conclude_experiment(v1::ConcludeExperimentRequest {
             key: running(),
-            ship: "dead".to_owned(),
+            outcome: Some(Outcome::Ship("dead".to_owned())),
             etag: etag(),
             to_everyone: false,
         }),
