@@ -19,6 +19,7 @@ mod guardrails;
 mod lifecycle;
 mod maintenance;
 mod numbers;
+mod overload;
 mod policy;
 mod replay;
 mod shutdown;

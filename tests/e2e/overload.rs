@@ -1,0 +1,146 @@
+//! Requests that cost much: whatever readers ask for, a kill takes effect at once, and the server stays healthy.
+
+use std::time::{Duration, Instant};
+
+use inroad_wire::v1::{self, ExposureMode};
+use prost_types::value::Kind;
+use prost_types::{ListValue, Struct, Value};
+use tokio::task::JoinSet;
+use tonic::{Code, Status};
+
+use crate::harness::{Server, context, eventually, exposure_of, flag, http_get, metric_value, with_conversion_metrics};
+
+/// The experiment that is killed.
+const KEY: &str = "checkout";
+/// The experiment that costs much.
+const LARGE: &str = "large";
+/// Its variations beside control, and its overrides.
+const VARIATIONS: usize = 24;
+/// The longest that a kill, an assignment or a health check may take. Far above the time on an idle machine, and far below
+/// that of one of the expensive requests.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// An experiment whose results, funnels and assignments cost seconds.
+fn large_experiment() -> v1::Experiment {
+    let keys: Vec<String> = (1..=VARIATIONS).map(|i| format!("v{i}")).collect();
+    let variations: Vec<(&str, f64)> = keys.iter().map(|key| (key.as_str(), 0.01)).collect();
+    let mut experiment = with_conversion_metrics(flag(LARGE, &variations));
+    let like_first = experiment.metrics[0].clone();
+    experiment.metrics = (0..8)
+        .map(|i| v1::Metric { key: format!("m{i}"), event: format!("e{i}"), decision: i == 0, ..like_first.clone() })
+        .collect();
+    // Compares all pairs of tags, and never selects a unit.
+    let when = |i: usize| format!("tags.exists(a, tags.exists(b, a + b == \"{i}\"))");
+    experiment.overrides = (0..VARIATIONS)
+        .map(|i| v1::Override { when: when(i), variation: keys[i].clone(), ..v1::Override::default() })
+        .collect();
+    experiment
+}
+
+fn context_with_tags(unit: &str, tags: usize) -> Struct {
+    let text = |text: String| Value { kind: Some(Kind::StringValue(text)) };
+    let values = (0..tags).map(|i| text(format!("tag-{i}"))).collect();
+    let mut context = context(unit);
+    context.fields.insert("tags".to_owned(), Value { kind: Some(Kind::ListValue(ListValue { values })) });
+    context
+}
+
+/// Runs `work` and checks that it takes no longer than [`LIMIT`].
+async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let begun = Instant::now();
+    let done = tokio::time::timeout(Duration::from_secs(60), work).await;
+    let took = begun.elapsed();
+    assert!(took < LIMIT, "{what} took {took:?}");
+    done.expect("it took less than the limit")
+}
+
+/// Kills, restores, assigns, records and checks health while the server is under load.
+async fn check_that_it_keeps_answering(server: &Server) {
+    let api = server.api();
+    for round in 0..3 {
+        in_time("a kill", api.kill(KEY, "a")).await;
+        let unit = format!("unit-{round}");
+        let answer = in_time("an assignment", api.assign(KEY, context(&unit), ExposureMode::None)).await;
+        assert_eq!(answer.variation, "control", "the kill is in effect");
+        in_time("a restore", api.restore(KEY, "a")).await;
+        let exposure = exposure_of(KEY, &unit, &api.assign(KEY, context(&unit), ExposureMode::None).await);
+        in_time("recording", api.record(vec![exposure], vec![])).await;
+        let health = in_time("the health check", http_get(server.address, "/healthz")).await;
+        assert_eq!(health.map(|(code, _)| code), Some(200));
+    }
+}
+
+async fn start() -> Server {
+    let server = Server::start().await;
+    let api = server.api();
+    api.launch(with_conversion_metrics(flag(KEY, &[("a", 0.9)]))).await;
+    api.launch(large_experiment()).await;
+    server
+}
+
+/// Waits until so many computations wait for their turn, so that all others have one.
+async fn computations_wait(server: &Server) {
+    let waiting = async || (metric_value(server.address, "inroad_queries_waiting").await > 0.0).then_some(());
+    eventually("computations wait", waiting).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_and_abandoned_funnels_delay_nothing_and_excess_is_refused_with_a_delay() {
+    let server = start().await;
+    let mut calls: JoinSet<Result<(), Status>> = JoinSet::new();
+    for i in 0..200 {
+        let mut results = server.api().result_service();
+        calls.spawn(async move {
+            if i % 2 == 0 {
+                let request = v1::GetResultsRequest { key: LARGE.to_owned(), ..v1::GetResultsRequest::default() };
+                results.get_results(request).await.map(drop)
+            } else {
+                let steps = vec!["e0".to_owned(), "e1".to_owned()];
+                let request = v1::GetFunnelRequest { key: LARGE.to_owned(), steps, ..v1::GetFunnelRequest::default() };
+                results.get_funnel(request).await.map(drop)
+            }
+        });
+    }
+    computations_wait(&server).await;
+    check_that_it_keeps_answering(&server).await;
+    // The limit of 64 waiting ones refuses the others at once.
+    let refused = calls.join_next().await.expect("calls").expect("no panic").expect_err("it is refused");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    assert!(refused.message().contains("try again in"), "{refused:?}");
+    assert!(metric_value(server.address, "inroad_queries_refused_total").await >= 1.0);
+    // Abandoned calls make room for others.
+    calls.abort_all();
+    while calls.join_next().await.is_some() {}
+    check_that_it_keeps_answering(&server).await;
+    eventually("results are computed again", async || {
+        let request = v1::GetResultsRequest { key: KEY.to_owned(), ..v1::GetResultsRequest::default() };
+        server.api().result_service().get_results(request).await.ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expensive_batch_of_assignments_delays_nothing_and_ends_when_its_caller_leaves() {
+    let server = start().await;
+    let batch = |tags: usize| {
+        let request = |i: usize| v1::AssignRequest {
+            experiment: LARGE.to_owned(),
+            context: Some(context_with_tags(&format!("unit-{i}"), tags)),
+            exposure: ExposureMode::None.into(),
+        };
+        v1::BatchAssignRequest { requests: (0..200).map(request).collect() }
+    };
+    let mut calls = JoinSet::new();
+    for _ in 0..3 {
+        let mut assignments = server.api().assignments();
+        let request = batch(100);
+        calls.spawn(async move { assignments.batch_assign(request).await.map(drop) });
+    }
+    computations_wait(&server).await;
+    check_that_it_keeps_answering(&server).await;
+    calls.abort_all();
+    while calls.join_next().await.is_some() {}
+    // The turn is free again: a cheap batch is answered.
+    let answers = server.api().assignments().batch_assign(batch(1)).await.expect("an answer").into_inner();
+    assert_eq!(answers.responses.len(), 200);
+}
