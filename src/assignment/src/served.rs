@@ -197,33 +197,35 @@ impl ServedExperiment {
     pub fn assign_with_clock(&self, context: &Context, wall_now: impl FnOnce() -> Timestamp) -> Assignment<'_> {
         let parts = &self.parts;
         match parts.status {
-            Status::Concluded { shipped } => return self.shipped(shipped, Reason::Concluded, context),
-            Status::Archived { shipped } => return self.shipped(shipped, Reason::Archived, context),
+            Status::Concluded { shipped } => return self.shipped(shipped, Reason::Concluded, context, wall_now),
+            Status::Archived { shipped } => return self.shipped(shipped, Reason::Archived, context, wall_now),
             Status::Draft | Status::Running | Status::Paused => {}
         }
         if parts.kills.everything {
-            return self.answer(Arm::CONTROL, Reason::Killed);
+            return self.answer(Arm::CONTROL, Reason::Killed, wall_now);
         }
         let unit = match self.uses_targeting_key {
             true => context.targeting_key().map(Cow::Borrowed),
             false => context.unit(&parts.unit),
         };
-        let Some(unit) = unit else { return self.answer(Arm::CONTROL, Reason::NoUnit) };
-        let Ok(unit) = UnitKey::parse(&unit) else { return self.answer(Arm::CONTROL, Reason::InvalidUnit) };
+        let Some(unit) = unit else { return self.answer(Arm::CONTROL, Reason::NoUnit, wall_now) };
+        let Ok(unit) = UnitKey::parse(&unit) else { return self.answer(Arm::CONTROL, Reason::InvalidUnit, wall_now) };
         if !parts.overrides.is_empty()
             && let Some(arm) = self.override_arm(unit, context)
         {
             let killed = parts.kills.is_arm_killed(arm);
             let reason = if killed { Reason::Killed } else { Reason::Override };
-            return self.answer(parts.kills.served_arm(arm), reason);
+            return self.answer(parts.kills.served_arm(arm), reason, wall_now);
         }
-        let (Some(hasher), Some(revision)) = (&self.hasher, self.revision(wall_now)) else {
-            return self.answer(Arm::CONTROL, Reason::NotStarted);
+        let revision = self.revision(wall_now);
+        let number = revision.map_or(0, |revision| revision.number);
+        let (Some(hasher), Some(revision)) = (&self.hasher, revision) else {
+            return self.answer_under(number, Arm::CONTROL, Reason::NotStarted);
         };
         if let Some(audience) = &parts.audience
             && !audience.contains(context)
         {
-            return self.answer(Arm::CONTROL, Reason::NotInAudience);
+            return self.answer_under(number, Arm::CONTROL, Reason::NotInAudience);
         }
         let digest = hasher.digest(unit);
         let owner = revision.allocation.owner(digest.point());
@@ -239,7 +241,7 @@ impl ServedExperiment {
             arm,
             reason,
             generation: parts.generation,
-            revision: revision.number,
+            revision: number,
             digest: Some(digest),
             // A unit that is first exposed while its variation is killed is a valid control unit (docs/statistics.md).
             records_exposure: running,
@@ -254,25 +256,36 @@ impl ServedExperiment {
     /// The answer after the conclusion: the shipped variation, or control if it is killed or if the unit is outside the
     /// audience that it was shipped to.
     #[cold]
-    fn shipped(&self, shipped: Arm, reason: Reason, context: &Context) -> Assignment<'_> {
+    fn shipped(
+        &self,
+        shipped: Arm,
+        reason: Reason,
+        context: &Context,
+        wall_now: impl FnOnce() -> Timestamp,
+    ) -> Assignment<'_> {
         let reached = !self.parts.shipped_within_audience || shipped.is_control();
         if !reached && self.parts.audience.as_ref().is_some_and(|audience| !audience.contains(context)) {
-            return self.answer(Arm::CONTROL, Reason::NotInAudience);
+            return self.answer(Arm::CONTROL, Reason::NotInAudience, wall_now);
         }
         match self.parts.kills.served_arm(shipped) {
-            served if served == shipped => self.answer(shipped, reason),
-            control => self.answer(control, Reason::Killed),
+            served if served == shipped => self.answer(shipped, reason, wall_now),
+            control => self.answer(control, Reason::Killed, wall_now),
         }
     }
 
     /// An answer that does not depend on the unit's point and records no exposure.
-    fn answer(&self, arm: Arm, reason: Reason) -> Assignment<'_> {
+    fn answer(&self, arm: Arm, reason: Reason, wall_now: impl FnOnce() -> Timestamp) -> Assignment<'_> {
+        self.answer_under(self.revision(wall_now).map_or(0, |revision| revision.number), arm, reason)
+    }
+
+    /// The same under the revision with this number; 0 before the start.
+    fn answer_under(&self, revision: u32, arm: Arm, reason: Reason) -> Assignment<'_> {
         Assignment {
             variation: self.parts.variations.get(arm.index()),
             arm,
             reason,
             generation: self.parts.generation,
-            revision: self.parts.revisions.first().map_or(0, |r| r.number),
+            revision,
             digest: None,
             records_exposure: false,
         }

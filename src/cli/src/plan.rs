@@ -79,6 +79,16 @@ impl PlanArgs {
 
 /// Simulates each lift and prints how long finding it takes.
 pub(crate) fn run(args: &PlanArgs, out: Output) -> anyhow::Result<()> {
+    // The largest simulated lift must be possible, and a lift of 0 or less is none worth finding.
+    let largest_lift = 10.0 / MULTIPLES[MULTIPLES.len() - 1];
+    if !(args.lift > 0.0 && args.lift <= largest_lift) {
+        let message = format!(
+            "--lift {}: give the smallest gain worth finding, above 0 and at most {largest_lift}: 0.1 is 10% more than control. \
+             For a metric that should fall, plan with a gain of the same size",
+            args.lift
+        );
+        return Err(usage_error(message));
+    }
     let lifts = MULTIPLES.map(|multiple| multiple * args.lift);
     let runs = u64::from(args.replications()) * lifts.len() as u64;
     let bar = progress::progress_bar(Some(runs), ProgressUnit::Runs, out);

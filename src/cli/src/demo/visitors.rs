@@ -48,6 +48,10 @@ pub(crate) struct OutcomeReport {
     pub(crate) event_id: String,
     /// The time at which the server receives the report.
     arrives_at: Timestamp,
+    /// Whether it is reported hours after the outcome.
+    is_late: bool,
+    /// Whether the outcome has another report, which counts.
+    is_repeat: bool,
 }
 
 /// Counts on the visitors' side.
@@ -61,11 +65,11 @@ pub(crate) struct VisitCounts {
     pub(crate) crossed: u64,
     /// Visitors that a kill returned to control.
     pub(crate) returned: u64,
-    /// Outcomes.
+    /// Outcomes reported by now. Reports of other outcomes are still on their way.
     pub(crate) outcomes: u64,
-    /// Outcomes reported hours later.
+    /// Those reported hours later.
     pub(crate) late: u64,
-    /// Outcomes reported twice.
+    /// Those reported twice.
     pub(crate) twice: u64,
 }
 
@@ -83,6 +87,8 @@ pub(crate) struct VisitorSimulation {
     served: HashMap<String, ServedHistory>,
     visitors: Vec<String>,
     pending: Vec<OutcomeReport>,
+    /// Outcomes so far, reported or not.
+    outcomes: u64,
     pub(crate) counts: VisitCounts,
 }
 
@@ -94,6 +100,7 @@ impl VisitorSimulation {
             served: HashMap::new(),
             visitors: Vec::new(),
             pending: Vec::new(),
+            outcomes: 0,
             counts: VisitCounts::default(),
         }
     }
@@ -146,21 +153,21 @@ impl VisitorSimulation {
     }
 
     fn add_outcome(&mut self, visit: &Visit) {
-        self.counts.outcomes += 1;
+        self.outcomes += 1;
         let delay = (-(1.0 - self.rng.random::<f64>()).ln() * DELAY_HOURS).min(LONGEST_DELAY_HOURS);
         let occurred_at = visit.at.plus(Duration::from_micros((delay * HOUR_MICROS) as u64));
-        let late = self.rng.random_bool(LATE);
-        self.counts.late += u64::from(late);
-        let lag = if late { self.rng.random_range(1.0..12.0) } else { 0.0 };
+        let is_late = self.rng.random_bool(LATE);
+        let lag = if is_late { self.rng.random_range(1.0..12.0) } else { 0.0 };
         let report = OutcomeReport {
             unit: visit.unit.clone(),
             occurred_at,
-            event_id: format!("outcome-{}", self.counts.outcomes),
+            event_id: format!("outcome-{}", self.outcomes),
             arrives_at: occurred_at.plus(Duration::from_micros((lag * HOUR_MICROS) as u64)),
+            is_late,
+            is_repeat: false,
         };
         if self.rng.random_bool(TWICE) {
-            self.counts.twice += 1;
-            self.pending.push(report.clone());
+            self.pending.push(OutcomeReport { is_repeat: true, ..report.clone() });
         }
         self.pending.push(report);
     }
@@ -170,6 +177,11 @@ impl VisitorSimulation {
         let (mut received, later): (Vec<OutcomeReport>, Vec<OutcomeReport>) =
             std::mem::take(&mut self.pending).into_iter().partition(|report| report.arrives_at <= now);
         self.pending = later;
+        for report in &received {
+            self.counts.twice += u64::from(report.is_repeat);
+            self.counts.outcomes += u64::from(!report.is_repeat);
+            self.counts.late += u64::from(!report.is_repeat && report.is_late);
+        }
         received.shuffle(&mut self.rng);
         received
     }
@@ -201,6 +213,8 @@ mod tests {
             reports.extend(simulation.take_reports(start.plus(DAY)));
         }
         let counts = simulation.counts;
+        let ids: std::collections::HashSet<&str> = reports.iter().map(|report| report.event_id.as_str()).collect();
+        assert_eq!((counts.outcomes, counts.twice), (ids.len() as u64, (reports.len() - ids.len()) as u64));
         assert!(simulation.visitor_count() < counts.visits as usize * 8 / 10, "{counts:?}");
         assert!(counts.late > 0 && counts.twice > 0 && (counts.moved, counts.crossed) == (0, 0));
         let rate = counts.outcomes as f64 / simulation.visitor_count() as f64;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use inroad_assignment::audience::{Audience, AudienceError};
 use inroad_assignment::experiment::{ChangeError, RevisionCause, ShippingScope};
-use inroad_assignment::{Arm, Definition, Experiment, ExperimentKey, KillTarget, TARGETING_KEY, Timestamp, Width};
+use inroad_assignment::{
+    AllocationError, Arm, Definition, Experiment, ExperimentKey, KillTarget, TARGETING_KEY, Timestamp, Width,
+};
 use inroad_policy::{Decision, DrawsCache, TickInput};
 use inroad_store::{DecisionRecord, PageRequest, StoredDecision};
 use inroad_wire::definition::{definition_from_wire, experiment_to_wire};
@@ -118,6 +120,9 @@ impl ExperimentHandler {
 /// # Errors
 /// [`ServerError::Invalid`] for a missing amount, a share outside 0 to 1, or a target below the current share.
 pub(crate) fn growth_width(experiment: &Experiment, arm: Arm, amount: Option<Amount>) -> Result<Width, ServerError> {
+    if arm.is_control() {
+        return Err(ServerError::Change(AllocationError::ControlCannotGrow.into()));
+    }
     let owned = experiment.latest_allocation().width_of(arm);
     let too_small = || ServerError::Invalid {
         field: "amount",
