@@ -3,6 +3,7 @@
 
 use inroad_assignment::{Arm, Experiment, Status};
 use inroad_dashboard::format::NumberFormat;
+use inroad_policy::Ranking;
 
 use crate::explain::{basis_in_words, probability_in_words, ship_blockers};
 use crate::report::Report;
@@ -95,6 +96,10 @@ fn moved_units(moved: u64) -> String {
 fn advice(experiment: &Experiment, report: &Report, moved: u64) -> String {
     if experiment.definition.decision_metric().is_none() {
         return "No primary metric: variations are not compared.".to_owned();
+    }
+    if report.summary.ranking == Ranking::AllKilled {
+        let note = "All variations are killed: nothing is compared, and all units get";
+        return format!("{note} {}. {}", name(experiment, Arm::CONTROL.index()), moved_units(moved));
     }
     if !report.is_compared {
         let is_empty = report.summary.arms.iter().all(|arm| arm.n == 0);
