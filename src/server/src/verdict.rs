@@ -98,8 +98,12 @@ fn advice(experiment: &Experiment, report: &Report, moved: u64) -> String {
         return "No primary metric: variations are not compared.".to_owned();
     }
     if report.summary.ranking == Ranking::AllKilled {
-        let note = "All variations are killed: nothing is compared, and all units get";
-        return format!("{note} {}. {}", name(experiment, Arm::CONTROL.index()), moved_units(moved));
+        let control = name(experiment, Arm::CONTROL.index());
+        return format!(
+            "All variations are killed: all units get {control}, and nothing is compared. Restore a variation, or \
+             conclude the experiment. {}",
+            moved_units(moved)
+        );
     }
     if !report.is_compared {
         let is_empty = report.summary.arms.iter().all(|arm| arm.n == 0);
@@ -194,6 +198,18 @@ mod tests {
         assert_eq!(
             verdict_on(&experiment, 2),
             "Keep running: nothing has been measured yet. 0 units moved between variations."
+        );
+    }
+
+    #[test]
+    fn nothing_leads_if_all_variations_are_killed() {
+        let metrics = serde_json::json!([{"key": "bought", "event": "purchase", "decision": true}]);
+        let mut experiment = started(metrics);
+        experiment.set_killed(KillTarget::Variation(experiment.arm("green").unwrap()), true, NOW).unwrap();
+        assert_eq!(
+            verdict_on(&experiment, 1),
+            "All variations are killed: all units get control, and nothing is compared. Restore a variation, or conclude \
+             the experiment. 0 units moved between variations."
         );
     }
 
