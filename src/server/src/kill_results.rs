@@ -221,7 +221,7 @@ fn results_before_kill(
     Ok(arms.iter().filter_map(result).collect())
 }
 
-/// The first exposures so far in the reporting interval and under the revision of `now`; none if there are none.
+/// The first exposures so far in the reporting interval and under the revision of `now`.
 fn first_exposures_at(
     experiment: &Experiment,
     generation: &Generation,
@@ -235,7 +235,7 @@ fn first_exposures_at(
     for (key, cell) in counts.cells.iter().filter(|(key, _)| is_current(key)) {
         *by_arm.get_mut(key.arm.index())? += cell.first;
     }
-    by_arm.iter().any(|units| *units > 0).then_some(FirstExposures { tick, revision, by_arm })
+    Some(FirstExposures { tick, revision, by_arm, kills: experiment.kills })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use inroad_assignment::experiment::{FirstExposures, KillResult};
 use inroad_assignment::{
     Arm, Direction, Experiment, Generation, Kills, Metric, MetricKind, Revision, Timestamp, Width,
 };
@@ -152,29 +153,37 @@ impl<'a> ServedEpoch<'a> {
         self.others.iter().any(|(.., kills)| kills.served_arm(owner) != self.kills.served_arm(owner))
     }
 
-    /// Makes the exposures comparable with shares, if what was served changed within the epoch: only those before the
-    /// first change count. Where they are not known, control and the changed arms count as one, because together they
-    /// were served the same share throughout.
+    /// Makes the exposures comparable with shares, if a kill or a restore within the epoch changed what was served: only
+    /// those before the first change count. Where they are not known, control and the changed arms count as one, because
+    /// together they were served the same share throughout.
     fn make_comparable(&self, epoch: &mut EpochTally, experiment: &Experiment, generation: &Generation) {
-        let Some((changed_at, ..)) = self.others.first() else { return };
-        let results = experiment.kill_results.iter();
-        let before = results
-            .filter(|result| result.generation == generation.number && result.at <= *changed_at)
-            .filter_map(|result| result.first_exposures.as_ref())
-            .find(|found| (found.tick, found.revision) == (epoch.epoch.tick, epoch.epoch.revision));
-        if let Some(before) = before {
+        let key = (epoch.epoch.tick, epoch.epoch.revision);
+        let is_earlier = |result: &KillResult| self.others.first().is_none_or(|(at, ..)| result.at <= *at);
+        // With simulated time, kills and exposures may have the same instant, which the kept results still order.
+        let kills = experiment.kill_results.iter().filter(|result| result.generation == generation.number);
+        let kills: Vec<(&KillResult, &FirstExposures)> = kills
+            .filter_map(|result| Some((result, result.first_exposures.as_ref()?)))
+            .filter(|(_, before)| (before.tick, before.revision) == key)
+            .collect();
+        let before = kills.first().filter(|(result, _)| is_earlier(result)).map(|(_, before)| before);
+        if let Some(before) = before.filter(|before| before.by_arm.iter().any(|units| *units > 0)) {
             epoch.arms.iter_mut().zip(&before.by_arm).for_each(|(tally, units)| tally.first = *units);
-            epoch.shares = self.shares();
+            epoch.shares = self.shares_served_as(|owner| before.kills.served_arm(owner));
+            return;
+        }
+        let is_changed = |arm: Arm| self.changes(arm) || kills.iter().any(|(result, _)| result.arm == arm);
+        let changed: Vec<Arm> = owners(self.arms).filter(|arm| is_changed(*arm)).collect();
+        if changed.is_empty() {
             return;
         }
         let mut joined = 0;
-        for arm in owners(self.arms).filter(|arm| self.changes(*arm)) {
+        for arm in &changed {
             joined += epoch.arms.get_mut(arm.index()).map_or(0, |tally| std::mem::take(&mut tally.first));
         }
         if let Some(control) = epoch.arms.first_mut() {
             control.first += joined;
         }
-        let served = |owner| if self.changes(owner) { Arm::CONTROL } else { self.kills.served_arm(owner) };
+        let served = |owner| if changed.contains(&owner) { Arm::CONTROL } else { self.kills.served_arm(owner) };
         epoch.shares = self.shares_served_as(served);
     }
 }
@@ -328,6 +337,12 @@ mod tests {
             experiment.set_killed(target, false, after(70)).unwrap();
             assert_eq!(alarm(&experiment, [5_200, 500, 1_400]), alarmed, "{target:?}");
         }
+        // Simulated time does not move by itself.
+        let mut experiment = three_arms();
+        let (target, known) = (KillTarget::Variation(on), counts(lossy));
+        kill_and_keep_results(&mut experiment, target, &known, None, (after(0), "ann")).unwrap();
+        experiment.set_killed(target, false, after(0)).unwrap();
+        assert_eq!(alarm(&experiment, [5_200, 500, 1_400]), alarmed);
         // Without kept results, on is still compared with all others.
         let mut experiment = three_arms();
         experiment.set_killed(KillTarget::Variation(v2), true, after(60)).unwrap();
@@ -339,11 +354,11 @@ mod tests {
         let even = [600, 200, 200];
         let quiet = (SrmAlarm::Quiet, SrmAlarm::Quiet);
         for target in [KillTarget::Variation(Arm::new(1).unwrap()), KillTarget::Everything] {
-            for keeps_results in [true, false] {
+            for (keeps_results, seconds) in [(true, 60), (false, 60), (true, 0), (false, 0)] {
                 let mut experiment = three_arms();
                 let known = if keeps_results { counts(even) } else { GenerationCounts::default() };
-                kill_and_keep_results(&mut experiment, target, &known, None, (after(60), "ann")).unwrap();
-                experiment.set_killed(target, false, after(61)).unwrap();
+                kill_and_keep_results(&mut experiment, target, &known, None, (after(seconds), "ann")).unwrap();
+                experiment.set_killed(target, false, after(seconds + seconds / 60)).unwrap();
                 // 500 units are first exposed during the kill.
                 let served = if target == KillTarget::Everything { [1_100, 200, 200] } else { [1_000, 200, 300] };
                 assert_eq!(alarm(&experiment, served), quiet, "{target:?} {keeps_results}");

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Alert, ChangeError, Experiment, KillChange, KillTarget, Status};
+use super::{Alert, ChangeError, Experiment, KillChange, KillTarget, Kills, Status};
 use crate::allocation::Arm;
 use crate::time::Timestamp;
 
@@ -52,7 +52,7 @@ pub struct KillResult {
     /// The probability that the variation is worse than control by this metric.
     pub p_worse: Option<f64>,
     /// The first exposures of the reporting interval in which the kill happened, up to then: the sample ratio check
-    /// needs them, because a kill changes the shares that are served. None without exposures in it.
+    /// needs them, because a kill changes the shares that are served. None for kills by earlier releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_exposures: Option<FirstExposures>,
 }
@@ -66,6 +66,8 @@ pub struct FirstExposures {
     pub revision: u32,
     /// The units of each arm, control first.
     pub by_arm: Vec<u64>,
+    /// The kills in effect until then.
+    pub kills: Kills,
 }
 
 impl Experiment {
