@@ -373,6 +373,7 @@ fn initial_input(settings: ThompsonSettings, measure: Measure, floor: Width) -> 
         evidence_share: Width::from_share(EVIDENCE_SHARE).unwrap_or_default(),
         data_late: false,
         sample_ratio: SampleRatioRule::Mixed,
+        exposures: Vec::new(),
         measure,
         better: BetterDirection::Higher,
         scope: TickScope::Growth,

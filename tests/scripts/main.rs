@@ -150,6 +150,9 @@ scripts! {
         killed_variation_gives_control_at_once,
         restored_variation_gets_its_units_back,
         results_of_a_killed_variation_are_kept,
+        actions_on_a_killed_experiment_say_that_the_kill_remains,
+        sample_ratio_alert_remains_after_a_kill,
+        nothing_is_compared_if_all_variations_are_killed,
         kill_or_restore_without_effect_says_so,
         kill_of_the_shipped_variation_asks_first,
     }

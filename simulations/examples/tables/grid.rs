@@ -288,6 +288,7 @@ impl Cell {
             evidence_share: Width::from_share(EVIDENCE_SHARE).ok_or("the share is out of range")?,
             data_late: false,
             sample_ratio: SampleRatioRule::Mixed,
+            exposures: Vec::new(),
             measure: self.metric.measure().suited_to(epochs),
             better: BetterDirection::Higher,
             scope: TickScope::Growth,

@@ -17,7 +17,7 @@ use crate::allocation::{Allocation, AllocationError, Arm, percent};
 use crate::definition::{ClockKind, Definition, GuardrailAction, Lifetime};
 use crate::time::Timestamp;
 
-pub use kill::{KillLift, KillResult};
+pub use kill::{FirstExposures, KillLift, KillResult};
 
 pub use crate::generation::{Generation, GenerationEnd, KillChange, KillTarget, Kills, Revision, RevisionCause};
 
@@ -81,6 +81,9 @@ pub enum ChangeError {
     /// A killed variation can neither grow nor be shipped.
     #[error("variation {0:?} is killed: restore it first")]
     VariationKilled(String),
+    /// No variation can be shipped while the whole experiment is killed.
+    #[error("the whole experiment is killed: restore it first (`inroad experiment restore {0}`)")]
+    ExperimentKilled(String),
     /// The update changes a field that is fixed after the start.
     #[error("{field} cannot change after the experiment has started: {remedy}")]
     FixedAfterStart {

@@ -15,7 +15,7 @@ use crate::wire_text::{
 };
 
 /// The evidence from which the continuous test of the sample ratio raises an alert.
-const SAMPLE_RATIO_ALERT: f64 = 100.0;
+pub(crate) const SAMPLE_RATIO_ALERT: f64 = 100.0;
 
 /// The experiment whose results to show.
 #[derive(Debug, Args)]
@@ -127,7 +127,7 @@ pub(crate) fn sample_ratio_text(r: &GetResultsResponse) -> String {
         || "–".to_owned(),
         |s| {
             let alert = if s.evidence >= SAMPLE_RATIO_ALERT { "ALERT: " } else { "" };
-            let test = format!("χ² {} with {} df", number(s.chi_squared), s.degrees_of_freedom);
+            let test = format!("χ² over all periods {} with {} df", number(s.chi_squared), s.degrees_of_freedom);
             let test = if s.degrees_of_freedom == 0 { String::new() } else { format!(", {test}") };
             format!("{alert}{}{test}", s.summary)
         },

@@ -71,6 +71,7 @@ fn experiment(lcg: &mut Lcg) -> TickInput {
         evidence_share: Width::ZERO,
         data_late: false,
         sample_ratio: SampleRatioRule::Mixed,
+        exposures: Vec::new(),
         // The NumPy version uses the same measure.
         measure: Measure::Poisson,
         better: BetterDirection::Higher,

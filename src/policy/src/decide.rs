@@ -56,7 +56,8 @@ fn decide_with(input: &TickInput, estimator: &mut Estimator, draws: &mut DrawsCa
     let arms = input.arms.len();
     let mut live: Vec<bool> = input.arms.iter().map(|arm| !arm.killed).collect();
 
-    let ratio = check_sample_ratio_by(input.sample_ratio, arms, &input.epochs, settings.tick, input.now)?;
+    let exposures = if input.exposures.is_empty() { &input.epochs } else { &input.exposures };
+    let ratio = check_sample_ratio_by(input.sample_ratio, arms, exposures, settings.tick, input.now)?;
     let frozen = freeze_reason(input, &ratio);
     let guardrails = if frozen == Some(Freeze::DataLate) { Vec::new() } else { guardrail_alerts(input, &live)? };
     let reached = |action| guardrails.iter().filter(move |g: &&GuardrailDecision| g.action >= action).map(|g| g.arm);

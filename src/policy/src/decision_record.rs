@@ -65,6 +65,10 @@ pub struct TickInput {
     pub scope: TickScope,
     /// The generation's tallies of the primary metric, in any order.
     pub epochs: Vec<EpochTally>,
+    /// The first exposures for the sample ratio check, where a kill or a restore within an epoch makes them differ from
+    /// those of `epochs`. Empty if they do not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exposures: Vec<EpochTally>,
     /// The guardrail metrics.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub guardrails: Vec<GuardedMetric>,

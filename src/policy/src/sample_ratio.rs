@@ -170,6 +170,12 @@ pub(crate) fn check_sample_ratio_by(
 }
 
 impl SampleRatio {
+    /// Whether the sums over all epochs do not match. Mismatches in different directions can cancel in the sums.
+    #[must_use]
+    pub fn is_mismatch_of_total(&self) -> bool {
+        self.p_value < ALARM.recip()
+    }
+
     /// The result in words, such as "none detected (p = 0.21)". A small p-value without an alarm is explained, because
     /// a single check may be repeated too often to be believed.
     #[must_use]
@@ -183,7 +189,16 @@ impl SampleRatio {
             SrmAlarm::Quiet => {
                 format!("no alert yet ({p} if this were the only check; evidence {odds}, and 100 to 1 raises an alert)")
             }
-            SrmAlarm::Alarm | SrmAlarm::Freeze => format!("exposures do not match the shares ({p}, evidence {odds})"),
+            SrmAlarm::Alarm | SrmAlarm::Freeze if self.is_mismatch_of_total() => {
+                format!("exposures do not match the shares ({p}, evidence {odds})")
+            }
+            SrmAlarm::Alarm | SrmAlarm::Freeze if self.epoch_p_value < ALARM.recip() => format!(
+                "exposures do not match the shares within single periods ({} in the worst one, {p} over all; evidence {odds})",
+                p_value_in_words(self.epoch_p_value)
+            ),
+            SrmAlarm::Alarm | SrmAlarm::Freeze => {
+                format!("exposures did not match the shares at an earlier check ({p} now, evidence {odds})")
+            }
         }
     }
 }

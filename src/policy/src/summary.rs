@@ -85,6 +85,8 @@ pub enum Ranking {
         /// this, relative (Scott 2010). 0 if there is nothing left to learn. None for measures of differences.
         potential_value_remaining: Option<f64>,
     },
+    /// All variations are killed, so there is nothing to compare.
+    AllKilled,
     /// A live arm has too few units or outcomes. The progress is that of all live arms together.
     TooEarly(Progress),
     /// A live arm cannot be measured.
@@ -106,7 +108,7 @@ impl Summary {
     pub fn leader(&self) -> Option<usize> {
         match self.ranking {
             Ranking::Known { leader, .. } => leader,
-            Ranking::TooEarly(_) | Ranking::NotMeasured(_) => None,
+            Ranking::AllKilled | Ranking::TooEarly(_) | Ranking::NotMeasured(_) => None,
         }
     }
 
@@ -171,6 +173,9 @@ fn rank(
     draws: &mut DrawsCache,
 ) -> Result<Ranking, PolicyError> {
     let SummaryInput { epochs, measure, better, live, posterior: kind, seed, draws_log2, .. } = *input;
+    if treated(live) == 0 {
+        return Ok(Ranking::AllKilled);
+    }
     let estimates: Vec<LiftEstimate> =
         shown.iter().zip(live).filter(|(_, live)| **live).filter_map(|(lift, _)| Some((*lift)?.estimate)).collect();
     if let Some(reason) = estimates.iter().find_map(|estimate| match estimate {
@@ -288,6 +293,15 @@ mod tests {
         assert!(tie.is_ranked() && tie.leader().is_none(), "{tie:?}");
         assert!((tie.arms[0].p_best.unwrap() - 0.5).abs() < 0.01);
         assert_eq!(conversions(&[(1_000, 70), (1_000, 90)]).leader(), Some(1));
+    }
+
+    #[test]
+    fn nothing_is_compared_if_all_variations_are_killed() {
+        let tally = |s| ArmTally { first: 2_000, n: 2_000, s, ..ArmTally::default() };
+        let found = summary(Measure::Conversion, vec![tally(200), tally(120)], &[true, false]);
+        assert_eq!((found.ranking, found.leader()), (Ranking::AllKilled, None));
+        assert!(found.arms.iter().all(|arm| arm.p_best.is_none() && arm.expected_loss.is_none()), "{found:?}");
+        assert!(found.arms[1].lift.unwrap().relative().is_some());
     }
 
     #[test]

@@ -194,6 +194,19 @@ fn results_are_given_in_words_that_do_not_contradict_the_alarm() {
 }
 
 #[test]
+fn mismatches_that_cancel_are_reported_for_single_periods() {
+    let arms = |first: [u64; 2]| first.map(|first| ArmTally { first, ..ArmTally::default() }).to_vec();
+    let epoch =
+        |tick, first| EpochTally { epoch: EpochKey { tick, revision: 1 }, arms: arms(first), shares: vec![0.5, 0.5] };
+    let found = check(2, &[epoch(0, [700, 300]), epoch(1, [302, 700])]).unwrap();
+    assert_eq!(found.alarm, SrmAlarm::Freeze);
+    let words = found.in_words();
+    let wanted =
+        "exposures do not match the shares within single periods (p < 0.001 in the worst one, p = 0.964 over all;";
+    assert!(words.starts_with(wanted), "{words}");
+}
+
+#[test]
 fn evidence_without_exposures_is_one() {
     let nothing = check(2, &[]).unwrap();
     assert!((nothing.evidence - 1.0).abs() < 1e-12, "{nothing:?}");

@@ -1,7 +1,7 @@
 //! Estimates as callers get them, for results and funnels alike: intervals, or a sentence that says why there is none.
 
 use inroad_assignment::{Experiment, Metric, MetricKind};
-use inroad_dashboard::format::grouped_count;
+use inroad_dashboard::format::{grouped_count, plural};
 use inroad_policy::{ArmSummary, LiftEstimate, NoRelativeLift, NotMeasured, OUTCOMES_MIN, Progress, Ranking};
 use inroad_wire::v1::{Interval, LiftEstimates, LiftState};
 
@@ -40,10 +40,24 @@ impl Names<'_> {
         }
     }
 
+    /// The same for an arm of which a kill or a restore excluded this many unit records.
+    pub(crate) fn lift_note_after_kill(self, estimate: &LiftEstimate, excluded: u64, killed: bool) -> String {
+        match (estimate, plural(excluded, "unit record")) {
+            (LiftEstimate::TooEarly(_), records) if excluded > 0 && killed => {
+                format!("too early to say: the kill excluded {records}")
+            }
+            (LiftEstimate::TooEarly(progress), records) if excluded > 0 => {
+                format!("{}, and a kill excluded {records}", too_early(progress))
+            }
+            _ => self.lift_note(estimate),
+        }
+    }
+
     /// Why the variations are not ranked; empty if they are.
     pub(crate) fn ranking_note(self, ranking: &Ranking) -> String {
         match ranking {
             Ranking::Known { .. } => String::new(),
+            Ranking::AllKilled => "all variations are killed: nothing is compared".to_owned(),
             Ranking::TooEarly(progress) => too_early(progress),
             Ranking::NotMeasured(reason) => self.not_measured(*reason),
         }

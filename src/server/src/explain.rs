@@ -128,10 +128,11 @@ fn summary(input: &TickInput, decision: &Decision, name: &dyn Fn(usize) -> Strin
     if let Some(hold) = decision.hold {
         sentences.push(match (hold, decision.frozen, decision.burn_in.missing) {
             (HoldReason::Frozen, Some(Freeze::SampleRatioMismatch { p_value, .. }), _) => {
-                let p = p_value_in_words(p_value);
-                format!("Growth is frozen: sample ratio mismatch ({p}). Check for lost or duplicated exposures.")
+                // A mismatch within single periods may not show in the sums.
+                let p = if p_value < 0.01 { format!(" ({})", p_value_in_words(p_value)) } else { String::new() };
+                format!("Automatic growth is frozen: sample ratio mismatch{p}. Check for lost or duplicated exposures.")
             }
-            (HoldReason::Frozen, ..) => "Growth is frozen: events were not processed in time.".to_owned(),
+            (HoldReason::Frozen, ..) => "Automatic growth is frozen: events were not processed in time.".to_owned(),
             (HoldReason::BurnIn, _, gap) => burn_in(input, gap, name),
             (HoldReason::NotDue, ..) => "Only guardrails were checked.".to_owned(),
             (HoldReason::NoArmDeservesMore, ..) => {

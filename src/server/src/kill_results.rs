@@ -5,8 +5,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use inroad_assignment::experiment::{KillLift, KillResult};
-use inroad_assignment::{Arm, Experiment, KillTarget, Policy, ThompsonSettings, Timestamp};
+use inroad_assignment::experiment::{FirstExposures, KillLift, KillResult};
+use inroad_assignment::{Arm, Experiment, Generation, KillTarget, Policy, ThompsonSettings, Timestamp};
+use inroad_policy::attribution::CellKey;
 use inroad_policy::{DrawsCache, SummaryInput, summarise};
 use inroad_store::{GenerationCounts, Store};
 
@@ -191,6 +192,7 @@ fn results_before_kill(
     };
     let summary = summarise(&input, &mut DrawsCache::default())?;
     let control_mean = summary.arms.first().and_then(|control| control.mean);
+    let first_exposures = first_exposures_at(experiment, generation, counts, now);
     let result = |arm: &Arm| {
         let found = summary.arms.get(arm.index())?;
         let is_relative = found.lift.as_ref().is_some_and(|lift| lift.relative().is_some());
@@ -213,9 +215,27 @@ fn results_before_kill(
                 high: lift.high,
             }),
             p_worse: found.p_above_control.map(|p| 1.0 - p),
+            first_exposures: first_exposures.clone(),
         })
     };
     Ok(arms.iter().filter_map(result).collect())
+}
+
+/// The first exposures so far in the reporting interval and under the revision of `now`.
+fn first_exposures_at(
+    experiment: &Experiment,
+    generation: &Generation,
+    counts: &GenerationCounts,
+    now: Timestamp,
+) -> Option<FirstExposures> {
+    let tick = now.tick(experiment.definition.policy().tick());
+    let revision = generation.revision_in_effect(now)?.number;
+    let mut by_arm = vec![0; experiment.definition.variations().len()];
+    let is_current = |key: &CellKey| key.metric.is_none() && (key.tick, key.revision) == (tick, revision);
+    for (key, cell) in counts.cells.iter().filter(|(key, _)| is_current(key)) {
+        *by_arm.get_mut(key.arm.index())? += cell.first;
+    }
+    Some(FirstExposures { tick, revision, by_arm, kills: experiment.kills })
 }
 
 #[cfg(test)]

@@ -6,16 +6,16 @@ use std::time::Duration;
 use inroad_assignment::experiment::RevisionCause;
 use inroad_assignment::{Arm, Experiment, Generation, Policy, Revision, Status, ThompsonSettings, Timestamp};
 use inroad_policy::{
-    ClearlyBest, Decider, DelayCheck, DrawsCache, GuardrailInput, Measure, NoveltyCheck, SampleRatio, ShipCheck,
-    SrmAlarm, Summary, SummaryInput, TickScope, check_delay, check_novelty, check_sample_ratio, completed_epochs,
-    evaluate_guardrail, summarise,
+    ClearlyBest, Decider, DelayCheck, DrawsCache, GuardrailInput, Measure, NoveltyCheck, Ranking, SampleRatio,
+    ShipCheck, SrmAlarm, Summary, SummaryInput, TickScope, check_delay, check_novelty, check_sample_ratio,
+    completed_epochs, evaluate_guardrail, summarise,
 };
 use inroad_store::GenerationCounts;
 
 use crate::error::ServerError;
 use crate::estimates::Names;
 use crate::kill_results::distinct_units;
-use crate::tallies::{better, epoch_tallies, measure};
+use crate::tallies::{better, epoch_tallies, exposure_tallies, measure};
 use crate::tick::tick_input;
 
 /// The seed for drawing results: fixed, so that all readers see the same numbers.
@@ -99,10 +99,10 @@ impl Report {
                 )?
             }
         };
-        let exposures = epoch_tallies(experiment, generation, counts, None);
+        let exposures = exposure_tallies(experiment, generation, counts);
         let newest = experiment.generation().is_some_and(|g| g.number == generation.number);
         let is_live = newest && experiment.status == Status::Running && !experiment.kills.everything;
-        let (ship, clearly_best) = if is_live && decision.is_some() {
+        let (ship, clearly_best) = if is_live && decision.is_some() && summary.ranking != Ranking::AllKilled {
             // The policy's own rule, applied now.
             let input = tick_input(experiment, counts, TickScope::Growth, now, false)?;
             let decision = Decider::default().decide(&input)?;
@@ -157,8 +157,9 @@ impl Report {
             SrmAlarm::Alarm => {
                 warnings.push("Sample ratio mismatch: check for lost or duplicated exposures.".to_owned())
             }
-            SrmAlarm::Freeze => warnings
-                .push("Sample ratio mismatch: growth is frozen. Check for lost or duplicated exposures.".to_owned()),
+            SrmAlarm::Freeze => warnings.push(
+                "Sample ratio mismatch: automatic growth is frozen. Check for lost or duplicated exposures.".to_owned(),
+            ),
         }
         if counts.stale_exposures as f64 > STALE_SHARE_LIMIT * distinct_units(counts) as f64 {
             let exposures = if counts.stale_exposures == 1 { "exposure" } else { "exposures" };

@@ -17,7 +17,7 @@ use crate::catalogue::{Catalogue, CatalogueEntry, ChangeRequest};
 use crate::error::ServerError;
 use crate::fold::{Fold, FoldTarget};
 use crate::kill_results::kill_and_keep_results;
-use crate::tallies::{better, epoch_tallies, guarded_metrics, measure};
+use crate::tallies::{better, epoch_tallies, exposures_besides, guarded_metrics, measure};
 
 /// The input of the policy at `now`, by the experiment's clock. `data_late` says that events are not folded yet, which
 /// freezes growth.
@@ -61,6 +61,7 @@ pub fn tick_input(
         sample_ratio: SampleRatioRule::Mixed,
         better: decisive.map(better).unwrap_or_default(),
         scope,
+        exposures: exposures_besides(&epochs, experiment, generation, counts),
         epochs,
         guardrails: guarded_metrics(experiment, generation, counts),
     })

@@ -3,6 +3,7 @@
 
 use inroad_assignment::{Arm, Experiment, Status};
 use inroad_dashboard::format::NumberFormat;
+use inroad_policy::Ranking;
 
 use crate::explain::{basis_in_words, probability_in_words, ship_blockers};
 use crate::report::Report;
@@ -95,6 +96,14 @@ fn moved_units(moved: u64) -> String {
 fn advice(experiment: &Experiment, report: &Report, moved: u64) -> String {
     if experiment.definition.decision_metric().is_none() {
         return "No primary metric: variations are not compared.".to_owned();
+    }
+    if report.summary.ranking == Ranking::AllKilled {
+        let control = name(experiment, Arm::CONTROL.index());
+        return format!(
+            "All variations are killed: all units get {control}, and nothing is compared. Restore a variation, or \
+             conclude the experiment. {}",
+            moved_units(moved)
+        );
     }
     if !report.is_compared {
         let is_empty = report.summary.arms.iter().all(|arm| arm.n == 0);
@@ -189,6 +198,18 @@ mod tests {
         assert_eq!(
             verdict_on(&experiment, 2),
             "Keep running: nothing has been measured yet. 0 units moved between variations."
+        );
+    }
+
+    #[test]
+    fn nothing_leads_if_all_variations_are_killed() {
+        let metrics = serde_json::json!([{"key": "bought", "event": "purchase", "decision": true}]);
+        let mut experiment = started(metrics);
+        experiment.set_killed(KillTarget::Variation(experiment.arm("green").unwrap()), true, NOW).unwrap();
+        assert_eq!(
+            verdict_on(&experiment, 1),
+            "All variations are killed: all units get control, and nothing is compared. Restore a variation, or conclude \
+             the experiment. 0 units moved between variations."
         );
     }
 

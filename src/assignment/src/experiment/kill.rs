@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Alert, ChangeError, Experiment, KillChange, KillTarget, Status};
+use super::{Alert, ChangeError, Experiment, KillChange, KillTarget, Kills, Status};
 use crate::allocation::Arm;
 use crate::time::Timestamp;
 
@@ -51,6 +51,23 @@ pub struct KillResult {
     pub lift: Option<KillLift>,
     /// The probability that the variation is worse than control by this metric.
     pub p_worse: Option<f64>,
+    /// The first exposures of the reporting interval in which the kill happened, up to then: the sample ratio check
+    /// needs them, because a kill changes the shares that are served. None for kills by earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_exposures: Option<FirstExposures>,
+}
+
+/// The units that were first exposed in one reporting interval under one revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstExposures {
+    /// The calendar tick.
+    pub tick: i64,
+    /// The number of the revision.
+    pub revision: u32,
+    /// The units of each arm, control first.
+    pub by_arm: Vec<u64>,
+    /// The kills in effect until then.
+    pub kills: Kills,
 }
 
 impl Experiment {

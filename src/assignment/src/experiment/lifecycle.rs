@@ -95,7 +95,10 @@ impl Experiment {
     pub fn conclude(&mut self, shipped: Arm, scope: ShippingScope, now: Timestamp) -> Result<(), ChangeError> {
         self.check_variation(shipped)?;
         match self.status {
-            Status::Running | Status::Paused if self.kills.served_arm(shipped) != shipped => {
+            Status::Running | Status::Paused if self.kills.everything && !shipped.is_control() => {
+                Err(ChangeError::ExperimentKilled(self.definition.key().to_string()))
+            }
+            Status::Running | Status::Paused if self.kills.is_arm_killed(shipped) => {
                 Err(ChangeError::VariationKilled(self.key_of(shipped)))
             }
             Status::Running | Status::Paused => {

@@ -14,6 +14,7 @@ use crate::lookup::get_experiment;
 use crate::output::{Output, count, percent, plural};
 use crate::reach::print_reach_of_change;
 use crate::response_json;
+use crate::results::SAMPLE_RATIO_ALERT;
 use crate::wire_text::{timestamp_of, timestamp_text};
 
 /// Changes experiments.
@@ -37,7 +38,8 @@ impl ExperimentChanger<'_> {
     pub(super) async fn start(&self, key: String) -> anyhow::Result<()> {
         let request = v1::StartExperimentRequest { key, etag: String::new() };
         let e = self.connection.experiments().start_experiment(request).await?.into_inner();
-        self.print(&e, format!("{} is running, run {}: {}", e.key, e.generation, shares_text(&e)))
+        let shares = shares_text(&e);
+        self.print(&e, format!("{} is running, run {}: {shares}{}", e.key, e.generation, whole_kill_note(&e)))
     }
 
     pub(super) async fn pause(&self, key: String) -> anyhow::Result<()> {
@@ -90,7 +92,8 @@ impl ExperimentChanger<'_> {
             timestamp_text(e.effective_at.as_ref()),
             e.revision
         );
-        self.print_with_reach(&e, text).await
+        let warning = mismatch_warning(self.connection, &e.key).await;
+        self.print_with_reach(&e, text + &warning).await
     }
 
     pub(super) async fn kill(
@@ -104,7 +107,12 @@ impl ExperimentChanger<'_> {
             let subject = variation.as_deref().unwrap_or(&key);
             return self.print(&before, format!("nothing to do: {subject} is killed already"));
         }
-        let effect = kill_effect(self.connection, &key, variation.as_deref()).await;
+        // While the whole experiment is killed, all units get control already.
+        let is_all_killed = before.killed;
+        let effect = match is_all_killed {
+            true => String::new(),
+            false => kill_effect(self.connection, &key, variation.as_deref()).await,
+        };
         let shipped = before.shipped.clone();
         let takes_shipped = before.state() == v1::State::Concluded
             && shipped != control_key(&before)
@@ -137,6 +145,11 @@ impl ExperimentChanger<'_> {
             Some(variation) if !shipped.is_empty() => {
                 format!("{variation} is killed, but no unit of {} gets it: {}", e.key, serving_text(&e))
             }
+            Some(variation) if is_all_killed => format!(
+                "{variation} is killed, and stays killed when {} is restored; all units get control already, because the \
+                 whole experiment is killed",
+                e.key
+            ),
             Some(variation) => format!(
                 "{} is killed: its {} of {} gets control from now on; a restore gives the same units the variation back",
                 variation,
@@ -165,6 +178,7 @@ impl ExperimentChanger<'_> {
         let request = v1::RestoreRequest { key, variation: variation.clone().unwrap_or_default() };
         let e = self.connection.experiments().restore(request).await?.into_inner();
         let text = match variation {
+            Some(variation) if e.killed => format!("{variation} is restored{}", whole_kill_note(&e)),
             Some(variation) if !e.shipped.is_empty() => format!("{variation} is restored: {}", serving_text(&e)),
             Some(variation) => {
                 let share = percent(share_of(&e, &variation));
@@ -180,13 +194,15 @@ impl ExperimentChanger<'_> {
         confirm(
             confirmation.yes,
             &format!(
-                "This assigns every unit of {key} again under another salt: units that saw a variation in run {} may get another one, and results start empty.",
-                before.generation
+                "This assigns every unit of {key} again under another salt: units that saw a variation in run {} may get another one, and results start empty{}.",
+                before.generation,
+                whole_kill_note(&before)
             ),
         )?;
         let request = v1::RestartExperimentRequest { key, etag: before.etag };
         let e = self.connection.experiments().restart_experiment(request).await?.into_inner();
-        self.print(&e, format!("{} is running, run {}: {}", e.key, e.generation, shares_text(&e)))
+        let shares = shares_text(&e);
+        self.print(&e, format!("{} is running, run {}: {shares}{}", e.key, e.generation, whole_kill_note(&e)))
     }
 
     pub(super) async fn conclude(&self, args: ConcludeArgs) -> anyhow::Result<()> {
@@ -288,6 +304,31 @@ async fn kill_effect(connection: &Connection, key: &str, variation: Option<&str>
             plural(n, "record")
         ),
     }
+}
+
+/// What a kill of the whole experiment means for the rest of a sentence; empty without one.
+fn whole_kill_note(e: &Experiment) -> String {
+    if e.killed {
+        let control = control_key(e);
+        format!(
+            ", but the whole experiment is still killed: all units get {control} until `inroad experiment restore {}`",
+            e.key
+        )
+    } else {
+        String::new()
+    }
+}
+
+/// A warning if the exposures do not match the shares; empty if they do, or if that is unknown.
+async fn mismatch_warning(connection: &Connection, key: &str) -> String {
+    let mut request =
+        tonic::Request::new(v1::GetResultsRequest { key: key.to_owned(), ..v1::GetResultsRequest::default() });
+    request.set_timeout(MAX_EFFECT_WAIT);
+    let Ok(results) = connection.results().get_results(request).await else { return String::new() };
+    let ratio = results.into_inner().sample_ratio.filter(|ratio| ratio.evidence >= SAMPLE_RATIO_ALERT);
+    ratio.map_or_else(String::new, |ratio| {
+        format!("\n! Sample ratio mismatch: {}. Check for lost or duplicated exposures before growing.", ratio.summary)
+    })
 }
 
 fn control_key(e: &Experiment) -> &str {

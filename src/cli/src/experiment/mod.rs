@@ -45,6 +45,9 @@ pub(crate) enum ExperimentCommand {
     /// Grow a variation by taking traffic from control
     Grow(GrowArgs),
     /// Serve control at once instead of one variation, or of all variations
+    ///
+    /// Without a variation, and for the variation that a conclusion ships, it asks first. The kill of another variation
+    /// is immediate, and states how many units it affects.
     Kill {
         #[command(flatten)]
         experiment: ChangedExperiment,

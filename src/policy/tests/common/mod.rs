@@ -65,6 +65,7 @@ pub(crate) fn new_experiment(arms: usize) -> TickInput {
         evidence_share: Width::ZERO,
         data_late: false,
         sample_ratio: SampleRatioRule::Mixed,
+        exposures: Vec::new(),
         measure: Measure::Conversion,
         better: BetterDirection::Higher,
         scope: TickScope::Growth,

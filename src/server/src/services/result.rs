@@ -133,6 +133,8 @@ fn fill(
         let is_relative = estimate.is_some_and(|estimate| estimate.relative().is_some());
         let anytime = summary.filter(|_| decision.is_some()).and_then(|s| s.anytime).map(interval_to_wire);
         let open = |metric| open_records(experiment, counts, arm, metric, report.now);
+        let excluded = decision.map_or(0, |metric| excluded_by_kills(counts, metric, arm));
+        let killed = experiment.kills.served_arm(arm) != arm;
         ArmResult {
             variation: definition.variation(arm).map(|v| v.key.to_string()).unwrap_or_default(),
             killed: experiment.kills.is_arm_killed(arm),
@@ -145,7 +147,9 @@ fn fill(
             lift: estimate.and_then(LiftEstimate::relative).map(interval_to_wire),
             lift_anytime: anytime.filter(|_| is_relative),
             lift_state: lift_state(estimate).into(),
-            lift_note: estimate.map(|estimate| names.lift_note(estimate)).unwrap_or_default(),
+            lift_note: estimate
+                .map(|estimate| names.lift_note_after_kill(estimate, excluded, killed))
+                .unwrap_or_default(),
             difference: estimate.and_then(LiftEstimate::difference).map(interval_to_wire),
             difference_anytime: anytime.filter(|_| !is_relative),
             open_records: decision.map_or(0, open),
@@ -162,7 +166,7 @@ fn fill(
     .note();
     response.potential_value_remaining = match report.summary.ranking {
         Ranking::Known { potential_value_remaining, .. } => potential_value_remaining.filter(|_| report.is_compared),
-        Ranking::TooEarly(_) | Ranking::NotMeasured(_) => None,
+        Ranking::AllKilled | Ranking::TooEarly(_) | Ranking::NotMeasured(_) => None,
     };
     response.not_ranked = report.not_ranked.clone();
     response.compares_differences = report.compares_differences;
@@ -229,9 +233,21 @@ fn metric_results(experiment: &Experiment, counts: &GenerationCounts, report: &R
             result.too_late += cell.too_late;
             result.dropped += cell.dropped;
         }
+        let (excluded, killed) = (excluded_by_kills(counts, i, arm), experiment.kills.served_arm(arm) != arm);
+        for (estimates, summary) in [(&mut result.lift, summary), (&mut result.mature, mature)] {
+            if let (Some(estimates), Some(lift)) = (estimates, summary.and_then(|summary| summary.lift.as_ref())) {
+                estimates.note = names.lift_note_after_kill(lift, excluded, killed);
+            }
+        }
         result
     };
     metrics.map(result).collect()
+}
+
+/// Unit records of an arm that kills and restores excluded from the estimates of a metric.
+fn excluded_by_kills(counts: &GenerationCounts, metric: usize, arm: Arm) -> u64 {
+    let cells = counts.cells.iter().filter(|(key, _)| key.metric.map(usize::from) == Some(metric) && key.arm == arm);
+    cells.map(|(_, cell)| cell.dropped_by_kill).sum()
 }
 
 #[tonic::async_trait]

@@ -87,6 +87,18 @@ pub(super) async fn check(t: &mut RefusedCalls) {
     )
     .await;
     t.check(
+        "shipping a variation of a killed experiment",
+        "ConcludeExperiment",
+        "FAILED_PRECONDITION",
+        experiments.conclude_experiment(v1::ConcludeExperimentRequest {
+            key: "killed".to_owned(),
+            outcome: Some(Outcome::Ship("a".to_owned())),
+            etag: etag(),
+            to_everyone: false,
+        }),
+    )
+    .await;
+    t.check(
         "archiving a running experiment",
         "ArchiveExperiment",
         "FAILED_PRECONDITION",

@@ -39,6 +39,8 @@ impl RefusedCalls {
         api.launch(with_conversion_metrics(flag("button", &[("a", 0.2), ("b", 0.2), ("dead", 0.1)]))).await;
         let stale_etag = api.get("button").await.etag;
         api.kill("button", "dead").await;
+        api.launch(flag("killed", &[("a", 0.1)])).await;
+        api.kill("killed", "").await;
         api.create(flag("draft", &[("a", 0.1)])).await;
         let clock = with_thompson_policy(with_conversion_metrics(flag("clock", &[("a", 0.1)])), 86_400);
         api.launch(with_manual_clock(clock, START)).await;
