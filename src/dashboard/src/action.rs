@@ -67,7 +67,7 @@ impl AllocationPreview {
                     @if killed > 0.0 { div { dt { "Switches from a variation to control" } dd { (number(killed, NumberFormat::Percent2)) " of traffic" } } }
                     @if restored > 0.0 { div { dt { "Gets its variation back" } dd { (number(restored, NumberFormat::Percent2)) " of traffic" } } }
                     @if killed == 0.0 && restored == 0.0 { div { dt { "Moves from control into a variation" } dd { (number(self.moved_from_control(), NumberFormat::Percent2)) " of traffic" } } }
-                    @if !self.audience_change.is_empty() { div { dt { "Units that leave the audience" } dd { (self.audience_change) } } }
+                    @if !self.audience_change.is_empty() { div { dt { "Effect of the new audience" } dd { (self.audience_change) } } }
                     div { dt { "Units moved between variations" } dd.zero { (number(self.moved_between_variations, NumberFormat::Int)) } }
                 }
             }
