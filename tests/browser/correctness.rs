@@ -64,3 +64,18 @@ async fn lift_over_time_follows_a_change_of_the_primary_metric() {
     let after = lift_over_time().await;
     assert!(after.contains(&by_seen) && !after.contains(&by_bought), "{by_seen} and not {by_bought}: {after}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_or_restore_without_effect_is_not_offered() {
+    let server = start_server().await;
+    let api = server.api();
+    api.launch(flag(KEY, &[("green", 0.4)])).await;
+    let buttons = "return [...document.querySelectorAll('form.confirm button')].length";
+    let browser = Browser::open(&server, &format!("/experiments/{KEY}/ask/restore?variation=green")).await;
+    browser.wait_for("Nothing to do: green is not killed.").await;
+    assert_eq!(browser.evaluate(buttons, vec![]).await, 0);
+    api.kill(KEY, "green").await;
+    let browser = Browser::open(&server, &format!("/experiments/{KEY}/ask/kill?variation=green")).await;
+    browser.wait_for("Nothing to do: green is killed already.").await;
+    assert_eq!(browser.evaluate(buttons, vec![]).await, 0);
+}
