@@ -153,7 +153,7 @@ fn facts_text(r: &GetResultsResponse) -> String {
     if let Some(value) = r.potential_value_remaining {
         facts.push(("maximum remaining gain", format!("{} with 95% probability", percent(value))));
     }
-    if let Some(days) = r.days_of_headroom {
+    if let Some(days) = r.days_of_headroom.filter(|days| *days > 0.0) {
         let per_day = percent(r.headroom / days);
         let left = if days < 1.0 { "less than a day".to_owned() } else { format!("{} days", number(days)) };
         facts.push(("control traffic used up", format!("in {left}, at {per_day} a day")));

@@ -101,7 +101,8 @@ impl RecentExposures {
             });
         }
         let Some(audience) = new.audience() else {
-            let text = "Without an audience, units that were outside it take part from now on. All others keep what they get.";
+            let text =
+                "Without an audience, units that were outside it take part from now on. All others keep what they get.";
             return ChangeReport { text: text.to_owned(), may_switch_units: true };
         };
         let exposures = self.0.get(experiment.definition.key()).map_or(&[][..], Vec::as_slice);
