@@ -307,6 +307,14 @@ mod tests {
     }
 
     #[test]
+    fn no_time_is_given_to_control_traffic_that_is_used_up() {
+        let with_days =
+            |days| text(&GetResultsResponse { days_of_headroom: Some(days), ..GetResultsResponse::default() });
+        assert!(with_days(0.5).contains("in less than a day"));
+        assert!(!with_days(0.0).contains("less than a day"));
+    }
+
+    #[test]
     fn missing_lift_is_explained_and_shows_no_probability() {
         let arm = |name: &str, note: &str| ArmResult {
             variation: name.to_owned(),

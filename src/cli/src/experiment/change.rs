@@ -199,7 +199,7 @@ impl ExperimentChanger<'_> {
             return self
                 .print(&before, format!("nothing to do: {key} is concluded already: {}", serving_text(&before)));
         }
-        let others = 1.0 - served_share(&before, &shipped);
+        let others = share_of_others(&before, &shipped);
         // The server refuses an unknown variation, so nothing is asked.
         let exists = before.variations.iter().any(|variation| variation.key == shipped);
         let outside = match to_everyone && !before.audience.is_empty() {
@@ -366,11 +366,11 @@ async fn units_outside(connection: &Connection, e: &Experiment) -> String {
     }
 }
 
-/// The share that is served a variation: none if it is killed, and for control also those of killed variations.
-fn served_share(e: &Experiment, variation: &str) -> f64 {
-    let control = control_key(e);
-    let gets = |v: &&v1::Variation| if e.killed || v.killed { variation == control } else { v.key == variation };
-    e.variations.iter().filter(gets).map(|v| v.share).sum()
+/// The share that is served another variation than this one. Killed variations are served control.
+fn share_of_others(e: &Experiment, variation: &str) -> f64 {
+    let served =
+        |v: &v1::Variation| if e.killed || v.killed { control_key(e) == variation } else { v.key == variation };
+    e.variations.iter().filter(|v| !served(v)).map(|v| v.share).sum()
 }
 
 fn share_of(e: &Experiment, variation: &str) -> f64 {
@@ -402,10 +402,9 @@ mod tests {
             |key: &str, share, killed| v1::Variation { key: key.to_owned(), share, killed, ..v1::Variation::default() };
         let variations = vec![variation("off", 0.7, false), variation("a", 0.1, false), variation("b", 0.2, true)];
         let mut e = Experiment { variations, ..Experiment::default() };
-        let served = |e: &Experiment| ["off", "a", "b"].map(|key| percent(served_share(e, key)));
-        assert_eq!(served(&e), ["90.0%", "10.0%", "0.00%"].map(str::to_owned));
+        let others = |e: &Experiment| ["off", "a", "b"].map(|key| percent(share_of_others(e, key)));
+        assert_eq!(others(&e), ["10.0%", "90.0%", "100%"].map(str::to_owned));
         e.killed = true;
-        assert_eq!(percent(served_share(&e, "off")), "100%");
-        assert_eq!(percent(served_share(&e, "a")), percent(0.0));
+        assert_eq!(others(&e), ["0%", "100%", "100%"].map(str::to_owned));
     }
 }
