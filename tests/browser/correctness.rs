@@ -3,8 +3,9 @@
 use inroad_wire::v1;
 
 use crate::fixtures::{KEY, button_experiment, record_traffic, start_server};
-use crate::harness::{Api, metric, outcome, with_conversion_metrics};
+use crate::harness::{Api, flag, metric, outcome, with_conversion_metrics};
 use crate::raw_request::send;
+use crate::webdriver::Browser;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forged_address_does_not_show_an_action_that_did_not_happen() {
