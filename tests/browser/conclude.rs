@@ -77,7 +77,19 @@ async fn table_has_the_units_before_and_after_each_choice() {
         "{table}"
     );
     browser.wait_for("Units in the audience: 60 exposed units. All other units keep control.").await;
-    browser.wait_for("Of the 90 units seen lately, 30 are outside.").await;
+    browser.wait_for("Of 90 units seen lately and checked, 30 are outside.").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn table_has_bounds_after_a_growth_without_new_exposures() {
+    let server = start_server().await;
+    let control = launch(&server).await;
+    server.api().grow(KEY, "green", 0.8).await;
+    let browser = Browser::open(&server, &format!("/experiments/{KEY}/ask/conclude")).await;
+    let table = browser.text_of("table.before-after").await;
+    let green = 60 - control;
+    assert!(table.contains(&format!("60 at least {green} green")), "{table}");
+    assert!(table.contains(&format!("60 at most {control}")), "{table}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,8 +3,9 @@
 use inroad_wire::v1;
 
 use crate::fixtures::{KEY, button_experiment, record_traffic, start_server};
-use crate::harness::{Api, metric, outcome, with_conversion_metrics};
+use crate::harness::{Api, flag, metric, outcome, with_conversion_metrics};
 use crate::raw_request::send;
+use crate::webdriver::Browser;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forged_address_does_not_show_an_action_that_did_not_happen() {
@@ -63,4 +64,19 @@ async fn lift_over_time_follows_a_change_of_the_primary_metric() {
     api.experiments().update_experiment(request).await.expect("updated");
     let after = lift_over_time().await;
     assert!(after.contains(&by_seen) && !after.contains(&by_bought), "{by_seen} and not {by_bought}: {after}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_or_restore_without_effect_is_not_offered() {
+    let server = start_server().await;
+    let api = server.api();
+    api.launch(flag(KEY, &[("green", 0.4)])).await;
+    let buttons = "return [...document.querySelectorAll('form.confirm button')].length";
+    let browser = Browser::open(&server, &format!("/experiments/{KEY}/ask/restore?variation=green")).await;
+    browser.wait_for("Nothing to do: green is not killed.").await;
+    assert_eq!(browser.evaluate(buttons, vec![]).await, 0);
+    api.kill(KEY, "green").await;
+    let browser = Browser::open(&server, &format!("/experiments/{KEY}/ask/kill?variation=green")).await;
+    browser.wait_for("Nothing to do: green is killed already.").await;
+    assert_eq!(browser.evaluate(buttons, vec![]).await, 0);
 }

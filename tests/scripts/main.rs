@@ -159,6 +159,7 @@ scripts! {
     lifecycle {
         applying_a_file_again_changes_nothing,
         archived_experiment_cannot_change,
+        changes_after_a_conclusion_say_what_they_do,
         dry_run_changes_nothing,
         pause_keeps_variations_and_stops_recording,
         restart_opens_a_new_run,

@@ -94,9 +94,10 @@ pub enum ChangeError {
     },
     /// The edited share of a variation is smaller than its current one.
     #[error(
-        "the share of variation {variation:?} cannot change to {}: it has {} of traffic now, and shares never shrink. Set a share of at least {current}, leave it as it was, or kill the variation",
+        "the share of variation {variation:?} cannot change to {}: it has {} of traffic now, and shares never shrink. Set a share of at least {}, leave it as it was, or kill the variation",
         percent(*share),
-        percent(*current)
+        percent(*current),
+        rounded_up(*current)
     )]
     ShareCannotShrink {
         /// The variation.
@@ -123,6 +124,13 @@ pub enum ChangeError {
         "the experiment uses real time, which cannot be advanced: create one with simulated time (clock.kind = \"manual\") instead"
     )]
     NotManualClock,
+}
+
+/// The share with at most six decimals, and never less than it is.
+fn rounded_up(share: f64) -> f64 {
+    const PRECISION: f64 = 1e6;
+    let nearest = (share * PRECISION).round() / PRECISION;
+    if nearest >= share { nearest } else { (share * PRECISION).ceil() / PRECISION }
 }
 
 /// A time as people write it, or the microseconds outside the years 1970 to 9999.

@@ -167,7 +167,7 @@ async fn apply_many(
         if printed_audiences.contains(&index) {
             applied.print(lists_fields, out)?;
         } else {
-            let experiment = Experiment::default();
+            let experiment = Experiment { state: experiment.state, ..Experiment::default() };
             AppliedDeclaration { experiment: &experiment, ..applied }.print(lists_fields, out)?;
         }
     }
@@ -262,6 +262,11 @@ impl AppliedDeclaration<'_> {
         out.print_text(format!("{key}: {}{changed}{started}", self.step.result(self.dry_run)))?;
         for change in self.changes.iter().filter(|_| lists_fields) {
             out.print_text(format!("  {change}"))?;
+        }
+        let is_share =
+            |change: &FieldChange| change.field.starts_with("variations.") && change.field.ends_with(".share");
+        if self.experiment.state() == v1::State::Concluded && self.changes.iter().any(is_share) {
+            out.print_text("  The experiment is concluded: changed shares apply from the next restart.")?;
         }
         if let Some(report) = &self.experiment.audience_report {
             audience_report::print(report, key, out)?;

@@ -23,7 +23,7 @@ pub(crate) async fn run(args: AudienceArgs, server: &ServerArgs, out: Output) ->
     let request = EvaluateAudienceRequest { audience: args.expression, unit: args.unit.clone() };
     let report = connection.experiments().evaluate_audience(request).await?.into_inner();
     if report.contexts == 0 {
-        out.print_text(format!("no context with {} was seen in the last day", args.unit))?;
+        out.print_text(format!("0 contexts with {} to check: name another unit with --unit", args.unit))?;
     }
     audience_report::print_facts(&report, "", out)?;
     for warning in &report.warnings {

@@ -26,7 +26,7 @@ pub(crate) fn print_facts(report: &AudienceReport, prefix: &str, out: Output) ->
     describe_audience(report).iter().try_for_each(|fact| out.print_text(format!("{prefix}{fact}")))
 }
 
-/// The indices of the experiments whose audiences are printed: those whose units may lose their variation first, then
+/// The indices of the experiments whose audiences are printed: those of started experiments first, then
 /// those with warnings.
 pub(crate) fn most_important(applied: &[AppliedExperiment]) -> BTreeSet<usize> {
     let mut changed: Vec<(usize, &AppliedExperiment)> =
@@ -49,8 +49,8 @@ pub(crate) fn print_left_out(
     };
     if !left_out.is_empty() {
         out.print_text(format!(
-            "not shown: the audiences of {}, {} of them with warnings and {} with units that may lose their variation. Use \
-             --json to see all",
+            "not shown: the audiences of {}, {} of them with warnings and {} of started experiments. Use --json \
+             to see all",
             plural(left_out.len() as u64, "more experiment"),
             number(&has_warnings),
             number(&|one| !one.audience_change.is_empty()),

@@ -18,12 +18,21 @@ pub(crate) struct FieldChange {
 
 impl fmt::Display for FieldChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.from, &self.to) {
+        match (self.from.as_ref().map(rounded), self.to.as_ref().map(rounded)) {
             (Some(from), Some(to)) => write!(f, "~ {}: {from} → {to}", self.field),
             (None, Some(to)) => write!(f, "+ {}: {to}", self.field),
             (Some(from), None) => write!(f, "- {}: {from}", self.field),
             (None, None) => write!(f, "  {}", self.field),
         }
+    }
+}
+
+/// The value without the error of a share's conversion: 0.55 instead of 0.5499999999999998.
+fn rounded(value: &Value) -> Value {
+    const PRECISION: f64 = 1e12;
+    match value.as_f64().filter(|number| number.fract() != 0.0 && number.abs() < 1.0) {
+        Some(number) => Value::from((number * PRECISION).round() / PRECISION),
+        None => value.clone(),
     }
 }
 
@@ -101,6 +110,12 @@ mod tests {
             lines(json!({"a": 1, "b": [{"key": "x", "n": 1.0}]}), json!({"a": 1.0, "b": [{"key": "x", "n": 1}]}))
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn shares_are_shown_without_errors_of_conversion() {
+        let lines = lines(json!({"share": 0.549_999_999_999_999_8}), json!({"share": 0.25}));
+        assert_eq!(lines, ["~ share: 0.55 → 0.25"]);
     }
 
     #[test]

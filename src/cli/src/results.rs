@@ -154,7 +154,7 @@ fn facts_text(r: &GetResultsResponse) -> String {
     if let Some(value) = r.potential_value_remaining {
         facts.push(("maximum remaining gain", format!("{} with 95% probability", percent(value))));
     }
-    if let Some(days) = r.days_of_headroom {
+    if let Some(days) = r.days_of_headroom.filter(|days| *days > 0.0) {
         let per_day = percent(r.headroom / days);
         let left = if days < 1.0 { "less than a day".to_owned() } else { format!("{} days", number(days)) };
         facts.push(("control traffic used up", format!("in {left}, at {per_day} a day")));
@@ -305,6 +305,14 @@ mod tests {
             lines[4],
             ["on", "75.0%", "3,000", "3,000", "15.0%", "+50.0%", "+25.0%", "to", "+75.0%", "–", "75.0%"]
         );
+    }
+
+    #[test]
+    fn no_time_is_given_to_control_traffic_that_is_used_up() {
+        let with_days =
+            |days| text(&GetResultsResponse { days_of_headroom: Some(days), ..GetResultsResponse::default() });
+        assert!(with_days(0.5).contains("in less than a day"));
+        assert!(!with_days(0.0).contains("less than a day"));
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl AllocationPreview {
                     @if killed > 0.0 { div { dt { "Switches from a variation to control" } dd { (number(killed, NumberFormat::Percent2)) " of traffic" } } }
                     @if restored > 0.0 { div { dt { "Gets its variation back" } dd { (number(restored, NumberFormat::Percent2)) " of traffic" } } }
                     @if killed == 0.0 && restored == 0.0 { div { dt { "Moves from control into a variation" } dd { (number(self.moved_from_control(), NumberFormat::Percent2)) " of traffic" } } }
-                    @if !self.audience_change.is_empty() { div { dt { "Units that leave the audience" } dd { (self.audience_change) } } }
+                    @if !self.audience_change.is_empty() { div { dt { "Effect of the new audience" } dd { (self.audience_change) } } }
                     div { dt { "Units moved between variations" } dd.zero { (number(self.moved_between_variations, NumberFormat::Int)) } }
                 }
             }
@@ -80,6 +80,8 @@ impl AllocationPreview {
 pub enum ActionInput {
     /// No input.
     None,
+    /// The action would change nothing, so it is not offered.
+    NothingToDo,
     /// How much to grow.
     Amount {
         /// `times`, `to` or `by`.
@@ -133,7 +135,7 @@ impl ConfirmPage {
                 input type="hidden" name="etag" value=(self.etag);
                 input type="hidden" name="variation" value=(self.variation);
                 @match &self.input {
-                    ActionInput::None => {}
+                    ActionInput::None | ActionInput::NothingToDo => {}
                     ActionInput::Amount { how, amount } => {
                         input type="hidden" name="how" value=(how);
                         input type="hidden" name="amount" value=(amount);
@@ -141,12 +143,21 @@ impl ConfirmPage {
                     ActionInput::Conclusion(form) => (form.render()),
                 }
                 div.actions {
-                    @if !matches!(self.input, ActionInput::Amount { .. }) || self.preview.is_some() {
+                    @if self.can_confirm() {
                         button.primary.danger[self.is_dangerous] { (self.button) }
                     }
                     a.button href=(back) { "Cancel" }
                 }
             }
+        }
+    }
+
+    /// Whether there is something to confirm: a change of shares only after its preview.
+    fn can_confirm(&self) -> bool {
+        match self.input {
+            ActionInput::Amount { .. } => self.preview.is_some(),
+            ActionInput::NothingToDo => false,
+            ActionInput::None | ActionInput::Conclusion(_) => true,
         }
     }
 

@@ -80,6 +80,7 @@ fn item(key: &str, entry: &AuditEntry) -> Markup {
                 (instant(entry.at)) " " b { (entry.actor) } " " (entry.summary)
                 @if !key.is_empty() { " " a href={ "/experiments/" (key) } { (key) } }
             }
+            @for result in &entry.kept_results { p { (result) } }
             @if !entry.changed.is_empty() {
                 details {
                     summary { (counted(entry.changed.len() as u64, "changed field")) }

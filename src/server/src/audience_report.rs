@@ -88,6 +88,17 @@ pub(crate) struct AudienceReporter {
     max_evaluation: Duration,
 }
 
+/// Recent units that a change of an audience moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Membership {
+    /// Units whose newest context was evaluated.
+    pub(crate) seen: u64,
+    /// Those in the new audience and not in the old one.
+    pub(crate) entering: u64,
+    /// Those in the old audience and not in the new one.
+    pub(crate) leaving: u64,
+}
+
 pub(crate) async fn read_recent(shared: &SharedState) -> RecentlySeen {
     let oldest = shared.recent_contexts.oldest();
     let exposures = shared.recent_events.read_newest(|events| {
@@ -136,17 +147,45 @@ impl AudienceReporter {
         Some(self.evaluate(definition.unit(), definition.audience(), &expressions))
     }
 
+    /// How many recent units enter and leave when this audience replaces the old one. Takes long: do not call it from an
+    /// async task.
+    pub(crate) fn count_membership(
+        &mut self,
+        unit_type: &str,
+        old: Option<&Audience>,
+        new: Option<&Audience>,
+    ) -> Membership {
+        let deadline = Instant::now() + self.max_evaluation;
+        let is_in = |audience: Option<&Audience>, context| audience.is_none_or(|audience| audience.contains(context));
+        let mut membership = Membership::default();
+        for context in self.contexts_of(unit_type) {
+            if membership.seen > 0 && Instant::now() >= deadline {
+                break;
+            }
+            let (before, after) = (is_in(old, context), is_in(new, context));
+            membership.seen += 1;
+            membership.entering += u64::from(!before && after);
+            membership.leaving += u64::from(before && !after);
+        }
+        membership
+    }
+
+    /// The newest context of each unit of this type.
+    fn contexts_of(&mut self, unit_type: &str) -> &[Context] {
+        if !self.by_unit_type.contains_key(unit_type) {
+            self.by_unit_type.insert(unit_type.to_owned(), newest_of_each_unit(&self.seen, unit_type));
+        }
+        self.by_unit_type.get(unit_type).map_or(&[][..], Vec::as_slice)
+    }
+
     fn evaluate(
         &mut self,
         unit_type: &str,
         audience: Option<&Audience>,
         expressions: &[(String, &Audience)],
     ) -> v1::AudienceReport {
-        if !self.by_unit_type.contains_key(unit_type) {
-            self.by_unit_type.insert(unit_type.to_owned(), newest_of_each_unit(&self.seen, unit_type));
-        }
-        let contexts = self.by_unit_type.get(unit_type).map_or(&[][..], Vec::as_slice);
-        report((unit_type, audience), expressions, contexts, Instant::now() + self.max_evaluation)
+        let max_evaluation = self.max_evaluation;
+        report((unit_type, audience), expressions, self.contexts_of(unit_type), Instant::now() + max_evaluation)
     }
 }
 
@@ -331,5 +370,18 @@ mod tests {
         ];
         let found = newest_of_each_unit(&seen, "user");
         assert_eq!(found, [user(1).with("country", "new"), user(2)]);
+    }
+
+    #[test]
+    fn units_that_enter_and_leave_an_audience_are_counted() {
+        let at = Timestamp::from_micros;
+        let seen = ["fr", "us", "us", "de"].into_iter().zip(1u32..);
+        let seen = seen.map(|(country, n)| (at(9), user(n).with("country", country))).collect();
+        let mut reporter =
+            AudienceReporter { seen, by_unit_type: BTreeMap::new(), max_evaluation: Duration::from_secs(60) };
+        let (old, new) = (definition("country in ['fr', 'de']"), definition("country in ['fr', 'us']"));
+        let moved = reporter.count_membership("user", old.audience(), new.audience());
+        assert_eq!(moved, Membership { seen: 4, entering: 2, leaving: 1 });
+        assert_eq!(reporter.count_membership("user", old.audience(), None).entering, 2);
     }
 }

@@ -26,7 +26,7 @@
 //! - **Where does an error become a gRPC status?** [`error`].
 //! - **Where are the limits?** [`config`].
 
-pub mod audience_change;
+mod audience_change;
 mod audience_report;
 pub mod backup;
 mod browser_guard;

@@ -37,7 +37,7 @@ impl UnitCounts {
         if let Some((counted, excluded)) = self.counted_and_excluded.filter(|(_, excluded)| *excluded > 0) {
             note += &format!(
                 " Estimates of the primary metric count each unit once, under its first variation: {} {} counted, {} \
-                 excluded because the variation served to them changed within the window.",
+                 excluded because the variation served to them changed within the window or the run had ended.",
                 grouped_count(counted),
                 if counted == 1 { "is" } else { "are" },
                 grouped_count(excluded)
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(
             counts.note(),
             "3 units were exposed. Estimates of the primary metric count each unit once, under its first variation: 1 is \
-             counted, 2 excluded because the variation served to them changed within the window."
+             counted, 2 excluded because the variation served to them changed within the window or the run had ended."
         );
     }
 

@@ -258,3 +258,27 @@ async fn audience_reports_that_do_not_fit_are_counted() {
     assert_eq!((response.experiments.len(), reports + response.reports_left_out as usize), (EXPERIMENTS, EXPERIMENTS));
     fixture.server.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answer_about_changed_audiences_of_many_started_experiments_fits() {
+    const EXPERIMENTS: usize = 1_000;
+    let mut fixture = Fixture::start().await;
+    let declared = |n: usize| experiment(&format!("e{n:03}"), 2, 10);
+    let created = fixture.apply((0..EXPERIMENTS).map(declared).collect()).await.unwrap();
+    let attributes = (0..19).map(|i| format!("{}_{i} == 1", "attribute".repeat(20)));
+    let audience = attributes.collect::<Vec<_>>().join(" && ");
+    let changed = created.experiments.iter().enumerate().map(|(n, applied)| v1::ApplyExperimentsRequest {
+        validate_only: false,
+        declarations: vec![v1::ExperimentDeclaration {
+            experiment: Some(v1::Experiment { audience: audience.clone(), ..declared(n) }),
+            etag: applied.etag.clone(),
+            start: false,
+        }],
+    });
+    let changed: Vec<_> = changed.collect();
+    let response = fixture.experiments.apply_experiments(tokio_stream::iter(changed)).await.unwrap().into_inner();
+    let with_change = response.experiments.iter().filter(|one| !one.audience_change.is_empty()).count();
+    assert!(with_change > 50 && response.reports_left_out > 50, "{with_change} {}", response.reports_left_out);
+    assert_eq!((response.experiments.len(), response.total_errors), (EXPERIMENTS, 0));
+    fixture.server.shutdown().await.unwrap();
+}

@@ -18,7 +18,8 @@ impl Experiment {
             Status::Draft => self.begin_generation(now, salt),
             Status::Paused => self.wrong_state("start", "resume it instead"),
             Status::Running => self.wrong_state("start", "it is already running; restart it to start a new run"),
-            _ => self.wrong_state("start", "restart it instead"),
+            Status::Concluded { .. } => self.wrong_state("start", "restart it instead"),
+            Status::Archived { .. } => self.wrong_state("start", "create a new experiment instead"),
         }
     }
 

@@ -215,10 +215,14 @@ impl ExperimentChanger<'_> {
             return self
                 .print(&before, format!("nothing to do: {key} is concluded already: {}", serving_text(&before)));
         }
-        let others = 1.0 - share_of(&before, &shipped);
+        let others = share_of_others(&before, &shipped);
         // The server refuses an unknown variation, so nothing is asked.
         let exists = before.variations.iter().any(|variation| variation.key == shipped);
-        confirm(args.confirm.yes || !exists, &conclusion_text(&before, &shipped, to_everyone, others))?;
+        let outside = match to_everyone && !before.audience.is_empty() {
+            true => units_outside(self.connection, &before).await,
+            false => String::new(),
+        };
+        confirm(args.confirm.yes || !exists, &conclusion_text(&before, &shipped, (to_everyone, &outside), others))?;
         let outcome = Some(args.outcome.ship.map_or(Outcome::RollBack(true), Outcome::Ship));
         let request = v1::ConcludeExperimentRequest { key, outcome, etag: before.etag, to_everyone };
         let e = self.connection.experiments().conclude_experiment(request).await?.into_inner();
@@ -365,7 +369,7 @@ pub(super) fn serving_text(e: &Experiment) -> String {
 }
 
 /// What a conclusion changes, for the question before it.
-fn conclusion_text(before: &Experiment, shipped: &str, to_everyone: bool, others: f64) -> String {
+fn conclusion_text(before: &Experiment, shipped: &str, (to_everyone, outside): (bool, &str), others: f64) -> String {
     let (key, control) = (&before.key, control_key(before));
     let others = percent(others);
     if before.audience.is_empty() || shipped == control {
@@ -375,7 +379,7 @@ fn conclusion_text(before: &Experiment, shipped: &str, to_everyone: bool, others
     if to_everyone {
         format!(
             "This ends {key}: all units get {shipped}. That is {others} of the units in the audience ({audience}) more than \
-             now, and all units outside the audience: how many those are cannot be known."
+             now, and all units outside the audience: {outside}."
         )
     } else {
         format!(
@@ -383,6 +387,31 @@ fn conclusion_text(before: &Experiment, shipped: &str, to_everyone: bool, others
              All other units continue to get {control}; to ship to them as well, add --to-everyone."
         )
     }
+}
+
+/// How many of the units seen lately are outside the audience, in words.
+async fn units_outside(connection: &Connection, e: &Experiment) -> String {
+    let request = v1::EvaluateAudienceRequest { audience: e.audience.clone(), unit: e.unit.clone() };
+    let report = connection.experiments().evaluate_audience(request).await;
+    match report.map(tonic::Response::into_inner) {
+        Ok(report) if report.contexts > 0 => {
+            let outside = u64::from(report.contexts.saturating_sub(report.matching_contexts));
+            let units = plural(u64::from(report.contexts), "unit");
+            format!(
+                "of {units} seen lately and checked, {} {}",
+                count(outside),
+                if outside == 1 { "is" } else { "are" }
+            )
+        }
+        Ok(_) | Err(_) => "how many those are is not known".to_owned(),
+    }
+}
+
+/// The share that is served another variation than this one. Killed variations are served control.
+fn share_of_others(e: &Experiment, variation: &str) -> f64 {
+    let served =
+        |v: &v1::Variation| if e.killed || v.killed { control_key(e) == variation } else { v.key == variation };
+    e.variations.iter().filter(|v| !served(v)).map(|v| v.share).sum()
 }
 
 fn share_of(e: &Experiment, variation: &str) -> f64 {
@@ -402,4 +431,21 @@ pub(super) fn decision_text(decision: &v1::Decision) -> String {
         revision => format!("revision {revision}"),
     };
     format!("{}  {result}: {}", timestamp_text(decision.at.as_ref()), decision.summary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn killed_variations_count_as_control_before_a_conclusion() {
+        let variation =
+            |key: &str, share, killed| v1::Variation { key: key.to_owned(), share, killed, ..v1::Variation::default() };
+        let variations = vec![variation("off", 0.7, false), variation("a", 0.1, false), variation("b", 0.2, true)];
+        let mut e = Experiment { variations, ..Experiment::default() };
+        let others = |e: &Experiment| ["off", "a", "b"].map(|key| percent(share_of_others(e, key)));
+        assert_eq!(others(&e), ["10.0%", "90.0%", "100%"].map(str::to_owned));
+        e.killed = true;
+        assert_eq!(others(&e), ["0%", "100%", "100%"].map(str::to_owned));
+    }
 }

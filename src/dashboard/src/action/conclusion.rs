@@ -18,7 +18,7 @@ pub struct VariationUnits {
     pub can_ship: bool,
     /// Traffic share that is served this variation; 0 if it is killed.
     pub share: f64,
-    /// Exposed units that are served this variation.
+    /// Exposed units whose last exposure was to this variation; under control also those of killed variations.
     pub units: u64,
 }
 
@@ -38,6 +38,8 @@ pub struct ConclusionScope {
 pub struct ConclusionForm {
     /// The variations, control first.
     pub variations: Vec<VariationUnits>,
+    /// Whether each unit still gets what it was exposed to: nothing grew and nothing was restored since the start.
+    pub is_exact: bool,
     /// Key of the chosen variation; empty if none is chosen.
     pub chosen: String,
     /// The choice of the units; none if the experiment has no audience.
@@ -75,22 +77,36 @@ impl ConclusionForm {
                     thead { tr {
                         th scope="col" { "Variation" }
                         th scope="col" { "Traffic share before" }
-                        th scope="col" { "Exposed units before" }
+                        th scope="col" { "Units by last exposure" }
                         th scope="col" { "Exposed units after, if you choose it" }
                         th scope="col" { "Units that switch to it" }
                     } }
-                    tbody { @for variation in &self.variations { tr {
+                    tbody { @for (i, variation) in self.variations.iter().enumerate() { tr {
                         th scope="row" { (variation.name) @if !variation.can_ship { " " span.badge.killed { "killed" } } }
                         td { (number(variation.share, NumberFormat::Percent2)) }
                         td { (count(variation.units)) }
                         @if variation.can_ship {
                             td { (count(total)) }
-                            td { (count(total - variation.units)) }
+                            td { (self.bound(i)) (count(total - variation.units)) }
                         } @else { td { "–" } td { "–" } }
                     } } }
                 }
             }
-            p.help { "Exposed units are listed under the variation that they get now. Units that were not exposed yet get the chosen variation as well." }
+            p.help {
+                @if self.is_exact { "Exposed units are listed under the variation that they get now." }
+                @else { "Exposed units are listed under the variation of their last exposure, those of a killed variation under control. A variation grew or was restored in this run, so some units of control get another variation now." }
+                " Units that were not exposed yet get the chosen variation as well."
+            }
+        }
+    }
+
+    /// How the number of units that switch to a variation relates to the shown one: units move only from control into
+    /// variations, so those of a variation still have it, and some of control may have another one.
+    fn bound(&self, index: usize) -> &'static str {
+        match index {
+            _ if self.is_exact => "",
+            0 => "at least ",
+            _ => "at most ",
         }
     }
 
@@ -108,7 +124,7 @@ impl ConclusionForm {
                     " All units: these, and all units outside the audience, which get " (control) " now. "
                     @if scope.recently_seen == 0 { "How many those are is not known." }
                     @else {
-                        "Of the " (counted(u64::from(scope.recently_seen), "unit")) " seen lately, "
+                        "Of " (counted(u64::from(scope.recently_seen), "unit")) " seen lately and checked, "
                         (count(u64::from(scope.recently_outside))) @if scope.recently_outside == 1 { " is" } @else { " are" } " outside."
                     }
                 }
@@ -129,14 +145,26 @@ mod tests {
     fn nothing_is_chosen_beforehand_and_every_choice_is_required() {
         let form = ConclusionForm {
             variations: vec![variation("off", 0.25, 30), variation("on", 0.75, 70)],
+            is_exact: true,
             chosen: String::new(),
             scope: Some(ConclusionScope { recently_seen: 9, recently_outside: 4, ..ConclusionScope::default() }),
         };
         let page = form.render().into_string();
-        assert!(!page.contains("checked"), "{page}");
+        assert!(!page.contains("checked required"), "{page}");
         assert_eq!(page.matches("type=\"radio\"").count(), page.matches(" required").count());
         let chosen = ConclusionForm { chosen: "on".to_owned(), ..form };
-        assert_eq!(chosen.render().into_string().matches("checked").count(), 1);
+        assert_eq!(chosen.render().into_string().matches("checked required").count(), 1);
+    }
+
+    #[test]
+    fn numbers_of_switching_units_are_bounds_after_a_growth() {
+        let variations = vec![variation("off", 0.25, 75), variation("on", 0.75, 25)];
+        let form = ConclusionForm { variations, is_exact: true, ..ConclusionForm::default() };
+        let page = form.render().into_string();
+        assert!(!page.contains("at least") && !page.contains("at most"), "{page}");
+        let page = ConclusionForm { is_exact: false, ..form }.render().into_string();
+        assert!(page.contains("<td>at least ") && page.contains("<td>at most "), "{page}");
+        assert!(!page.contains("that they get now"), "{page}");
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Health {
                     @if let Some(headroom) = self.headroom {
                         div.tile { b { (number(headroom, NumberFormat::Percent1)) } span {
                             "Control traffic still available"
-                            @match self.days_of_headroom {
+                            @match self.days_of_headroom.filter(|_| headroom > 0.0) {
                                 Some(days) if days < 1.0 => ", less than a day at the current rate",
                                 Some(days) => { ", about " (number(days, NumberFormat::Estimate)) " days at the current rate" }
                                 None => "",

@@ -45,6 +45,8 @@ pub struct AuditEntry {
     pub summary: String,
     /// Changed fields of the definition.
     pub changed: Vec<ChangedField>,
+    /// The results that were kept with a kill, as sentences.
+    pub kept_results: Vec<String>,
 }
 
 pub(super) fn decisions(key: &str, has_policy: bool, decisions: &[Decision]) -> Markup {
@@ -89,6 +91,7 @@ pub(super) fn audit(key: &str, entries: &[AuditEntry], older: Option<u64>) -> Ma
             @for entry in entries {
                 li {
                     p { (instant(entry.at)) " " b { (entry.actor) } " " (entry.summary) }
+                    @for result in &entry.kept_results { p { (result) } }
                     @if !entry.changed.is_empty() {
                         details {
                             summary { (counted(entry.changed.len() as u64, "changed field")) }

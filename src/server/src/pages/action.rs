@@ -10,7 +10,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use inroad_assignment::definition::Variation;
 use inroad_assignment::experiment::{ChangeError, RevisionCause, ShippingScope};
-use inroad_assignment::{Arm, Experiment, KillTarget};
+use inroad_assignment::{Arm, Experiment, Generation, KillTarget, Timestamp};
 use inroad_dashboard::action::{
     AUDIENCE, ActionInput, ConclusionForm, ConclusionScope, ConfirmPage, EVERYONE, VariationUnits,
 };
@@ -20,10 +20,11 @@ use inroad_wire::v1;
 use inroad_wire::v1::conclude_experiment_request::Outcome;
 use inroad_wire::v1::experiment_service_server::ExperimentService;
 use inroad_wire::v1::grow_variation_request::Amount;
+use maud::html;
 use tonic::Code;
 
 use super::access::{Caller, FormBody};
-use super::allocation::preview;
+use super::allocation::{preview, served_shares};
 use super::{
     PageResponse, Pages, PagesState, as_sentence, error_message, error_response, http_code, redirect_to,
     status_response,
@@ -129,18 +130,22 @@ fn in_percent(error: ServerError, experiment: &Experiment, arm: Arm) -> ServerEr
 
 /// The choices of a conclusion, without the numbers of units. What was chosen before stays chosen when the page is shown
 /// again; at first, nothing is.
-fn conclusion_form(experiment: &Experiment, form: &Form) -> ConclusionForm {
-    let allocation = experiment.latest_allocation();
-    let arms: Vec<Arm> = (0..experiment.definition.variations().len()).filter_map(Arm::new).collect();
-    let served = |arm: Arm| arms.iter().copied().filter(move |owner| experiment.kills.served_arm(*owner) == arm);
-    let variation = |(arm, variation): (&Arm, &Variation)| VariationUnits {
+fn conclusion_form(experiment: &Experiment, form: &Form, now: Timestamp) -> ConclusionForm {
+    let generation = experiment.generation();
+    let shares = generation.map(|generation| served_shares(experiment, generation, now)).unwrap_or_default();
+    let arms = (0..).filter_map(Arm::new).zip(shares);
+    let variation = |((arm, share), variation): ((Arm, f64), &Variation)| VariationUnits {
         name: variation.key.to_string(),
-        can_ship: experiment.kills.served_arm(*arm) == *arm,
-        share: served(*arm).map(|owner| allocation.width_of(owner).share()).sum(),
+        can_ship: experiment.kills.served_arm(arm) == arm,
+        share,
         units: 0,
     };
+    let is_unchanged = |generation: &Generation| {
+        generation.revisions.len() == 1 && generation.kill_changes.iter().all(|change| change.killed)
+    };
     ConclusionForm {
-        variations: arms.iter().zip(experiment.definition.variations()).map(variation).collect(),
+        variations: arms.zip(experiment.definition.variations()).map(variation).collect(),
+        is_exact: generation.is_some_and(is_unchanged),
         chosen: form.text("ship").to_owned(),
         scope: experiment
             .definition
@@ -195,7 +200,7 @@ fn confirm(pages: &Pages, key: &str, action: Action, form: &Form) -> Result<Conf
         }
         Action::Conclude => {
             after.conclude(Arm::CONTROL, ShippingScope::Audience, now)?;
-            input = ActionInput::Conclusion(conclusion_form(experiment, form));
+            input = ActionInput::Conclusion(conclusion_form(experiment, form, now));
             shows_preview = false;
         }
         Action::Archive => {
@@ -231,12 +236,19 @@ fn confirm(pages: &Pages, key: &str, action: Action, form: &Form) -> Result<Conf
             }
         }
     }
+    let mut consequences = consequences(pages, experiment, action, arm, &subject);
+    if matches!(action, Action::Kill | Action::Restore) && after == **experiment {
+        let state = if action == Action::Kill { "killed already" } else { "not killed" };
+        consequences = vec![html! { "Nothing to do: " (subject) " is " (state) "." }];
+        input = ActionInput::NothingToDo;
+        shows_preview = false;
+    }
     Ok(ConfirmPage {
         key: key.to_owned(),
         etag: entry.version.to_string(),
         action: action.name(),
         button: button_label(action, &subject),
-        consequences: consequences(pages, experiment, action, arm, &subject),
+        consequences,
         variation,
         is_dangerous: action.is_dangerous(),
         input,

@@ -20,7 +20,8 @@ impl ShownAllocation {
 
     /// The allocation of a run, which may have ended.
     pub(super) fn of(experiment: &Experiment, generation: &Generation) -> Self {
-        match generation.latest().filter(|_| ended_by_restart(generation).is_some()) {
+        let last = generation.ended_at().and_then(|at| generation.revision_in_effect(at));
+        match last.filter(|_| ended_by_restart(generation).is_some()) {
             Some(last) => Self { allocation: std::sync::Arc::clone(&last.allocation), shipped: None },
             None => Self::newest(experiment),
         }
@@ -64,15 +65,25 @@ pub(super) fn allocation_note(experiment: &Experiment, generation: &Generation) 
     let Some((at, shipped)) = generation.endings.last().and_then(|ending| Some((ending.at, ending.shipped?))) else {
         return AllocationNote::Running;
     };
-    let allocation = experiment.latest_allocation();
-    let arms = (0..).filter_map(Arm::new).zip(experiment.definition.variations());
+    let names = experiment.definition.variations().iter().map(|variation| variation.key.to_string());
     AllocationNote::Concluded {
         at,
         within_audience: is_within_audience(experiment, shipped),
-        shares_before: arms
-            .map(|(arm, variation)| (variation.key.to_string(), allocation.width_of(arm).share()))
-            .collect(),
+        shares_before: names.zip(served_shares(experiment, generation, at)).collect(),
     }
+}
+
+/// The shares that the variations of a run were served at an instant, control first: those of the revision in effect, and
+/// those of killed variations under control. A conclusion at that instant does not count.
+pub(super) fn served_shares(experiment: &Experiment, generation: &Generation, at: Timestamp) -> Vec<f64> {
+    let (kills, revision) = (generation.kills(at), generation.revision_in_effect(at));
+    let arms = experiment.definition.variations().len();
+    let mut shares = vec![0.0; arms];
+    for owner in (0..arms).filter_map(Arm::new) {
+        let share = revision.map_or(0.0, |revision| revision.allocation.width_of(owner).share());
+        shares[kills.served_arm(owner).index()] += share;
+    }
+    shares
 }
 
 /// Whether units outside the audience get control instead of the shipped variation.
@@ -131,7 +142,38 @@ fn moved_between_variations(old: &Allocation, new: &Allocation) -> f64 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 mod tests {
+    use std::time::Duration;
+
+    use inroad_assignment::experiment::{RevisionCause, ShippingScope};
+    use inroad_assignment::{DefinitionDoc, KillTarget, Salt};
+
     use super::*;
+
+    #[test]
+    fn shares_before_a_conclusion_consider_kills_and_leave_out_growth_that_never_took_effect() {
+        let doc = serde_json::json!({
+            "key": "k", "variations": [
+                {"key": "blue", "payload": 0}, {"key": "red", "payload": 1, "share": 0.2},
+                {"key": "green", "payload": 2, "share": 0.1},
+            ],
+        });
+        let doc: DefinitionDoc = serde_json::from_value(doc).unwrap();
+        let (now, green) = (Timestamp::from_micros(5), Arm::new(2).unwrap());
+        let mut experiment = Experiment::create(doc.try_into().unwrap(), now);
+        experiment.start(now, Salt::parse("s").unwrap()).unwrap();
+        experiment.set_killed(KillTarget::Variation(Arm::new(1).unwrap()), true, now).unwrap();
+        let half = Width::from_share(0.5).unwrap();
+        experiment.grow(&[(green, half)], RevisionCause::Grown, now, now.plus(Duration::from_secs(9))).unwrap();
+        let is_near = |shares: Vec<f64>| shares.iter().zip([0.9, 0.0, 0.1]).all(|(a, b)| (a - b).abs() < 1e-9);
+        assert!(is_near(served_shares(&experiment, experiment.generation().unwrap(), now)));
+        experiment.conclude(green, ShippingScope::Audience, now.plus(Duration::from_secs(1))).unwrap();
+        let AllocationNote::Concluded { shares_before, .. } =
+            allocation_note(&experiment, experiment.generation().unwrap())
+        else {
+            panic!("not concluded")
+        };
+        assert!(is_near(shares_before.iter().map(|(_, share)| *share).collect()), "{shares_before:?}");
+    }
 
     #[test]
     fn share_moved_between_variations_is_measured() {

@@ -153,7 +153,10 @@ fn view_definition_and_results(
         Some(generation) => ShownAllocation::of(experiment, generation),
         None => ShownAllocation::newest(experiment),
     };
-    let pending_until = generation.and_then(Generation::latest).map(|revision| revision.effective_at);
+    let ended_at = generation.and_then(Generation::ended_at);
+    let last_in_effect = ended_at.and_then(|at| generation?.revision_in_effect(at));
+    let running = generation.filter(|_| ended_at.is_none());
+    let pending_until = running.and_then(Generation::latest).map(|revision| revision.effective_at);
     let name = |arm: Arm| definition.variation(arm).map(|v| v.key.to_string()).unwrap_or_default();
     let arms = (0..definition.variations().len()).filter_map(Arm::new);
     let shipped = shipped_arm(experiment);
@@ -181,7 +184,7 @@ fn view_definition_and_results(
         policy: policy_summary(definition.policy()),
         generation: results.generation,
         generations: experiment.generations.len() as u32,
-        revision: results.revision,
+        revision: last_in_effect.map_or(results.revision, |revision| revision.number),
         pending_until: pending_until.filter(|at| *at > now),
         started_at: generation.map(|g| g.started_at),
         now,

@@ -1,6 +1,7 @@
 //! `ApplyExperiments`: creates and updates many experiments, all or nothing. Declarations are parsed and checked outside
 //! the turn of changes, so that nothing else waits for them.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use prost::Message;
 use tonic::{Status, Streaming};
 
 use super::{draw_salt, take_page, version};
-use crate::audience_change::{RecentExposures, changed_audience};
+use crate::audience_change::{ChangeReport, RecentExposures, changes_audience};
 use crate::audience_report::{changes_selection, read_recent};
 use crate::catalogue::{CatalogueState, PlannedChange};
 use crate::config::{MAX_APPLY_BYTES, MAX_APPLY_DECLARATIONS, MAX_RESPONSE_BYTES};
@@ -96,14 +97,16 @@ async fn report_on_audiences(
     let changes = planned.iter().enumerate().filter_map(|(index, one)| {
         let (before, after) = (before(one), Arc::clone(&one.change.as_ref()?.experiment));
         let definition = before.as_ref().map(|before| &before.definition);
-        changes_selection(definition, &after.definition).then_some((index, before, after))
+        let is_reported = changes_selection(definition, &after.definition)
+            || before.as_ref().is_some_and(|before| changes_audience(before, &after.definition));
+        is_reported.then_some((index, before, after))
     });
     let changes: Vec<(usize, Option<Arc<Experiment>>, Arc<Experiment>)> = changes.collect();
     if changes.is_empty() {
         return Ok((planned, 0));
     }
     let affects_units = |(_, before, after): &(_, Option<Arc<Experiment>>, Arc<Experiment>)| {
-        before.as_ref().is_some_and(|before| changed_audience(before, &after.definition).is_some())
+        before.as_ref().is_some_and(|before| changes_audience(before, &after.definition))
     };
     let exposures = match changes.iter().any(affects_units) {
         true => RecentExposures::read(&*shared.store).await?,
@@ -112,25 +115,57 @@ async fn report_on_audiences(
     let recent = read_recent(shared).await;
     let report = move || {
         let mut reporter = recent.into_reporter(changes.len() as u32);
-        let size = |one: &Planned| one.applied.encoded_len() + EXTRA_RESULT_BYTES;
-        let (mut bytes, mut left_out) = (planned.iter().map(size).sum::<usize>(), 0);
-        for (index, before, after) in changes {
-            let Some(Planned { applied, .. }) = planned.get_mut(index) else { continue };
-            let change = before.map(|before| exposures.describe_change(&before, &after.definition));
-            applied.audience_change = change.unwrap_or_default();
-            let report = reporter.report(&after.definition);
-            bytes += applied.audience_change.len();
-            let size = report.as_ref().map_or(0, Message::encoded_len);
-            if bytes + size > MAX_RESPONSE_BYTES {
-                left_out += 1;
-            } else {
-                bytes += size;
-                applied.audience_report = report;
-            }
-        }
+        let reports = changes.into_iter().map(|(index, before, after)| AudienceResult {
+            index,
+            change: before
+                .map(|before| exposures.describe_change(&before, &after.definition, &mut reporter))
+                .unwrap_or_default(),
+            report: reporter.report(&after.definition),
+        });
+        let left_out = add_what_fits(&mut planned, reports.collect());
         (planned, left_out)
     };
     tokio::task::spawn_blocking(report).await.map_err(|_| ServerError::ShuttingDown)
+}
+
+/// What was found out about the audience of one declaration.
+struct AudienceResult {
+    index: usize,
+    change: ChangeReport,
+    report: Option<v1::AudienceReport>,
+}
+
+impl AudienceResult {
+    /// Those that may switch units first, then those with warnings.
+    fn rank(&self) -> (bool, bool) {
+        let has_warnings = self.report.as_ref().is_some_and(|report| !report.warnings.is_empty());
+        (self.change.may_switch_units, has_warnings)
+    }
+}
+
+/// Adds the texts that fit into the response, the most important first, and returns the number of declarations of which
+/// some are left out. The changes are committed afterwards, so the response must fit for sure.
+fn add_what_fits(planned: &mut [Planned], mut results: Vec<AudienceResult>) -> u64 {
+    let size = |one: &Planned| one.applied.encoded_len() + EXTRA_RESULT_BYTES;
+    let (mut bytes, mut left_out) = (planned.iter().map(size).sum::<usize>() + EXTRA_RESULT_BYTES, 0);
+    let mut fits = |size: usize| {
+        let has_room = bytes + size <= MAX_RESPONSE_BYTES;
+        bytes += if has_room { size } else { 0 };
+        has_room
+    };
+    results.sort_by_key(|result| Reverse(result.rank()));
+    for AudienceResult { index, change, report } in results {
+        let Some(Planned { applied, .. }) = planned.get_mut(index) else { continue };
+        let (has_change, has_report) = (fits(change.text.len()), fits(report.as_ref().map_or(0, Message::encoded_len)));
+        if has_change {
+            applied.audience_change = change.text;
+        }
+        if has_report {
+            applied.audience_report = report;
+        }
+        left_out += u64::from(!has_change || !has_report);
+    }
+    left_out
 }
 
 fn check_limits(count: usize, bytes: usize) -> Result<(), ServerError> {

@@ -204,7 +204,7 @@ impl ExperimentService for ExperimentHandler {
         let definition = Definition::try_from(doc.clone()).map_err(ServerError::from)?;
         let (key, lead) = (definition.key().clone(), self.shared.config.lead);
         let before = Arc::clone(&self.shared.catalogue.state().get(key.as_str())?.experiment);
-        let audience_change = describe_audience_change(&*self.shared.store, before, &definition).await?;
+        let audience_change = describe_audience_change(&self.shared, before, &definition).await?;
         let update = |e: &mut Experiment, now: Timestamp| {
             let definition = Definition::try_from(e.with_kept_shares(doc))?;
             Ok::<_, ServerError>(e.update(definition, now, now.plus(lead))?)

@@ -19,15 +19,15 @@ use crate::kill_results::{KillEffect, distinct_units, exposed_units, kill_effect
 pub(super) struct AffectedUnits {
     kill: KillEffect,
     all: KillEffect,
-    /// Exposed units by the variation that they get now, control first.
-    served: Vec<u64>,
+    /// Exposed units by the variation of their last exposure, those of a killed variation under control; control first.
+    last_exposed: Vec<u64>,
     /// For a conclusion: units seen lately, and those of them outside the audience.
     recently: (u32, u32),
 }
 
-/// Distinct exposed units by the variation that they get now. A unit that was exposed to a variation still has it, unless
-/// it is killed; all others have control.
-fn units_by_served_arm(experiment: &Experiment, counts: &GenerationCounts) -> Vec<u64> {
+/// Distinct exposed units by the variation of their last exposure. Those of a killed variation get control now. Units of
+/// control that a variation grew into since their exposure count under control.
+fn units_by_last_exposure(experiment: &Experiment, counts: &GenerationCounts) -> Vec<u64> {
     let arms = experiment.definition.variations().len();
     let mut units = vec![0; arms];
     let mut exposed_to_variations = 0;
@@ -65,7 +65,7 @@ impl AffectedUnits {
         Ok(Self {
             kill: kill_effect(experiment, &counts, &killed, now),
             all: kill_effect(experiment, &counts, &all, now),
-            served: units_by_served_arm(experiment, &counts),
+            last_exposed: units_by_last_exposure(experiment, &counts),
             recently: (report.contexts, report.contexts.saturating_sub(report.matching_contexts)),
         })
     }
@@ -73,12 +73,15 @@ impl AffectedUnits {
     /// Adds the affected units to the page of an action that affects some.
     pub(super) fn describe_on(self, mut page: ConfirmPage, action: Action) -> ConfirmPage {
         if let ActionInput::Conclusion(form) = &mut page.input {
-            for (variation, units) in form.variations.iter_mut().zip(&self.served) {
+            for (variation, units) in form.variations.iter_mut().zip(&self.last_exposed) {
                 variation.units = *units;
             }
             if let Some(scope) = &mut form.scope {
                 (scope.recently_seen, scope.recently_outside) = self.recently;
             }
+        }
+        if matches!(page.input, ActionInput::NothingToDo) {
+            return page;
         }
         let sentence = match action {
             Action::Kill => html! {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::error::ServerError;
 use crate::explain::decision_to_wire;
+use crate::kill_texts::kept_results_in_words;
 use crate::shared::SharedState;
 
 /// Most decisions and audit entries on the page.
@@ -94,7 +95,8 @@ pub(super) fn revision_marks(generation: &Generation, decisions: &[view::Decisio
             href: if decision.is_some() { format!("#revision-{}", revision.number) } else { "#history".to_owned() },
         }
     };
-    generation.revisions.iter().map(mark).collect()
+    let ended_at = generation.ended_at().unwrap_or(Timestamp::MAX);
+    generation.revisions.iter().filter(|revision| revision.effective_at <= ended_at).map(mark).collect()
 }
 
 /// The periods in which something was killed, from the kills and restores of a generation.
@@ -143,5 +145,34 @@ pub(in crate::pages) fn audit_entry(entry: &AuditEntry) -> view::AuditEntry {
             Value::Null => Vec::new(),
             from => view::changed_fields(&from["definition"], &to["definition"]),
         },
+        kept_results: kept_results_in_words(&entry.to),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn audit_entry_has_the_results_kept_with_a_kill() {
+        let to = serde_json::json!({
+            "definition": {"key": "k", "variations": [{"key": "off", "payload": 0}, {"key": "on", "payload": 1}]},
+            "kill_results": [{
+                "generation": 1, "arm": 1, "at": 5, "actor": "ann", "metric": "buys", "exposed": 9, "units": 9,
+                "converted": 0, "open": 9, "mean": null, "control_mean": null, "lift": null, "p_worse": null,
+            }],
+        });
+        let entry = AuditEntry {
+            id: 1,
+            at: Timestamp::default(),
+            actor: "ann".to_owned(),
+            action: "kill".to_owned(),
+            experiment: None,
+            from: "null".to_owned(),
+            to: to.to_string(),
+        };
+        let kept = audit_entry(&entry).kept_results;
+        assert!(kept.len() == 1 && kept[0].starts_with("on was killed by ann: 9"), "{kept:?}");
     }
 }
