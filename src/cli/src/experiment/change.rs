@@ -83,12 +83,11 @@ impl ExperimentChanger<'_> {
             return self.print(&e, format!("nothing to do: {} has {share} of {} already", args.variation, e.key));
         }
         let change = |key: &str| format!("{key} {} → {}", percent(share_of(&before, key)), percent(share_of(&e, key)));
-        let control = e.variations.first().map_or("", |v| v.key.as_str());
         let text = format!(
             "{}: {}, {}, in effect from {} (revision {})",
             e.key,
             change(&args.variation),
-            change(control),
+            change(control_key(&e)),
             timestamp_text(e.effective_at.as_ref()),
             e.revision
         );
