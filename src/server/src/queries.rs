@@ -41,6 +41,15 @@ pub(crate) struct Caller {
 /// Marks the caller as gone when the call is dropped.
 struct CallGuard(Caller);
 
+/// Counts a computation as waiting until it is dropped: it has its turn, is refused, or its caller has left.
+struct WaitGuard<'a>(&'a Metrics);
+
+impl Drop for WaitGuard<'_> {
+    fn drop(&mut self) {
+        self.0.waiting_queries.dec();
+    }
+}
+
 impl Caller {
     /// Fails once nobody waits for the answer any more. Long computations ask before each item.
     pub(crate) fn check(&self) -> Result<(), ServerError> {
@@ -104,7 +113,8 @@ impl Queries {
             ServerError::TooManyQueries { limit: MAX_WAITING_QUERIES, retry_after: Duration::from_secs(2) }
         };
         let _waiting = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| refused())?;
-        self.metrics.waiting_queries.set((MAX_WAITING_QUERIES - self.waiting.available_permits()) as i64);
+        self.metrics.waiting_queries.inc();
+        let _counted = WaitGuard(&self.metrics);
         let turn = tokio::time::timeout(MAX_QUERY_WAIT, Arc::clone(&self.running).acquire_owned()).await;
         turn.map_err(|_| refused())?.map_err(|_| ServerError::ShuttingDown)
     }
@@ -149,8 +159,10 @@ mod tests {
         let refused = queries.run(|_| Ok(())).await;
         assert!(matches!(refused, Err(ServerError::TooManyQueries { limit: MAX_WAITING_QUERIES, .. })), "{refused:?}");
         assert_eq!(queries.metrics.refused_queries.get(), 1);
+        assert_eq!(queries.metrics.waiting_queries.get(), 1);
         second.abort();
         let _ = second.await;
+        assert_eq!(queries.metrics.waiting_queries.get(), 0);
         drop(end);
         assert_eq!(queries.run(|_| Ok(7)).await.unwrap(), 7);
     }

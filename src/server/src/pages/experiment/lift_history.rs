@@ -1,12 +1,13 @@
 //! Lift over time: the estimate as of each update, computed again only when its inputs change.
 
-use std::collections::HashMap;
+use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use inroad_assignment::{Experiment, Generation, Metric, Timestamp};
 use inroad_dashboard::chart::LiftPoint;
 use inroad_policy::{Estimator, LiftEstimate, shown_lifts};
 use inroad_store::GenerationCounts;
+use lru::LruCache;
 
 use super::super::Pages;
 use super::super::summaries::counts_fingerprint;
@@ -15,15 +16,22 @@ use crate::queries::Caller;
 use crate::report::live_arms;
 use crate::tallies::{epoch_tallies, measure};
 
+/// Most lift histories in memory.
+const MAX_HISTORIES: NonZero<usize> = NonZero::new(256).unwrap();
 /// Most points of a lift history.
 const MAX_POINTS: usize = 40;
 
 /// By arm, the lift as of each update.
 pub(super) type LiftHistory = Vec<Vec<LiftPoint>>;
 
-/// The lift histories by experiment and generation, because each costs a fit per update.
-#[derive(Default)]
-pub(in super::super) struct LiftHistoryCache(Mutex<HashMap<(String, u32), CachedHistory>>);
+/// The lift histories by experiment and generation, because each costs a fit per update: those of the pages seen last.
+pub(in super::super) struct LiftHistoryCache(Mutex<LruCache<(String, u32), CachedHistory>>);
+
+impl Default for LiftHistoryCache {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(MAX_HISTORIES)))
+    }
+}
 
 /// A lift history with the inputs that it was computed from.
 type CachedHistory = (Inputs, Arc<LiftHistory>);
@@ -59,7 +67,10 @@ pub(super) async fn lift_history(
     let (experiment, number) = (Arc::clone(experiment), generation.number);
     let compute = move |caller: &Caller| compute_history(&experiment, (number, index), &counts, now, caller);
     let history = Arc::new(pages.shared.queries.run(compute).await?);
-    pages.lift_histories.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (inputs, Arc::clone(&history)));
+    // Held only to exchange pointers; what it replaces is dropped after the lock.
+    let replaced =
+        pages.lift_histories.0.lock().unwrap_or_else(PoisonError::into_inner).push(key, (inputs, Arc::clone(&history)));
+    drop(replaced);
     Ok(Some(history))
 }
 
