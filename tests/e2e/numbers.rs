@@ -251,7 +251,12 @@ async fn after_a_conclusion_everything_shows_what_is_served_now() {
     assert!(manage.contains("control 0.00% control, served to units outside the audience"), "{manage}");
     assert!(!page.contains("Control traffic still available"), "{page}");
     let list = server.cli(&["experiment", "list"]).await.ok().stdout;
-    assert!(list.contains("get green, all others control") && !list.contains("70%"), "{list}");
+    assert!(
+        list.contains("shipped: units in the audience")
+            && list.contains("get green, all others control")
+            && !list.contains("70%"),
+        "{list}"
+    );
     let results = server.cli(&["results", KEY]).await.ok().stdout;
     assert!(results.contains("share before the end"), "{results}");
     let overview = page_text(&server, "/").await;
@@ -260,11 +265,70 @@ async fn after_a_conclusion_everything_shows_what_is_served_now() {
     assert!(audit.contains("concluded the experiment: units in the audience get green, all others control"), "{audit}");
     assert!(audit.contains("grew green from 20.00% to 70.00% of traffic"), "{audit}");
     assert!(audit.contains("advanced the simulated time to 2026-01-02 02:00 UTC"), "{audit}");
-    // The run before a restart keeps its last allocation, with a label.
+}
+
+/// The page, the CLI's text and its JSON on the first run, after a restart.
+async fn first_run(server: &Server) -> (String, String, Value) {
+    let page = page_text(server, &format!("/experiments/{KEY}?generation=1")).await;
+    let text = server.cli(&["results", KEY, "--generation", "1"]).await.ok().stdout;
+    let json = server.cli(&["results", KEY, "--generation", "1", "--json"]).await.ok().stdout;
+    (page, text, serde_json::from_str(&json).expect("JSON"))
+}
+
+/// The shares of the variations in JSON, in percent.
+fn shares_in_json(json: &Value, field: &str) -> Vec<i64> {
+    let arms = json["arms"].as_array().expect("a list of variations");
+    arms.iter().map(|arm| (arm[field].as_f64().expect("a share") * 100.0).round() as i64).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn run_that_was_shipped_and_restarted_is_shown_as_ended_everywhere() {
+    let server = Server::with(Setup::lead("20ms")).await;
+    record_world(&server).await;
+    server.cli(&["experiment", "conclude", KEY, "--ship", "green", "--yes"]).await.ok();
     server.cli(&["experiment", "restart", KEY, "--yes"]).await.ok();
-    let first = page_text(&server, &format!("/experiments/{KEY}?generation=1")).await;
-    assert!(first.contains("This is the last allocation of this run, which ended at"), "{first}");
-    assert!(first.contains("Run 1 has ended. Manage run 2"), "{first}");
+    // A kill and an edit in the second run do not change the first one.
+    server.cli(&["experiment", "kill", KEY, "green", "--yes"]).await.ok();
+    let (page, text, json) = first_run(&server).await;
+    let head = between(&page, "Experiments", "Run 1 of 2");
+    assert!(head.contains("ended") && !head.contains("running") && !head.contains("killed"), "{head}");
+    let verdict = "Run 1 has ended: green was shipped, then the experiment was restarted.";
+    assert!(page.contains(verdict) && text.contains(verdict), "{page}\n{text}");
+    let allocation = between(&page, "so a unit that has seen a variation keeps it.", "Traffic shares over time");
+    assert!(allocation.contains("green was shipped, until the restart at"), "{allocation}");
+    assert!(allocation.contains("Shares until the end: control 30.00%, green 70.00%."), "{allocation}");
+    assert!(allocation.contains("green 100.0%"), "as the chart ends: {allocation}");
+    assert!(between(&page, "Traffic shares over time", "Results").contains("0.0% 100.0%"), "{page}");
+    assert!(page.contains("Run 1 has ended. Manage run 2"), "{page}");
+    assert!(text.starts_with("checkout run 1, revision 2, ended, "), "{text}");
+    assert!(text.contains("share before the end"), "{text}");
+    assert!(
+        text.contains("then the experiment was restarted; shares until then: control 30.00%, green 70.00%"),
+        "{text}"
+    );
+    assert_eq!(json["state"], "ended");
+    assert_eq!(shares_in_json(&json, "share"), [30, 70]);
+    assert_eq!(shares_in_json(&json, "final_share"), [0, 100]);
+    assert!(json["ended"].as_str().expect("text").starts_with("green was shipped, then"), "{json}");
+    let arms = json["arms"].as_array().expect("a list of variations");
+    assert!(arms.iter().all(|arm| arm["killed"] == false), "{json}");
+    let second = page_text(&server, &format!("/experiments/{KEY}")).await;
+    assert!(between(&second, "Experiments", "Run 2 of 2").contains("running"), "{second}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn run_that_was_only_restarted_keeps_its_last_allocation() {
+    let server = Server::with(Setup::lead("20ms")).await;
+    record_world(&server).await;
+    server.cli(&["experiment", "kill", KEY, "green", "--yes"]).await.ok();
+    server.cli(&["experiment", "restart", KEY, "--yes"]).await.ok();
+    server.cli(&["experiment", "restore", KEY, "green"]).await.ok();
+    let (page, text, json) = first_run(&server).await;
+    assert!(page.contains("This is the last allocation of this run, which a restart ended at"), "{page}");
+    assert!(page.contains("Run 1 has ended: the experiment was restarted."), "{page}");
+    assert!(text.contains("the experiment was restarted; shares until then: control 100.00%, green 0.00%"), "{text}");
+    assert_eq!((shares_in_json(&json, "share"), json["arms"][1]["killed"].as_bool()), (vec![100, 0], Some(true)));
+    assert_eq!(shares_in_json(&json, "final_share"), [100, 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -273,8 +337,17 @@ async fn rollback_shows_control_for_all_units() {
     server.api().launch(flag(KEY, &[("green", 0.7)])).await;
     server.cli(&["experiment", "conclude", KEY, "--roll-back", "--yes"]).await.ok();
     let page = page_text(&server, &format!("/experiments/{KEY}")).await;
-    assert!(page.contains("This is what all units get since the conclusion at"), "{page}");
+    assert!(page.contains("Rolled back: all units get control until it is restarted."), "{page}");
+    assert!(page.contains("This is what all units get since the rollback at"), "{page}");
+    let overview = page_text(&server, "/").await;
+    assert!(overview.contains("Rolled back to control, for all units") && !overview.contains("Shipped"), "{overview}");
+    let list = server.cli(&["experiment", "list"]).await.ok().stdout;
+    assert!(list.contains("rolled back: all units get control"), "{list}");
+    let get = server.cli(&["experiment", "get", KEY]).await.ok().stdout;
+    assert!(get.contains("concluded, rolled back: all units get control"), "{get}");
+    let again = server.cli(&["experiment", "conclude", KEY, "--roll-back", "--yes"]).await.ok().stdout;
+    assert!(again.contains("is rolled back already"), "{again}");
     let manage = between(&page, "Variations and their actions", "History");
     assert!(manage.contains("control 100.00% control, served to all units"), "{manage}");
-    assert!(manage.contains("green 0.00% not served: the experiment is concluded"), "{manage}");
+    assert!(manage.contains("green 0.00% not served: the experiment is rolled back"), "{manage}");
 }
