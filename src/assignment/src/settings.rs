@@ -71,9 +71,10 @@ pub struct ThompsonSettings {
     /// A variation is killed when the probability that it is worse than control exceeds this, 0.5 to 1.
     pub kill_probability: f64,
     /// Growth may use `daily_cap_conclude` while the P(best) of a variation reaches this, 0.5 to 1, and its loss is within
-    /// `conclude_loss`. It is not a claim: proposals to ship need evidence beyond chance.
+    /// the limit of `conclude_loss`. It is not a claim: proposals to ship need evidence beyond chance.
     pub conclude_probability: f64,
-    /// The largest relative expected loss of the leader with which the policy proposes to ship or to roll back, 0 to 1.
+    /// The largest relative expected loss of the leader with which the policy proposes to ship or to roll back in the first
+    /// week, 0 to 1. The limit grows with the age of the run: twice this in the second week, and so on up to four times.
     pub conclude_loss: f64,
     /// The number of draws from the posterior, as a power of two: 6 to 16.
     pub draws_log2: u32,

@@ -212,7 +212,7 @@ pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
             "lift_state": lift_state_name(a.lift_state), "lift_note": a.lift_note,
             "difference": interval_json(a.difference.as_ref()),
             "difference_anytime": interval_json(a.difference_anytime.as_ref()),
-            "open_records": a.open_records,
+            "open_records": a.open_records, "final_share": a.final_share,
         })
     };
     json!({
@@ -231,6 +231,7 @@ pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
         "outcomes_too_late": r.outcomes_too_late, "kills": kills_json(&r.kills),
         "ship_rests_on": r.ship_rests_on, "clearly_best": r.clearly_best,
         "clearly_best_rests_on": r.clearly_best_rests_on,
+        "ended_at": timestamp_json(r.ended_at.as_ref()), "ended": r.ended,
     })
 }
 

@@ -111,7 +111,7 @@ fn variations_text(r: &GetResultsResponse) -> String {
 
 /// Whether the experiment has ended: then its shares no longer decide what is served.
 fn is_over(r: &GetResultsResponse) -> bool {
-    [State::Concluded, State::Archived].map(i32::from).contains(&r.state)
+    [State::Concluded, State::Archived, State::Ended].map(i32::from).contains(&r.state)
 }
 
 /// Where the plain ratio of two means differs from the lift, one line each.
@@ -151,6 +151,9 @@ fn facts_text(r: &GetResultsResponse) -> String {
         ("sample ratio mismatch", sample_ratio_text(r)),
         ("events not yet counted", count(r.backlog)),
     ];
+    if !r.ended.is_empty() {
+        facts.insert(1, ("ended", format!("{}: {}", timestamp_text(r.ended_at.as_ref()), r.ended)));
+    }
     if let Some(value) = r.potential_value_remaining {
         facts.push(("maximum remaining gain", format!("{} with 95% probability", percent(value))));
     }

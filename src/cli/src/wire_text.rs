@@ -24,6 +24,7 @@ pub(crate) fn state_name(state: i32) -> &'static str {
         Ok(v1::State::Paused) => "paused",
         Ok(v1::State::Concluded) => "concluded",
         Ok(v1::State::Archived) => "archived",
+        Ok(v1::State::Ended) => "ended",
         Ok(v1::State::Unspecified) | Err(_) => "unknown",
     }
 }

@@ -23,6 +23,23 @@ pub struct Filter {
     pub prefix: String,
 }
 
+/// How an experiment was concluded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RowConclusion {
+    /// A variation was shipped.
+    Shipped {
+        /// Its key.
+        variation: String,
+        /// Whether only units in the audience get it.
+        within_audience: bool,
+    },
+    /// All units get control again.
+    RolledBack {
+        /// Key of control.
+        control: String,
+    },
+}
+
 /// One experiment in the list.
 #[derive(Debug, Clone)]
 pub struct Row {
@@ -44,8 +61,8 @@ pub struct Row {
     pub buckets: Vec<Bucket>,
     /// Whether each variation is killed.
     pub killed_arms: Vec<bool>,
-    /// Shipped variation of a concluded experiment, and whether only units in the audience get it.
-    pub shipped: Option<(String, bool)>,
+    /// How it was concluded; none before that.
+    pub conclusion: Option<RowConclusion>,
     /// Variation with the highest probability to be best, and that probability; none if it is too early or nothing is
     /// compared.
     pub leader: Option<(String, f64)>,
@@ -200,15 +217,21 @@ fn experiment(row: &Row) -> Markup {
             @if !row.description.is_empty() { p.about { (row.description) } }
             (small_allocation_bar(&row.names, &row.buckets, &row.killed_arms))
             dl.facts {
-                @if let Some((name, within_audience)) = &row.shipped {
-                    div { dt { "Shipped" } dd { (name) ", to " @if *within_audience { "units in the audience" } @else { "all units" } } }
-                } @else {
-                    div { dt { "Leader" } dd {
-                        @match &row.leader {
-                            Some((name, p)) => { (name) ", " (number(*p, NumberFormat::Probability)) " probability of being best" }
-                            None => { @if row.units.is_some() || row.state == "draft" { "–" } @else { "…" } }
-                        }
-                    } }
+                @match &row.conclusion {
+                    Some(RowConclusion::Shipped { variation, within_audience }) => {
+                        div { dt { "Shipped" } dd { (variation) ", to " @if *within_audience { "units in the audience" } @else { "all units" } } }
+                    }
+                    Some(RowConclusion::RolledBack { control }) => {
+                        div { dt { "Rolled back" } dd { "to " (control) ", for all units" } }
+                    }
+                    None => {
+                        div { dt { "Leader" } dd {
+                            @match &row.leader {
+                                Some((name, p)) => { (name) ", " (number(*p, NumberFormat::Probability)) " probability of being best" }
+                                None => { @if row.units.is_some() || row.state == "draft" { "–" } @else { "…" } }
+                            }
+                        } }
+                    }
                 }
                 div { dt { "Control traffic still available" } dd { @match row.headroom { Some(share) => (number(share, NumberFormat::Percent1)), None => "–" } } }
                 div { dt { "Exposures per minute" } dd { (number(row.exposures_per_minute, NumberFormat::Int)) } }

@@ -34,6 +34,7 @@ pub mod catalogue;
 pub mod clients;
 pub mod clock;
 pub mod config;
+mod ended_run;
 pub mod error;
 mod estimates;
 mod event_uses;

@@ -5,6 +5,7 @@ use inroad_assignment::{Arm, Experiment, Status};
 use inroad_dashboard::format::NumberFormat;
 use inroad_policy::Ranking;
 
+use crate::ended_run::{Conclusion, conclusion, conclusion_of_run, end_in_words};
 use crate::explain::{basis_in_words, probability_in_words, ship_blockers};
 use crate::report::Report;
 
@@ -16,7 +17,12 @@ pub(crate) fn verdict(experiment: &Experiment, measured: Option<(u32, &Report, u
         return state.unwrap_or_else(|| "Not started: nothing has been measured yet.".to_owned());
     };
     let has_ended = experiment.generation().is_some_and(|running| running.number != number);
-    let state = if has_ended { Some(format!("Run {number} has ended: the experiment was restarted.")) } else { state };
+    let state = if has_ended {
+        let run = experiment.generation_by_number(number).and_then(conclusion_of_run).map(|(_, how)| how);
+        Some(format!("Run {number} has ended: {}.", end_in_words(experiment, run, true)))
+    } else {
+        state
+    };
     let Some(state) = state else { return advice(experiment, report, moved) };
     match (report.is_compared, report.summary.leader()) {
         (true, Some(leader)) => {
@@ -40,9 +46,11 @@ fn state(experiment: &Experiment) -> Option<String> {
     let killed = experiment.kills.everything;
     match experiment.status {
         Status::Concluded { shipped } | Status::Archived { shipped } => {
-            let (word, title) = match experiment.status {
-                Status::Concluded { .. } => ("concluded", "Concluded"),
-                _ => ("archived", "Archived"),
+            let (word, title) = match (experiment.status, conclusion(experiment)) {
+                (Status::Concluded { .. }, Some(Conclusion::RolledBack)) => ("concluded", "Rolled back"),
+                (Status::Concluded { .. }, _) => ("concluded", "Concluded"),
+                (_, Some(Conclusion::RolledBack)) => ("archived", "Archived after a rollback"),
+                (_, _) => ("archived", "Archived"),
             };
             let until = if word == "concluded" { " until it is restarted" } else { "" };
             let shipped_name = if shipped.is_control() { control.clone() } else { name(experiment, shipped.index()) };

@@ -64,7 +64,7 @@ pub fn status_from_wire(state: i32, shipped: Arm) -> Result<Status, WireError> {
         Ok(v1::State::Paused) => Ok(Status::Paused),
         Ok(v1::State::Concluded) => Ok(Status::Concluded { shipped }),
         Ok(v1::State::Archived) => Ok(Status::Archived { shipped }),
-        Ok(v1::State::Unspecified) | Err(_) => {
+        Ok(v1::State::Unspecified | v1::State::Ended) | Err(_) => {
             Err(WireError::field("state", format!("{state} is not a known state: update this program")))
         }
     }

@@ -7,6 +7,7 @@ use inroad_wire::v1::conclude_experiment_request::Outcome;
 use inroad_wire::v1::grow_variation_request::Amount;
 use inroad_wire::v1::{self, Experiment};
 
+use super::serving::{audience_of, control_key, is_killed, is_rolled_back, serving_text};
 use super::{AdvanceArgs, ConcludeArgs, GrowArgs};
 use crate::confirm::{ConfirmArgs, confirm};
 use crate::connect::Connection;
@@ -209,10 +210,13 @@ impl ExperimentChanger<'_> {
         let before = get_experiment(self.connection, &key).await?;
         let shipped = args.outcome.ship.clone().unwrap_or_else(|| control_key(&before).to_owned());
         let to_everyone = args.to_everyone;
+        let how = |e: &Experiment| if is_rolled_back(e) { "rolled back" } else { "concluded" };
         let same_units = before.audience.is_empty() || before.shipped_within_audience != to_everyone;
         if before.state() == v1::State::Concluded && before.shipped == shipped && same_units {
-            return self
-                .print(&before, format!("nothing to do: {key} is concluded already: {}", serving_text(&before)));
+            return self.print(
+                &before,
+                format!("nothing to do: {key} is {} already: {}", how(&before), serving_text(&before)),
+            );
         }
         let others = share_of_others(&before, &shipped);
         // The server refuses an unknown variation, so nothing is asked.
@@ -225,8 +229,7 @@ impl ExperimentChanger<'_> {
         let outcome = Some(args.outcome.ship.map_or(Outcome::RollBack(true), Outcome::Ship));
         let request = v1::ConcludeExperimentRequest { key, outcome, etag: before.etag, to_everyone };
         let e = self.connection.experiments().conclude_experiment(request).await?.into_inner();
-        let how = if args.outcome.roll_back { "rolled back" } else { "concluded" };
-        self.print(&e, format!("{} is {how}: {}", e.key, serving_text(&e)))
+        self.print(&e, format!("{} is {}: {}", e.key, how(&e), serving_text(&e)))
     }
 
     pub(super) async fn archive(&self, key: String, confirmation: ConfirmArgs) -> anyhow::Result<()> {
@@ -332,39 +335,6 @@ async fn mismatch_warning(connection: &Connection, key: &str) -> String {
     ratio.map_or_else(String::new, |ratio| {
         format!("\n! Sample ratio mismatch: {}. Check for lost or duplicated exposures before growing.", ratio.summary)
     })
-}
-
-fn control_key(e: &Experiment) -> &str {
-    e.variations.first().map_or("control", |v| v.key.as_str())
-}
-
-/// Whether the variation is killed, or the whole experiment without one.
-fn is_killed(e: &Experiment, variation: Option<&str>) -> bool {
-    match variation {
-        Some(variation) => e.variations.iter().any(|v| v.key == variation && v.killed),
-        None => e.killed,
-    }
-}
-
-/// The units that a conclusion serves its variation to: `all units` or `units in the audience (country == "us")`.
-fn audience_of(e: &Experiment) -> String {
-    if e.shipped_within_audience && !e.audience.is_empty() {
-        format!("units in the audience ({})", e.audience)
-    } else {
-        "all units".to_owned()
-    }
-}
-
-/// What a concluded, archived or draft experiment serves: `all units get green`.
-pub(super) fn serving_text(e: &Experiment) -> String {
-    let control = control_key(e);
-    let is_shipped_killed = e.killed || is_killed(e, Some(&e.shipped));
-    if e.shipped.is_empty() || e.shipped == control || is_shipped_killed {
-        return format!("all units get {control}");
-    }
-    let units = audience_of(e);
-    let others = if units == "all units" { String::new() } else { format!(", all others {control}") };
-    format!("{units} get {}{others}", e.shipped)
 }
 
 /// What a conclusion changes, for the question before it.

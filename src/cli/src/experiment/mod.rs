@@ -4,6 +4,7 @@
 mod audit_text;
 mod change;
 mod read;
+mod serving;
 
 use std::time::Duration;
 

@@ -4,7 +4,8 @@ use inroad_wire::v1;
 use serde_json::{Value, json};
 
 use super::audit_text;
-use super::change::{decision_text, serving_text};
+use super::change::decision_text;
+use super::serving::{is_rolled_back, serving_text};
 use crate::connect::Connection;
 use crate::lookup::{get_experiment, list_experiments, list_revisions};
 use crate::output::{Output, fields, percent, probability, table};
@@ -43,7 +44,12 @@ impl ExperimentReader<'_> {
                 e.generation.to_string(),
                 e.revision.to_string(),
                 e.owner.clone(),
-                if e.shipped.is_empty() { short_shares(e) } else { serving_text(e) },
+                match (e.shipped.is_empty(), is_rolled_back(e)) {
+                    (true, _) => short_shares(e),
+                    (false, true) => format!("rolled back: {}", serving_text(e)),
+                    (false, false) if e.generation > 0 => format!("shipped: {}", serving_text(e)),
+                    (false, false) => serving_text(e),
+                },
             ]
         };
         self.out.print_text(table(
@@ -61,6 +67,7 @@ impl ExperimentReader<'_> {
         let state = match (e.killed, e.shipped.as_str()) {
             (true, _) => format!("{} (killed: all units get control)", text("state")),
             (false, "") => text("state"),
+            (false, _) if is_rolled_back(&e) => format!("{}, rolled back: {}", text("state"), serving_text(&e)),
             (false, _) => format!("{}: {}", text("state"), serving_text(&e)),
         };
         self.out.print_text(fields(&[

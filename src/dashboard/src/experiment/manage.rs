@@ -84,6 +84,9 @@ impl ExperimentPage {
             (_, Some(_)) if is_shipped => "served to all units",
             (0, Some(_)) if self.shipped_within_audience => "control, served to units outside the audience",
             (0, _) => "control",
+            (_, Some(shipped)) if self.arms.first().is_some_and(|control| control.name == *shipped) => {
+                "not served: the experiment is rolled back"
+            }
             (_, Some(_)) => "not served: the experiment is concluded",
             (_, None) => "served",
         }

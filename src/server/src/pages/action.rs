@@ -24,11 +24,12 @@ use maud::html;
 use tonic::Code;
 
 use super::access::{Caller, FormBody};
-use super::allocation::{preview, served_shares};
+use super::allocation::preview;
 use super::{
     PageResponse, Pages, PagesState, as_sentence, error_message, error_response, http_code, redirect_to,
     status_response,
 };
+use crate::ended_run::served_shares;
 use crate::error::ServerError;
 use crate::explain::share_in_words;
 use crate::services::experiment::growth_width;

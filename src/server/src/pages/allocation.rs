@@ -1,12 +1,14 @@
 //! Allocations as the dashboard draws them, and previews of changes to them.
 
-use inroad_assignment::{Allocation, Arm, Experiment, Generation, Status, Timestamp, Width};
+use inroad_assignment::{Allocation, Arm, Experiment, Generation, Status, Width};
 use inroad_dashboard::action::AllocationPreview;
 use inroad_dashboard::chart::Bucket;
 use inroad_dashboard::experiment::AllocationNote;
 
+use crate::ended_run::{Conclusion, conclusion_of_run, end_in_words, ended_by_restart, served_shares};
+
 /// What the pages show as the allocation of one run: while it runs its newest allocation, since a conclusion the shipped
-/// variation, and after a restart its last allocation.
+/// variation, and after a restart what was served last.
 pub(super) struct ShownAllocation {
     allocation: std::sync::Arc<Allocation>,
     shipped: Option<Arm>,
@@ -22,7 +24,10 @@ impl ShownAllocation {
     pub(super) fn of(experiment: &Experiment, generation: &Generation) -> Self {
         let last = generation.ended_at().and_then(|at| generation.revision_in_effect(at));
         match last.filter(|_| ended_by_restart(generation).is_some()) {
-            Some(last) => Self { allocation: std::sync::Arc::clone(&last.allocation), shipped: None },
+            Some(last) => Self {
+                allocation: std::sync::Arc::clone(&last.allocation),
+                shipped: conclusion_of_run(generation).map(|(_, how)| how.served()),
+            },
             None => Self::newest(experiment),
         }
     }
@@ -52,38 +57,26 @@ pub(super) fn shipped_arm(experiment: &Experiment) -> Option<Arm> {
     }
 }
 
-/// When a restart ended a run; none if it is the newest run.
-pub(super) fn ended_by_restart(generation: &Generation) -> Option<Timestamp> {
-    generation.endings.iter().find(|ending| ending.shipped.is_none()).map(|ending| ending.at)
-}
-
 /// What the allocation of a run on its page is.
 pub(super) fn allocation_note(experiment: &Experiment, generation: &Generation) -> AllocationNote {
-    if let Some(at) = ended_by_restart(generation) {
-        return AllocationNote::Ended { at };
-    }
-    let Some((at, shipped)) = generation.endings.last().and_then(|ending| Some((ending.at, ending.shipped?))) else {
-        return AllocationNote::Running;
-    };
     let names = experiment.definition.variations().iter().map(|variation| variation.key.to_string());
-    AllocationNote::Concluded {
-        at,
-        within_audience: is_within_audience(experiment, shipped),
-        shares_before: names.zip(served_shares(experiment, generation, at)).collect(),
+    let shares_until = |at| names.zip(served_shares(experiment, generation, at)).collect();
+    match (ended_by_restart(generation), conclusion_of_run(generation)) {
+        (Some(at), None) => AllocationNote::Restarted { at },
+        (Some(restarted_at), Some((at, how))) => AllocationNote::ConcludedAndRestarted {
+            at,
+            restarted_at,
+            how: end_in_words(experiment, Some(how), false),
+            shares_before: shares_until(at),
+        },
+        (None, Some((at, how))) => AllocationNote::Concluded {
+            at,
+            is_rollback: how == Conclusion::RolledBack,
+            within_audience: is_within_audience(experiment, how.served()),
+            shares_before: shares_until(at),
+        },
+        (None, None) => AllocationNote::Running,
     }
-}
-
-/// The shares that the variations of a run were served at an instant, control first: those of the revision in effect, and
-/// those of killed variations under control. A conclusion at that instant does not count.
-pub(super) fn served_shares(experiment: &Experiment, generation: &Generation, at: Timestamp) -> Vec<f64> {
-    let (kills, revision) = (generation.kills(at), generation.revision_in_effect(at));
-    let arms = experiment.definition.variations().len();
-    let mut shares = vec![0.0; arms];
-    for owner in (0..arms).filter_map(Arm::new) {
-        let share = revision.map_or(0.0, |revision| revision.allocation.width_of(owner).share());
-        shares[kills.served_arm(owner).index()] += share;
-    }
-    shares
 }
 
 /// Whether units outside the audience get control instead of the shipped variation.
@@ -145,7 +138,7 @@ mod tests {
     use std::time::Duration;
 
     use inroad_assignment::experiment::{RevisionCause, ShippingScope};
-    use inroad_assignment::{DefinitionDoc, KillTarget, Salt};
+    use inroad_assignment::{DefinitionDoc, KillTarget, Salt, Timestamp};
 
     use super::*;
 

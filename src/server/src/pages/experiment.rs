@@ -19,9 +19,10 @@ use inroad_wire::v1;
 use maud::{Markup, html};
 
 use super::access::Caller;
-use super::allocation::{ShownAllocation, allocation_note, ended_by_restart, is_within_audience, shipped_arm};
+use super::allocation::{ShownAllocation, allocation_note, is_within_audience, shipped_arm};
 use super::{PageResponse, Pages, PagesState, as_sentence, audience_summary, error_response};
 use crate::audience_report::audience_report;
+use crate::ended_run::{Conclusion, as_of_run, conclusion, ended_by_restart};
 use crate::error::ServerError;
 use crate::services::result::results_and_alarm;
 use crate::shared::SharedState;
@@ -50,7 +51,6 @@ async fn view_experiment(pages: &Pages, key: &str, query: &Form) -> Result<view:
     let shared = &pages.shared;
     let state = shared.catalogue.state();
     let entry = state.get(key)?;
-    let experiment = &entry.experiment;
     let number = match query.text("generation") {
         "" => 0,
         text => text.parse().map_err(|_| ServerError::Invalid {
@@ -61,6 +61,7 @@ async fn view_experiment(pages: &Pages, key: &str, query: &Form) -> Result<view:
     let request = v1::GetResultsRequest { key: key.to_owned(), generation: number, wait: false };
     let (results, alarm) = results_and_alarm(shared, request).await?;
     let number = results.generation;
+    let experiment = &as_of_run(&entry.experiment, number);
     let now = experiment.now(shared.clock.now());
     let experiment_key = experiment.definition.key();
     let before = query.text("before").parse().unwrap_or(u64::MAX);
@@ -131,7 +132,14 @@ fn action_summary(experiment: &Experiment, action: &str, variation: &str) -> Opt
         "pause" => "Experiment paused. All units keep their variation; no exposures are recorded.".to_owned(),
         "resume" => "Experiment resumed.".to_owned(),
         "restart" => "Experiment restarted under a new salt.".to_owned(),
-        "conclude" => "Experiment concluded.".to_owned(),
+        "conclude" => match conclusion(experiment) {
+            Some(Conclusion::RolledBack) => "Experiment rolled back to control.".to_owned(),
+            Some(Conclusion::Shipped(arm)) => {
+                let variation = experiment.definition.variation(arm).map(|v| v.key.as_str()).unwrap_or_default();
+                format!("Experiment concluded: {variation} is shipped.")
+            }
+            None => return None,
+        },
         "archive" => "Experiment archived.".to_owned(),
         "reallocate" => "The policy has decided. See the decision and its reasons in History.".to_owned(),
         "edit" => "Saved.".to_owned(),
@@ -154,7 +162,6 @@ fn view_definition_and_results(
         None => ShownAllocation::newest(experiment),
     };
     let ended_at = generation.and_then(Generation::ended_at);
-    let last_in_effect = ended_at.and_then(|at| generation?.revision_in_effect(at));
     let running = generation.filter(|_| ended_at.is_none());
     let pending_until = running.and_then(Generation::latest).map(|revision| revision.effective_at);
     let name = |arm: Arm| definition.variation(arm).map(|v| v.key.to_string()).unwrap_or_default();
@@ -172,7 +179,7 @@ fn view_definition_and_results(
         description: definition.description().to_owned(),
         owner: definition.owner().to_owned(),
         tags: definition.tags().to_vec(),
-        state: experiment.status.name(),
+        state: if generation.and_then(ended_by_restart).is_some() { "ended" } else { experiment.status.name() },
         shipped_within_audience: shipped.is_some_and(|arm| is_within_audience(experiment, arm)),
         shipped: shipped.map(name),
         killed: experiment.kills.everything,
@@ -184,7 +191,7 @@ fn view_definition_and_results(
         policy: policy_summary(definition.policy()),
         generation: results.generation,
         generations: experiment.generations.len() as u32,
-        revision: last_in_effect.map_or(results.revision, |revision| revision.number),
+        revision: results.revision,
         pending_until: pending_until.filter(|at| *at > now),
         started_at: generation.map(|g| g.started_at),
         now,

@@ -10,15 +10,16 @@ use axum::response::Response;
 use inroad_assignment::{Arm, Experiment, Status, Timestamp};
 use inroad_dashboard::form::Form;
 use inroad_dashboard::layout::NavItem;
-use inroad_dashboard::overview::{Filter, OverviewPage, Row};
+use inroad_dashboard::overview::{Filter, OverviewPage, Row, RowConclusion};
 use inroad_dashboard::pager::Pager;
 use inroad_store::Event;
 
 use super::access::Caller;
-use super::allocation::{ShownAllocation, is_within_audience, shipped_arm};
+use super::allocation::{ShownAllocation, is_within_audience};
 use super::summaries::ExperimentSummary;
 use super::{PageResponse, Pages, PagesState, error_response};
 use crate::catalogue::CatalogueEntry;
+use crate::ended_run::{Conclusion, conclusion};
 use crate::error::ServerError;
 
 /// How long the first page load waits for missing summaries. Later ones arrive by live updates.
@@ -164,8 +165,13 @@ fn row(candidate: &Candidate<'_>, now: Timestamp) -> Row {
         killed: experiment.kills.everything,
         buckets: ShownAllocation::newest(experiment).buckets(),
         killed_arms: arms.map(|arm| !arm.is_control() && experiment.kills.served_arm(arm).is_control()).collect(),
-        shipped: shipped_arm(experiment)
-            .and_then(|arm| Some((names.get(arm.index())?.clone(), is_within_audience(experiment, arm)))),
+        conclusion: conclusion(experiment).map(|how| match how {
+            Conclusion::Shipped(arm) => RowConclusion::Shipped {
+                variation: names.get(arm.index()).cloned().unwrap_or_default(),
+                within_audience: is_within_audience(experiment, arm),
+            },
+            Conclusion::RolledBack => RowConclusion::RolledBack { control: names.first().cloned().unwrap_or_default() },
+        }),
         leader: summary.and_then(|s| s.leader).and_then(|(arm, p)| Some((names.get(arm)?.clone(), p))),
         headroom: matches!(experiment.status, Status::Running | Status::Paused)
             .then(|| experiment.latest_allocation().headroom(definition.policy().floor()).share()),
@@ -189,7 +195,8 @@ fn stale_reason(experiment: &Experiment, changed_at: Timestamp, now: Timestamp) 
     match experiment.status {
         Status::Concluded { shipped } => {
             let units = if is_within_audience(experiment, shipped) { "All units in the audience" } else { "All units" };
-            Some(format!("{units} have had {} for {days} days, since it was concluded.", name(shipped)))
+            let since = if shipped.is_control() { "it was rolled back" } else { "it was concluded" };
+            Some(format!("{units} have had {} for {days} days, since {since}.", name(shipped)))
         }
         Status::Running | Status::Paused if experiment.kills.everything => {
             Some(format!("All units have had {} for {days} days, since it was killed.", name(Arm::CONTROL)))

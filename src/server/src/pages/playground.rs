@@ -18,6 +18,7 @@ use super::allocation::{ShownAllocation, buckets, shipped_arm};
 use super::time_input::parse_time;
 use super::{PageResponse, Pages, PagesState, as_sentence, audience_summary, error_message};
 use crate::audience_report::audience_report;
+use crate::ended_run::{Conclusion, conclusion};
 use crate::error::ServerError;
 
 /// Audit entries read at a time.
@@ -101,7 +102,7 @@ async fn assign_unit(pages: &Pages, input: &PlaygroundPage) -> Result<UnitAssign
         variation: assignment.variation.map(|v| v.key.to_string()).unwrap_or_default(),
         payload: payload.unwrap_or_default(),
         reason: assignment.reason.name(),
-        why: explain_reason(assignment.reason, &owner, definition, &context),
+        why: explain_reason(assignment.reason, &owner, &experiment, &context),
         unit: served.unit_key(&context).map(|unit| unit.into_owned()),
         point: point.map(|point| (point.to_string(), point.get() as f64 / Width::LINE.get() as f64)),
         bucket,
@@ -120,7 +121,9 @@ async fn assign_unit(pages: &Pages, input: &PlaygroundPage) -> Result<UnitAssign
     })
 }
 
-fn explain_reason(reason: Reason, owner: &str, definition: &Definition, context: &Context) -> String {
+fn explain_reason(reason: Reason, owner: &str, experiment: &Experiment, context: &Context) -> String {
+    let definition = &experiment.definition;
+    let is_rolled_back = conclusion(experiment) == Some(Conclusion::RolledBack);
     let control = definition.variation(Arm::CONTROL).map(|v| v.key.to_string()).unwrap_or_default();
     match reason {
         Reason::Split => format!("The unit's point is in a bucket of {owner}."),
@@ -135,7 +138,11 @@ fn explain_reason(reason: Reason, owner: &str, definition: &Definition, context:
         }
         Reason::Paused => format!("The experiment is paused. The unit keeps {owner}, and no exposure is recorded."),
         Reason::NotStarted => format!("The experiment had not started, so all units get {control}."),
+        Reason::Concluded if is_rolled_back => format!("The experiment is rolled back, so the unit gets {control}."),
         Reason::Concluded => "The experiment is concluded. This unit gets the shipped variation.".to_owned(),
+        Reason::Archived if is_rolled_back => {
+            format!("The experiment was rolled back and is archived, so the unit gets {control}.")
+        }
         Reason::Archived => "The experiment is archived. This unit gets the shipped variation.".to_owned(),
         Reason::NoUnit => {
             format!(

@@ -15,6 +15,7 @@ use inroad_wire::v1::{
 use tonic::{Request, Response, Status};
 
 use super::check_response_size;
+use crate::ended_run::{as_of_run, fill_end};
 use crate::error::ServerError;
 use crate::estimates::{Names, interval_to_wire, lift_estimates, lift_state};
 use crate::explain::{basis_in_words, odds, ship_blockers};
@@ -56,8 +57,8 @@ pub(crate) async fn results_and_alarm(
     if request.wait {
         shared.wait_until_folded(entry.version, MAX_FOLD_WAIT).await?;
     }
-    let experiment = Arc::clone(&entry.experiment);
     let number = entry.generation(request.generation)?;
+    let experiment = as_of_run(&entry.experiment, number);
     let now = experiment.now(shared.clock.now());
     let mut response = GetResultsResponse {
         key: request.key.clone(),
@@ -153,6 +154,7 @@ fn fill(
             difference: estimate.and_then(LiftEstimate::difference).map(interval_to_wire),
             difference_anytime: anytime.filter(|_| !is_relative),
             open_records: decision.map_or(0, open),
+            final_share: None,
         }
     };
     response.arms = (0..arms).filter_map(Arm::new).map(arm_result).collect();
@@ -185,6 +187,7 @@ fn fill(
     response.ship_rests_on =
         report.ship.filter(|ship| ship.ready()).and_then(|ship| ship.basis).map(basis_in_words).unwrap_or_default();
     response.warnings = report.warnings(experiment, counts);
+    fill_end(response, experiment, generation);
     response.verdict = verdict(experiment, Some((generation.number, report, counts.units_moved)));
 }
 

@@ -66,6 +66,8 @@ pub enum State {
     Concluded = 4,
     /// The experiment has ended and is archived. It still serves the variation that was shipped.
     Archived = 5,
+    /// Only in results: the run has ended, because the experiment was restarted.
+    Ended = 6,
 }
 impl State {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -80,6 +82,7 @@ impl State {
             Self::Paused => "STATE_PAUSED",
             Self::Concluded => "STATE_CONCLUDED",
             Self::Archived => "STATE_ARCHIVED",
+            Self::Ended => "STATE_ENDED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -91,6 +94,7 @@ impl State {
             "STATE_PAUSED" => Some(Self::Paused),
             "STATE_CONCLUDED" => Some(Self::Concluded),
             "STATE_ARCHIVED" => Some(Self::Archived),
+            "STATE_ENDED" => Some(Self::Ended),
             _ => None,
         }
     }
@@ -1924,6 +1928,12 @@ pub struct GetResultsResponse {
     /// When the newest revision takes effect, by the experiment's clock. Until then, the revision before it is served.
     #[prost(message, optional, tag = "92")]
     pub effective_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// When the run ended: by the conclusion, or by a restart without one. Not set while it runs or is paused.
+    #[prost(message, optional, tag = "120")]
+    pub ended_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// How the run ended, with the shares until then, for people. Empty while it runs or is paused.
+    #[prost(string, tag = "121")]
+    pub ended: ::prost::alloc::string::String,
 }
 /// The results of a variation at the moment before it was killed.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2078,7 +2088,8 @@ pub struct ArmResult {
     pub variation: ::prost::alloc::string::String,
     #[prost(bool, tag = "2")]
     pub killed: bool,
-    /// The variation's current share of the line.
+    /// The variation's current share of the line. After the end of the run: the share that it was served until then, with
+    /// those of killed variations under control.
     #[prost(double, tag = "3")]
     pub share: f64,
     /// The number of distinct units exposed to it.
@@ -2118,6 +2129,10 @@ pub struct ArmResult {
     /// Records whose window is open, at most (decision metric): a kill of the variation removes them from the comparison.
     #[prost(uint64, tag = "60")]
     pub open_records: u64,
+    /// The share that the variation was served last, after the end of the run: 1 if it was shipped, of the units that it was
+    /// shipped to. Not set while the run goes on.
+    #[prost(double, optional, tag = "120")]
+    pub final_share: ::core::option::Option<f64>,
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct Interval {
@@ -2816,11 +2831,11 @@ pub struct ThompsonPolicy {
     #[prost(double, optional, tag = "10")]
     pub kill_probability: ::core::option::Option<f64>,
     /// Growth may use `daily_cap_conclude` while a variation's probability to be best reaches this and its loss is within
-    /// `conclude_loss`; the default is 0.96. It is not a claim: proposals to ship need evidence beyond chance.
+    /// the limit of `conclude_loss`; the default is 0.96. It is not a claim: proposals to ship need evidence beyond chance.
     #[prost(double, optional, tag = "11")]
     pub conclude_probability: ::core::option::Option<f64>,
-    /// The largest expected loss of the leader with which the policy proposes to ship or to roll back, relative; the
-    /// default is 0.01.
+    /// The largest expected loss of the leader with which the policy proposes to ship or to roll back in the first week,
+    /// relative; the default is 0.01. The limit is twice that in the second week of the run, and so on up to four times.
     #[prost(double, optional, tag = "12")]
     pub conclude_loss: ::core::option::Option<f64>,
     /// The number of draws from the posterior, as a power of two; the default is 14, for 16,384 draws.
@@ -2928,8 +2943,9 @@ pub struct Experiment {
     /// every conclusion of earlier releases.
     #[prost(bool, tag = "70")]
     pub shipped_within_audience: bool,
-    /// What an update of the audience does to units that were exposed already, as a sentence; only in the answer to
-    /// UpdateExperiment, and empty if the audience stays the same.
+    /// What an update of the audience does, in sentences: to units that were exposed while the experiment runs or is paused,
+    /// to units seen lately after a conclusion. Only in the answer to UpdateExperiment. Empty for a draft, and if the
+    /// audience stays the same.
     #[prost(string, tag = "71")]
     pub audience_change: ::prost::alloc::string::String,
     /// In the answers of CreateExperiment and UpdateExperiment only, also with `validate_only`: what was found out about
@@ -3096,7 +3112,7 @@ pub struct AppliedExperiment {
     /// True if the experiment was started.
     #[prost(bool, tag = "4")]
     pub started: bool,
-    /// The same as in Experiment: what an update of the audience does to units that were exposed already.
+    /// The same as in Experiment: what an update of the audience does.
     #[prost(string, tag = "5")]
     pub audience_change: ::prost::alloc::string::String,
     /// The same as in Experiment. Set if the declaration changes the audience, an override's expression or the unit.

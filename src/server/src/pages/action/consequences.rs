@@ -8,6 +8,7 @@ use maud::{Markup, html};
 
 use super::super::Pages;
 use super::Action;
+use crate::ended_run::{Conclusion, conclusion};
 
 /// The label of the button. `subject` is the key of the variation, or `experiment`.
 pub(super) fn button_label(action: Action, subject: &str) -> String {
@@ -99,7 +100,10 @@ pub(super) fn consequences(
         ],
         Action::Archive => vec![
             html! { "The experiment disappears from the list and can no longer be changed." },
-            html! { "Clients that still ask for it get the shipped variation." },
+            html! {
+                "Clients that still ask for it get "
+                @if matches!(conclusion(experiment), Some(Conclusion::Shipped(_))) { "the shipped variation." } @else { "control." }
+            },
         ],
         Action::Reallocate => vec![html! {
             "The policy decides with the current counts instead of waiting for the next update. It may grow variations into control, kill a variation, or change nothing."
