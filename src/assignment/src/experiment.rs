@@ -190,6 +190,9 @@ pub struct Experiment {
     pub shipped_within_audience: bool,
 }
 
+/// How far the wall clock may be behind the newest change of an experiment before it counts as set back.
+pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
+
 /// Which units get the variation that a conclusion ships.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShippingScope {
@@ -221,8 +224,23 @@ impl Experiment {
         }
     }
 
-    /// The time of this experiment's clock: the manual clock's reading, or `wall_now`.
+    /// The time of this experiment: the manual clock's reading, or `wall_now`. If the wall clock was set back to before
+    /// the newest change of the generation, it is the time that this change had reached: the time of an experiment never
+    /// goes back, because a revision that has taken effect must stay in effect (I2). Differences up to
+    /// [`CLOCK_TOLERANCE`] are ignored: the clocks of machines that serve one experiment differ a little, and a revision
+    /// must not take effect early because of that.
     pub fn now(&self, wall_now: Timestamp) -> Timestamp {
+        let reading = self.clock_reading(wall_now);
+        match self.generation().filter(|_| self.manual_now.is_none()) {
+            Some(generation) if reading.plus(CLOCK_TOLERANCE) < generation.newest_change() => {
+                generation.newest_change().max(generation.latest().map_or(reading, |r| r.effective_at))
+            }
+            _ => reading,
+        }
+    }
+
+    /// The reading of this experiment's clock, even if it was set back: the manual clock's reading, or `wall_now`.
+    pub fn clock_reading(&self, wall_now: Timestamp) -> Timestamp {
         self.manual_now.unwrap_or(wall_now)
     }
 

@@ -155,6 +155,16 @@ impl Generation {
         self.revisions.last()
     }
 
+    /// When the newest change of this generation was made: a revision, a kill or restore, or an end.
+    pub fn newest_change(&self) -> Timestamp {
+        let instants = [
+            self.revisions.last().map(|revision| revision.created_at),
+            self.kill_changes.last().map(|change| change.at),
+            self.endings.last().map(|ending| ending.at),
+        ];
+        instants.into_iter().flatten().fold(self.started_at, Timestamp::max)
+    }
+
     /// The revision in effect at an instant. Before the first revision takes effect, this is the first one.
     pub fn revision_in_effect(&self, at: Timestamp) -> Option<&Revision> {
         let effective = self.revisions.partition_point(|r| r.effective_at <= at);

@@ -168,6 +168,19 @@ impl ServedExperiment {
         })
     }
 
+    /// The same without the revisions that are past at `wall_now`; `None` if there are none to forget. Then the revision
+    /// in effect stays in effect, also if the clock is set back later.
+    #[must_use]
+    pub fn without_past_revisions(&self, wall_now: Timestamp) -> Option<Self> {
+        let revisions = &self.parts.revisions;
+        if self.parts.manual_now.is_some() || revisions.len() < 2 {
+            return None;
+        }
+        let in_effect = revisions.iter().rposition(|r| r.effective_at <= wall_now).filter(|index| *index > 0)?;
+        let parts = ServedParts { revisions: revisions.get(in_effect..)?.to_vec(), ..self.parts.clone() };
+        Some(Self { parts, hasher: self.hasher.clone(), uses_targeting_key: self.uses_targeting_key })
+    }
+
     /// The parts.
     pub fn parts(&self) -> &ServedParts {
         &self.parts

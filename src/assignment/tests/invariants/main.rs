@@ -5,6 +5,7 @@
 
 mod allocation;
 mod assignment;
+mod clock_steps;
 mod document_checks;
 mod document_round_trip;
 mod experiment_changes;
