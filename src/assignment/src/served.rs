@@ -181,6 +181,19 @@ impl ServedExperiment {
         Some(Self { parts, hasher: self.hasher.clone(), uses_targeting_key: self.uses_targeting_key })
     }
 
+    /// The same without the revisions before the first one of `old`: a revision that is no longer served was replaced by
+    /// one in effect, which stays in effect, also if the clock was set back since.
+    #[must_use]
+    pub fn without_revisions_before(mut self, old: &Self) -> Self {
+        if self.parts.generation == old.parts.generation
+            && let Some(first) = old.parts.revisions.first()
+            && self.parts.revisions.iter().any(|revision| revision.number >= first.number)
+        {
+            self.parts.revisions.retain(|revision| revision.number >= first.number);
+        }
+        self
+    }
+
     /// The parts.
     pub fn parts(&self) -> &ServedParts {
         &self.parts

@@ -9,7 +9,7 @@ use crate::experiment::ExperimentArgs;
 use crate::output::Output;
 use crate::suggestions::TypedKeys;
 use crate::{
-    apply, assign, audience, backup, bandit, clients, counterfactual, demo, experiment, forget, funnel, plan, record,
+    apply, assign, audience, backup, bandit, clients, clock, counterfactual, demo, experiment, forget, funnel, plan, record,
     replay, results, serve, simulate, watch,
 };
 
@@ -65,6 +65,8 @@ enum Command {
     Watch(OnServer<watch::WatchArgs>),
     /// List connected SDKs and how far each is behind
     Clients(OnServer<clients::ClientsArgs>),
+    /// Show whether a server trusts its machine's clock, and accept a jump of it
+    Clock(OnServer<clock::ClockArgs>),
     /// Replay the log of a randomised trial through a running server
     ///
     /// Shows what the allocation policy would have done with the units of the trial.
@@ -142,6 +144,7 @@ impl Cli {
             Command::Funnel(OnServer { args, server }) => funnel::run(args, &server, out).await,
             Command::Watch(OnServer { args, server }) => watch::run(args, &server, out).await,
             Command::Clients(OnServer { args, server }) => clients::run(args, &server, out).await,
+            Command::Clock(OnServer { args, server }) => clock::run(args, &server, out).await,
             Command::Replay(command) => replay::run(&command.args, &command.server, out).await,
             Command::Counterfactual(args) => counterfactual::run(&args, out),
             Command::Simulate(args) => simulate::run(&args, out),
@@ -176,7 +179,7 @@ fn move_server_flags_behind_command(words: impl IntoIterator<Item = OsString>) -
             name => {
                 in_front.push(word);
                 // The flags belong behind the action of these commands.
-                let expect_action = command.is_none() && matches!(name, "experiment" | "record");
+                let expect_action = command.is_none() && matches!(name, "experiment" | "record" | "clock");
                 command.get_or_insert_with(|| name.to_owned());
                 if !expect_action {
                     break;

@@ -10,6 +10,7 @@ use inroad_wire::v1::assignment_service_client::AssignmentServiceClient;
 use inroad_wire::v1::event_service_client::EventServiceClient;
 use inroad_wire::v1::experiment_service_client::ExperimentServiceClient;
 use inroad_wire::v1::result_service_client::ResultServiceClient;
+use inroad_wire::v1::server_service_client::ServerServiceClient;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -149,6 +150,11 @@ impl Connection {
     pub(crate) fn results(&self) -> ResultServiceClient<ActorChannel> {
         let client = ResultServiceClient::with_interceptor(self.channel.clone(), self.actor.clone());
         client.max_decoding_message_size(MAX_RESPONSE_BYTES)
+    }
+
+    /// The client for the server itself.
+    pub(crate) fn server(&self) -> ServerServiceClient<ActorChannel> {
+        ServerServiceClient::with_interceptor(self.channel.clone(), self.actor.clone())
     }
 }
 

@@ -9,6 +9,7 @@ mod audience_report;
 mod backup;
 mod bandit;
 mod clients;
+mod clock;
 mod confirm;
 mod connect;
 mod counterfactual;

@@ -23,6 +23,7 @@
 //!
 //! Several servers may share a store: the compare-and-set then keeps their changes apart.
 
+mod clock_jump;
 mod many;
 mod size;
 
@@ -150,10 +151,9 @@ impl CatalogueState {
         now: Timestamp,
     ) -> Result<ServedExperiment, ServerError> {
         let served = ServedExperiment::from_experiment(experiment, version, now)?;
-        if let Some(old) = self.snapshot.get(served.parts().key.as_str()) {
-            served.check_can_replace(old)?;
-        }
-        Ok(served)
+        let Some(old) = self.snapshot.get(served.parts().key.as_str()) else { return Ok(served) };
+        served.check_can_replace(old)?;
+        Ok(served.without_revisions_before(old))
     }
 
     /// This state with experiments added or replaced.

@@ -9,7 +9,7 @@ use inroad_assignment::{AllocationError, DefinitionError, KeyError};
 use inroad_policy::PolicyError;
 use inroad_store::StoreError;
 use inroad_wire::WireError;
-use inroad_wire::status::{invalid_definition, invalid_fields, resource_exhausted, status};
+use inroad_wire::status::{invalid_definition, invalid_fields, resource_exhausted, status, unavailable};
 use thiserror::Error;
 use tonic::{Code, Status};
 
@@ -67,6 +67,17 @@ pub enum ServerError {
     TooManyQueries {
         /// The limit.
         limit: usize,
+        /// The delay after which to retry.
+        retry_after: Duration,
+    },
+    /// The machine's clock has jumped, and what was requested needs the right time.
+    #[error(
+        "the machine's clock jumped {jump}, so nothing that depends on the time is decided: try again in {} s, or accept the new time with `inroad clock accept`",
+        .retry_after.as_secs()
+    )]
+    ClockJumped {
+        /// How far and in which direction.
+        jump: String,
         /// The delay after which to retry.
         retry_after: Duration,
     },
@@ -165,6 +176,9 @@ impl From<ServerError> for Status {
             ServerError::BacklogFull { retry_after, .. } => resource_exhausted("BACKLOG_FULL", message, retry_after),
             ServerError::TooManyQueries { retry_after, .. } => {
                 resource_exhausted("TOO_MANY_QUERIES", message, retry_after)
+            }
+            ServerError::ClockJumped { retry_after, .. } => {
+                unavailable("CLOCK_JUMPED", message, retry_after)
             }
             ServerError::CallerLeft => plain(Code::Cancelled, "CALLER_LEFT"),
             ServerError::TooManyStreams { .. } => {

@@ -41,6 +41,14 @@ async fn ready(State(shared): State<Arc<SharedState>>) -> impl IntoResponse {
     if backlog >= limit {
         return (StatusCode::SERVICE_UNAVAILABLE, format!("{backlog} events are waiting to be processed\n"));
     }
+    if let Some(jump) = shared.clock.status().jump {
+        let (jump, resumes_in) = (jump.describe(), jump.resumes_in().as_secs());
+        let text = format!(
+            "the machine's clock jumped {jump}: assignments, events and kills continue by the steady clock, and \
+             decisions wait for {resumes_in} s more, or until `inroad clock accept`\n"
+        );
+        return (StatusCode::SERVICE_UNAVAILABLE, text);
+    }
     (StatusCode::OK, "ready\n".to_owned())
 }
 
@@ -49,7 +57,11 @@ async fn metrics(State(shared): State<Arc<SharedState>>) -> impl IntoResponse {
     metrics.backlog.set(shared.fold.backlog() as i64);
     metrics.log_head.set(shared.store.head() as i64);
     metrics.version.set(shared.catalogue.peek().version as i64);
-    metrics.clock_behind_seconds.set(shared.clock.behind().as_secs() as i64);
+    let clock = shared.clock.status();
+    let ahead = clock.jump.map_or(0, |jump| jump.ahead_micros / 1_000_000);
+    metrics.clock_offset_seconds.set(ahead);
+    metrics.clock_behind_seconds.set((-ahead).max(0));
+    metrics.clock_jumps.set(shared.clock.jumps());
     let clients = shared.clients.totals();
     metrics.clients.set(clients.connected as i64);
     metrics.clients_behind.set(clients.behind as i64);

@@ -25,6 +25,9 @@ pub struct Refusal {
     pub message: String,
 }
 
+/// The reason of a refusal for an event that is far in the future.
+pub const IN_THE_FUTURE: &str = "IN_THE_FUTURE";
+
 fn refuse<T>(reason: &'static str, message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { reason, message: message.into() })
 }
@@ -97,7 +100,7 @@ pub fn check_exposure(
             ),
         );
     }
-    let occurred_at = event_time(exposure.occurred_at, experiment.now(wall_now))?;
+    let occurred_at = event_time(exposure.occurred_at, experiment.clock_reading(wall_now))?;
     if occurred_at < generation.started_at.minus(FUTURE_TOLERANCE) {
         return refuse("BEFORE_START", "the event is from before this generation started: check the sender's clock");
     }
@@ -174,7 +177,7 @@ fn event_time(sent: Option<prost_types::Timestamp>, now: Timestamp) -> Result<Ti
     let at = timestamp_from_wire(&sent).or_else(|e| refuse("INVALID_TIME", e.to_string()))?;
     if at > now.plus(FUTURE_TOLERANCE) {
         let ahead = at.since(now).as_secs();
-        return refuse("IN_THE_FUTURE", format!("the event is {ahead} s in the future: check the sender's clock"));
+        return refuse(IN_THE_FUTURE, format!("the event is {ahead} s in the future: check the sender's clock"));
     }
     Ok(at)
 }

@@ -74,6 +74,7 @@ use inroad_wire::v1::assignment_service_server::AssignmentServiceServer;
 use inroad_wire::v1::event_service_server::EventServiceServer;
 use inroad_wire::v1::experiment_service_server::ExperimentServiceServer;
 use inroad_wire::v1::result_service_server::ResultServiceServer;
+use inroad_wire::v1::server_service_server::ServerServiceServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -86,7 +87,7 @@ pub use host_guard::HostName;
 
 use crate::catalogue::Catalogue;
 use crate::clients::Clients;
-use crate::clock::WallClock;
+use crate::clock::{ClockAnchor, ClockGuard, MachineTime, WallClock};
 use crate::config::{MAX_MESSAGE_BYTES, MAX_RESPONSE_BYTES};
 use crate::event_uses::EventUseIndex;
 use crate::exposure_queue::ExposureQueue;
@@ -126,7 +127,9 @@ impl Server {
         store: Arc<dyn Store>,
     ) -> Result<RunningServer, ServerError> {
         let (_, stored) = store.load().await?;
-        let clock = Arc::new(WallClock::starting_at(newest_instant(&stored)));
+        let anchor = ClockAnchor::read(&config.folder);
+        let clock = WallClock::start(Box::new(MachineTime), newest_instant(&stored), anchor.as_ref());
+        let clock = Arc::new(clock);
         drop(stored);
         let metrics = Arc::new(Metrics::new());
         let catalogue = Arc::new(Catalogue::load(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&metrics)).await?);
@@ -155,6 +158,12 @@ impl Server {
             let (store, clock, metrics) = (Arc::clone(&store), Arc::clone(&clock), Arc::clone(&metrics));
             tokio::spawn(Retention { store, clock, metrics, max_age }.run(stopping.clone()))
         });
+        let guard = ClockGuard {
+            clock: Arc::clone(&clock),
+            catalogue: Arc::clone(&catalogue),
+            folder: config.folder.clone(),
+        };
+        let guarding_clock = tokio::spawn(guard.run(stopping.clone()));
         let drain_timeout = config.drain_timeout;
         let clients = Arc::new(Clients::new(Arc::clone(&clock), Arc::clone(catalogue.publications())));
         let recent_contexts = RecentContexts::new(Arc::clone(&clock), config.retain_events);
@@ -180,7 +189,7 @@ impl Server {
         let serving = tokio::spawn(listen(Arc::clone(&shared), listener, stopping)?);
         tracing::info!(%address, folder = %shared.config.folder.display(), "serving");
         drop(shared);
-        let tasks = Tasks { serving, ticking, retaining, draining, folding: fold_task };
+        let tasks = Tasks { serving, ticking, guarding_clock, retaining, draining, folding: fold_task };
         Ok(RunningServer { address, stop, close_queue, stop_fold, store, tasks, drain_timeout })
     }
 }
@@ -231,6 +240,7 @@ fn listen(
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_RESPONSE_BYTES),
         )
+        .add_service(ServerServiceServer::new(services::server::ServerHandler::new(Arc::clone(&shared))))
         .add_service(
             ResultServiceServer::new(services::result::ResultHandler::new(Arc::clone(&shared)))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -267,6 +277,7 @@ fn listen(
 struct Tasks {
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
     ticking: JoinHandle<()>,
+    guarding_clock: JoinHandle<()>,
     /// None if events are kept forever.
     retaining: Option<JoinHandle<()>>,
     draining: JoinHandle<()>,
@@ -310,6 +321,7 @@ impl RunningServer {
             let _ = (&mut self.tasks.serving).await;
         }
         let _ = self.tasks.ticking.await;
+        let _ = self.tasks.guarding_clock.await;
         if let Some(retaining) = self.tasks.retaining {
             let _ = retaining.await;
         }

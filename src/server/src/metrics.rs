@@ -75,6 +75,11 @@ pub struct Metrics {
     pub late_revisions: Counter<u64, AtomicU64>,
     /// How far the machine's clock was set back, in seconds.
     pub clock_behind_seconds: Gauge<i64, AtomicI64>,
+    /// How far the machine's clock is ahead of the server's time, in seconds, negative if it is behind; 0 unless it jumped
+    /// and the new reading is not accepted.
+    pub clock_offset_seconds: Gauge<i64, AtomicI64>,
+    /// How often the machine's clock jumped since the start.
+    pub clock_jumps: Gauge<i64, AtomicI64>,
 }
 
 impl Metrics {
@@ -168,6 +173,16 @@ impl Metrics {
             clock_behind_seconds: register!(
                 "clock_behind_seconds",
                 "Seconds by which the machine's clock was set back",
+                Gauge::default()
+            ),
+            clock_offset_seconds: register!(
+                "clock_offset_seconds",
+                "Seconds by which the machine's clock is ahead of Inroad's time, if it jumped and is not accepted",
+                Gauge::default()
+            ),
+            clock_jumps: register!(
+                "clock_jumps",
+                "How often the machine's clock jumped since the start",
                 Gauge::default()
             ),
             registry,

@@ -18,6 +18,8 @@
 //! data marked late, which freezes growth; the experiment is then decided again as soon as the fold has caught up, not
 //! a whole tick later. Guardrails are checked hourly as well, whatever the policy is.
 //!
+//! While the machine's clock has jumped and the new reading is not accepted ([`crate::clock`]), nothing is decided by it.
+//!
 //! An experiment with a manual clock ticks when its caller advances that clock: [`Reallocator::advance`] runs each tick
 //! on the way, with the same order of steps. A person can also request a decision at once:
 //! [`Reallocator::reallocate_now`]. If somebody changes the experiment while a decision is made, the decision is
@@ -102,6 +104,14 @@ impl Reallocator {
         let mut late_ticks: HashMap<ExperimentKey, Timestamp> = HashMap::new();
         while !*stop.borrow() {
             let state = changes.borrow_and_update().clone();
+            if self.clock.has_jumped() {
+                // A decision at a wrong time could not be undone. Experiments with a manual clock are not affected.
+                tokio::select! {
+                    () = tokio::time::sleep(RETRY_AFTER) => {}
+                    _ = stop.changed() => return,
+                }
+                continue;
+            }
             let now = self.clock.now();
             let mut next = now.plus(MAX_SLEEP);
             let fold_target = self.ticker.target_within(FOLD_TIMEOUT);
@@ -217,7 +227,12 @@ impl Reallocator {
     /// # Errors
     /// Those of [`Ticker::tick`].
     pub async fn reallocate_now(&self, key: &str, actor: &str) -> Result<(CatalogueEntry, TickOutcome), ServerError> {
-        let now = self.catalogue.state().get(key)?.experiment.now(self.clock.now());
+        let now = {
+            let state = self.catalogue.state();
+            let experiment = &state.get(key)?.experiment;
+            self.clock.check_for(experiment)?;
+            experiment.now(self.clock.now())
+        };
         let fold_target = self.ticker.target_within(FOLD_TIMEOUT);
         let time = TickTime { at: now, lead: self.lead, advance_to: None, fold_target };
         for _ in 1..MAX_ATTEMPTS {

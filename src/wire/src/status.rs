@@ -57,6 +57,13 @@ pub fn resource_exhausted(reason: &'static str, message: impl AsRef<str>, retry_
     with_details(Code::ResourceExhausted, reason, message.as_ref(), details)
 }
 
+/// UNAVAILABLE with the time to wait before trying again.
+pub fn unavailable(reason: &'static str, message: impl AsRef<str>, retry_after: Duration) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_retry_info(Some(retry_after));
+    with_details(Code::Unavailable, reason, message.as_ref(), details)
+}
+
 fn with_details(code: Code, reason: &'static str, message: &str, mut details: ErrorDetails) -> Status {
     details.set_error_info(reason, DOMAIN, HashMap::new());
     Status::with_error_details(code, truncate(message, MAX_MESSAGE_BYTES), details)

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use prost::Message;
 
-const FILES: [&str; 5] = ["common", "assignment", "event", "experiment", "result"];
+const FILES: [&str; 6] = ["common", "assignment", "event", "experiment", "result", "server"];
 
 #[test]
 fn committed_code_is_generated_from_the_contract() {

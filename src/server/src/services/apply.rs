@@ -256,6 +256,7 @@ fn plan(
     };
     let started = start && experiment.status == ExperimentStatus::Draft;
     if started {
+        shared.clock.check_for(&experiment).map_err(|error| of_field("start", &error))?;
         let salt = experiment.definition.salt().cloned().unwrap_or(drawn_salt);
         let now = experiment.now(wall_now);
         experiment.start(now, salt).map_err(|error| of_field("start", &error))?;

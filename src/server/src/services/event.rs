@@ -14,7 +14,7 @@ use super::actor;
 use crate::config::{MAX_BATCH_EVENTS, MAX_NAME_BYTES};
 use crate::error::ServerError;
 use crate::event_uses::OutcomeWarnings;
-use crate::ingest::{Refusal, check_exposure, check_outcome};
+use crate::ingest::{IN_THE_FUTURE, Refusal, check_exposure, check_outcome};
 use crate::shared::{MAX_FOLD_WAIT, SharedState};
 
 /// The implementation of `EventService`.
@@ -88,6 +88,11 @@ impl EventService for EventHandler {
                     Err(refusal) => reject(i, true, refusal),
                 }
             }
+        }
+        if response.rejections.iter().any(|rejection| rejection.reason == IN_THE_FUTURE) {
+            // If the machine's clock has just jumped, these events may be right: nothing is accepted, so that the sender
+            // tries again.
+            shared.clock.check()?;
         }
         response.accepted = events.len() as u32;
         response.warnings = warnings.into_wire(uses, now).await;

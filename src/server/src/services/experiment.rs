@@ -244,6 +244,7 @@ impl ExperimentService for ExperimentHandler {
         let v1::StartExperimentRequest { key, etag } = request.into_inner();
         let drawn_salt = draw_salt()?;
         let start = |e: &mut Experiment, now| {
+            self.shared.clock.check_for(e)?;
             let salt = e.definition.salt().cloned().unwrap_or(drawn_salt);
             Ok(e.start(now, salt)?)
         };
@@ -268,6 +269,7 @@ impl ExperimentService for ExperimentHandler {
         let lead = self.shared.config.lead;
         let grow = |e: &mut Experiment, now: Timestamp| {
             let arm = e.arm(&variation)?;
+            self.shared.clock.check_for(e)?;
             let width = growth_width(e, arm, amount)?;
             // Growing to the current share changes nothing, so that a caller may repeat the request.
             if width > Width::ZERO {
@@ -299,7 +301,12 @@ impl ExperimentService for ExperimentHandler {
         let actor = actor(&request)?;
         let v1::RestartExperimentRequest { key, etag } = request.into_inner();
         let salt = draw_salt()?;
-        self.change(&key, &etag, &actor, "restart", |e, now| Ok(e.restart(now, salt)?)).await
+        let restart = |e: &mut Experiment, _| {
+            self.shared.clock.check_for(e)?;
+            // A new run does not continue the time of the one before, should that be ahead.
+            Ok(e.restart(e.clock_reading(self.shared.clock.now()), salt)?)
+        };
+        self.change(&key, &etag, &actor, "restart", restart).await
     }
 
     async fn conclude_experiment(&self, request: Request<v1::ConcludeExperimentRequest>) -> RpcResult<v1::Experiment> {

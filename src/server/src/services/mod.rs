@@ -1,4 +1,4 @@
-//! The four gRPC services, one file each. They parse a request, call the rest of the server and convert the answer;
+//! The five gRPC services, one file each. They parse a request, call the rest of the server and convert the answer;
 //! they decide nothing themselves.
 
 mod apply;
@@ -8,6 +8,7 @@ mod clients;
 pub mod event;
 pub mod experiment;
 pub mod result;
+pub mod server;
 mod snapshot_stream;
 
 use inroad_assignment::Salt;

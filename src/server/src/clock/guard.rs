@@ -1,0 +1,65 @@
+//! The task that looks at the clocks when nobody else does: it notices jumps on an idle server, remembers the clocks for
+//! the next start, and lets what depends on the time know when an accepted jump moved it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{ClockAnchor, WallClock};
+use crate::catalogue::Catalogue;
+
+/// How often the clocks are compared on an idle server.
+const COMPARE_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the clocks are remembered for the next start.
+const REMEMBER_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The task.
+pub struct ClockGuard {
+    /// The clock.
+    pub clock: Arc<WallClock>,
+    /// Its experiments serve the revisions that are in effect after an accepted jump.
+    pub catalogue: Arc<Catalogue>,
+    /// The data folder.
+    pub folder: PathBuf,
+}
+
+impl ClockGuard {
+    /// Runs until `stop` turns true, and then remembers the clocks once more.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut accepted = self.clock.accepted_jumps();
+        let mut remembered = None::<Instant>;
+        while !*stop.borrow() {
+            let _ = self.clock.now();
+            if remembered.is_none_or(|at| at.elapsed() >= REMEMBER_INTERVAL) {
+                self.remember().await;
+                remembered = Some(Instant::now());
+            }
+            let jump = tokio::select! {
+                () = tokio::time::sleep(COMPARE_INTERVAL) => continue,
+                changed = accepted.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    *accepted.borrow_and_update()
+                }
+                _ = stop.changed() => break,
+            };
+            if let Err(error) = self.catalogue.follow_clock(jump.from.max(jump.to)).await {
+                tracing::error!(%error, "could not apply the new time to the experiments");
+            }
+            remembered = None;
+        }
+        self.remember().await;
+    }
+
+    async fn remember(&self) {
+        let (anchor, folder): (ClockAnchor, _) = (self.clock.anchor(), self.folder.clone());
+        match tokio::task::spawn_blocking(move || anchor.write(&folder)).await {
+            Ok(Err(error)) => tracing::warn!(%error, "could not remember the clocks for the next start"),
+            Ok(Ok(())) | Err(_) => {}
+        }
+    }
+}
