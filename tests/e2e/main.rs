@@ -7,6 +7,7 @@ mod harness;
 
 mod assign;
 mod clients;
+mod clock;
 mod counterfactual;
 mod demo;
 mod disconnected_client;
@@ -22,6 +23,7 @@ mod numbers;
 mod overload;
 mod policy;
 mod replay;
+mod restored_copy;
 mod shutdown;
 mod simulate;
 mod watch;

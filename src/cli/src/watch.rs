@@ -33,11 +33,12 @@ pub(crate) async fn run(args: WatchArgs, server: &ServerArgs, out: Output) -> an
         eprintln!("inroad: {} Waiting until it is created.", unknown_experiment_note(&connection, key).await);
     }
     let mut watcher = Watcher { known: BTreeMap::new(), only: args.key, out };
-    let (mut version, mut store_id) = (0, String::new());
+    let (mut version, mut store_id, mut lineage_id) = (0, String::new(), String::new());
     loop {
         let request = WatchSnapshotsRequest {
             resume_version: version,
             store_id: store_id.clone(),
+            lineage_id: lineage_id.clone(),
             client_name: "inroad watch".to_owned(),
             // This command applies no snapshot, so it has nothing to report.
             client_id: String::new(),
@@ -49,11 +50,11 @@ pub(crate) async fn run(args: WatchArgs, server: &ServerArgs, out: Output) -> an
                 loop {
                     match stream.message().await {
                         Ok(Some(message)) => {
-                            if message.store_id != store_id {
-                                // Another store, such as a restored backup: the known state does not belong to it.
+                            if message.store_id != store_id || message.full && message.lineage_id != lineage_id {
+                                // Another store, or an older copy of it: the known state does not belong to it.
                                 watcher.known.clear();
                             }
-                            (version, store_id) = (message.version, message.store_id);
+                            (version, store_id, lineage_id) = (message.version, message.store_id, message.lineage_id);
                             if message.full {
                                 watcher.retain_sent(&message.experiments);
                             }

@@ -78,6 +78,7 @@ fn encode(snapshot: &Snapshot, state: &ClientState) -> Vec<u8> {
     let message = v1::WatchSnapshotsResponse {
         version: snapshot.version,
         store_id: snapshot.store_id.clone(),
+        lineage_id: snapshot.lineage_id.clone(),
         full: true,
         experiments,
         server_time: Some(timestamp_to_wire(state.clock.now())),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use arc_swap::ArcSwap;
 use inroad_assignment::{Context, Timestamp};
 use inroad_wire::exposure_context::{MAX_EXPOSURE_CONTEXT_BYTES, trim_context};
-use inroad_wire::{context_to_struct, timestamp_to_wire, v1};
+use inroad_wire::{context_to_struct, timestamp_from_wire, timestamp_to_wire, v1};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -61,16 +61,17 @@ impl ClientState {
 
     /// Applies a message of the server, or of the bootstrap file. Only one task may call this at a time.
     pub(crate) fn apply_message(&self, message: v1::WatchSnapshotsResponse, source: Source) -> Result<(), Error> {
+        self.forget_past_revisions(&message);
         let old = self.snapshot.load_full();
         if old.is_heartbeat(&message) {
             self.set_source(source);
             return Ok(());
         }
         let update = old.apply(message)?;
-        if update.other_store && old.is_ready {
+        if update.other_history && old.is_ready {
             tracing::warn!(
                 store = %update.snapshot.store_id,
-                "another store answers; its snapshot replaces all experiments"
+                "another store answers, or an older copy of its data; its snapshot replaces all experiments"
             );
             self.recent_exposures.clear();
         }
@@ -85,6 +86,15 @@ impl ClientState {
             self.version.send_replace(version);
         }
         Ok(())
+    }
+
+    /// Forgets the revisions that are past by the time in a message of the server. What has taken effect stays in effect,
+    /// even if the server's clock is set back later (I2).
+    fn forget_past_revisions(&self, message: &v1::WatchSnapshotsResponse) {
+        let Some(Ok(now)) = message.server_time.as_ref().map(timestamp_from_wire) else { return };
+        if let Some(shortened) = self.snapshot.load().without_past_revisions(now) {
+            self.snapshot.store(Arc::new(shortened));
+        }
     }
 
     /// Reads before it writes: notifying all receivers costs more than a comparison.

@@ -22,6 +22,8 @@ pub(crate) struct Snapshot {
     pub(crate) is_ready: bool,
     pub(crate) version: u64,
     pub(crate) store_id: String,
+    /// The lineage of the store's data to which `version` belongs; empty if the server does not tell.
+    pub(crate) lineage_id: String,
     index_by_key: Arc<IndexByKey>,
     experiments: ExperimentList,
 }
@@ -32,8 +34,8 @@ pub(crate) struct Update {
     pub(crate) snapshot: Snapshot,
     /// Whether an experiment was added, changed or removed, or the version changed, or this is the first snapshot.
     pub(crate) changed: bool,
-    /// Whether the message is of another store than the previous snapshot.
-    pub(crate) other_store: bool,
+    /// Whether the message is of another store than the previous snapshot, or of an older copy of its data.
+    pub(crate) other_history: bool,
     pub(crate) refused: Vec<Refusal>,
     /// Experiments with a valid new state, and those that were removed.
     pub(crate) accepted: Vec<Arc<ServedExperiment>>,
@@ -75,7 +77,8 @@ impl Snapshot {
     /// Whether a message changes nothing and only shows that the server is alive.
     pub(crate) fn is_heartbeat(&self, message: &v1::WatchSnapshotsResponse) -> bool {
         let is_empty = !message.full && message.experiments.is_empty() && message.removed.is_empty();
-        is_empty && self.is_ready && message.version == self.version && message.store_id == self.store_id
+        let is_known = (&message.store_id, &message.lineage_id) == (&self.store_id, &self.lineage_id);
+        is_empty && self.is_ready && message.version == self.version && is_known
     }
 
     /// Computes the next snapshot. Each experiment in the message is checked against its previous state (I2). If a
@@ -88,30 +91,33 @@ impl Snapshot {
         if other_store && !message.full {
             return Err(Error::ForeignChanges);
         }
+        // The server sends everything because its data does not continue what this client has.
+        let other_lineage = message.full && !self.lineage_id.is_empty() && self.lineage_id != message.lineage_id;
+        let other_history = other_store || other_lineage;
         // A replica that lags does not know the newest experiments, so a missing experiment does not mean a removed
         // one.
-        let lags = !other_store && message.version < self.version;
+        let lags = !other_history && message.version < self.version;
         let (mut refused, mut accepted, mut stale) = (Vec::new(), Vec::new(), 0);
         // The list is sorted by key. Most messages change one experiment and add or remove none.
         let mut edit =
-            ExperimentListEdit::new(if other_store { ExperimentList::default() } else { self.experiments.clone() });
+            ExperimentListEdit::new(if other_history { ExperimentList::default() } else { self.experiments.clone() });
         if !lags && (message.full || !message.removed.is_empty()) {
             let named: HashSet<&str> = message.experiments.iter().map(|e| e.key.as_str()).collect();
             let is_removed = |old: &Arc<ServedExperiment>| {
                 let key = old.parts().key.as_str();
                 message.full && !named.contains(key) || message.removed.iter().any(|r| r == key)
             };
-            accepted.extend(self.experiments.iter().filter(|old| !other_store && is_removed(old)).cloned());
+            accepted.extend(self.experiments.iter().filter(|old| !other_history && is_removed(old)).cloned());
             if !accepted.is_empty() {
                 edit.as_vec().retain(|old| !is_removed(old));
             }
         }
         let version = if lags { self.version } else { message.version };
-        let mut changed = other_store || !edit.keeps_indices() || !self.is_ready || version != self.version;
+        let mut changed = other_history || !edit.keeps_indices() || !self.is_ready || version != self.version;
         for received in message.experiments {
             let key = received.key.clone();
             // The index is valid until an experiment is added or removed. After that, search the sorted list.
-            let known = self.index_by_key.get(key.as_str()).filter(|_| !other_store && edit.keeps_indices());
+            let known = self.index_by_key.get(key.as_str()).filter(|_| !other_history && edit.keeps_indices());
             let position = match known {
                 Some(index) => Ok(*index as usize),
                 None => edit.as_vec().binary_search_by(|e| e.parts().key.as_str().cmp(&key)),
@@ -146,12 +152,25 @@ impl Snapshot {
                 Err(reason) => refused.push(Refusal { experiment: key, reason }),
             }
         }
-        let keeps_indices = !other_store && edit.keeps_indices();
+        let keeps_indices = !other_history && edit.keeps_indices();
         let experiments = edit.finish();
         let index_by_key =
             if keeps_indices { Arc::clone(&self.index_by_key) } else { Arc::new(build_index(&experiments)) };
-        let snapshot = Self { is_ready: true, version, store_id: message.store_id, index_by_key, experiments };
-        Ok(Update { snapshot, changed, other_store, refused, accepted, stale })
+        let (store_id, lineage_id) = (message.store_id, message.lineage_id);
+        let snapshot = Self { is_ready: true, version, store_id, lineage_id, index_by_key, experiments };
+        Ok(Update { snapshot, changed, other_history, refused, accepted, stale })
+    }
+
+    /// The same without the revisions that are past at the server's time `now`; `None` if there are none to forget.
+    pub(crate) fn without_past_revisions(&self, now: Timestamp) -> Option<Self> {
+        let mut edit = None;
+        for (index, experiment) in self.experiments.iter().enumerate() {
+            if let Some(shortened) = experiment.without_past_revisions(now) {
+                let edit = edit.get_or_insert_with(|| ExperimentListEdit::new(self.experiments.clone()));
+                edit.replace(index, Arc::new(shortened));
+            }
+        }
+        edit.map(|edit| Self { experiments: edit.finish(), ..self.clone() })
     }
 }
 

@@ -27,7 +27,9 @@ impl SnapshotParts {
             return Ok(Some(part));
         }
         let continues = |all: &WatchSnapshotsResponse| {
-            !part.full && all.store_id == part.store_id && all.complete_version == part.complete_version
+            !part.full
+                && (&all.store_id, &all.lineage_id) == (&part.store_id, &part.lineage_id)
+                && all.complete_version == part.complete_version
         };
         let is_last = part.last_part;
         self.bytes += part.encoded_len();

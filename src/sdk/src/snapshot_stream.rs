@@ -78,6 +78,7 @@ async fn read_stream(state: &ClientState) -> Result<(), Status> {
     let request = state.transport.authorize(v1::WatchSnapshotsRequest {
         resume_version: known.version,
         store_id: known.store_id.clone(),
+        lineage_id: known.lineage_id.clone(),
         client_name: state.settings.client_name.clone(),
         client_id: state.applied_versions.client_id().to_owned(),
         sdk: SDK.to_owned(),

@@ -51,6 +51,15 @@ pub trait Store: Send + Sync + 'static {
     /// The permanent identity of the database, generated when it was created.
     fn store_id(&self) -> &str;
 
+    /// The identity of the history to which new versions belong. Data can be replaced by an older copy of itself, which
+    /// has the same store id; then versions with equal numbers differ. So each opening of a database that one process
+    /// owns draws a new lineage. On a database that several processes share, the lineage belongs to the database.
+    fn lineage_id(&self) -> &str;
+
+    /// Whether this store's data contains everything up to `version` of a lineage, so that changes since then are all
+    /// that a client with that version needs.
+    fn continues(&self, lineage_id: &str, version: u64) -> bool;
+
     /// The version of the catalogue, and every experiment with its own version.
     async fn load(&self) -> Result<(u64, Vec<StoredExperiment>), StoreError>;
 

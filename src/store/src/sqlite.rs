@@ -8,6 +8,7 @@ mod column_values;
 mod database;
 mod fold;
 mod funnel;
+mod lineages;
 mod log;
 mod log_erasure;
 mod log_rows;
@@ -41,6 +42,7 @@ use crate::maintenance::{BackupSummary, ForgetRequest, ForgetResult};
 use column_values::{corrupt, to_sql_integer};
 use database::{Readers, Tuning};
 use fold::{Fold, StoreHandles};
+use lineages::Lineages;
 use log::LogWriter;
 use maintenance_lock::MaintenanceLock;
 use schema::{LOG, STATE};
@@ -91,6 +93,7 @@ pub struct SqliteStore {
 struct Inner {
     folder: PathBuf,
     store_id: String,
+    lineages: Lineages,
     /// Declared before `lock`, so that it is dropped first: queued events are written before another process can open
     /// the folder.
     log: LogWriter,
@@ -140,6 +143,7 @@ impl SqliteStore {
         };
         let store_id = meta("store_id")?;
         let folded: u64 = meta("folded")?.parse().map_err(|e| corrupt("meta.folded", e).located(&state_path))?;
+        let lineages = Lineages::begin(&state).map_err(|e| StoreError::from(e).located(&state_path))?;
         let log =
             LogWriter::start(log, folder.to_path_buf(), options.queued_events).map_err(|e| e.located(&log_path))?;
         if log.head() < folded {
@@ -152,6 +156,7 @@ impl SqliteStore {
         let inner = Inner {
             folder: folder.to_path_buf(),
             store_id,
+            lineages,
             log,
             writer: StateWriter::new(state, state_path.clone()),
             readers: Readers::new(state_path),
@@ -221,6 +226,14 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
 impl crate::Store for SqliteStore {
     fn store_id(&self) -> &str {
         &self.inner.store_id
+    }
+
+    fn lineage_id(&self) -> &str {
+        self.inner.lineages.current()
+    }
+
+    fn continues(&self, lineage_id: &str, version: u64) -> bool {
+        self.inner.lineages.contain(lineage_id, version)
     }
 
     async fn load(&self) -> Result<(u64, Vec<StoredExperiment>), StoreError> {

@@ -9,6 +9,7 @@ use inroad_wire::v1::event_service_client::EventServiceClient;
 use inroad_wire::v1::experiment_service_client::ExperimentServiceClient;
 use inroad_wire::v1::grow_variation_request::Amount;
 use inroad_wire::v1::result_service_client::ResultServiceClient;
+use inroad_wire::v1::server_service_client::ServerServiceClient;
 use inroad_wire::v1::{self, AssignResponse, ExposureMode};
 use prost_types::Struct;
 use prost_types::value::Kind;
@@ -16,7 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 use tonic_types::StatusExt;
 
-/// The four services on one channel, which reconnects automatically.
+/// The services on one channel, which reconnects automatically.
 #[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) channel: Channel,
@@ -39,6 +40,10 @@ impl Api {
 
     pub(crate) fn events(&self) -> EventServiceClient<Channel> {
         EventServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn server(&self) -> ServerServiceClient<Channel> {
+        ServerServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn result_service(&self) -> ResultServiceClient<Channel> {

@@ -211,7 +211,11 @@ impl AssignmentService for AssignmentHandler {
             resume = request.resume_version,
             "a client opened a snapshot stream"
         );
-        let sent_version = if request.store_id == self.shared.store.store_id() { request.resume_version } else { 0 };
+        let store = &self.shared.store;
+        // A client of an earlier release knows no lineage.
+        let is_continued = request.store_id == store.store_id()
+            && (request.lineage_id.is_empty() || store.continues(&request.lineage_id, request.resume_version));
+        let sent_version = if is_continued { request.resume_version } else { 0 };
         let client = self.shared.clients.open_stream(identity);
         let watcher = Watcher::new(Arc::clone(&self.shared), sent_version, client, guard);
         let stream = futures::stream::unfold(watcher, |mut watcher| async move {

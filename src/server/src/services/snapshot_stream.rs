@@ -164,6 +164,7 @@ impl Watcher {
     fn complete(&self, message: WatchSnapshotsResponse) -> WatchSnapshotsResponse {
         WatchSnapshotsResponse {
             store_id: self.shared.store.store_id().to_owned(),
+            lineage_id: self.shared.store.lineage_id().to_owned(),
             server_time: Some(timestamp_to_wire(self.shared.clock.now())),
             ..message
         }

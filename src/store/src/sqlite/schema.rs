@@ -16,7 +16,7 @@ pub(crate) struct Schema {
 
 /// Catalogue and counts. The application id is "InrS" in ASCII.
 pub(crate) const STATE: Schema =
-    Schema { file: "inroad.db", application_id: 0x496e_7253, steps: &[STATE_1, STATE_2, STATE_3, STATE_4, STATE_5] };
+    Schema { file: "inroad.db", application_id: 0x496e_7253, steps: &[STATE_1, STATE_2, STATE_3, STATE_4, STATE_5, STATE_6] };
 /// The log. The application id is "InrL" in ASCII.
 pub(crate) const LOG: Schema = Schema { file: "log.db", application_id: 0x496e_724c, steps: &[LOG_1] };
 
@@ -117,6 +117,11 @@ ALTER TABLE counted ADD COLUMN tolerances INTEGER NOT NULL DEFAULT 0;
 /// event.
 const STATE_5: &str = "
 CREATE INDEX unit_by_unit_digest ON unit (unit_digest);
+";
+
+/// The openings of this database: [`super::lineages`].
+const STATE_6: &str = "
+CREATE TABLE lineage (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, began_after INTEGER NOT NULL) STRICT;
 ";
 
 /// One row for each event. An exposure has `experiment` to `context`, an outcome `units` to `clock`; the other columns

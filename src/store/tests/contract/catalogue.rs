@@ -2,7 +2,7 @@
 
 use inroad_assignment::experiment::{RevisionCause, ShippingScope};
 use inroad_assignment::{Arm, Bucket, KillTarget, Point, Salt, Status};
-use inroad_store::{DecisionRecord, PageRequest, StoreError};
+use inroad_store::{DecisionRecord, PageRequest, Store, StoreError};
 
 use super::TestStore;
 use super::world::{all_metrics, arm, at, experiment_change, key, share, started_experiment};
@@ -96,6 +96,29 @@ pub async fn committed_experiment_is_loaded_unchanged(test_store: TestStore) {
     let store = test_store.open();
     assert_eq!(*store.load().await.unwrap().1[0].experiment, experiment);
     assert_eq!(store.store_id(), id);
+}
+
+pub async fn reopened_data_continues_its_lineages_and_a_copy_none_that_went_on_without_it(test_store: TestStore) {
+    let commit = async |store: &dyn Store, name: &str| {
+        store.commit(experiment_change(&started_experiment(name, false, &[], 1), None, "create")).await.unwrap()
+    };
+    let store = test_store.open();
+    let first = store.lineage_id().to_owned();
+    let version = commit(&*store, "a").await;
+    assert!(store.continues(&first, version) && store.continues(&first, version + 9), "its own lineage has no end");
+    assert!(!store.continues("another", 0));
+    drop(store);
+    let store = test_store.open();
+    let second = store.lineage_id().to_owned();
+    assert!(store.continues(&first, version));
+    if first != second {
+        assert!(!store.continues(&first, version + 1), "it was made by a process that had this data no more");
+    }
+    let version = commit(&*store, "b").await;
+    assert!(store.continues(&second, version));
+    drop(store);
+    let store = test_store.open();
+    assert!(store.continues(&first, version - 1) && store.continues(&second, version));
 }
 
 pub async fn versions_rise_across_experiments(test_store: TestStore) {

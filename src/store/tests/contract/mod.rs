@@ -51,6 +51,7 @@ macro_rules! store_contract_suite {
                 changes_of_many_experiments_are_stored_together_or_not_at_all
                 audit_search_filters_and_pages
                 committed_experiment_is_loaded_unchanged
+                reopened_data_continues_its_lineages_and_a_copy_none_that_went_on_without_it
                 versions_rise_across_experiments
                 revision_that_takes_points_from_a_variation_is_refused
                 change_that_removes_history_is_refused

@@ -168,6 +168,10 @@ pub struct WatchSnapshotsRequest {
     /// The client's SDK and version, such as "rust/0.1.0"; at most 128 bytes.
     #[prost(string, tag = "5")]
     pub sdk: ::prost::alloc::string::String,
+    /// The `lineage_id` received with that version. A server whose data does not continue that lineage from that version,
+    /// such as an older copy of the data, sends everything.
+    #[prost(string, tag = "6")]
+    pub lineage_id: ::prost::alloc::string::String,
 }
 /// The changes from one version of the snapshot to another.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -178,7 +182,8 @@ pub struct WatchSnapshotsResponse {
     /// Identifies the database to which the version belongs.
     #[prost(string, tag = "2")]
     pub store_id: ::prost::alloc::string::String,
-    /// If true, every experiment that is not in `experiments` no longer exists.
+    /// If true, every experiment that is not in `experiments` no longer exists. If it is of another store or lineage than the
+    /// snapshot before, it replaces everything, even if its versions are lower.
     #[prost(bool, tag = "3")]
     pub full: bool,
     /// The new and changed experiments.
@@ -190,6 +195,10 @@ pub struct WatchSnapshotsResponse {
     /// The server's clock when this was sent, so that a client with a wrong clock still switches with the others.
     #[prost(message, optional, tag = "6")]
     pub server_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Identifies the history of the database that the version belongs to. It changes when the server opens its data folder
+    /// again; on a database that servers share, all have the same.
+    #[prost(string, tag = "7")]
+    pub lineage_id: ::prost::alloc::string::String,
     /// Set if this message is one part of changes that do not fit into one message: the version that the client has after
     /// the last part, the same in all parts. Collect the parts, and apply them together when the last one has arrived. A
     /// client that does not know parts may apply each part alone: its `version` is correct for resuming.
