@@ -9,8 +9,8 @@ use crate::experiment::ExperimentArgs;
 use crate::output::Output;
 use crate::suggestions::TypedKeys;
 use crate::{
-    apply, assign, audience, backup, bandit, clients, clock, counterfactual, demo, experiment, forget, funnel, plan, record,
-    replay, results, serve, simulate, watch,
+    apply, assign, audience, backup, bandit, clients, clock, counterfactual, demo, experiment, forget, funnel, plan,
+    record, replay, results, serve, simulate, watch,
 };
 
 /// Allocate traffic with a multi-armed bandit that never moves a unit between variations

@@ -177,9 +177,7 @@ impl From<ServerError> for Status {
             ServerError::TooManyQueries { retry_after, .. } => {
                 resource_exhausted("TOO_MANY_QUERIES", message, retry_after)
             }
-            ServerError::ClockJumped { retry_after, .. } => {
-                unavailable("CLOCK_JUMPED", message, retry_after)
-            }
+            ServerError::ClockJumped { retry_after, .. } => unavailable("CLOCK_JUMPED", message, retry_after),
             ServerError::CallerLeft => plain(Code::Cancelled, "CALLER_LEFT"),
             ServerError::TooManyStreams { .. } => {
                 resource_exhausted("TOO_MANY_STREAMS", message, Duration::from_secs(5))

@@ -158,11 +158,8 @@ impl Server {
             let (store, clock, metrics) = (Arc::clone(&store), Arc::clone(&clock), Arc::clone(&metrics));
             tokio::spawn(Retention { store, clock, metrics, max_age }.run(stopping.clone()))
         });
-        let guard = ClockGuard {
-            clock: Arc::clone(&clock),
-            catalogue: Arc::clone(&catalogue),
-            folder: config.folder.clone(),
-        };
+        let guard =
+            ClockGuard { clock: Arc::clone(&clock), catalogue: Arc::clone(&catalogue), folder: config.folder.clone() };
         let guarding_clock = tokio::spawn(guard.run(stopping.clone()));
         let drain_timeout = config.drain_timeout;
         let clients = Arc::new(Clients::new(Arc::clone(&clock), Arc::clone(catalogue.publications())));

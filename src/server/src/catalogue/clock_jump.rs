@@ -21,10 +21,11 @@ impl Catalogue {
             let served = state.snapshot.get(entry.experiment.definition.key().as_str());
             entry.experiment.manual_now.is_none() && served.is_some_and(|served| served.parts().revisions.len() > 1)
         };
-        let moved = state.entries.values().filter(may_change).map(|entry| StoredExperiment {
-            version: entry.version,
-            experiment: Arc::clone(&entry.experiment),
-        });
+        let moved = state
+            .entries
+            .values()
+            .filter(may_change)
+            .map(|entry| StoredExperiment { version: entry.version, experiment: Arc::clone(&entry.experiment) });
         let next = Arc::new(state.with_stored(state.version, moved.collect(), reached)?);
         self.state.store(Arc::clone(&next));
         self.published.send_replace(next);

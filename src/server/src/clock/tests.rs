@@ -84,7 +84,11 @@ fn jump_that_stays_is_accepted_after_the_settling_time_in_both_directions() {
         let time = TestTime::new();
         let clock = time.clock();
         let _ = clock.now();
-        if ahead { time.jump_ahead(3 * DAY) } else { time.jump_back(3 * DAY) }
+        if ahead {
+            time.jump_ahead(3 * DAY)
+        } else {
+            time.jump_back(3 * DAY)
+        }
         let _ = clock.now();
         pass_watched(&time, &clock, SETTLING_TIME - Duration::from_secs(5));
         assert!(clock.has_jumped(), "not before the settling time");

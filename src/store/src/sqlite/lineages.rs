@@ -27,7 +27,8 @@ impl Lineages {
         let mut statement = connection.prepare(
             "SELECT id, lead(began_after) OVER (ORDER BY number) AS ended_at FROM lineage ORDER BY number DESC LIMIT ?1",
         )?;
-        let version: i64 = connection.query_row("SELECT value FROM meta WHERE key = 'version'", [], |row| row.get(0))?;
+        let version: i64 =
+            connection.query_row("SELECT value FROM meta WHERE key = 'version'", [], |row| row.get(0))?;
         let rows = statement.query_map([REMEMBERED as i64], |row| {
             Ok((row.get::<_, String>(0)?, row.get::<_, Option<i64>>(1)?.unwrap_or(version)))
         })?;

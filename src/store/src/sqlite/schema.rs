@@ -15,8 +15,11 @@ pub(crate) struct Schema {
 }
 
 /// Catalogue and counts. The application id is "InrS" in ASCII.
-pub(crate) const STATE: Schema =
-    Schema { file: "inroad.db", application_id: 0x496e_7253, steps: &[STATE_1, STATE_2, STATE_3, STATE_4, STATE_5, STATE_6] };
+pub(crate) const STATE: Schema = Schema {
+    file: "inroad.db",
+    application_id: 0x496e_7253,
+    steps: &[STATE_1, STATE_2, STATE_3, STATE_4, STATE_5, STATE_6],
+};
 /// The log. The application id is "InrL" in ASCII.
 pub(crate) const LOG: Schema = Schema { file: "log.db", application_id: 0x496e_724c, steps: &[LOG_1] };
 
