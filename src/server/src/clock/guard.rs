@@ -57,9 +57,9 @@ impl ClockGuard {
 
     async fn remember(&self) {
         let (anchor, folder): (ClockAnchor, _) = (self.clock.anchor(), self.folder.clone());
-        match tokio::task::spawn_blocking(move || anchor.write(&folder)).await {
-            Ok(Err(error)) => tracing::warn!(%error, "could not remember the clocks for the next start"),
-            Ok(Ok(())) | Err(_) => {}
+        let written = tokio::task::spawn_blocking(move || anchor.write(&folder)).await;
+        if let Ok(Err(error)) = written {
+            tracing::warn!(%error, "could not remember the clocks for the next start");
         }
     }
 }
