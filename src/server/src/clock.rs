@@ -22,7 +22,6 @@
 //! `Experiment::now`.
 
 mod anchor;
-mod guard;
 mod source;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -35,7 +34,6 @@ use tokio::sync::watch;
 use crate::error::ServerError;
 
 pub use anchor::ClockAnchor;
-pub use guard::ClockGuard;
 pub use source::{MachineTime, Reading, TimeSource};
 
 /// The largest step of the wall clock that is followed at once. NTP makes such steps.
@@ -51,7 +49,7 @@ pub struct WallClock {
     source: Box<dyn TimeSource>,
     /// The trusted wall clock minus the steady clock, in microseconds.
     trusted_difference: AtomicI64,
-    /// The highest time shown, in microseconds since the Unix epoch. Time stands still during a small step back.
+    /// The highest time shown, in microseconds since the Unix epoch. Time stops during a small step back.
     highest: AtomicI64,
     has_jumped: AtomicBool,
     jump: Mutex<Option<Jump>>,

@@ -33,6 +33,7 @@ mod browser_guard;
 pub mod catalogue;
 pub mod clients;
 pub mod clock;
+mod clock_guard;
 pub mod config;
 mod ended_run;
 pub mod error;
@@ -87,7 +88,8 @@ pub use host_guard::HostName;
 
 use crate::catalogue::Catalogue;
 use crate::clients::Clients;
-use crate::clock::{ClockAnchor, ClockGuard, MachineTime, WallClock};
+use crate::clock::{ClockAnchor, MachineTime, WallClock};
+use crate::clock_guard::ClockGuard;
 use crate::config::{MAX_MESSAGE_BYTES, MAX_RESPONSE_BYTES};
 use crate::event_uses::EventUseIndex;
 use crate::exposure_queue::ExposureQueue;

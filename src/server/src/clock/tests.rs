@@ -141,7 +141,7 @@ fn small_steps_of_ntp_are_followed_and_time_never_goes_back() {
     time.jump_ahead(Duration::from_millis(900));
     assert_eq!(clock.now(), START.plus(Duration::from_millis(900)));
     time.jump_back(Duration::from_millis(700));
-    assert_eq!(clock.now(), START.plus(Duration::from_millis(900)), "time stands still for a moment");
+    assert_eq!(clock.now(), START.plus(Duration::from_millis(900)), "time stops for a moment");
     time.pass(Duration::from_secs(1));
     assert_eq!(clock.now(), START.plus(Duration::from_millis(1_200)));
     assert_eq!(clock.jumps(), 0);

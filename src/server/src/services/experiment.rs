@@ -4,21 +4,19 @@ use std::sync::Arc;
 
 use inroad_assignment::audience::{Audience, AudienceError};
 use inroad_assignment::experiment::{ChangeError, RevisionCause, ShippingScope};
-use inroad_assignment::{
-    AllocationError, Arm, Definition, Experiment, ExperimentKey, KillTarget, TARGETING_KEY, Timestamp, Width,
-};
+use inroad_assignment::{AllocationError, Arm, Definition, Experiment, ExperimentKey, TARGETING_KEY, Timestamp, Width};
 use inroad_policy::{Decision, DrawsCache, TickInput};
 use inroad_store::{DecisionRecord, PageRequest, StoredDecision};
 use inroad_wire::definition::{definition_from_wire, experiment_to_wire};
 use inroad_wire::revision::revision_to_wire;
 use inroad_wire::time::timestamp_from_wire;
 use inroad_wire::v1;
-use inroad_wire::v1::conclude_experiment_request::Outcome;
 use inroad_wire::v1::experiment_service_server::ExperimentService;
 use inroad_wire::v1::grow_variation_request::Amount;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::audit_entry::audit_entry_to_wire;
+use super::targets::{concluded_arm, kill_target};
 use super::{
     PageBuilder, actor, apply, check_response_size, draw_salt, invalid_page_token, page_before, page_size, take_page,
     version,
@@ -428,26 +426,5 @@ impl ExperimentService for ExperimentHandler {
         }
         let next_page_token = if found.is_full { last.to_string() } else { String::new() };
         Ok(Response::new(v1::ListAuditEntriesResponse { entries: found.entries, next_page_token }))
-    }
-}
-
-/// The variation that a conclusion serves.
-fn concluded_arm(experiment: &Experiment, outcome: Option<Outcome>) -> Result<Arm, ServerError> {
-    match outcome {
-        Some(Outcome::Ship(variation)) if !variation.is_empty() => Ok(experiment.arm(&variation)?),
-        Some(Outcome::RollBack(true)) => Ok(Arm::CONTROL),
-        Some(Outcome::Ship(_) | Outcome::RollBack(false)) | None => Err(ServerError::Invalid {
-            field: "outcome",
-            message: "it is not said what units get from now on: set `ship` to a variation, or `roll_back` to true to \
-                      serve control"
-                .to_owned(),
-        }),
-    }
-}
-
-fn kill_target(experiment: &Experiment, variation: &str) -> Result<KillTarget, ServerError> {
-    match variation {
-        "" => Ok(KillTarget::Everything),
-        key => Ok(KillTarget::Variation(experiment.arm(key)?)),
     }
 }

@@ -10,6 +10,7 @@ pub mod experiment;
 pub mod result;
 pub mod server;
 mod snapshot_stream;
+mod targets;
 
 use inroad_assignment::Salt;
 use prost::Message;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{ClockAnchor, WallClock};
 use crate::catalogue::Catalogue;
+use crate::clock::{ClockAnchor, WallClock};
 
 /// How often the clocks are compared on an idle server.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(5);
@@ -17,18 +17,18 @@ const COMPARE_INTERVAL: Duration = Duration::from_secs(5);
 const REMEMBER_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The task.
-pub struct ClockGuard {
+pub(crate) struct ClockGuard {
     /// The clock.
-    pub clock: Arc<WallClock>,
+    pub(crate) clock: Arc<WallClock>,
     /// Its experiments serve the revisions that are in effect after an accepted jump.
-    pub catalogue: Arc<Catalogue>,
+    pub(crate) catalogue: Arc<Catalogue>,
     /// The data folder.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
 impl ClockGuard {
     /// Runs until `stop` turns true, and then remembers the clocks once more.
-    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut accepted = self.clock.accepted_jumps();
         let mut remembered = None::<Instant>;
         while !*stop.borrow() {
