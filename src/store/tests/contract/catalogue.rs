@@ -189,6 +189,34 @@ pub async fn every_change_is_audited(test_store: TestStore) {
     assert_eq!(store.audit(None, page).await.unwrap(), all[1..2]);
 }
 
+pub async fn audit_entry_has_only_what_changed(test_store: TestStore) {
+    let store = test_store.open();
+    let large = |text: &str| {
+        let mut document = serde_json::to_value(started_experiment("a", false, &[], 1).definition).unwrap();
+        document["description"] = "x".repeat(100_000).into();
+        document["owner"] = text.into();
+        serde_json::from_value::<inroad_assignment::Definition>(document).unwrap()
+    };
+    let mut experiment = started_experiment("a", false, &[], 1);
+    experiment.definition = large("ann");
+    let mut version = store.commit(experiment_change(&experiment, None, "create")).await.unwrap();
+    experiment.set_killed(KillTarget::Variation(arm(1)), true, at(5)).unwrap();
+    version = store.commit(experiment_change(&experiment, Some(version), "kill")).await.unwrap();
+    experiment.definition = large("bob");
+    version = store.commit(experiment_change(&experiment, Some(version), "update")).await.unwrap();
+    store.commit(experiment_change(&experiment, Some(version), "tick")).await.unwrap();
+    let texts = |entry: &inroad_store::AuditEntry| {
+        [&entry.from, &entry.to].map(|json| serde_json::from_str::<serde_json::Value>(json).unwrap_or_default())
+    };
+    let entries = store.audit(None, FIRST_PAGE).await.unwrap();
+    let [tick, update, kill, create] = [0, 1, 2, 3].map(|i| texts(&entries[i]));
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    assert_eq!(tick, [json("{}"), json("{}")]);
+    assert_eq!(update, [json(r#"{"definition":{"owner":"ann"}}"#), json(r#"{"definition":{"owner":"bob"}}"#)]);
+    assert_eq!(kill, [json(r#"{"kills":{"arms":[]}}"#), json(r#"{"kills":{"arms":[1]}}"#)]);
+    assert!(create[0].is_null() && create[1]["definition"]["owner"] == "ann", "a creation has the whole experiment");
+}
+
 pub async fn decisions_are_stored_byte_for_byte(test_store: TestStore) {
     let store = test_store.open();
     let experiment = started_experiment("a", false, &[], 1);

@@ -56,6 +56,7 @@ macro_rules! store_contract_suite {
                 revision_that_takes_points_from_a_variation_is_refused
                 change_that_removes_history_is_refused
                 every_change_is_audited
+                audit_entry_has_only_what_changed
                 decisions_are_stored_byte_for_byte
                 concurrent_changes_are_all_stored
                 last_arm_can_be_killed
