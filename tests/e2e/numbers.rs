@@ -262,9 +262,16 @@ async fn after_a_conclusion_everything_shows_what_is_served_now() {
     let overview = page_text(&server, "/").await;
     assert!(overview.contains("Shipped green, to units in the audience"), "{overview}");
     let audit = between(&page, "Audit log", "Definition");
-    assert!(audit.contains("concluded the experiment: units in the audience get green, all others control"), "{audit}");
-    assert!(audit.contains("grew green from 20.00% to 70.00% of traffic"), "{audit}");
-    assert!(audit.contains("advanced the simulated time to 2026-01-02 02:00 UTC"), "{audit}");
+    // The page, the CLI and gRPC show the same sentences.
+    let listed = server.cli(&["experiment", "audit", KEY]).await.ok().stdout;
+    for shown in [audit, &listed] {
+        assert!(shown.contains(&format!("shipped green in {KEY} to the units of its audience")), "{shown}");
+        assert!(shown.contains("gave green 50 percentage points of traffic (20% to 70%)"), "{shown}");
+        assert!(shown.contains(&format!("advanced the simulated time of {KEY} to 2026-01-02 02:00 UTC")), "{shown}");
+    }
+    for entry in server.api().audit(KEY).await {
+        assert!(audit.contains(&entry.summary) && listed.contains(&entry.summary), "{entry:?}: {audit} {listed}");
+    }
 }
 
 /// The page, the CLI's text and its JSON on the first run, after a restart.

@@ -119,9 +119,11 @@ pub(crate) fn revision_json(r: &v1::Revision, variations: &[String]) -> Value {
 /// An entry of the audit log.
 pub(crate) fn audit_entry_json(e: &v1::AuditEntry) -> Value {
     let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap_or(Value::Null);
+    let variations: Map<_, _> = e.variations.iter().map(|(arm, key)| (arm.to_string(), json!(key))).collect();
     json!({
         "id": e.id, "at": timestamp_json(e.at.as_ref()), "actor": e.actor, "action": e.action, "experiment": e.experiment,
-        "from": parsed(&e.from_json), "to": parsed(&e.to_json), "kept_results": e.kept_results,
+        "summary": e.summary, "from": parsed(&e.from_json), "to": parsed(&e.to_json), "variations": variations,
+        "kept_results": e.kept_results,
     })
 }
 

@@ -18,9 +18,8 @@ pub struct AuditPage {
     pub actor: String,
     /// Filter: an action; empty for all except automatic decisions.
     pub action: String,
-    /// Entries on this page, newest first, each with the key of its experiment; the key is empty if a unit was
-    /// forgotten.
-    pub entries: Vec<(String, AuditEntry)>,
+    /// Entries on this page, newest first.
+    pub entries: Vec<AuditEntry>,
     /// The page among all entries that match.
     pub pager: Pager,
 }
@@ -66,24 +65,24 @@ impl AuditPage {
             } @else if self.entries.is_empty() {
                 div.empty { h2 { "No changes yet" } p { "Every change of an experiment appears here, with its author." } }
             }
-            ol.log { @for (key, entry) in &self.entries { (item(key, entry)) } }
+            ol.log { @for entry in &self.entries { (item(entry)) } }
             (self.pager.links("/audit", &query))
         }
     }
 }
 
-fn item(key: &str, entry: &AuditEntry) -> Markup {
-    let left_out = entry.changed.len().saturating_sub(MAX_FIELDS);
+fn item(entry: &AuditEntry) -> Markup {
+    let [start, key, end] = &entry.sentence;
+    let left_out = entry.more_changed + entry.changed.len().saturating_sub(MAX_FIELDS);
     html! {
         li {
             p {
-                (instant(entry.at)) " " b { (entry.actor) } " " (entry.summary)
-                @if !key.is_empty() { " " a href={ "/experiments/" (key) } { (key) } }
+                (instant(entry.at)) " " (start) @if !key.is_empty() { a href={ "/experiments/" (key) } { (key) } } (end)
             }
             @for result in &entry.kept_results { p { (result) } }
             @if !entry.changed.is_empty() {
                 details {
-                    summary { (counted(entry.changed.len() as u64, "changed field")) }
+                    summary { (counted((entry.changed.len() + entry.more_changed) as u64, "changed field")) }
                     ul.plain.changes {
                         @for field in entry.changed.iter().take(MAX_FIELDS) { li {
                             code { (field.field) } ": "

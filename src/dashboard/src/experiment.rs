@@ -1,7 +1,7 @@
 //! The page of one experiment: the verdict first, then the numbers behind it.
 
 mod allocation_note;
-mod audit_change;
+mod changed_fields;
 mod completed_action;
 mod health;
 mod history;
@@ -13,7 +13,7 @@ use inroad_assignment::Timestamp;
 use maud::{Markup, html};
 
 pub use allocation_note::AllocationNote;
-pub use audit_change::{ChangedField, changed_fields, describe_change};
+pub use changed_fields::{ChangedField, changed_fields};
 pub use completed_action::CompletedAction;
 pub use health::{Health, SampleRatio};
 pub use history::{AuditEntry, Decision, DecisionArm};

@@ -185,7 +185,8 @@ pub(crate) fn rfc3339(at: Timestamp) -> String {
 }
 
 /// `2026-11-23 08:30`.
-pub(crate) fn minute(at: Timestamp) -> String {
+#[must_use]
+pub fn minute(at: Timestamp) -> String {
     calendar(at).strftime("%Y-%m-%d %H:%M").to_string()
 }
 

@@ -3,6 +3,7 @@
 use inroad_assignment::experiment::KillResult;
 use inroad_assignment::{Arm, Definition, Experiment, Generation, KillChange, KillTarget, Revision, Timestamp};
 use inroad_dashboard::format::{NumberFormat, plural};
+use inroad_store::AuditEntry;
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1;
 use serde::Deserialize;
@@ -32,21 +33,21 @@ fn kill_result_in_words(variation: &str, result: &KillResult) -> String {
     format!("{variation} was killed by {actor}: {estimate}.")
 }
 
-/// The part of an experiment in the audit log that the results kept with a kill need.
+/// The part of an entry of the audit log that the results kept with a kill need.
 #[derive(Deserialize)]
 struct AuditedKill {
-    definition: Definition,
     kill_results: Vec<KillResult>,
 }
 
-/// The results that were kept with a kill, by the state after it in the audit log, as sentences.
-pub(crate) fn kept_results_in_words(audited: &str) -> Vec<String> {
-    // Nearly all entries have none, and a state may have megabytes.
-    if !audited.contains("\"kill_results\"") {
+/// The results that were kept with the kill of an entry of the audit log, as sentences.
+pub(crate) fn kept_results_in_words(entry: &AuditEntry) -> Vec<String> {
+    // Nearly all entries have none, and a new experiment may have megabytes.
+    if !entry.to.contains("\"kill_results\"") {
         return Vec::new();
     }
-    let Ok(AuditedKill { definition, kill_results }) = serde_json::from_str(audited) else { return Vec::new() };
-    kill_results.iter().map(|result| kill_result_in_words(&key_of(&definition, result.arm), result)).collect()
+    let Ok(AuditedKill { kill_results }) = serde_json::from_str(&entry.to) else { return Vec::new() };
+    let key = |arm: Arm| entry.context.variations.get(&arm.index()).cloned().unwrap_or_default();
+    kill_results.iter().map(|result| kill_result_in_words(&key(result.arm), result)).collect()
 }
 
 fn key_of(definition: &Definition, arm: Arm) -> String {

@@ -28,6 +28,7 @@
 
 mod audience_change;
 mod audience_report;
+mod audit_sentence;
 pub mod backup;
 mod browser_guard;
 pub mod catalogue;

@@ -1,6 +1,7 @@
 //! The catalogue's types: experiments with their versions, changes by people and by the policy, decisions and the audit
 //! log.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use inroad_assignment::{Experiment, ExperimentKey, Timestamp};
@@ -68,10 +69,25 @@ pub struct AuditEntry {
     pub action: String,
     /// The experiment that was changed; `None` if a unit was forgotten.
     pub experiment: Option<ExperimentKey>,
-    /// The experiment's definition, status and kills before the change, as JSON; empty for its creation.
+    /// The parts of the experiment that changed, before the change, as JSON: definition, status, kills, alerts, simulated
+    /// time, and `line` with the run, the revision and the shares. Empty for a creation and for a forgotten unit.
     pub from: String,
-    /// The same after the change; for a forgotten unit, its type and digest.
+    /// The same after the change, with the results that a kill kept; the whole experiment for a creation. For a forgotten
+    /// unit, its type and digest.
     pub to: String,
+    /// What a reader of `from` and `to` needs besides.
+    pub context: AuditContext,
+}
+
+/// Parts of an experiment that did not change, but without which its changes say little.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct AuditContext {
+    /// The keys of the variations that the change refers to by their index.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub variations: BTreeMap<usize, String>,
+    /// For a conclusion: whether only the units of an audience get the shipped variation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shipped_within_audience: Option<bool>,
 }
 
 /// Which audit entries to find. Empty fields match every entry.
@@ -92,4 +108,6 @@ pub struct PageRequest {
     pub before: u64,
     /// The most entries to return.
     pub limit: usize,
+    /// The most bytes that the texts of the returned entries have together. An entry that is larger is returned alone.
+    pub max_bytes: usize,
 }

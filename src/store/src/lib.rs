@@ -25,6 +25,7 @@ pub mod counts;
 pub mod error;
 pub mod event;
 pub mod funnel;
+mod json_difference;
 pub mod maintenance;
 pub mod sqlite;
 mod unit_record_codec;
@@ -35,7 +36,8 @@ use async_trait::async_trait;
 use inroad_assignment::{Experiment, ExperimentKey, Timestamp};
 
 pub use catalogue::{
-    AuditEntry, AuditFilter, DecisionRecord, ExperimentChange, PageRequest, StoredDecision, StoredExperiment,
+    AuditContext, AuditEntry, AuditFilter, DecisionRecord, ExperimentChange, PageRequest, StoredDecision,
+    StoredExperiment,
 };
 pub use counts::{FoldStep, GenerationCounts};
 pub use error::StoreError;
@@ -82,21 +84,30 @@ pub trait Store: Send + Sync + 'static {
     /// create the same experiment.
     async fn commit_all(&self, changes: Vec<ExperimentChange>) -> Result<Vec<u64>, StoreError>;
 
-    /// Audit entries, newest first, of one experiment or of all.
+    /// Audit entries, newest first, of one experiment or of all. Fewer than `page.limit` are no sign that there are no
+    /// more, unless there are none: see [`PageRequest::max_bytes`].
     async fn audit(&self, experiment: Option<&ExperimentKey>, page: PageRequest)
     -> Result<Vec<AuditEntry>, StoreError>;
 
-    /// Audit entries of all experiments that match a filter, newest first: at most `limit` of them after the first
-    /// `skip`, and the number of all that match.
+    /// The state of an experiment at a time by its own clock, as JSON: definition, status, kills, simulated time, alerts.
+    /// The order of texts in lists may differ. `None` if the experiment did not exist then.
+    async fn audited_state(&self, experiment: &ExperimentKey, at: Timestamp) -> Result<Option<String>, StoreError>;
+
+    /// The number of audit entries that match a filter.
+    async fn count_audit(&self, filter: AuditFilter) -> Result<usize, StoreError>;
+
+    /// Audit entries of all experiments that match a filter, newest first, after the first `skip`: at most `limit`, with
+    /// texts of at most `max_bytes` together, but at least one if there is one.
     async fn search_audit(
         &self,
         filter: AuditFilter,
         skip: usize,
         limit: usize,
-    ) -> Result<(Vec<AuditEntry>, usize), StoreError>;
+        max_bytes: usize,
+    ) -> Result<Vec<AuditEntry>, StoreError>;
 
     /// The policy's decisions on one generation, newest first. A record contains the whole input of the policy and is
-    /// large in a long experiment: request only as many as are shown.
+    /// large in a long experiment: request only as many as are shown. [`PageRequest::max_bytes`] applies.
     async fn decisions(
         &self,
         experiment: &ExperimentKey,

@@ -1,7 +1,7 @@
 //! The store on SQLite. `inroad.db` contains the catalogue and the counts, `log.db` the log. Both are in one folder
 //! that one process locks. Each file has its own writer, so an acknowledgement never waits for the fold.
 
-mod audit_search;
+mod audit;
 mod backup;
 mod catalogue;
 mod column_values;
@@ -14,6 +14,7 @@ mod log_erasure;
 mod log_rows;
 mod log_scan;
 mod maintenance_lock;
+mod options;
 mod recent_exposures;
 mod schema;
 mod state_writer;
@@ -30,6 +31,7 @@ use async_trait::async_trait;
 use inroad_assignment::{Experiment, ExperimentKey, Timestamp, UnitKey, unit_digest};
 use rusqlite::{OptionalExtension, params};
 
+use self::audit::{AuditedAction, AuditedChange};
 use self::catalogue::PreparedChange;
 use crate::catalogue::{
     AuditEntry, AuditFilter, DecisionRecord, ExperimentChange, PageRequest, StoredDecision, StoredExperiment,
@@ -45,6 +47,7 @@ use fold::{Fold, StoreHandles};
 use lineages::Lineages;
 use log::LogWriter;
 use maintenance_lock::MaintenanceLock;
+pub use options::SqliteOptions;
 use schema::{LOG, STATE};
 use state_writer::StateWriter;
 use tallies::TallyCache;
@@ -54,33 +57,6 @@ const LOG_CHECKPOINT_PAGES: i64 = 4_000;
 /// The same for the state. The fold checkpoints it earlier; this limit matters only if the catalogue changes while
 /// nothing is folded.
 const STATE_CHECKPOINT_PAGES: i64 = 200_000;
-
-/// The settings of a store.
-#[derive(Debug, Clone)]
-pub struct SqliteOptions {
-    /// How many events may wait for the log; beyond that an append fails with [`StoreError::QueueFull`].
-    pub queued_events: usize,
-    /// Page cache of the state, in MiB.
-    pub cache_mib: u32,
-    /// The most events that one fold transaction takes. It limits how long a change of the catalogue waits.
-    pub fold_step_events: usize,
-    /// How many exposures the fold remembers, to recognise repeats without a lookup; about 100 bytes each.
-    pub remembered_exposures: usize,
-    /// The most pages of 4 KiB in either file; `None` for no limit but the disk.
-    pub max_pages: Option<u32>,
-}
-
-impl Default for SqliteOptions {
-    fn default() -> Self {
-        Self {
-            queued_events: 200_000,
-            cache_mib: 512,
-            fold_step_events: 50_000,
-            remembered_exposures: 1_000_000,
-            max_pages: None,
-        }
-    }
-}
 
 /// Events that one transaction prunes. It limits how long an append waits.
 const PRUNE_BATCH: u64 = 20_000;
@@ -243,7 +219,9 @@ impl crate::Store for SqliteStore {
     async fn commit_all(&self, changes: Vec<ExperimentChange>) -> Result<Vec<u64>, StoreError> {
         self.blocking(move |inner| {
             // Before the writer's turn begins, because others wait for it.
-            let prepared = changes.iter().map(PreparedChange::new).collect::<Result<Vec<_>, _>>()?;
+            let prepared = inner.readers.with_connection(|connection| {
+                changes.iter().map(|change| PreparedChange::new(connection, change)).collect::<Result<Vec<_>, _>>()
+            })?;
             inner.writer.with_connection(|connection| catalogue::commit(connection, &prepared))
         })
         .await
@@ -255,7 +233,16 @@ impl crate::Store for SqliteStore {
         page: PageRequest,
     ) -> Result<Vec<AuditEntry>, StoreError> {
         let key = experiment.map(ToString::to_string);
-        self.blocking(move |inner| inner.readers.with_connection(|c| catalogue::audit(c, key.as_deref(), page))).await
+        self.blocking(move |inner| inner.readers.with_connection(|c| audit::list(c, key.as_deref(), page))).await
+    }
+
+    async fn audited_state(&self, experiment: &ExperimentKey, at: Timestamp) -> Result<Option<String>, StoreError> {
+        let key = experiment.clone();
+        self.blocking(move |inner| inner.readers.with_connection(|c| audit::state_at(c, &key, at))).await
+    }
+
+    async fn count_audit(&self, filter: AuditFilter) -> Result<usize, StoreError> {
+        self.blocking(move |inner| inner.readers.with_connection(|c| audit::count(c, &filter))).await
     }
 
     async fn search_audit(
@@ -263,8 +250,9 @@ impl crate::Store for SqliteStore {
         filter: AuditFilter,
         skip: usize,
         limit: usize,
-    ) -> Result<(Vec<AuditEntry>, usize), StoreError> {
-        self.blocking(move |inner| inner.readers.with_connection(|c| audit_search::search(c, &filter, skip, limit)))
+        max_bytes: usize,
+    ) -> Result<Vec<AuditEntry>, StoreError> {
+        self.blocking(move |inner| inner.readers.with_connection(|c| audit::search(c, &filter, skip, limit, max_bytes)))
             .await
     }
 
@@ -402,7 +390,8 @@ impl crate::Store for SqliteStore {
         // entry.
         let (kind, hex) = (unit_type.clone(), digest.clone());
         self.blocking(move |inner| {
-            inner.writer.with_connection(|c| catalogue::audit_forget(c, &kind, &hex, &actor, at))
+            let action = AuditedAction { at, actor: &actor, action: "forget", experiment: "" };
+            inner.writer.with_connection(|c| audit::add_entry(c, &action, &AuditedChange::forgotten_unit(&kind, &hex)))
         })
         .await?;
         let (unit_type, unit, mut with_key) = self

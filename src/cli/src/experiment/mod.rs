@@ -1,7 +1,6 @@
 //! `inroad experiment …`: everything that people do with an experiment. A command with far-reaching effects asks for
 //! confirmation. Killing one variation never asks, because it must be fast.
 
-mod audit_text;
 mod change;
 mod read;
 mod serving;

@@ -3,7 +3,6 @@
 use inroad_wire::v1;
 use serde_json::{Value, json};
 
-use super::audit_text;
 use super::change::decision_text;
 use super::serving::{is_rolled_back, serving_text};
 use crate::connect::Connection;
@@ -248,10 +247,8 @@ impl ExperimentReader<'_> {
             self.out.print_text("the audit log has no entries")?;
         }
         let shown: Vec<Value> = entries.iter().map(response_json::audit_entry_json).collect();
-        for (entry, shown) in entries.iter().zip(&shown) {
-            let at = timestamp_text(entry.at.as_ref());
-            let sentence = audit_text::sentence(shown);
-            self.out.print_text(format!("{at}  {sentence}  {}", audit_text::changes_text(shown)).trim_end())?;
+        for entry in &entries {
+            self.out.print_text(format!("{}  {}", timestamp_text(entry.at.as_ref()), entry.summary))?;
             for result in &entry.kept_results {
                 self.out.print_text(format!("    {result}"))?;
             }

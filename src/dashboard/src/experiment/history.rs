@@ -39,12 +39,13 @@ pub struct Decision {
 pub struct AuditEntry {
     /// Time of the change, by the server's clock.
     pub at: Timestamp,
-    /// Name of the person or program.
-    pub actor: String,
-    /// What was done, as the predicate of a sentence: `killed red`.
-    pub summary: String,
-    /// Changed fields of the definition.
+    /// What was done, as a sentence: the text before the experiment's key, the key, and the text after it. The key is
+    /// empty if a unit was forgotten.
+    pub sentence: [String; 3],
+    /// Changed fields of the definition, at most as many as a page shows.
     pub changed: Vec<ChangedField>,
+    /// How many more fields were changed.
+    pub more_changed: usize,
     /// The results that were kept with a kill, as sentences.
     pub kept_results: Vec<String>,
 }
@@ -90,16 +91,17 @@ pub(super) fn audit(key: &str, entries: &[AuditEntry], older: Option<u64>) -> Ma
         ol.log {
             @for entry in entries {
                 li {
-                    p { (instant(entry.at)) " " b { (entry.actor) } " " (entry.summary) }
+                    p { (instant(entry.at)) " " (entry.sentence.concat()) }
                     @for result in &entry.kept_results { p { (result) } }
                     @if !entry.changed.is_empty() {
                         details {
-                            summary { (counted(entry.changed.len() as u64, "changed field")) }
+                            summary { (counted((entry.changed.len() + entry.more_changed) as u64, "changed field")) }
                             ul.plain.changes { @for field in &entry.changed { li {
                                 code { (field.field) } ": "
                                 @if field.from.is_empty() { "set to " } @else { del { (field.from) } " → " }
                                 @if field.to.is_empty() { "nothing" } @else { ins { (field.to) } }
-                            } } }
+                            } }
+                            @if entry.more_changed > 0 { li { (counted(entry.more_changed as u64, "more field")) } } }
                         }
                     }
                 }

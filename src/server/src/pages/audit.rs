@@ -13,6 +13,9 @@ use super::experiment::audit_entry;
 use super::{PageResponse, Pages, PagesState, error_response};
 use crate::error::ServerError;
 
+/// The most bytes of entries that are read at once.
+const READ_BYTES: usize = 256 * 1024;
+
 /// `GET /audit`
 pub(super) async fn page(State(pages): PagesState, caller: Caller, RawQuery(query): RawQuery) -> Response {
     let query = Form::parse(query.unwrap_or_default().as_bytes());
@@ -29,11 +32,18 @@ async fn search_entries(pages: &Pages, query: &Form) -> Result<AuditPage, Server
         action: query.text("action").to_owned(),
     };
     // The number of matches decides which pages exist.
-    let (_, total) = pages.shared.store.search_audit(filter.clone(), 0, 0).await?;
-    let pager = Pager::new(query.text("page"), total);
-    let (found, _) = pages.shared.store.search_audit(filter.clone(), pager.range().start, PAGE_SIZE).await?;
-    let key = |entry: &inroad_store::AuditEntry| entry.experiment.as_ref().map(ToString::to_string).unwrap_or_default();
-    let entries = found.iter().map(|entry| (key(entry), audit_entry(entry))).collect();
+    let store = &pages.shared.store;
+    let pager = Pager::new(query.text("page"), store.count_audit(filter.clone()).await?);
+    let (first, mut entries) = (pager.range().start, Vec::new());
+    // Few entries are in memory at once: the creation of an experiment may have more than a megabyte.
+    while entries.len() < PAGE_SIZE {
+        let (skip, limit) = (first + entries.len(), PAGE_SIZE - entries.len());
+        let found = store.search_audit(filter.clone(), skip, limit, READ_BYTES).await?;
+        if found.is_empty() {
+            break;
+        }
+        entries.extend(found.iter().map(audit_entry));
+    }
     let AuditFilter { experiment, actor, action } = filter;
     Ok(AuditPage { experiment, actor, action, entries, pager })
 }

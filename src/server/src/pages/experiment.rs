@@ -67,14 +67,14 @@ async fn view_experiment(pages: &Pages, key: &str, query: &Form) -> Result<view:
     let before = query.text("before").parse().unwrap_or(u64::MAX);
     let (audit, older_audit) = history::audit_entries_before(shared, experiment_key, before).await?;
     let mut page = view_definition_and_results(experiment, &results, alarm, now);
-    page.audit = audit.iter().map(history::audit_entry).collect();
+    page.audit = audit;
     page.older_audit = older_audit;
     page.completed_action = completed_action(shared, experiment, query);
     if page.completed_action.is_some() && ["create", "edit"].contains(&query.text("did")) {
         page.saved_audience = audience_report(shared, &experiment.definition).await.as_ref().map(audience_summary);
     }
     let Some(generation) = experiment.generation_by_number(number) else { return Ok(page) };
-    let newest = PageRequest { before: u64::MAX, limit: history::MAX_LISTED };
+    let newest = PageRequest { before: u64::MAX, limit: history::MAX_LISTED, max_bytes: history::DECISION_BYTES };
     let records = shared.store.decisions(experiment_key, number, newest).await?;
     page.decisions = history::decisions(experiment, number, &records)?;
     page.marks = history::revision_marks(generation, &page.decisions);

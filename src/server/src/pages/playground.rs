@@ -3,13 +3,10 @@
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use inroad_assignment::experiment::Experiment;
-use inroad_assignment::{
-    Arm, Context, Definition, ExperimentKey, Kills, Point, Reason, ServedExperiment, Status, Timestamp, Width,
-};
+use inroad_assignment::{Arm, Context, Definition, Kills, Point, Reason, ServedExperiment, Status, Timestamp, Width};
 use inroad_dashboard::form::Form;
 use inroad_dashboard::layout::NavItem;
 use inroad_dashboard::playground::{PlaygroundPage, UnitAssignment};
-use inroad_store::PageRequest;
 use inroad_wire::context::context_from_json;
 use serde::Deserialize;
 
@@ -20,11 +17,6 @@ use super::{PageResponse, Pages, PagesState, as_sentence, audience_summary, erro
 use crate::audience_report::audience_report;
 use crate::ended_run::{Conclusion, conclusion};
 use crate::error::ServerError;
-
-/// Audit entries read at a time.
-const PAGE_SIZE: usize = 500;
-/// Most pages of audit entries read.
-const MAX_PAGES: usize = 40;
 
 /// `GET /playground`
 pub(super) async fn page(State(pages): PagesState, caller: Caller, RawQuery(query): RawQuery) -> Response {
@@ -155,7 +147,7 @@ fn explain_reason(reason: Reason, owner: &str, experiment: &Experiment, context:
     }
 }
 
-/// The state of an experiment as the audit log stores it after each change.
+/// The state of an experiment at an earlier time, from the audit log.
 #[derive(Deserialize)]
 struct AuditedExperiment {
     definition: Definition,
@@ -169,28 +161,13 @@ struct AuditedExperiment {
 /// The experiment at a time of its own clock: the definition at that time from the audit log, with the revisions
 /// published until then.
 async fn experiment_at(pages: &Pages, now: &Experiment, at: Timestamp) -> Result<Experiment, FieldError> {
-    let key: &ExperimentKey = now.definition.key();
-    let (mut before, mut found) = (u64::MAX, None);
-    for _ in 0..MAX_PAGES {
-        let page = PageRequest { before, limit: PAGE_SIZE };
-        let entries =
-            pages.shared.store.audit(Some(key), page).await.map_err(|e| ("at", ServerError::from(e).to_string()))?;
-        for entry in &entries {
-            let Ok(audited) = serde_json::from_str::<AuditedExperiment>(&entry.to) else { continue };
-            // A manual clock takes precedence over the time of the entry.
-            if audited.manual_now.unwrap_or(entry.at) <= at {
-                found = Some(audited);
-                break;
-            }
-        }
-        match (entries.last(), &found) {
-            (Some(last), None) if entries.len() == PAGE_SIZE => before = last.id,
-            _ => break,
-        }
-    }
-    let Some(AuditedExperiment { definition, status, kills, manual_now, shipped_within_audience }) = found else {
+    let state = pages.shared.store.audited_state(now.definition.key(), at).await;
+    let state = state.map_err(|e| ("at", ServerError::from(e).to_string()))?;
+    let Some(state) = state else {
         return Err(("at", "The experiment did not exist at this time. Choose a later time.".to_owned()));
     };
+    let state = serde_json::from_str(&state).map_err(|e| ("at", ServerError::from(e).to_string()))?;
+    let AuditedExperiment { definition, status, kills, manual_now, shipped_within_audience } = state;
     let mut then = Experiment { definition, status, kills, manual_now, shipped_within_audience, ..now.clone() };
     then.generations.retain(|generation| generation.started_at <= at);
     for generation in &mut then.generations {

@@ -151,9 +151,12 @@ async fn compute(
         None => match served_since(&entry.experiment) {
             Some(at) => Some(at),
             // A draft serves nothing, so its last edit counts.
-            None => {
-                shared.store.audit(Some(key), PageRequest { before: u64::MAX, limit: 1 }).await?.first().map(|e| e.at)
-            }
+            None => shared
+                .store
+                .audit(Some(key), PageRequest { before: u64::MAX, limit: 1, max_bytes: 0 })
+                .await?
+                .first()
+                .map(|e| e.at),
         },
     };
     let number = entry.experiment.generations.len() as u32;

@@ -24,6 +24,7 @@ use super::{
 use crate::audience_change::describe_audience_change;
 use crate::audience_report::{audience_report, report_on_audience};
 use crate::catalogue::{CatalogueEntry, ChangeRequest};
+use crate::config::MAX_PART_BYTES;
 use crate::error::ServerError;
 use crate::explain::{decision_to_wire, share_in_words};
 use crate::kill_results::{kill_with_results, results_in_time};
@@ -380,7 +381,7 @@ impl ExperimentService for ExperimentHandler {
         // Records are large, so few are read at once.
         let (mut decisions, mut last) = (PageBuilder::new(limit), before);
         loop {
-            let page = PageRequest { before: last, limit: READ_AT_ONCE.min(limit + 1) };
+            let page = PageRequest { before: last, limit: READ_AT_ONCE.min(limit + 1), max_bytes: 4 * MAX_PART_BYTES };
             let records = self.shared.store.decisions(entry.experiment.definition.key(), number, page).await;
             let records = records.map_err(ServerError::from)?;
             for StoredDecision { id, record } in &records {
@@ -391,7 +392,7 @@ impl ExperimentService for ExperimentHandler {
                 }
                 last = *id;
             }
-            if decisions.is_full || records.len() < page.limit {
+            if decisions.is_full || records.is_empty() {
                 break;
             }
         }
@@ -407,12 +408,12 @@ impl ExperimentService for ExperimentHandler {
         let (limit, before) = (page_size(size)?, page_before(&page_token)?);
         let state = self.shared.catalogue.state();
         let key = if key.is_empty() { None } else { Some(state.get(&key)?.experiment.definition.key().clone()) };
-        // Entries may have megabytes, so few are read at once.
+        // A new experiment may have megabytes, so few entries are read at once.
         let (mut found, mut last) = (PageBuilder::new(limit), before);
         loop {
-            let page = PageRequest { before: last, limit: READ_AT_ONCE.min(limit + 1) };
+            let page = PageRequest { before: last, limit: READ_AT_ONCE.min(limit + 1), max_bytes: MAX_PART_BYTES };
             let entries = self.shared.store.audit(key.as_ref(), page).await.map_err(ServerError::from)?;
-            let is_end = entries.len() < page.limit;
+            let is_end = entries.is_empty();
             for e in entries {
                 let id = e.id;
                 if !found.push(audit_entry_to_wire(e)) {

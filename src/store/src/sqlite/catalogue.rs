@@ -1,7 +1,5 @@
 //! The catalogue's tables: experiments change by compare-and-set, and their history only gets new rows.
 
-mod audited;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -12,9 +10,9 @@ use inroad_assignment::{
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 
-use self::audited::{AllocationSummary, audited_json, with_kept_results};
+use super::audit::{self, AllocationSummary, AuditedAction, AuditedChange};
 use super::column_values::{arm_from_column, corrupt, to_sql_integer};
-use crate::catalogue::{AuditEntry, DecisionRecord, ExperimentChange, PageRequest, StoredDecision, StoredExperiment};
+use crate::catalogue::{DecisionRecord, ExperimentChange, PageRequest, StoredDecision, StoredExperiment};
 use crate::error::StoreError;
 
 /// The part of an experiment that each change rewrites, as `experiment.body` stores it.
@@ -55,41 +53,33 @@ struct StoredBody {
     shipped_within_audience: bool,
 }
 
-fn to_json(value: &impl Serialize) -> Result<String, StoreError> {
+pub(super) fn to_json(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Database(format!("cannot write JSON: {error}")))
 }
 
-fn from_json<'a, T: Deserialize<'a>>(what: &str, json: &'a str) -> Result<T, StoreError> {
+pub(super) fn from_json<'a, T: Deserialize<'a>>(what: &str, json: &'a str) -> Result<T, StoreError> {
     serde_json::from_str(json).map_err(|error| corrupt(what, error))
-}
-
-const AUDIT: &str = "INSERT INTO audit (at, actor, action, experiment, before, after) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-
-/// Records in the audit log who asked to forget a unit. The entry names no experiment, and the digest instead of the
-/// key.
-pub(crate) fn audit_forget(
-    connection: &Connection,
-    unit_type: &str,
-    digest: &str,
-    actor: &str,
-    at: Timestamp,
-) -> Result<(), StoreError> {
-    let unit = serde_json::json!({"unit_type": unit_type, "digest": digest}).to_string();
-    connection.prepare_cached(AUDIT)?.execute(params![at.as_micros(), actor, "forget", "", "", unit])?;
-    Ok(())
 }
 
 /// A change with the texts that are stored, which are the slow part of storing it.
 pub(crate) struct PreparedChange<'a> {
     change: &'a ExperimentChange,
     body: String,
-    /// The audit log's part of the body.
-    audited: String,
+    audited: AuditedChange,
 }
 
 impl<'a> PreparedChange<'a> {
-    pub(crate) fn new(change: &'a ExperimentChange) -> Result<Self, StoreError> {
+    /// Compares the change with the stored experiment. That nothing has changed it since then is checked again in the
+    /// transaction.
+    pub(crate) fn new(connection: &Connection, change: &'a ExperimentChange) -> Result<Self, StoreError> {
         let experiment = &change.experiment;
+        let key = experiment.definition.key();
+        let stored: Option<(i64, String)> = connection
+            .prepare_cached("SELECT version, body FROM experiment WHERE key = ?1")?
+            .query_row([key.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let stored = stored.as_ref().map(|(version, body)| (*version as u64, body.as_str()));
+        check_version(key, stored.map(|(version, _)| version), change.expected_version)?;
         let body = to_json(&BodyToWrite {
             definition: &experiment.definition,
             status: experiment.status,
@@ -103,8 +93,16 @@ impl<'a> PreparedChange<'a> {
             shipped_within_audience: experiment.shipped_within_audience,
             line: AllocationSummary::new(experiment),
         })?;
-        let audited = audited_json(&body)?;
+        let audited = AuditedChange::new(stored.map(|(_, body)| body), &body, &experiment.kill_results)?;
         Ok(Self { change, body, audited })
+    }
+}
+
+fn check_version(key: &ExperimentKey, stored: Option<u64>, expected: Option<u64>) -> Result<(), StoreError> {
+    match (stored, expected) {
+        (Some(_), None) => Err(StoreError::ExperimentExists(key.to_string())),
+        (stored, expected) if stored != expected => Err(StoreError::Conflict),
+        _ => Ok(()),
     }
 }
 
@@ -121,37 +119,29 @@ fn store_change(transaction: &Transaction<'_>, prepared: &PreparedChange<'_>) ->
     let PreparedChange { change, body, audited } = prepared;
     let experiment = &change.experiment;
     let key = experiment.definition.key();
-    let sql = "SELECT id, version, body FROM experiment WHERE key = ?1";
-    let stored: Option<(i64, i64, String)> = transaction
-        .prepare_cached(sql)?
-        .query_row([key.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        .optional()?;
-    match (&stored, change.expected_version) {
-        (Some(_), None) => return Err(StoreError::ExperimentExists(key.to_string())),
-        (None, Some(_)) => return Err(StoreError::Conflict),
-        (Some((_, version, _)), Some(expected)) if *version as u64 != expected => return Err(StoreError::Conflict),
-        _ => {}
-    }
+    let sql = "SELECT id, version FROM experiment WHERE key = ?1";
+    let stored: Option<(i64, i64)> =
+        transaction.prepare_cached(sql)?.query_row([key.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    check_version(key, stored.map(|(_, version)| version as u64), change.expected_version)?;
     let sql = "UPDATE meta SET value = value + 1 WHERE key = 'version' RETURNING value";
     let version: i64 = transaction.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
-    let (id, before, with_results) = match stored {
-        Some((id, _, before)) => {
+    let id = match stored {
+        Some((id, _)) => {
             transaction
                 .prepare_cached("UPDATE experiment SET version = ?2, body = ?3 WHERE id = ?1")?
                 .execute(params![id, version, body])?;
-            (id, audited_json(&before)?, with_kept_results(audited, &before, &experiment.kill_results)?)
+            id
         }
         None => {
             transaction
                 .prepare_cached("INSERT INTO experiment (key, version, body) VALUES (?1, ?2, ?3)")?
                 .execute(params![key.as_str(), version, body])?;
-            (transaction.last_insert_rowid(), String::new(), None)
+            transaction.last_insert_rowid()
         }
     };
     add_history(transaction, id, experiment)?;
-    let after = with_results.as_ref().unwrap_or(audited);
-    let row = params![change.at.as_micros(), change.actor, change.action, key.as_str(), before, after];
-    transaction.prepare_cached(AUDIT)?.execute(row)?;
+    let ExperimentChange { at, actor, action, .. } = change;
+    audit::add_entry(transaction, &AuditedAction { at: *at, actor, action, experiment: key.as_str() }, audited)?;
     if let Some(d) = &change.decision {
         let sql = "INSERT INTO decision (experiment_id, generation, at, revision, input, output)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
@@ -331,42 +321,6 @@ pub(crate) fn experiment_id(connection: &Connection, key: &str) -> Result<Option
     Ok(statement.query_row([key], |row| row.get(0)).optional()?)
 }
 
-/// Audit entries, newest first.
-pub(crate) fn audit(
-    connection: &Connection,
-    key: Option<&str>,
-    page: PageRequest,
-) -> Result<Vec<AuditEntry>, StoreError> {
-    let which = if key.is_some() { "experiment = ?3" } else { "?3 IS NULL" };
-    let sql = format!("SELECT {AUDIT_COLUMNS} FROM audit WHERE id < ?1 AND {which} ORDER BY id DESC LIMIT ?2");
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(params![to_sql_integer(page.before), to_sql_integer(page.limit as u64), key])?;
-    let mut entries = Vec::new();
-    while let Some(row) = rows.next()? {
-        entries.push(read_audit_entry(row)?);
-    }
-    Ok(entries)
-}
-
-/// The columns that [`read_audit_entry`] reads.
-pub(crate) const AUDIT_COLUMNS: &str = "id, at, actor, action, experiment, before, after";
-
-pub(crate) fn read_audit_entry(row: &rusqlite::Row<'_>) -> Result<AuditEntry, StoreError> {
-    let experiment = match row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)? {
-        "" => None,
-        key => Some(ExperimentKey::parse(key).map_err(|e| corrupt("audit.experiment", e))?),
-    };
-    Ok(AuditEntry {
-        id: row.get::<_, i64>(0)? as u64,
-        at: Timestamp::from_micros(row.get(1)?),
-        actor: row.get(2)?,
-        action: row.get(3)?,
-        experiment,
-        from: row.get(5)?,
-        to: row.get(6)?,
-    })
-}
-
 /// Decisions on one generation, newest first.
 pub(crate) fn decisions(
     connection: &Connection,
@@ -378,11 +332,18 @@ pub(crate) fn decisions(
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {DECISION} FROM decision WHERE experiment_id = ?1 AND generation = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4"
     ))?;
-    let rows = statement.query_map(
-        params![id, number, to_sql_integer(page.before), to_sql_integer(page.limit as u64)],
-        read_decision,
-    )?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let (before, limit) = (to_sql_integer(page.before), to_sql_integer(page.limit as u64));
+    let mut rows = statement.query(params![id, number, before, limit])?;
+    let (mut found, mut bytes): (Vec<StoredDecision>, usize) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        let decision = read_decision(row)?;
+        bytes += decision.record.input.len() + decision.record.output.len();
+        if bytes > page.max_bytes && !found.is_empty() {
+            break;
+        }
+        found.push(decision);
+    }
+    Ok(found)
 }
 
 /// The decision that made one revision.

@@ -18,7 +18,7 @@ pub(crate) struct Schema {
 pub(crate) const STATE: Schema = Schema {
     file: "inroad.db",
     application_id: 0x496e_7253,
-    steps: &[STATE_1, STATE_2, STATE_3, STATE_4, STATE_5, STATE_6],
+    steps: &[STATE_1, STATE_2, STATE_3, STATE_4, STATE_5, STATE_6, STATE_7],
 };
 /// The log. The application id is "InrL" in ASCII.
 pub(crate) const LOG: Schema = Schema { file: "log.db", application_id: 0x496e_724c, steps: &[LOG_1] };
@@ -125,6 +125,13 @@ CREATE INDEX unit_by_unit_digest ON unit (unit_digest);
 /// The openings of this database: [`super::lineages`].
 const STATE_6: &str = "
 CREATE TABLE lineage (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, began_after INTEGER NOT NULL) STRICT;
+";
+
+/// From here on `audit.before` and `audit.after` have only the parts of the experiment that the change touched, and
+/// `context` what a reader needs besides (empty: nothing). `context` is NULL in earlier entries, which have the whole
+/// experiment twice.
+const STATE_7: &str = "
+ALTER TABLE audit ADD COLUMN context TEXT;
 ";
 
 /// One row for each event. An exposure has `experiment` to `context`, an outcome `units` to `clock`; the other columns

@@ -5,9 +5,9 @@ use inroad_assignment::{Arm, Bucket, KillTarget, Point, Salt, Status};
 use inroad_store::{DecisionRecord, PageRequest, Store, StoreError};
 
 use super::TestStore;
-use super::world::{all_metrics, arm, at, experiment_change, key, share, started_experiment};
+use super::world::{TestRng, all_metrics, arm, at, change_randomly, experiment_change, key, share, started_experiment};
 
-const FIRST_PAGE: PageRequest = PageRequest { before: u64::MAX, limit: 100 };
+const FIRST_PAGE: PageRequest = PageRequest { before: u64::MAX, limit: 100, max_bytes: 1 << 20 };
 
 pub async fn change_needs_the_current_version(test_store: TestStore) {
     let store = test_store.open();
@@ -64,7 +64,8 @@ pub async fn audit_search_filters_and_pages(test_store: TestStore) {
             actor: actor.to_owned(),
             action: action.to_owned(),
         };
-        let (entries, total) = store.search_audit(filter, skip, limit).await.unwrap();
+        let total = store.count_audit(filter.clone()).await.unwrap();
+        let entries = store.search_audit(filter, skip, limit, 1 << 20).await.unwrap();
         (entries.into_iter().map(|e| e.experiment.unwrap().to_string()).collect::<Vec<_>>(), total)
     };
     let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
@@ -179,13 +180,14 @@ pub async fn every_change_is_audited(test_store: TestStore) {
     assert!(all.windows(2).all(|pair| pair[0].id > pair[1].id));
     let of_a = store.audit(Some(&key("a")), FIRST_PAGE).await.unwrap();
     assert_eq!(of_a.len(), 2);
-    assert_eq!((of_a[1].from.as_str(), &of_a[1].to), ("", &of_a[0].from));
+    assert_eq!(of_a[1].from, "");
     assert_eq!((of_a[0].actor.as_str(), of_a[0].at), ("test", at(1)));
     let [from, to] = [&of_a[0].from, &of_a[0].to].map(|json| serde_json::from_str::<serde_json::Value>(json).unwrap());
     assert_ne!(from["kills"], to["kills"]);
-    assert_eq!(from["definition"]["key"], "a");
-    assert_eq!(to["status"]["state"], "running");
-    let page = PageRequest { before: all[0].id, limit: 1 };
+    let created: serde_json::Value = serde_json::from_str(&of_a[1].to).unwrap();
+    assert_eq!((&created["definition"]["key"], &created["status"]["state"]), (&"a".into(), &"running".into()));
+    assert_eq!(of_a[0].context.variations, [(1, "v1".to_owned())].into());
+    let page = PageRequest { before: all[0].id, limit: 1, ..FIRST_PAGE };
     assert_eq!(store.audit(None, page).await.unwrap(), all[1..2]);
 }
 
@@ -193,7 +195,9 @@ pub async fn audit_entry_has_only_what_changed(test_store: TestStore) {
     let store = test_store.open();
     let large = |text: &str| {
         let mut document = serde_json::to_value(started_experiment("a", false, &[], 1).definition).unwrap();
-        document["description"] = "x".repeat(100_000).into();
+        for variation in document["variations"].as_array_mut().unwrap() {
+            variation["payload"] = "x".repeat(16_000).into();
+        }
         document["owner"] = text.into();
         serde_json::from_value::<inroad_assignment::Definition>(document).unwrap()
     };
@@ -215,6 +219,50 @@ pub async fn audit_entry_has_only_what_changed(test_store: TestStore) {
     assert_eq!(update, [json(r#"{"definition":{"owner":"ann"}}"#), json(r#"{"definition":{"owner":"bob"}}"#)]);
     assert_eq!(kill, [json(r#"{"kills":{"arms":[]}}"#), json(r#"{"kills":{"arms":[1]}}"#)]);
     assert!(create[0].is_null() && create[1]["definition"]["owner"] == "ann", "a creation has the whole experiment");
+}
+
+pub async fn earlier_states_are_found_in_the_audit_log(test_store: TestStore) {
+    for seed in 0..20 {
+        let store = test_store.open();
+        let mut rng = TestRng(seed);
+        let name = format!("e{seed}");
+        let mut experiment = started_experiment(&name, false, &all_metrics(), 3);
+        let mut version = None;
+        let mut states = Vec::new();
+        for now in 1..30 {
+            let mut change = experiment_change(&experiment, version, "change");
+            change.at = at(10 * now);
+            version = Some(store.commit(change).await.unwrap());
+            states.push((10 * now, experiment.clone()));
+            change_randomly(&mut experiment, 10 * now + 1, &mut rng);
+        }
+        assert_eq!(store.audited_state(&key(&name), at(9)).await.unwrap(), None);
+        assert_eq!(store.audited_state(&key("unknown"), at(1_000)).await.unwrap(), None);
+        for (time, experiment) in states {
+            let state = store.audited_state(&key(&name), at(time + 5)).await.unwrap().unwrap();
+            let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+            let expected = [
+                serde_json::to_value(&experiment.definition).unwrap(),
+                serde_json::to_value(experiment.status).unwrap(),
+                serde_json::to_value(experiment.kills).unwrap(),
+            ];
+            assert_eq!([&state["definition"], &state["status"], &state["kills"]], expected.each_ref(), "{seed} {time}");
+        }
+    }
+}
+
+pub async fn pages_of_audit_entries_are_limited_by_bytes(test_store: TestStore) {
+    let store = test_store.open();
+    for key in ["a", "b", "c", "d"] {
+        store.commit(experiment_change(&started_experiment(key, false, &[], 1), None, "create")).await.unwrap();
+    }
+    let all = store.audit(None, FIRST_PAGE).await.unwrap();
+    let two = all[0].to.len() + all[1].to.len();
+    for (max_bytes, expected) in [(two, &all[..2]), (two + 10, &all[..2]), (two - 1, &all[..1]), (0, &all[..1])] {
+        assert_eq!(store.audit(None, PageRequest { max_bytes, ..FIRST_PAGE }).await.unwrap(), expected);
+        let found = store.search_audit(inroad_store::AuditFilter::default(), 0, 100, max_bytes).await.unwrap();
+        assert_eq!(found, expected);
+    }
 }
 
 pub async fn decisions_are_stored_byte_for_byte(test_store: TestStore) {
@@ -239,7 +287,7 @@ pub async fn decisions_are_stored_byte_for_byte(test_store: TestStore) {
     let listed = store.decisions(&key("a"), 1, FIRST_PAGE).await.unwrap();
     assert!(listed.iter().map(|decision| &decision.record).eq(made.iter().rev()));
     assert!(listed.windows(2).all(|pair| pair[0].id > pair[1].id));
-    let page = PageRequest { before: listed[0].id, limit: 1 };
+    let page = PageRequest { before: listed[0].id, limit: 1, ..FIRST_PAGE };
     assert_eq!(store.decisions(&key("a"), 1, page).await.unwrap(), listed[1..2]);
     assert_eq!(store.decisions(&key("a"), 2, FIRST_PAGE).await.unwrap(), []);
     assert_eq!(store.decisions(&key("unknown"), 1, FIRST_PAGE).await.unwrap(), []);

@@ -178,7 +178,7 @@ pub async fn forgotten_unit_is_in_no_event(test_store: TestStore) {
     let left = format!("{:?}", store.read_log(0, 100).await.unwrap());
     assert!(!left.contains("ann") && left.contains("bob"));
     assert_eq!(store.counts(&key("a"), 1).await.unwrap(), before);
-    let page = PageRequest { before: u64::MAX, limit: 100 };
+    let page = PageRequest { before: u64::MAX, limit: 100, max_bytes: 1 << 20 };
     let audit = store.audit(None, page).await.unwrap();
     assert_eq!(audit.len(), 6, "every request is audited, even if there was nothing to forget");
     let entry = &audit[1];

@@ -57,6 +57,8 @@ macro_rules! store_contract_suite {
                 change_that_removes_history_is_refused
                 every_change_is_audited
                 audit_entry_has_only_what_changed
+                pages_of_audit_entries_are_limited_by_bytes
+                earlier_states_are_found_in_the_audit_log
                 decisions_are_stored_byte_for_byte
                 concurrent_changes_are_all_stored
                 last_arm_can_be_killed

@@ -79,7 +79,7 @@ fn another_programs_database_is_refused() {
 
 #[test]
 fn newer_database_is_refused_with_both_versions() {
-    for (file, last) in [("inroad.db", 5), ("log.db", 1)] {
+    for (file, last) in [("inroad.db", 7), ("log.db", 1)] {
         let folder = folder();
         drop(open(folder.path()).unwrap());
         Connection::open(folder.path().join(file)).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();

@@ -27,7 +27,7 @@ fn store_of_the_first_release_is_opened_and_continues() {
         let got = store.counts(&key("checkout"), 1).await.unwrap();
         assert_eq!(got, inroad_store::GenerationCounts { folded: 6, ..want });
         assert_eq!(store.offset("sink").await.unwrap(), 3);
-        let all = PageRequest { before: u64::MAX, limit: 10 };
+        let all = PageRequest { before: u64::MAX, limit: 10, max_bytes: 1 << 20 };
         assert_eq!(store.decisions(&key("checkout"), 1, all).await.unwrap().len(), 1);
         // A repeated event changes nothing, and a new unit is counted.
         let next = exposure("checkout", 1, "new unit", Arm::CONTROL, 1, at(20));
@@ -123,4 +123,26 @@ fn counts_without_tolerances_are_recounted() {
         .unwrap();
     drop(state);
     assert_eq!(block_on(fold_all(folder.path(), Vec::new())), complete);
+}
+
+/// Earlier releases stored the whole experiment twice in each entry of the audit log.
+#[test]
+fn audit_entries_with_whole_states_are_read_as_what_changed() {
+    let folder = folder();
+    let state = Connection::open(folder.path().join("inroad.db")).unwrap();
+    state.execute_batch(include_str!("../fixtures/state-1.sql")).unwrap();
+    let log = Connection::open(folder.path().join("log.db")).unwrap();
+    log.execute_batch(include_str!("../fixtures/log-1.sql")).unwrap();
+    drop((state, log));
+    block_on(async {
+        let store = open(folder.path()).unwrap();
+        let entries = store.audit(None, PageRequest { before: u64::MAX, limit: 10, max_bytes: 1 << 20 }).await.unwrap();
+        let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        let (tick, create) = (&entries[0], &entries[1]);
+        assert_eq!((create.from.as_str(), &json(&create.to)["definition"]["key"]), ("", &"checkout".into()));
+        let (from, to) = (json(&tick.from), json(&tick.to));
+        assert!(from["definition"].is_null() && to["definition"].is_null(), "{from} {to}");
+        assert_eq!((&from["kills"]["arms"], &to["kills"]["arms"]), (&serde_json::json!([]), &serde_json::json!([2])));
+        assert!(tick.context.variations.contains_key(&2), "{:?}", tick.context);
+    });
 }

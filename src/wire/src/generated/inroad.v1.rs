@@ -3437,7 +3437,7 @@ pub struct ListAuditEntriesResponse {
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AuditEntry {
     #[prost(uint64, tag = "1")]
     pub id: u64,
@@ -3451,16 +3451,26 @@ pub struct AuditEntry {
     /// Empty for forget, which does not belong to one experiment.
     #[prost(string, tag = "5")]
     pub experiment: ::prost::alloc::string::String,
-    /// The experiment before the change, as JSON; empty for its creation.
+    /// The parts of the experiment that changed, before the change, as JSON; empty for its creation. Items with a key keep
+    /// it; of a list of texts there are only those that were removed.
     #[prost(string, tag = "6")]
     pub from_json: ::prost::alloc::string::String,
-    /// The experiment after the change, as JSON; for forget the unit: {"unit_type": …, "digest": …}. If both texts do not
-    /// fit into a message: {"left_out_bytes": …}.
+    /// The same parts after the change, as JSON; the whole experiment for its creation. For forget the unit:
+    /// {"unit_type": …, "digest": …}. If both texts do not fit into a message: {"left_out_bytes": …}.
     #[prost(string, tag = "7")]
     pub to_json: ::prost::alloc::string::String,
     /// The results that were kept with a kill, as sentences.
     #[prost(string, repeated, tag = "8")]
     pub kept_results: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What was done, as a sentence without a full stop: "ana killed red in checkout".
+    #[prost(string, tag = "9")]
+    pub summary: ::prost::alloc::string::String,
+    /// The keys of the variations to which the two texts refer by index.
+    #[prost(btree_map = "uint32, string", tag = "10")]
+    pub variations: ::prost::alloc::collections::BTreeMap<
+        u32,
+        ::prost::alloc::string::String,
+    >,
 }
 /// What a guardrail does automatically. Each action includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

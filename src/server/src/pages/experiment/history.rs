@@ -7,6 +7,7 @@ use inroad_dashboard::experiment as view;
 use inroad_store::{AuditEntry, PageRequest, StoredDecision};
 use serde_json::Value;
 
+use crate::audit_sentence::AuditSentence;
 use crate::error::ServerError;
 use crate::explain::decision_to_wire;
 use crate::kill_texts::kept_results_in_words;
@@ -14,33 +15,36 @@ use crate::shared::SharedState;
 
 /// Most decisions and audit entries on the page.
 pub(super) const MAX_LISTED: usize = 40;
-/// Audit entries read at a time, and the most reads for one page: nearly all entries may be automatic decisions, which
-/// are not listed.
-const AUDIT_READ: (usize, usize) = (200, 5);
+/// Most bytes of decisions that are read for the page.
+pub(super) const DECISION_BYTES: usize = 8 * 1024 * 1024;
+/// Audit entries read at a time, by number and bytes, and the most reads for one page: nearly all entries may be
+/// automatic decisions, which are not listed.
+const AUDIT_READ: (usize, usize, usize) = (200, 256 * 1024, 5);
+/// The most changed fields of one entry that a page shows.
+const MAX_FIELDS: usize = 100;
 
-/// The newest audit entries before an id, without automatic decisions that changed nothing. The second value is the id
-/// before which older entries are found; none if there are none.
+/// Views of the newest audit entries before an id, without automatic decisions that changed nothing. The second value is
+/// the id before which older entries are found; none if there are none. Few entries are in memory at once.
 pub(super) async fn audit_entries_before(
     shared: &SharedState,
     key: &ExperimentKey,
     mut before: u64,
-) -> Result<(Vec<AuditEntry>, Option<u64>), ServerError> {
-    let (limit, max_reads) = AUDIT_READ;
+) -> Result<(Vec<view::AuditEntry>, Option<u64>), ServerError> {
+    let (limit, max_bytes, max_reads) = AUDIT_READ;
     let mut found = Vec::new();
     for _ in 0..max_reads {
-        let entries = shared.store.audit(Some(key), PageRequest { before, limit }).await?;
-        let is_last = entries.len() < limit;
+        let entries = shared.store.audit(Some(key), PageRequest { before, limit, max_bytes }).await?;
+        if entries.is_empty() {
+            return Ok((found, None));
+        }
         for entry in entries {
             before = entry.id;
             if entry.action != "tick" || entry.from != entry.to {
-                found.push(entry);
+                found.push(audit_entry(&entry));
             }
             if found.len() == MAX_LISTED {
                 return Ok((found, Some(before)));
             }
-        }
-        if is_last {
-            return Ok((found, None));
         }
     }
     Ok((found, Some(before)))
@@ -133,19 +137,20 @@ pub(super) fn share_steps(experiment: &Experiment, generation: &Generation) -> V
 
 /// The view of an audit entry, with the fields that it changed.
 pub(in crate::pages) fn audit_entry(entry: &AuditEntry) -> view::AuditEntry {
-    let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
-    let (from, to) = (parsed(&entry.from), parsed(&entry.to));
-    let summary = view::describe_change(&from, &to);
+    let AuditSentence { start, experiment, end } = AuditSentence::new(entry);
+    let mut changed = Vec::new();
+    if !entry.from.is_empty() {
+        let definition = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default()["definition"].take();
+        changed = view::changed_fields(&definition(&entry.from), &definition(&entry.to));
+    }
+    let more_changed = changed.len().saturating_sub(MAX_FIELDS);
+    changed.truncate(MAX_FIELDS);
     view::AuditEntry {
         at: entry.at,
-        actor: entry.actor.clone(),
-        // A change of nothing that the log contains, such as a repeated command.
-        summary: if summary.is_empty() { format!("{}: nothing changed", entry.action) } else { summary },
-        changed: match &from {
-            Value::Null => Vec::new(),
-            from => view::changed_fields(&from["definition"], &to["definition"]),
-        },
-        kept_results: kept_results_in_words(&entry.to),
+        sentence: [start, experiment, end],
+        changed,
+        more_changed,
+        kept_results: kept_results_in_words(entry),
     }
 }
 
@@ -157,20 +162,21 @@ mod tests {
     #[test]
     fn audit_entry_has_the_results_kept_with_a_kill() {
         let to = serde_json::json!({
-            "definition": {"key": "k", "variations": [{"key": "off", "payload": 0}, {"key": "on", "payload": 1}]},
             "kill_results": [{
                 "generation": 1, "arm": 1, "at": 5, "actor": "ann", "metric": "buys", "exposed": 9, "units": 9,
                 "converted": 0, "open": 9, "mean": null, "control_mean": null, "lift": null, "p_worse": null,
             }],
         });
+        let variations = [(1, "on".to_owned())].into();
         let entry = AuditEntry {
             id: 1,
             at: Timestamp::default(),
             actor: "ann".to_owned(),
             action: "kill".to_owned(),
             experiment: None,
-            from: "null".to_owned(),
+            from: "{}".to_owned(),
             to: to.to_string(),
+            context: inroad_store::AuditContext { variations, shipped_within_audience: None },
         };
         let kept = audit_entry(&entry).kept_results;
         assert!(kept.len() == 1 && kept[0].starts_with("on was killed by ann: 9"), "{kept:?}");

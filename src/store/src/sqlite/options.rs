@@ -1,0 +1,28 @@
+//! The settings of a store on SQLite: its bounds on queues, memory and the size of the files.
+
+/// The settings of a store.
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    /// How many events may wait for the log; beyond that an append fails with [`StoreError::QueueFull`](crate::StoreError::QueueFull).
+    pub queued_events: usize,
+    /// Page cache of the state, in MiB.
+    pub cache_mib: u32,
+    /// The most events that one fold transaction takes. It limits how long a change of the catalogue waits.
+    pub fold_step_events: usize,
+    /// How many exposures the fold remembers, to recognise repeats without a lookup; about 100 bytes each.
+    pub remembered_exposures: usize,
+    /// The most pages of 4 KiB in either file; `None` for no limit but the disk.
+    pub max_pages: Option<u32>,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self {
+            queued_events: 200_000,
+            cache_mib: 512,
+            fold_step_events: 50_000,
+            remembered_exposures: 1_000_000,
+            max_pages: None,
+        }
+    }
+}
