@@ -9,8 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::catalogue::{from_json, to_json};
-use super::column_values::{corrupt, to_sql_integer};
+use super::column_values::{corrupt, from_json, to_json, to_sql_integer};
 use crate::catalogue::{AuditContext, AuditEntry, AuditFilter, PageRequest};
 use crate::error::StoreError;
 use crate::json_difference::{differing_parts, restore_before};

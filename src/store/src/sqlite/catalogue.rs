@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use serde::{Deserialize, Serialize};
 
 use super::audit::{self, AllocationSummary, AuditedAction, AuditedChange};
-use super::column_values::{arm_from_column, corrupt, to_sql_integer};
+use super::column_values::{arm_from_column, corrupt, from_json, to_json, to_sql_integer};
 use crate::catalogue::{DecisionRecord, ExperimentChange, PageRequest, StoredDecision, StoredExperiment};
 use crate::error::StoreError;
 
@@ -51,14 +51,6 @@ struct StoredBody {
     /// Missing in bodies of releases that shipped to all units.
     #[serde(default)]
     shipped_within_audience: bool,
-}
-
-pub(super) fn to_json(value: &impl Serialize) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|error| StoreError::Database(format!("cannot write JSON: {error}")))
-}
-
-pub(super) fn from_json<'a, T: Deserialize<'a>>(what: &str, json: &'a str) -> Result<T, StoreError> {
-    serde_json::from_str(json).map_err(|error| corrupt(what, error))
 }
 
 /// A change with the texts that are stored, which are the slow part of storing it.
