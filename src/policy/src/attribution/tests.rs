@@ -317,6 +317,21 @@ fn huge_values_can_be_subtracted_again() {
     assert!(sum.is_zero());
 }
 
+#[test]
+fn sums_of_the_largest_values_are_exact() {
+    let (units, each, value) = (4, 10_000, 1_000_000_000_000_000);
+    let buys = (0..each).map(|_| Outcome { event: "buy", at: at(1), value_micros: value });
+    let views = (0..each).map(|_| Outcome { event: "view", at: at(1), value_micros: -value });
+    let outcomes: Vec<Outcome<'_>> = buys.chain(views).collect();
+    let mut sum = Tally::default();
+    (0..units).for_each(|_| sum.add(&count(&generation(vec![]), 3, &[exposure(0, 0, 1)], &outcomes).1));
+    let cell = sum.cells[&cell_key(Some(3), 0, 1, 0)];
+    let zeros = |digit: &str, zeros: usize| format!("{digit}{}", "0".repeat(zeros));
+    assert_eq!((cell.x.to_string(), cell.y.to_string()), (zeros("4", 19), zeros("-4", 19)));
+    assert_eq!((cell.xx.to_string(), cell.yy.to_string()), (zeros("4", 38), zeros("4", 38)), "i128 ends before 2e38");
+    assert_eq!(cell.xy.to_string(), zeros("-4", 38));
+}
+
 /// The tally of one unit, counted by brute force from its events.
 fn brute_force(generation: &Generation, point: Point, exposures: &[Exposure], outcomes: &[Outcome<'_>]) -> Tally {
     let mut first: Vec<Exposure> = Vec::new();
