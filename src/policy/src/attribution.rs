@@ -27,8 +27,9 @@
 //!
 //! Tallies are sums of the contributions of units, and a contribution is a function of the *set* of the unit's events
 //! and of the generation's serving history (I5). So events may arrive in any order, repeatedly and late: subtract the
-//! unit's earlier contribution and add the new one. Sums are integers with wrapping arithmetic, which makes subtraction
-//! exact.
+//! unit's earlier contribution and add the new one. Sums are integers, so that subtraction is exact, and wide enough for
+//! every log: it has less than 2^63 outcomes of less than 2^50 millionths, so all values together are below 2^113, and
+//! the sum of their squares is below 2^226.
 
 pub mod funnel;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use std::time::Duration;
 
 use inroad_assignment::{Arm, Definition, Generation, Metric, MetricKind, Point, Timestamp};
 
+pub use ethnum::I256;
 pub use tolerances::{OUTCOME_TOLERANCE, interruption_limit};
 pub use unit_record::{Accumulator, Exposure, Outcome, UnitRecord};
 
@@ -71,13 +73,13 @@ pub struct Cell {
     /// Sum over `n` of the metric's number per unit; for a ratio, of the numerator.
     pub x: i128,
     /// Sum of the squares of `x`.
-    pub xx: i128,
+    pub xx: I256,
     /// Sum over `n` of a ratio's denominator; 0 for other metrics.
     pub y: i128,
     /// Sum of the squares of `y`.
-    pub yy: i128,
+    pub yy: I256,
     /// Sum of the products of both.
-    pub xy: i128,
+    pub xy: I256,
     /// Units first exposed here that are dropped, because the variation served to them changed within the window.
     pub dropped: u64,
     /// Those of `dropped` whose variation changed because of a kill or a restore.
@@ -108,25 +110,31 @@ impl Cell {
 
     /// Adds another cell. Wraps, so that a difference may be added as well.
     pub fn add(&mut self, other: &Self) {
-        self.merge(other, u64::wrapping_add, i128::wrapping_add);
+        self.merge(other, u64::wrapping_add, i128::wrapping_add, I256::wrapping_add);
     }
 
     /// Subtracts another cell. Wraps, so that a cell may be subtracted before it is added.
     pub fn sub(&mut self, other: &Self) {
-        self.merge(other, u64::wrapping_sub, i128::wrapping_sub);
+        self.merge(other, u64::wrapping_sub, i128::wrapping_sub, I256::wrapping_sub);
     }
 
-    fn merge(&mut self, other: &Self, count: fn(u64, u64) -> u64, sum: fn(i128, i128) -> i128) {
+    fn merge(
+        &mut self,
+        other: &Self,
+        count: fn(u64, u64) -> u64,
+        sum: fn(i128, i128) -> i128,
+        squares: fn(I256, I256) -> I256,
+    ) {
         *self = Self {
             first: count(self.first, other.first),
             n: count(self.n, other.n),
             s: count(self.s, other.s),
             early: count(self.early, other.early),
             x: sum(self.x, other.x),
-            xx: sum(self.xx, other.xx),
+            xx: squares(self.xx, other.xx),
             y: sum(self.y, other.y),
-            yy: sum(self.yy, other.yy),
-            xy: sum(self.xy, other.xy),
+            yy: squares(self.yy, other.yy),
+            xy: squares(self.xy, other.xy),
             dropped: count(self.dropped, other.dropped),
             dropped_by_kill: count(self.dropped_by_kill, other.dropped_by_kill),
             dropped_after_end: count(self.dropped_after_end, other.dropped_after_end),
@@ -392,17 +400,13 @@ fn estimate_cell(metric: &Metric, sums: Accumulator) -> Cell {
         }
         MetricKind::Ratio { .. } => (sums.sum, sums.denominator),
     };
-    let (x, y) = (limited(x), limited(y));
-    Cell { n: 1, s: u64::from(sums.count > 0), x, xx: x * x, y, yy: y * y, xy: x * y, ..Cell::default() }
+    let (wide_x, wide_y) = (I256::from(x), I256::from(y));
+    let (xx, yy, xy) = (wide_x * wide_x, wide_y * wide_y, wide_x * wide_y);
+    Cell { n: 1, s: u64::from(sums.count > 0), x, xx, y, yy, xy, ..Cell::default() }
 }
 
 /// One, in millionths.
 const MICROS: i128 = 1_000_000;
-
-/// A unit's number, limited so that its square fits: about 9 × 10¹², which no unit reaches.
-fn limited(sum: i128) -> i128 {
-    sum.clamp(-i128::from(i64::MAX), i128::from(i64::MAX))
-}
 
 fn unit_counts(record: &UnitRecord, history: History<'_>) -> UnitCounts {
     let exposures = record.exposures();

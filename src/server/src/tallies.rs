@@ -8,7 +8,7 @@ use inroad_assignment::experiment::{FirstExposures, KillResult};
 use inroad_assignment::{
     Arm, Direction, Experiment, Generation, Kills, Metric, MetricKind, Revision, Timestamp, Width,
 };
-use inroad_policy::attribution::Cell;
+use inroad_policy::attribution::{Cell, I256};
 use inroad_policy::{ArmTally, BetterDirection, EpochKey, EpochTally, GuardedMetric, Measure, Moments};
 use inroad_store::GenerationCounts;
 
@@ -66,7 +66,7 @@ pub fn epoch_tallies(
 
 /// Sums in the metric's unit; cells contain millionths.
 fn moments(cell: &Cell) -> Moments {
-    let (once, twice) = (|sum: i128| sum as f64 / 1e6, |sum: i128| sum as f64 / 1e12);
+    let (once, twice) = (|sum: i128| sum as f64 / 1e6, |sum: I256| sum.as_f64() / 1e12);
     Moments { x: once(cell.x), xx: twice(cell.xx), y: once(cell.y), yy: twice(cell.yy), xy: twice(cell.xy) }
 }
 

@@ -110,7 +110,8 @@ fn unit_counts_in_the_epoch_and_arm_of_its_first_exposure() {
     assert_eq!(numbers(Some(2)), (1, 1, 5_000_000, 0), "the sum of 16 is limited by the cap of 5");
     assert_eq!(numbers(Some(3)), (1, 1, 7_000_000, 2_000_000));
     let ratio = cell(Some(3));
-    assert_eq!((ratio.xx, ratio.yy, ratio.xy), (49 * 10i128.pow(12), 4 * 10i128.pow(12), 14 * 10i128.pow(12)));
+    let squares = [49, 4, 14].map(|n| I256::new(n * 10i128.pow(12)));
+    assert_eq!([ratio.xx, ratio.yy, ratio.xy], squares);
     let activity = tally.cells[&cell_key(Some(0), 2, 0, 1)];
     assert_eq!((activity.outcomes, activity.outcome_units, activity.outcome_sum), (2, 1, 7_000_000));
     assert_eq!(tally.cells[&cell_key(Some(0), 4, 0, 1)].outcomes, 1, "activity counts have no window");
@@ -388,9 +389,9 @@ fn brute_force(generation: &Generation, point: Point, exposures: &[Exposure], ou
                 early: u64::from(early),
                 x,
                 y,
-                xx: x * x,
-                yy: y * y,
-                xy: x * y,
+                xx: I256::from(x) * I256::from(x),
+                yy: I256::from(y) * I256::from(y),
+                xy: I256::from(x) * I256::from(y),
                 ..Cell::default()
             },
             false => Cell { dropped: 1, dropped_by_kill: by_kill, ..Cell::default() },

@@ -3,6 +3,8 @@
 //! change that is not on disk.
 
 use std::collections::HashMap;
+use std::fmt::Display;
+use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use inroad_assignment::{Definition, Digest, ExperimentKey, Generation, Timestamp};
@@ -297,6 +299,11 @@ impl GenerationTally {
     }
 }
 
+/// A sum, which is stored as decimal text because it needs more than 64 bits.
+fn read_sum<T: FromStr<Err: Display>>(row: &rusqlite::Row<'_>, column: usize) -> Result<T, StoreError> {
+    row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?.parse().map_err(|e| corrupt("tally", e))
+}
+
 /// One generation's counts from the tables; empty if nothing was counted.
 pub(crate) fn read_tally(connection: &Connection, key: &str, number: u32) -> Result<GenerationTally, StoreError> {
     let Some(id) = experiment_id(connection, key)? else { return Ok(GenerationTally::default()) };
@@ -341,9 +348,6 @@ pub(crate) fn read_tally(connection: &Connection, key: &str, number: u32) -> Res
     let mut rows = statement.query(params![id, number])?;
     while let Some(row) = rows.next()? {
         let count = |column: usize| row.get::<_, i64>(column).map(|count| count as u64);
-        let sum = |column: usize| -> Result<i128, StoreError> {
-            row.get_ref(column)?.as_str().map_err(rusqlite::Error::from)?.parse().map_err(|e| corrupt("tally", e))
-        };
         let metric = row.get::<_, i64>(0)?;
         let key = CellKey {
             metric: u16::try_from(metric).ok(),
@@ -359,12 +363,12 @@ pub(crate) fn read_tally(connection: &Connection, key: &str, number: u32) -> Res
             units: count(8)?,
             outcomes: count(9)?,
             outcome_units: count(10)?,
-            x: sum(11)?,
-            xx: sum(12)?,
-            y: sum(13)?,
-            yy: sum(14)?,
-            xy: sum(15)?,
-            outcome_sum: sum(16)?,
+            x: read_sum(row, 11)?,
+            xx: read_sum(row, 12)?,
+            y: read_sum(row, 13)?,
+            yy: read_sum(row, 14)?,
+            xy: read_sum(row, 15)?,
+            outcome_sum: read_sum(row, 16)?,
             early: count(17)?,
             dropped_by_kill: count(18)?,
             dropped_after_end: count(19)?,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use inroad_assignment::{Arm, Experiment, Generation, MetricKind, Point, Timestamp, UnitHasher, UnitKey};
-use inroad_policy::attribution::{Cell, CellKey};
+use inroad_policy::attribution::{Cell, CellKey, I256};
 use inroad_store::{Event, GenerationCounts};
 
 /// (time, event, value)
@@ -99,10 +99,10 @@ fn count_unit(
                 |(at, name, _): &&&SentOutcome| *name == metric.event && *at >= begin && *at < quarter.min(end);
             cell.early += u64::from(outcomes.iter().any(|outcome| is_early(&outcome)));
             cell.x += x;
-            cell.xx += x * x;
+            cell.xx += I256::from(x) * I256::from(x);
             cell.y += y;
-            cell.yy += y * y;
-            cell.xy += x * y;
+            cell.yy += I256::from(y) * I256::from(y);
+            cell.xy += I256::from(x) * I256::from(y);
         } else {
             cell.dropped += 1;
             let without_kills = Generation { kill_changes: vec![], ..generation.clone() };
