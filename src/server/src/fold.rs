@@ -22,10 +22,11 @@
 //! lost, but counts do not change until it succeeds.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use inroad_store::{Seq, Store, StoreError};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::catalogue::Catalogue;
 use crate::metrics::Metrics;
@@ -93,7 +94,7 @@ impl Fold {
         let mut progress = self.progress.clone();
         self.wake();
         let reached = progress.wait_for(|(folded, known)| *folded >= head && *known >= version);
-        matches!(tokio::time::timeout_at(deadline.into(), reached).await, Ok(Ok(_)))
+        matches!(tokio::time::timeout_at(deadline, reached).await, Ok(Ok(_)))
     }
 }
 

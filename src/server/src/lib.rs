@@ -59,6 +59,7 @@ pub mod recent_contexts;
 pub mod recent_events;
 pub mod report;
 pub mod retention;
+pub mod server_core;
 pub mod services;
 pub mod shared;
 pub mod tallies;
@@ -70,7 +71,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::middleware::{from_fn, from_fn_with_state};
-use inroad_assignment::Timestamp;
 use inroad_store::{SqliteOptions, SqliteStore, Store};
 use inroad_wire::v1::assignment_service_server::AssignmentServiceServer;
 use inroad_wire::v1::event_service_server::EventServiceServer;
@@ -87,22 +87,10 @@ pub use config::ServerConfig;
 pub use error::ServerError;
 pub use host_guard::HostName;
 
-use crate::catalogue::Catalogue;
-use crate::clients::Clients;
-use crate::clock::{ClockAnchor, MachineTime, WallClock};
-use crate::clock_guard::ClockGuard;
+use crate::clock::MachineTime;
 use crate::config::{MAX_MESSAGE_BYTES, MAX_RESPONSE_BYTES};
-use crate::event_uses::EventUseIndex;
-use crate::exposure_queue::ExposureQueue;
-use crate::fold::Fold;
-use crate::metrics::Metrics;
-use crate::queries::Queries;
-use crate::reallocator::Reallocator;
-use crate::recent_contexts::RecentContexts;
-use crate::recent_events::RecentEvents;
-use crate::retention::Retention;
+use crate::server_core::ServerCore;
 use crate::shared::SharedState;
-use crate::tick::Ticker;
 
 /// Starts servers.
 pub struct Server;
@@ -120,92 +108,11 @@ impl Server {
         let address =
             listener.local_addr().map_err(|e| ServerError::Listen { address: config.listen, detail: e.to_string() })?;
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.folder, SqliteOptions::default())?);
-        Self::serve(config, listener, address, store).await
+        let core = ServerCore::start(config, store, Box::new(MachineTime)).await?;
+        let serving = tokio::spawn(listen(Arc::clone(&core.shared), listener, core.stopping())?);
+        tracing::info!(%address, folder = %core.shared.config.folder.display(), "serving");
+        Ok(RunningServer { address, core, serving })
     }
-
-    async fn serve(
-        config: ServerConfig,
-        listener: TcpListener,
-        address: SocketAddr,
-        store: Arc<dyn Store>,
-    ) -> Result<RunningServer, ServerError> {
-        let (_, stored) = store.load().await?;
-        let anchor = ClockAnchor::read(&config.folder);
-        let clock = WallClock::start(Box::new(MachineTime), newest_instant(&stored), anchor.as_ref());
-        let clock = Arc::new(clock);
-        drop(stored);
-        let metrics = Arc::new(Metrics::new());
-        let catalogue = Arc::new(Catalogue::load(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&metrics)).await?);
-        let (stop, stopping) = watch::channel(false);
-        let (stop_fold, fold_stopping) = watch::channel(false);
-        let (close_queue, queue_closing) = watch::channel(false);
-        let (fold, fold_task) =
-            Fold::start(Arc::clone(&store), Arc::clone(&catalogue), Arc::clone(&metrics), fold_stopping);
-        let ticker = Ticker::new(Arc::clone(&store), Arc::clone(&catalogue), fold.clone());
-        let reallocator = Arc::new(Reallocator::new(
-            Arc::clone(&catalogue),
-            Arc::clone(&clock),
-            ticker,
-            Arc::clone(&metrics),
-            config.lead,
-        ));
-        let ticking = tokio::spawn(Arc::clone(&reallocator).run(stopping.clone()));
-        let (exposures, draining) = ExposureQueue::start(
-            (Arc::clone(&store), fold.clone()),
-            Arc::clone(&clock),
-            Arc::clone(&metrics),
-            (config.exposure_queue, config.max_backlog),
-            queue_closing,
-        );
-        let retaining = config.retain_events.map(|max_age| {
-            let (store, clock, metrics) = (Arc::clone(&store), Arc::clone(&clock), Arc::clone(&metrics));
-            tokio::spawn(Retention { store, clock, metrics, max_age }.run(stopping.clone()))
-        });
-        let guard =
-            ClockGuard { clock: Arc::clone(&clock), catalogue: Arc::clone(&catalogue), folder: config.folder.clone() };
-        let guarding_clock = tokio::spawn(guard.run(stopping.clone()));
-        let drain_timeout = config.drain_timeout;
-        let clients = Arc::new(Clients::new(Arc::clone(&clock), Arc::clone(catalogue.publications())));
-        let recent_contexts = RecentContexts::new(Arc::clone(&clock), config.retain_events);
-        let recent_events = RecentEvents::new(Arc::clone(&store), Arc::clone(&clock), config.retain_events);
-        let (queries, batches) = (Queries::new(Arc::clone(&metrics)), Queries::new(Arc::clone(&metrics)));
-        let shared = Arc::new(SharedState {
-            clock,
-            catalogue,
-            store: Arc::clone(&store),
-            fold,
-            metrics,
-            reallocator,
-            exposures,
-            recent_contexts,
-            recent_events,
-            event_uses: EventUseIndex::default(),
-            queries,
-            batches,
-            clients,
-            stopping: stopping.clone(),
-            config,
-        });
-        let serving = tokio::spawn(listen(Arc::clone(&shared), listener, stopping)?);
-        tracing::info!(%address, folder = %shared.config.folder.display(), "serving");
-        drop(shared);
-        let tasks = Tasks { serving, ticking, guarding_clock, retaining, draining, folding: fold_task };
-        Ok(RunningServer { address, stop, close_queue, stop_fold, store, tasks, drain_timeout })
-    }
-}
-
-/// The newest instant by the wall clock in the store. The server's clock never shows less.
-fn newest_instant(stored: &[inroad_store::StoredExperiment]) -> Timestamp {
-    let by_wall_clock = stored.iter().filter(|s| s.experiment.manual_now.is_none());
-    let generations = by_wall_clock.flat_map(|s| &s.experiment.generations);
-    let instants = generations.flat_map(|g| {
-        g.revisions
-            .iter()
-            .map(|r| r.created_at)
-            .chain(g.kill_changes.iter().map(|s| s.at))
-            .chain(g.endings.iter().map(|e| e.at))
-    });
-    instants.chain(stored.iter().map(|s| s.experiment.created_at)).max().unwrap_or(Timestamp::MIN)
 }
 
 fn listen(
@@ -274,25 +181,11 @@ fn listen(
     })
 }
 
-struct Tasks {
-    serving: JoinHandle<Result<(), tonic::transport::Error>>,
-    ticking: JoinHandle<()>,
-    guarding_clock: JoinHandle<()>,
-    /// None if events are kept forever.
-    retaining: Option<JoinHandle<()>>,
-    draining: JoinHandle<()>,
-    folding: JoinHandle<()>,
-}
-
 /// A running server.
 pub struct RunningServer {
     address: SocketAddr,
-    stop: watch::Sender<bool>,
-    close_queue: watch::Sender<bool>,
-    stop_fold: watch::Sender<bool>,
-    store: Arc<dyn Store>,
-    tasks: Tasks,
-    drain_timeout: Duration,
+    core: ServerCore,
+    serving: JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
 impl RunningServer {
@@ -303,7 +196,7 @@ impl RunningServer {
 
     /// Waits until the transport ends, which happens only if it fails or the server stops.
     pub async fn wait(&mut self) -> Result<(), ServerError> {
-        match (&mut self.tasks.serving).await {
+        match (&mut self.serving).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(ServerError::Transport(error.to_string())),
             Err(error) => Err(ServerError::Transport(error.to_string())),
@@ -312,29 +205,14 @@ impl RunningServer {
 
     /// Accepts no new calls, lets those in progress finish, writes queued exposures to disk and closes the store.
     pub async fn shutdown(mut self) -> Result<(), ServerError> {
-        let _ = self.stop.send(true);
-        if !self.tasks.serving.is_finished()
-            && tokio::time::timeout(self.drain_timeout, &mut self.tasks.serving).await.is_err()
-        {
+        self.core.begin_stop();
+        let drain_timeout = self.core.shared.config.drain_timeout;
+        if !self.serving.is_finished() && tokio::time::timeout(drain_timeout, &mut self.serving).await.is_err() {
             tracing::warn!("aborted calls that were still in progress after the drain timeout");
-            self.tasks.serving.abort();
-            let _ = (&mut self.tasks.serving).await;
+            self.serving.abort();
+            let _ = (&mut self.serving).await;
         }
-        let _ = self.tasks.ticking.await;
-        let _ = self.tasks.guarding_clock.await;
-        if let Some(retaining) = self.tasks.retaining {
-            let _ = retaining.await;
-        }
-        // No call is answered any more, so nothing more is queued.
-        let _ = self.close_queue.send(true);
-        let drained = tokio::time::timeout(self.drain_timeout, &mut self.tasks.draining).await.is_ok();
-        let _ = self.stop_fold.send(true);
-        let _ = self.tasks.folding.await;
-        self.store.close().await?;
-        if !drained {
-            // The closed store refuses the remaining exposures, and the task logs how many were lost.
-            let _ = tokio::time::timeout(self.drain_timeout, self.tasks.draining).await;
-        }
+        self.core.finish_stop().await?;
         tracing::info!("stopped");
         Ok(())
     }

@@ -1,0 +1,158 @@
+//! The server without its network: the state that calls work on, and the background tasks. The real server adds a port;
+//! the simulation tests call the services directly, under a simulated clock and on a faulty store.
+
+use std::sync::Arc;
+
+use inroad_assignment::Timestamp;
+use inroad_store::{Store, StoredExperiment};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::catalogue::Catalogue;
+use crate::clients::Clients;
+use crate::clock::{ClockAnchor, TimeSource, WallClock};
+use crate::clock_guard::ClockGuard;
+use crate::config::ServerConfig;
+use crate::error::ServerError;
+use crate::event_uses::EventUseIndex;
+use crate::exposure_queue::ExposureQueue;
+use crate::fold::Fold;
+use crate::metrics::Metrics;
+use crate::queries::Queries;
+use crate::reallocator::Reallocator;
+use crate::recent_contexts::RecentContexts;
+use crate::recent_events::RecentEvents;
+use crate::retention::Retention;
+use crate::shared::SharedState;
+use crate::tick::Ticker;
+
+/// A server without its network.
+pub struct ServerCore {
+    /// What the services work on.
+    pub shared: Arc<SharedState>,
+    stop: watch::Sender<bool>,
+    close_queue: watch::Sender<bool>,
+    stop_fold: watch::Sender<bool>,
+    tasks: Tasks,
+}
+
+struct Tasks {
+    ticking: JoinHandle<()>,
+    guarding_clock: JoinHandle<()>,
+    /// None if events are kept forever.
+    retaining: Option<JoinHandle<()>>,
+    draining: JoinHandle<()>,
+    folding: JoinHandle<()>,
+}
+
+impl ServerCore {
+    /// Loads the experiments and starts the background tasks.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn start(
+        config: ServerConfig,
+        store: Arc<dyn Store>,
+        time: Box<dyn TimeSource>,
+    ) -> Result<Self, ServerError> {
+        let (_, stored) = store.load().await?;
+        let anchor = ClockAnchor::read(&config.folder);
+        let clock = Arc::new(WallClock::start(time, newest_instant(&stored), anchor.as_ref()));
+        drop(stored);
+        let metrics = Arc::new(Metrics::new());
+        let catalogue = Arc::new(Catalogue::load(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&metrics)).await?);
+        let (stop, stopping) = watch::channel(false);
+        let (stop_fold, fold_stopping) = watch::channel(false);
+        let (close_queue, queue_closing) = watch::channel(false);
+        let (fold, folding) =
+            Fold::start(Arc::clone(&store), Arc::clone(&catalogue), Arc::clone(&metrics), fold_stopping);
+        let ticker = Ticker::new(Arc::clone(&store), Arc::clone(&catalogue), fold.clone());
+        let reallocator = Arc::new(Reallocator::new(
+            Arc::clone(&catalogue),
+            Arc::clone(&clock),
+            ticker,
+            Arc::clone(&metrics),
+            config.lead,
+        ));
+        let ticking = tokio::spawn(Arc::clone(&reallocator).run(stopping.clone()));
+        let (exposures, draining) = ExposureQueue::start(
+            (Arc::clone(&store), fold.clone()),
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+            (config.exposure_queue, config.max_backlog),
+            queue_closing,
+        );
+        let retaining = config.retain_events.map(|max_age| {
+            let (store, clock, metrics) = (Arc::clone(&store), Arc::clone(&clock), Arc::clone(&metrics));
+            tokio::spawn(Retention { store, clock, metrics, max_age }.run(stopping.clone()))
+        });
+        let guard =
+            ClockGuard { clock: Arc::clone(&clock), catalogue: Arc::clone(&catalogue), folder: config.folder.clone() };
+        let guarding_clock = tokio::spawn(guard.run(stopping.clone()));
+        let clients = Arc::new(Clients::new(Arc::clone(&clock), Arc::clone(catalogue.publications())));
+        let recent_contexts = RecentContexts::new(Arc::clone(&clock), config.retain_events);
+        let recent_events = RecentEvents::new(Arc::clone(&store), Arc::clone(&clock), config.retain_events);
+        let (queries, batches) = (Queries::new(Arc::clone(&metrics)), Queries::new(Arc::clone(&metrics)));
+        let shared = Arc::new(SharedState {
+            clock,
+            catalogue,
+            store,
+            fold,
+            metrics,
+            reallocator,
+            exposures,
+            recent_contexts,
+            recent_events,
+            event_uses: EventUseIndex::default(),
+            queries,
+            batches,
+            clients,
+            stopping,
+            config,
+        });
+        let tasks = Tasks { ticking, guarding_clock, retaining, draining, folding };
+        Ok(Self { shared, stop, close_queue, stop_fold, tasks })
+    }
+
+    /// Turns true when the server begins to stop.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
+    /// Tells all parts to stop. Calls in progress go on.
+    pub fn begin_stop(&self) {
+        let _ = self.stop.send(true);
+    }
+
+    /// Waits for the background tasks, writes queued exposures to disk and closes the store. No call may be in progress.
+    ///
+    /// # Errors
+    /// Errors of closing the store.
+    pub async fn finish_stop(mut self) -> Result<(), ServerError> {
+        let drain_timeout = self.shared.config.drain_timeout;
+        let _ = self.tasks.ticking.await;
+        let _ = self.tasks.guarding_clock.await;
+        if let Some(retaining) = self.tasks.retaining {
+            let _ = retaining.await;
+        }
+        // No call is answered any more, so nothing more is queued.
+        let _ = self.close_queue.send(true);
+        let drained = tokio::time::timeout(drain_timeout, &mut self.tasks.draining).await.is_ok();
+        let _ = self.stop_fold.send(true);
+        let _ = self.tasks.folding.await;
+        self.shared.store.close().await?;
+        if !drained {
+            // The closed store refuses the remaining exposures, and the task logs how many were lost.
+            let _ = tokio::time::timeout(drain_timeout, self.tasks.draining).await;
+        }
+        Ok(())
+    }
+}
+
+/// The newest instant by the wall clock in the store.
+fn newest_instant(stored: &[StoredExperiment]) -> Timestamp {
+    let by_wall_clock = stored.iter().filter(|s| s.experiment.manual_now.is_none());
+    let generations = by_wall_clock.flat_map(|s| &s.experiment.generations);
+    let instants = generations.map(inroad_assignment::Generation::newest_change);
+    instants.chain(stored.iter().map(|s| s.experiment.created_at)).max().unwrap_or(Timestamp::MIN)
+}
