@@ -209,7 +209,7 @@ pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
             "variation": a.variation, "killed": a.killed, "share": a.share, "units": a.units,
             "metrics": a.metrics.iter().map(metric).collect::<Vec<_>>(), "p_best": (is_ranked && !a.killed).then_some(a.p_best),
             "p_above_control": a.lift.or(a.difference).map(|_| a.p_above_control),
-            "expected_loss": (is_ranked && !a.killed && !r.compares_differences).then_some(a.expected_loss),
+            "expected_loss": a.expected_loss.filter(|_| is_ranked && !a.killed),
             "lift": interval_json(a.lift.as_ref()), "lift_anytime": interval_json(a.lift_anytime.as_ref()),
             "lift_state": lift_state_name(a.lift_state), "lift_note": a.lift_note,
             "difference": interval_json(a.difference.as_ref()),

@@ -78,6 +78,8 @@ pub enum NotMeasured {
         /// The arm.
         arm: usize,
     },
+    /// Units of control and of the arm have outcomes, but none has a denominator of the ratio.
+    NoDenominators,
     /// Units have outcomes, but all their values are 0.
     NoValues,
 }
@@ -234,6 +236,9 @@ fn obstacle(measure: Measure, arm: usize, pair: &[ArmCounts; 2]) -> Option<LiftE
         let arm = if side == 0 { 0 } else { arm };
         return Some(LiftEstimate::NotMeasured(NotMeasured::NoDenominator { arm }));
     }
+    if pair.iter().all(lacks) && pair.iter().any(|counts| counts.s >= OUTCOMES_MIN) {
+        return Some(LiftEstimate::NotMeasured(NotMeasured::NoDenominators));
+    }
     let has_outcomes = pair.iter().all(|counts| counts.s >= OUTCOMES_MIN);
     if has_outcomes && pair.iter().all(|counts| counts.squares <= 0.0) {
         return Some(LiftEstimate::NotMeasured(NotMeasured::NoValues));
@@ -297,6 +302,16 @@ impl LiftEstimate {
 mod tests {
     use super::*;
     use crate::tallies::{ArmTally, EpochKey, Moments};
+
+    #[test]
+    fn ratio_without_any_denominator_is_not_measured() {
+        let moments = Moments { x: 950.0, xx: 3_000.0, ..Moments::default() };
+        let arm = ArmTally { first: 400, n: 400, s: 380, moments: Some(moments), early: 0 };
+        let epoch = EpochTally { epoch: EpochKey { tick: 0, revision: 1 }, arms: vec![arm; 2], shares: Vec::new() };
+        let shown = shown_lifts(&mut Estimator::default(), Measure::Ratio, &[epoch], &[true; 2]).unwrap();
+        let estimate = shown[1].map(|shown| shown.estimate);
+        assert_eq!(estimate, Some(LiftEstimate::NotMeasured(NotMeasured::NoDenominators)));
+    }
 
     fn one_epoch(measure: Measure, arms: Vec<ArmTally>, live: &[bool]) -> Vec<Option<ShownLift>> {
         let epochs = [EpochTally { epoch: EpochKey { tick: 0, revision: 1 }, arms, shares: Vec::new() }];

@@ -13,7 +13,7 @@ use crate::e3::{Estimator, Posterior, Prior};
 use crate::error::PolicyError;
 use crate::interval::Interval;
 use crate::lift_estimate::{
-    ArmCounts, LiftEstimate, NotMeasured, Progress, ShownLift, progress, shown_lifts_with_fits,
+    ArmCounts, LiftEstimate, NoRelativeLift, NotMeasured, Progress, ShownLift, progress, shown_lifts_with_fits,
 };
 use crate::pooled_beta::{compare_pooled, pooled_value_remaining};
 use crate::probability_best::{Comparison, compare, potential_value_remaining};
@@ -70,7 +70,8 @@ pub struct ArmSummary {
     /// With the policy's prior: probability to be better than control. None for control and without an estimate.
     pub p_above_control: Option<f64>,
     /// With the policy's prior: expected loss of choosing the arm, as a share of conversions, 0..=1. None for killed arms,
-    /// for measures of differences, and if the ranking is not known.
+    /// where a difference replaces the relative lift, of all arms if that is because of control, and if the ranking is not
+    /// known.
     pub expected_loss: Option<f64>,
 }
 
@@ -82,7 +83,8 @@ pub enum Ranking {
         /// The live arm with the largest probability to be best. None for a tie.
         leader: Option<usize>,
         /// Maximum remaining gain: with 95% probability the best arm is better than the most likely best one by at most
-        /// this, relative (Scott 2010). 0 if there is nothing left to learn. None for measures of differences.
+        /// this, relative (Scott 2010). 0 if there is nothing left to learn. None for measures of differences, and if control
+        /// has too few outcomes for relative lifts.
         potential_value_remaining: Option<f64>,
     },
     /// All variations are killed, so there is nothing to compare.
@@ -139,7 +141,14 @@ pub fn summarise(input: &SummaryInput<'_>, draws: &mut DrawsCache) -> Result<Sum
         flat[arm].as_ref().filter(|_| is_comparable).and_then(|flat| estimate_arm(measure, &ordered, flat, arm))
     };
     let is_ranked = matches!(ranking, Ranking::Known { .. });
-    let arm = |arm: usize| arm_summary(input, arm, shown[arm], alternatives(arm), &comparison, is_ranked);
+    let has_losses = is_ranked && !measure.is_difference() && !lacks_control(&shown);
+    let arm = |arm: usize| ArmSummary {
+        expected_loss: comparison.relative_loss(arm).filter(|_| {
+            let is_difference = shown[arm].is_some_and(|shown| shown.estimate.difference().is_some());
+            has_losses && !is_difference
+        }),
+        ..arm_summary(input, arm, shown[arm], alternatives(arm), &comparison, is_ranked)
+    };
     Ok(Summary { arms: (0..arms).map(arm).collect(), ranking })
 }
 
@@ -206,8 +215,20 @@ fn rank(
     };
     Ok(Ranking::Known {
         leader: (comparison.p_best[first] - second > LEAD_MIN).then_some(first),
-        potential_value_remaining: posterior.unit.is_none().then_some(remaining),
+        potential_value_remaining: (posterior.unit.is_none() && !lacks_control(shown)).then_some(remaining),
     })
+}
+
+/// Whether control has too few outcomes for anything relative to it.
+fn lacks_control(shown: &[Option<ShownLift>]) -> bool {
+    let is_few = |lift: &ShownLift| {
+        let LiftEstimate::Difference { reason: NoRelativeLift::FewOutcomes { control, arm }, .. } = lift.estimate
+        else {
+            return false;
+        };
+        control <= arm
+    };
+    shown.iter().flatten().any(is_few)
 }
 
 fn arm_summary(
@@ -236,7 +257,7 @@ fn arm_summary(
         alternatives: alternatives.filter(|_| input.live[arm]),
         p_best: is_ranked.then(|| comparison.p_best[arm]),
         p_above_control: estimate.filter(LiftEstimate::is_known).map(|_| comparison.p_above_control[arm]),
-        expected_loss: comparison.relative_loss(arm).filter(|_| is_ranked && !input.measure.is_difference()),
+        expected_loss: None,
     }
 }
 
@@ -285,6 +306,19 @@ mod tests {
         let Ranking::TooEarly(progress) = found.ranking else { panic!("{found:?}") };
         // 5.5% of the units convert, so the small arm needs about 92 units.
         assert_eq!((progress.units, progress.outcomes, progress.units_needed), (4_040, 1, Some(9_300)));
+    }
+
+    #[test]
+    fn nothing_is_relative_to_control_without_outcomes() {
+        let found = conversions(&[(985, 0), (1_015, 53)]);
+        assert!(found.arms[1].lift.unwrap().difference().is_some(), "{found:?}");
+        assert!(found.arms.iter().all(|arm| arm.expected_loss.is_none() && arm.p_best.is_some()), "{found:?}");
+        let Ranking::Known { potential_value_remaining, .. } = found.ranking else { panic!("{found:?}") };
+        assert_eq!(potential_value_remaining, None);
+        // An arm without outcomes has no relative lift, but the others have.
+        let found = conversions(&[(2_000, 100), (2_000, 0), (2_000, 120)]);
+        let known: Vec<bool> = found.arms.iter().map(|arm| arm.expected_loss.is_some()).collect();
+        assert_eq!(known, [true, false, true], "{found:?}");
     }
 
     #[test]

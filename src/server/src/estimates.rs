@@ -66,8 +66,13 @@ impl Names<'_> {
     fn not_measured(self, reason: NotMeasured) -> String {
         match (reason, self.metric.map(|metric| &metric.kind)) {
             (NotMeasured::NoDenominator { arm }, Some(MetricKind::Ratio { denominator })) => {
-                format!("not measured: no unit of {} has the event {denominator}", self.variation(arm))
+                let variation = self.variation(arm);
+                format!("not measured: no unit of {variation} has the event {denominator} with a value above 0")
             }
+            (NotMeasured::NoDenominators, Some(MetricKind::Ratio { denominator })) => {
+                format!("not measured: no unit has the event {denominator} with a value above 0")
+            }
+            (NotMeasured::NoDenominators, _) => "not measured: no unit has a denominator".to_owned(),
             (NotMeasured::NoDenominator { arm }, _) => format!("not measured: {} has no units", self.variation(arm)),
             (NotMeasured::NoValues, _) => "not measured: all values are 0".to_owned(),
         }
@@ -80,7 +85,10 @@ fn too_early(progress: &Progress) -> String {
         Some(needed) if needed > progress.units => {
             format!("too early to say: {} of about {} units", grouped_count(progress.units), grouped_count(needed))
         }
-        _ => format!("too early to say: {} of {OUTCOMES_MIN} units with an outcome", progress.outcomes),
+        _ if progress.outcomes < OUTCOMES_MIN => {
+            format!("too early to say: {} of {OUTCOMES_MIN} units with an outcome", progress.outcomes)
+        }
+        _ => "too early to say: the values differ too much for an interval yet".to_owned(),
     }
 }
 

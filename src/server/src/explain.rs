@@ -4,8 +4,8 @@ use core::time::Duration;
 
 use inroad_assignment::{Experiment, GuardrailAction, Width};
 use inroad_policy::{
-    BurnInGap, Decision, EvidenceBasis, FIRST_LOOK_DAY, Freeze, HoldReason, PLANNED_DAYS, ShipCheck, TickInput,
-    p_value_in_words,
+    BurnInGap, Decision, EvidenceBasis, FIRST_LOOK_DAY, Freeze, HoldReason, Interval, OUTCOMES_MIN, PLANNED_DAYS,
+    ShipCheck, TickInput, p_value_in_words,
 };
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1;
@@ -22,6 +22,8 @@ pub fn decision_to_wire(
 ) -> v1::Decision {
     let name = |i: usize| experiment.definition.variations().get(i).map(|v| v.key.to_string()).unwrap_or_default();
     let taken: u128 = decision.arms.iter().map(|arm| arm.grow_by.get()).sum();
+    let control_outcomes: u64 = input.epochs.iter().filter_map(|epoch| epoch.arms.first()).map(|arm| arm.s).sum();
+    let has_relative_lifts = !input.measure.is_difference() && control_outcomes >= OUTCOMES_MIN;
     let arms = decision.arms.iter().zip(&input.arms).enumerate().map(|(i, (decided, state))| {
         let before = state.owned.share();
         let after = match i {
@@ -33,7 +35,7 @@ pub fn decision_to_wire(
             p_best: decided.p_best,
             p_above_control: decided.p_above_control,
             // The policy computes losses on the log scale; callers get a share of the conversions.
-            expected_loss: -(-decided.expected_loss.unwrap_or_default()).exp_m1(),
+            expected_loss: decided.expected_loss.filter(|_| has_relative_lifts).map(|loss| -(-loss).exp_m1()),
             share_before: before,
             share_after: after,
             why: arm_reason(i, input, decision),
@@ -156,7 +158,7 @@ fn summary(input: &TickInput, decision: &Decision, name: &dyn Fn(usize) -> Strin
     }) {
         let step = if conclude.arm == 0 { "roll back" } else { "ship" };
         let age = input.now.since(input.generation_started_at);
-        let blockers = decision.ship.map(|ship| ship_blockers(ship, conclude.arm, age)).unwrap_or_default();
+        let blockers = decision.ship.map(|ship| ship_blockers(ship, conclude.arm, age, None)).unwrap_or_default();
         let basis = decision.ship.and_then(|ship| ship.basis).map(basis_in_words);
         let advice = match basis {
             _ if !blockers.is_empty() => format!("Not ready to {step}: {blockers}"),
@@ -193,9 +195,15 @@ fn next_look(age: Duration) -> String {
 
 /// The reasons against shipping `arm` at this time since the start, or against rolling back if it is control, joined with
 /// "; "; empty if there are none.
-pub fn ship_blockers(ship: ShipCheck, arm: usize, age: Duration) -> String {
+///
+/// `shown` is the 95% interval that the reader sees beside them, if there is one.
+pub fn ship_blockers(ship: ShipCheck, arm: usize, age: Duration, shown: Option<Interval>) -> String {
     let others = if arm == 0 { "every variation" } else { "control" };
-    let not_beyond_chance = format!("it is not better than {others} beyond chance yet{}", next_look(age));
+    let both = match shown.is_some_and(|shown| shown.low > 0.0 || shown.high < 0.0) {
+        true => ", although its 95% interval excludes 0: that holds at one check, the test at all checks together",
+        false => "",
+    };
+    let not_beyond_chance = format!("it is not better than {others} beyond chance yet{}{both}", next_look(age));
     let checks = [
         (ship.full_week, "it has not run for a full week"),
         // The record does not say which of these it is.
@@ -291,11 +299,16 @@ mod tests {
             no_guardrail_alert: true,
             sample_ratio_ok: true,
         };
-        let blockers = |arm, hours: u64| ship_blockers(ship, arm, Duration::from_secs(3600 * hours));
+        let blockers = |arm, hours: u64| ship_blockers(ship, arm, Duration::from_secs(3600 * hours), None);
         assert_eq!(blockers(2, 3), "it is not better than control beyond chance yet (next look: day 7)");
         assert_eq!(blockers(2, 7 * 24), "it is not better than control beyond chance yet (next look: day 8)");
         assert_eq!(blockers(0, 200 * 24), "it is not better than every variation beyond chance yet");
-        assert_eq!(ship_blockers(ShipCheck { beyond_chance: true, ..ship }, 2, Duration::ZERO), "");
+        let above_0 = Interval { estimate: 0.2, low: 0.1, high: 0.3 };
+        let text = ship_blockers(ship, 2, Duration::ZERO, Some(above_0));
+        assert!(text.contains("although its 95% interval excludes 0: that holds at one check"), "{text}");
+        let around_0 = Some(Interval { low: -0.1, ..above_0 });
+        assert!(!ship_blockers(ship, 2, Duration::ZERO, around_0).contains("although"));
+        assert_eq!(ship_blockers(ShipCheck { beyond_chance: true, ..ship }, 2, Duration::ZERO, None), "");
         assert_eq!(basis_in_words(EvidenceBasis::ScheduledLook { day: 9 }), "scheduled look of day 9");
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use inroad_assignment::experiment::RevisionCause;
 use inroad_assignment::{Arm, Experiment, Generation, Policy, Revision, Status, ThompsonSettings, Timestamp};
 use inroad_policy::{
-    ClearlyBest, Decider, DelayCheck, DrawsCache, GuardrailInput, Measure, NoveltyCheck, Ranking, SampleRatio,
-    ShipCheck, SrmAlarm, Summary, SummaryInput, TickScope, check_delay, check_novelty, check_sample_ratio,
+    ClearlyBest, Decider, DelayCheck, DrawsCache, GuardrailInput, Interval, Measure, NoveltyCheck, Ranking,
+    SampleRatio, ShipCheck, SrmAlarm, Summary, SummaryInput, TickScope, check_delay, check_novelty, check_sample_ratio,
     completed_epochs, evaluate_guardrail, summarise,
 };
 use inroad_store::GenerationCounts;
@@ -145,6 +145,12 @@ impl Report {
     /// The state of the sample ratio alarm.
     pub fn alarm(&self) -> SrmAlarm {
         self.ratio.as_ref().map_or(SrmAlarm::Quiet, |ratio| ratio.alarm)
+    }
+
+    /// The 95% interval of an arm by the decision metric: of its lift, or of the difference that replaces it.
+    pub fn shown_interval(&self, arm: usize) -> Option<Interval> {
+        let lift = self.summary.arms.get(arm)?.lift?;
+        lift.relative().or_else(|| lift.difference())
     }
 
     /// Reasons to distrust the numbers, each as a sentence for people.

@@ -131,7 +131,7 @@ fn advice(experiment: &Experiment, report: &Report, moved: u64) -> String {
     match report.ship {
         None => format!("Keep running: {leader} leads, {estimates}"),
         Some(ship) if !ship.ready() => {
-            let blockers = ship_blockers(ship, arm, report.age);
+            let blockers = ship_blockers(ship, arm, report.age, report.shown_interval(arm));
             format!("Keep running: {leader} leads, {estimates} Not ready to {step}: {blockers}.")
         }
         Some(ship) => {

@@ -150,6 +150,7 @@ impl ExperimentReader<'_> {
             "revision": explained.revision.as_ref().map(|r| response_json::revision_json(r, &keys)),
             "decision": explained.decision.as_ref().map(response_json::decision_json),
             "record": stored, "reproduced": explained.reproduced, "kills": response_json::kills_json(&explained.kills),
+            "summary": explained.summary,
         }))?;
         let r = explained.revision.unwrap_or_default();
         let head = format!(
@@ -160,22 +161,20 @@ impl ExperimentReader<'_> {
         );
         let kills = kills_text(&explained.kills);
         let Some(decision) = explained.decision else {
-            let reason = match r.cause.as_str() {
-                "start" => "initial shares of the definition",
-                "added" => "a variation was added",
-                _ => "changed manually",
-            };
-            self.out.print_text(format!("{head}\n{reason}{kills}"))?;
+            let at = timestamp_text(r.created_at.as_ref());
+            self.out.print_text(format!("{head}\n{at}: {}{kills}", explained.summary))?;
             return Ok(());
         };
+        let is_ranked = decision.hold != "BURN_IN";
         let row = |a: &v1::ArmDecision| {
             vec![
                 a.variation.clone(),
                 percent(a.share_before),
                 percent(a.share_after),
-                probability(a.p_best),
-                probability(a.p_above_control),
-                percent(a.expected_loss),
+                // Before the burn-in is over there is too little to rank the variations.
+                if is_ranked { probability(a.p_best) } else { "–".to_owned() },
+                if is_ranked { probability(a.p_above_control) } else { "–".to_owned() },
+                a.expected_loss.filter(|_| is_ranked).map_or_else(|| "–".to_owned(), percent),
                 a.why.clone(),
             ]
         };

@@ -56,6 +56,8 @@ pub struct Metric {
     pub is_primary: bool,
     /// Whether the mean is a share of units.
     pub is_rate: bool,
+    /// Whether the mean is a ratio of two totals.
+    pub is_ratio: bool,
     /// What the guardrail does, as a sentence; none if the metric is no guardrail.
     pub guardrail: Option<Markup>,
     /// Results by arm, control first.
@@ -72,7 +74,9 @@ impl Metric {
                 h3 { (self.key) @if self.is_primary { " " span.badge.decides { "primary metric" } } @if is_guardrail { " " span.badge.guards { "guardrail" } } }
                 p.lead { (self.about) @if let Some(guardrail) = &self.guardrail { " " (guardrail) } }
                 p.help {
-                    @if self.is_rate { "Conversion rate is converted by counted units." } @else { "Mean is per counted unit." }
+                    @if self.is_rate { "Conversion rate is converted by counted units." }
+                    @else if self.is_ratio { "The ratio is that of both totals of the counted units." }
+                    @else { "Mean is per counted unit." }
                     " Total value also contains outcomes outside the window and of units that are not counted."
                     " Lift is relative to control. Difference is absolute and weighted by reporting interval. Both are estimated without the policy's prior."
                     @if self.is_primary { " Probability to be best and expected loss are those used for allocation, with the prior." }
@@ -86,11 +90,11 @@ impl Metric {
                             th scope="col" { "Exposed units" }
                             th scope="col" { "Counted units" }
                             th scope="col" { @if self.is_rate { "Converted" } @else { "With outcome" } }
-                            th scope="col" { @if self.is_rate { "Conversion rate" } @else { "Mean per unit" } }
+                            th scope="col" { @if self.is_rate { "Conversion rate" } @else if self.is_ratio { "Ratio" } @else { "Mean per unit" } }
                             th scope="col" { "Total value" }
                             th scope="col" { "Lift, 95% interval" }
                             th scope="col" { span.unseen { "Chart" } }
-                            th scope="col" { @if self.is_rate { "Difference, percentage points" } @else { "Difference per unit" } }
+                            th scope="col" { @if self.is_rate { "Difference, percentage points" } @else if self.is_ratio { "Difference of the ratio" } @else { "Difference per unit" } }
                             th scope="col" { "Always-valid interval" }
                             @if self.is_primary { th scope="col" { "Probability to be best" } th scope="col" { "Expected loss" } }
                             @else { th scope="col" { "Probability to be better than control" } }

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use inroad_assignment::audience::{Audience, AudienceError};
-use inroad_assignment::experiment::{ChangeError, RevisionCause, ShippingScope};
+use inroad_assignment::experiment::{RevisionCause, ShippingScope};
 use inroad_assignment::{AllocationError, Arm, Definition, Experiment, ExperimentKey, TARGETING_KEY, Timestamp, Width};
-use inroad_policy::{Decision, DrawsCache, TickInput};
-use inroad_store::{DecisionRecord, PageRequest, StoredDecision};
+use inroad_store::{PageRequest, StoredDecision};
 use inroad_wire::definition::{definition_from_wire, experiment_to_wire};
 use inroad_wire::revision::revision_to_wire;
 use inroad_wire::time::timestamp_from_wire;
@@ -16,6 +15,7 @@ use inroad_wire::v1::grow_variation_request::Amount;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::audit_entry::audit_entry_to_wire;
+use super::explained_revision::explain_revision;
 use super::targets::{concluded_arm, kill_target};
 use super::{
     PageBuilder, actor, apply, check_response_size, draw_salt, invalid_page_token, page_before, page_size, take_page,
@@ -28,9 +28,7 @@ use crate::config::MAX_PART_BYTES;
 use crate::error::ServerError;
 use crate::explain::{decision_to_wire, share_in_words};
 use crate::kill_results::{kill_with_results, results_in_time};
-use crate::kill_texts::kills_during_revision;
 use crate::shared::SharedState;
-use crate::tick::growth_requests;
 
 /// The implementation of `ExperimentService`.
 pub struct ExperimentHandler {
@@ -83,34 +81,6 @@ impl ExperimentHandler {
         let entry = self.shared.catalogue.state().get(key)?.clone();
         let number = entry.generation(number)?;
         Ok((entry, number))
-    }
-
-    async fn explain(&self, request: v1::ExplainRevisionRequest) -> Result<v1::ExplainRevisionResponse, ServerError> {
-        let (entry, number) = self.generation(&request.key, request.generation)?;
-        let missing = || ServerError::UnknownRevision {
-            experiment: request.key.clone(),
-            kind: "revision",
-            number: request.revision,
-        };
-        let generation = entry.experiment.generation_by_number(number).ok_or_else(missing)?;
-        let revision = generation.revision(request.revision).ok_or_else(missing)?;
-        let record = self.shared.store.decision(entry.experiment.definition.key(), number, request.revision).await?;
-        let mut response = v1::ExplainRevisionResponse {
-            revision: Some(revision_to_wire(revision, record.is_some())),
-            kills: kills_during_revision(&entry.experiment, generation, revision),
-            ..v1::ExplainRevisionResponse::default()
-        };
-        let Some(DecisionRecord { input, output, .. }) = record else { return Ok(response) };
-        let input: TickInput = serde_json::from_str(&input)?;
-        let stored: Decision = serde_json::from_str(&output)?;
-        let recomputed = inroad_policy::decide(&input, &mut DrawsCache::default())?;
-        let before = generation.revision(request.revision.saturating_sub(1)).ok_or_else(missing)?;
-        // I7: the stored input gives the same decision, and the decision gives the same boundaries.
-        let grown = before.allocation.grow(&growth_requests(&recomputed), input.floor).map_err(ChangeError::from)?;
-        response.reproduced = recomputed == stored && grown == *revision.allocation;
-        response.decision = Some(decision_to_wire(&entry.experiment, number, Some(request.revision), &input, &stored));
-        response.record_json = serde_json::to_string(&serde_json::json!({ "input": input, "decision": stored }))?;
-        Ok(response)
     }
 }
 
@@ -369,7 +339,9 @@ impl ExperimentService for ExperimentHandler {
         &self,
         request: Request<v1::ExplainRevisionRequest>,
     ) -> RpcResult<v1::ExplainRevisionResponse> {
-        let response = self.explain(request.into_inner()).await?;
+        let request = request.into_inner();
+        let (entry, number) = self.generation(&request.key, request.generation)?;
+        let response = explain_revision(&self.shared, &entry, number, request.revision).await?;
         let advice = "the stored record of this decision is too large; list decisions to read the decision itself";
         Ok(Response::new(check_response_size(&self.shared.metrics, advice, response)?))
     }

@@ -7,6 +7,7 @@ mod audit_entry;
 mod clients;
 pub mod event;
 pub mod experiment;
+mod explained_revision;
 pub mod result;
 pub mod server;
 mod snapshot_stream;

@@ -144,7 +144,7 @@ fn fill(
             metrics: metric_results(experiment, counts, report, arm),
             p_best: summary.and_then(|s| s.p_best).unwrap_or_default(),
             p_above_control: summary.and_then(|s| s.p_above_control).unwrap_or(0.5),
-            expected_loss: summary.and_then(|s| s.expected_loss).unwrap_or_default(),
+            expected_loss: summary.and_then(|s| s.expected_loss),
             lift: estimate.and_then(LiftEstimate::relative).map(interval_to_wire),
             lift_anytime: anytime.filter(|_| is_relative),
             lift_state: lift_state(estimate).into(),
@@ -177,7 +177,7 @@ fn fill(
     response.leader = leader.map(|v| v.key.to_string()).unwrap_or_default();
     let shippable = report.ship.filter(|ship| ship.ready()).and(leader);
     response.ship = shippable.map(|v| v.key.to_string()).unwrap_or_default();
-    let blockers = |(ship, leader)| ship_blockers(ship, leader, report.age);
+    let blockers = |(ship, leader)| ship_blockers(ship, leader, report.age, report.shown_interval(leader));
     response.ship_waits_for = report.ship.zip(report.summary.leader()).map(blockers).unwrap_or_default();
     let best = report.clearly_best.and_then(|best| Some((definition.variations().get(best.arm)?, best.basis)));
     if let Some((variation, basis)) = best {

@@ -2112,9 +2112,10 @@ pub struct ArmResult {
     pub p_best: f64,
     #[prost(double, tag = "7")]
     pub p_above_control: f64,
-    /// The expected loss, relative.
-    #[prost(double, tag = "8")]
-    pub expected_loss: f64,
+    /// The expected loss, relative. Not set for killed variations, where there is no relative lift, and if the variations are
+    /// not ranked.
+    #[prost(double, optional, tag = "8")]
+    pub expected_loss: ::core::option::Option<f64>,
     /// The lift over control, relative, with its 95% interval, without the policy's prior. For a killed variation it is the
     /// always-valid interval. Only set if `lift_state` is LIFT_STATE_MEASURED.
     #[prost(message, optional, tag = "9")]
@@ -3336,9 +3337,10 @@ pub struct ArmDecision {
     pub p_best: f64,
     #[prost(double, tag = "3")]
     pub p_above_control: f64,
-    /// The expected loss, relative.
-    #[prost(double, tag = "4")]
-    pub expected_loss: f64,
+    /// The expected loss, relative. Not set for killed variations, for metrics with negative values, and if control has too
+    /// few outcomes for a relative lift.
+    #[prost(double, optional, tag = "4")]
+    pub expected_loss: ::core::option::Option<f64>,
     /// The share of the line before the decision.
     #[prost(double, tag = "5")]
     pub share_before: f64,
@@ -3397,6 +3399,10 @@ pub struct ExplainRevisionResponse {
     /// The results that were kept with each kill while this was the newest revision, oldest first.
     #[prost(message, repeated, tag = "5")]
     pub kills: ::prost::alloc::vec::Vec<KillResult>,
+    /// What a revision without a decision did, for people: who made it, and the shares before and after. The person is
+    /// missing under simulated time.
+    #[prost(string, tag = "120")]
+    pub summary: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListDecisionsRequest {

@@ -36,7 +36,7 @@ pub(super) fn view_arm(
         share: allocation.share(arm),
         units: result.map_or(0, |r| r.units),
         p_best: result.filter(|_| is_ranked).map(|r| r.p_best),
-        expected_loss: result.filter(|_| is_ranked && !results.compares_differences).map(|r| r.expected_loss),
+        expected_loss: result.filter(|_| is_ranked).and_then(|r| r.expected_loss),
         posterior,
         lift_history: Vec::new(),
     }
@@ -86,6 +86,7 @@ pub(super) fn view_metric(
         about: format!("{kind}, within {window} of the unit's first exposure. {better} is better."),
         is_primary: primary == Some(index),
         is_rate: metric.kind == MetricKind::Conversion,
+        is_ratio: matches!(metric.kind, MetricKind::Ratio { .. }),
         guardrail,
         arms: results.arms.iter().map(|arm| arm.metrics.get(index).map(view_arm_metric).unwrap_or_default()).collect(),
     }
