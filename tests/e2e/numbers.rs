@@ -183,8 +183,10 @@ async fn numbers_agree_on_all_pages_and_in_the_command_line() {
         assert!(funnel.contains(&format!("{variation} {} 100.0%", row[0])), "{funnel}");
         assert!(cli_funnel.lines().any(|line| line.contains(variation) && line.contains(row[0])), "{cli_funnel}");
     }
-    assert!(funnel.contains("The conversion rate in Results differs"), "{funnel}");
-    assert!(funnel.contains("from the units that were served one variation throughout: control "), "{funnel}");
+    assert!(funnel.contains("the conversion rate in Results counts only those within the metric's window"), "{funnel}");
+    // Why rates and lifts differ is the same sentence on the page and in the command line.
+    let why = "Rates are of all exposed units. Lifts compare only units that were served one variation throughout";
+    assert!(funnel.contains(why) && cli_funnel.contains(why), "{funnel}\n{cli_funnel}");
 
     // The lift is the same everywhere, and is not the plain ratio: the label says so.
     let lift = signed_percent(json["arms"][1]["lift"]["estimate"].as_f64().expect("a lift"));
@@ -357,4 +359,13 @@ async fn rollback_shows_control_for_all_units() {
     let manage = between(&page, "Variations and their actions", "History");
     assert!(manage.contains("control 100.00% control, served to all units"), "{manage}");
     assert!(manage.contains("green 0.00% not served: the experiment is rolled back"), "{manage}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explanation_of_a_manual_revision_names_its_author_and_the_shares() {
+    let server = Server::start().await;
+    server.api().launch(flag(KEY, &[("green", 0.2)])).await;
+    server.cli(&["experiment", "grow", KEY, "green", "--to", "0.5", "--actor", "ann"]).await.ok();
+    let text = server.cli(&["experiment", "explain", KEY, "2"]).await.ok().stdout;
+    assert!(text.contains("grown by ann: control 80.00% → 50.00%, green 20.00% → 50.00%"), "{text}");
 }

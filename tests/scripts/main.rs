@@ -131,6 +131,7 @@ scripts! {
         grow_to_by_or_times,
         growth_takes_units_from_control_only,
         manual_experiment_is_a_feature_flag,
+        manual_revision_is_explained,
         new_variation_takes_its_share_from_control,
         revision_takes_effect_for_all_clients_at_once,
         variations_never_shrink,

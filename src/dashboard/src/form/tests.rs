@@ -170,3 +170,18 @@ fn rows_that_move_up_keep_their_values() {
     let left = form.without_blank_rows().to_definition(Some(&doc)).unwrap();
     assert_eq!(left.variations[1], doc.variations[2]);
 }
+
+#[test]
+fn form_that_is_shown_again_keeps_its_blank_rows() {
+    let mut sent = Form::new_experiment();
+    for (name, value) in
+        [("metrics.0.key", ""), ("metrics.1.key", ""), ("metrics.1.window", ""), ("variations.2.key", "")]
+    {
+        sent.set(name, value);
+    }
+    let compact = sent.without_blank_rows();
+    assert_eq!(compact.row_count("metrics"), 0);
+    let shown = compact.with_blank_rows_of(&sent);
+    assert_eq!((shown.row_count("metrics"), shown.text("metrics.0.window")), (1, "7d"));
+    assert_eq!(shown.row_count("variations"), 2);
+}
