@@ -79,17 +79,12 @@ fn text(r: &GetFunnelResponse) -> String {
     };
     let rows = r.arms.iter().flat_map(|arm| [exposed(arm)].into_iter().chain(arm.steps.iter().enumerate().map(step)));
     let table = table(&columns, rows.collect());
-    let compared: Vec<String> = r
-        .arms
-        .iter()
-        .map(|arm| format!("{} {} of {}", arm.variation, count(arm.compared), count(arm.exposed)))
-        .collect();
-    let compared = format!("lifts compare units that were served one variation throughout: {}", compared.join(", "));
+    let hints: String = r.hints.iter().map(|hint| format!("\n! {hint}")).collect();
     let backlog = match r.backlog {
         0 => String::new(),
         waiting => format!("\nevents not yet counted: {}", count(waiting)),
     };
-    format!("{head}\n\n{table}\n\n{compared}{backlog}")
+    format!("{head}\n\n{table}\n\n{}{hints}{backlog}", r.note)
 }
 
 #[cfg(test)]

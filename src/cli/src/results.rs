@@ -65,8 +65,8 @@ fn text(r: &GetResultsResponse) -> String {
 }
 
 /// How the numbers in the tables were estimated.
-const PRIOR_NOTE: &str = "Lifts and differences are estimated without the policy's prior, and within reporting intervals: they need not \
-    be those of the means beside them. The probability to be best is the \
+const PRIOR_NOTE: &str = "Lifts and differences are estimated without the policy's prior, and compare units only within reporting intervals: they \
+    need not be those of the means beside them. The probability to be best is the \
                           one used for allocation, with the prior.";
 
 /// Every variation with the results of the primary metric.
@@ -209,7 +209,7 @@ fn metrics_text(r: &GetResultsResponse) -> String {
         "95% interval",
         "difference",
         "always-valid interval",
-        "by reporting interval",
+        "averaged over intervals",
         "in batches",
         "completed units only",
         "",

@@ -46,6 +46,71 @@ fn field_name(path: &str) -> String {
     path.replace('[', ".").replace("].", ".").replace(']', "")
 }
 
+/// What an error says in a file of definitions, and in the form, where other values are typed.
+const FORM_WORDS: [(&str, &str); 6] = [
+    (
+        "policy thompson needs a primary metric: set decision = true on one metric, or use policy manual",
+        "the automatic policy needs a primary metric: mark one metric as primary, or choose the manual policy",
+    ),
+    (
+        "several metrics have decision = true: set it on only one",
+        "several metrics are marked as primary: mark only one",
+    ),
+    ("use a value from 0 to 1", "use a value from 0 to 100%"),
+    ("use a value from 0 to below 1, such as 0.05 for 5%", "use a value from 0 to below 100%, such as 5"),
+    ("set either units or when, and only one of them", "enter either unit keys or an expression, and only one of them"),
+    ("use policy manual", "choose the manual policy"),
+];
+
+/// An error of a definition in the words of the form.
+fn in_form_words(message: &str) -> String {
+    FORM_WORDS.iter().fold(message.to_owned(), |text, (file, form)| text.replace(file, form))
+}
+
+/// The label of a field for a path in the definition: `metrics[0].window` is "Metric 1, Window".
+fn field_label(path: &str) -> String {
+    let name = field_name(path);
+    let parts: Vec<&str> = name.split('.').collect();
+    let (row, column) = match parts.as_slice() {
+        [list @ ("variations" | "metrics" | "overrides"), row, rest @ ..] => {
+            let row = row.parse::<usize>().unwrap_or_default();
+            let row = match *list {
+                "variations" if row == 0 => "Control".to_owned(),
+                "variations" => format!("Variation {row}"),
+                "metrics" => format!("Metric {}", row + 1),
+                _ => format!("Override {}", row + 1),
+            };
+            (row, rest.first().copied().unwrap_or_default())
+        }
+        ["policy", column, ..] => ("Allocation policy".to_owned(), *column),
+        [column, ..] => (String::new(), *column),
+        [] => (String::new(), ""),
+    };
+    let column = match column {
+        "share" => "Initial share".to_owned(),
+        "kind" => "Kind".to_owned(),
+        "direction" => "Better if".to_owned(),
+        "denominator" => "Divided by".to_owned(),
+        "units" => "Unit keys".to_owned(),
+        "when" => "CEL expression".to_owned(),
+        "decision" => "Primary metric".to_owned(),
+        "floor" => "Minimum control share (holdout)".to_owned(),
+        "tick" => "Update frequency".to_owned(),
+        "policy" => "Allocation policy".to_owned(),
+        "overrides" => "Always this variation".to_owned(),
+        other => {
+            let words = other.replace('_', " ");
+            let mut letters = words.chars();
+            letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+        }
+    };
+    match (row.is_empty(), column.is_empty()) {
+        (false, false) => format!("{row}, {column}"),
+        (false, true) => row,
+        (true, _) => column,
+    }
+}
+
 impl EditPage {
     /// Renders the page's content.
     #[must_use]
@@ -59,7 +124,7 @@ impl EditPage {
             @if !self.violations.is_empty() {
                 div.notice.bad role="alert" tabindex="-1" id="faults" {
                     p { "Not saved. Fix these errors:" }
-                    ul { @for violation in &self.violations { li { a href={ "#f-" (field_name(&violation.field)) } { (violation.field) } ": " (violation.message) } } }
+                    ul { @for violation in &self.violations { li { a href={ "#f-" (field_name(&violation.field)) } { (field_label(&violation.field)) } ": " (in_form_words(&violation.message)) } } }
                 }
             }
             @if let Some(preview) = &self.preview { (self.preview(preview)) }
@@ -103,11 +168,11 @@ impl EditPage {
         }
     }
 
-    fn errors_at(&self, name: &str) -> Vec<&str> {
+    fn errors_at(&self, name: &str) -> Vec<String> {
         self.violations
             .iter()
             .filter(|violation| field_name(&violation.field) == name)
-            .map(|violation| violation.message.as_str())
+            .map(|violation| in_form_words(&violation.message))
             .collect()
     }
 
@@ -340,6 +405,16 @@ mod tests {
         assert_eq!(field_name("variations[1].key"), "variations.1.key");
         assert_eq!(field_name("policy.tick"), "policy.tick");
         assert_eq!(field_name("overrides[0].units[2]"), "overrides.0.units.2");
+    }
+
+    #[test]
+    fn errors_name_fields_by_their_labels() {
+        let labels =
+            ["metrics[0].window", "variations[0].payload", "variations[2].share", "policy.daily_cap", "metrics"];
+        let labels = labels.map(field_label);
+        let expected = ["Metric 1, Window", "Control, Payload", "Variation 2, Initial share"];
+        assert_eq!(labels[..3], expected);
+        assert_eq!(labels[3..], ["Allocation policy, Daily cap", "Metrics"]);
     }
 
     #[test]

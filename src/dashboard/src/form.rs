@@ -114,6 +114,25 @@ impl Form {
         compact
     }
 
+    /// The rows of `sent` that are blank, added at the end, so that a form which is shown again has as many rows as before,
+    /// with what was chosen in them. `self` is `sent` without blank rows. The last blank row is added by the page.
+    #[must_use]
+    pub fn with_blank_rows_of(mut self, sent: &Self) -> Self {
+        for (list, columns) in LISTS {
+            let is_blank =
+                |row: &usize| !columns.iter().any(|column| sent.has_value(&format!("{list}.{row}.{column}")));
+            let (filled, wanted) = (self.row_count(list), sent.row_count(list).saturating_sub(1));
+            let blank = (0..sent.row_count(list)).filter(is_blank);
+            for (to, from) in (filled..wanted).zip(blank) {
+                let prefix = format!("{list}.{from}.");
+                for (name, value) in sent.fields.iter().filter(|(name, _)| name.starts_with(&prefix)) {
+                    self.set(format!("{list}.{to}.{}", &name[prefix.len()..]), value.clone());
+                }
+            }
+        }
+        self
+    }
+
     /// The form of a new experiment, with the defaults that it needs.
     #[must_use]
     pub fn new_experiment() -> Self {

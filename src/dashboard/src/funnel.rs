@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use crate::chart::funnel as funnel_chart;
 use crate::experiment::LiftView;
-use crate::format::{NumberFormat, count, number};
+use crate::format::{NumberFormat, number};
 use crate::layout::{EVENT_NAMES, event_name_list, live_part};
 
 /// The computed funnel.
@@ -13,8 +13,10 @@ use crate::layout::{EVENT_NAMES, event_name_list, live_part};
 pub struct FunnelResult {
     /// By variation, control first: exposed units, then units that reached step 1, 2, ….
     pub reached: Vec<Vec<u64>>,
-    /// By variation: the exposed units that lifts compare, because they were served one variation throughout.
-    pub compared: Vec<u64>,
+    /// Why rates and lifts differ, with the number of units that lifts compare.
+    pub note: String,
+    /// Steps that no unit reached, probably because their event is misspelt.
+    pub hints: Vec<String>,
     /// By variation and step: the lift of the share of exposed units that reached it.
     pub lifts: Vec<Vec<LiftView>>,
     /// Time to compute it, in milliseconds.
@@ -89,14 +91,10 @@ impl FunnelPage {
         let lifts: Vec<Vec<_>> = result.lifts.iter().map(|arm| arm.iter().map(LiftView::relative).collect()).collect();
         let part = |n: u64, of: u64| if of == 0 { None } else { Some(n as f64 / of as f64) };
         html! {
+            @for hint in &result.hints { p.alarm { (hint) } }
             (funnel_chart(&self.names, &self.steps, &result.reached, &lifts))
             p.help {
-                "Units and shares are of all exposed units, with events at any time after the exposure. The conversion rate in Results differs: it counts each unit once, with events within the metric's window. Drop-off is relative to the step before. Lift is relative to control, from the units that were served one variation throughout: "
-                @for (i, ((name, compared), arm)) in self.names.iter().zip(&result.compared).zip(&result.reached).enumerate() {
-                    @if i > 0 { ", " }
-                    (name) " " (count(*compared)) " of " (count(arm.first().copied().unwrap_or_default()))
-                }
-                "."
+                (result.note) " Events count at any time after the exposure: the conversion rate in Results counts only those within the metric's window. Drop-off is relative to the step before."
             }
             div.scroll tabindex="0" role="region" aria-label="Funnel as table" {
                 table.results {

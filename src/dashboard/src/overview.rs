@@ -237,7 +237,7 @@ fn experiment(row: &Row) -> Markup {
                 div { dt { "Exposures per minute" } dd { (number(row.exposures_per_minute, NumberFormat::Int)) } }
                 div { dt { "Exposed units" } dd { @match row.units { Some(units) => (number(units as f64, NumberFormat::Int)), None => "…" } } }
                 div { dt { "Owner" } dd { @if row.owner.is_empty() { "–" } @else { (row.owner) } } }
-                div { dt { "Created" } dd { (counted(row.age_days, "day")) " ago" span.unseen { ", at " (instant(row.created_at)) } } }
+                div { dt { "Created" } dd { @if row.age_days == 0 { "today" } @else { (counted(row.age_days, "day")) " ago" } span.unseen { ", at " (instant(row.created_at)) } } }
             }
             @for warning in &row.warnings { p.alarm { (warning) } }
             @if !row.tags.is_empty() {

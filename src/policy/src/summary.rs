@@ -59,7 +59,7 @@ pub struct ArmSummary {
     /// The same quantity with a 95% confidence *sequence*: with a probability of 95% the interval contains the true value
     /// at all checks together. None for control and without an estimate.
     pub anytime: Option<Interval>,
-    /// The difference of the means, arm minus control, in the metric's own unit, weighted by reporting interval. None for
+    /// The difference of the means, arm minus control, in the metric's own unit, averaged over reporting intervals. None for
     /// control and with too few events. For a killed arm, the interval is as wide as one that is valid at any stopping time.
     pub difference: Option<Interval>,
     /// Estimates by other methods. None for control, with too few events, and for killed arms: these intervals are valid

@@ -264,10 +264,10 @@ fn warnings(audience: &Audience, unit_type: &str, contexts: &[Context]) -> Vec<S
         let names = unknown.join(", ");
         messages.push(match contexts.len() {
             0 => format!(
-                "no context with {unit_type} was seen in the last day, so it is unknown whether callers send {names}: check the spelling"
+                "no context with {unit_type} was seen lately, so it is unknown whether callers send {names}: check the spelling"
             ),
             seen => format!(
-                "none of the {seen} contexts seen in the last day has {names}: check the spelling, and that callers send it"
+                "none of the {seen} contexts seen lately has {names}: check the spelling, and that callers send it"
             ),
         });
     }
@@ -347,9 +347,9 @@ mod tests {
         let warnings = |contexts: &[Context]| report_on("user != 'x' && (contry == 'fr' || a.b)", contexts).warnings;
         let seen = [user(1).with("country", "fr"), user(2).with("contry", Value::Null)];
         let message = &warnings(&seen)[0].message;
-        assert!(message.starts_with("none of the 2 contexts seen in the last day has `a.b`, `contry`"), "{message}");
+        assert!(message.starts_with("none of the 2 contexts seen lately has `a.b`, `contry`"), "{message}");
         let message = &warnings(&[])[0].message;
-        assert!(message.starts_with("no context with user was seen in the last day"), "{message}");
+        assert!(message.starts_with("no context with user was seen lately"), "{message}");
     }
 
     #[test]

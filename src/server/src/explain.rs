@@ -209,7 +209,7 @@ pub fn ship_blockers(ship: ShipCheck, arm: usize, age: Duration, shown: Option<I
         // The record does not say which of these it is.
         (
             ship.alternatives_agree,
-            "the other estimates (weighted by reporting interval, and batched) disagree or have too few events",
+            "the other estimates (averaged over reporting intervals, and batched) disagree or have too few events",
         ),
         (ship.beyond_chance, not_beyond_chance.as_str()),
         (ship.no_guardrail_alert, "a guardrail has evidence of harm"),

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use inroad_assignment::{Arm, Experiment, PosteriorKind, ThompsonSettings, Timestamp};
+use inroad_assignment::{Arm, Experiment, MetricKind, PosteriorKind, ThompsonSettings, Timestamp};
+use inroad_dashboard::format::grouped_count;
 use inroad_policy::attribution::funnel::{FunnelTally, MAX_STEPS, StepCounts, TimeRange};
 use inroad_policy::{BetterDirection, DrawsCache, Measure, Summary, SummaryInput, summarise};
 use inroad_store::FunnelQuery;
@@ -44,7 +45,61 @@ pub async fn compute_funnel(shared: &SharedState, request: GetFunnelRequest) -> 
         tokio::task::spawn_blocking(compare).await.map_err(|_| ServerError::ShuttingDown)?
     };
     let arms = shared.queries.run_async(compute).await?;
-    Ok(GetFunnelResponse { key, generation: number, steps, from, to, arms, backlog: shared.fold.backlog() })
+    let (note, hints) = (why_lifts_differ(&arms), hints(experiment, &arms));
+    Ok(GetFunnelResponse {
+        key,
+        generation: number,
+        steps,
+        from,
+        to,
+        arms,
+        backlog: shared.fold.backlog(),
+        note,
+        hints,
+    })
+}
+
+/// Why a lift is not the ratio of the rates beside it.
+fn why_lifts_differ(arms: &[FunnelArm]) -> String {
+    let compared = |arm: &FunnelArm| {
+        format!("{} {} of {}", arm.variation, grouped_count(arm.compared), grouped_count(arm.exposed))
+    };
+    let compared: Vec<String> = arms.iter().map(compared).collect();
+    format!(
+        "Rates are of all exposed units. Lifts compare only units that were served one variation throughout, within \
+         reporting intervals, so they need not be the ratio of the rates: {}.",
+        compared.join(", ")
+    )
+}
+
+/// The first step that no unit of any variation reached, although units reached the step before.
+fn hints(experiment: &Experiment, arms: &[FunnelArm]) -> Vec<String> {
+    let steps = arms.first().map_or(0, |arm| arm.steps.len());
+    let reached = |step: usize| arms.iter().filter_map(|arm| arm.steps.get(step)).map(|step| step.reached).sum::<u64>();
+    let is_exposed = arms.iter().any(|arm| arm.exposed > 0);
+    let Some(step) = (0..steps).find(|step| reached(*step) == 0).filter(|_| is_exposed) else { return Vec::new() };
+    let event = arms.first().and_then(|arm| arm.steps.get(step)).map(|step| step.event.as_str()).unwrap_or_default();
+    let mut known: Vec<&str> = Vec::new();
+    for metric in experiment.definition.metrics() {
+        let denominator = match &metric.kind {
+            MetricKind::Ratio { denominator } => Some(denominator.as_str()),
+            MetricKind::Conversion | MetricKind::Count | MetricKind::Mean { .. } => None,
+        };
+        for event in [Some(metric.event.as_str()), denominator].into_iter().flatten() {
+            if !known.contains(&event) {
+                known.push(event);
+            }
+        }
+    }
+    let known = match known.as_slice() {
+        [] => String::new(),
+        _ if known.contains(&event) => String::new(),
+        known => format!(" Events of this experiment's metrics: {}.", known.join(", ")),
+    };
+    vec![format!(
+        "No unit reached step {}, {event}. Check the spelling of the event and the order of the steps.{known}",
+        step + 1
+    )]
 }
 
 /// The requested time range, if steps and range are valid.

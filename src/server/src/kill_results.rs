@@ -1,16 +1,17 @@
 //! What a kill costs, and what was known when it happened. A kill removes the records of open windows from the
 //! comparison, and with them the reason for the kill: so the results of that moment are stored with it.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use inroad_assignment::experiment::{FirstExposures, KillLift, KillResult};
 use inroad_assignment::{Arm, Experiment, Generation, KillTarget, Policy, ThompsonSettings, Timestamp};
 use inroad_policy::attribution::CellKey;
-use inroad_policy::{DrawsCache, SummaryInput, summarise};
+use inroad_policy::{ArmSummary, DrawsCache, SummaryInput, summarise};
 use inroad_store::{GenerationCounts, Store};
+use tokio::task::JoinHandle;
 
+use crate::catalogue::{Catalogue, ChangeRequest};
 use crate::error::ServerError;
 use crate::tallies::{better, epoch_tallies, measure};
 
@@ -18,7 +19,7 @@ use crate::tallies::{better, epoch_tallies, measure};
 const RESULT_SEED: u64 = 1;
 /// Draws, as a power of two. Only the probability to be best needs them, which is not kept, so the fewest do.
 const RESULT_DRAWS_LOG2: u32 = 6;
-/// The longest that a person's kill waits for its results. Then it is made without them (I8).
+/// The longest that a person's kill waits for its results. Then it is made without them (I8), and they are kept later.
 const MAX_RESULTS_WAIT: Duration = Duration::from_millis(25);
 
 /// The units that a kill affects.
@@ -81,37 +82,71 @@ pub(crate) fn open_records(
     cells.filter(|(key, _)| is_open(key.tick)).map(|(_, cell)| cell.n).sum()
 }
 
-/// The results that a person's kill of `target` keeps, read and computed on other threads. Empty if that fails or takes
-/// longer than [`MAX_RESULTS_WAIT`].
+/// The results that a person's kill keeps: those that were ready in time, and the computation of the others.
+#[derive(Default)]
+pub(crate) struct PendingResults {
+    /// Results that are stored together with the kill.
+    pub(crate) ready: Vec<KillResult>,
+    /// The computation, if it was not complete within [`MAX_RESULTS_WAIT`].
+    pub(crate) late: Option<JoinHandle<Result<Vec<KillResult>, ServerError>>>,
+}
+
+/// Begins to read and compute the results that a person's kill of `target` keeps, from the counts before the kill, on
+/// other threads. Waits at most [`MAX_RESULTS_WAIT`] for them.
 pub(crate) async fn results_in_time(
-    store: &dyn Store,
+    store: Arc<dyn Store>,
     experiment: Arc<Experiment>,
     target: KillTarget,
     (now, actor): (Timestamp, &str),
-) -> Vec<KillResult> {
-    let Some(generation) = experiment.generation().map(|generation| generation.number) else { return Vec::new() };
+) -> PendingResults {
+    let Some(generation) = experiment.generation().map(|generation| generation.number) else {
+        return PendingResults::default();
+    };
     let (key, actor) = (experiment.definition.key().clone(), actor.to_owned());
-    let results = async {
+    let results = tokio::spawn(async move {
         let counts = store.counts(&key, generation).await?;
         let compute = move || {
             let arms = killed_arms(&experiment, target);
             results_before_kill(&experiment, &arms, &counts, None, (now, &actor))
         };
-        tokio::task::spawn_blocking(compute).await.map_err(|_| ServerError::ShuttingDown)?
-    };
-    in_time(results).await.unwrap_or_else(|why| {
-        tracing::warn!(experiment = key.as_str(), why, "a variation is killed without keeping its results");
-        Vec::new()
-    })
+        tokio::task::spawn_blocking(compute).await.map_err(|_| ServerError::ShuttingDown)
+    });
+    in_time(results).await
 }
 
-/// The results, or why there are none in time.
-async fn in_time(
-    results: impl Future<Output = Result<Vec<KillResult>, ServerError>>,
-) -> Result<Vec<KillResult>, String> {
-    match tokio::time::timeout(MAX_RESULTS_WAIT, results).await {
-        Ok(results) => results.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("they took longer than {MAX_RESULTS_WAIT:?}")),
+/// The results that are complete in time; otherwise their computation goes on.
+async fn in_time(mut results: JoinHandle<Result<Vec<KillResult>, ServerError>>) -> PendingResults {
+    match tokio::time::timeout(MAX_RESULTS_WAIT, &mut results).await {
+        Ok(Ok(Ok(ready))) => PendingResults { ready, late: None },
+        Ok(Ok(Err(error))) => {
+            tracing::warn!(%error, "a variation is killed without keeping its results");
+            PendingResults::default()
+        }
+        Ok(Err(_)) => PendingResults::default(),
+        Err(_) => PendingResults { ready: Vec::new(), late: Some(results) },
+    }
+}
+
+/// Keeps the results of a kill that happened before they were computed.
+pub(crate) async fn keep_late_results(
+    catalogue: Arc<Catalogue>,
+    key: String,
+    late: JoinHandle<Result<Vec<KillResult>, ServerError>>,
+    (killed_at, actor): (Timestamp, String),
+) {
+    let keep = async {
+        let results = late.await.map_err(|_| ServerError::ShuttingDown)??;
+        let request = ChangeRequest { actor: &actor, action: "kill", expected_version: None };
+        let keep = move |e: &mut Experiment, _| {
+            let known = |result: &KillResult| e.kill_results.iter().any(|k| (k.arm, k.at) == (result.arm, killed_at));
+            let new: Vec<KillResult> = results.into_iter().filter(|result| !known(result)).collect();
+            new.into_iter().for_each(|result| e.record_kill_result(KillResult { at: killed_at, ..result }));
+            Ok(((), None))
+        };
+        catalogue.change(&key, request, keep).await.map(|_| ())
+    };
+    if let Err(error) = keep.await {
+        tracing::warn!(experiment = key, %error, "the results of a killed variation are not kept");
     }
 }
 
@@ -147,30 +182,86 @@ pub(crate) fn kill_and_keep_results(
     (now, actor): (Timestamp, &str),
 ) -> Result<(), ServerError> {
     let arms = killed_arms(experiment, target);
-    let results = results_before_kill(experiment, &arms, counts, metric, (now, actor)).unwrap_or_else(|error| {
-        let key = experiment.definition.key().as_str();
-        tracing::warn!(experiment = key, %error, "a variation is killed without keeping its results");
-        Vec::new()
-    });
+    let results = results_before_kill(experiment, &arms, counts, metric, (now, actor));
     kill_with_results(experiment, target, results, now)
 }
 
+/// The results of these arms: their exposures always, and their estimates if there is a metric and they can be computed.
 fn results_before_kill(
     experiment: &Experiment,
     arms: &[Arm],
     counts: &GenerationCounts,
     metric: Option<&str>,
     (now, actor): (Timestamp, &str),
-) -> Result<Vec<KillResult>, ServerError> {
+) -> Vec<KillResult> {
     let definition = &experiment.definition;
-    let named = metric.and_then(|name| definition.metrics().iter().position(|metric| metric.key.as_str() == name));
-    let Some(index) = named.or(definition.decision_metric()) else { return Ok(Vec::new()) };
-    let (Some(metric), Some(generation)) = (definition.metrics().get(index), experiment.generation()) else {
-        return Ok(Vec::new());
+    let Some(generation) = experiment.generation().filter(|generation| generation.ended_at().is_none()) else {
+        return Vec::new();
     };
-    if generation.ended_at().is_some() || arms.is_empty() {
-        return Ok(Vec::new());
+    if arms.is_empty() {
+        return Vec::new();
     }
+    let first_exposures = first_exposures_at(experiment, generation, counts, now);
+    let exposures = |arm: &Arm| KillResult {
+        generation: generation.number,
+        arm: *arm,
+        at: now,
+        actor: actor.to_owned(),
+        metric: String::new(),
+        exposed: exposed_units(counts, *arm),
+        units: 0,
+        converted: 0,
+        open: 0,
+        mean: None,
+        control_mean: None,
+        lift: None,
+        p_worse: None,
+        first_exposures: first_exposures.clone(),
+    };
+    let named = metric.and_then(|name| definition.metrics().iter().position(|metric| metric.key.as_str() == name));
+    let found =
+        named.or(definition.decision_metric()).and_then(|index| Some((index, definition.metrics().get(index)?)));
+    let Some((index, metric)) = found else {
+        return arms.iter().map(exposures).filter(|result| result.exposed > 0).collect();
+    };
+    let summary = summary_before_kill(experiment, generation, counts, index).unwrap_or_else(|error| {
+        let key = definition.key().as_str();
+        tracing::warn!(experiment = key, %error, "a variation is killed without its estimates; its exposures are kept");
+        Vec::new()
+    });
+    let control_mean = summary.first().and_then(|control| control.mean);
+    let result = |arm: &Arm| {
+        let Some(found) = summary.get(arm.index()) else { return exposures(arm) };
+        let is_relative = found.lift.as_ref().is_some_and(|lift| lift.relative().is_some());
+        KillResult {
+            metric: metric.key.to_string(),
+            units: found.n,
+            converted: found.s,
+            open: open_records(experiment, counts, *arm, index, now),
+            mean: found.mean,
+            control_mean,
+            // A difference in the metric's own unit is not a lift.
+            lift: found.anytime.filter(|_| is_relative).map(|lift| KillLift {
+                estimate: lift.estimate,
+                low: lift.low,
+                high: lift.high,
+            }),
+            p_worse: found.p_above_control.map(|p| 1.0 - p),
+            ..exposures(arm)
+        }
+    };
+    arms.iter().map(result).collect()
+}
+
+/// The estimates of all arms by a metric.
+fn summary_before_kill(
+    experiment: &Experiment,
+    generation: &Generation,
+    counts: &GenerationCounts,
+    index: usize,
+) -> Result<Vec<ArmSummary>, ServerError> {
+    let definition = &experiment.definition;
+    let Some(metric) = definition.metrics().get(index) else { return Ok(Vec::new()) };
     let epochs = epoch_tallies(experiment, generation, counts, Some(index));
     let all = (0..definition.variations().len()).filter_map(Arm::new);
     let live: Vec<bool> = all.map(|arm| !experiment.kills.is_arm_killed(arm)).collect();
@@ -190,35 +281,7 @@ fn results_before_kill(
         seed: RESULT_SEED,
         draws_log2: RESULT_DRAWS_LOG2,
     };
-    let summary = summarise(&input, &mut DrawsCache::default())?;
-    let control_mean = summary.arms.first().and_then(|control| control.mean);
-    let first_exposures = first_exposures_at(experiment, generation, counts, now);
-    let result = |arm: &Arm| {
-        let found = summary.arms.get(arm.index())?;
-        let is_relative = found.lift.as_ref().is_some_and(|lift| lift.relative().is_some());
-        Some(KillResult {
-            generation: generation.number,
-            arm: *arm,
-            at: now,
-            actor: actor.to_owned(),
-            metric: metric.key.to_string(),
-            exposed: exposed_units(counts, *arm),
-            units: found.n,
-            converted: found.s,
-            open: open_records(experiment, counts, *arm, index, now),
-            mean: found.mean,
-            control_mean,
-            // A difference in the metric's own unit is not a lift.
-            lift: found.anytime.filter(|_| is_relative).map(|lift| KillLift {
-                estimate: lift.estimate,
-                low: lift.low,
-                high: lift.high,
-            }),
-            p_worse: found.p_above_control.map(|p| 1.0 - p),
-            first_exposures: first_exposures.clone(),
-        })
-    };
-    Ok(arms.iter().filter_map(result).collect())
+    Ok(summarise(&input, &mut DrawsCache::default())?.arms)
 }
 
 /// The first exposures so far in the reporting interval and under the revision of `now`.
@@ -239,15 +302,39 @@ fn first_exposures_at(
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may panic")]
+#[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 mod tests {
     use super::*;
+    use inroad_assignment::{DefinitionDoc, Salt};
 
     #[tokio::test]
-    async fn kill_does_not_wait_for_results_that_do_not_come() {
-        let found = in_time(std::future::pending()).await;
-        assert!(found.unwrap_err().contains("longer than 25ms"));
-        assert!(in_time(async { Err(ServerError::ShuttingDown) }).await.is_err());
-        assert_eq!(in_time(async { Ok(Vec::new()) }).await, Ok(Vec::new()));
+    async fn kill_does_not_wait_for_results_that_come_late_and_they_are_not_lost() {
+        let (send, receive) = tokio::sync::oneshot::channel();
+        let late = tokio::spawn(async { receive.await.map_err(|_| ServerError::ShuttingDown) });
+        let found = in_time(late).await;
+        assert!(found.ready.is_empty());
+        send.send(vec![]).unwrap();
+        assert!(found.late.unwrap().await.unwrap().unwrap().is_empty());
+        let failed = in_time(tokio::spawn(async { Err(ServerError::ShuttingDown) })).await;
+        assert!(failed.ready.is_empty() && failed.late.is_none());
+    }
+
+    #[test]
+    fn exposures_are_kept_without_a_primary_metric() {
+        let doc = serde_json::json!({"key": "e", "variations": [
+            {"key": "control", "payload": false}, {"key": "green", "payload": true, "share": 0.25}
+        ]});
+        let doc: DefinitionDoc = serde_json::from_value(doc).unwrap();
+        let now = Timestamp::default();
+        let mut experiment = Experiment::create(doc.try_into().unwrap(), now);
+        experiment.start(now, Salt::parse("s").unwrap()).unwrap();
+        let green = Arm::new(1).unwrap();
+        let mut counts = GenerationCounts::default();
+        let key = CellKey { metric: None, tick: 0, revision: 1, arm: green };
+        counts.cells.entry(key).or_default().units = 7;
+        kill_and_keep_results(&mut experiment, KillTarget::Variation(green), &counts, None, (now, "ann")).unwrap();
+        let [kept] = experiment.kill_results.as_slice() else { panic!("{:?}", experiment.kill_results) };
+        assert_eq!((kept.exposed, kept.metric.as_str()), (7, ""));
+        assert!(kept.first_exposures.is_some());
     }
 }

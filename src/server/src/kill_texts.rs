@@ -13,7 +13,11 @@ use crate::explain::probability_in_words;
 /// The results as a sentence: "green was killed by ann: bought −32.0% (−41.0% to −20.1%, always-valid) from 812 units at
 /// that time, >99.9% probability of being worse than control."
 fn kill_result_in_words(variation: &str, result: &KillResult) -> String {
-    let KillResult { actor, metric, units, lift, p_worse, .. } = result;
+    let KillResult { actor, metric, units, lift, p_worse, exposed, .. } = result;
+    if metric.is_empty() {
+        let exposed = plural(*exposed, "unit");
+        return format!("{variation} was killed by {actor}: {exposed} exposed at that time, without a primary metric.");
+    }
     let percent = |share: f64| NumberFormat::Lift.text(share);
     let units = plural(*units, "unit");
     let estimate = match lift {

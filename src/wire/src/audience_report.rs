@@ -5,6 +5,10 @@ use crate::v1::AudienceReport;
 /// The most missing attributes that a sentence lists.
 const MAX_LISTED: usize = 5;
 
+/// What "seen lately" means, for people.
+pub const SEEN_LATELY: &str =
+    "seen lately: the newest context of each unit, from all experiments, at most 500 and a day old";
+
 /// What a report found out about the audience, one sentence each, in lower case and without a full stop: the attributes
 /// that it needs, and how many recent contexts it selects. Empty if there is nothing to report; warnings are not
 /// included.

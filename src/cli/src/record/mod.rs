@@ -31,9 +31,9 @@ pub(crate) struct RecordArgs {
     /// simulated time is used. An exposure has experiment, generation, unit, variation and revision, and may have occurred_at
     /// and context.
     ///
-    /// You can fix a file and send it again: duplicates are ignored. An outcome is a duplicate if it has the same event_id,
-    /// or, without one, the same content and occurred_at. On standard input an outcome may have neither, and then counts
-    /// each time.
+    /// You can fix a file and send it again: duplicates are accepted, and count once. An outcome is a duplicate if it
+    /// has the same event_id, or, without one, the same content and occurred_at. On standard input an outcome may
+    /// have neither, and then counts each time.
     #[arg(long, short, value_name = "FILE")]
     file: Option<PathBuf>,
     /// How long to retry while the server is busy or unreachable

@@ -28,11 +28,22 @@ pub struct Decision {
     pub at: Timestamp,
     /// Number of the resulting revision; 0 if nothing changed.
     pub revision: u32,
+    /// Whether it killed a variation.
+    pub kills: bool,
     /// Summary as a sentence.
     pub summary: String,
     /// Arms, control first.
     pub arms: Vec<DecisionArm>,
 }
+
+impl Decision {
+    fn changes_nothing(&self) -> bool {
+        self.revision == 0 && !self.kills
+    }
+}
+
+/// More decisions in a row that changed nothing are collapsed.
+const MAX_UNCHANGED: usize = 2;
 
 /// One entry of the audit log.
 #[derive(Debug, Clone)]
@@ -55,27 +66,41 @@ pub(super) fn decisions(key: &str, has_policy: bool, decisions: &[Decision]) -> 
         h3 id="decisions" { "Automatic decisions" }
         @if decisions.is_empty() && has_policy { p.lead { "No decisions yet. The policy decides at each update of a running experiment." } }
         @if decisions.is_empty() && !has_policy { p.lead { "None: the allocation of this experiment is changed manually." } }
-        ol.log {
-            @for decision in decisions {
-                li id=[(decision.revision > 0).then(|| format!("revision-{}", decision.revision))] {
-                    p { (instant(decision.at)) " "
-                        @if decision.revision > 0 { span.badge.decides { "revision " (decision.revision) } } @else { span.badge { "no change" } }
-                        " " (decision.summary)
+        @for group in decisions.chunk_by(|a, b| a.changes_nothing() && b.changes_nothing()) {
+            @match group {
+                [newest, .., oldest] if group.len() > MAX_UNCHANGED => {
+                    details.collapsed {
+                        summary { (counted(group.len() as u64, "decision")) " without a change, " (instant(oldest.at)) " to " (instant(newest.at)) ". The newest: " (newest.summary) }
+                        ol.log { @for decision in group { (decision_entry(key, decision)) } }
                     }
-                    details {
-                        summary { "Details by variation" }
-                        div.scroll tabindex="0" role="region" aria-label={ "Automatic decision for " (key) } {
-                            table {
-                                thead { tr { th scope="col" { "Variation" } th scope="col" { "Probability to be best" } th scope="col" { "Share before" } th scope="col" { "Share after" } th scope="col" { "Reason" } } }
-                                tbody { @for arm in &decision.arms { tr {
-                                    th scope="row" { (arm.name) }
-                                    td { @match arm.p_best { Some(p_best) => { (number(p_best, NumberFormat::Probability)) } None => { "–" } } }
-                                    td { (number(arm.share_before, NumberFormat::Percent2)) }
-                                    td { (number(arm.share_after, NumberFormat::Percent2)) }
-                                    td.words { (arm.why) }
-                                } } }
-                            }
-                        }
+                }
+                _ => ol.log { @for decision in group { (decision_entry(key, decision)) } },
+            }
+        }
+    }
+}
+
+fn decision_entry(key: &str, decision: &Decision) -> Markup {
+    html! {
+        li id=[(decision.revision > 0).then(|| format!("revision-{}", decision.revision))] {
+            p { (instant(decision.at)) " "
+                @if decision.revision > 0 { span.badge.decides { "revision " (decision.revision) } }
+                @else if decision.kills { span.badge.killed { "kill" } }
+                @else { span.badge { "no change" } }
+                " " (decision.summary)
+            }
+            details {
+                summary { "Details by variation" }
+                div.scroll tabindex="0" role="region" aria-label={ "Automatic decision for " (key) } {
+                    table {
+                        thead { tr { th scope="col" { "Variation" } th scope="col" { "Probability to be best" } th scope="col" { "Share before" } th scope="col" { "Share after" } th scope="col" { "Reason" } } }
+                        tbody { @for arm in &decision.arms { tr {
+                            th scope="row" { (arm.name) }
+                            td { @match arm.p_best { Some(p_best) => { (number(p_best, NumberFormat::Probability)) } None => { "–" } } }
+                            td { (number(arm.share_before, NumberFormat::Percent2)) }
+                            td { (number(arm.share_after, NumberFormat::Percent2)) }
+                            td.words { (arm.why) }
+                        } } }
                     }
                 }
             }

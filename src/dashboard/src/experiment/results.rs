@@ -30,7 +30,7 @@ pub struct ArmMetric {
     pub mature: LiftView,
     /// Number of completed units.
     pub mature_units: u64,
-    /// Other estimates of the lift: weighted by reporting interval, and batched.
+    /// Other estimates of the lift: averaged over reporting intervals, and batched.
     pub other_estimates: Option<(Interval, Interval)>,
     /// The same of the difference, where there is no relative lift.
     pub other_differences: Option<(Interval, Interval)>,
@@ -78,7 +78,7 @@ impl Metric {
                     @else if self.is_ratio { "The ratio is that of both totals of the counted units." }
                     @else { "Mean is per counted unit." }
                     " Total value also contains outcomes outside the window and of units that are not counted."
-                    " Lift is relative to control. Difference is absolute and weighted by reporting interval. Both are estimated without the policy's prior."
+                    " Lift is relative to control. Difference is absolute and averaged over reporting intervals. Both are estimated without the policy's prior."
                     @if self.is_primary { " Probability to be best and expected loss are those used for allocation, with the prior." }
                     @else { " The probability to be better than control is with the prior." }
                 }
@@ -167,7 +167,7 @@ impl Metric {
                     div.scroll tabindex="0" role="region" aria-label={ "Other estimates of " (self.key) } {
                         table {
                             caption { "The same lift, estimated differently" }
-                            thead { tr { th scope="col" { "Variation" } th scope="col" { "Completed units" } th scope="col" { "Lift, completed units only" } th scope="col" { "Lift, weighted by reporting interval" } th scope="col" { "Lift, batched" } } }
+                            thead { tr { th scope="col" { "Variation" } th scope="col" { "Completed units" } th scope="col" { "Lift, completed units only" } th scope="col" { "Lift, averaged over reporting intervals" } th scope="col" { "Lift, batched" } } }
                             tbody {
                                 @for (arm, result) in experiment.arms.iter().zip(&self.arms).skip(1) {
                                     tr {

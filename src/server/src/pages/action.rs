@@ -112,7 +112,15 @@ fn read_amount(form: &Form) -> Result<Amount, ServerError> {
         field: "amount",
         message: error.message_or("This is not a number. Enter a number such as 2 or 12.5."),
     })?;
-    Ok(match form.text("how") {
+    let refuse = |message: &str| Err(ServerError::Invalid { field: "amount", message: message.to_owned() });
+    let how = form.text("how");
+    if number <= 0.0 {
+        return refuse("Enter an amount above 0: a variation cannot shrink. To take it from its units, kill it.");
+    }
+    if ["to", "by"].contains(&how) && number > 100.0 {
+        return refuse("Enter at most 100%.");
+    }
+    Ok(match how {
         "to" => Amount::ToShare(number / 100.0),
         "by" => Amount::ByShare(number / 100.0),
         _ => Amount::Times(number),

@@ -104,7 +104,8 @@ pub(super) async fn create(State(pages): PagesState, caller: Caller, body: FormB
         page.form = sent;
         return send(&pages, &caller, page, StatusCode::OK).await;
     }
-    let document = match read_definition(&page.form, None) {
+    let compact = std::mem::replace(&mut page.form, sent.without_blank_rows().with_blank_rows_of(&sent));
+    let document = match read_definition(&compact, None) {
         Ok(document) => document,
         Err(violations) => {
             page.violations = violations;
@@ -173,7 +174,8 @@ pub(super) async fn save(
         return send(&pages, &caller, page, StatusCode::OK).await;
     }
     let before = DefinitionDoc::from(entry.experiment.definition.clone());
-    let document = match read_definition(&page.form, Some(&before)) {
+    let compact = std::mem::replace(&mut page.form, sent.without_blank_rows().with_blank_rows_of(&sent));
+    let document = match read_definition(&compact, Some(&before)) {
         Ok(document) => document,
         Err(violations) => {
             page.violations = violations;

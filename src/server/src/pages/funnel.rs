@@ -85,7 +85,8 @@ fn view(response: &v1::GetFunnelResponse, took_ms: f64) -> FunnelResult {
             .iter()
             .map(|arm| std::iter::once(arm.exposed).chain(arm.steps.iter().map(|s| s.reached)).collect())
             .collect(),
-        compared: response.arms.iter().map(|arm| arm.compared).collect(),
+        note: response.note.clone(),
+        hints: response.hints.clone(),
         lifts: response.arms.iter().map(|arm| arm.steps.iter().map(lift).collect()).collect(),
         took_ms,
     }

@@ -30,7 +30,7 @@ use inroad_dashboard::asset::{Asset, ICON, SCRIPT, STYLE};
 use inroad_dashboard::audience::AudienceSummary;
 use inroad_dashboard::error_page::error_page;
 use inroad_dashboard::layout::{NavItem, PageLayout};
-use inroad_wire::audience_report::describe_audience;
+use inroad_wire::audience_report::{SEEN_LATELY, describe_audience};
 use inroad_wire::v1;
 use maud::Markup;
 use tonic::Code;
@@ -141,7 +141,10 @@ async fn suggested_event_names<'a>(
 /// The report on an audience, as sentences.
 fn audience_summary(report: &v1::AudienceReport) -> AudienceSummary {
     let warnings = report.warnings.iter().map(|w| (w.field.clone(), as_sentence(&w.message)));
-    let facts = describe_audience(report).iter().map(|fact| as_sentence(fact)).collect();
+    let mut facts: Vec<String> = describe_audience(report).iter().map(|fact| as_sentence(fact)).collect();
+    if report.contexts > 0 {
+        facts.push(as_sentence(SEEN_LATELY));
+    }
     AudienceSummary { facts, warnings: warnings.collect() }
 }
 

@@ -27,7 +27,7 @@ use crate::catalogue::{CatalogueEntry, ChangeRequest};
 use crate::config::MAX_PART_BYTES;
 use crate::error::ServerError;
 use crate::explain::{decision_to_wire, share_in_words};
-use crate::kill_results::{kill_with_results, results_in_time};
+use crate::kill_results::{PendingResults, keep_late_results, kill_with_results, results_in_time};
 use crate::shared::SharedState;
 
 /// The implementation of `ExperimentService`.
@@ -254,9 +254,18 @@ impl ExperimentService for ExperimentHandler {
         let v1::KillRequest { key, variation } = request.into_inner();
         let experiment = Arc::clone(&self.shared.catalogue.state().get(&key)?.experiment);
         let (target, now) = (kill_target(&experiment, &variation)?, experiment.now(self.shared.clock.now()));
-        let results = results_in_time(&*self.shared.store, experiment, target, (now, &actor)).await;
-        let kill = |e: &mut Experiment, now| kill_with_results(e, kill_target(e, &variation)?, results, now);
-        self.change(&key, "", &actor, "kill", kill).await
+        let PendingResults { ready, late } =
+            results_in_time(Arc::clone(&self.shared.store), experiment, target, (now, &actor)).await;
+        let mut killed_at = now;
+        let kill = |e: &mut Experiment, now| {
+            killed_at = now;
+            kill_with_results(e, kill_target(e, &variation)?, ready, now)
+        };
+        let killed = self.change(&key, "", &actor, "kill", kill).await?;
+        if let Some(late) = late {
+            tokio::spawn(keep_late_results(Arc::clone(&self.shared.catalogue), key, late, (killed_at, actor)));
+        }
+        Ok(killed)
     }
 
     async fn restore(&self, request: Request<v1::RestoreRequest>) -> RpcResult<v1::Experiment> {

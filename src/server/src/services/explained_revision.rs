@@ -1,7 +1,5 @@
 //! The answer to "why was this revision made?": a decision of the policy from its stored record, or what a person did.
 
-use std::time::Duration;
-
 use inroad_assignment::experiment::{ChangeError, RevisionCause};
 use inroad_assignment::{Arm, Experiment, Generation, Revision};
 use inroad_dashboard::format::NumberFormat;
@@ -9,6 +7,7 @@ use inroad_policy::{Decision, DrawsCache, TickInput};
 use inroad_store::{DecisionRecord, PageRequest};
 use inroad_wire::revision::revision_to_wire;
 use inroad_wire::v1;
+use serde::Deserialize;
 
 use crate::catalogue::CatalogueEntry;
 use crate::error::ServerError;
@@ -17,10 +16,10 @@ use crate::kill_texts::kills_during_revision;
 use crate::shared::SharedState;
 use crate::tick::growth_requests;
 
-/// Audit entries that are searched for the author of a revision.
+/// Audit entries that are read at a time to find the author of a revision, their bytes, and the most reads.
 const AUDIT_READ: usize = 200;
-/// The longest time between a revision and its audit entry, which is written just after it.
-const AUDIT_DELAY: Duration = Duration::from_secs(5);
+const AUDIT_BYTES: usize = 1024 * 1024;
+const MAX_AUDIT_READS: usize = 10;
 
 /// Explains a revision of a run.
 ///
@@ -43,7 +42,7 @@ pub(super) async fn explain_revision(
         ..v1::ExplainRevisionResponse::default()
     };
     let Some(DecisionRecord { input, output, .. }) = record else {
-        let author = author(shared, &entry.experiment, revision).await?;
+        let author = author(shared, &entry.experiment, number, revision.number).await?;
         response.summary = in_words(&entry.experiment, generation, revision, author.as_deref());
         return Ok(response);
     };
@@ -59,22 +58,47 @@ pub(super) async fn explain_revision(
     Ok(response)
 }
 
-/// Who made a revision, by the audit log; none if that is unknown. Under simulated time the two have different clocks.
+/// The part of an audit entry that says which revision was made. An entry has only what changed.
+#[derive(Deserialize)]
+struct AuditedRevision {
+    line: AuditedLine,
+}
+
+#[derive(Deserialize)]
+struct AuditedLine {
+    /// The run, if the change began one.
+    generation: Option<u32>,
+    revision: u32,
+}
+
+/// Who made a revision, by the audit log; none if the entries of its run are not among the newest ones.
 async fn author(
     shared: &SharedState,
     experiment: &Experiment,
-    revision: &Revision,
+    generation: u32,
+    revision: u32,
 ) -> Result<Option<String>, ServerError> {
-    if experiment.manual_now.is_some() {
-        return Ok(None);
+    let (mut before, mut candidate) = (u64::MAX, None);
+    for _ in 0..MAX_AUDIT_READS {
+        let page = PageRequest { before, limit: AUDIT_READ, max_bytes: AUDIT_BYTES };
+        let entries = shared.store.audit(Some(experiment.definition.key()), page).await?;
+        let Some(oldest) = entries.last() else { break };
+        before = oldest.id;
+        // Few entries are parsed, because a definition may have megabytes.
+        for entry in entries.into_iter().filter(|entry| entry.to.contains("\"line\"")) {
+            let Ok(AuditedRevision { line }) = serde_json::from_str(&entry.to) else { continue };
+            if line.revision == revision {
+                candidate = Some(entry.actor);
+            }
+            // Newest first: the entry that began a run comes after those of its other revisions.
+            match line.generation {
+                Some(number) if number == generation => return Ok(candidate),
+                Some(_) => candidate = None,
+                None => {}
+            }
+        }
     }
-    let newest = PageRequest { before: u64::MAX, limit: AUDIT_READ };
-    let entries = shared.store.audit(Some(experiment.definition.key()), newest).await?;
-    let latest = revision.created_at.plus(AUDIT_DELAY);
-    let is_near = |at| at >= revision.created_at && at <= latest;
-    // Newest first, so the last one that fits is the nearest.
-    let found = entries.iter().filter(|entry| is_near(entry.at) && entry.action != "tick").next_back();
-    Ok(found.map(|entry| entry.actor.clone()))
+    Ok(candidate.filter(|_| experiment.generations.len() == 1))
 }
 
 /// "by ann: green 20.00% → 70.00%, control 80.00% → 30.00%".

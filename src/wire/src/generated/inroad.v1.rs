@@ -1365,7 +1365,8 @@ pub struct ForgetUnitResponse {
 /// The result of recording a batch.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RecordResponse {
-    /// How many events were accepted and are on disk.
+    /// How many events were accepted and are on disk. Duplicates of earlier events are accepted as well: that they are
+    /// duplicates, and count once, is known only when they are counted.
     #[prost(uint32, tag = "1")]
     pub accepted: u32,
     /// The refused events, with reasons.
@@ -1958,7 +1959,8 @@ pub struct KillResult {
     /// Who killed it: a person, or the policy.
     #[prost(string, tag = "4")]
     pub actor: ::prost::alloc::string::String,
-    /// The metric of these results: the guardrail's, or the decision metric.
+    /// The metric of these results: the guardrail's, or the decision metric. Empty if there is none: then only the exposures
+    /// are known.
     #[prost(string, tag = "5")]
     pub metric: ::prost::alloc::string::String,
     /// Distinct units that had been exposed to the variation.
@@ -2029,6 +2031,12 @@ pub struct GetFunnelResponse {
     /// The number of events that are acknowledged and not counted yet.
     #[prost(uint64, tag = "7")]
     pub backlog: u64,
+    /// Why rates and lifts differ, with the number of units that lifts compare, for people.
+    #[prost(string, tag = "120")]
+    pub note: ::prost::alloc::string::String,
+    /// Steps that no unit reached, probably because their event is misspelt, for people.
+    #[prost(string, repeated, tag = "121")]
+    pub hints: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FunnelArm {
@@ -2973,7 +2981,8 @@ pub struct AudienceReport {
     #[prost(message, repeated, tag = "2")]
     pub warnings: ::prost::alloc::vec::Vec<AudienceWarning>,
     /// The number of recent contexts that the audience was evaluated for: the newest one of each unit of the experiment's
-    /// unit type, of the last day, at most 500. They are from Assign and BatchAssign calls and from exposures.
+    /// unit type, at most 500. They are from the newest Assign and BatchAssign calls and exposures of all experiments, at
+    /// most a day old.
     #[prost(uint32, tag = "3")]
     pub contexts: u32,
     /// How many of them are in the audience; 0 if the experiment has no audience.
@@ -3400,7 +3409,7 @@ pub struct ExplainRevisionResponse {
     #[prost(message, repeated, tag = "5")]
     pub kills: ::prost::alloc::vec::Vec<KillResult>,
     /// What a revision without a decision did, for people: who made it, and the shares before and after. The person is
-    /// missing under simulated time.
+    /// missing if the audit entry is not among the newest 2,000 of the experiment.
     #[prost(string, tag = "120")]
     pub summary: ::prost::alloc::string::String,
 }

@@ -74,6 +74,7 @@ pub(super) fn decisions(
             Ok(view::Decision {
                 at: record.at,
                 revision: record.revision.unwrap_or_default(),
+                kills: !decision.killed.is_empty(),
                 summary: decision.summary.clone(),
                 arms: arms.collect(),
             })
