@@ -166,6 +166,43 @@ async fn clients_with_later_versions_follow_a_restored_backup() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn audit_log_is_verified_on_a_serving_folder_and_on_a_copy() {
+    let server = Server::start().await;
+    let api = server.api();
+    api.launch(flag(KEY, &[("a", 0.3)])).await;
+    api.grow(KEY, "a", 0.5).await;
+    let verify = async |folder: &Path, options: &[&str]| {
+        let mut command = Command::new(inroad_binary());
+        command.args(["audit", "verify", "--data"]).arg(folder).args(options);
+        Process::start(&mut command).finish(Duration::from_secs(60)).await
+    };
+    let found = verify(&server.folder, &["--json"]).await.ok().json();
+    let newest = api.audit(KEY).await[0].hash.clone();
+    assert_eq!(
+        (&found["entries"], &found["older_entries"], &found["newest_hash"]),
+        (&json!(3), &json!(0), &json!(newest))
+    );
+    let forget = ["forget", "--unit", "user=alice", "--yes", "--actor", "eve"];
+    server.cli(&forget).await.ok();
+    let copies = TempDir::new().expect("a folder");
+    let copy = copies.path().join("copy");
+    backup(&server.folder, &copy, &[]).await.ok();
+    let text = verify(&copy, &["--expect", &newest]).await.ok().stdout;
+    assert!(text.starts_with("4 entries, unbroken; the newest has hash "), "{text}");
+    assert!(text.contains("the expected hash is among them") && !text.contains("older"), "{text}");
+    let state = rusqlite::Connection::open(copy.join("inroad.db")).expect("a database");
+    state.execute("UPDATE audit SET actor = 'bob' WHERE id = 3", []).expect("an update");
+    let broken = verify(&copy, &[]).await;
+    assert_eq!(broken.code(), Some(1), "{broken:?}");
+    assert!(broken.stderr.contains("entry 3 does not match its hash"), "{broken:?}");
+    assert!(broken.stderr.contains("Unbroken before that: 2 entries"), "{broken:?}");
+    let other = "0".repeat(64);
+    let unexpected = verify(&server.folder, &["--expect", &other]).await;
+    assert_eq!(unexpected.code(), Some(1), "{unexpected:?}");
+    assert!(unexpected.stderr.contains(&format!("no entry has the expected hash {other}")), "{unexpected:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn backup_of_a_killed_server_is_complete() {
     let mut server = Server::start().await;
     let api = server.api();

@@ -9,8 +9,8 @@ use crate::experiment::ExperimentArgs;
 use crate::output::Output;
 use crate::suggestions::TypedKeys;
 use crate::{
-    apply, assign, audience, backup, bandit, clients, clock, counterfactual, demo, experiment, forget, funnel, plan,
-    record, replay, results, serve, simulate, watch,
+    apply, assign, audience, audit, backup, bandit, clients, clock, counterfactual, demo, experiment, forget, funnel,
+    plan, record, replay, results, serve, simulate, watch,
 };
 
 /// Allocate traffic with a multi-armed bandit that never moves a unit between variations
@@ -94,6 +94,8 @@ enum Command {
     /// Run it on the machine that has the data folder. A running server continues to serve. The copy is of one moment and
     /// contains everything acknowledged before it. To restore, serve from the copy: inroad serve --data DIR
     Backup(backup::BackupArgs),
+    /// Verify the audit log of a data folder or a copy
+    Audit(audit::AuditArgs),
 }
 
 impl Cli {
@@ -152,6 +154,7 @@ impl Cli {
             Command::Plan(args) => plan::run(&args, out),
             Command::Forget(OnServer { args, server }) => forget::run(args, &server, out).await,
             Command::Backup(args) => backup::run(args, out).await,
+            Command::Audit(args) => audit::run(args, out).await,
         }
     }
 }
@@ -216,6 +219,7 @@ mod tests {
             "inroad serve --retain-events 30d",
             "inroad backup /backups/monday --data /var/lib/inroad --json",
             "inroad backup /backups/monday --store sqlite:/var/lib/inroad",
+            "inroad audit verify --data /backups/monday --json",
             "inroad forget --unit user=alice --yes --json",
             "inroad demo --no-keep --days 3 --json",
             "inroad apply -f a.toml --dry-run --start",
@@ -272,6 +276,8 @@ mod tests {
             "inroad serve --store postgres://x",
             "inroad serve --retain-events always",
             "inroad backup",
+            "inroad audit",
+            "inroad audit verify --expect 12",
             "inroad funnel k",
             "inroad funnel k 1 2 3 4 5 6 7 8 9",
             "inroad funnel k view --from yesterday",

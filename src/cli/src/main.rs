@@ -6,6 +6,7 @@ mod args;
 mod assign;
 mod audience;
 mod audience_report;
+mod audit;
 mod backup;
 mod bandit;
 mod clients;

@@ -123,7 +123,7 @@ pub(crate) fn audit_entry_json(e: &v1::AuditEntry) -> Value {
     json!({
         "id": e.id, "at": timestamp_json(e.at.as_ref()), "actor": e.actor, "action": e.action, "experiment": e.experiment,
         "summary": e.summary, "from": parsed(&e.from_json), "to": parsed(&e.to_json), "variations": variations,
-        "kept_results": e.kept_results,
+        "kept_results": e.kept_results, "hash": e.hash,
     })
 }
 

@@ -288,6 +288,7 @@ mod tests {
             from: if from.is_null() { String::new() } else { from.to_string() },
             to: to.to_string(),
             context: AuditContext { variations, shipped_within_audience: Some(true) },
+            hash: None,
         }
     }
 

@@ -29,6 +29,7 @@
 mod audience_change;
 mod audience_report;
 mod audit_sentence;
+pub mod audit_verification;
 pub mod backup;
 mod browser_guard;
 pub mod catalogue;

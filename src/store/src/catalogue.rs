@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use inroad_assignment::{Experiment, ExperimentKey, Timestamp};
 
+use crate::audit_chain::AuditHash;
+
 /// An experiment with its version.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredExperiment {
@@ -77,6 +79,8 @@ pub struct AuditEntry {
     pub to: String,
     /// What a reader of `from` and `to` needs besides.
     pub context: AuditContext,
+    /// The entry's hash in the chain; `None` for entries from before the chain existed.
+    pub hash: Option<AuditHash>,
 }
 
 /// Parts of an experiment that did not change, but without which its changes say little.

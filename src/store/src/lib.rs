@@ -20,6 +20,7 @@
 //! [`event`], [`counts`], [`funnel`] and [`maintenance`]. Every implementation must pass the contract suite in
 //! `tests/contract`.
 
+pub mod audit_chain;
 pub mod catalogue;
 pub mod counts;
 pub mod error;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use inroad_assignment::{Experiment, ExperimentKey, Timestamp};
 
+pub use audit_chain::{AuditHash, AuditVerification, ChainFault};
 pub use catalogue::{
     AuditContext, AuditEntry, AuditFilter, DecisionRecord, ExperimentChange, PageRequest, StoredDecision,
     StoredExperiment,

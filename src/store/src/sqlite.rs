@@ -2,6 +2,7 @@
 //! that one process locks. Each file has its own writer, so an acknowledgement never waits for the fold.
 
 mod audit;
+mod audit_verification;
 mod backup;
 mod catalogue;
 mod column_values;
@@ -29,10 +30,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use inroad_assignment::{Experiment, ExperimentKey, Timestamp, UnitKey, unit_digest};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, TransactionBehavior, params};
 
 use self::audit::{AuditedAction, AuditedChange};
 use self::catalogue::PreparedChange;
+use crate::audit_chain::{AuditHash, AuditVerification};
 use crate::catalogue::{
     AuditEntry, AuditFilter, DecisionRecord, ExperimentChange, PageRequest, StoredDecision, StoredExperiment,
 };
@@ -159,6 +161,19 @@ impl SqliteStore {
         }
         let _guard = maintenance_lock::acquire_from_outside(from)?;
         backup::copy(from, to)
+    }
+
+    /// Verifies the chain of the audit log in a folder, which another process may serve from. If `expected` is given, an
+    /// entry must have this hash. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::NoStore`], [`StoreError::NewerSchema`], [`StoreError::Corrupt`], [`StoreError::CannotOpen`].
+    pub fn verify_audit(folder: &Path, expected: Option<AuditHash>) -> Result<AuditVerification, StoreError> {
+        let path = folder.join(STATE.file);
+        if !path.is_file() {
+            return Err(StoreError::NoStore { path: folder.display().to_string() });
+        }
+        audit_verification::verify(&path, expected).map_err(|error| error.located(&path))
     }
 
     /// Runs blocking work on a thread that may block.
@@ -391,7 +406,11 @@ impl crate::Store for SqliteStore {
         let (kind, hex) = (unit_type.clone(), digest.clone());
         self.blocking(move |inner| {
             let action = AuditedAction { at, actor: &actor, action: "forget", experiment: "" };
-            inner.writer.with_connection(|c| audit::add_entry(c, &action, &AuditedChange::forgotten_unit(&kind, &hex)))
+            inner.writer.with_connection(|connection| {
+                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                audit::add_entry(&transaction, &action, &AuditedChange::forgotten_unit(&kind, &hex))?;
+                Ok(transaction.commit()?)
+            })
         })
         .await?;
         let (unit_type, unit, mut with_key) = self

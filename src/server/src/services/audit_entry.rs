@@ -30,6 +30,7 @@ pub(super) fn audit_entry_to_wire(entry: AuditEntry) -> v1::AuditEntry {
         to_json,
         kept_results,
         summary,
+        hash: entry.hash.map(|hash| hash.to_string()).unwrap_or_default(),
         variations: entry.context.variations.into_iter().map(|(arm, key)| (arm as u32, key)).collect(),
     }
 }

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 
 use inroad_assignment::experiment::{Alert, KillResult, Kills};
 use inroad_assignment::{Experiment, ExperimentKey, Timestamp};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::column_values::{corrupt, from_json, to_json, to_sql_integer};
+use crate::audit_chain::{AuditHash, hash_content, hash_entry, hash_texts};
 use crate::catalogue::{AuditContext, AuditEntry, AuditFilter, PageRequest};
 use crate::error::StoreError;
 use crate::json_difference::{differing_parts, restore_before};
@@ -64,6 +65,8 @@ pub(super) struct AuditedChange {
     before: String,
     after: String,
     context: String,
+    /// Of the three texts.
+    hash: AuditHash,
 }
 
 fn audited(body: &str) -> Result<Value, StoreError> {
@@ -89,13 +92,18 @@ impl AuditedChange {
         let (before, after, context) = reduced(old, new);
         let before = if before.is_null() { String::new() } else { to_json(&before)? };
         let context = if context == AuditContext::default() { String::new() } else { to_json(&context)? };
-        Ok(Self { before, after: to_json(&after)?, context })
+        Ok(Self::of_texts(before, to_json(&after)?, context))
+    }
+
+    fn of_texts(before: String, after: String, context: String) -> Self {
+        let hash = hash_texts(&before, &after, &context);
+        Self { before, after, context, hash }
     }
 
     /// The entry for a forgotten unit. It names no experiment, and the digest instead of the key.
     pub(super) fn forgotten_unit(unit_type: &str, digest: &str) -> Self {
         let after = serde_json::json!({"unit_type": unit_type, "digest": digest}).to_string();
-        Self { before: String::new(), after, context: String::new() }
+        Self::of_texts(String::new(), after, String::new())
     }
 }
 
@@ -138,25 +146,23 @@ pub(super) struct AuditedAction<'a> {
     pub(super) experiment: &'a str,
 }
 
-/// Adds an entry. Call it in the transaction of the change.
+/// Adds an entry to the chain, in the transaction of the change.
 pub(super) fn add_entry(
-    connection: &Connection,
+    connection: &Transaction<'_>,
     action: &AuditedAction<'_>,
     change: &AuditedChange,
 ) -> Result<(), StoreError> {
-    let sql = "INSERT INTO audit (at, actor, action, experiment, before, after, context)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-    let AuditedAction { at, actor, action, experiment } = action;
-    let AuditedChange { before, after, context } = change;
-    connection.prepare_cached(sql)?.execute(params![
-        at.as_micros(),
-        actor,
-        action,
-        experiment,
-        before,
-        after,
-        context
-    ])?;
+    let AuditedAction { at, actor, action, experiment } = *action;
+    let AuditedChange { before, after, context, hash } = change;
+    let sql = "SELECT value, (SELECT coalesce(max(id), 0) + 1 FROM audit) FROM meta WHERE key = 'audit_head'";
+    let (head, id): ([u8; 32], i64) =
+        connection.prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let hash = hash_entry(AuditHash(head), id, hash_content(at, [actor, action, experiment], *hash));
+    let sql = "INSERT INTO audit (id, at, actor, action, experiment, before, after, context, hash)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    let row = params![id, at.as_micros(), actor, action, experiment, before, after, context, hash.0];
+    connection.prepare_cached(sql)?.execute(row)?;
+    connection.prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'audit_head'")?.execute([hash.0])?;
     Ok(())
 }
 
@@ -194,7 +200,7 @@ pub(crate) fn state_at(
     Ok(None)
 }
 
-const COLUMNS: &str = "id, at, actor, action, experiment, before, after, context";
+const COLUMNS: &str = "id, at, actor, action, experiment, before, after, context, hash";
 
 /// Audit entries, newest first.
 pub(crate) fn list(
@@ -271,6 +277,7 @@ fn read_entry(row: &rusqlite::Row<'_>) -> Result<AuditEntry, StoreError> {
         from,
         to,
         context,
+        hash: row.get::<_, Option<[u8; 32]>>(8)?.map(AuditHash),
     })
 }
 

@@ -18,7 +18,7 @@ pub(crate) struct Schema {
 pub(crate) const STATE: Schema = Schema {
     file: "inroad.db",
     application_id: 0x496e_7253,
-    steps: &[STATE_1, STATE_2, STATE_3, STATE_4, STATE_5, STATE_6, STATE_7],
+    steps: &[STATE_1, STATE_2, STATE_3, STATE_4, STATE_5, STATE_6, STATE_7, STATE_8],
 };
 /// The log. The application id is "InrL" in ASCII.
 pub(crate) const LOG: Schema = Schema { file: "log.db", application_id: 0x496e_724c, steps: &[LOG_1] };
@@ -132,6 +132,14 @@ CREATE TABLE lineage (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL
 /// experiment twice.
 const STATE_7: &str = "
 ALTER TABLE audit ADD COLUMN context TEXT;
+";
+
+/// The chain of the audit log. Entries up to `audit_older` are older than the chain and have no hash; `audit_head` is
+/// the hash of the newest entry.
+const STATE_8: &str = "
+ALTER TABLE audit ADD COLUMN hash BLOB;
+INSERT INTO meta SELECT 'audit_older', coalesce(max(id), 0) FROM audit;
+INSERT INTO meta VALUES ('audit_head', zeroblob(32));
 ";
 
 /// One row for each event. An exposure has `experiment` to `context`, an outcome `units` to `clock`; the other columns

@@ -3486,6 +3486,10 @@ pub struct AuditEntry {
         u32,
         ::prost::alloc::string::String,
     >,
+    /// The hash of this entry and of all before it, as 64 hex digits, for `inroad audit verify --expect`. Empty for entries of
+    /// releases without hashes.
+    #[prost(string, tag = "11")]
+    pub hash: ::prost::alloc::string::String,
 }
 /// What a guardrail does automatically. Each action includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -178,6 +178,7 @@ mod tests {
             from: "{}".to_owned(),
             to: to.to_string(),
             context: inroad_store::AuditContext { variations, shipped_within_audience: None },
+            hash: None,
         };
         let kept = audit_entry(&entry).kept_results;
         assert!(kept.len() == 1 && kept[0].starts_with("on was killed by ann: 9"), "{kept:?}");
