@@ -21,7 +21,7 @@ enum AuditCommand {
     ///
     /// Each entry has a hash of its content and of the entry before it. Run this on the machine that has the data folder;
     /// a running server continues to serve. Keep the hash that it prints in another place: with it, a later run with
-    /// --expect also finds a log that was cut off or written anew. Exit code 1 if the log is not as it was written.
+    /// --expect also finds a log that was cut off or rewritten. Exit code 1 if the log is not as it was written.
     Verify(VerifyArgs),
 }
 

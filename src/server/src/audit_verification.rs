@@ -8,7 +8,7 @@ pub use inroad_store::{AuditHash, AuditVerification, ChainFault};
 use crate::error::ServerError;
 
 /// Verifies every entry of the audit log in a folder, or in a copy of it. If `expected` is given, an entry must have this
-/// hash: a log that was cut off, or written anew, is found only against a hash that was noted elsewhere. Blocks, and
+/// hash: a log that was cut off or rewritten, is found only against a hash that was noted elsewhere. Blocks, and
 /// changes nothing. A fault in the chain is part of the result.
 ///
 /// # Errors

@@ -128,9 +128,7 @@ pub enum ChainFault {
         first: u64,
     },
     /// No entry has the hash that was expected.
-    #[error(
-        "no entry has the expected hash {expected}: the log is another one, or it was cut off or written anew since"
-    )]
+    #[error("no entry has the expected hash {expected}: the log is another one, or it was cut off or rewritten since")]
     Unexpected {
         /// The expected hash.
         expected: AuditHash,
