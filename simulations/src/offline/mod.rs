@@ -108,7 +108,8 @@ impl OfflineLog {
             }
             if !(row.outcome.is_finite() && row.outcome >= 0.0) {
                 return refuse(format!(
-                    "outcome {} is not valid. Use 0 or more, because policies compare arms by ratios",
+                    "outcome {} is not valid. Use 0 or more, because the counterfactual compares arms by ratios. `inroad replay` \
+                     compares negative outcomes by differences, as further columns of --outcome",
                     row.outcome
                 ));
             }

@@ -58,7 +58,8 @@ pub(crate) struct CounterfactualArgs {
     /// Probability of the arms, if the log has no column for it
     #[arg(long)]
     propensity: Option<Propensity>,
-    /// Salt of the assignment: the same salt gives the same results
+    /// Salt of the assignment: the same salt gives the same results. `inroad replay` draws one, unless it is given: the two
+    /// use the same rows of a log only with the same salt and experiment key
     #[arg(long, default_value = "counterfactual")]
     salt: String,
     /// Write a CSV file with one row per policy

@@ -62,7 +62,7 @@ pub(crate) struct ReplayArgs {
     /// Largest value that one unit can contribute to an outcome that is not only 0 and 1
     #[arg(long, value_name = "NUMBER")]
     cap: Option<f64>,
-    /// Salt, to get the same assignments again [default: random]
+    /// Salt, to get the same assignments again [default: random; that of `inroad counterfactual` is "counterfactual"]
     #[arg(long)]
     salt: Option<String>,
     /// Stop after this number of rows

@@ -1,6 +1,7 @@
-//! CSV with a header row, in the forms that spreadsheets and databases write: separated by commas, semicolons, tabs or
-//! bars, with or without a byte order mark, or with each line as one quoted field. The form is found from the header, by
-//! the names of the requested columns. A file that is no CSV is refused with what it seems to be.
+//! CSV with a header row, in the forms that spreadsheets and databases write: separated by commas, semicolons, tabs, bars
+//! or spaces, with or without a byte order mark, after a line that names the separator (`sep=;`), or with each line as one
+//! quoted field. The form is found from the header, by the names of the requested columns. A file that is no CSV is
+//! refused with what it seems to be.
 
 use std::io::{BufRead, Cursor, Read};
 
@@ -11,7 +12,8 @@ use super::requested::{OnRow, positions};
 use crate::failure::usage_error;
 
 /// The separators that are tried, with their names, the usual one first.
-const SEPARATORS: [(u8, &str); 4] = [(b',', "commas"), (b';', "semicolons"), (b'\t', "tabs"), (b'|', "bars (|)")];
+const SEPARATORS: [(u8, &str); 5] =
+    [(b',', "commas"), (b';', "semicolons"), (b'\t', "tabs"), (b'|', "bars (|)"), (b' ', "spaces")];
 /// Longest header line.
 const HEADER_MAX: u64 = 1024 * 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -57,6 +59,13 @@ pub(super) fn read_csv(
     if header.starts_with(BYTE_ORDER_MARK) {
         header.drain(..BYTE_ORDER_MARK.len());
     }
+    let mut notes = Vec::new();
+    if names_separator(&header) {
+        let line = String::from_utf8_lossy(&header).trim().to_owned();
+        notes.push(format!("the first line, {line}, names the separator and is no header"));
+        header.clear();
+        text.by_ref().take(HEADER_MAX).read_until(b'\n', &mut header).context("the file cannot be read")?;
+    }
     let form = find_form(&header, columns)?;
     let text = Cursor::new(header).chain(text);
     if form.quoted_lines {
@@ -64,7 +73,15 @@ pub(super) fn read_csv(
     } else {
         read_rows(text, form, columns, on_row)?;
     }
-    Ok(form.notes())
+    notes.extend(form.notes());
+    Ok(notes)
+}
+
+/// Whether a line only names the separator for a spreadsheet: `sep=;`, also in quotes.
+fn names_separator(line: &[u8]) -> bool {
+    let line = line.trim_ascii();
+    let line = line.strip_prefix(b"\"").and_then(|line| line.strip_suffix(b"\"")).unwrap_or(line);
+    line.len() <= 5 && line.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"sep="))
 }
 
 /// The form in which the header has all requested columns.
@@ -126,7 +143,7 @@ fn unquoted_lines(text: impl Read) -> anyhow::Result<String> {
 }
 
 fn read_rows(text: impl Read, form: Form, columns: &[&str], on_row: &mut OnRow<'_>) -> anyhow::Result<()> {
-    let mut reader = ReaderBuilder::new().delimiter(form.separator).trim(Trim::All).from_reader(text);
+    let mut reader = ReaderBuilder::new().delimiter(form.separator).trim(Trim::Headers).from_reader(text);
     let head = reader.headers().map_err(|error| row_error("the header", &error))?.clone();
     let positions = positions(columns, &head.iter().collect::<Vec<_>>())?;
     let mut record = StringRecord::new();
@@ -180,6 +197,16 @@ mod tests {
             ("arm;sold;note\na;1;x,y\nb;0;\n", "columns are separated by semicolons"),
             ("id\tarm\tsold\n1\ta\t1\n2\tb\t0\n", "columns are separated by tabs"),
             ("arm|sold\na|1\nb|0\n", "columns are separated by bars (|)"),
+            ("arm sold\na 1\nb 0\n", "columns are separated by spaces"),
+            ("sep=,\narm,sold\na,1\nb,0\n", "the first line, sep=,, names the separator and is no header"),
+            (
+                "\u{feff}\"SEP=;\"\r\narm;sold\r\na;1\r\nb;0\r\n",
+                "the first line, \"SEP=;\", names the separator and is no header; columns are separated by semicolons",
+            ),
+            (
+                "sep=\t\narm\tsold\na\t1\nb\t0\n",
+                "the first line, sep=, names the separator and is no header; columns are separated by tabs",
+            ),
             ("\"arm,sold\"\n\"a,1\"\n\"b,0\"\n", "every line is one quoted field; the fields inside it are read"),
             (
                 "\"arm;sold;note\"\n\"a;1;\"\"x;y\"\"\"\n\"b;0;\"\n",

@@ -34,6 +34,8 @@ pub(super) struct RowCounts {
     pub(super) empty: Vec<u64>,
     /// Rows without a time zone.
     pub(super) without_zone: u64,
+    /// Rows with spaces around their arm.
+    pub(super) spaced_arms: u64,
     /// The first arm of each unit.
     units: BTreeMap<Box<str>, usize>,
     repeated: u64,
@@ -80,6 +82,12 @@ impl RowCounts {
         }
         if self.without_zone > 0 {
             notes.push(format!("{} without a time zone: read as UTC", plural(self.without_zone, "time")));
+        }
+        if self.spaced_arms > 0 {
+            notes.push(format!(
+                "{} with spaces around the arm: they are removed, so \" a \" and \"a\" are one arm",
+                plural(self.spaced_arms, "row")
+            ));
         }
         let mut warnings = Vec::new();
         let excluded = self.excluded();

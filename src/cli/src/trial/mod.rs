@@ -203,6 +203,9 @@ impl<'a> LogBuilder<'a> {
     /// Adds a row, unless an outcome is empty and such rows are left out.
     fn add_row(&mut self, number: u64, cells: &[&str]) -> anyhow::Result<()> {
         let refuse = |message: String| usage_error(format!("row {number}: {message}"));
+        let written = cells[0];
+        let cells: Vec<&str> = cells.iter().map(|cell| cell.trim()).collect();
+        self.counts.spaced_arms += u64::from(written != cells[0]);
         let arm = self.arm(cells[0]).map_err(refuse)?;
         let wanted = self.wanted;
         let unit = wanted.unit.map(|column| cells[column]);

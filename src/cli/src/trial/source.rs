@@ -64,7 +64,7 @@ fn read_parquet(file: File, columns: &[&str], on_row: &mut OnRow<'_>) -> anyhow:
         });
         let cells = cells.collect::<anyhow::Result<Vec<String>>>()?;
         let requested: Vec<&str> =
-            column_of.iter().map(|position| cells.get(*position).map_or("", |cell| cell.trim())).collect();
+            column_of.iter().map(|position| cells.get(*position).map_or("", String::as_str)).collect();
         on_row(number, &requested)?;
     }
     Ok(())

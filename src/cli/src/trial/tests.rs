@@ -196,3 +196,14 @@ fn arm_that_depends_on_the_time_is_reported() {
     assert!(findings.warnings[0].starts_with("the time predicts the arm (Kruskal–Wallis"), "{findings:?}");
     assert_eq!(findings.notes, ["200 times without a time zone: read as UTC"]);
 }
+
+#[test]
+fn spaces_around_arms_are_removed_and_reported() {
+    let outcomes = names(&["visit"]);
+    let text = "segment,visit\ncontrol,1\n green ,0\ngreen,1\n\" control\",0\n";
+    let log = Log::parse(text.as_bytes(), &columns(&outcomes, None)).unwrap();
+    let keys: Vec<&str> = log.arms.iter().map(|arm| arm.key.as_str()).collect();
+    assert_eq!(keys, ["control", "green"]);
+    let note = "2 rows with spaces around the arm: they are removed, so \" a \" and \"a\" are one arm";
+    assert!(log.findings.notes.iter().any(|found| found == note), "{:?}", log.findings.notes);
+}
