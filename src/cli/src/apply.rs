@@ -116,7 +116,10 @@ async fn apply(
     let starts = args.start && is_draft;
     let applied = if starts && !args.dry_run {
         let request = v1::StartExperimentRequest { key: key.clone(), etag: String::new() };
-        experiments.start_experiment(request).await?.into_inner()
+        let started = experiments.start_experiment(request).await?.into_inner();
+        // The start does not report on the audience again.
+        let Experiment { audience_report, audience_change, .. } = applied;
+        Experiment { audience_report, audience_change, ..started }
     } else {
         applied
     };

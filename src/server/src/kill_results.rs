@@ -320,6 +320,30 @@ mod tests {
     }
 
     #[test]
+    fn result_without_a_relative_lift_has_both_means() {
+        let result = KillResult {
+            generation: 1,
+            arm: Arm::new(1).unwrap(),
+            at: Timestamp::default(),
+            actor: "ann".to_owned(),
+            metric: "bought".to_owned(),
+            exposed: 984,
+            units: 984,
+            converted: 46,
+            open: 0,
+            mean: Some(0.0467),
+            control_mean: Some(0.0),
+            lift: None,
+            p_worse: Some(0.0001),
+            first_exposures: None,
+        };
+        let text = crate::kill_texts::kill_result_in_words("green", &result);
+        let expected = "green was killed by ann: bought 0.0467 per unit, 0 in control, from 984 units at that time, <0.1% \
+                        probability of being worse than control.";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
     fn exposures_are_kept_without_a_primary_metric() {
         let doc = serde_json::json!({"key": "e", "variations": [
             {"key": "control", "payload": false}, {"key": "green", "payload": true, "share": 0.25}

@@ -12,27 +12,33 @@ use crate::explain::probability_in_words;
 
 /// The results as a sentence: "green was killed by ann: bought −32.0% (−41.0% to −20.1%, always-valid) from 812 units at
 /// that time, >99.9% probability of being worse than control."
-fn kill_result_in_words(variation: &str, result: &KillResult) -> String {
-    let KillResult { actor, metric, units, lift, p_worse, exposed, .. } = result;
+pub(crate) fn kill_result_in_words(variation: &str, result: &KillResult) -> String {
+    let KillResult { actor, metric, units, lift, p_worse, exposed, mean, control_mean, .. } = result;
     if metric.is_empty() {
         let exposed = plural(*exposed, "unit");
         return format!("{variation} was killed by {actor}: {exposed} exposed at that time, without a primary metric.");
     }
     let percent = |share: f64| NumberFormat::Lift.text(share);
     let units = plural(*units, "unit");
-    let estimate = match lift {
-        Some(lift) => {
-            let worse =
-                p_worse.map(|p| format!(", {} probability of being worse than control", probability_in_words(p)));
+    let worse = p_worse.map(|p| format!(", {} probability of being worse than control", probability_in_words(p)));
+    let worse = worse.unwrap_or_default();
+    let estimate = match (lift, mean.zip(*control_mean).filter(|_| p_worse.is_some())) {
+        (Some(lift), _) => format!(
+            "{metric} {} ({} to {}, always-valid) from {units} at that time{worse}",
+            percent(lift.estimate),
+            percent(lift.low),
+            percent(lift.high),
+        ),
+        // There is no relative lift, but the difference was known.
+        (None, Some((mean, control))) => {
+            let number = |value: f64| NumberFormat::Estimate.text(value);
             format!(
-                "{metric} {} ({} to {}, always-valid) from {units} at that time{}",
-                percent(lift.estimate),
-                percent(lift.low),
-                percent(lift.high),
-                worse.unwrap_or_default()
+                "{metric} {} per unit, {} in control, from {units} at that time{worse}",
+                number(mean),
+                number(control)
             )
         }
-        None => format!("{units} counted at that time, too few to compare {metric}"),
+        (None, None) => format!("{units} counted at that time, too few to compare {metric}"),
     };
     format!("{variation} was killed by {actor}: {estimate}.")
 }
