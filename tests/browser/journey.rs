@@ -263,7 +263,7 @@ async fn conclude_and_archive(browser: &Browser, api: &Api) {
     browser.click("link", "Conclude experiment").await;
     browser.click("radio", "control (roll back)").await;
     browser.press_button("Conclude experiment").await;
-    browser.wait_for("Concluded: all units get control until it is restarted").await;
+    browser.wait_for("Rolled back: all units get control until it is restarted").await;
     confirm(browser, "Archive experiment", "Archive experiment").await;
     browser.wait_for("Experiment archived.").await;
     assert!(browser.all("link", "Edit or add variation").await.is_empty());

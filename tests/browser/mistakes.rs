@@ -37,6 +37,13 @@ async fn errors_are_shown_at_their_fields_and_input_is_kept() {
     assert!(browser.field_error("audience").await.is_some());
     assert_eq!(browser.value_of("key").await, "Shop Button");
     assert_eq!(browser.value_of("description").await, "Which colour sells");
+    // The blank metric keeps its default, and there is room for another one.
+    assert_eq!(browser.value_of("metrics.0.window").await, "7d");
+    assert_eq!(browser.value_of("metrics.1.key").await, "");
+    // Errors name fields by their labels.
+    let labels = "return [...document.querySelectorAll('#faults a')].map(a => a.textContent)";
+    let labels = browser.evaluate(labels, vec![]).await;
+    assert!(!labels.to_string().contains("[0]") && labels.to_string().contains("Key"), "{labels}");
     // The list of errors has the focus, and each error links to its field.
     let focused_id = "return document.activeElement.id";
     assert_eq!(browser.evaluate(focused_id, vec![]).await, "faults");
