@@ -29,6 +29,7 @@ pub mod funnel;
 mod json_difference;
 pub mod maintenance;
 pub mod sqlite;
+mod text_delta;
 mod unit_record_codec;
 
 use std::sync::Arc;

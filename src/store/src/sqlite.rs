@@ -7,6 +7,7 @@ mod backup;
 mod catalogue;
 mod column_values;
 mod database;
+mod decisions;
 mod fold;
 mod funnel;
 mod lineages;
@@ -278,8 +279,11 @@ impl crate::Store for SqliteStore {
         page: PageRequest,
     ) -> Result<Vec<StoredDecision>, StoreError> {
         let key = experiment.to_string();
-        self.blocking(move |inner| inner.readers.with_connection(|c| catalogue::decisions(c, &key, generation, page)))
-            .await
+        let read = move |connection: &mut _| match catalogue::experiment_id(connection, &key)? {
+            Some(id) => decisions::list(connection, id, generation, page),
+            None => Ok(Vec::new()),
+        };
+        self.blocking(move |inner| inner.readers.with_connection(read)).await
     }
 
     async fn decision(
@@ -289,10 +293,11 @@ impl crate::Store for SqliteStore {
         revision: u32,
     ) -> Result<Option<DecisionRecord>, StoreError> {
         let key = experiment.to_string();
-        self.blocking(move |inner| {
-            inner.readers.with_connection(|c| catalogue::decision(c, &key, generation, revision))
-        })
-        .await
+        let read = move |connection: &mut _| match catalogue::experiment_id(connection, &key)? {
+            Some(id) => decisions::of_revision(connection, id, generation, revision),
+            None => Ok(None),
+        };
+        self.blocking(move |inner| inner.readers.with_connection(read)).await
     }
 
     async fn append(&self, received_at: Timestamp, events: Vec<Event>) -> Result<Seq, StoreError> {

@@ -11,8 +11,9 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use serde::{Deserialize, Serialize};
 
 use super::audit::{self, AllocationSummary, AuditedAction, AuditedChange};
-use super::column_values::{arm_from_column, corrupt, from_json, to_json, to_sql_integer};
-use crate::catalogue::{DecisionRecord, ExperimentChange, PageRequest, StoredDecision, StoredExperiment};
+use super::column_values::{arm_from_column, corrupt, from_json, to_json};
+use super::decisions::{self, PreparedDecision};
+use crate::catalogue::{ExperimentChange, StoredExperiment};
 use crate::error::StoreError;
 
 /// The part of an experiment that each change rewrites, as `experiment.body` stores it.
@@ -58,6 +59,7 @@ pub(crate) struct PreparedChange<'a> {
     change: &'a ExperimentChange,
     body: String,
     audited: AuditedChange,
+    decision: Option<PreparedDecision<'a>>,
 }
 
 impl<'a> PreparedChange<'a> {
@@ -66,12 +68,12 @@ impl<'a> PreparedChange<'a> {
     pub(crate) fn new(connection: &Connection, change: &'a ExperimentChange) -> Result<Self, StoreError> {
         let experiment = &change.experiment;
         let key = experiment.definition.key();
-        let stored: Option<(i64, String)> = connection
-            .prepare_cached("SELECT version, body FROM experiment WHERE key = ?1")?
-            .query_row([key.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
+        let stored: Option<(i64, i64, String)> = connection
+            .prepare_cached("SELECT id, version, body FROM experiment WHERE key = ?1")?
+            .query_row([key.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()?;
-        let stored = stored.as_ref().map(|(version, body)| (*version as u64, body.as_str()));
-        check_version(key, stored.map(|(version, _)| version), change.expected_version)?;
+        check_version(key, stored.as_ref().map(|(_, version, _)| *version as u64), change.expected_version)?;
+        let (id, before) = stored.as_ref().map(|(id, _, body)| (*id, body.as_str())).unzip();
         let body = to_json(&BodyToWrite {
             definition: &experiment.definition,
             status: experiment.status,
@@ -85,8 +87,10 @@ impl<'a> PreparedChange<'a> {
             shipped_within_audience: experiment.shipped_within_audience,
             line: AllocationSummary::new(experiment),
         })?;
-        let audited = AuditedChange::new(stored.map(|(_, body)| body), &body, &experiment.kill_results)?;
-        Ok(Self { change, body, audited })
+        let audited = AuditedChange::new(before, &body, &experiment.kill_results)?;
+        let decision =
+            change.decision.as_ref().map(|record| PreparedDecision::new(connection, id, record)).transpose()?;
+        Ok(Self { change, body, audited, decision })
     }
 }
 
@@ -108,7 +112,7 @@ pub(crate) fn commit(connection: &mut Connection, changes: &[PreparedChange<'_>]
 }
 
 fn store_change(transaction: &Transaction<'_>, prepared: &PreparedChange<'_>) -> Result<u64, StoreError> {
-    let PreparedChange { change, body, audited } = prepared;
+    let PreparedChange { change, body, audited, decision } = prepared;
     let experiment = &change.experiment;
     let key = experiment.definition.key();
     let sql = "SELECT id, version FROM experiment WHERE key = ?1";
@@ -134,11 +138,8 @@ fn store_change(transaction: &Transaction<'_>, prepared: &PreparedChange<'_>) ->
     add_history(transaction, id, experiment)?;
     let ExperimentChange { at, actor, action, .. } = change;
     audit::add_entry(transaction, &AuditedAction { at: *at, actor, action, experiment: key.as_str() }, audited)?;
-    if let Some(d) = &change.decision {
-        let sql = "INSERT INTO decision (experiment_id, generation, at, revision, input, output)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        let row = params![id, d.generation, d.at.as_micros(), d.revision, d.input, d.output];
-        transaction.prepare_cached(sql)?.execute(row)?;
+    if let Some(decision) = decision {
+        decisions::add(transaction, id, decision)?;
     }
     Ok(version as u64)
 }
@@ -311,53 +312,4 @@ fn grouped<T>(
 pub(crate) fn experiment_id(connection: &Connection, key: &str) -> Result<Option<i64>, StoreError> {
     let mut statement = connection.prepare_cached("SELECT id FROM experiment WHERE key = ?1")?;
     Ok(statement.query_row([key], |row| row.get(0)).optional()?)
-}
-
-/// Decisions on one generation, newest first.
-pub(crate) fn decisions(
-    connection: &Connection,
-    key: &str,
-    number: u32,
-    page: PageRequest,
-) -> Result<Vec<StoredDecision>, StoreError> {
-    let Some(id) = experiment_id(connection, key)? else { return Ok(Vec::new()) };
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT {DECISION} FROM decision WHERE experiment_id = ?1 AND generation = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4"
-    ))?;
-    let (before, limit) = (to_sql_integer(page.before), to_sql_integer(page.limit as u64));
-    let mut rows = statement.query(params![id, number, before, limit])?;
-    let (mut found, mut bytes): (Vec<StoredDecision>, usize) = (Vec::new(), 0);
-    while let Some(row) = rows.next()? {
-        let decision = read_decision(row)?;
-        bytes += decision.record.input.len() + decision.record.output.len();
-        if bytes > page.max_bytes && !found.is_empty() {
-            break;
-        }
-        found.push(decision);
-    }
-    Ok(found)
-}
-
-/// The decision that made one revision.
-pub(crate) fn decision(
-    connection: &Connection,
-    key: &str,
-    number: u32,
-    revision: u32,
-) -> Result<Option<DecisionRecord>, StoreError> {
-    let Some(id) = experiment_id(connection, key)? else { return Ok(None) };
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT {DECISION} FROM decision WHERE experiment_id = ?1 AND generation = ?2 AND revision = ?3"
-    ))?;
-    let found = statement.query_row(params![id, number, revision], read_decision).optional()?;
-    Ok(found.map(|decision| decision.record))
-}
-
-const DECISION: &str = "id, generation, at, revision, input, output";
-
-fn read_decision(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredDecision> {
-    let at = Timestamp::from_micros(row.get(2)?);
-    let (generation, revision) = (row.get(1)?, row.get(3)?);
-    let record = DecisionRecord { generation, at, revision, input: row.get(4)?, output: row.get(5)? };
-    Ok(StoredDecision { id: row.get::<_, i64>(0)? as u64, record })
 }

@@ -18,7 +18,7 @@ pub(crate) struct Schema {
 pub(crate) const STATE: Schema = Schema {
     file: "inroad.db",
     application_id: 0x496e_7253,
-    steps: &[STATE_1, STATE_2, STATE_3, STATE_4, STATE_5, STATE_6, STATE_7, STATE_8],
+    steps: &[STATE_1, STATE_2, STATE_3, STATE_4, STATE_5, STATE_6, STATE_7, STATE_8, STATE_9],
 };
 /// The log. The application id is "InrL" in ASCII.
 pub(crate) const LOG: Schema = Schema { file: "log.db", application_id: 0x496e_724c, steps: &[LOG_1] };
@@ -140,6 +140,14 @@ const STATE_8: &str = "
 ALTER TABLE audit ADD COLUMN hash BLOB;
 INSERT INTO meta SELECT 'audit_older', coalesce(max(id), 0) FROM audit;
 INSERT INTO meta VALUES ('audit_head', zeroblob(32));
+";
+
+/// The input of a decision as its difference from that of an earlier one: [`super::decisions`]. `input` is empty if there
+/// is a delta. Earlier decisions have their whole input, and no ordinal.
+const STATE_9: &str = "
+ALTER TABLE decision ADD COLUMN ordinal INTEGER;
+ALTER TABLE decision ADD COLUMN base INTEGER;
+ALTER TABLE decision ADD COLUMN delta BLOB;
 ";
 
 /// One row for each event. An exposure has `experiment` to `context`, an outcome `units` to `clock`; the other columns

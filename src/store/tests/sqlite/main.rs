@@ -8,6 +8,7 @@ mod concurrency;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod cost;
+mod decisions;
 mod erasure_and_copies;
 mod full_disk;
 mod opening;
