@@ -8,7 +8,10 @@ use prost_types::{ListValue, Struct, Value};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
-use crate::harness::{Server, context, eventually, exposure_of, flag, http_get, metric_value, with_conversion_metrics};
+use crate::harness::{
+    Server, context, eventually, exposure_of, flag, http_get, metric_value, with_conversion_metrics,
+    with_thompson_policy,
+};
 
 /// The experiment that is killed.
 const KEY: &str = "checkout";
@@ -148,4 +151,40 @@ async fn expensive_batch_of_assignments_delays_nothing_and_ends_when_its_caller_
     // The turn is free again: a cheap batch is answered.
     let answers = server.api().assignments().batch_assign(batch(1)).await.expect("an answer").into_inner();
     assert_eq!(answers.responses.len(), 200);
+}
+
+/// Compared with the decisions, not with a clock: on any machine, a kill that waits for them takes about as long.
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_does_not_wait_for_decisions_of_the_policy() {
+    let server = Server::start().await;
+    let api = server.api();
+    api.launch(with_conversion_metrics(flag(KEY, &[("a", 0.9)]))).await;
+    let keys: Vec<String> = (1..=64).map(|i| format!("v{i}")).collect();
+    let variations: Vec<(&str, f64)> = keys.iter().map(|key| (key.as_str(), 0.01)).collect();
+    let slow: Vec<String> = (0..16).map(|i| format!("{LARGE}-{i}")).collect();
+    for key in &slow {
+        let mut experiment = with_thompson_policy(with_conversion_metrics(flag(key, &variations)), 86_400);
+        if let Some(v1::policy::Kind::Thompson(thompson)) = experiment.policy.as_mut().and_then(|p| p.kind.as_mut()) {
+            thompson.draws_log2 = Some(16);
+        }
+        api.launch(experiment).await;
+    }
+    let begun = Instant::now();
+    let mut decisions = JoinSet::new();
+    for key in slow {
+        let mut experiments = server.api().experiments();
+        decisions.spawn(async move { experiments.reallocate(v1::ReallocateRequest { key }).await.map(drop) });
+    }
+    let (mut longest, mut decided) = (Duration::ZERO, Duration::ZERO);
+    while !decisions.is_empty() {
+        let kill = Instant::now();
+        api.kill(KEY, "a").await;
+        longest = longest.max(kill.elapsed());
+        api.restore(KEY, "a").await;
+        while let Some(decision) = decisions.try_join_next() {
+            decision.expect("no panic").expect("a decision");
+            decided = begun.elapsed();
+        }
+    }
+    assert!(longest < decided / 4, "a kill took {longest:?} during decisions of {decided:?} together");
 }
