@@ -169,8 +169,9 @@ pub(crate) fn kill_with_results(
     Ok(())
 }
 
-/// Kills variations and keeps their results by these counts. `metric` is the metric that caused the kill; without one the
-/// primary metric. If the results cannot be computed, the variations are killed without them.
+/// Kills variations and keeps their results by these counts, which it returns. `metric` is the metric that caused the kill;
+/// without one the primary metric. If the results cannot be computed, the variations are killed without them. Takes long:
+/// do not call it from an async task.
 ///
 /// # Errors
 /// [`ServerError::Change`] if the experiment cannot be killed.
@@ -180,10 +181,11 @@ pub(crate) fn kill_and_keep_results(
     counts: &GenerationCounts,
     metric: Option<&str>,
     (now, actor): (Timestamp, &str),
-) -> Result<(), ServerError> {
+) -> Result<Vec<KillResult>, ServerError> {
     let arms = killed_arms(experiment, target);
     let results = results_before_kill(experiment, &arms, counts, metric, (now, actor));
-    kill_with_results(experiment, target, results, now)
+    kill_with_results(experiment, target, results.clone(), now)?;
+    Ok(results)
 }
 
 /// The results of these arms: their exposures always, and their estimates if there is a metric and they can be computed.

@@ -75,6 +75,8 @@ pub struct Reallocator {
     /// Allows one advance of a manual clock at a time: a caller that disconnected and the one that repeats its call
     /// must not interfere.
     advancing: tokio::sync::Mutex<()>,
+    /// Allows one requested decision at a time, so that a scheduled one waits for at most one of them.
+    requesting: tokio::sync::Mutex<()>,
 }
 
 impl Reallocator {
@@ -86,7 +88,8 @@ impl Reallocator {
         metrics: Arc<Metrics>,
         lead: Duration,
     ) -> Self {
-        Self { catalogue, clock, ticker, metrics, lead, advancing: tokio::sync::Mutex::default() }
+        let (advancing, requesting) = (tokio::sync::Mutex::default(), tokio::sync::Mutex::default());
+        Self { catalogue, clock, ticker, metrics, lead, advancing, requesting }
     }
 
     /// How long before it takes effect a revision is published.
@@ -227,6 +230,7 @@ impl Reallocator {
     /// # Errors
     /// Those of [`Ticker::tick`].
     pub async fn reallocate_now(&self, key: &str, actor: &str) -> Result<(CatalogueEntry, TickOutcome), ServerError> {
+        let _one_at_a_time = self.requesting.lock().await;
         let now = {
             let state = self.catalogue.state();
             let experiment = &state.get(key)?.experiment;

@@ -1,10 +1,13 @@
 //! One tick of the policy: its input, its decision, and the change of the experiment. Scheduled ticks, "reallocate now"
 //! and a manual clock all use this module; so do guardrails, which are checked between ticks as well.
+//!
+//! A decision about many variations and metrics takes seconds. It is made on a thread that may block, from one version of
+//! the experiment, and is stored only if the experiment still has that version: no kill waits for it (I8).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use inroad_assignment::experiment::{Alert, ChangeError, RevisionCause};
+use inroad_assignment::experiment::{Alert, ChangeError, KillResult, RevisionCause};
 use inroad_assignment::{
     Arm, Experiment, GuardrailAction, KillTarget, Policy, Status, ThompsonSettings, Timestamp, Width,
 };
@@ -12,11 +15,12 @@ use inroad_policy::{
     ArmState, Decider, Decision, EVIDENCE_SHARE, Freeze, HoldReason, SampleRatioRule, TickInput, TickScope,
 };
 use inroad_store::{DecisionRecord, GenerationCounts, Store};
+use tokio::sync::Mutex;
 
 use crate::catalogue::{Catalogue, CatalogueEntry, ChangeRequest};
 use crate::error::ServerError;
 use crate::fold::{Fold, FoldTarget};
-use crate::kill_results::kill_and_keep_results;
+use crate::kill_results::{kill_and_keep_results, kill_with_results};
 use crate::tallies::{better, epoch_tallies, exposures_besides, guarded_metrics, measure};
 
 /// The input of the policy at `now`, by the experiment's clock. `data_late` says that events are not folded yet, which
@@ -141,13 +145,14 @@ pub struct Ticker {
     store: Arc<dyn Store>,
     catalogue: Arc<Catalogue>,
     fold: Fold,
-    decider: std::sync::Mutex<Decider>,
+    /// One decision is made at a time, so that decisions occupy one thread and one core.
+    decider: Arc<Mutex<Decider>>,
 }
 
 impl Ticker {
     /// A ticker that reads counts from `store` and changes experiments in `catalogue`.
     pub fn new(store: Arc<dyn Store>, catalogue: Arc<Catalogue>, fold: Fold) -> Self {
-        Self { store, catalogue, fold, decider: std::sync::Mutex::default() }
+        Self { store, catalogue, fold, decider: Arc::default() }
     }
 
     /// Runs one tick of a running experiment with an automatic policy, and stores the decision.
@@ -161,41 +166,31 @@ impl Ticker {
         actor: &str,
         time: TickTime,
     ) -> Result<(CatalogueEntry, TickOutcome), ServerError> {
-        let state = self.catalogue.state();
-        let entry = state.get(key)?;
+        let entry = self.catalogue.state().get(key)?.clone();
         let is_data_complete = self.fold.wait_until_reached(entry.version, time.fold_target).await;
-        let generation = entry.experiment.generation().map_or(0, |g| g.number);
-        let counts = self.store.counts(entry.experiment.definition.key(), generation).await?;
+        let question = Question {
+            scope: TickScope::Growth,
+            at: time.at,
+            advance_to: time.advance_to,
+            data_late: !is_data_complete,
+            actor: actor.to_owned(),
+        };
+        let prepared = self.prepare(&entry, question).await?;
         let request = ChangeRequest { actor, action: "tick", expected_version: Some(entry.version) };
-        self.catalogue
-            .change(key, request, |experiment, now| {
-                if let Some(to) = time.advance_to {
+        let apply = |experiment: &mut Experiment, now: Timestamp| {
+            // The lead time starts now: counting and deciding may have taken a while (I4).
+            let (now, effective_at) = match time.advance_to {
+                Some(to) => {
                     experiment.advance_clock(to)?;
+                    (to, time.at)
                 }
-                check_can_reallocate(experiment)?;
-                let shadow = matches!(experiment.definition.policy(), Policy::Thompson(settings) if settings.shadow);
-                let input = tick_input(experiment, &counts, TickScope::Growth, time.at, !is_data_complete)?;
-                let decision = self.decide(&input)?;
-                // The lead time starts now: waiting for the counts may have taken a while (I4).
-                let (now, effective_at) = match time.advance_to {
-                    Some(moved_to) => (moved_to, time.at),
-                    None => (now.max(time.at), time.at.max(now.plus(time.lead))),
-                };
-                let evidence = KillEvidence { counts: &counts, actor };
-                apply_guardrails(experiment, &decision, now, evidence)?;
-                let revision =
-                    if shadow { None } else { apply_decision(experiment, &decision, now, effective_at, evidence)? };
-                experiment.record_tick(time.at, decision.resets_growth_allowance());
-                let record = DecisionRecord {
-                    generation,
-                    at: time.at,
-                    revision,
-                    input: serde_json::to_string(&input)?,
-                    output: serde_json::to_string(&decision)?,
-                };
-                Ok((TickOutcome { decision, input, revision, at: time.at, generation }, Some(record)))
-            })
-            .await
+                None => (now.max(time.at), time.at.max(now.plus(time.lead))),
+            };
+            let (outcome, record) = prepared.apply(experiment, now, Some(effective_at))?;
+            experiment.record_tick(time.at, outcome.decision.resets_growth_allowance());
+            Ok((outcome, Some(record)))
+        };
+        self.catalogue.change(key, request, apply).await
     }
 
     /// Checks the guardrails of a running experiment at `at`, by its clock, whatever its policy is. A decision is
@@ -208,28 +203,22 @@ impl Ticker {
         at: Timestamp,
         fold_target: FoldTarget,
     ) -> Result<GuardrailOutcome, ServerError> {
-        let state = self.catalogue.state();
-        let entry = state.get(key)?;
+        let entry = self.catalogue.state().get(key)?.clone();
         if !self.fold.wait_until_reached(entry.version, fold_target).await {
             return Ok(GuardrailOutcome::DataLate);
         }
-        let generation = entry.experiment.generation().map_or(0, |g| g.number);
-        let counts = self.store.counts(entry.experiment.definition.key(), generation).await?;
+        let question =
+            Question { scope: TickScope::Guardrails, at, advance_to: None, data_late: false, actor: actor.to_owned() };
+        let prepared = self.prepare(&entry, question).await?;
+        if !prepared.has_new_findings {
+            return Ok(GuardrailOutcome::Unchanged);
+        }
         let request = ChangeRequest { actor, action: "guardrail", expected_version: Some(entry.version) };
-        let (_, outcome) = self
-            .catalogue
-            .change(key, request, |experiment, now| {
-                let input = tick_input(experiment, &counts, TickScope::Guardrails, at, false)?;
-                let decision = self.decide(&input)?;
-                if !apply_guardrails(experiment, &decision, now, KillEvidence { counts: &counts, actor })? {
-                    return Ok((GuardrailOutcome::Unchanged, None));
-                }
-                let (input_json, output) = (serde_json::to_string(&input)?, serde_json::to_string(&decision)?);
-                let record = DecisionRecord { generation, at, revision: None, input: input_json, output };
-                let ticked = TickOutcome { decision, input, revision: None, at, generation };
-                Ok((GuardrailOutcome::Acted(Box::new(ticked)), Some(record)))
-            })
-            .await?;
+        let apply = |experiment: &mut Experiment, now: Timestamp| {
+            let (outcome, record) = prepared.apply(experiment, now, None)?;
+            Ok((GuardrailOutcome::Acted(Box::new(outcome)), Some(record)))
+        };
+        let (_, outcome) = self.catalogue.change(key, request, apply).await?;
         Ok(outcome)
     }
 
@@ -243,69 +232,125 @@ impl Ticker {
         self.fold.target_within(timeout)
     }
 
-    fn decide(&self, input: &TickInput) -> Result<Decision, ServerError> {
-        let mut decider = self.decider.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Ok(decider.decide(input)?)
+    /// Makes a decision on a thread that may block, after those that were requested before.
+    async fn prepare(&self, entry: &CatalogueEntry, question: Question) -> Result<PreparedDecision, ServerError> {
+        let mut decider = Arc::clone(&self.decider).lock_owned().await;
+        let experiment = Arc::clone(&entry.experiment);
+        let generation = experiment.generation().map_or(0, |generation| generation.number);
+        let counts = self.store.counts(experiment.definition.key(), generation).await?;
+        let prepare = move || PreparedDecision::new(&experiment, &counts, &question, &mut decider);
+        // It fails only while the server stops.
+        tokio::task::spawn_blocking(prepare).await.map_err(|_| ServerError::ShuttingDown)?
     }
 }
 
-/// What is kept with a kill: the results by these counts, and the actor.
-#[derive(Clone, Copy)]
-struct KillEvidence<'a> {
-    counts: &'a GenerationCounts,
-    actor: &'a str,
+/// What the policy is to decide.
+struct Question {
+    scope: TickScope,
+    at: Timestamp,
+    /// For a manual clock: the instant to move it to before deciding.
+    advance_to: Option<Timestamp>,
+    data_late: bool,
+    actor: String,
 }
 
-impl KillEvidence<'_> {
-    fn kill(
+/// A variation that a decision kills, and its results before the kill.
+type PreparedKill = (Arm, Vec<KillResult>);
+
+/// A decision about one version of an experiment. All that takes long is done: what is left is to apply it to that version.
+struct PreparedDecision {
+    decision: Decision,
+    input: TickInput,
+    generation: u32,
+    at: Timestamp,
+    kills: Vec<PreparedKill>,
+    /// Whether a guardrail raises an alert or kills a variation that it has not before.
+    has_new_findings: bool,
+    /// Input and decision in JSON.
+    record: (String, String),
+}
+
+impl PreparedDecision {
+    /// Decides, and applies the kills to a copy of the experiment to get the results before each of them. Takes long: do
+    /// not call it from an async task.
+    fn new(
+        experiment: &Experiment,
+        counts: &GenerationCounts,
+        question: &Question,
+        decider: &mut Decider,
+    ) -> Result<Self, ServerError> {
+        let mut experiment = experiment.clone();
+        if let Some(to) = question.advance_to {
+            experiment.advance_clock(to)?;
+        }
+        if question.scope == TickScope::Growth {
+            check_can_reallocate(&experiment)?;
+        }
+        let input = tick_input(&experiment, counts, question.scope, question.at, question.data_late)?;
+        let decision = decider.decide(&input)?;
+        let now = question.advance_to.unwrap_or(question.at);
+        let mut has_new_findings = record_alerts(&mut experiment, &decision, now);
+        let mut kills = Vec::new();
+        let mut kill = |experiment: &mut Experiment, arm: Arm, metric: Option<&str>| {
+            let evidence = (now, question.actor.as_str());
+            let results = kill_and_keep_results(experiment, KillTarget::Variation(arm), counts, metric, evidence)?;
+            kills.push((arm, results));
+            Ok::<_, ServerError>(())
+        };
+        for arm in decision.guardrail_kills().filter_map(Arm::new) {
+            has_new_findings |= !experiment.kills.is_arm_killed(arm);
+            let harmed = decision.guardrails.iter().find(|g| g.arm == arm.index() && g.action == GuardrailAction::Kill);
+            kill(&mut experiment, arm, harmed.map(|finding| finding.metric.as_str()))?;
+        }
+        if question.scope == TickScope::Growth && !is_shadow(&experiment) {
+            for arm in decision.kill.iter().filter_map(|arm| Arm::new(*arm)) {
+                kill(&mut experiment, arm, None)?;
+            }
+        }
+        let record = (serde_json::to_string(&input)?, serde_json::to_string(&decision)?);
+        let generation = experiment.generation().map_or(0, |generation| generation.number);
+        Ok(Self { decision, input, generation, at: question.at, kills, has_new_findings, record })
+    }
+
+    /// Applies the decision to the version that it was made for. Growth takes effect at `effective_at`; without it, nothing
+    /// grows.
+    fn apply(
         self,
         experiment: &mut Experiment,
-        arm: Arm,
-        metric: Option<&str>,
         now: Timestamp,
-    ) -> Result<(), ServerError> {
-        kill_and_keep_results(experiment, KillTarget::Variation(arm), self.counts, metric, (now, self.actor))
+        effective_at: Option<Timestamp>,
+    ) -> Result<(TickOutcome, DecisionRecord), ServerError> {
+        let Self { decision, input, generation, at, kills, record: (input_json, output), .. } = self;
+        record_alerts(experiment, &decision, now);
+        for (arm, results) in kills {
+            kill_with_results(experiment, KillTarget::Variation(arm), results, now)?;
+        }
+        let requests = growth_requests(&decision);
+        let revision = match effective_at {
+            Some(effective_at) if !requests.is_empty() && !is_shadow(experiment) => {
+                Some(experiment.grow(&requests, RevisionCause::Policy, now, effective_at)?)
+            }
+            _ => None,
+        };
+        let record = DecisionRecord { generation, at, revision, input: input_json, output };
+        Ok((TickOutcome { decision, input, revision, at, generation }, record))
     }
 }
 
-/// Records the alerts of guardrails, and kills variations where a guardrail demands it. True if there is a new alert or
-/// kill.
-fn apply_guardrails(
-    experiment: &mut Experiment,
-    decision: &Decision,
-    now: Timestamp,
-    evidence: KillEvidence<'_>,
-) -> Result<bool, ServerError> {
+/// Whether decisions of the policy are recorded without being applied.
+fn is_shadow(experiment: &Experiment) -> bool {
+    matches!(experiment.definition.policy(), Policy::Thompson(settings) if settings.shadow)
+}
+
+/// Records the alerts of guardrails; true if one is new.
+fn record_alerts(experiment: &mut Experiment, decision: &Decision, now: Timestamp) -> bool {
     let mut is_new = false;
     for finding in &decision.guardrails {
         let Some(arm) = Arm::new(finding.arm) else { continue };
         let (metric, action, log_evidence) = (finding.metric.clone(), finding.action, finding.log_evidence);
         is_new |= experiment.record_alert(Alert { metric, arm, action, at: now, log_evidence });
     }
-    for arm in decision.guardrail_kills().filter_map(Arm::new) {
-        is_new |= !experiment.kills.is_arm_killed(arm);
-        let harmed = decision.guardrails.iter().find(|g| g.arm == arm.index() && g.action == GuardrailAction::Kill);
-        evidence.kill(experiment, arm, harmed.map(|finding| finding.metric.as_str()), now)?;
-    }
-    Ok(is_new)
-}
-
-/// Kills and grows variations as decided; the number of the new revision, if any variation grew.
-fn apply_decision(
-    experiment: &mut Experiment,
-    decision: &Decision,
-    now: Timestamp,
-    effective_at: Timestamp,
-    evidence: KillEvidence<'_>,
-) -> Result<Option<u32>, ServerError> {
-    for arm in decision.kill.iter().filter_map(|arm| Arm::new(*arm)) {
-        evidence.kill(experiment, arm, None, now)?;
-    }
-    let requests = growth_requests(decision);
-    if requests.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(experiment.grow(&requests, RevisionCause::Policy, now, effective_at)?))
+    is_new
 }
 
 /// The variations that grow and the width that each gains, in the order of the variations.
