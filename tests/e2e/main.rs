@@ -5,6 +5,7 @@
 
 mod harness;
 
+mod all_loads;
 mod assign;
 mod clients;
 mod clock;
