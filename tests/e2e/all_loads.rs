@@ -85,7 +85,7 @@ impl Totals {
         // The load ended in the middle of the call.
         let is_ours = matches!(status.code(), Code::Cancelled);
         if !is_ours && !DOCUMENTED.contains(&reason.as_str()) {
-            self.unexpected.lock().unwrap().insert(format!(
+            self.unexpected.lock().expect("no load panics").insert(format!(
                 "{what}: {:?} {reason} {}",
                 status.code(),
                 status.message()
@@ -160,7 +160,7 @@ async fn kills_take_effect_and_no_event_is_lost_under_all_loads_at_once() {
                 totals.add("record", &recorded);
                 match recorded {
                     Ok(response) => {
-                        drop(acknowledged.fetch_add(u64::from(response.into_inner().accepted), Ordering::Relaxed))
+                        acknowledged.fetch_add(u64::from(response.into_inner().accepted), Ordering::Relaxed);
                     }
                     Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
                 }
@@ -265,7 +265,11 @@ async fn kills_take_effect_and_no_event_is_lost_under_all_loads_at_once() {
         probed.most_memory >> 20,
         acknowledged.load(Ordering::Relaxed),
     );
-    assert!(totals.unexpected.lock().unwrap().is_empty(), "{:?}", totals.unexpected.lock().unwrap());
+    assert!(
+        totals.unexpected.lock().expect("no load panics").is_empty(),
+        "{:?}",
+        totals.unexpected.lock().expect("no load panics")
+    );
     assert!(probed.kills.last().is_some_and(|slowest| *slowest < LIMIT), "a kill took {:?}", probed.kills.last());
     assert!(probed.slowest_health_check < LIMIT, "a health check took {:?}", probed.slowest_health_check);
     assert!(probed.most_memory < MAX_MEMORY, "the server had {} MB", probed.most_memory >> 20);

@@ -9,7 +9,8 @@ use inroad_wire::v1::{self, ExposureMode};
 use tempfile::TempDir;
 
 use crate::harness::{
-    Api, Refusal, Server, Setup, context, eventually, exposure_of, flag, outcome, with_conversion_metrics,
+    Api, Refusal, Server, Setup, context, eventually, exposure_of, flag, http_get, metric_value, outcome,
+    with_conversion_metrics,
 };
 
 const KEY: &str = "checkout";
@@ -129,21 +130,37 @@ async fn full_disk_refuses_events_and_the_server_continues_after_space_is_freed(
         exposure: ExposureMode::Durable.into(),
     };
     check_refusal(&Refusal::from_result(api.assignments().assign(again).await));
-    // Reads and assignments still work. A change of an experiment may be refused, and then nothing has changed.
+    // Reads and assignments still work, and so do kills, restores and pauses: they have a reserve. Other changes are
+    // refused.
     let answers = api.assign_all(KEY, &["alice".to_owned()]).await;
     assert!(answers[0].point.is_some());
-    let before = api.get(KEY).await;
-    let kill = v1::KillRequest { key: KEY.to_owned(), variation: "a".to_owned() };
-    match api.experiments().kill(kill).await {
-        Ok(killed) => assert!(killed.into_inner().variations[1].killed),
-        Err(status) => {
-            check_refusal(&Refusal::from_result::<()>(Err(status)));
-            assert_eq!(api.get(KEY).await.etag, before.etag);
-        }
+    for _ in 0..40 {
+        assert!(api.kill(KEY, "a").await.variations[1].killed);
+        assert!(!api.restore(KEY, "a").await.variations[1].killed);
     }
+    let (key, etag) = (KEY.to_owned(), String::new());
+    let pause = v1::PauseExperimentRequest { key: key.clone(), etag: etag.clone() };
+    api.experiments().pause_experiment(pause).await.expect("a pause is stored");
+    let before = api.get(KEY).await;
+    let resume = v1::ResumeExperimentRequest { key, etag };
+    check_refusal(&Refusal::from_result(api.experiments().resume_experiment(resume.clone()).await));
+    assert_eq!(api.get(KEY).await.etag, before.etag);
+    let (code, text) = http_get(server.address, "/readyz").await.expect("an answer");
+    assert!(code == 503 && text.contains("the disk is full"), "{code}: {text}");
+    assert!(metric_value(server.address, "inroad_disk_full").await > 0.0);
+    assert!(metric_value(server.address, "inroad_disk_reserve_bytes").await > f64::from(4 << 20), "most of it is left");
+    // A restart on the full disk keeps the kill, and what is left of the reserve.
+    server.kill();
+    server.restart().await;
+    assert!(api.kill(KEY, "a").await.variations[1].killed);
 
     std::fs::remove_file(disk.path("ballast")).expect("the file can be deleted");
     std::fs::remove_file(disk.path("rest")).expect("the file can be deleted");
+    api.restore(KEY, "a").await;
+    eventually("the experiment is resumed without a restart", async || {
+        api.experiments().resume_experiment(resume.clone()).await.ok().map(|_| ())
+    })
+    .await;
     let refused_batch = batch(&api, acknowledged).await;
     eventually("the server accepts events again without a restart", async || {
         api.events().record(refused_batch.clone()).await.ok().map(|_| ())

@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use futures::executor::block_on;
 use inroad_assignment::{Allocation, Experiment, ExperimentKey, Timestamp};
 use inroad_store::{
-    AuditEntry, AuditFilter, BackupSummary, DecisionRecord, Event, ExperimentChange, FoldStep, ForgetRequest,
-    ForgetResult, FunnelCounts, FunnelQuery, GenerationCounts, LoggedEvent, PageRequest, Seq, SqliteStore, Store,
-    StoreError, StoredDecision, StoredExperiment,
+    AuditEntry, AuditFilter, BackupSummary, DecisionRecord, DiskState, Event, ExperimentChange, FoldStep,
+    ForgetRequest, ForgetResult, FunnelCounts, FunnelQuery, GenerationCounts, LoggedEvent, PageRequest, Seq,
+    SqliteStore, Store, StoreError, StoredDecision, StoredExperiment,
 };
 use tokio::sync::watch;
 
@@ -274,6 +274,10 @@ impl Store for FaultyStore {
 
     async fn fold(&self, experiments: Arc<Vec<Arc<Experiment>>>, limit: usize) -> Result<FoldStep, StoreError> {
         self.write(|store| block_on(store.inner.fold(experiments, limit))).await
+    }
+
+    fn disk(&self) -> DiskState {
+        self.inner.disk()
     }
 
     async fn counts(&self, experiment: &ExperimentKey, generation: u32) -> Result<GenerationCounts, StoreError> {

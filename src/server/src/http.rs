@@ -41,6 +41,15 @@ async fn ready(State(shared): State<Arc<SharedState>>) -> impl IntoResponse {
     if backlog >= limit {
         return (StatusCode::SERVICE_UNAVAILABLE, format!("{backlog} events are waiting to be processed\n"));
     }
+    let disk = shared.store.disk();
+    if disk.is_full {
+        let text = format!(
+            "the disk is full: assignments and kills continue, events and other changes are refused until there is \
+             space; {} of {} bytes are left for kills\n",
+            disk.reserve_bytes, disk.whole_reserve_bytes
+        );
+        return (StatusCode::SERVICE_UNAVAILABLE, text);
+    }
     if let Some(jump) = shared.clock.status().jump {
         let (jump, resumes_in) = (jump.describe(), jump.resumes_in().as_secs());
         let text = format!(
@@ -57,6 +66,9 @@ async fn metrics(State(shared): State<Arc<SharedState>>) -> impl IntoResponse {
     metrics.backlog.set(shared.fold.backlog() as i64);
     metrics.log_head.set(shared.store.head() as i64);
     metrics.version.set(shared.catalogue.peek().version as i64);
+    let disk = shared.store.disk();
+    metrics.disk_full.set(i64::from(disk.is_full));
+    metrics.disk_reserve_bytes.set(disk.reserve_bytes as i64);
     let clock = shared.clock.status();
     let ahead = clock.jump.map_or(0, |jump| jump.ahead_micros / 1_000_000);
     metrics.clock_offset_seconds.set(ahead);

@@ -78,6 +78,10 @@ pub struct Metrics {
     /// How far the machine's clock is ahead of the server's time, in seconds, negative if it is behind; 0 unless it jumped
     /// and the new reading is not accepted.
     pub clock_offset_seconds: Gauge<i64, AtomicI64>,
+    /// 1 while the disk is full or has no room for the reserve.
+    pub disk_full: Gauge<i64, AtomicI64>,
+    /// The space that is kept for kills, in bytes.
+    pub disk_reserve_bytes: Gauge<i64, AtomicI64>,
     /// How often the machine's clock jumped since the start.
     pub clock_jumps: Gauge<i64, AtomicI64>,
 }
@@ -178,6 +182,16 @@ impl Metrics {
             clock_offset_seconds: register!(
                 "clock_offset_seconds",
                 "Seconds by which the machine's clock is ahead of Inroad's time, if it jumped and is not accepted",
+                Gauge::default()
+            ),
+            disk_full: register!(
+                "disk_full",
+                "1 while the disk is full: only kills, restores and pauses are stored",
+                Gauge::default()
+            ),
+            disk_reserve_bytes: register!(
+                "disk_reserve_bytes",
+                "Space on the disk that is kept for kills, restores and pauses",
                 Gauge::default()
             ),
             clock_jumps: register!(

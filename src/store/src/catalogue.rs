@@ -34,6 +34,13 @@ pub struct ExperimentChange {
     pub decision: Option<DecisionRecord>,
 }
 
+impl ExperimentChange {
+    /// Whether the change must be stored even if the disk is full: it stops harm, or takes that back.
+    pub fn is_urgent(&self) -> bool {
+        matches!(self.action.as_str(), "kill" | "restore" | "pause" | "guardrail")
+    }
+}
+
 /// The policy's decision at one tick, with everything that it was based on (I7).
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecisionRecord {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 /// Why a store could not do what was requested. A failed operation changes nothing.
-#[derive(Debug, Error)]
+#[derive(Debug, Clone, Error)]
 pub enum StoreError {
     /// Another caller changed the experiment first.
     #[error("the experiment was changed in the meantime: read it again and repeat the change")]

@@ -46,7 +46,7 @@ pub use counts::{FoldStep, GenerationCounts};
 pub use error::StoreError;
 pub use event::{Event, ExposureEvent, LoggedEvent, OutcomeEvent, Seq};
 pub use funnel::{FunnelCounts, FunnelQuery};
-pub use maintenance::{BackupSummary, ForgetRequest, ForgetResult};
+pub use maintenance::{BackupSummary, DiskState, ForgetRequest, ForgetResult};
 pub use sqlite::{SqliteOptions, SqliteStore};
 
 /// Persistent storage for the catalogue, the log and the counts. Each replica of a server has its own instance;
@@ -69,7 +69,8 @@ pub trait Store: Send + Sync + 'static {
     async fn load(&self) -> Result<(u64, Vec<StoredExperiment>), StoreError>;
 
     /// Stores one change of one experiment: the experiment, its audit entry and its decision, all or nothing. Returns
-    /// the new version of the catalogue, which is also the experiment's new version.
+    /// the new version of the catalogue, which is also the experiment's new version. An urgent change
+    /// ([`ExperimentChange::is_urgent`]) is stored on a full disk as well.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] if the experiment is no longer at `change.expected_version`;
@@ -144,6 +145,9 @@ pub trait Store: Send + Sync + 'static {
     /// reflect yet, such as revisions and kills, units are counted again first, in several short calls if needed: see
     /// [`FoldStep::is_behind`]. Call it from one task at a time.
     async fn fold(&self, experiments: Arc<Vec<Arc<Experiment>>>, limit: usize) -> Result<FoldStep, StoreError>;
+
+    /// Whether the disk is full, and the space that is kept for kills.
+    fn disk(&self) -> DiskState;
 
     /// The tallies of one generation.
     async fn counts(&self, experiment: &ExperimentKey, generation: u32) -> Result<GenerationCounts, StoreError>;

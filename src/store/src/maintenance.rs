@@ -40,3 +40,15 @@ pub struct BackupSummary {
     /// The size of its files, in bytes.
     pub bytes: u64,
 }
+
+/// The disk of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskState {
+    /// Whether the last write found the disk full, or the reserve is not whole: then everything but urgent changes is
+    /// refused.
+    pub is_full: bool,
+    /// The space that is kept for kills, restores and pauses, in bytes.
+    pub reserve_bytes: u64,
+    /// The same if it is whole.
+    pub whole_reserve_bytes: u64,
+}

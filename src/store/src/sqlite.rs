@@ -8,6 +8,7 @@ mod catalogue;
 mod column_values;
 mod database;
 mod decisions;
+mod disk_reserve;
 mod fold;
 mod from_outside;
 mod funnel;
@@ -43,9 +44,10 @@ use crate::counts::{FoldStep, GenerationCounts};
 use crate::error::StoreError;
 use crate::event::{Event, LoggedEvent, Seq};
 use crate::funnel::{FunnelCounts, FunnelQuery};
-use crate::maintenance::{BackupSummary, ForgetRequest, ForgetResult};
+use crate::maintenance::{BackupSummary, DiskState, ForgetRequest, ForgetResult};
 use column_values::{corrupt, to_sql_integer};
 use database::{Readers, Tuning};
+use disk_reserve::DiskReserve;
 use fold::{Fold, StoreHandles};
 use lineages::Lineages;
 use log::LogWriter;
@@ -79,6 +81,7 @@ struct Inner {
     writer: StateWriter,
     readers: Readers,
     log_readers: Readers,
+    reserve: Arc<DiskReserve>,
     /// `None` once closed.
     fold: Mutex<Option<Fold>>,
     tallies: TallyCache,
@@ -122,9 +125,10 @@ impl SqliteStore {
         };
         let store_id = meta("store_id")?;
         let folded: u64 = meta("folded")?.parse().map_err(|e| corrupt("meta.folded", e).located(&state_path))?;
+        let reserve = Arc::new(DiskReserve::open(folder, options.reserve_bytes));
         let lineages = Lineages::begin(&state).map_err(|e| StoreError::from(e).located(&state_path))?;
-        let log =
-            LogWriter::start(log, folder.to_path_buf(), options.queued_events).map_err(|e| e.located(&log_path))?;
+        let log = LogWriter::start(log, folder.to_path_buf(), options.queued_events, Arc::clone(&reserve))
+            .map_err(|e| e.located(&log_path))?;
         if log.head() < folded {
             // New events would get places that count as folded, and would never be counted.
             let detail = format!("it ends at event {}, but {folded} were counted from it", log.head());
@@ -140,6 +144,7 @@ impl SqliteStore {
             writer: StateWriter::new(state, state_path.clone()),
             readers: Readers::new(state_path),
             log_readers,
+            reserve,
             fold: Mutex::new(Some(fold)),
             tallies: TallyCache::default(),
             folded: AtomicU64::new(folded),
@@ -211,7 +216,12 @@ impl crate::Store for SqliteStore {
             let prepared = inner.readers.with_connection(|connection| {
                 changes.iter().map(|change| PreparedChange::new(connection, change)).collect::<Result<Vec<_>, _>>()
             })?;
-            inner.writer.with_connection(|connection| catalogue::commit(connection, &prepared))
+            let commit = || inner.writer.with_connection(|connection| catalogue::commit(connection, &prepared));
+            if changes.iter().all(ExperimentChange::is_urgent) {
+                inner.reserve.write_urgently(commit)
+            } else {
+                inner.reserve.write(commit)
+            }
         })
         .await
     }
@@ -291,9 +301,18 @@ impl crate::Store for SqliteStore {
             let fold = fold.as_mut().ok_or(StoreError::Closed)?;
             let Inner { writer, readers, tallies, folded, .. } = inner;
             let handles = StoreHandles { writer, readers, tallies, folded };
-            fold.step(handles, &experiments, limit).map_err(|error| error.located(&inner.folder))
+            inner.reserve.check()?;
+            let step = fold.step(handles, &experiments, limit).map_err(|error| error.located(&inner.folder));
+            if !matches!(step, Ok(FoldStep { events: 0, changed: 0, .. })) {
+                inner.reserve.observe(step.as_ref().err());
+            }
+            step
         })
         .await
+    }
+
+    fn disk(&self) -> DiskState {
+        self.inner.reserve.state()
     }
 
     async fn counts(&self, experiment: &ExperimentKey, generation: u32) -> Result<GenerationCounts, StoreError> {

@@ -12,6 +12,7 @@ use rusqlite::types::Null;
 use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
+use super::disk_reserve::DiskReserve;
 use super::log_rows::units_to_json;
 use crate::error::StoreError;
 use crate::event::{Event, Seq};
@@ -47,13 +48,18 @@ pub(crate) struct LogWriter {
 
 impl LogWriter {
     /// Starts the thread.
-    pub(crate) fn start(connection: Connection, folder: PathBuf, capacity: usize) -> Result<Self, StoreError> {
+    pub(crate) fn start(
+        connection: Connection,
+        folder: PathBuf,
+        capacity: usize,
+        reserve: Arc<DiskReserve>,
+    ) -> Result<Self, StoreError> {
         let sql = "SELECT max((SELECT value FROM meta WHERE key = 'head'), coalesce((SELECT max(seq) FROM log), 0))";
         let last: i64 = connection.query_row(sql, [], |row| row.get(0))?;
         let head = Arc::new(AtomicU64::new(last as u64));
         let queued = Arc::new(AtomicUsize::new(0));
         let (requests, received) = mpsc::channel();
-        let writer = LogThread { connection, folder, head: Arc::clone(&head), queued: Arc::clone(&queued) };
+        let writer = LogThread { connection, folder, reserve, head: Arc::clone(&head), queued: Arc::clone(&queued) };
         let thread = std::thread::Builder::new()
             .name("inroad-log".to_owned())
             .spawn(move || writer.run(&received))
@@ -126,6 +132,7 @@ impl Drop for LogWriter {
 struct LogThread {
     connection: Connection,
     folder: PathBuf,
+    reserve: Arc<DiskReserve>,
     head: Arc<AtomicU64>,
     queued: Arc<AtomicUsize>,
 }
@@ -164,7 +171,8 @@ impl LogThread {
     /// Writes the whole group in one commit: it succeeds or fails for all callers.
     fn write(&mut self, group: Vec<AppendRequest>, count: usize) {
         let before = self.head.load(Ordering::Acquire);
-        let written = insert(&mut self.connection, before, &group);
+        let insert = || insert(&mut self.connection, before, &group).map_err(StoreError::from);
+        let written = self.reserve.write(insert);
         self.queued.fetch_sub(count, Ordering::AcqRel);
         match written {
             Ok(()) => {
@@ -179,18 +187,10 @@ impl LogThread {
             Err(error) => {
                 tracing::error!(%error, count, "events were refused: the log could not be written");
                 for append in group {
-                    drop(append.reply.send(Err(StoreError::from(copy_of(&error)).located(&self.folder))));
+                    drop(append.reply.send(Err(error.clone().located(&self.folder))));
                 }
             }
         }
-    }
-}
-
-/// A copy of an error, one for each caller of the group.
-fn copy_of(error: &rusqlite::Error) -> rusqlite::Error {
-    match error {
-        rusqlite::Error::SqliteFailure(code, message) => rusqlite::Error::SqliteFailure(*code, message.clone()),
-        other => rusqlite::Error::ToSqlConversionFailure(other.to_string().into()),
     }
 }
 

@@ -13,6 +13,8 @@ pub struct SqliteOptions {
     pub remembered_exposures: usize,
     /// The most pages of 4 KiB in either file; `None` for no limit but the disk.
     pub max_pages: Option<u32>,
+    /// Space on the disk that is kept for kills, restores and pauses, in bytes.
+    pub reserve_bytes: u64,
 }
 
 impl Default for SqliteOptions {
@@ -23,6 +25,7 @@ impl Default for SqliteOptions {
             fold_step_events: 50_000,
             remembered_exposures: 1_000_000,
             max_pages: None,
+            reserve_bytes: 8 << 20,
         }
     }
 }
