@@ -153,6 +153,30 @@ async fn expensive_batch_of_assignments_delays_nothing_and_ends_when_its_caller_
     assert_eq!(answers.responses.len(), 200);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_call_has_one_budget_of_steps_and_one_assignment_always_fits() {
+    let server = start().await;
+    let request = |i: usize| v1::AssignRequest {
+        experiment: LARGE.to_owned(),
+        context: Some(context_with_tags(&format!("unit-{i}"), 100)),
+        exposure: ExposureMode::None.into(),
+    };
+    let batch = v1::BatchAssignRequest { requests: (0..1_000).map(request).collect() };
+    let refused = server.api().assignments().batch_assign(batch).await.expect_err("it costs too much");
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused:?}");
+    assert!(refused.message().contains("smaller batches"), "{refused:?}");
+    assert!(metric_value(server.address, "inroad_batches_too_expensive_total").await >= 1.0);
+    let mut calls = JoinSet::new();
+    for i in 0..20 {
+        let mut assignments = server.api().assignments();
+        calls.spawn(async move { assignments.assign(request(i)).await.map(drop) });
+    }
+    check_that_it_keeps_answering(&server).await;
+    while let Some(answered) = calls.join_next().await {
+        answered.expect("no panic").expect("one assignment is never too expensive");
+    }
+}
+
 /// Compared with the decisions, not with a clock: on any machine, a kill that waits for them takes about as long.
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_does_not_wait_for_decisions_of_the_policy() {

@@ -209,6 +209,19 @@ impl Audience {
         eval::run(&self.compiled.root, context).unwrap_or(false)
     }
 
+    /// Whether the context is in the audience, as by [`Self::contains`], and the steps that the evaluation took, at most
+    /// [`Self::MAX_STEPS`].
+    pub fn contains_counting_steps(&self, context: &Context) -> (bool, u32) {
+        let (result, steps) = eval::run_counting(&self.compiled.root, context);
+        (result.unwrap_or(false), steps)
+    }
+
+    /// Whether an evaluation can take much longer than the expression is long: it has a loop or a pattern, whose cost
+    /// depends on the context.
+    pub fn is_expensive(&self) -> bool {
+        self.compiled.is_expensive
+    }
+
     /// Whether the context is in the audience, or why the expression cannot be evaluated.
     ///
     /// # Errors

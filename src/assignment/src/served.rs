@@ -27,6 +27,7 @@ mod snapshot;
 mod succession;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::sync::Arc;
 
 pub use self::assignment::{Assignment, Reason};
@@ -100,6 +101,7 @@ pub struct ServedExperiment {
     hasher: Option<UnitHasher>,
     /// Whether the unit key is the targeting key, which is usual. Computed once instead of for every answer.
     uses_targeting_key: bool,
+    is_expensive: bool,
 }
 
 impl ServedExperiment {
@@ -131,7 +133,8 @@ impl ServedExperiment {
         }
         let hasher = parts.salt.as_ref().map(|salt| UnitHasher::new(&parts.key, salt));
         let uses_targeting_key = parts.unit == TARGETING_KEY;
-        Ok(Self { parts, hasher, uses_targeting_key })
+        let is_expensive = is_expensive(&parts);
+        Ok(Self { parts, hasher, uses_targeting_key, is_expensive })
     }
 
     /// Creates the served form of an experiment at version `version`. It contains the revision in effect at `wall_now`
@@ -178,7 +181,7 @@ impl ServedExperiment {
         }
         let in_effect = revisions.iter().rposition(|r| r.effective_at <= wall_now).filter(|index| *index > 0)?;
         let parts = ServedParts { revisions: revisions.get(in_effect..)?.to_vec(), ..self.parts.clone() };
-        Some(Self { parts, hasher: self.hasher.clone(), uses_targeting_key: self.uses_targeting_key })
+        Some(Self { parts, ..self.clone() })
     }
 
     /// The same without the revisions before the first one of `old`: a revision that is no longer served was replaced by
@@ -192,6 +195,12 @@ impl ServedExperiment {
             self.parts.revisions.retain(|revision| revision.number >= first.number);
         }
         self
+    }
+
+    /// Whether one assignment can take longer than a millisecond, because an audience or an override has a loop or a
+    /// pattern, or there are many of them.
+    pub fn is_expensive(&self) -> bool {
+        self.is_expensive
     }
 
     /// The parts.
@@ -221,10 +230,30 @@ impl ServedExperiment {
     /// clock can cost as much as the rest.
     #[inline]
     pub fn assign_with_clock(&self, context: &Context, wall_now: impl FnOnce() -> Timestamp) -> Assignment<'_> {
+        self.assign_evaluating(context, wall_now, |audience| audience.contains(context))
+    }
+
+    /// Like [`Self::assign`], and adds the steps that the evaluation of audiences and overrides took.
+    pub fn assign_counting_steps(&self, context: &Context, wall_now: Timestamp, steps: &Cell<u64>) -> Assignment<'_> {
+        let contains = |audience: &Audience| {
+            let (contains, taken) = audience.contains_counting_steps(context);
+            steps.set(steps.get() + u64::from(taken));
+            contains
+        };
+        self.assign_evaluating(context, || wall_now, contains)
+    }
+
+    #[inline]
+    fn assign_evaluating(
+        &self,
+        context: &Context,
+        wall_now: impl FnOnce() -> Timestamp,
+        contains: impl Fn(&Audience) -> bool,
+    ) -> Assignment<'_> {
         let parts = &self.parts;
         match parts.status {
-            Status::Concluded { shipped } => return self.shipped(shipped, Reason::Concluded, context, wall_now),
-            Status::Archived { shipped } => return self.shipped(shipped, Reason::Archived, context, wall_now),
+            Status::Concluded { shipped } => return self.shipped(shipped, Reason::Concluded, contains, wall_now),
+            Status::Archived { shipped } => return self.shipped(shipped, Reason::Archived, contains, wall_now),
             Status::Draft | Status::Running | Status::Paused => {}
         }
         if parts.kills.everything {
@@ -237,7 +266,7 @@ impl ServedExperiment {
         let Some(unit) = unit else { return self.answer(Arm::CONTROL, Reason::NoUnit, wall_now) };
         let Ok(unit) = UnitKey::parse(&unit) else { return self.answer(Arm::CONTROL, Reason::InvalidUnit, wall_now) };
         if !parts.overrides.is_empty()
-            && let Some(arm) = self.override_arm(unit, context)
+            && let Some(arm) = self.override_arm(unit, &contains)
         {
             let killed = parts.kills.is_arm_killed(arm);
             let reason = if killed { Reason::Killed } else { Reason::Override };
@@ -249,7 +278,7 @@ impl ServedExperiment {
             return self.answer_under(number, Arm::CONTROL, Reason::NotStarted);
         };
         if let Some(audience) = &parts.audience
-            && !audience.contains(context)
+            && !contains(audience)
         {
             return self.answer_under(number, Arm::CONTROL, Reason::NotInAudience);
         }
@@ -286,11 +315,11 @@ impl ServedExperiment {
         &self,
         shipped: Arm,
         reason: Reason,
-        context: &Context,
+        contains: impl Fn(&Audience) -> bool,
         wall_now: impl FnOnce() -> Timestamp,
     ) -> Assignment<'_> {
         let reached = !self.parts.shipped_within_audience || shipped.is_control();
-        if !reached && self.parts.audience.as_ref().is_some_and(|audience| !audience.contains(context)) {
+        if !reached && self.parts.audience.as_ref().is_some_and(|audience| !contains(audience)) {
             return self.answer(Arm::CONTROL, Reason::NotInAudience, wall_now);
         }
         match self.parts.kills.served_arm(shipped) {
@@ -318,11 +347,26 @@ impl ServedExperiment {
     }
 
     /// The variation of the first override that matches.
-    fn override_arm(&self, unit: UnitKey<'_>, context: &Context) -> Option<Arm> {
+    fn override_arm(&self, unit: UnitKey<'_>, contains: impl Fn(&Audience) -> bool) -> Option<Arm> {
         let matches = |target: &OverrideTarget| match target {
             OverrideTarget::Units(units) => units.contains(unit.as_str()),
-            OverrideTarget::Audience(audience) => audience.contains(context),
+            OverrideTarget::Audience(audience) => contains(audience),
         };
         self.parts.overrides.iter().find(|o| matches(&o.target)).map(|o| o.arm)
     }
+}
+
+/// The bytes of all expressions up to which an assignment without loops and patterns is cheap.
+const CHEAP_EXPRESSION_BYTES: usize = 8 * 1024;
+
+fn is_expensive(parts: &ServedParts) -> bool {
+    let overrides = parts.overrides.iter().filter_map(|o| match &o.target {
+        OverrideTarget::Audience(audience) => Some(audience),
+        OverrideTarget::Units(_) => None,
+    });
+    let mut bytes = 0;
+    overrides.chain(&parts.audience).any(|audience| {
+        bytes += audience.source().len();
+        audience.is_expensive() || bytes > CHEAP_EXPRESSION_BYTES
+    })
 }

@@ -8,6 +8,9 @@ use crate::host_guard::HostName;
 
 /// The most assignments in one batch.
 pub const MAX_BATCH_ASSIGN: usize = 1_000;
+/// The steps that the audiences and overrides of one call may take together, about a second. It is more than one
+/// assignment can take, so only batches reach it.
+pub const MAX_CALL_STEPS: u64 = 10_000_000;
 /// The most events in one batch.
 pub const MAX_BATCH_EVENTS: usize = 10_000;
 /// The largest gRPC message that is accepted, in bytes.

@@ -81,6 +81,14 @@ pub enum ServerError {
         /// The delay after which to retry.
         retry_after: Duration,
     },
+    /// The audiences and overrides of one call cost too much.
+    #[error(
+        "the audiences and overrides of this batch take more than {limit} steps, so nothing was assigned: send smaller batches, or simplify loops and patterns in the audiences"
+    )]
+    AudiencesTooExpensive {
+        /// The limit in steps.
+        limit: u64,
+    },
     /// Nobody waits for the answer any more.
     #[error("the caller has left before the answer was computed")]
     CallerLeft,
@@ -178,6 +186,7 @@ impl From<ServerError> for Status {
                 resource_exhausted("TOO_MANY_QUERIES", message, retry_after)
             }
             ServerError::ClockJumped { retry_after, .. } => unavailable("CLOCK_JUMPED", message, retry_after),
+            ServerError::AudiencesTooExpensive { .. } => plain(Code::OutOfRange, "AUDIENCES_TOO_EXPENSIVE"),
             ServerError::CallerLeft => plain(Code::Cancelled, "CALLER_LEFT"),
             ServerError::TooManyStreams { .. } => {
                 resource_exhausted("TOO_MANY_STREAMS", message, Duration::from_secs(5))

@@ -31,6 +31,8 @@ pub struct Metrics {
     pub refused_events: Family<RefusalLabel, Counter<u64, AtomicU64>>,
     /// Recording calls that were answered with a retry delay.
     pub overloads: Counter<u64, AtomicU64>,
+    /// Batches of assignments that were refused because their audiences cost too much.
+    pub expensive_batches: Counter<u64, AtomicU64>,
     /// Responses that were refused because they were larger than a message may be.
     pub oversized_responses: Counter<u64, AtomicU64>,
     /// Computations for readers, and batches of assignments, that wait for their turn.
@@ -109,6 +111,11 @@ impl Metrics {
             ),
             refused_events: register!("events_refused", "Events refused, by reason", Family::default()),
             overloads: register!("overloads", "Recording calls answered with a retry delay", Counter::default()),
+            expensive_batches: register!(
+                "batches_too_expensive",
+                "Batches of assignments refused because their audiences cost too much",
+                Counter::default()
+            ),
             oversized_responses: register!(
                 "responses_oversized",
                 "Responses refused because they were larger than a gRPC message may be",

@@ -30,6 +30,8 @@ const PARSER_STACK: usize = 16 * 1024 * 1024;
 pub(super) struct Compiled {
     pub(super) root: Node,
     pub(super) warnings: Vec<AudienceWarning>,
+    /// Whether the cost depends on the context: the expression has a loop or a pattern.
+    pub(super) is_expensive: bool,
 }
 
 /// Parses and checks a scanned source, on a thread with a large stack.
@@ -53,9 +55,18 @@ fn parse(source: &str) -> Result<Compiled, AudienceError> {
     let program = GRAMMAR.compile(source).map_err(|errors| syntax_error(source, &errors))?;
     let mut checker = Checker { source_info: program.source_info(), variables: Vec::new(), warnings: Vec::new() };
     match checker.check(program.expression())? {
-        (root, StaticType::Bool | StaticType::Any) => Ok(Compiled { root, warnings: checker.warnings }),
+        (root, StaticType::Bool | StaticType::Any) => {
+            let is_expensive = is_expensive(&root);
+            Ok(Compiled { root, warnings: checker.warnings, is_expensive })
+        }
         (_, kind) => Err(AudienceError::NotBoolean { found: kind.name() }),
     }
+}
+
+fn is_expensive(node: &Node) -> bool {
+    let mut any = matches!(node, Node::Loop(_) | Node::Matches(_));
+    node.for_each_part(&mut |part| any = any || is_expensive(part));
+    any
 }
 
 fn syntax_error(source: &str, errors: &cel::ParseErrors) -> AudienceError {

@@ -74,8 +74,14 @@ impl fmt::Display for EvaluationError<'_> {
 
 /// Evaluates an audience to true or false.
 pub(super) fn run<'n>(root: &'n Node, context: &'n Context) -> Result<bool, EvaluationError<'n>> {
+    run_counting(root, context).0
+}
+
+/// Evaluates an audience, and counts the steps that this takes.
+pub(super) fn run_counting<'n>(root: &'n Node, context: &'n Context) -> (Result<bool, EvaluationError<'n>>, u32) {
     let evaluator = Evaluator { context, budget: Budget::new(Audience::MAX_STEPS) };
-    evaluator.bool(root, None, "an audience")
+    let result = evaluator.bool(root, None, "an audience");
+    (result, Audience::MAX_STEPS - evaluator.budget.left())
 }
 
 /// The variable of a loop, and the scope of the enclosing loop.

@@ -430,3 +430,25 @@ fn audiences_with_equal_sources_are_equal_and_are_thread_safe() {
     assert_eq!(audience.source(), "beta == true");
     assert_eq!(audience.to_string().parse::<Audience>(), Ok(audience));
 }
+
+#[test]
+fn loops_and_patterns_are_expensive_and_steps_are_counted() {
+    let parse = |source: &str| Audience::parse(source).unwrap();
+    for cheap in
+        ["country == \"FR\"", "tier in [\"a\", \"b\"] && seats > 3", "has(beta)", "semver(app) > semver(\"1.2.3\")"]
+    {
+        assert!(!parse(cheap).is_expensive(), "{cheap}");
+    }
+    for expensive in ["tags.exists(t, t == \"a\")", "!(mail.matches(\".*@x\"))", "size([1, 2].map(n, n)) > 1"] {
+        assert!(parse(expensive).is_expensive(), "{expensive}");
+    }
+    let audience = parse("tags.exists(t, t == \"z\")");
+    let context = |tags: usize| {
+        let tags = (0..tags).map(|i| Value::String(format!("t{i}"))).collect();
+        Context::new("u").with("tags", Value::List(tags))
+    };
+    let (few, many) =
+        (audience.contains_counting_steps(&context(10)), audience.contains_counting_steps(&context(1_000)));
+    assert!(!few.0 && !many.0);
+    assert!(many.1 > 50 * few.1 && many.1 <= Audience::MAX_STEPS, "{few:?} and {many:?}");
+}

@@ -1,11 +1,12 @@
 //! `AssignmentService`: answers assignments from the snapshot in memory, and opens the streams that send that snapshot to
 //! clients.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use futures::Stream;
-use inroad_assignment::{Context, ServedExperiment, Timestamp};
+use inroad_assignment::{Assignment, Context, ServedExperiment, Timestamp};
 use inroad_store::Event;
 use inroad_wire::assignment::assignment_to_wire;
 use inroad_wire::context::{context_from_struct, context_to_struct};
@@ -21,7 +22,7 @@ use tonic::{Request, Response, Status};
 use super::clients;
 use super::snapshot_stream::{StreamGuard, Watcher};
 use crate::catalogue::CatalogueState;
-use crate::config::{MAX_BATCH_ASSIGN, MAX_RESPONSE_BYTES};
+use crate::config::{MAX_BATCH_ASSIGN, MAX_CALL_STEPS, MAX_RESPONSE_BYTES};
 use crate::error::ServerError;
 use crate::ingest::served_exposure;
 use crate::queries::Caller;
@@ -96,18 +97,22 @@ impl AssignmentHandler {
     }
 }
 
-/// The answer to one request, with the exposure to record.
+/// The answer to one request, with the exposure to record. Adds the steps that expensive audiences and overrides took.
 fn answer(
     shared: &SharedState,
     state: &CatalogueState,
     request: AssignRequest,
     now: Timestamp,
+    steps: &Cell<u64>,
 ) -> Result<PendingAnswer, ServerError> {
     let context = context_from_struct(request.context)?;
-    let assignment = state.snapshot.assign(&request.experiment, &context, now);
+    let served = state.snapshot.get(&request.experiment);
+    let assignment = match served.filter(|served| served.is_expensive()) {
+        Some(served) => served.assign_counting_steps(&context, now, steps),
+        None => state.snapshot.assign(&request.experiment, &context, now),
+    };
     let mut response = assignment_to_wire(&assignment);
     shared.metrics.assignments.inc();
-    let served = state.snapshot.get(&request.experiment);
     if let Some(served) = served {
         shared.recent_contexts.record(served, &context, now);
     }
@@ -138,7 +143,7 @@ fn answer(
 fn exposure_event(
     served: &ServedExperiment,
     context: &Context,
-    assignment: &inroad_assignment::Assignment<'_>,
+    assignment: &Assignment<'_>,
     wall_now: Timestamp,
 ) -> Option<inroad_store::ExposureEvent> {
     let unit = served.unit_key(context)?;
@@ -150,9 +155,14 @@ fn exposure_event(
 impl AssignmentService for AssignmentHandler {
     async fn assign(&self, request: Request<AssignRequest>) -> Result<Response<AssignResponse>, Status> {
         let now = self.shared.clock.now();
-        let mut answer = {
-            let state = self.shared.catalogue.peek();
-            answer(&self.shared, &state, request.into_inner(), now)?
+        let request = request.into_inner();
+        let is_expensive = |served: &Arc<ServedExperiment>| served.is_expensive();
+        let mut answer = if self.shared.catalogue.peek().snapshot.get(&request.experiment).is_some_and(is_expensive) {
+            // It can take longer than an async worker may be occupied.
+            let (shared, state) = (Arc::clone(&self.shared), self.shared.catalogue.state());
+            self.shared.batches.run(move |_| answer(&shared, &state, request, now, &Cell::default())).await?
+        } else {
+            answer(&self.shared, &self.shared.catalogue.peek(), request, now, &Cell::default())?
         };
         if let Some(exposure) = answer.exposure.take_if(|exposure| !exposure.is_durable) {
             answer.response.exposure_recorded = self.enqueue(exposure);
@@ -177,9 +187,14 @@ impl AssignmentService for AssignmentHandler {
         let now = self.shared.clock.now();
         let (shared, state) = (Arc::clone(&self.shared), self.shared.catalogue.state());
         let answer_all = move |caller: &Caller| {
+            let steps = Cell::default();
             let answer = |request| {
                 caller.check()?;
-                answer(&shared, &state, request, now)
+                if steps.get() > MAX_CALL_STEPS {
+                    shared.metrics.expensive_batches.inc();
+                    return Err(ServerError::AudiencesTooExpensive { limit: MAX_CALL_STEPS });
+                }
+                answer(&shared, &state, request, now, &steps)
             };
             requests.into_iter().map(answer).collect::<Result<Vec<_>, _>>()
         };

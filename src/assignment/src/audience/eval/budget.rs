@@ -16,6 +16,11 @@ impl Budget {
         Self { left: Cell::new(steps) }
     }
 
+    /// The steps that are left.
+    pub(super) fn left(&self) -> u32 {
+        self.left.get()
+    }
+
     /// Charges this number of steps.
     pub(super) fn charge<'n>(&self, steps: usize) -> Result<(), EvaluationError<'n>> {
         let left = u32::try_from(steps).ok().and_then(|steps| self.left.get().checked_sub(steps));
