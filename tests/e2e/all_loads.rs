@@ -41,8 +41,8 @@ const DOCUMENTED: [&str; 7] = [
     "TOO_MANY_QUERIES",
     "TOO_MANY_STREAMS",
     "APPLY_IN_PROGRESS",
-    "TOO_MANY_REQUEST_BYTES",
-    "AUDIENCE_BUDGET_SPENT",
+    "CALL_LIMIT",
+    "AUDIENCES_TOO_EXPENSIVE",
 ];
 
 fn minutes() -> Option<f64> {
