@@ -53,7 +53,7 @@ async fn all_pages(server: &Server) -> Vec<(String, String)> {
 }
 
 /// Checks that the open page is accessible in both schemes and fits the window, and saves screenshots of it.
-async fn check_page(browser: &Browser, name: &str, width: u32) -> Result<(), String> {
+pub(crate) async fn check_page(browser: &Browser, name: &str, width: u32) -> Result<(), String> {
     let mut failures = Vec::new();
     for scheme in [Scheme::Light, Scheme::Dark] {
         browser.set_scheme(scheme).await;

@@ -16,6 +16,7 @@ mod fixtures;
 mod journey;
 mod live;
 mod mistakes;
+mod notices;
 mod raw_request;
 mod security;
 mod self_tests;

@@ -4,46 +4,12 @@
 use std::time::Duration;
 
 use inroad_wire::v1::{self, ExposureMode};
-use tempfile::TempDir;
 
 use crate::harness::{
-    Server, Setup, context, eventually, exposure_of, flag, http_get, metric_value, outcome, with_conversion_metrics,
+    Server, SetClock, context, eventually, exposure_of, flag, http_get, metric_value, outcome, with_conversion_metrics,
 };
 
 const KEY: &str = "checkout";
-
-/// A server whose wall clock this test can set. Its steady clock stays the machine's.
-struct SetClock {
-    folder: TempDir,
-}
-
-impl SetClock {
-    fn new() -> Self {
-        let clock = Self { folder: TempDir::new().expect("a folder") };
-        clock.set("+0");
-        clock
-    }
-
-    /// Sets the wall clock, relative to the machine's: "+30d", "-1h", "+0".
-    fn set(&self, offset: &str) {
-        let (new, file) = (self.folder.path().join("new"), self.file());
-        std::fs::write(&new, format!("{offset}\n")).expect("written");
-        std::fs::rename(new, file).expect("renamed");
-    }
-
-    fn file(&self) -> std::path::PathBuf {
-        self.folder.path().join("offset")
-    }
-
-    fn setup(&self) -> Setup {
-        let find = "lib=$(find /usr/lib -name libfaketimeMT.so.1 | head -n 1); test -n \"$lib\" || exit 3";
-        let set = format!(
-            "export LD_PRELOAD=$lib FAKETIME_TIMESTAMP_FILE={} FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1",
-            self.file().display()
-        );
-        Setup { wrapper: Some(format!("{find}; {set}; exec \"$@\"")), ..Setup::default() }
-    }
-}
 
 async fn ready(server: &Server) -> (u16, String) {
     http_get(server.address, "/readyz").await.expect("an answer")

@@ -20,6 +20,7 @@ mod funnel;
 mod guardrails;
 mod lifecycle;
 mod maintenance;
+mod metrics;
 mod numbers;
 mod overload;
 mod policy;

@@ -264,6 +264,10 @@ impl Store for FaultyStore {
         self.write(|store| store.append_now(received_at, events)).await
     }
 
+    fn queued_events(&self) -> u64 {
+        self.inner.queued_events()
+    }
+
     fn head(&self) -> Seq {
         self.inner.head()
     }

@@ -3,6 +3,7 @@
 use maud::{DOCTYPE, Markup, html};
 
 use crate::asset::{ICON, SCRIPT, STYLE};
+use crate::server_notice::{ServerNotice, notices_part};
 
 /// An entry of the main navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct PageLayout<'a> {
     pub live: Option<String>,
     /// The person who views the page.
     pub viewer: &'a Viewer,
+    /// Conditions of the server that everybody must know.
+    pub notices: &'a [ServerNotice],
     /// Content.
     pub body: Markup,
 }
@@ -85,6 +88,7 @@ impl PageLayout<'_> {
                             (viewer_name(self.viewer))
                         }
                     }
+                    (notices_part(self.notices))
                     main id="main" tabindex="-1" {
                         (self.body)
                     }

@@ -5,7 +5,8 @@
 //!
 //! - **Pages**: [`overview`], [`experiment`], [`edit`] (create and edit), [`action`] (confirm an action), [`funnel`],
 //!   [`playground`], [`feed`], [`clients`], [`audit`], [`error_page`].
-//! - **Around every page**: [`layout`] and the files that pages load ([`asset`]).
+//! - **Around every page**: [`layout`], conditions of the server ([`server_notice`]), and the files that pages load
+//!   ([`asset`]).
 //! - **Building blocks**: [`audience`] (the report on an audience), [`chart`] (SVG charts), [`pager`] (lists in pages),
 //!   [`mod@format`] (numbers and times), [`form`] (submitted forms, and experiment definitions as forms and back).
 //!
@@ -29,3 +30,4 @@ pub mod layout;
 pub mod overview;
 pub mod pager;
 pub mod playground;
+pub mod server_notice;

@@ -26,6 +26,7 @@
 mod clock_jump;
 mod many;
 mod size;
+mod turn;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use inroad_store::{DecisionRecord, ExperimentChange, Store, StoreError, StoredEx
 use inroad_wire::snapshot::snapshot_to_wire;
 use prost::Message;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::time::Instant;
 
 use crate::clock::WallClock;
 use crate::config::MAX_DECLARED_BYTES;
@@ -244,7 +246,7 @@ impl Catalogue {
 
     /// Stores and publishes a new experiment.
     pub async fn create(self: &Arc<Self>, experiment: Experiment, actor: &str) -> Result<CatalogueEntry, ServerError> {
-        let turn = Arc::clone(&self.changing).lock_owned().await;
+        let turn = self.turn().await;
         let key = experiment.definition.key().clone();
         let state = self.state.load();
         if state.entries.contains_key(&key) {
@@ -264,7 +266,7 @@ impl Catalogue {
         request: ChangeRequest<'_>,
         change: impl FnOnce(&mut Experiment, Timestamp) -> Result<(T, Option<DecisionRecord>), ServerError> + Send,
     ) -> Result<(CatalogueEntry, T), ServerError> {
-        let turn = Arc::clone(&self.changing).lock_owned().await;
+        let turn = self.turn().await;
         let entry = self.state.load().get(key)?.clone();
         if request.expected_version.is_some_and(|version| version != entry.version) {
             return Err(ServerError::Store(StoreError::Conflict));
@@ -349,7 +351,9 @@ impl Catalogue {
 
     async fn store_and_publish(&self, changes: Vec<ExperimentChange>) -> Result<Arc<CatalogueState>, ServerError> {
         let published: Vec<_> = changes.iter().map(|c| (Arc::clone(&c.experiment), c.action.clone())).collect();
+        let begun = Instant::now();
         let versions = self.store.commit_all(changes).await?;
+        self.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
         let Some(newest) = versions.last().copied() else { return Ok(self.state()) };
         let stored = published.iter().zip(&versions);
         let stored = stored.map(|((experiment, _), version)| StoredExperiment {

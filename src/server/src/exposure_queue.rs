@@ -113,6 +113,11 @@ impl ExposureQueue {
         self.on_disk.insert(digest, arm);
     }
 
+    /// The number of exposures that wait to be written to the log, without those of the group being written.
+    pub fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
     /// Queues an exposure. False if the queue is full; the exposure then no longer counts as queued.
     pub fn enqueue(&self, digest: Digest, event: ExposureEvent) -> bool {
         let arm = event.arm;

@@ -1,6 +1,7 @@
 //! HTTP routes for operators, on the same port as gRPC: liveness, readiness and Prometheus metrics.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -61,14 +62,54 @@ async fn ready(State(shared): State<Arc<SharedState>>) -> impl IntoResponse {
     (StatusCode::OK, "ready\n".to_owned())
 }
 
+/// The longest that the metrics wait for the store: they must show an overload, not suffer from it.
+const MAX_STORE_WAIT: Duration = Duration::from_secs(1);
+
+/// How long ago the oldest unfolded event was received. None if the store does not answer in time; then the metric keeps
+/// its value.
+async fn oldest_unfolded_age(shared: &SharedState) -> Option<Duration> {
+    if shared.fold.backlog() == 0 {
+        return Some(Duration::ZERO);
+    }
+    let read = shared.store.read_log(shared.store.folded(), 1);
+    let oldest = tokio::time::timeout(MAX_STORE_WAIT, read).await.ok()?.ok()?;
+    Some(oldest.first().map_or(Duration::ZERO, |event| shared.clock.now().since(event.received_at)))
+}
+
+/// The free space on the disk of the data folder, in bytes. None if the system does not answer in time.
+async fn free_disk_bytes(shared: &SharedState) -> Option<u64> {
+    let folder = shared.config.folder.clone();
+    let asked = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&folder));
+    let disk = tokio::time::timeout(MAX_STORE_WAIT, asked).await.ok()?.ok()?.ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// The memory of this process, as Linux reports it.
+fn resident_bytes() -> Option<i64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))?;
+    kibibytes.trim().parse::<i64>().ok().map(|kibibytes| kibibytes * 1024)
+}
+
 async fn metrics(State(shared): State<Arc<SharedState>>) -> impl IntoResponse {
     let metrics = &shared.metrics;
     metrics.backlog.set(shared.fold.backlog() as i64);
+    if let Some(age) = oldest_unfolded_age(&shared).await {
+        metrics.oldest_unfolded_seconds.set(age.as_secs_f64());
+    }
+    metrics.backlog_limit.set(i64::try_from(shared.config.max_backlog).unwrap_or(i64::MAX));
+    metrics.watchers_limit.set(i64::try_from(shared.config.max_streams).unwrap_or(i64::MAX));
+    metrics.resident_bytes.set(resident_bytes().unwrap_or(0));
+    metrics.queued_events.set(shared.store.queued_events() as i64);
+    metrics.queued_exposures.set(shared.exposures.waiting() as i64);
     metrics.log_head.set(shared.store.head() as i64);
     metrics.version.set(shared.catalogue.peek().version as i64);
     let disk = shared.store.disk();
     metrics.disk_full.set(i64::from(disk.is_full));
     metrics.disk_reserve_bytes.set(disk.reserve_bytes as i64);
+    if let Some(bytes) = free_disk_bytes(&shared).await {
+        metrics.disk_free_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
     let clock = shared.clock.status();
     let ahead = clock.jump.map_or(0, |jump| jump.ahead_micros / 1_000_000);
     metrics.clock_offset_seconds.set(ahead);

@@ -53,6 +53,7 @@ mod kill_texts;
 pub mod metrics;
 mod number_notes;
 mod pages;
+mod pool_waits;
 pub mod publications;
 pub mod queries;
 pub mod reallocator;
@@ -110,6 +111,7 @@ impl Server {
             listener.local_addr().map_err(|e| ServerError::Listen { address: config.listen, detail: e.to_string() })?;
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.folder, SqliteOptions::default())?);
         let core = ServerCore::start(config, store, Box::new(MachineTime)).await?;
+        tokio::spawn(pool_waits::measure(Arc::clone(&core.shared.metrics), core.stopping()));
         let serving = tokio::spawn(listen(Arc::clone(&core.shared), listener, core.stopping())?);
         tracing::info!(%address, folder = %core.shared.config.folder.display(), "serving");
         Ok(RunningServer { address, core, serving })

@@ -39,10 +39,20 @@ pub struct Metrics {
     pub waiting_queries: Gauge<i64, AtomicI64>,
     /// Those that were refused because too many waited.
     pub refused_queries: Counter<u64, AtomicU64>,
+    /// Time that a computation for a reader waited for its turn.
+    pub query_wait_seconds: Histogram,
+    /// Exposures of `Assign` that wait to be written to the log.
+    pub queued_exposures: Gauge<i64, AtomicI64>,
     /// Exposures that were dropped because the queue of `Assign` was full.
     pub unqueued_exposures: Counter<u64, AtomicU64>,
     /// Events acknowledged and not yet folded.
     pub backlog: Gauge<i64, AtomicI64>,
+    /// The number of unfolded events at which new ones are refused.
+    pub backlog_limit: Gauge<i64, AtomicI64>,
+    /// Time since the oldest event that is acknowledged and not folded was received; 0 if all are folded.
+    pub oldest_unfolded_seconds: Gauge<f64, AtomicU64>,
+    /// Events that wait to be written to the log, or are being written.
+    pub queued_events: Gauge<i64, AtomicI64>,
     /// The sequence number of the last event in the log.
     pub log_head: Gauge<i64, AtomicI64>,
     /// Events folded.
@@ -53,8 +63,22 @@ pub struct Metrics {
     pub fold_seconds: Histogram,
     /// Time until a batch of events was on disk.
     pub append_seconds: Histogram,
+    /// Changes of experiments, kills too, that wait for their turn.
+    pub waiting_changes: Gauge<i64, AtomicI64>,
+    /// Time that a change of experiments waited for its turn.
+    pub change_wait_seconds: Histogram,
+    /// Time until a change of experiments was on disk.
+    pub commit_seconds: Histogram,
+    /// Time until a thread for blocking work was free.
+    pub thread_wait_seconds: Histogram,
+    /// How late the async workers were.
+    pub worker_delay_seconds: Histogram,
     /// Snapshot streams open.
     pub watchers: Gauge<i64, AtomicI64>,
+    /// The most snapshot streams that may be open.
+    pub watchers_limit: Gauge<i64, AtomicI64>,
+    /// Memory of the process, in bytes; 0 where the system does not report it.
+    pub resident_bytes: Gauge<i64, AtomicI64>,
     /// Connected clients that have an id.
     pub clients: Gauge<i64, AtomicI64>,
     /// Connected clients and anonymous watchers that are behind.
@@ -82,6 +106,8 @@ pub struct Metrics {
     pub clock_offset_seconds: Gauge<i64, AtomicI64>,
     /// 1 while the disk is full or has no room for the reserve.
     pub disk_full: Gauge<i64, AtomicI64>,
+    /// Free space on the disk of the data folder, in bytes.
+    pub disk_free_bytes: Gauge<i64, AtomicI64>,
     /// The space that is kept for kills, in bytes.
     pub disk_reserve_bytes: Gauge<i64, AtomicI64>,
     /// How often the machine's clock jumped since the start.
@@ -131,12 +157,37 @@ impl Metrics {
                 "Results, funnels and batches refused because too many waited",
                 Counter::default()
             ),
+            query_wait_seconds: register!(
+                "query_wait_seconds",
+                "Time that results, funnels and batches waited for their turn",
+                seconds()
+            ),
+            queued_exposures: register!(
+                "exposure_queue_events",
+                "Exposures of Assign that wait to be written to the log",
+                Gauge::default()
+            ),
             unqueued_exposures: register!(
                 "exposures_unqueued",
                 "Exposures of Assign dropped because the queue was full",
                 Counter::default()
             ),
             backlog: register!("backlog_events", "Events acknowledged and not yet folded", Gauge::default()),
+            backlog_limit: register!(
+                "backlog_limit_events",
+                "Number of unfolded events at which new ones are refused",
+                Gauge::default()
+            ),
+            oldest_unfolded_seconds: register!(
+                "oldest_unfolded_event_seconds",
+                "Time since the oldest event that is acknowledged and not folded was received, 0 if all are folded",
+                Gauge::default()
+            ),
+            queued_events: register!(
+                "log_queue_events",
+                "Events that wait to be written to the log, or are being written",
+                Gauge::default()
+            ),
             log_head: register!("log_head", "Sequence number of the last event in the log", Gauge::default()),
             folded_events: register!("events_folded", "Events folded into the counts", Counter::default()),
             pruned_events: register!(
@@ -146,7 +197,38 @@ impl Metrics {
             ),
             fold_seconds: register!("fold_step_seconds", "Duration of one step of the fold", seconds()),
             append_seconds: register!("append_seconds", "Time until a batch was on disk", seconds()),
+            waiting_changes: register!(
+                "changes_waiting",
+                "Changes of experiments, kills too, that wait for their turn",
+                Gauge::default()
+            ),
+            change_wait_seconds: register!(
+                "change_wait_seconds",
+                "Time that a change of experiments, such as a kill, waited for its turn",
+                seconds()
+            ),
+            commit_seconds: register!(
+                "commit_seconds",
+                "Time until a change of experiments was on disk, without its wait for a turn",
+                seconds()
+            ),
+            thread_wait_seconds: register!(
+                "thread_wait_seconds",
+                "Time until a thread for blocking work was free, measured once per second",
+                seconds()
+            ),
+            worker_delay_seconds: register!(
+                "worker_delay_seconds",
+                "How late the async workers were, measured once per second",
+                seconds()
+            ),
             watchers: register!("watchers", "Snapshot streams open", Gauge::default()),
+            watchers_limit: register!("watchers_limit", "Most snapshot streams that may be open", Gauge::default()),
+            resident_bytes: register!(
+                "resident_memory_bytes",
+                "Memory of the process, 0 where the system does not report it",
+                Gauge::default()
+            ),
             clients: register!("clients", "Connected clients that report", Gauge::default()),
             clients_behind: register!(
                 "clients_behind",
@@ -194,6 +276,11 @@ impl Metrics {
             disk_full: register!(
                 "disk_full",
                 "1 while the disk is full: only kills, restores and pauses are stored",
+                Gauge::default()
+            ),
+            disk_free_bytes: register!(
+                "disk_free_bytes",
+                "Free space on the disk of the data folder",
                 Gauge::default()
             ),
             disk_reserve_bytes: register!(

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::error::ServerError;
 use crate::metrics::Metrics;
@@ -115,7 +116,9 @@ impl Queries {
         let _waiting = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| refused())?;
         self.metrics.waiting_queries.inc();
         let _counted = WaitGuard(&self.metrics);
+        let begun = Instant::now();
         let turn = tokio::time::timeout(MAX_QUERY_WAIT, Arc::clone(&self.running).acquire_owned()).await;
+        self.metrics.query_wait_seconds.observe(begun.elapsed().as_secs_f64());
         turn.map_err(|_| refused())?.map_err(|_| ServerError::ShuttingDown)
     }
 }

@@ -134,6 +134,9 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::QueueFull`] if the queue is full: no event was accepted; try again after the delay in the error.
     async fn append(&self, received_at: Timestamp, events: Vec<Event>) -> Result<Seq, StoreError>;
 
+    /// The number of events that wait to be appended, or are being written.
+    fn queued_events(&self) -> u64;
+
     /// The last place in the log; 0 if nothing was ever appended.
     fn head(&self) -> Seq;
 

@@ -287,6 +287,10 @@ impl crate::Store for SqliteStore {
         self.inner.log.append(received_at, events).await
     }
 
+    fn queued_events(&self) -> u64 {
+        self.inner.log.queued() as u64
+    }
+
     fn head(&self) -> Seq {
         self.inner.log.head()
     }

@@ -54,7 +54,7 @@ impl Catalogue {
         changes: Vec<PlannedChange>,
     ) -> Result<Arc<CatalogueState>, ServerError> {
         let at: Timestamp = self.clock.now();
-        let turn = Arc::clone(&self.changing).lock_owned().await;
+        let turn = self.turn().await;
         let state = self.state();
         let version = |change: &PlannedChange| state.entries.get(change.experiment.definition.key()).map(|e| e.version);
         if changes.iter().any(|change| version(change) != change.expected_version) {

@@ -11,10 +11,11 @@ use bytes::Bytes;
 use inroad_dashboard::error_page::error_page;
 use inroad_dashboard::form::{Form, url_encode};
 use inroad_dashboard::layout::{NavItem, Viewer};
+use inroad_dashboard::server_notice::ServerNotice;
 use rand::distr::{Alphanumeric, SampleString};
 use tonic::metadata::MetadataValue;
 
-use super::{MAX_FORM_BYTES, PageResponse, Pages, PagesState, redirect_to};
+use super::{MAX_FORM_BYTES, PageResponse, Pages, PagesState, notices, redirect_to};
 
 const TOKEN_COOKIE: &str = "inroad-token";
 const NAME_COOKIE: &str = "inroad-name";
@@ -37,13 +38,15 @@ pub(super) struct Caller {
     pub(super) viewer: Viewer,
     /// Cookie to set, if the browser had no token.
     pub(super) new_cookie: Option<String>,
+    /// What every page shows about the server.
+    pub(super) notices: Vec<ServerNotice>,
     headers: HeaderMap,
 }
 
 impl FromRequestParts<std::sync::Arc<Pages>> for Caller {
     type Rejection = std::convert::Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &std::sync::Arc<Pages>) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(parts: &mut Parts, pages: &std::sync::Arc<Pages>) -> Result<Self, Self::Rejection> {
         let known = cookie(&parts.headers, TOKEN_COOKIE)
             .filter(|t| t.len() == 32 && t.bytes().all(|b| b.is_ascii_alphanumeric()));
         let name = cookie(&parts.headers, NAME_COOKIE).map(|name| decode(&name)).unwrap_or_default();
@@ -55,7 +58,8 @@ impl FromRequestParts<std::sync::Arc<Pages>> for Caller {
             _ => return_path(parts.uri.path()).to_owned(),
         };
         let viewer = Viewer { name: checked_name(&name).unwrap_or_default(), token, here };
-        Ok(Self { viewer, new_cookie, headers: parts.headers.clone() })
+        let notices = notices::current(&pages.shared);
+        Ok(Self { viewer, new_cookie, notices, headers: parts.headers.clone() })
     }
 }
 

@@ -64,6 +64,7 @@ struct LiveConnection {
     versions: tokio::sync::watch::Receiver<Arc<crate::catalogue::CatalogueState>>,
     counted: tokio::sync::watch::Receiver<(inroad_store::Seq, u64)>,
     summaries: tokio::sync::watch::Receiver<u64>,
+    notices: tokio::sync::watch::Receiver<()>,
     stopping: tokio::sync::watch::Receiver<bool>,
     /// Pending times for client reports.
     report_times: Vec<Instant>,
@@ -78,7 +79,7 @@ struct LiveConnection {
 enum WakeReason {
     /// The server stops.
     Stopped,
-    /// Experiments, counts or summaries changed.
+    /// Experiments, counts, summaries or conditions of the server changed.
     Changed,
     /// Clients may have reported.
     ClientReports,
@@ -105,6 +106,7 @@ impl LiveConnection {
                 changed = self.summaries.changed(), if summaries_matter => {
                     if changed.is_ok() { WakeReason::Changed } else { WakeReason::Stopped }
                 }
+                changed = self.notices.changed() => if changed.is_ok() { WakeReason::Changed } else { WakeReason::Stopped },
                 () = until(report_time) => WakeReason::ClientReports,
                 () = until(check_time) => WakeReason::Periodic,
             };
@@ -134,6 +136,7 @@ impl LiveConnection {
             self.versions.mark_unchanged();
             self.counted.mark_unchanged();
             self.summaries.mark_unchanged();
+            self.notices.mark_unchanged();
             return true;
         }
     }
@@ -178,6 +181,7 @@ pub(super) async fn stream(State(pages): State<Arc<Pages>>, RawQuery(query): Raw
         versions: shared.catalogue.subscribe(),
         counted: shared.fold.progress(),
         summaries: pages.summaries.changes(),
+        notices: pages.notice_changes.clone(),
         stopping: shared.stopping.clone(),
         report_times: if query.has_value("done") {
             REPORT_DELAYS.iter().map(|after| now + *after).collect()

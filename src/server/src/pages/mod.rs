@@ -11,6 +11,7 @@ mod experiment;
 mod feed;
 mod funnel;
 mod live;
+mod notices;
 mod overview;
 mod playground;
 mod summaries;
@@ -50,6 +51,8 @@ pub(crate) struct Pages {
     summaries: Summaries,
     lift_histories: experiment::LiftHistoryCache,
     open_pages: live::OpenPages,
+    /// Signals that what every page shows about the server has changed.
+    notice_changes: tokio::sync::watch::Receiver<()>,
 }
 
 /// The extractor of the state that all pages share.
@@ -65,6 +68,7 @@ pub(crate) fn routes(shared: Arc<SharedState>) -> Router {
         summaries: Summaries::start(Arc::clone(&shared)),
         lift_histories: experiment::LiftHistoryCache::default(),
         open_pages: live::OpenPages::default(),
+        notice_changes: notices::changes(Arc::clone(&shared)),
         shared,
     });
     Router::new()
@@ -111,7 +115,7 @@ impl<'a> PageResponse<'a> {
 
     fn send_with_status(self, caller: &Caller, status: StatusCode) -> Response {
         let Self { title, nav_item, live, body } = self;
-        let page = PageLayout { title, nav_item, live, viewer: &caller.viewer, body };
+        let page = PageLayout { title, nav_item, live, viewer: &caller.viewer, notices: &caller.notices, body };
         let mut response =
             (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], page.render()).into_response();
         if let Some(cookie) = &caller.new_cookie

@@ -73,6 +73,11 @@ impl LogWriter {
         self.head.load(Ordering::Acquire)
     }
 
+    /// Events that wait or are being written.
+    pub(crate) fn queued(&self) -> usize {
+        self.queued.load(Ordering::Acquire)
+    }
+
     /// Queues events and waits until they are on disk. Returns the place of the last one.
     pub(crate) async fn append(&self, received_at: Timestamp, events: Vec<Event>) -> Result<Seq, StoreError> {
         if events.is_empty() {
