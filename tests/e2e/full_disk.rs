@@ -148,6 +148,9 @@ async fn full_disk_refuses_events_and_the_server_continues_after_space_is_freed(
     let (code, text) = http_get(server.address, "/readyz").await.expect("an answer");
     assert!(code == 503 && text.contains("the disk is full"), "{code}: {text}");
     assert!(metric_value(server.address, "inroad_disk_full").await > 0.0);
+    assert!(metric_value(server.address, "inroad_disk_free_bytes").await < f64::from(1 << 20));
+    let (code, page) = http_get(server.address, "/").await.expect("an answer");
+    assert!(code == 200 && page.contains("disk is full"), "{code}: {page}");
     assert!(metric_value(server.address, "inroad_disk_reserve_bytes").await > f64::from(4 << 20), "most of it is left");
     assert!(api.kill(KEY, "a").await.variations[1].killed);
 

@@ -13,6 +13,8 @@ pub enum ServerNotice {
         /// How far, and in which direction: "2h ahead".
         jump: String,
     },
+    /// The disk is full, so that only urgent changes are stored.
+    DiskFull,
 }
 
 impl ServerNotice {
@@ -22,6 +24,10 @@ impl ServerNotice {
                 "The server's clock jumped " (jump) ": kills, assignments and events work as usual, but updates of the "
                 "allocation, guardrails, starts and manual growth wait until the clock has been steady for 5 minutes, or "
                 "until somebody runs " code { "inroad clock accept" } "."
+            },
+            Self::DiskFull => html! {
+                "The server's disk is full: kills, restores, pauses and assignments work as usual, but events and other "
+                "changes are refused until somebody frees space."
             },
         }
     }

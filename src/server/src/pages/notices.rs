@@ -15,7 +15,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The conditions now.
 pub(super) fn current(shared: &SharedState) -> Vec<ServerNotice> {
     let jump = shared.clock.has_jumped().then(|| shared.clock.status().jump).flatten();
-    jump.map(|jump| ServerNotice::ClockJumped { jump: jump.describe() }).into_iter().collect()
+    let jump = jump.map(|jump| ServerNotice::ClockJumped { jump: jump.describe() });
+    let full_disk = shared.store.disk().is_full.then_some(ServerNotice::DiskFull);
+    jump.into_iter().chain(full_disk).collect()
 }
 
 /// Signals when a condition begins or ends, until the server stops. A new text of the same condition is no change.
