@@ -51,6 +51,7 @@ use disk_reserve::DiskReserve;
 use fold::{Fold, StoreHandles};
 use lineages::Lineages;
 use log::LogWriter;
+use log_erasure::PRUNE_BATCH;
 use maintenance_lock::MaintenanceLock;
 pub use options::SqliteOptions;
 use schema::{LOG, STATE};
@@ -62,9 +63,6 @@ const LOG_CHECKPOINT_PAGES: i64 = 4_000;
 /// The same for the state. The fold checkpoints it earlier; this limit matters only if the catalogue changes while
 /// nothing is folded.
 const STATE_CHECKPOINT_PAGES: i64 = 200_000;
-
-/// Events that one transaction prunes. It limits how long an append waits.
-const PRUNE_BATCH: u64 = 20_000;
 
 /// A folder with two SQLite databases. It cannot be cloned: share it in an [`Arc`].
 pub struct SqliteStore {

@@ -9,6 +9,9 @@ use super::log_rows::{units_from_json, units_to_json};
 use crate::error::StoreError;
 use crate::event::Seq;
 
+/// Events that one transaction prunes. It limits how long an append waits.
+pub(crate) const PRUNE_BATCH: u64 = 20_000;
+
 /// Replaces a forgotten key.
 const FORGOTTEN: &str = "(forgotten)";
 
