@@ -20,6 +20,7 @@ mod funnel;
 mod guardrails;
 mod lifecycle;
 mod maintenance;
+mod memory;
 mod metrics;
 mod numbers;
 mod overload;

@@ -7,6 +7,7 @@ mod experiments;
 mod http;
 mod process;
 mod proxy;
+mod raw_call;
 mod server;
 mod set_clock;
 mod time;
@@ -19,6 +20,7 @@ pub(crate) use experiments::{flag, with_conversion_metrics, with_manual_clock, w
 pub(crate) use http::{http_get, metric_value};
 pub(crate) use process::{FinishedProcess, Process};
 pub(crate) use proxy::Proxy;
+pub(crate) use raw_call::{RawCalls, message_prefix};
 pub(crate) use server::{Server, Setup};
 pub(crate) use set_clock::SetClock;
 pub(crate) use time::{at_second, micros, now_micros, wait_until, wait_until_client_time};

@@ -121,6 +121,15 @@ impl Server {
         self.start_process().await;
     }
 
+    /// The memory of the process that is in use, in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let id = self.process.as_ref().expect("the server is running").id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("the state of the process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
+    }
+
     /// Sends SIGTERM.
     pub(crate) fn send_sigterm(&mut self) {
         self.process().signal("TERM");
