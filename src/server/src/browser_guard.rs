@@ -22,10 +22,27 @@ pub(crate) async fn reject_browsers(State(limit): State<Duration>, request: Requ
     if let Some(rejection) = rejection(request.headers()) {
         return rejection.into_response();
     }
+    let limit = requested_timeout(request.headers()).map_or(limit, |requested| requested.min(limit));
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Status::from(ServerError::CallTimeout { limit }).into_http(),
     }
+}
+
+/// How long the caller waits for an answer: at most eight digits and a unit. None if it did not say so.
+fn requested_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let count: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 3_600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
 }
 
 fn rejection(headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
@@ -43,6 +60,20 @@ fn rejection(headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn timeout_of_the_caller_is_read_with_its_unit() {
+        let timeout = |text: &'static str| {
+            requested_timeout(&HeaderMap::from_iter([(HeaderName::from_static("grpc-timeout"), text.parse().unwrap())]))
+        };
+        assert_eq!(timeout("2H"), Some(Duration::from_secs(7_200)));
+        assert_eq!(timeout("1500m"), Some(Duration::from_millis(1_500)));
+        assert_eq!(timeout("99999999n"), Some(Duration::from_nanos(99_999_999)));
+        for malformed in ["", "S", "-1S", "999999999S", "1", "1x"] {
+            assert_eq!(timeout(malformed), None, "{malformed}");
+        }
+        assert_eq!(requested_timeout(&HeaderMap::new()), None);
+    }
 
     #[test]
     fn browser_requests_are_rejected() {

@@ -20,6 +20,21 @@ pub const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
 /// The size up to which a list or a part of a snapshot is filled, in bytes. A client handles one part in milliseconds,
 /// and a kill waits for at most one part.
 pub const MAX_PART_BYTES: usize = 1024 * 1024;
+/// The size up to which small experiments of a snapshot are copied into one chunk for a stream, in bytes. Larger ones are
+/// shared by all streams.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 16 * 1024;
+/// The most bytes that are buffered for one stream whose client does not read, besides the chunk that did not fit.
+pub const MAX_SEND_BUFFER_BYTES: usize = 32 * 1024;
+/// The most connections that are open at once, if the operating system allows as many open files.
+pub const MAX_CONNECTIONS: usize = 20_000;
+/// Open files that are left for the store when connections are limited by the number of open files.
+pub const RESERVED_FILES: usize = 256;
+/// The most calls in progress on one connection.
+pub const MAX_CALLS_PER_CONNECTION: u32 = 1_024;
+/// How long a connection may stay without a call. Its client opens another one for its next call.
+pub const CONNECTION_IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// How long a new connection may stay without its first call.
+pub const FIRST_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest declaration of one experiment, in bytes, both as a message and as JSON. An entry of the audit log has it
 /// twice, and must fit into one message.
 pub const MAX_EXPERIMENT_BYTES: usize = 1536 * 1024;

@@ -98,6 +98,12 @@ pub enum ServerError {
         /// The limit.
         limit: usize,
     },
+    /// The limit on connections is reached.
+    #[error("{limit} connections are open, which is the limit: close some, or raise the limit on open files (nofile)")]
+    TooManyConnections {
+        /// The limit.
+        limit: usize,
+    },
     /// The response is larger than a message may be.
     #[error("the response has {bytes} bytes, over the limit of {limit} for one message: {advice}")]
     ResponseTooLarge {
@@ -190,6 +196,9 @@ impl From<ServerError> for Status {
             ServerError::CallerLeft => plain(Code::Cancelled, "CALLER_LEFT"),
             ServerError::TooManyStreams { .. } => {
                 resource_exhausted("TOO_MANY_STREAMS", message, Duration::from_secs(5))
+            }
+            ServerError::TooManyConnections { .. } => {
+                resource_exhausted("TOO_MANY_CONNECTIONS", message, Duration::from_secs(5))
             }
             ServerError::ResponseTooLarge { .. } => plain(Code::OutOfRange, "RESPONSE_TOO_LARGE"),
             ServerError::ApplyInProgress => resource_exhausted("APPLY_IN_PROGRESS", message, Duration::from_secs(1)),

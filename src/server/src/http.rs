@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use crate::error::ServerError;
 use crate::shared::SharedState;
 
 /// The routes.
@@ -32,6 +33,14 @@ pub async fn explain_not_found(request: Request, next: Next) -> Response {
     let path: String = path.chars().take(200).collect();
     let text = format!("There is no page at {path:?}. The overview of all experiments is at /.\n");
     (StatusCode::NOT_FOUND, text).into_response()
+}
+
+/// Middleware: limits the time until a page answers. A live page may go on after it has answered.
+pub(crate) async fn limit_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => (StatusCode::GATEWAY_TIMEOUT, format!("{}\n", ServerError::CallTimeout { limit })).into_response(),
+    }
 }
 
 async fn ready(State(shared): State<Arc<SharedState>>) -> impl IntoResponse {
@@ -103,6 +112,7 @@ async fn metrics(State(shared): State<Arc<SharedState>>) -> impl IntoResponse {
     metrics.queued_events.set(shared.store.queued_events() as i64);
     metrics.queued_exposures.set(shared.exposures.waiting() as i64);
     metrics.log_head.set(shared.store.head() as i64);
+    metrics.snapshot_bytes.set(shared.catalogue.peek().snapshot_bytes as i64);
     metrics.version.set(shared.catalogue.peek().version as i64);
     let disk = shared.store.disk();
     metrics.disk_full.set(i64::from(disk.is_full));

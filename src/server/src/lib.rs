@@ -24,6 +24,7 @@
 //!   it.
 //! - **Where do boundaries move?** [`reallocator`] decides when, [`tick`] runs the policy and applies its decision.
 //! - **Where does an error become a gRPC status?** [`error`].
+//! - **Where are connections accepted?** [`transport`], and what a snapshot stream sends: [`encoded_snapshot`].
 //! - **Where are the limits?** [`config`].
 
 mod audience_change;
@@ -37,6 +38,7 @@ pub mod clients;
 pub mod clock;
 mod clock_guard;
 pub mod config;
+mod encoded_snapshot;
 mod ended_run;
 pub mod error;
 mod estimates;
@@ -66,11 +68,11 @@ pub mod services;
 pub mod shared;
 pub mod tallies;
 pub mod tick;
+mod transport;
 mod verdict;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::middleware::{from_fn, from_fn_with_state};
 use inroad_store::{SqliteOptions, SqliteStore, Store};
@@ -90,7 +92,7 @@ pub use error::ServerError;
 pub use host_guard::HostName;
 
 use crate::clock::MachineTime;
-use crate::config::{MAX_MESSAGE_BYTES, MAX_RESPONSE_BYTES};
+use crate::config::{MAX_CONNECTIONS, MAX_MESSAGE_BYTES, MAX_RESPONSE_BYTES};
 use crate::server_core::ServerCore;
 use crate::shared::SharedState;
 
@@ -122,7 +124,7 @@ fn listen(
     shared: Arc<SharedState>,
     listener: TcpListener,
     mut stopping: watch::Receiver<bool>,
-) -> Result<impl Future<Output = Result<(), tonic::transport::Error>>, ServerError> {
+) -> Result<impl Future<Output = ()>, ServerError> {
     let reflection = |v1: bool| {
         let builder = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(inroad_wire::FILE_DESCRIPTOR_SET)
@@ -131,7 +133,7 @@ fn listen(
     };
     let transport_error = |e: tonic_reflection::server::Error| ServerError::Transport(e.to_string());
     let (mut reporter, health) = tonic_health::server::health_reporter();
-    let calls = Routes::from(axum::Router::new())
+    let calls = Routes::from(services::snapshot_route::routes(Arc::clone(&shared)))
         .add_service(health)
         .add_service(reflection(true).0.build_v1().map_err(transport_error)?)
         .add_service(reflection(false).0.build_v1alpha().map_err(transport_error)?)
@@ -162,25 +164,18 @@ fn listen(
     let hosts: Arc<[HostName]> = shared.config.hosts.as_slice().into();
     let pages = http::routes(Arc::clone(&shared))
         .merge(pages::routes(Arc::clone(&shared)))
+        .layer(from_fn_with_state(shared.config.request_timeout, http::limit_time))
         .layer(from_fn_with_state(hosts, host_guard::reject_other_hosts));
-    let routes = Routes::from(pages.merge(calls).layer(from_fn(http::explain_not_found)));
-    let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-    let server = tonic::transport::Server::builder()
-        .accept_http1(true)
-        // For pages; the limit on calls is applied by the browser guard, slightly earlier.
-        .timeout(shared.config.request_timeout.saturating_add(Duration::from_secs(1)))
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .max_concurrent_streams(Some(1024))
-        .add_routes(routes.prepare());
+    let routes = pages.merge(calls).layer(from_fn(http::explain_not_found));
+    let serving = transport::serve(listener, routes, MAX_CONNECTIONS, Arc::clone(&shared.metrics), stopping.clone());
+    let stopped = async move {
+        let _ = stopping.wait_for(|stop| *stop).await;
+        reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        // Health watchers have received the change by now. This ends their streams, which would delay the stop.
+        reporter.clear_service_status("").await;
+    };
     Ok(async move {
-        let stop = async move {
-            let _ = stopping.wait_for(|stop| *stop).await;
-            reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-            // Health watchers have received the change by now. This ends their streams, which would delay the stop.
-            reporter.clear_service_status("").await;
-        };
-        server.serve_with_incoming_shutdown(incoming, stop).await
+        tokio::join!(serving, stopped);
     })
 }
 
@@ -188,7 +183,7 @@ fn listen(
 pub struct RunningServer {
     address: SocketAddr,
     core: ServerCore,
-    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    serving: JoinHandle<()>,
 }
 
 impl RunningServer {
@@ -199,11 +194,7 @@ impl RunningServer {
 
     /// Waits until the transport ends, which happens only if it fails or the server stops.
     pub async fn wait(&mut self) -> Result<(), ServerError> {
-        match (&mut self.serving).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(ServerError::Transport(error.to_string())),
-            Err(error) => Err(ServerError::Transport(error.to_string())),
-        }
+        (&mut self.serving).await.map_err(|error| ServerError::Transport(error.to_string()))
     }
 
     /// Accepts no new calls, lets those in progress finish, writes queued exposures to disk and closes the store.

@@ -73,6 +73,12 @@ pub struct Metrics {
     pub thread_wait_seconds: Histogram,
     /// How late the async workers were.
     pub worker_delay_seconds: Histogram,
+    /// Connections open.
+    pub connections: Gauge<i64, AtomicI64>,
+    /// Connections refused because too many were open.
+    pub refused_connections: Counter<u64, AtomicU64>,
+    /// Size of all experiments in snapshots, in bytes. They are in memory once, for all streams.
+    pub snapshot_bytes: Gauge<i64, AtomicI64>,
     /// Snapshot streams open.
     pub watchers: Gauge<i64, AtomicI64>,
     /// The most snapshot streams that may be open.
@@ -222,6 +228,13 @@ impl Metrics {
                 "How late the async workers were, measured once per second",
                 seconds()
             ),
+            connections: register!("connections", "Connections open", Gauge::default()),
+            refused_connections: register!(
+                "connections_refused",
+                "Connections refused because too many were open",
+                Counter::default()
+            ),
+            snapshot_bytes: register!("snapshot_bytes", "Size of all experiments in snapshots", Gauge::default()),
             watchers: register!("watchers", "Snapshot streams open", Gauge::default()),
             watchers_limit: register!("watchers_limit", "Most snapshot streams that may be open", Gauge::default()),
             resident_bytes: register!(

@@ -13,6 +13,7 @@ use crate::clients::Clients;
 use crate::clock::{ClockAnchor, TimeSource, WallClock};
 use crate::clock_guard::ClockGuard;
 use crate::config::ServerConfig;
+use crate::encoded_snapshot::EncodedSnapshots;
 use crate::error::ServerError;
 use crate::event_uses::EventUseIndex;
 use crate::exposure_queue::ExposureQueue;
@@ -104,6 +105,7 @@ impl ServerCore {
             recent_contexts,
             recent_events,
             event_uses: EventUseIndex::default(),
+            encoded_snapshots: EncodedSnapshots::default(),
             queries,
             batches,
             clients,

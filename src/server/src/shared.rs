@@ -10,6 +10,7 @@ use crate::catalogue::Catalogue;
 use crate::clients::Clients;
 use crate::clock::WallClock;
 use crate::config::ServerConfig;
+use crate::encoded_snapshot::EncodedSnapshots;
 use crate::error::ServerError;
 use crate::event_uses::EventUseIndex;
 use crate::exposure_queue::ExposureQueue;
@@ -48,6 +49,8 @@ pub struct SharedState {
     pub recent_events: RecentEvents,
     /// Which events the metrics of the newest catalogue use.
     pub event_uses: EventUseIndex,
+    /// The experiments of the newest snapshot as bytes.
+    pub(crate) encoded_snapshots: EncodedSnapshots,
     /// The turns of results, funnels and other computations for readers.
     pub queries: Queries,
     /// The turns of batches of assignments: they never wait for a reader.

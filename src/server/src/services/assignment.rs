@@ -1,11 +1,9 @@
-//! `AssignmentService`: answers assignments from the snapshot in memory, and opens the streams that send that snapshot to
-//! clients.
+//! `AssignmentService`: answers assignments from the snapshot in memory. The streams that send that snapshot to clients are
+//! in [`super::snapshot_route`].
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
-use futures::Stream;
 use inroad_assignment::{Assignment, Context, ServedExperiment, Timestamp};
 use inroad_store::Event;
 use inroad_wire::assignment::assignment_to_wire;
@@ -20,7 +18,6 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::clients;
-use super::snapshot_stream::{StreamGuard, Watcher};
 use crate::catalogue::CatalogueState;
 use crate::config::{MAX_BATCH_ASSIGN, MAX_CALL_STEPS, MAX_RESPONSE_BYTES};
 use crate::error::ServerError;
@@ -31,7 +28,6 @@ use crate::shared::SharedState;
 /// The implementation of `AssignmentService`.
 pub struct AssignmentHandler {
     shared: Arc<SharedState>,
-    streams: Arc<AtomicUsize>,
 }
 
 /// An answer with the exposure that is recorded before it is sent.
@@ -51,7 +47,7 @@ struct PendingExposure {
 impl AssignmentHandler {
     /// The service over the shared state.
     pub fn new(shared: Arc<SharedState>) -> Self {
-        Self { shared, streams: Arc::default() }
+        Self { shared }
     }
 
     /// Queues the exposures of these answers, writes those to disk that have to be, in one group, and returns the
@@ -210,34 +206,14 @@ impl AssignmentService for AssignmentHandler {
         Ok(Response::new(BatchAssignResponse { responses: self.record_and_respond(answers, now).await? }))
     }
 
-    type WatchSnapshotsStream =
-        std::pin::Pin<Box<dyn Stream<Item = Result<WatchSnapshotsResponse, Status>> + Send + 'static>>;
+    type WatchSnapshotsStream = futures::stream::Pending<Result<WatchSnapshotsResponse, Status>>;
 
+    /// Not called: [`super::snapshot_route`] has the path of this method, and shares bytes, which this signature cannot.
     async fn watch_snapshots(
         &self,
-        request: Request<WatchSnapshotsRequest>,
+        _: Request<WatchSnapshotsRequest>,
     ) -> Result<Response<Self::WatchSnapshotsStream>, Status> {
-        let address = request.remote_addr();
-        let request = request.into_inner();
-        let identity = clients::client_identity(&request, address)?;
-        let guard = StreamGuard::open(&self.shared, &self.streams)?;
-        tracing::debug!(
-            client = request.client_name,
-            resume = request.resume_version,
-            "a client opened a snapshot stream"
-        );
-        let store = &self.shared.store;
-        // A client of an earlier release knows no lineage.
-        let is_continued = request.store_id == store.store_id()
-            && (request.lineage_id.is_empty() || store.continues(&request.lineage_id, request.resume_version));
-        let sent_version = if is_continued { request.resume_version } else { 0 };
-        let client = self.shared.clients.open_stream(identity);
-        let watcher = Watcher::new(Arc::clone(&self.shared), sent_version, client, guard);
-        let stream = futures::stream::unfold(watcher, |mut watcher| async move {
-            let message = watcher.next().await?;
-            Some((Ok(message), watcher))
-        });
-        Ok(Response::new(Box::pin(stream)))
+        Err(Status::unimplemented("snapshot streams have a route of their own"))
     }
 
     async fn report_client(

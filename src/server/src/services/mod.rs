@@ -10,6 +10,7 @@ pub mod experiment;
 mod explained_revision;
 pub mod result;
 pub mod server;
+pub(crate) mod snapshot_route;
 mod snapshot_stream;
 mod targets;
 

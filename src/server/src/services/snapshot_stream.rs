@@ -13,19 +13,17 @@
 //! Each part is also a correct change of its own: after it, a client has every change up to the part's version. So a
 //! client that loses the stream between two parts continues where it stopped, and one that does not know parts works.
 
-use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use inroad_assignment::ServedExperiment;
-use inroad_wire::snapshot::snapshot_to_wire;
 use inroad_wire::time::timestamp_to_wire;
-use inroad_wire::v1::{ExperimentSnapshot, WatchSnapshotsResponse};
+use inroad_wire::v1::WatchSnapshotsResponse;
 
-use super::take_page;
 use crate::catalogue::CatalogueState;
 use crate::clients::StreamHandle;
 use crate::config::HEARTBEAT_INTERVAL;
+use crate::encoded_snapshot::{ExperimentList, fill_message};
 use crate::error::ServerError;
 use crate::shared::SharedState;
 
@@ -43,17 +41,26 @@ pub(super) struct Watcher {
     _guard: StreamGuard,
 }
 
+/// A message of the stream: the fields of its own, and the experiments that it shares with other streams.
+pub(super) struct SnapshotMessage {
+    /// Without experiments.
+    pub(super) fields: WatchSnapshotsResponse,
+    pub(super) experiments: ExperimentList,
+    /// Those of the list that belong to this message.
+    pub(super) range: Range<usize>,
+}
+
 /// Changes that are being sent in parts.
 struct PendingParts {
-    /// The experiments that are not sent yet, by ascending version.
-    experiments: VecDeque<Arc<ServedExperiment>>,
+    experiments: ExperimentList,
+    /// The first of them that is not sent yet.
+    next: usize,
     /// The version that the client has after the last part.
     complete_version: u64,
     /// The version that the client had before the first part; 0 if it had none.
     since: u64,
     /// Kills up to this version were sent between the parts.
     kills_sent: u64,
-    is_first: bool,
 }
 
 impl Watcher {
@@ -71,7 +78,7 @@ impl Watcher {
     }
 
     /// Waits for the next message; none when the server stops.
-    pub(super) async fn next(&mut self) -> Option<WatchSnapshotsResponse> {
+    pub(super) async fn next(&mut self) -> Option<SnapshotMessage> {
         if *self.stopping.borrow() {
             return None;
         }
@@ -89,98 +96,88 @@ impl Watcher {
         let state = self.changes.borrow_and_update().clone();
         // The client has a version that this store does not have yet: a backup was restored. Send a full snapshot.
         let since = if self.sent_version > state.version { 0 } else { self.sent_version };
-        let changed = state.experiments_changed_since(since);
-        let (experiments, is_complete) = fill_message(changed.iter().copied());
-        if is_complete {
-            let full = since == 0;
-            return Some(self.send(WatchSnapshotsResponse {
+        let experiments = self.shared.encoded_snapshots.changed_since(&state, since);
+        let range = fill_message(&experiments, 0);
+        if range.end == experiments.len() {
+            let fields = WatchSnapshotsResponse {
                 version: state.version,
-                full,
-                experiments,
-                ..Default::default()
-            }));
+                full: since == 0,
+                ..WatchSnapshotsResponse::default()
+            };
+            return Some(self.send(fields, experiments, range));
         }
-        let mut changed: Vec<_> = changed.into_iter().cloned().collect();
-        changed.sort_by_key(|served| served.parts().version);
-        Some(self.send_next_part(PendingParts {
-            experiments: changed.into(),
-            complete_version: state.version,
-            since,
-            kills_sent: since,
-            is_first: true,
-        }))
+        let (complete_version, kills_sent) = (state.version, since);
+        Some(self.send_next_part(PendingParts { experiments, next: 0, complete_version, since, kills_sent }))
     }
 
-    fn send_next_part(&mut self, mut parts: PendingParts) -> WatchSnapshotsResponse {
+    fn send_next_part(&mut self, mut parts: PendingParts) -> SnapshotMessage {
         if let Some(kills) = self.unsent_kills(&mut parts) {
             self.parts = Some(parts);
             return kills;
         }
-        let (experiments, is_last) = fill_message(parts.experiments.iter());
-        let last_version =
-            parts.experiments.drain(..experiments.len()).next_back().map_or(0, |served| served.parts().version);
-        let message = WatchSnapshotsResponse {
+        let experiments = Arc::clone(&parts.experiments);
+        let range = fill_message(&experiments, parts.next);
+        let is_last = range.end == experiments.len();
+        let last_version = experiments[range.clone()].last().map_or(0, |experiment| experiment.version());
+        let fields = WatchSnapshotsResponse {
             version: if is_last { parts.complete_version } else { last_version },
-            full: parts.is_first && parts.since == 0,
-            experiments,
+            full: parts.next == 0 && parts.since == 0,
             complete_version: parts.complete_version,
             last_part: is_last,
             ..WatchSnapshotsResponse::default()
         };
-        parts.is_first = false;
+        parts.next = range.end;
         if !is_last {
             self.parts = Some(parts);
         }
-        self.send(message)
+        self.send(fields, experiments, range)
     }
 
     /// A message with the kills that the client does not have yet, newest first, without a new version. A client without
     /// a snapshot uses nothing that a kill could stop.
-    fn unsent_kills(&mut self, parts: &mut PendingParts) -> Option<WatchSnapshotsResponse> {
+    fn unsent_kills(&mut self, parts: &mut PendingParts) -> Option<SnapshotMessage> {
         let state = self.changes.borrow().clone();
         if parts.since == 0 || state.version <= parts.kills_sent {
             return None;
         }
-        let mut killed = state.experiments_changed_since(parts.kills_sent);
+        let changed = self.shared.encoded_snapshots.changed_since(&state, parts.kills_sent);
         parts.kills_sent = state.version;
-        killed.retain(|served| served.parts().kills != inroad_assignment::Kills::default());
-        killed.sort_by_key(|served| std::cmp::Reverse(served.parts().version));
-        let (experiments, _) = fill_message(killed.into_iter());
-        if experiments.is_empty() {
+        let killed: ExperimentList = changed.iter().rev().filter(|changed| changed.has_kills()).cloned().collect();
+        let range = fill_message(&killed, 0);
+        if range.is_empty() {
             return None;
         }
-        Some(self.complete(WatchSnapshotsResponse { version: parts.since, experiments, ..Default::default() }))
+        let fields = WatchSnapshotsResponse { version: parts.since, ..WatchSnapshotsResponse::default() };
+        Some(self.complete(fields, killed, range))
     }
 
-    fn send(&mut self, message: WatchSnapshotsResponse) -> WatchSnapshotsResponse {
-        self.sent_version = message.version;
-        if message.complete_version == 0 || message.last_part {
-            self.client.record_sent(message.version, self.shared.clock.now());
+    fn send(
+        &mut self,
+        fields: WatchSnapshotsResponse,
+        experiments: ExperimentList,
+        range: Range<usize>,
+    ) -> SnapshotMessage {
+        self.sent_version = fields.version;
+        if fields.complete_version == 0 || fields.last_part {
+            self.client.record_sent(fields.version, self.shared.clock.now());
         }
-        self.complete(message)
+        self.complete(fields, experiments, range)
     }
 
     /// Adds the fields that every message has.
-    fn complete(&self, message: WatchSnapshotsResponse) -> WatchSnapshotsResponse {
-        WatchSnapshotsResponse {
+    fn complete(
+        &self,
+        fields: WatchSnapshotsResponse,
+        experiments: ExperimentList,
+        range: Range<usize>,
+    ) -> SnapshotMessage {
+        let fields = WatchSnapshotsResponse {
             store_id: self.shared.store.store_id().to_owned(),
             lineage_id: self.shared.store.lineage_id().to_owned(),
             server_time: Some(timestamp_to_wire(self.shared.clock.now())),
-            ..message
-        }
-    }
-}
-
-/// The experiments in wire form, as many as a part has room for and at least one; and whether these are all.
-fn fill_message<'a>(experiments: impl Iterator<Item = &'a Arc<ServedExperiment>>) -> (Vec<ExperimentSnapshot>, bool) {
-    let (filled, has_more) = take_page(experiments.map(|served| snapshot_to_wire(served)), usize::MAX);
-    (filled, !has_more)
-}
-
-impl CatalogueState {
-    /// The experiments that changed after `version`; all experiments for version 0.
-    fn experiments_changed_since(&self, version: u64) -> Vec<&Arc<ServedExperiment>> {
-        self.snapshot.experiments().filter(|served| version == 0 || served.parts().version > version).collect()
+            ..fields
+        };
+        SnapshotMessage { fields, experiments, range }
     }
 }
 
