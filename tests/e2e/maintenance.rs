@@ -275,3 +275,24 @@ async fn forgotten_unit_is_in_no_file_and_stays_counted() {
     api.record(vec![], vec![purchase_of("alice-of-wonderland")]).await;
     assert_eq!(stable_results(&api).await, before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn second_server_on_the_same_folder_is_refused_even_if_the_lock_file_was_deleted() {
+    let server = Server::start().await;
+    let any_port = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let start_second = || Process::start(&mut Setup::default().command(any_port, &server.folder));
+    for is_deleted in [false, true] {
+        if is_deleted {
+            std::fs::remove_file(server.folder.join("inroad.lock")).expect("the lock file can be deleted");
+        }
+        let second = start_second().finish(Duration::from_secs(20)).await;
+        assert_ne!(second.code(), Some(0));
+        assert!(second.stderr.contains("is in use by another process"), "{}", second.stderr);
+    }
+    // Other commands still open the folder, and the first server goes on.
+    let copy = server.folder.with_file_name("copy");
+    let paths = [&server.folder, &copy].map(|path| path.to_str().expect("plain text").to_owned());
+    let backup = Process::start(Command::new(inroad_binary()).args(["backup", "--data", &paths[0], &paths[1]]));
+    backup.finish(Duration::from_secs(20)).await.ok();
+    server.api().create(flag("later", &[("a", 0.4)])).await;
+}

@@ -30,6 +30,11 @@ impl Setup {
         Self { options: vec!["--lead".to_owned(), lead.to_owned()], ..Self::default() }
     }
 
+    /// Sets options of `inroad serve`.
+    pub(crate) fn with_options(options: &[&str]) -> Self {
+        Self { options: options.iter().map(|&option| option.to_owned()).collect(), ..Self::default() }
+    }
+
     /// The command that starts a server.
     pub(crate) fn command(&self, listen: SocketAddr, folder: &Path) -> Command {
         let mut command = match &self.wrapper {
