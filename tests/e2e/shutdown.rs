@@ -121,17 +121,20 @@ async fn health_watcher_and_idle_connection_do_not_block_shutdown() {
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
-/// Whatever runs, the server ends within its drain timeout, and this much for the operating system and a busy machine.
-const MARGIN: Duration = Duration::from_secs(3);
+/// Whatever runs, the process ends within its drain timeout and half a second; the rest is for a busy machine.
+const MARGIN: Duration = Duration::from_millis(1_250);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_ends_the_server_within_the_drain_timeout_whatever_is_running() {
     let drain = Duration::from_secs(3);
     let mut server = Server::with(Setup::with_options(&["--drain-timeout", "3s", "--retain-events", "1s"])).await;
     let api = server.api();
-    let arms: Vec<String> = (0..20).map(|i| format!("a{i}")).collect();
-    let variations: Vec<(&str, f64)> = arms.iter().map(|key| (key.as_str(), 0.02)).collect();
+    let arms: Vec<String> = (0..60).map(|i| format!("a{i}")).collect();
+    let variations: Vec<(&str, f64)> = arms.iter().map(|key| (key.as_str(), 0.01)).collect();
     let mut experiment = with_conversion_metrics(flag(KEY, &variations));
+    let metric = experiment.metrics[0].clone();
+    experiment.metrics =
+        (0..12).map(|i| v1::Metric { key: format!("m{i}"), decision: i == 0, ..metric.clone() }).collect();
     // Each pair of tags is compared: an assignment takes seconds on an async worker.
     experiment.overrides = (0..20)
         .map(|i| v1::Override {
@@ -163,11 +166,11 @@ async fn sigterm_ends_the_server_within_the_drain_timeout_whatever_is_running() 
     // Long queries, and assignments that compute for seconds.
     let mut tags = context("u1");
     let text = |i: usize| prost_types::Value { kind: Some(Kind::StringValue(format!("tag-{i}"))) };
-    let list = ListValue { values: (0..300).map(text).collect() };
+    let list = ListValue { values: (0..600).map(text).collect() };
     tags.fields.insert("tags".to_owned(), prost_types::Value { kind: Some(Kind::ListValue(list)) });
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..4 {
-        let request = v1::GetResultsRequest { key: KEY.to_owned(), generation: 0, wait: true };
+        let request = v1::GetResultsRequest { key: KEY.to_owned(), generation: 0, wait: false };
         let (api, context) = (server.api(), tags.clone());
         calls.spawn(async move {
             let assigned = v1::AssignRequest { experiment: KEY.to_owned(), context: Some(context), exposure: 0 };
@@ -175,8 +178,10 @@ async fn sigterm_ends_the_server_within_the_drain_timeout_whatever_is_running() 
             let _ = tokio::join!(results.get_results(request), assignments.assign(assigned));
         });
     }
-    eventually("the watchers are open", async || {
-        (metric_value(server.address, "inroad_watchers").await >= 20.0).then_some(())
+    // Only a part of the queries runs at a time.
+    eventually("queries run and others wait", async || {
+        let (_, text) = http_get(server.address, "/metrics").await?;
+        text.lines().any(|line| matches!(line, "inroad_queries_waiting 2" | "inroad_queries_waiting 3")).then_some(())
     })
     .await;
     let started = Instant::now();
@@ -193,7 +198,7 @@ async fn sigterm_ends_the_server_within_the_drain_timeout_whatever_is_running() 
     let exposed: u64 = results.arms.iter().map(|arm| arm.units).sum();
     assert_eq!(exposed, acknowledged, "every acknowledged exposure is counted");
     let bought: u64 =
-        results.arms.iter().map(|arm| crate::harness::metric(&results, &arm.variation, "bought").converted).sum();
+        results.arms.iter().map(|arm| crate::harness::metric(&results, &arm.variation, "m0").converted).sum();
     assert_eq!(bought, acknowledged);
 }
 
@@ -229,9 +234,8 @@ async fn connections_beyond_the_limit_on_open_files_are_refused_with_a_message()
     api.kill(KEY, "a").await;
     drop(idle);
     eventually("there is room again", async || {
-        http_get(server.address, "/metrics").await.filter(|(code, text)| {
-            *code == 200 && text.contains("inroad_connections_refused_total") && !text.contains("refused_total 0\n")
-        })
+        http_get(server.address, "/metrics").await.filter(|(code, _)| *code == 200)
     })
     .await;
+    assert!(metric_value(server.address, "inroad_connections_refused_total").await >= 1.0);
 }

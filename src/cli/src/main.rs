@@ -57,11 +57,14 @@ fn main() -> ExitCode {
         Err(error) => return failure::report(&anyhow::Error::new(error), None, json),
     };
     let typed_keys = cli.typed_keys();
-    match runtime.block_on(cli.run()) {
+    let code = match runtime.block_on(cli.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let suggestion = typed_keys.and_then(|typed| runtime.block_on(suggestions::similar_key(&error, &typed)));
             failure::report(&error, suggestion.as_deref(), json)
         }
-    }
+    };
+    // A server has waited for its work already. Dropping the runtime would wait for abandoned work as well.
+    runtime.shutdown_background();
+    code
 }

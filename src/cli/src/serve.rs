@@ -38,7 +38,7 @@ pub(crate) struct ServeArgs {
     /// Longest time that a call may take [default: 60s]
     #[arg(long, value_parser = parse::positive_duration, value_name = "DURATION")]
     request_timeout: Option<Duration>,
-    /// How long a shutdown waits for calls in progress [default: 10s]
+    /// The longest that a shutdown takes: calls in progress may finish until 3 s before its end [default: 10s]
     #[arg(long, value_parser = parse::duration, value_name = "DURATION")]
     drain_timeout: Option<Duration>,
     /// Format of the logs on standard error; RUST_LOG sets the level

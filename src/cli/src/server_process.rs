@@ -1,5 +1,7 @@
 //! A server in the foreground of this process: its logs, and its shutdown on a signal.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 use inroad_server::RunningServer;
 use tracing_subscriber::filter::Targets;
@@ -11,6 +13,9 @@ use crate::suggestions::most_similar;
 
 /// The levels of logs.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// How long after the drain timeout the process is ended without an orderly shutdown.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// The format of logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -69,10 +74,28 @@ pub(crate) async fn run_until_signal(mut server: RunningServer, signals: &mut St
             tracing::info!(signal, "shutting down: new calls are refused, calls in progress finish");
         }
     }
+    let _deadline = end_process_after(server.drain_timeout() + GRACE);
     tokio::select! {
         drained = server.shutdown() => Ok(drained?),
         signal = signals.next() => anyhow::bail!("stopped by a second {signal} before all calls finished. No acknowledged event is lost."),
     }
+}
+
+/// Ends the process after `limit`, unless the returned value is dropped before. The runtime's timers cannot do this: they
+/// need a thread of the runtime, and all of them may be busy.
+fn end_process_after(limit: Duration) -> std::sync::mpsc::Sender<()> {
+    let (cancel, cancelled) = std::sync::mpsc::channel::<()>();
+    let watchdog = std::thread::Builder::new().name("shutdown-deadline".to_owned());
+    let spawned = watchdog.spawn(move || {
+        if cancelled.recv_timeout(limit) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            tracing::error!("the shutdown did not end in time, and is abandoned. No acknowledged event is lost");
+            std::process::exit(0);
+        }
+    });
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "the shutdown has no deadline");
+    }
+    cancel
 }
 
 /// The signals that stop a server.

@@ -29,6 +29,8 @@ pub const MAX_SEND_BUFFER_BYTES: usize = 32 * 1024;
 pub const MAX_CONNECTIONS: usize = 20_000;
 /// Open files that are left for the store when connections are limited by the number of open files.
 pub const RESERVED_FILES: usize = 256;
+/// The part of the drain timeout that is left for writing queued exposures and closing the store; at most half of it.
+pub const TIME_TO_FINISH: Duration = Duration::from_secs(3);
 /// The most calls in progress on one connection.
 pub const MAX_CALLS_PER_CONNECTION: u32 = 1_024;
 /// How long a connection may stay without a call. Its client opens another one for its next call.
@@ -90,7 +92,7 @@ pub struct ServerConfig {
     pub exposure_queue: usize,
     /// The longest that a unary call may take.
     pub request_timeout: Duration,
-    /// How long a shutdown waits for calls in progress.
+    /// The longest that a shutdown takes, with the calls in progress.
     pub drain_timeout: Duration,
 }
 

@@ -54,6 +54,7 @@ mod kill_results;
 mod kill_texts;
 pub mod metrics;
 mod number_notes;
+mod open_files;
 mod pages;
 mod pool_waits;
 pub mod publications;
@@ -73,6 +74,7 @@ mod verdict;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::middleware::{from_fn, from_fn_with_state};
 use inroad_store::{SqliteOptions, SqliteStore, Store};
@@ -84,6 +86,7 @@ use inroad_wire::v1::server_service_server::ServerServiceServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tonic::service::Routes;
 
 pub use backup::backup;
@@ -92,7 +95,7 @@ pub use error::ServerError;
 pub use host_guard::HostName;
 
 use crate::clock::MachineTime;
-use crate::config::{MAX_CONNECTIONS, MAX_MESSAGE_BYTES, MAX_RESPONSE_BYTES};
+use crate::config::{MAX_CONNECTIONS, MAX_MESSAGE_BYTES, MAX_RESPONSE_BYTES, RESERVED_FILES, TIME_TO_FINISH};
 use crate::server_core::ServerCore;
 use crate::shared::SharedState;
 
@@ -114,8 +117,17 @@ impl Server {
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.folder, SqliteOptions::default())?);
         let core = ServerCore::start(config, store, Box::new(MachineTime)).await?;
         tokio::spawn(pool_waits::measure(Arc::clone(&core.shared.metrics), core.stopping()));
-        let serving = tokio::spawn(listen(Arc::clone(&core.shared), listener, core.stopping())?);
-        tracing::info!(%address, folder = %core.shared.config.folder.display(), "serving");
+        let open_files = open_files::raise_limit();
+        core.shared
+            .metrics
+            .open_files_limit
+            .set(open_files.map_or(0, |limit| i64::try_from(limit).unwrap_or(i64::MAX)));
+        let for_connections =
+            |limit| usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(RESERVED_FILES).max(1);
+        let max_connections = open_files.map_or(MAX_CONNECTIONS, for_connections).min(MAX_CONNECTIONS);
+        let serving = tokio::spawn(listen(Arc::clone(&core.shared), listener, max_connections, core.stopping())?);
+        let folder = core.shared.config.folder.display().to_string();
+        tracing::info!(%address, folder, open_files, max_connections, "serving");
         Ok(RunningServer { address, core, serving })
     }
 }
@@ -123,6 +135,7 @@ impl Server {
 fn listen(
     shared: Arc<SharedState>,
     listener: TcpListener,
+    max_connections: usize,
     mut stopping: watch::Receiver<bool>,
 ) -> Result<impl Future<Output = ()>, ServerError> {
     let reflection = |v1: bool| {
@@ -167,7 +180,7 @@ fn listen(
         .layer(from_fn_with_state(shared.config.request_timeout, http::limit_time))
         .layer(from_fn_with_state(hosts, host_guard::reject_other_hosts));
     let routes = pages.merge(calls).layer(from_fn(http::explain_not_found));
-    let serving = transport::serve(listener, routes, MAX_CONNECTIONS, Arc::clone(&shared.metrics), stopping.clone());
+    let serving = transport::serve(listener, routes, max_connections, Arc::clone(&shared.metrics), stopping.clone());
     let stopped = async move {
         let _ = stopping.wait_for(|stop| *stop).await;
         reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
@@ -192,21 +205,30 @@ impl RunningServer {
         self.address
     }
 
+    /// The longest that [`Self::shutdown`] takes.
+    pub fn drain_timeout(&self) -> Duration {
+        self.core.shared.config.drain_timeout
+    }
+
     /// Waits until the transport ends, which happens only if it fails or the server stops.
     pub async fn wait(&mut self) -> Result<(), ServerError> {
         (&mut self.serving).await.map_err(|error| ServerError::Transport(error.to_string()))
     }
 
-    /// Accepts no new calls, lets those in progress finish, writes queued exposures to disk and closes the store.
+    /// Accepts no new calls, lets those in progress finish, writes queued exposures to disk and closes the store. It takes
+    /// no longer than the drain timeout in all, whatever is running: what does not end in time is abandoned. That loses
+    /// no acknowledged event; the store is complete after each of its commits.
     pub async fn shutdown(mut self) -> Result<(), ServerError> {
         self.core.begin_stop();
-        let drain_timeout = self.core.shared.config.drain_timeout;
-        if !self.serving.is_finished() && tokio::time::timeout(drain_timeout, &mut self.serving).await.is_err() {
-            tracing::warn!("aborted calls that were still in progress after the drain timeout");
+        let drain_timeout = self.drain_timeout();
+        let deadline = Instant::now() + drain_timeout;
+        let end_of_calls = deadline - TIME_TO_FINISH.min(drain_timeout / 2);
+        if !self.serving.is_finished() && tokio::time::timeout_at(end_of_calls, &mut self.serving).await.is_err() {
+            tracing::warn!("aborted calls that were still in progress near the end of the drain timeout");
             self.serving.abort();
-            let _ = (&mut self.serving).await;
+            let _ = tokio::time::timeout_at(deadline, &mut self.serving).await;
         }
-        self.core.finish_stop().await?;
+        self.core.finish_stop(deadline).await?;
         tracing::info!("stopped");
         Ok(())
     }

@@ -77,6 +77,8 @@ pub struct Metrics {
     pub connections: Gauge<i64, AtomicI64>,
     /// Connections refused because too many were open.
     pub refused_connections: Counter<u64, AtomicU64>,
+    /// The limit on open files, which also limits connections; 0 if there is none.
+    pub open_files_limit: Gauge<i64, AtomicI64>,
     /// Size of all experiments in snapshots, in bytes. They are in memory once, for all streams.
     pub snapshot_bytes: Gauge<i64, AtomicI64>,
     /// Snapshot streams open.
@@ -233,6 +235,11 @@ impl Metrics {
                 "connections_refused",
                 "Connections refused because too many were open",
                 Counter::default()
+            ),
+            open_files_limit: register!(
+                "open_files_limit",
+                "Limit on open files, which also limits connections",
+                Gauge::default()
             ),
             snapshot_bytes: register!("snapshot_bytes", "Size of all experiments in snapshots", Gauge::default()),
             watchers: register!("watchers", "Snapshot streams open", Gauge::default()),

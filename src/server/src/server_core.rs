@@ -7,6 +7,7 @@ use inroad_assignment::Timestamp;
 use inroad_store::{Store, StoredExperiment};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::catalogue::Catalogue;
 use crate::clients::Clients;
@@ -126,26 +127,47 @@ impl ServerCore {
         let _ = self.stop.send(true);
     }
 
-    /// Waits for the background tasks, writes queued exposures to disk and closes the store. No call may be in progress.
+    /// Waits for the background tasks, writes queued exposures to disk and closes the store, until `deadline`. Work that
+    /// lasts longer is abandoned: it ends with the process, and its transaction is undone.
     ///
     /// # Errors
     /// Errors of closing the store.
-    pub async fn finish_stop(mut self) -> Result<(), ServerError> {
-        let drain_timeout = self.shared.config.drain_timeout;
-        let _ = self.tasks.ticking.await;
-        let _ = self.tasks.guarding_clock.await;
-        if let Some(retaining) = self.tasks.retaining {
-            let _ = retaining.await;
+    pub async fn finish_stop(mut self, deadline: Instant) -> Result<(), ServerError> {
+        // The last of the steps before the store is closed may take until then.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let end_of_steps = deadline - left / 3;
+        let mut unfinished = Vec::new();
+        let mut deciding =
+            vec![("an update", self.tasks.ticking), ("the check of the clock", self.tasks.guarding_clock)];
+        deciding.extend(self.tasks.retaining.map(|retaining| ("retention", retaining)));
+        for (name, mut task) in deciding {
+            if tokio::time::timeout_at(end_of_steps, &mut task).await.is_err() {
+                task.abort();
+                unfinished.push(name);
+            }
         }
         // No call is answered any more, so nothing more is queued.
         let _ = self.close_queue.send(true);
-        let drained = tokio::time::timeout(drain_timeout, &mut self.tasks.draining).await.is_ok();
+        let drained = tokio::time::timeout_at(end_of_steps, &mut self.tasks.draining).await.is_ok();
         let _ = self.stop_fold.send(true);
-        let _ = self.tasks.folding.await;
-        self.shared.store.close().await?;
+        if tokio::time::timeout_at(end_of_steps, &mut self.tasks.folding).await.is_err() {
+            self.tasks.folding.abort();
+            unfinished.push("counting of events");
+        }
+        match tokio::time::timeout_at(deadline, self.shared.store.close()).await {
+            Ok(closed) => closed?,
+            Err(_) => unfinished.push("closing the store"),
+        }
         if !drained {
             // The closed store refuses the remaining exposures, and the task logs how many were lost.
-            let _ = tokio::time::timeout(drain_timeout, self.tasks.draining).await;
+            let _ = tokio::time::timeout_at(deadline, self.tasks.draining).await;
+        }
+        if !unfinished.is_empty() {
+            let unfinished = unfinished.join(", ");
+            tracing::warn!(
+                unfinished,
+                "abandoned at the end of the drain timeout; the next start continues from the last commit"
+            );
         }
         Ok(())
     }

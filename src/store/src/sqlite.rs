@@ -88,7 +88,7 @@ struct Inner {
     funnel: Mutex<()>,
     /// Locked to prune, blank or copy the log.
     maintenance: MaintenanceLock,
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<FolderLock>>,
 }
 
 impl std::fmt::Debug for SqliteStore {
@@ -176,17 +176,34 @@ impl SqliteStore {
     }
 }
 
+/// The locks of one process on a folder, released on drop.
+struct FolderLock {
+    /// Earlier releases lock only this file.
+    _file: File,
+    /// The folder itself: unlike a file in it, nobody deletes it while the database is in use. None where folders cannot
+    /// be locked.
+    _folder: Option<File>,
+}
+
 /// Locks the folder for this process.
-fn lock(folder: &Path) -> Result<File, StoreError> {
+fn lock(folder: &Path) -> Result<FolderLock, StoreError> {
     let path = folder.join("inroad.lock");
     let cannot_open =
         |error: std::io::Error| StoreError::CannotOpen { path: path.display().to_string(), detail: error.to_string() };
     std::fs::create_dir_all(folder).map_err(cannot_open)?;
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(cannot_open)?;
+    let in_use = || StoreError::InUse { path: folder.display().to_string() };
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: folder.display().to_string() }),
-        Err(TryLockError::Error(error)) => Err(cannot_open(error)),
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(in_use()),
+        Err(TryLockError::Error(error)) => return Err(cannot_open(error)),
+    }
+    // Windows opens no folders, and does not delete a file that is open; some network file systems lock no folders.
+    let locked = File::open(folder).ok().map(|opened| opened.try_lock().map(|()| opened));
+    match locked {
+        Some(Err(TryLockError::WouldBlock)) => Err(in_use()),
+        Some(Ok(opened)) => Ok(FolderLock { _file: file, _folder: Some(opened) }),
+        Some(Err(TryLockError::Error(_))) | None => Ok(FolderLock { _file: file, _folder: None }),
     }
 }
 
