@@ -220,10 +220,12 @@ impl World {
         if !crashed {
             self.record.restarts += 1;
             core.begin_stop();
+            // Longer than any planted slowness, so that the store is closed before the next life opens it.
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(3_600);
             tokio::select! {
                 biased;
                 () = store.wait_for_crash() => self.record.crashes += 1,
-                stopped = core.finish_stop() => stopped.map_err(|error| format!("the server does not stop: {error}"))?,
+                stopped = core.finish_stop(deadline) => stopped.map_err(|error| format!("the server does not stop: {error}"))?,
             }
         }
         self.time.end_life();

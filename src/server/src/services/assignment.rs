@@ -12,12 +12,13 @@ use inroad_wire::v1::assignment_service_server::AssignmentService;
 use inroad_wire::v1::{
     AssignRequest, AssignResponse, BatchAssignRequest, BatchAssignResponse, ExposureMode, GetReachRequest,
     GetReachResponse, ListClientsRequest, ListClientsResponse, ReportClientRequest, ReportClientResponse,
-    WatchSnapshotsRequest, WatchSnapshotsResponse,
+    WatchSnapshotsRequest,
 };
 use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::clients;
+use super::snapshot_route::{MessageStream, SnapshotStreams};
 use crate::catalogue::CatalogueState;
 use crate::config::{MAX_BATCH_ASSIGN, MAX_CALL_STEPS, MAX_RESPONSE_BYTES};
 use crate::error::ServerError;
@@ -28,6 +29,7 @@ use crate::shared::SharedState;
 /// The implementation of `AssignmentService`.
 pub struct AssignmentHandler {
     shared: Arc<SharedState>,
+    streams: SnapshotStreams,
 }
 
 /// An answer with the exposure that is recorded before it is sent.
@@ -47,7 +49,7 @@ struct PendingExposure {
 impl AssignmentHandler {
     /// The service over the shared state.
     pub fn new(shared: Arc<SharedState>) -> Self {
-        Self { shared }
+        Self { streams: SnapshotStreams::new(Arc::clone(&shared)), shared }
     }
 
     /// Queues the exposures of these answers, writes those to disk that have to be, in one group, and returns the
@@ -206,14 +208,16 @@ impl AssignmentService for AssignmentHandler {
         Ok(Response::new(BatchAssignResponse { responses: self.record_and_respond(answers, now).await? }))
     }
 
-    type WatchSnapshotsStream = futures::stream::Pending<Result<WatchSnapshotsResponse, Status>>;
+    type WatchSnapshotsStream = MessageStream;
 
-    /// Not called: [`super::snapshot_route`] has the path of this method, and shares bytes, which this signature cannot.
+    /// For callers within the process. Over the network, [`super::snapshot_route`] answers the same method without
+    /// copying messages.
     async fn watch_snapshots(
         &self,
-        _: Request<WatchSnapshotsRequest>,
+        request: Request<WatchSnapshotsRequest>,
     ) -> Result<Response<Self::WatchSnapshotsStream>, Status> {
-        Err(Status::unimplemented("snapshot streams have a route of their own"))
+        let address = request.remote_addr();
+        Ok(Response::new(self.streams.open_messages(request.into_inner(), address)?))
     }
 
     async fn report_client(

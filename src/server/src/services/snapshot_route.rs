@@ -8,6 +8,7 @@
 //! ```
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -32,12 +33,16 @@ use crate::shared::SharedState;
 
 /// The route of the method.
 pub(crate) fn routes(shared: Arc<SharedState>) -> Router {
-    let streams = SnapshotStreams { shared, open: Arc::default() };
-    Router::new().route("/inroad.v1.AssignmentService/WatchSnapshots", post(answer)).with_state(streams)
+    let route = "/inroad.v1.AssignmentService/WatchSnapshots";
+    Router::new().route(route, post(answer)).with_state(SnapshotStreams::new(shared))
 }
 
+/// The messages of a stream for a caller within the process.
+pub(crate) type MessageStream = Pin<Box<dyn Stream<Item = Result<WatchSnapshotsResponse, Status>> + Send>>;
+
+/// Opens streams, up to the limit.
 #[derive(Clone)]
-struct SnapshotStreams {
+pub(super) struct SnapshotStreams {
     shared: Arc<SharedState>,
     open: Arc<AtomicUsize>,
 }
@@ -63,6 +68,22 @@ async fn answer(State(streams): State<SnapshotStreams>, request: Request) -> Res
 }
 
 impl SnapshotStreams {
+    pub(super) fn new(shared: Arc<SharedState>) -> Self {
+        Self { shared, open: Arc::default() }
+    }
+
+    pub(super) fn open_messages(
+        &self,
+        request: WatchSnapshotsRequest,
+        address: Option<SocketAddr>,
+    ) -> Result<MessageStream, Status> {
+        let watcher = self.open(request, address)?;
+        Ok(Box::pin(futures::stream::unfold(watcher, |mut watcher| async move {
+            let message = watcher.next().await?;
+            Some((message.decode(), watcher))
+        })))
+    }
+
     fn open(&self, request: WatchSnapshotsRequest, address: Option<SocketAddr>) -> Result<Watcher, Status> {
         let identity = clients::client_identity(&request, address)?;
         let guard = StreamGuard::open(&self.shared, &self.open)?;

@@ -19,6 +19,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1::WatchSnapshotsResponse;
+use prost::Message;
+use tonic::Status;
 
 use crate::catalogue::CatalogueState;
 use crate::clients::StreamHandle;
@@ -48,6 +50,17 @@ pub(super) struct SnapshotMessage {
     pub(super) experiments: ExperimentList,
     /// Those of the list that belong to this message.
     pub(super) range: Range<usize>,
+}
+
+impl SnapshotMessage {
+    /// The whole message, with copies of its experiments.
+    pub(super) fn decode(self) -> Result<WatchSnapshotsResponse, Status> {
+        let mut message = self.fields;
+        for experiment in self.experiments.get(self.range).unwrap_or_default() {
+            message.merge(experiment.field().clone()).map_err(|error| Status::internal(error.to_string()))?;
+        }
+        Ok(message)
+    }
 }
 
 /// Changes that are being sent in parts.
