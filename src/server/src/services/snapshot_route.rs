@@ -102,27 +102,21 @@ impl SnapshotStreams {
     }
 }
 
-/// A stream's place: between messages, in one, or behind the last.
-enum Position {
-    Between(Watcher),
-    Within(Watcher, MessageChunks),
-    Ended,
-}
-
 /// The messages of a stream as frames of HTTP/2. Each is made when the connection has room for it.
 fn frames(watcher: Watcher) -> impl Stream<Item = Result<Frame<Bytes>, Status>> {
-    futures::stream::unfold(Position::Between(watcher), |position| async {
-        let (watcher, mut chunks) = match position {
-            Position::Within(watcher, chunks) => (watcher, chunks),
-            Position::Between(mut watcher) => match watcher.next().await {
-                Some(message) => (watcher, MessageChunks::new(message)),
-                None => return Some((trailers(), Position::Ended)),
+    // The watcher, and the message that it is in; none behind the last message.
+    futures::stream::unfold(Some((watcher, None)), |place| async {
+        let (mut watcher, within) = place?;
+        let mut chunks = match within {
+            Some(chunks) => chunks,
+            None => match watcher.next().await {
+                Some(message) => MessageChunks::new(message),
+                None => return Some((trailers(), None)),
             },
-            Position::Ended => return None,
         };
         let chunk = chunks.next_chunk();
-        let position = if chunks.is_empty() { Position::Between(watcher) } else { Position::Within(watcher, chunks) };
-        Some((Ok(Frame::data(chunk)), position))
+        let within = (!chunks.is_empty()).then_some(chunks);
+        Some((Ok(Frame::data(chunk)), Some((watcher, within))))
     })
 }
 
