@@ -10,6 +10,7 @@ mod database;
 mod decisions;
 mod disk_reserve;
 mod fold;
+mod folder_lock;
 mod from_outside;
 mod funnel;
 mod lineages;
@@ -26,7 +27,6 @@ mod tallies;
 mod tracked_generations;
 mod units;
 
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,6 +49,7 @@ use column_values::{corrupt, to_sql_integer};
 use database::{Readers, Tuning};
 use disk_reserve::DiskReserve;
 use fold::{Fold, StoreHandles};
+use folder_lock::FolderLock;
 use lineages::Lineages;
 use log::LogWriter;
 use log_erasure::PRUNE_BATCH;
@@ -104,7 +105,7 @@ impl SqliteStore {
     /// [`StoreError::InUse`], [`StoreError::NewerSchema`], [`StoreError::Corrupt`] or [`StoreError::CannotOpen`]; the
     /// message of each says what to do.
     pub fn open(folder: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
-        let lock = lock(folder)?;
+        let lock = FolderLock::acquire(folder)?;
         let cache_kib = i64::from(options.cache_mib) * 1024;
         let max_pages = options.max_pages;
         let tuning = Tuning { cache_kib, checkpoint_pages: STATE_CHECKPOINT_PAGES, max_pages };
@@ -173,37 +174,6 @@ impl SqliteStore {
             })
             .await?;
         Ok(self.inner.folded.load(Ordering::Acquire).min(named_consumers as Seq))
-    }
-}
-
-/// The locks of one process on a folder, released on drop.
-struct FolderLock {
-    /// Earlier releases lock only this file.
-    _file: File,
-    /// The folder itself: unlike a file in it, nobody deletes it while the database is in use. None where folders cannot
-    /// be locked.
-    _folder: Option<File>,
-}
-
-/// Locks the folder for this process.
-fn lock(folder: &Path) -> Result<FolderLock, StoreError> {
-    let path = folder.join("inroad.lock");
-    let cannot_open =
-        |error: std::io::Error| StoreError::CannotOpen { path: path.display().to_string(), detail: error.to_string() };
-    std::fs::create_dir_all(folder).map_err(cannot_open)?;
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(cannot_open)?;
-    let in_use = || StoreError::InUse { path: folder.display().to_string() };
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(in_use()),
-        Err(TryLockError::Error(error)) => return Err(cannot_open(error)),
-    }
-    // Windows opens no folders, and does not delete a file that is open; some network file systems lock no folders.
-    let locked = File::open(folder).ok().map(|opened| opened.try_lock().map(|()| opened));
-    match locked {
-        Some(Err(TryLockError::WouldBlock)) => Err(in_use()),
-        Some(Ok(opened)) => Ok(FolderLock { _file: file, _folder: Some(opened) }),
-        Some(Err(TryLockError::Error(_))) | None => Ok(FolderLock { _file: file, _folder: None }),
     }
 }
 
