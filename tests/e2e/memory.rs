@@ -75,11 +75,7 @@ async fn check_watchers_that_never_read(count: usize, limit_bytes: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watchers_that_never_read_share_the_bytes_of_a_large_snapshot() {
-    check_watchers_that_never_read(300, 60_000_000).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "opens 2,000 connections: .ci/nightly runs it"]
-async fn two_thousand_watchers_that_never_read_add_less_than_200_mb() {
-    check_watchers_that_never_read(2_000, 200_000_000).await;
+    // .ci/nightly opens 2,000, which may add 200 MB.
+    let count = std::env::var("INROAD_WATCHERS").map_or(300, |text| text.parse().expect("a number of watchers"));
+    check_watchers_that_never_read(count, 100_000 * count as u64).await;
 }
