@@ -161,6 +161,60 @@ async fn heartbeat_keeps_the_stream_open_and_notifies_no_subscriber() {
 }
 
 #[tokio::test]
+async fn revision_in_effect_stays_in_effect_when_the_servers_clock_is_set_back() {
+    let hour = Duration::from_secs(3_600);
+    let (before, later) = (wall_clock_now().minus(hour), wall_clock_now().plus(hour));
+    let growing = |effective| TestExperiment {
+        starts: vec![u64::MAX, 1],
+        effective: vec![Timestamp::from_micros(0), effective],
+        ..TestExperiment::new("colour", 1)
+    };
+    let server = ScriptedServer::with_first_message(full_snapshot(1, &[growing(before).wire()])).await;
+    let client = server.client().await;
+    let revisions = || client.snapshot().experiments().map(|e| e.parts().revisions.len()).sum::<usize>();
+    server.send(snapshot_changes(1, &[]));
+    wait_until("the past revision is forgotten", || revisions() == 1).await;
+    assert_eq!(client.evaluate("colour", &user()).variation(), Some("green"));
+
+    // A client that missed this learns it from the server, without a new version.
+    let server = ScriptedServer::with_first_message(full_snapshot(1, &[growing(later).wire()])).await;
+    let client = server.client().await;
+    assert_eq!(client.evaluate("colour", &user()).variation(), Some("control"));
+    let in_effect = TestExperiment {
+        starts: vec![1],
+        effective: vec![later],
+        first_revision: 2,
+        ..TestExperiment::new("colour", 1)
+    };
+    server.send(snapshot_changes(1, &[in_effect.wire()]));
+    wait_until("the revision is in effect", || client.evaluate("colour", &user()).variation() == Some("green")).await;
+    assert_eq!(client.status().refusals, 0);
+}
+
+#[tokio::test]
+async fn snapshot_of_another_lineage_replaces_everything_and_a_restart_continues() {
+    let of_lineage = |lineage: &str, message| v1::WatchSnapshotsResponse { lineage_id: lineage.to_owned(), ..message };
+    let first = full_snapshot(9, &[TestExperiment::all_in_variation("colour", 9).wire()]);
+    let server = ScriptedServer::with_first_message(of_lineage("one", first)).await;
+    let client = server.client().await;
+    server.wait_for_streams(1).await;
+    // The server was restarted and continues the same data.
+    server.set_first_message(of_lineage("two", snapshot_changes(10, &[TestExperiment::new("size", 10).wire()])));
+    server.break_streams();
+    wait_for_version(&client, 10).await;
+    assert_eq!(client.status().experiments, 2);
+    let requests = server.wait_for_streams(1).await;
+    assert_eq!((requests[0].resume_version, requests[0].lineage_id.as_str()), (9, "one"));
+    // Its data was replaced by an older copy, which has lower versions and other content.
+    let copy = TestExperiment { starts: vec![u64::MAX], ..TestExperiment::new("colour", 3) };
+    server.set_first_message(of_lineage("three", full_snapshot(3, &[copy.wire()])));
+    server.break_streams();
+    wait_for_version(&client, 3).await;
+    assert_eq!(client.evaluate("colour", &user()).variation(), Some("control"));
+    assert_eq!((client.status().experiments, client.status().refusals), (1, 0));
+}
+
+#[tokio::test]
 async fn snapshot_of_another_store_replaces_everything() {
     let server = ScriptedServer::with_first_message(full_snapshot(
         9,
