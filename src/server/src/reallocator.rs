@@ -158,8 +158,9 @@ impl Reallocator {
                         next = next.min(now.plus(RETRY_AFTER));
                     }
                     Ok(_) => drop(late_ticks.remove(key)),
+                    // The experiment was changed while the policy decided; the next round has that change.
+                    Err(ServerError::Store(StoreError::Conflict)) => next = next.min(now.plus(RETRY_AFTER)),
                     Err(error) => {
-                        // A conflict means that the experiment was changed meanwhile; the next round has that change.
                         self.metrics.failed_ticks.inc();
                         tracing::error!(experiment = %key, %error, "a tick failed; will retry");
                         next = next.min(now.plus(RETRY_AFTER));
