@@ -123,19 +123,17 @@ impl Snapshot {
                 None => edit.as_vec().binary_search_by(|e| e.parts().key.as_str().cmp(&key)),
             };
             let old = position.ok().and_then(|index| edit.get(index));
-            // The server forgets past revisions without a new version, if its clock was set back after they took effect.
-            let is_shortened = |old: &Arc<ServedExperiment>| received.revisions.len() < old.parts().revisions.len();
             match old.map(|old| received.version.cmp(&old.parts().version)) {
                 // Expected from a replica that lags: not an error, and nothing to apply.
                 Some(Ordering::Less) => {
                     stale += 1;
                     continue;
                 }
-                Some(Ordering::Equal) if !old.is_some_and(is_shortened) => {
+                Some(Ordering::Equal) => {
                     accepted.extend(old.cloned());
                     continue;
                 }
-                Some(Ordering::Equal | Ordering::Greater) | None => {}
+                Some(Ordering::Greater) | None => {}
             }
             let checked = snapshot_from_wire(received).map_err(|error| error.to_string()).and_then(|new| {
                 let follows = old.map_or(Ok(()), |old| new.check_can_replace(old));

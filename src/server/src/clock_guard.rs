@@ -47,7 +47,7 @@ impl ClockGuard {
                 }
                 _ = stop.changed() => break,
             };
-            if let Err(error) = self.catalogue.follow_clock(jump.from.max(jump.to)).await {
+            if let Err(error) = self.catalogue.follow_clock(jump).await {
                 tracing::error!(%error, "could not apply the new time to the experiments");
             }
             remembered = None;

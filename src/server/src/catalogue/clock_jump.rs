@@ -2,33 +2,53 @@
 
 use std::sync::Arc;
 
-use inroad_assignment::Timestamp;
+use inroad_assignment::Experiment;
 use inroad_store::StoredExperiment;
 
-use super::{Catalogue, CatalogueEntry};
+use super::{Catalogue, CatalogueEntry, ChangeRequest};
+use crate::clock::AcceptedJump;
 use crate::error::ServerError;
 
+/// The actor in the audit log for what an accepted jump of the clock requires.
+const CLOCK_ACTOR: &str = "inroad-clock";
+
 impl Catalogue {
-    /// Publishes the current version again after the clock has moved: the revisions in effect at `reached`, the highest
-    /// time that it has shown, stay in effect, and clients receive the new time.
+    /// Keeps the revisions in effect that had taken effect before a jump, and lets clients know the new time. After a jump
+    /// back, experiments with such a revision get a new version: a client that was disconnected when the revision took
+    /// effect would otherwise wait for that time once more.
     ///
     /// # Errors
-    /// [`ServerError::InvalidSnapshot`], which is a bug here.
-    pub async fn follow_clock(&self, reached: Timestamp) -> Result<(), ServerError> {
-        let _turn = self.changing.lock().await;
+    /// Errors of the store; [`ServerError::InvalidSnapshot`], which is a bug here.
+    pub async fn follow_clock(self: &Arc<Self>, jump: AcceptedJump) -> Result<(), ServerError> {
+        let turn = Arc::clone(&self.changing).lock_owned().await;
         let state = self.state.load_full();
         let may_change = |entry: &&CatalogueEntry| {
             let served = state.snapshot.get(entry.experiment.definition.key().as_str());
-            entry.experiment.manual_now.is_none() && served.is_some_and(|served| served.parts().revisions.len() > 1)
+            let has_several = served.is_some_and(|served| served.parts().revisions.len() > 1);
+            let is_ahead = entry.experiment.now(jump.to) > entry.experiment.clock_reading(jump.to);
+            entry.experiment.manual_now.is_none() && (has_several || is_ahead)
         };
-        let moved = state
+        let moved: Vec<StoredExperiment> = state
             .entries
             .values()
             .filter(may_change)
-            .map(|entry| StoredExperiment { version: entry.version, experiment: Arc::clone(&entry.experiment) });
-        let next = Arc::new(state.with_stored(state.version, moved.collect(), reached)?);
+            .map(|entry| StoredExperiment { version: entry.version, experiment: Arc::clone(&entry.experiment) })
+            .collect();
+        let next = Arc::new(state.with_stored(state.version, moved.clone(), jump.from.max(jump.to))?);
         self.state.store(Arc::clone(&next));
         self.published.send_replace(next);
+        drop(turn);
+        if jump.to >= jump.from {
+            return Ok(());
+        }
+        for StoredExperiment { experiment, .. } in moved {
+            let key = experiment.definition.key();
+            let turn = Arc::clone(&self.changing).lock_owned().await;
+            let Some(entry) = self.state.load().entries.get(key).cloned() else { continue };
+            let request = ChangeRequest { actor: CLOCK_ACTOR, action: "clock", expected_version: None };
+            let unchanged = Experiment::clone(&entry.experiment);
+            self.commit_one(turn, Some(entry.version), unchanged, request, None).await?;
+        }
         Ok(())
     }
 }
