@@ -1,9 +1,13 @@
 //! The store's throughput: appends, compared with plain SQLite writing the same rows in the same groups; and the fold
-//! in a store that already has millions of units.
+//! in a store that already has millions of units. With `--experiments`, only the fold of outcomes while that many
+//! experiments measure their event.
 //!
 //! `cargo bench -p inroad-store --bench events -- [--units N] [--rounds N] [--folder PATH] [--json]`
+//! `cargo bench -p inroad-store --bench events -- --experiments 10000 [--units N] [--outcomes N] [--folder PATH] [--json]`
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark may panic")]
+
+mod many_experiments;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,10 +26,23 @@ struct Args {
     rounds: usize,
     folder: Option<PathBuf>,
     json: bool,
+    /// Measures the case with many experiments instead.
+    experiments: Option<usize>,
+    outcomes: usize,
+    /// Only fills this folder for the case with many experiments.
+    fill: Option<PathBuf>,
 }
 
 fn args() -> Args {
-    let mut args = Args { units: 1_000_000, rounds: 9, folder: None, json: false };
+    let mut args = Args {
+        units: 1_000_000,
+        rounds: 9,
+        folder: None,
+        json: false,
+        experiments: None,
+        outcomes: 1_000_000,
+        fill: None,
+    };
     let mut given = std::env::args().skip(1);
     while let Some(arg) = given.next() {
         match arg.as_str() {
@@ -33,9 +50,14 @@ fn args() -> Args {
             "--rounds" => args.rounds = given.next().unwrap().parse().unwrap(),
             "--folder" => args.folder = Some(given.next().unwrap().into()),
             "--json" => args.json = true,
+            "--experiments" => args.experiments = Some(given.next().unwrap().parse().unwrap()),
+            "--outcomes" => args.outcomes = given.next().unwrap().parse().unwrap(),
+            "--fill" => args.fill = Some(given.next().unwrap().into()),
             // Cargo adds this argument.
             "--bench" => {}
-            other => panic!("unknown argument {other}; use --units, --rounds, --folder, --json"),
+            other => {
+                panic!("unknown argument {other}; use --units, --rounds, --folder, --json, --experiments, --outcomes")
+            }
         }
     }
     args
@@ -129,11 +151,29 @@ async fn fold(store: &dyn Store, experiments: &Arc<Vec<Arc<Experiment>>>) -> f64
     }
 }
 
+fn report(args: &Args, figures: &[(&str, f64)]) {
+    if args.json {
+        let figures: serde_json::Map<_, _> = figures.iter().map(|(n, f)| ((*n).to_owned(), (*f).into())).collect();
+        println!("{}", serde_json::json!({"units": args.units, "figures": figures}));
+    } else {
+        println!("in a store of {} units", args.units);
+        figures.iter().for_each(|(name, figure)| println!("{name:>28} {figure:>14.2}"));
+    }
+}
+
 #[tokio::main]
 async fn main() {
     let args = args();
     let temporary = tempfile::tempdir().unwrap();
     let folder = args.folder.clone().unwrap_or_else(|| temporary.path().to_path_buf());
+    if let Some(experiments) = args.experiments {
+        let size = many_experiments::Size { experiments, units: args.units, outcomes: args.outcomes };
+        match &args.fill {
+            Some(filling) => many_experiments::fill(filling, size).await,
+            None => report(&args, &many_experiments::measure(&folder, size).await),
+        }
+        return;
+    }
     let key = ExperimentKey::parse("checkout").unwrap();
     let mut figures: Vec<(&str, f64)> = Vec::new();
 
@@ -205,11 +245,5 @@ async fn main() {
     figures.push(("old_repeats_per_s", fold(&store, &experiments).await));
     store.close().await.unwrap();
 
-    if args.json {
-        let figures: serde_json::Map<_, _> = figures.iter().map(|(n, f)| ((*n).to_owned(), (*f).into())).collect();
-        println!("{}", serde_json::json!({"units": args.units, "figures": figures}));
-    } else {
-        println!("in a store of {} units", args.units);
-        figures.iter().for_each(|(name, figure)| println!("{name:>28} {figure:>14.2}"));
-    }
+    report(&args, &figures);
 }
