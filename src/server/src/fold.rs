@@ -9,8 +9,9 @@
 //! ```
 //!
 //! An event is acknowledged as soon as it is in the log. The fold processes it afterwards, in the order of the log, up
-//! to 50,000 events per transaction: it credits exposures and outcomes to unit records, adds to the tallies and moves
-//! its offset, all or nothing. A crash therefore loses nothing and counts nothing twice (I5, I6).
+//! to 50,000 events per transaction, and fewer if that would take more than about a second: it credits exposures and
+//! outcomes to unit records, adds to the tallies and moves its offset, all or nothing. A crash therefore loses nothing
+//! and counts nothing twice (I5, I6).
 //!
 //! The fold attributes events by the experiments of one catalogue version. After a revision or a kill it first recounts
 //! the units concerned, over several short steps, and folds no event meanwhile. Progress is therefore a pair: the last

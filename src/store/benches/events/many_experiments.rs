@@ -136,8 +136,12 @@ pub(crate) async fn measure(folder: &Path, size: Size) -> Vec<(&'static str, f64
         }
     }
     let peak = peak_memory_mib();
-    let counts = store.counts(&key(0), 1).await.unwrap();
-    assert!(counts.cells.values().any(|cell| cell.s > 0), "no outcome was counted");
+    let mut counted = 0;
+    for experiment in experiments.iter() {
+        let counts = store.counts(experiment.definition.key(), 1).await.unwrap();
+        counted += counts.cells.values().map(|cell| cell.outcomes).sum::<u64>();
+    }
+    assert!(counted as usize >= size.outcomes, "only {counted} outcomes were counted");
     store.close().await.unwrap();
     vec![
         ("open_s", opening),

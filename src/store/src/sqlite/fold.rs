@@ -13,7 +13,8 @@
 //! ```
 //!
 //! **A step** reads the next events, looks up the records and outcomes of the units that they name, computes the
-//! changes, and writes them together with the offset. After a crash the step is either complete or repeated.
+//! changes, and writes them together with the offset. After a crash the step is either complete or repeated. A shutdown
+//! waits for the step, so [`step_limit`] bounds its time.
 //!
 //! **Order and repeats do not matter (I5).** A unit record contains the earliest exposure to each variation. If several
 //! outcomes have the same unit and event id, the smallest one (by time, event and value) is stored. A minimum is the
@@ -29,10 +30,12 @@
 
 mod changes;
 mod recount;
+mod step_limit;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use inroad_assignment::{Digest, Experiment};
 use inroad_policy::attribution::{Exposure, UnitRecord, outcome_contribution, record_contribution};
@@ -45,10 +48,11 @@ use super::recent_exposures::RecentExposures;
 use super::state_writer::StateWriter;
 use super::tallies::{TallyCache, TallyDelta};
 use super::tracked_generations::{GenerationIndex, TrackedGeneration, TrackedGenerations};
-use super::units::{StoredOutcome, UnitRow, read_outcomes, read_places, read_record};
+use super::units::{StoredOutcome, UnitRow, read_outcomes, read_record, read_selected_records};
 use crate::counts::FoldStep;
 use crate::error::StoreError;
 use changes::{NewOutcome, StepChanges, UnitWrite, find_new_outcomes, outcomes_of_unit};
+use step_limit::StepLimit;
 
 /// Rows looked up before the writer's lock is offered to other callers.
 const LOOKUP_BATCH: usize = 1_000;
@@ -60,8 +64,8 @@ pub(crate) struct Fold {
     generations: TrackedGenerations,
     recent: RecentExposures,
     log: Connection,
-    /// The most events that one step folds, and the most units that one step recounts.
-    max_step: usize,
+    /// The most events that the next step folds, and the most units that it recounts.
+    limit: StepLimit,
     /// Whether the stored catalogue was loaded since the start. The counts may reflect it, so a caller's older one is not
     /// enough: with it, changes would be counted back, and outcomes of unknown generations not at all.
     has_loaded_catalogue: bool,
@@ -87,6 +91,8 @@ pub(crate) struct StoreHandles<'a> {
 struct TouchedUnit {
     unit_digest: Digest,
     exposures: Vec<Exposure>,
+    /// The stored record, if it was already read.
+    stored: Option<UnitRecord>,
 }
 
 /// A unit whose outcomes must all be read again, because their attribution may have changed.
@@ -118,7 +124,7 @@ impl Fold {
             generations: TrackedGenerations::default(),
             recent: RecentExposures::new(remembered_exposures),
             log,
-            max_step: max_step.max(1),
+            limit: StepLimit::new(max_step),
             has_loaded_catalogue: false,
             is_behind: false,
             rows_since_checkpoint: 0,
@@ -132,6 +138,7 @@ impl Fold {
         experiments: &Arc<Vec<Arc<Experiment>>>,
         limit: usize,
     ) -> Result<FoldStep, StoreError> {
+        let begun = Instant::now();
         let after = handles.folded.load(Ordering::Acquire);
         let mut changed = 0;
         if !self.has_loaded_catalogue {
@@ -150,7 +157,7 @@ impl Fold {
         if self.is_behind {
             return Ok(FoldStep { events: 0, changed, folded: after, is_behind: true });
         }
-        let limit = limit.min(self.max_step);
+        let limit = limit.min(self.limit.events());
         let mut scan = scan_log(&self.log, after, limit, &self.generations, &self.recent, true)?;
         if scan.unknown > 0 {
             // The caller's catalogue is older than the log. A generation is committed before it is served, so the
@@ -179,6 +186,7 @@ impl Fold {
         }
         self.rows_since_checkpoint += changes.units.len() + changes.outcomes.len();
         self.checkpoint(handles, CHECKPOINT_ROWS)?;
+        self.limit.observe(events, begun.elapsed());
         Ok(FoldStep { events, changed, folded: last, is_behind: false })
     }
 
@@ -197,15 +205,18 @@ impl Fold {
         let mut touched: BTreeMap<(GenerationIndex, Digest), TouchedUnit> = BTreeMap::new();
         for scanned in scan.exposures {
             let entry = touched.entry((scanned.generation, scanned.digest));
-            let new = || TouchedUnit { unit_digest: scanned.unit_digest, exposures: Vec::new() };
+            let new = || TouchedUnit { unit_digest: scanned.unit_digest, exposures: Vec::new(), stored: None };
             entry.or_insert_with(new).exposures.push(scanned.exposure);
         }
         self.add_records_of_outcomes(handles, &work.changes.outcomes, &mut touched)?;
         let mut touched = touched.into_iter().peekable();
         while touched.peek().is_some() {
             handles.writer.read_in_transaction(|connection| {
-                for ((index, digest), touched) in touched.by_ref().take(LOOKUP_BATCH) {
-                    let before = read_record(connection, self.generations.get(index)?, &digest)?;
+                for ((index, digest), mut touched) in touched.by_ref().take(LOOKUP_BATCH) {
+                    let before = match touched.stored.take() {
+                        Some(stored) => Some(stored),
+                        None => read_record(connection, self.generations.get(index)?, &digest)?,
+                    };
                     self.compare_unit((index, digest), touched, before, &mut work)?;
                 }
                 Ok(())
@@ -231,15 +242,17 @@ impl Fold {
                 for outcomes in units.by_ref().take(LOOKUP_BATCH) {
                     let Some(first) = outcomes.first() else { continue };
                     let unit_digest = first.scanned.unit_digest;
-                    for (experiment_id, number, digest) in read_places(connection, &unit_digest)? {
+                    let select = |experiment_id: i64, number: u32| {
                         let Some((index, tracked)) = self.generations.with_id(experiment_id, number) else {
                             let missing = format!("unit: experiment {experiment_id} has no generation {number}");
                             return Err(StoreError::Database(missing));
                         };
-                        if outcomes.iter().flat_map(NewOutcome::events).any(|event| tracked.measures(event)) {
-                            let new = || TouchedUnit { unit_digest, exposures: Vec::new() };
-                            touched.entry((index, digest)).or_insert_with(new);
-                        }
+                        let is_measured = |event: &str| tracked.measures(event);
+                        Ok(outcomes.iter().flat_map(NewOutcome::events).any(is_measured).then_some(index))
+                    };
+                    for (index, digest, record) in read_selected_records(connection, &unit_digest, select)? {
+                        let new = || TouchedUnit { unit_digest, exposures: Vec::new(), stored: None };
+                        touched.entry((index, digest)).or_insert_with(new).stored = Some(record);
                     }
                 }
                 Ok(())

@@ -7,7 +7,8 @@ pub struct SqliteOptions {
     pub queued_events: usize,
     /// Page cache of the state, in MiB.
     pub cache_mib: u32,
-    /// The most events that one fold transaction takes. It limits how long a change of the catalogue waits.
+    /// The most events that one fold transaction takes; fewer if they would take more than about a second. It limits how
+    /// long a change of the catalogue or a shutdown waits.
     pub fold_step_events: usize,
     /// How many exposures the fold remembers, to recognise repeats without a lookup; about 100 bytes each.
     pub remembered_exposures: usize,

@@ -246,6 +246,13 @@ impl TallyWriteGuard<'_> {
                 too_late
             ])?;
         }
+        let update = |loaded| PendingUpdate { tracked, delta, counted, loaded };
+        let latest_exposure = cached.latest_with(delta);
+        // Most steps have outcomes of thousands of generations, which change none of this.
+        let no_unit_counts = delta.tally.unit_counts == UnitCounts::default();
+        if no_unit_counts && cached.counted == Some(counted) && cached.latest_exposure == latest_exposure {
+            return Ok(update(loaded));
+        }
         let mut unit_counts = cached.tally.unit_counts;
         unit_counts.add(&delta.tally.unit_counts);
         let CountedHistory { applied, recount } = counted;
@@ -263,7 +270,7 @@ impl TallyWriteGuard<'_> {
                 applied.revisions as i64,
                 applied.kill_changes as i64,
                 applied.metrics as i64,
-                cached.latest_with(delta).as_micros(),
+                latest_exposure.as_micros(),
                 unit_counts.units_moved as i64,
                 unit_counts.crossovers as i64,
                 unit_counts.stale_exposures as i64,
@@ -273,7 +280,7 @@ impl TallyWriteGuard<'_> {
                 recount.map(|recount| *recount.from.as_bytes()),
                 applied.tolerances,
             ])?;
-        Ok(PendingUpdate { tracked, delta, counted, loaded })
+        Ok(update(loaded))
     }
 
     /// Applies a committed change to the cache.

@@ -60,16 +60,24 @@ pub(crate) fn read_record(
     decode_record(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?).map(Some)
 }
 
-/// Where a unit has records: the experiment's id, the generation's number, and the digest on its line.
-pub(crate) fn read_places(
+/// A unit's records, each with its digest and what `select` returns for the experiment's id and the generation's number.
+/// Records for which it returns `None` are left out.
+pub(crate) fn read_selected_records<T>(
     connection: &Connection,
     unit_digest: &Digest,
-) -> Result<Vec<(i64, u32, Digest)>, StoreError> {
-    let mut statement =
-        connection.prepare_cached("SELECT experiment_id, generation, digest FROM unit WHERE unit_digest = ?1")?;
-    let place = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, Digest::from_bytes(row.get(2)?)));
-    let places = statement.query_map([unit_digest.as_bytes()], place)?;
-    Ok(places.collect::<Result<_, _>>()?)
+    mut select: impl FnMut(i64, u32) -> Result<Option<T>, StoreError>,
+) -> Result<Vec<(T, Digest, UnitRecord)>, StoreError> {
+    let mut statement = connection
+        .prepare_cached("SELECT experiment_id, generation, digest, record FROM unit WHERE unit_digest = ?1")?;
+    let mut rows = statement.query([unit_digest.as_bytes()])?;
+    let mut records = Vec::new();
+    while let Some(row) = rows.next()? {
+        if let Some(selected) = select(row.get(0)?, row.get(1)?)? {
+            let record = decode_record(row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?)?;
+            records.push((selected, Digest::from_bytes(row.get(2)?), record));
+        }
+    }
+    Ok(records)
 }
 
 fn decode_record(bytes: &[u8]) -> Result<UnitRecord, StoreError> {

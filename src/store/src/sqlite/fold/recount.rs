@@ -30,16 +30,16 @@ pub(super) struct RecountProgress {
 impl Fold {
     /// Brings the counts of every generation up to date with its history, within the limit of one step.
     pub(super) fn recount_changed_history(&mut self, handles: StoreHandles<'_>) -> Result<RecountProgress, StoreError> {
-        let mut units = 0;
+        let (mut units, limit) = (0, self.limit.events());
         for (index, tracked) in self.generations.all() {
             while let Some(counted) = handles.tallies.get(handles.readers, tracked.key(), tracked.number)?.counted {
                 if counted == (CountedHistory { applied: AppliedHistory::all_of(tracked)?, recount: None }) {
                     break;
                 }
-                if units >= self.max_step {
+                if units >= limit {
                     return Ok(RecountProgress { units, is_complete: false });
                 }
-                units += self.recount_batch(handles, (index, tracked), self.max_step - units)?;
+                units += self.recount_batch(handles, (index, tracked), limit - units)?;
             }
         }
         Ok(RecountProgress { units, is_complete: true })
