@@ -226,6 +226,30 @@ fn anchor_survives_its_file_and_an_unreadable_file_is_ignored() {
     assert_eq!(ClockAnchor::read(folder.path()), None);
 }
 
+/// Clocks of which one in four readings is torn: the thread loses its core for seconds between the two.
+#[derive(Debug)]
+struct BusyMachine(TestTime, std::sync::atomic::AtomicU64);
+
+impl TimeSource for BusyMachine {
+    fn read(&self) -> Reading {
+        let reading = self.0.read();
+        let is_torn = self.1.fetch_add(1, Ordering::Relaxed).is_multiple_of(4);
+        Reading { steady: reading.steady + Duration::from_secs(if is_torn { 3 } else { 0 }), ..reading }
+    }
+}
+
+#[test]
+fn busy_machine_shows_no_jump() {
+    let time = TestTime::new();
+    let busy = BusyMachine(time.clone(), std::sync::atomic::AtomicU64::new(1));
+    let clock = WallClock::start(Box::new(busy), Timestamp::MIN, None);
+    for _ in 0..50 {
+        time.pass(Duration::from_secs(1));
+        assert_eq!(clock.now(), time.read().wall);
+    }
+    assert_eq!(clock.jumps(), 0);
+}
+
 #[test]
 fn steady_clock_of_this_machine_runs_like_its_wall_clock() {
     let first = MachineTime.read();
