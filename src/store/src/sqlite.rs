@@ -20,6 +20,7 @@ mod log_rows;
 mod log_scan;
 mod maintenance_lock;
 mod options;
+mod own_thread;
 mod recent_exposures;
 mod schema;
 mod state_writer;
@@ -55,6 +56,7 @@ use log::LogWriter;
 use log_erasure::PRUNE_BATCH;
 use maintenance_lock::MaintenanceLock;
 pub use options::SqliteOptions;
+use own_thread::OwnThread;
 use schema::{LOG, STATE};
 use state_writer::StateWriter;
 use tallies::TallyCache;
@@ -68,6 +70,9 @@ const STATE_CHECKPOINT_PAGES: i64 = 200_000;
 /// A folder with two SQLite databases. It cannot be cloned: share it in an [`Arc`].
 pub struct SqliteStore {
     inner: Arc<Inner>,
+    /// Commits and the fold do not share threads with queries.
+    commit_thread: OwnThread,
+    fold_thread: OwnThread,
 }
 
 struct Inner {
@@ -151,7 +156,8 @@ impl SqliteStore {
             maintenance: MaintenanceLock::new(folder),
             lock: Mutex::new(Some(lock)),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let (commit_thread, fold_thread) = (OwnThread::start("inroad-commit")?, OwnThread::start("inroad-fold")?);
+        Ok(Self { inner: Arc::new(inner), commit_thread, fold_thread })
     }
 
     /// Runs blocking work on a thread that may block.
@@ -196,7 +202,8 @@ impl crate::Store for SqliteStore {
     }
 
     async fn commit_all(&self, changes: Vec<ExperimentChange>) -> Result<Vec<u64>, StoreError> {
-        self.blocking(move |inner| {
+        let inner = Arc::clone(&self.inner);
+        let commit = move || {
             // Before the writer's turn begins, because others wait for it.
             let prepared = inner.readers.with_connection(|connection| {
                 changes.iter().map(|change| PreparedChange::new(connection, change)).collect::<Result<Vec<_>, _>>()
@@ -207,8 +214,8 @@ impl crate::Store for SqliteStore {
             } else {
                 inner.reserve.write(commit)
             }
-        })
-        .await
+        };
+        self.commit_thread.run(commit).await
     }
 
     async fn audit(
@@ -285,10 +292,11 @@ impl crate::Store for SqliteStore {
     }
 
     async fn fold(&self, experiments: Arc<Vec<Arc<Experiment>>>, limit: usize) -> Result<FoldStep, StoreError> {
-        self.blocking(move |inner| {
+        let inner = Arc::clone(&self.inner);
+        let step = move || {
             let mut fold = inner.fold.lock().unwrap_or_else(PoisonError::into_inner);
             let fold = fold.as_mut().ok_or(StoreError::Closed)?;
-            let Inner { writer, readers, tallies, folded, .. } = inner;
+            let Inner { writer, readers, tallies, folded, .. } = &*inner;
             let handles = StoreHandles { writer, readers, tallies, folded };
             inner.reserve.check()?;
             let step = fold.step(handles, &experiments, limit).map_err(|error| error.located(&inner.folder));
@@ -296,8 +304,8 @@ impl crate::Store for SqliteStore {
                 inner.reserve.observe(step.as_ref().err());
             }
             step
-        })
-        .await
+        };
+        self.fold_thread.run(step).await
     }
 
     fn disk(&self) -> DiskState {
