@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
 use crate::harness::{
-    Server, context, eventually, exposure_of, flag, http_get, metric_value, with_conversion_metrics,
+    Server, context, eventually, exposure_of, flag, http_get, metric_value, with_conversion_metrics, with_manual_clock,
     with_thompson_policy,
 };
 
@@ -175,6 +175,48 @@ async fn one_call_has_one_budget_of_steps_and_one_assignment_always_fits() {
     while let Some(answered) = calls.join_next().await {
         answered.expect("no panic").expect("one assignment is never too expensive");
     }
+}
+
+/// With simulated time, so that no time step ends meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn results_are_computed_once_for_all_readers_until_the_counts_change() {
+    const START: i64 = 1_767_225_600;
+    let server = Server::start().await;
+    let api = server.api();
+    let keys: Vec<String> = (1..=64).map(|i| format!("v{i}")).collect();
+    let variations: Vec<(&str, f64)> = keys.iter().map(|key| (key.as_str(), 0.01)).collect();
+    let mut experiment = with_manual_clock(with_conversion_metrics(flag(LARGE, &variations)), START);
+    let like_first = experiment.metrics[0].clone();
+    experiment.metrics = (0..32)
+        .map(|i| v1::Metric { key: format!("m{i}"), event: format!("e{i}"), decision: i == 0, ..like_first.clone() })
+        .collect();
+    api.launch(experiment).await;
+    let counters = async || {
+        let computed = metric_value(server.address, "inroad_results_computed_total").await;
+        (computed, metric_value(server.address, "inroad_results_shared_total").await)
+    };
+    let read_by_20 = async || {
+        let mut readers = JoinSet::new();
+        for _ in 0..20 {
+            let api = server.api();
+            readers.spawn(async move { api.results(LARGE).await });
+        }
+        readers.join_all().await
+    };
+    assert_eq!(counters().await, (0.0, 0.0));
+    let answers = read_by_20().await;
+    assert!(answers.iter().all(|answer| answer.arms == answers[0].arms && answer.arms.len() == 65));
+    assert_eq!(counters().await, (1.0, 19.0));
+
+    let answer = api.assign(LARGE, context("unit"), ExposureMode::None).await;
+    let exposure = v1::Exposure {
+        occurred_at: Some(prost_types::Timestamp { seconds: START, nanos: 0 }),
+        ..exposure_of(LARGE, "unit", &answer)
+    };
+    api.record(vec![exposure], vec![]).await;
+    let answers = read_by_20().await;
+    assert!(answers.iter().all(|answer| answer.units == 1), "nobody gets the results from before the exposure");
+    assert_eq!(counters().await, (2.0, 38.0));
 }
 
 /// Compared with the decisions, not with a clock: on any machine, a kill that waits for them takes about as long.
