@@ -284,6 +284,10 @@ impl Store for FaultyStore {
         self.inner.disk()
     }
 
+    fn counts_state(&self, experiment: &ExperimentKey, generation: u32) -> u64 {
+        self.inner.counts_state(experiment, generation)
+    }
+
     async fn counts(&self, experiment: &ExperimentKey, generation: u32) -> Result<GenerationCounts, StoreError> {
         let mut counts = block_on(self.inner.counts(experiment, generation))?;
         if self.is_reopened

@@ -184,6 +184,7 @@ impl From<ServerError> for Status {
                 StoreError::ExperimentExists(_) => plain(Code::AlreadyExists, "ALREADY_EXISTS"),
                 StoreError::QueueFull { retry_after } => resource_exhausted("QUEUE_FULL", message, retry_after),
                 StoreError::DiskFull { .. } => resource_exhausted("DISK_FULL", message, Duration::from_secs(5)),
+                StoreError::CallerLeft => plain(Code::Cancelled, "CALLER_LEFT"),
                 StoreError::Closed => plain(Code::Unavailable, "SHUTTING_DOWN"),
                 _ => plain(Code::Internal, "STORE_FAILED"),
             },

@@ -14,6 +14,7 @@ use inroad_wire::v1::{FunnelArm, FunnelStep, GetFunnelRequest, GetFunnelResponse
 use crate::config::MAX_NAME_BYTES;
 use crate::error::ServerError;
 use crate::estimates::{Names, lift_estimates};
+use crate::queries::Caller;
 use crate::report::{RESULT_SEED, live_arms};
 use crate::shared::{MAX_FOLD_WAIT, SharedState};
 
@@ -36,10 +37,13 @@ pub async fn compute_funnel(shared: &SharedState, request: GetFunnelRequest) -> 
     // A draft has no generation yet; its funnel has no units.
     let number = entry.generation(request.generation)?;
     let GetFunnelRequest { key, steps, from, to, .. } = request;
-    let query = FunnelQuery { experiment: Arc::clone(experiment), generation: number, steps: steps.clone(), range };
     let (store, compared) = (Arc::clone(&shared.store), Arc::clone(experiment));
     let counted_steps = steps.clone();
-    let compute = async move {
+    let compute = |caller: Caller| async move {
+        let cancellation = caller.cancellation();
+        let steps = counted_steps.clone();
+        let experiment = Arc::clone(&compared);
+        let query = FunnelQuery { experiment, generation: number, steps, range, cancellation };
         let counts = store.funnel(query).await?;
         let compare = move || arms(&compared, &counted_steps, &counts.tally);
         tokio::task::spawn_blocking(compare).await.map_err(|_| ServerError::ShuttingDown)?

@@ -12,9 +12,9 @@
 //! if its caller has left: otherwise abandoned calls would fill all threads.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use inroad_store::Cancellation;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -34,9 +34,9 @@ pub struct Queries {
 }
 
 /// Whether the caller of a computation has left.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Caller {
-    has_left: Arc<AtomicBool>,
+    has_left: Cancellation,
 }
 
 /// Marks the caller as gone when the call is dropped.
@@ -54,13 +54,18 @@ impl Drop for WaitGuard<'_> {
 impl Caller {
     /// Fails once nobody waits for the answer any more. Long computations ask before each item.
     pub(crate) fn check(&self) -> Result<(), ServerError> {
-        if self.has_left.load(Ordering::Relaxed) { Err(ServerError::CallerLeft) } else { Ok(()) }
+        if self.has_left.is_cancelled() { Err(ServerError::CallerLeft) } else { Ok(()) }
+    }
+
+    /// The same for reads of the store.
+    pub(crate) fn cancellation(&self) -> Cancellation {
+        self.has_left.clone()
     }
 }
 
 impl Drop for CallGuard {
     fn drop(&mut self) {
-        self.0.has_left.store(true, Ordering::Relaxed);
+        self.0.has_left.cancel();
     }
 }
 
@@ -81,7 +86,7 @@ impl Queries {
         compute: impl FnOnce(&Caller) -> Result<T, ServerError> + Send + 'static,
     ) -> Result<T, ServerError> {
         let turn = self.turn().await?;
-        let caller = Caller { has_left: Arc::default() };
+        let caller = Caller::default();
         let _call = CallGuard(caller.clone());
         let computed = tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -95,11 +100,14 @@ impl Queries {
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub(crate) async fn run_async<T: Send + 'static>(
+    pub(crate) async fn run_async<T: Send + 'static, F: Future<Output = Result<T, ServerError>> + Send + 'static>(
         &self,
-        work: impl Future<Output = Result<T, ServerError>> + Send + 'static,
+        work: impl FnOnce(Caller) -> F,
     ) -> Result<T, ServerError> {
         let turn = self.turn().await?;
+        let caller = Caller::default();
+        let _call = CallGuard(caller.clone());
+        let work = work(caller);
         // A task of its own keeps the turn until the work ends.
         let task = tokio::spawn(async move {
             let _turn = turn;
@@ -167,6 +175,29 @@ mod tests {
         let _ = second.await;
         assert_eq!(queries.metrics.waiting_queries.get(), 0);
         drop(end);
+        assert_eq!(queries.run(|_| Ok(7)).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn read_of_the_store_learns_that_its_caller_left_and_frees_the_turn() {
+        let queries = queries(1, 1);
+        let (begun, has_begun) = oneshot::channel();
+        let call = tokio::spawn({
+            let queries = Arc::clone(&queries);
+            async move {
+                let read = |caller: Caller| async move {
+                    let _ = begun.send(());
+                    while !caller.cancellation().is_cancelled() {
+                        tokio::task::yield_now().await;
+                    }
+                    caller.check()
+                };
+                let _ = queries.run_async(read).await;
+            }
+        });
+        has_begun.await.unwrap();
+        assert_eq!(queries.running.available_permits(), 0);
+        call.abort();
         assert_eq!(queries.run(|_| Ok(7)).await.unwrap(), 7);
     }
 

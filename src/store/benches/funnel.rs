@@ -14,7 +14,9 @@ use std::time::Instant;
 
 use inroad_assignment::{Experiment, Salt, Timestamp, UnitHasher, UnitKey, unit_digest};
 use inroad_policy::attribution::funnel::TimeRange;
-use inroad_store::{Event, ExperimentChange, ExposureEvent, FunnelQuery, SqliteOptions, SqliteStore, Store};
+use inroad_store::{
+    Cancellation, Event, ExperimentChange, ExposureEvent, FunnelQuery, SqliteOptions, SqliteStore, Store,
+};
 use rusqlite::{Connection, params};
 
 const EVENTS: [&str; 8] = ["view", "cart", "address", "payment", "purchase", "review", "share", "refund"];
@@ -156,7 +158,13 @@ async fn main() {
         let mut took = Vec::new();
         for round in 0..=args.rounds {
             let steps = steps.iter().map(|step| (*step).to_owned()).collect();
-            let query = FunnelQuery { experiment: Arc::clone(&experiment), generation: 1, steps, range };
+            let query = FunnelQuery {
+                experiment: Arc::clone(&experiment),
+                generation: 1,
+                steps,
+                range,
+                cancellation: Cancellation::default(),
+            };
             let begun = Instant::now();
             let counts = store.funnel(query).await.unwrap();
             // The first round only warms up caches.

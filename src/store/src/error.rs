@@ -89,6 +89,9 @@ pub enum StoreError {
         /// The system's message.
         detail: String,
     },
+    /// Nobody waits for the answer any more.
+    #[error("the caller has left before the answer was computed")]
+    CallerLeft,
     /// Any other failure of the database.
     #[error("the store failed: {0}")]
     Database(String),

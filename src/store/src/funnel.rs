@@ -6,6 +6,7 @@ use std::sync::Arc;
 use inroad_assignment::Experiment;
 use inroad_policy::attribution::funnel::{FunnelTally, TimeRange};
 
+use crate::cancellation::Cancellation;
 use crate::event::Seq;
 
 /// A request for a funnel.
@@ -20,6 +21,8 @@ pub struct FunnelQuery {
     pub steps: Vec<String>,
     /// Only exposures and outcomes in this range are counted, and none after the generation's end.
     pub range: TimeRange,
+    /// Stops the count once the caller has left.
+    pub cancellation: Cancellation,
 }
 
 /// A counted funnel, and the place in the log up to which it counts.

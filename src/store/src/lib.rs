@@ -21,6 +21,7 @@
 //! `tests/contract`.
 
 pub mod audit_chain;
+pub mod cancellation;
 pub mod catalogue;
 pub mod counts;
 pub mod error;
@@ -38,6 +39,7 @@ use async_trait::async_trait;
 use inroad_assignment::{Experiment, ExperimentKey, Timestamp};
 
 pub use audit_chain::{AuditHash, AuditVerification, ChainFault};
+pub use cancellation::Cancellation;
 pub use catalogue::{
     AuditContext, AuditEntry, AuditFilter, DecisionRecord, ExperimentChange, PageRequest, StoredDecision,
     StoredExperiment,
@@ -152,11 +154,18 @@ pub trait Store: Send + Sync + 'static {
     /// Whether the disk is full, and the space that is kept for kills.
     fn disk(&self) -> DiskState;
 
+    /// The state of the counts of one generation, as a number of this process: while it stays the same, so do the counts.
+    /// Read it before the counts, so that they are at least as new. It never waits.
+    fn counts_state(&self, experiment: &ExperimentKey, generation: u32) -> u64;
+
     /// The tallies of one generation.
     async fn counts(&self, experiment: &ExperimentKey, generation: u32) -> Result<GenerationCounts, StoreError>;
 
     /// A funnel of one generation, counted at one moment from everything folded before the call. It is meant for
-    /// people: one funnel is counted at a time, and other calls wait.
+    /// people: one funnel is counted at a time, and other calls wait. It stops once [`FunnelQuery::cancellation`] says so.
+    ///
+    /// # Errors
+    /// [`StoreError::CallerLeft`] if it was cancelled.
     async fn funnel(&self, query: FunnelQuery) -> Result<FunnelCounts, StoreError>;
 
     /// Reads the log: events after the place `after`, at most `limit`.

@@ -11,6 +11,7 @@ mod decisions;
 mod disk_reserve;
 mod fold;
 mod folder_lock;
+mod forget_unit;
 mod from_outside;
 mod funnel;
 mod lineages;
@@ -25,6 +26,7 @@ mod recent_exposures;
 mod schema;
 mod state_writer;
 mod tallies;
+mod thread_share;
 mod tracked_generations;
 mod units;
 
@@ -33,10 +35,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use inroad_assignment::{Experiment, ExperimentKey, Timestamp, UnitKey, unit_digest};
-use rusqlite::{OptionalExtension, TransactionBehavior, params};
+use inroad_assignment::{Experiment, ExperimentKey, Timestamp};
+use rusqlite::{Connection, OptionalExtension, params};
 
-use self::audit::{AuditedAction, AuditedChange};
 use self::catalogue::PreparedChange;
 use crate::catalogue::{
     AuditEntry, AuditFilter, DecisionRecord, ExperimentChange, PageRequest, StoredDecision, StoredExperiment,
@@ -60,6 +61,7 @@ use own_thread::OwnThread;
 use schema::{LOG, STATE};
 use state_writer::StateWriter;
 use tallies::TallyCache;
+use thread_share::ThreadShare;
 
 /// Pages in the log's write-ahead log at which a commit also checkpoints it.
 const LOG_CHECKPOINT_PAGES: i64 = 4_000;
@@ -67,12 +69,26 @@ const LOG_CHECKPOINT_PAGES: i64 = 4_000;
 /// nothing is folded.
 const STATE_CHECKPOINT_PAGES: i64 = 200_000;
 
+/// Reads at once for the server itself: counts for kills and ticks, offsets.
+const OWN_READS: usize = 4;
+/// Reads of audit entries and decisions at once.
+const CALLER_READS: usize = 4;
+/// Reads of the log at once.
+const LOG_READS: usize = 2;
+
 /// A folder with two SQLite databases. It cannot be cloned: share it in an [`Arc`].
 pub struct SqliteStore {
     inner: Arc<Inner>,
     /// Commits and the fold do not share threads with queries.
     commit_thread: OwnThread,
     fold_thread: OwnThread,
+    own_reads: ThreadShare,
+    caller_reads: ThreadShare,
+    log_reads: ThreadShare,
+    /// One thread: the limits on the cores and the memory of a funnel assume one funnel at a time.
+    funnels: ThreadShare,
+    /// Backups and searches of the whole log. One thread, as [`MaintenanceLock`] lets one of them run.
+    long_reads: ThreadShare,
 }
 
 struct Inner {
@@ -90,8 +106,6 @@ struct Inner {
     fold: Mutex<Option<Fold>>,
     tallies: TallyCache,
     folded: AtomicU64,
-    /// Locked while a funnel is counted: the limits on its cores and memory assume one funnel at a time.
-    funnel: Mutex<()>,
     /// Locked to prune, blank or copy the log.
     maintenance: MaintenanceLock,
     lock: Mutex<Option<FolderLock>>,
@@ -152,22 +166,38 @@ impl SqliteStore {
             fold: Mutex::new(Some(fold)),
             tallies: TallyCache::default(),
             folded: AtomicU64::new(folded),
-            funnel: Mutex::new(()),
             maintenance: MaintenanceLock::new(folder),
             lock: Mutex::new(Some(lock)),
         };
         let (commit_thread, fold_thread) = (OwnThread::start("inroad-commit")?, OwnThread::start("inroad-fold")?);
-        Ok(Self { inner: Arc::new(inner), commit_thread, fold_thread })
+        Ok(Self {
+            inner: Arc::new(inner),
+            commit_thread,
+            fold_thread,
+            own_reads: ThreadShare::new(OWN_READS),
+            caller_reads: ThreadShare::new(CALLER_READS),
+            log_reads: ThreadShare::new(LOG_READS),
+            funnels: ThreadShare::new(1),
+            long_reads: ThreadShare::new(1),
+        })
     }
 
-    /// Runs blocking work on a thread that may block.
+    /// Runs a read that the server itself needs, such as for a kill or a tick.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let inner = Arc::clone(&self.inner);
-        let done = tokio::task::spawn_blocking(move || work(&inner)).await;
-        done.unwrap_or_else(|error| Err(StoreError::Database(format!("the task failed: {error}"))))
+        self.own_reads.run(move || work(&inner)).await
+    }
+
+    /// Runs a read for a caller of the state.
+    async fn read_for_caller<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        self.caller_reads.run(move || inner.readers.with_connection(read)).await
     }
 
     /// The last place that all consumers of the log have read, including the fold.
@@ -224,16 +254,16 @@ impl crate::Store for SqliteStore {
         page: PageRequest,
     ) -> Result<Vec<AuditEntry>, StoreError> {
         let key = experiment.map(ToString::to_string);
-        self.blocking(move |inner| inner.readers.with_connection(|c| audit::list(c, key.as_deref(), page))).await
+        self.read_for_caller(move |c| audit::list(c, key.as_deref(), page)).await
     }
 
     async fn audited_state(&self, experiment: &ExperimentKey, at: Timestamp) -> Result<Option<String>, StoreError> {
         let key = experiment.clone();
-        self.blocking(move |inner| inner.readers.with_connection(|c| audit::state_at(c, &key, at))).await
+        self.read_for_caller(move |c| audit::state_at(c, &key, at)).await
     }
 
     async fn count_audit(&self, filter: AuditFilter) -> Result<usize, StoreError> {
-        self.blocking(move |inner| inner.readers.with_connection(|c| audit::count(c, &filter))).await
+        self.read_for_caller(move |c| audit::count(c, &filter)).await
     }
 
     async fn search_audit(
@@ -243,8 +273,7 @@ impl crate::Store for SqliteStore {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Vec<AuditEntry>, StoreError> {
-        self.blocking(move |inner| inner.readers.with_connection(|c| audit::search(c, &filter, skip, limit, max_bytes)))
-            .await
+        self.read_for_caller(move |c| audit::search(c, &filter, skip, limit, max_bytes)).await
     }
 
     async fn decisions(
@@ -258,7 +287,7 @@ impl crate::Store for SqliteStore {
             Some(id) => decisions::list(connection, id, generation, page),
             None => Ok(Vec::new()),
         };
-        self.blocking(move |inner| inner.readers.with_connection(read)).await
+        self.read_for_caller(read).await
     }
 
     async fn decision(
@@ -272,7 +301,7 @@ impl crate::Store for SqliteStore {
             Some(id) => decisions::of_revision(connection, id, generation, revision),
             None => Ok(None),
         };
-        self.blocking(move |inner| inner.readers.with_connection(read)).await
+        self.read_for_caller(read).await
     }
 
     async fn append(&self, received_at: Timestamp, events: Vec<Event>) -> Result<Seq, StoreError> {
@@ -312,6 +341,10 @@ impl crate::Store for SqliteStore {
         self.inner.reserve.state()
     }
 
+    fn counts_state(&self, experiment: &ExperimentKey, generation: u32) -> u64 {
+        self.inner.tallies.changes(experiment, generation)
+    }
+
     async fn counts(&self, experiment: &ExperimentKey, generation: u32) -> Result<GenerationCounts, StoreError> {
         let key = experiment.clone();
         self.blocking(move |inner| {
@@ -331,20 +364,19 @@ impl crate::Store for SqliteStore {
     }
 
     async fn funnel(&self, query: FunnelQuery) -> Result<FunnelCounts, StoreError> {
-        self.blocking(move |inner| {
-            let _guard = inner.funnel.lock().unwrap_or_else(PoisonError::into_inner);
-            let Inner { writer, readers, tallies, folded, .. } = inner;
+        let inner = Arc::clone(&self.inner);
+        let count = move || {
+            let Inner { writer, readers, tallies, folded, .. } = &*inner;
             let source = funnel::FunnelSource { writer, readers, tallies, folded };
             funnel::count_funnel(source, &query).map_err(|error| error.located(&inner.folder))
-        })
-        .await
+        };
+        self.funnels.run(count).await
     }
 
     async fn read_log(&self, after: Seq, limit: usize) -> Result<Vec<LoggedEvent>, StoreError> {
-        self.blocking(move |inner| {
-            inner.log_readers.with_connection(|connection| log_rows::read_events(connection, after, limit))
-        })
-        .await
+        let inner = Arc::clone(&self.inner);
+        let read = move || inner.log_readers.with_connection(|c| log_rows::read_events(c, after, limit));
+        self.log_reads.run(read).await
     }
 
     async fn set_offset(&self, consumer: &str, offset: Seq) -> Result<(), StoreError> {
@@ -386,47 +418,13 @@ impl crate::Store for SqliteStore {
     }
 
     async fn forget_unit(&self, request: ForgetRequest) -> Result<ForgetResult, StoreError> {
-        let key = UnitKey::parse(&request.unit).map_err(|error| StoreError::Database(error.to_string()))?;
-        // Outcomes are stored under this digest. It can be computed from the key, but not the key from it.
-        let digest = format!("{:?}", unit_digest("", &request.unit_type, key));
-        let _guard = self.inner.maintenance.acquire().await?;
-        let read_by_all = self.read_by_all().await?;
-        let (_, stored) = self.load().await?;
-        let of_type = stored.iter().map(|s| &s.experiment.definition).filter(|d| d.unit() == request.unit_type);
-        let experiments: Vec<String> = of_type.map(|d| d.key().to_string()).collect();
-        let ForgetRequest { unit_type, unit, actor, at } = request;
-        // The audit entry is written first: the log is another file, and no key may be removed from it without an
-        // entry.
-        let (kind, hex) = (unit_type.clone(), digest.clone());
-        self.blocking(move |inner| {
-            let action = AuditedAction { at, actor: &actor, action: "forget", experiment: "" };
-            inner.writer.with_connection(|connection| {
-                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                audit::add_entry(&transaction, &action, &AuditedChange::forgotten_unit(&kind, &hex))?;
-                Ok(transaction.commit()?)
-            })
-        })
-        .await?;
-        let (unit_type, unit, mut with_key) = self
-            .blocking(move |inner| {
-                let with_key = inner
-                    .log_readers
-                    .with_connection(|c| log_erasure::find_events_with_key(c, &unit_type, &unit, &experiments))?;
-                Ok((unit_type, unit, with_key))
-            })
-            .await?;
-        let found = with_key.len();
-        with_key.retain(|event| event.seq <= read_by_all);
-        let waiting = (found - with_key.len()) as u64;
-        let blank = move |connection: &mut _| log_erasure::blank_key(connection, &unit_type, &unit, &with_key);
-        let events = self.inner.log.run(blank).await.map_err(|error| error.located(&self.inner.folder))?;
-        Ok(ForgetResult { digest, events, waiting })
+        self.forget(request).await
     }
 
     async fn backup(&self, folder: &Path) -> Result<BackupSummary, StoreError> {
         let _guard = self.inner.maintenance.acquire().await?;
-        let folder = folder.to_path_buf();
-        self.blocking(move |inner| backup::copy(&inner.folder, &folder)).await
+        let (inner, folder) = (Arc::clone(&self.inner), folder.to_path_buf());
+        self.long_reads.run(move || backup::copy(&inner.folder, &folder)).await
     }
 
     async fn close(&self) -> Result<(), StoreError> {

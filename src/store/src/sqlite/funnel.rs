@@ -24,6 +24,7 @@ use super::database::Readers;
 
 use super::state_writer::StateWriter;
 use super::tallies::TallyCache;
+use crate::cancellation::Cancellation;
 use crate::error::StoreError;
 use crate::event::Seq;
 use crate::funnel::{FunnelCounts, FunnelQuery};
@@ -68,11 +69,13 @@ struct FunnelTask<'a> {
     /// For each step, the index of its event in `events`.
     steps: Vec<u8>,
     arms: usize,
+    cancellation: &'a Cancellation,
 }
 
 /// Counts a funnel.
 pub(super) fn count_funnel(source: FunnelSource<'_>, query: &FunnelQuery) -> Result<FunnelCounts, StoreError> {
-    let FunnelQuery { experiment, generation: number, steps: names, range } = query;
+    let FunnelQuery { experiment, generation: number, steps: names, range, cancellation } = query;
+    cancellation.check()?;
     let definition = &experiment.definition;
     let folded = || source.folded.load(Ordering::Acquire);
     let Some(generation) = experiment.generation_by_number(*number) else {
@@ -107,6 +110,7 @@ pub(super) fn count_funnel(source: FunnelSource<'_>, query: &FunnelQuery) -> Res
         events,
         steps,
         arms,
+        cancellation,
     };
     let rounds = usize::try_from(expected_visits.div_ceil(MAX_VISITS)).unwrap_or(PARTS).clamp(1, PARTS);
     let mut tally = FunnelTally::new(arms);
@@ -134,11 +138,17 @@ fn begin_snapshot(
     let cached = source.tallies.get(source.readers, key, query.generation)?;
     let exposed = |(key, cell): (&CellKey, &Cell)| if key.metric.is_none() { cell.units } else { 0 };
     let expected_visits = cached.tally.cells.iter().map(exposed).sum();
+    let read = |connection: &Connection| -> Result<(), StoreError> {
+        let mut statement = connection.prepare_cached("SELECT value FROM meta WHERE key = 'folded'")?;
+        Ok(statement.query_row([], |_| Ok(()))?)
+    };
+    // The first read of a connection also reads the schema and prepares the statement: kills must not wait for that.
+    connections.iter().try_for_each(read)?;
     source.writer.with_connection(|_| {
         for connection in connections {
             connection.execute_batch("BEGIN")?;
             // A transaction sees the state at its first read.
-            connection.query_row("SELECT value FROM meta WHERE key = 'folded'", [], |_| Ok(()))?;
+            read(connection)?;
         }
         Ok((source.folded.load(Ordering::Acquire), expected_visits))
     })
@@ -191,6 +201,7 @@ impl FunnelTask<'_> {
             let (from, to) = key_range(part);
             let mut rows = statement.query(params![self.experiment_id, self.generation, from, to])?;
             while let Some(row) = rows.next()? {
+                self.cancellation.check()?;
                 let unit_digest = read_digest(row, 1)?;
                 let unit_part = usize::from(unit_digest[0]) / FIRST_BYTES_PER_PART;
                 let Some(found) = unit_part.checked_sub(covered.start).and_then(|index| found.get_mut(index)) else {
@@ -244,6 +255,7 @@ impl FunnelTask<'_> {
             let mut rows = statement.query(params![from, last])?;
             let mut skipped = 0;
             while let Some(row) = rows.next()? {
+                self.cancellation.check()?;
                 let unit_digest = read_digest(row, 0)?;
                 while let Some(before) = units.next_if(|visits| visits[0].unit_digest < unit_digest) {
                     self.count_unit(before, &mut outcomes, tally);

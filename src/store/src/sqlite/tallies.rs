@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::str::FromStr;
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 
 use inroad_assignment::{Definition, Digest, ExperimentKey, Generation, Timestamp};
 use inroad_policy::attribution::{Cell, CellKey, History, Tally, UnitCounts, generation_as_of};
@@ -125,7 +125,12 @@ type GenerationTallies = HashMap<(ExperimentKey, u32), Arc<GenerationTally>>;
 
 /// All counts that were read or changed since the start.
 #[derive(Debug, Default)]
-pub(crate) struct TallyCache(RwLock<GenerationTallies>);
+pub(crate) struct TallyCache {
+    tallies: RwLock<GenerationTallies>,
+    /// How often the counts of each generation were changed since the start. It has a lock of its own, which nobody keeps
+    /// while the disk is written.
+    changes: Mutex<HashMap<(ExperimentKey, u32), u64>>,
+}
 
 impl TallyCache {
     /// The counts of one generation, from the cache or the tables.
@@ -136,32 +141,44 @@ impl TallyCache {
         number: u32,
     ) -> Result<Arc<GenerationTally>, StoreError> {
         let generation = (key.clone(), number);
-        if let Some(cached) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&generation) {
+        if let Some(cached) = self.tallies.read().unwrap_or_else(PoisonError::into_inner).get(&generation) {
             return Ok(Arc::clone(cached));
         }
         // A commit needs this lock, so nothing can be committed between the read and the insert.
         let mut all = self.lock_for_write();
-        if let Some(cached) = all.0.get(&generation) {
+        if let Some(cached) = all.tallies.get(&generation) {
             return Ok(Arc::clone(cached));
         }
         let loaded = Arc::new(readers.with_connection(|connection| read_tally(connection, key.as_str(), number))?);
-        all.0.insert(generation, Arc::clone(&loaded));
+        all.tallies.insert(generation, Arc::clone(&loaded));
         Ok(loaded)
     }
 
     /// Locks the cache. The caller keeps the lock from before a commit until the cache has the committed change.
     pub(crate) fn lock_for_write(&self) -> TallyWriteGuard<'_> {
-        TallyWriteGuard(self.0.write().unwrap_or_else(PoisonError::into_inner))
+        TallyWriteGuard {
+            tallies: self.tallies.write().unwrap_or_else(PoisonError::into_inner),
+            changes: &self.changes,
+        }
+    }
+
+    /// How often the counts of a generation were changed since the start.
+    pub(crate) fn changes(&self, key: &ExperimentKey, number: u32) -> u64 {
+        let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        changes.get(&(key.clone(), number)).copied().unwrap_or(0)
     }
 }
 
 /// The locked cache.
-pub(crate) struct TallyWriteGuard<'a>(RwLockWriteGuard<'a, GenerationTallies>);
+pub(crate) struct TallyWriteGuard<'a> {
+    tallies: RwLockWriteGuard<'a, GenerationTallies>,
+    changes: &'a Mutex<HashMap<(ExperimentKey, u32), u64>>,
+}
 
 impl TallyWriteGuard<'_> {
     /// The cached counts of one generation.
     fn cached(&self, tracked: &TrackedGeneration) -> Option<&Arc<GenerationTally>> {
-        self.0.get(&(tracked.key().clone(), tracked.number))
+        self.tallies.get(&(tracked.key().clone(), tracked.number))
     }
 
     /// Writes one generation's change to the tables.
@@ -287,7 +304,8 @@ impl TallyWriteGuard<'_> {
     pub(crate) fn apply(&mut self, update: PendingUpdate<'_>) {
         let PendingUpdate { tracked, delta, counted, loaded } = update;
         let generation = (tracked.key().clone(), tracked.number);
-        let cached = self.0.entry(generation).or_insert_with(|| Arc::new(loaded.unwrap_or_default()));
+        *self.changes.lock().unwrap_or_else(PoisonError::into_inner).entry(generation.clone()).or_default() += 1;
+        let cached = self.tallies.entry(generation).or_insert_with(|| Arc::new(loaded.unwrap_or_default()));
         // This copies the counts only if a reader still has them.
         let cached = Arc::make_mut(cached);
         cached.latest_exposure = cached.latest_with(delta);

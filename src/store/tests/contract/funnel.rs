@@ -6,7 +6,7 @@ use std::sync::Arc;
 use inroad_assignment::{Arm, Experiment, Generation, Timestamp, UnitHasher, UnitKey};
 use inroad_policy::EpochKey;
 use inroad_policy::attribution::funnel::{FunnelTally, StepCounts, TimeRange};
-use inroad_store::{Event, FunnelCounts, FunnelQuery, Store};
+use inroad_store::{Cancellation, Event, FunnelCounts, FunnelQuery, Store, StoreError};
 
 use super::TestStore;
 use super::world::{
@@ -23,7 +23,8 @@ async fn fold_all(store: &dyn Store, experiments: &[Experiment], limit: usize) {
 
 fn query(experiment: &Experiment, generation: u32, steps: &[&str], range: TimeRange) -> FunnelQuery {
     let steps = steps.iter().map(|step| (*step).to_owned()).collect();
-    FunnelQuery { experiment: Arc::new(experiment.clone()), generation, steps, range }
+    let (experiment, cancellation) = (Arc::new(experiment.clone()), Cancellation::default());
+    FunnelQuery { experiment, generation, steps, range, cancellation }
 }
 
 /// (time, event)
@@ -180,6 +181,37 @@ pub async fn funnel_without_events_is_empty(test_store: TestStore) {
     assert_eq!(got.tally, FunnelTally::new(2));
     let got = store.funnel(query(&experiment, 7, &["signup"], ALL)).await.unwrap();
     assert_eq!(got.tally, FunnelTally::default());
+}
+
+pub async fn funnel_whose_caller_left_is_not_counted(test_store: TestStore) {
+    let store = test_store.open();
+    let experiment = started_experiment("a", false, &all_metrics(), 1);
+    store.commit(experiment_change(&experiment, None, "create")).await.unwrap();
+    let abandoned = query(&experiment, 1, &["signup"], ALL);
+    abandoned.cancellation.cancel();
+    let stopped = store.funnel(abandoned).await;
+    assert!(matches!(stopped, Err(StoreError::CallerLeft)), "{stopped:?}");
+    let next = store.funnel(query(&experiment, 1, &["signup"], ALL)).await.unwrap();
+    assert_eq!(next.tally, FunnelTally::new(2));
+}
+
+pub async fn state_of_counts_changes_with_the_counts_of_that_generation(test_store: TestStore) {
+    let store = test_store.open();
+    let experiments = [started_experiment("a", false, &all_metrics(), 1), started_experiment("b", false, &[], 1)];
+    for experiment in &experiments {
+        store.commit(experiment_change(experiment, None, "create")).await.unwrap();
+    }
+    let states = || experiments.each_ref().map(|e| store.counts_state(e.definition.key(), 1));
+    let before = states();
+    let event = exposure("a", 1, "unit", arm(1), 1, at(10));
+    store.append(at(60), vec![event.clone()]).await.unwrap();
+    fold_all(&*store, &experiments, 10).await;
+    let counted = states();
+    assert_ne!(counted[0], before[0]);
+    assert_eq!(counted[1], before[1], "the other experiment has no new counts");
+    store.append(at(60), vec![event]).await.unwrap();
+    fold_all(&*store, &experiments, 10).await;
+    assert_eq!(states(), counted, "a duplicate changes no counts");
 }
 
 /// Far more outcomes of unexposed units than of exposed ones, and exposed units without outcomes.

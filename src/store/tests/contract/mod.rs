@@ -90,6 +90,8 @@ macro_rules! store_contract_suite {
             funnel: [
                 funnel_depends_only_on_the_set_of_events
                 funnel_without_events_is_empty
+                funnel_whose_caller_left_is_not_counted
+                state_of_counts_changes_with_the_counts_of_that_generation
                 only_outcomes_of_exposed_units_are_counted
             ],
         }
