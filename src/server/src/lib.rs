@@ -67,6 +67,7 @@ pub mod retention;
 pub mod server_core;
 pub mod services;
 pub mod shared;
+mod shared_results;
 pub mod tallies;
 pub mod tick;
 mod transport;

@@ -41,6 +41,10 @@ pub struct Metrics {
     pub refused_queries: Counter<u64, AtomicU64>,
     /// Time that a computation for a reader waited for its turn.
     pub query_wait_seconds: Histogram,
+    /// Results that were computed.
+    pub computed_results: Counter<u64, AtomicU64>,
+    /// Results that were answered from those computed for another reader.
+    pub shared_results: Counter<u64, AtomicU64>,
     /// Exposures of `Assign` that wait to be written to the log.
     pub queued_exposures: Gauge<i64, AtomicI64>,
     /// Exposures that were dropped because the queue of `Assign` was full.
@@ -169,6 +173,12 @@ impl Metrics {
                 "query_wait_seconds",
                 "Time that results, funnels and batches waited for their turn",
                 seconds()
+            ),
+            computed_results: register!("results_computed", "Results of experiments computed", Counter::default()),
+            shared_results: register!(
+                "results_shared",
+                "Results answered from those computed for another reader",
+                Counter::default()
             ),
             queued_exposures: register!(
                 "exposure_queue_events",

@@ -26,6 +26,7 @@ use crate::recent_contexts::RecentContexts;
 use crate::recent_events::RecentEvents;
 use crate::retention::Retention;
 use crate::shared::SharedState;
+use crate::shared_results::SharedResults;
 use crate::tick::Ticker;
 
 /// A server without its network.
@@ -95,6 +96,7 @@ impl ServerCore {
         let recent_contexts = RecentContexts::new(Arc::clone(&clock), config.retain_events);
         let recent_events = RecentEvents::new(Arc::clone(&store), Arc::clone(&clock), config.retain_events);
         let (queries, batches) = (Queries::new(Arc::clone(&metrics)), Queries::new(Arc::clone(&metrics)));
+        let results = SharedResults::new(Arc::clone(&metrics));
         let shared = Arc::new(SharedState {
             clock,
             catalogue,
@@ -108,6 +110,7 @@ impl ServerCore {
             event_uses: EventUseIndex::default(),
             encoded_snapshots: EncodedSnapshots::default(),
             queries,
+            results,
             batches,
             clients,
             stopping,

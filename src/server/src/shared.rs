@@ -20,6 +20,7 @@ use crate::queries::Queries;
 use crate::reallocator::Reallocator;
 use crate::recent_contexts::RecentContexts;
 use crate::recent_events::RecentEvents;
+use crate::shared_results::SharedResults;
 
 /// The longest that a call waits for the counts to be complete. Shorter than the limit on a call, so that the caller
 /// gets an error that says why.
@@ -53,6 +54,8 @@ pub struct SharedState {
     pub(crate) encoded_snapshots: EncodedSnapshots,
     /// The turns of results, funnels and other computations for readers.
     pub queries: Queries,
+    /// The results that readers share.
+    pub results: SharedResults,
     /// The turns of batches of assignments: they never wait for a reader.
     pub batches: Queries,
     /// The open snapshot streams.

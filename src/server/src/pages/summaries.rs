@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use inroad_assignment::{Experiment, ExperimentKey, Status, Timestamp};
 use inroad_store::{GenerationCounts, PageRequest};
+use inroad_wire::v1;
 use tokio::sync::{Notify, watch};
 
 use crate::catalogue::CatalogueEntry;
 use crate::error::ServerError;
-use crate::kill_results::distinct_units;
-use crate::report::Report;
+use crate::services::result::results;
 use crate::shared::SharedState;
 
 /// Shortest pause between two rounds of computation.
@@ -168,18 +168,12 @@ async fn compute(
     if let Some(same) = same_version.filter(|summary| summary.fingerprint == fingerprint) {
         return Ok(ExperimentSummary { folded, ..same.clone() });
     }
-    let units = distinct_units(&counts);
-    let now = entry.experiment.now(shared.clock.now());
-    let experiment = Arc::clone(&entry.experiment);
-    let work = tokio::task::spawn_blocking(move || {
-        let Some(generation) = experiment.generation() else { return Ok((None, Vec::new())) };
-        let report = Report::new(&experiment, generation, &counts, now)?;
-        let has_leader = matches!(experiment.status, Status::Running | Status::Paused) && report.is_compared;
-        let leader = report.summary.leader().filter(|_| has_leader);
-        let leader = leader.and_then(|arm| Some((arm, report.summary.arms.get(arm)?.p_best?)));
-        Ok::<_, ServerError>((leader, report.warnings(&experiment, &counts)))
-    });
-    let (leader, warnings) = work.await.map_err(|_| ServerError::ShuttingDown)??;
+    let request = v1::GetResultsRequest { key: key.to_string(), generation: number, wait: false };
+    let results = results(shared, request).await?;
+    let has_leader = matches!(entry.experiment.status, Status::Running | Status::Paused);
+    let leader = results.arms.iter().position(|arm| has_leader && arm.variation == results.leader);
+    let leader = leader.and_then(|arm| Some((arm, results.arms.get(arm)?.p_best)));
+    let (units, warnings) = (results.units, results.warnings);
     Ok(ExperimentSummary { version: entry.version, folded, fingerprint, leader, units, warnings, changed_at })
 }
 

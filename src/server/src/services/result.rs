@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use inroad_assignment::{Arm, Experiment, Generation};
+use inroad_assignment::{Arm, Experiment, Generation, Timestamp};
 use inroad_policy::{LiftEstimate, Ranking, SrmAlarm};
 use inroad_store::GenerationCounts;
 use inroad_wire::reason::status_to_wire;
@@ -23,9 +23,9 @@ use crate::funnel::compute_funnel;
 use crate::kill_results::{distinct_units, exposed_units, open_records};
 use crate::kill_texts::kill_result_to_wire;
 use crate::number_notes::{UnitCounts, ratio_note};
-use crate::queries::Caller;
 use crate::report::{MetricReport, Report};
 use crate::shared::{MAX_FOLD_WAIT, SharedState};
+use crate::shared_results::{ComputedResults, ResultInputs};
 use crate::verdict::verdict;
 
 /// The implementation of `ResultService`.
@@ -73,16 +73,35 @@ pub(crate) async fn results_and_alarm(
         response.verdict = verdict(&experiment, None);
         return Ok((response, SrmAlarm::Quiet));
     }
-    let counts = shared.store.counts(experiment.definition.key(), number).await?;
-    let compute = move |caller: &Caller| {
+    let counts_state = shared.store.counts_state(experiment.definition.key(), number);
+    let inputs = ResultInputs::new(entry.version, counts_state, &experiment, now);
+    let (store, header) = (Arc::clone(&shared.store), response.clone());
+    let compute = shared.queries.run_async(move |caller| async move {
+        let counts = store.counts(experiment.definition.key(), number).await?;
         caller.check()?;
-        // A generation is never removed.
-        let Some(generation) = experiment.generation_by_number(number) else { return Ok((response, SrmAlarm::Quiet)) };
-        let report = Report::new(&experiment, generation, &counts, now)?;
-        fill(&mut response, &experiment, generation, &counts, &report);
-        Ok((response, report.alarm()))
+        let compute = move || compute_results(header, &experiment, number, &counts, now);
+        tokio::task::spawn_blocking(compute).await.map_err(|_| ServerError::ShuttingDown)?
+    });
+    let results = shared.results.get(&request.key, number, inputs, compute).await?;
+    // Shared results may be as old as a time step.
+    let GetResultsResponse { now, backlog, .. } = response;
+    Ok((GetResultsResponse { now, backlog, ..results.response.clone() }, results.alarm))
+}
+
+fn compute_results(
+    mut response: GetResultsResponse,
+    experiment: &Experiment,
+    number: u32,
+    counts: &GenerationCounts,
+    now: Timestamp,
+) -> Result<ComputedResults, ServerError> {
+    // A generation is never removed.
+    let Some(generation) = experiment.generation_by_number(number) else {
+        return Ok(ComputedResults { response, alarm: SrmAlarm::Quiet });
     };
-    shared.queries.run(compute).await
+    let report = Report::new(experiment, generation, counts, now)?;
+    fill(&mut response, experiment, generation, counts, &report);
+    Ok(ComputedResults { response, alarm: report.alarm() })
 }
 
 fn fill(
