@@ -1,5 +1,5 @@
 //! A thread for one kind of work, which it does in the order of the requests. The threads of the runtime's pool are shared
-//! with all queries: whoever fills that pool would otherwise delay commits, and with them kills (I8), and the fold.
+//! with all queries: queries that fill that pool would otherwise delay commits, and with them kills (I8), and the fold.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
