@@ -1,11 +1,22 @@
-//! Memory per connection: the bytes of a snapshot exist once, however many clients are connected.
+//! Memory per connection and call: the bytes of a snapshot exist once, however many clients are connected, and calls
+//! that are not complete hold a bounded number of bytes for a bounded time.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http_body::Frame;
+use http_body_util::StreamBody;
 use inroad_wire::v1::{self, payload};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
+use tonic::client::GrpcService;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
-use crate::harness::{RawCalls, Server, eventually, flag, message_prefix, metric_value};
+use crate::harness::{Api, RawCalls, Server, eventually, flag, message_prefix, metric_value};
 
 /// The experiments of a snapshot of 22 MB.
 const EXPERIMENTS: usize = 200;
@@ -78,4 +89,81 @@ async fn watchers_that_never_read_share_the_bytes_of_a_large_snapshot() {
     // .ci/nightly opens 2,000, which may add 200 MB.
     let count = std::env::var("INROAD_WATCHERS").map_or(300, |text| text.parse().expect("a number of watchers"));
     check_watchers_that_never_read(count, 100_000 * count as u64).await;
+}
+
+/// A call of `Record` that claims a message of almost 4 MiB, sends all of it but the last byte, and then waits.
+struct HalfSentCall {
+    /// Turns true when everything is sent, and closes if the call ends before.
+    sent: watch::Receiver<bool>,
+    answer: JoinHandle<Status>,
+}
+
+const HALF_SENT_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
+
+fn half_sent_call(mut channel: Channel) -> HalfSentCall {
+    let (all_sent, sent) = watch::channel(false);
+    let prefix = Bytes::from(message_prefix(HALF_SENT_BYTES as u32 + 1));
+    let chunk = Bytes::from(vec![0; 64 * 1024]);
+    let chunks = std::iter::once(prefix).chain(std::iter::repeat_n(chunk, HALF_SENT_BYTES / (64 * 1024)));
+    let frames = tokio_stream::iter(chunks).map(|bytes| Ok::<_, Status>(Frame::data(bytes)));
+    let rest = futures::stream::once(async move {
+        all_sent.send_replace(true);
+        std::future::pending().await
+    });
+    let request = http::Request::post("/inroad.v1.EventService/Record")
+        .header("content-type", "application/grpc")
+        .body(tonic::body::Body::new(StreamBody::new(frames.chain(rest))))
+        .expect("the request is valid");
+    let answer = tokio::spawn(async move {
+        std::future::poll_fn(|cx| channel.poll_ready(cx)).await.expect("a connection");
+        let response = channel.call(request).await.expect("an answer");
+        Status::from_header_map(response.headers()).expect("a status")
+    });
+    HalfSentCall { sent, answer }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_sent_calls_hold_bounded_memory_for_a_bounded_time_and_kills_go_on() {
+    let server = Server::start().await;
+    let probe = server.api();
+    probe.launch(flag("probed", &[("a", 0.5)])).await;
+    let before = server.resident_bytes();
+    // As many again later: memory that was released is used again.
+    for round in 0..2 {
+        let connections: Vec<Channel> = (0..10).map(|_| server.api().channel).collect();
+        let mut calls: Vec<HalfSentCall> = (0..100).map(|i| half_sent_call(connections[i % 10].clone())).collect();
+        for call in &mut calls {
+            let _ = call.sent.wait_for(|sent| *sent).await;
+        }
+        let begun = Instant::now();
+        // On a connection of its own, and on one that is busy.
+        for api in [probe.clone(), Api { channel: connections[0].clone() }] {
+            let at = Instant::now();
+            api.kill("probed", "a").await;
+            api.restore("probed", "a").await;
+            assert!(at.elapsed() < Duration::from_secs(2), "a kill and a restore took {:?}", at.elapsed());
+        }
+        let added = server.resident_bytes().saturating_sub(before);
+        println!("round {round}: 100 half-sent calls added {:.1} MB", added as f64 / 1e6);
+        assert!(added < 160_000_000, "half-sent calls added {added} bytes");
+        let held = metric_value(server.address, "inroad_request_bytes_in_flight").await;
+        assert!(held > HALF_SENT_BYTES as f64, "some calls are accepted");
+        let mut reasons = BTreeMap::<String, usize>::new();
+        for call in calls {
+            let ended = tokio::time::timeout(Duration::from_secs(30), call.answer).await.expect("every call ends");
+            let status = ended.expect("no call panics");
+            let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
+            if reason == "TOO_MANY_REQUEST_BYTES" {
+                assert_eq!(status.code(), Code::ResourceExhausted);
+                assert!(status.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some()), "{status:?}");
+            }
+            *reasons.entry(reason).or_default() += 1;
+        }
+        println!("the calls ended within {:?}: {reasons:?}", begun.elapsed());
+        let expected = ["REQUEST_TOO_SLOW", "TOO_MANY_REQUEST_BYTES"];
+        assert!(reasons.keys().eq(expected), "{reasons:?}");
+        assert_eq!(metric_value(server.address, "inroad_request_bytes_in_flight").await, 0.0);
+    }
+    assert!(metric_value(server.address, "inroad_request_bytes_refused_total").await > 0.0);
+    assert!(metric_value(server.address, "inroad_requests_too_slow_total").await > 0.0);
 }
