@@ -37,6 +37,19 @@ pub const MAX_CALLS_PER_CONNECTION: u32 = 1_024;
 pub const CONNECTION_IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How long a new connection may stay without its first call.
 pub const FIRST_CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// The most bytes that requests may hold together, from their arrival until they are handled.
+pub const MAX_REQUEST_BYTES: usize = 256 * 1024 * 1024;
+/// The most bytes that the requests of one IP address may hold.
+pub const MAX_CALLER_REQUEST_BYTES: usize = 64 * 1024 * 1024;
+/// The most bytes that the requests of one connection may hold.
+pub const MAX_CONNECTION_REQUEST_BYTES: usize = 32 * 1024 * 1024;
+/// The size up to which a request may use the last eighth of these limits, in bytes. A kill is much smaller.
+pub const SMALL_REQUEST_BYTES: usize = 64 * 1024;
+/// The time within which [`MIN_REQUEST_BYTES_PER_WINDOW`] of a request must arrive, or its end; of a message in a stream of
+/// requests, any byte.
+pub const REQUEST_WINDOW: Duration = Duration::from_secs(10);
+/// The fewest bytes of an incomplete request that may arrive in [`REQUEST_WINDOW`]: 4 KiB per second.
+pub const MIN_REQUEST_BYTES_PER_WINDOW: usize = 40 * 1024;
 /// The largest declaration of one experiment, in bytes, both as a message and as JSON. An entry of the audit log has it
 /// twice, and must fit into one message.
 pub const MAX_EXPERIMENT_BYTES: usize = 1536 * 1024;

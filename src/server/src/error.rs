@@ -104,6 +104,25 @@ pub enum ServerError {
         /// The limit.
         limit: usize,
     },
+    /// Requests hold as many bytes as they may.
+    #[error(
+        "requests of {owner} that are not handled yet hold {limit} bytes, which is the limit: try again in a second, or send fewer large requests at once"
+    )]
+    TooManyRequestBytes {
+        /// Whose requests.
+        owner: &'static str,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The bytes of a request arrive too slowly.
+    #[error(
+        "the request arrives too slowly, too few of its bytes came within {} s: send it at once, or over a faster connection",
+        .window.as_secs()
+    )]
+    RequestTooSlow {
+        /// The time in which too few bytes came.
+        window: Duration,
+    },
     /// The response is larger than a message may be.
     #[error("the response has {bytes} bytes, over the limit of {limit} for one message: {advice}")]
     ResponseTooLarge {
@@ -201,6 +220,10 @@ impl From<ServerError> for Status {
             ServerError::TooManyConnections { .. } => {
                 resource_exhausted("TOO_MANY_CONNECTIONS", message, Duration::from_secs(5))
             }
+            ServerError::TooManyRequestBytes { .. } => {
+                resource_exhausted("TOO_MANY_REQUEST_BYTES", message, Duration::from_secs(1))
+            }
+            ServerError::RequestTooSlow { .. } => plain(Code::DeadlineExceeded, "REQUEST_TOO_SLOW"),
             ServerError::ResponseTooLarge { .. } => plain(Code::OutOfRange, "RESPONSE_TOO_LARGE"),
             ServerError::ApplyInProgress => resource_exhausted("APPLY_IN_PROGRESS", message, Duration::from_secs(1)),
             ServerError::UnknownClient => plain(Code::NotFound, "UNKNOWN_CLIENT"),

@@ -25,6 +25,7 @@
 //! - **Where do boundaries move?** [`reallocator`] decides when, [`tick`] runs the policy and applies its decision.
 //! - **Where does an error become a gRPC status?** [`error`].
 //! - **Where are connections accepted?** [`transport`], and what a snapshot stream sends: [`encoded_snapshot`].
+//! - **Where are the bytes of requests limited?** [`request_bytes`].
 //! - **Where are the limits?** [`config`].
 
 mod audience_change;
@@ -63,6 +64,7 @@ pub mod reallocator;
 pub mod recent_contexts;
 pub mod recent_events;
 pub mod report;
+mod request_bytes;
 pub mod retention;
 pub mod server_core;
 pub mod services;

@@ -81,6 +81,12 @@ pub struct Metrics {
     pub connections: Gauge<i64, AtomicI64>,
     /// Connections refused because too many were open.
     pub refused_connections: Counter<u64, AtomicU64>,
+    /// Bytes of requests that are not handled yet.
+    pub request_bytes: Gauge<i64, AtomicI64>,
+    /// Requests refused because too many bytes of requests were not handled yet.
+    pub refused_requests: Counter<u64, AtomicU64>,
+    /// Requests ended because they arrived too slowly.
+    pub slow_requests: Counter<u64, AtomicU64>,
     /// The limit on open files, which also limits connections; 0 if there is none.
     pub open_files_limit: Gauge<i64, AtomicI64>,
     /// Size of all experiments in snapshots, in bytes. They are in memory once, for all streams.
@@ -244,6 +250,21 @@ impl Metrics {
             refused_connections: register!(
                 "connections_refused",
                 "Connections refused because too many were open",
+                Counter::default()
+            ),
+            request_bytes: register!(
+                "request_bytes_in_flight",
+                "Bytes of requests that are not handled yet",
+                Gauge::default()
+            ),
+            refused_requests: register!(
+                "request_bytes_refused",
+                "Requests refused because too many bytes of requests were not handled yet",
+                Counter::default()
+            ),
+            slow_requests: register!(
+                "requests_too_slow",
+                "Requests ended because they arrived too slowly",
                 Counter::default()
             ),
             open_files_limit: register!(

@@ -1,5 +1,6 @@
 //! Accepts connections and serves HTTP/1 and HTTP/2 on them, within limits: on their number, on what is buffered for a
-//! client that does not read, and on the time for which a connection may stay unused.
+//! client that does not read, on the bytes of requests ([`request_bytes`](crate::request_bytes)), and on the time for
+//! which a connection may stay unused.
 //!
 //! ```text
 //!  listener ──► connection ──► calls ──► routes
@@ -36,6 +37,7 @@ use tower::{ServiceExt, service_fn};
 use crate::config::{CONNECTION_IDLE_TIMEOUT, FIRST_CALL_TIMEOUT, MAX_CALLS_PER_CONNECTION, MAX_SEND_BUFFER_BYTES};
 use crate::error::ServerError;
 use crate::metrics::Metrics;
+use crate::request_bytes::{ConnectionBudget, RequestBody, RequestBudgets};
 
 /// How long a refused connection stays open, so that its client can read why.
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
@@ -56,6 +58,7 @@ pub(crate) async fn serve(
     mut stopping: watch::Receiver<bool>,
 ) {
     let builder = builder();
+    let budgets = RequestBudgets::new(Arc::clone(&metrics));
     let (mut connections, mut refused) = (JoinSet::new(), JoinSet::new());
     loop {
         let accepted = tokio::select! {
@@ -67,8 +70,8 @@ pub(crate) async fn serve(
             Some(_) = refused.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_RETRY).await;
@@ -78,7 +81,8 @@ pub(crate) async fn serve(
         // Small messages, such as a kill, are sent at once.
         let _ = stream.set_nodelay(true);
         if connections.len() < max_connections {
-            connections.spawn(serve_connection(builder.clone(), stream, routes.clone(), stopping.clone()));
+            let budget = budgets.connect(address.ip().to_canonical());
+            connections.spawn(serve_connection(builder.clone(), stream, budget, routes.clone(), stopping.clone()));
             metrics.connections.set(connections.len() as i64);
             continue;
         }
@@ -112,6 +116,7 @@ fn builder() -> Builder<TokioExecutor> {
 async fn serve_connection(
     builder: Builder<TokioExecutor>,
     stream: TcpStream,
+    budget: Arc<ConnectionBudget>,
     routes: Router,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -120,10 +125,18 @@ async fn serve_connection(
     let counted = Arc::clone(&usage);
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let call = counted.begin_call();
-        let mut request = request.map(Body::new);
+        let bytes = budget.begin_call();
+        let (head, body) = request.into_parts();
+        let body = RequestBody::new(head.uri.path(), body, Arc::clone(&bytes));
+        let mut request = Request::from_parts(head, Body::new(body));
         request.extensions_mut().insert::<TcpConnectInfo>(info.clone());
         let answered = routes.clone().oneshot(request);
-        async move { answered.await.map(|response| response.map(|body| Body::new(CallBody { body, _call: call }))) }
+        async move {
+            let answered = answered.await;
+            // The request is handled. A stream of requests holds its bytes until it ends.
+            drop(bytes);
+            answered.map(|response| response.map(|body| Body::new(CallBody { body, _call: call })))
+        }
     });
     let mut connection =
         std::pin::pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
