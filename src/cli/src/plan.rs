@@ -58,9 +58,9 @@ const TICKS_PER_DAY: u32 = 4;
 /// The simulated lifts, as multiples of the one to find. 0 shows what chance alone does.
 const MULTIPLES: [f64; 4] = [0.0, 0.5, 1.0, 2.0];
 
-/// The work of all simulated experiments by default, in simulated units: a few seconds on two cores. An update of a
+/// The work of all simulated experiments by default, in simulated units: about 15 seconds on two cores. An update of a
 /// variation takes as long as about this many units.
-const WORK: f64 = 72e6;
+const WORK: f64 = 24e6;
 const UPDATE_WORK: f64 = 150.0;
 /// The range of the default.
 const REPLICATIONS: (f64, f64) = (20.0, 200.0);

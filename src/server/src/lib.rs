@@ -24,8 +24,8 @@
 //!   it.
 //! - **Where do boundaries move?** [`reallocator`] decides when, [`tick`] runs the policy and applies its decision.
 //! - **Where does an error become a gRPC status?** [`error`].
-//! - **Where are connections accepted?** [`transport`], and what a snapshot stream sends: [`encoded_snapshot`].
-//! - **Where are the bytes of requests limited?** [`request_bytes`].
+//! - **Where are connections accepted?** `transport`, and what a snapshot stream sends: `encoded_snapshot`.
+//! - **Where are the bytes of requests limited?** `request_bytes`.
 //! - **Where are the limits?** [`config`].
 
 mod audience_change;

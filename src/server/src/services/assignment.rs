@@ -1,5 +1,5 @@
 //! `AssignmentService`: answers assignments from the snapshot in memory. The streams that send that snapshot to clients are
-//! in [`super::snapshot_route`].
+//! in `snapshot_route`.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -210,7 +210,7 @@ impl AssignmentService for AssignmentHandler {
 
     type WatchSnapshotsStream = MessageStream;
 
-    /// For callers within the process. Over the network, [`super::snapshot_route`] answers the same method without
+    /// For callers within the process. Over the network, `snapshot_route` answers the same method without
     /// copying messages.
     async fn watch_snapshots(
         &self,
