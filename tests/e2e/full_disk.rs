@@ -192,3 +192,21 @@ async fn server_killed_on_a_full_disk_restarts_after_space_is_freed() {
     server.restart().await;
     assert_eq!(exposed_units(&api).await, 200 * acknowledged as u64);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_starts_on_a_full_disk_and_kills() {
+    let disk = SmallDisk::mount("24m");
+    let setup =
+        Setup { folder: Some(disk.mountpoint.path().join("data")), wrapper: Some(disk.wrapper()), ..Setup::default() };
+    let mut server = Server::with(setup).await;
+    let api = server.api();
+    api.launch(with_conversion_metrics(flag(KEY, &[("a", 0.4)]))).await;
+    server.kill();
+    std::fs::write(disk.path("rest"), vec![1; 24 << 20]).expect_err("the disk is full");
+    server.restart().await;
+    assert!(api.kill(KEY, "a").await.variations[1].killed);
+    assert_eq!(http_get(server.address, "/readyz").await.map(|(code, _)| code), Some(503));
+    server.kill();
+    server.restart().await;
+    assert!(api.get(KEY).await.variations[1].killed);
+}

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::catalogue::Catalogue;
-use crate::clock::{ClockAnchor, WallClock};
+use crate::clock::{AcceptedJump, ClockAnchor, WallClock};
 
 /// How often the clocks are compared on an idle server.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(5);
@@ -31,8 +31,18 @@ impl ClockGuard {
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut accepted = self.clock.accepted_jumps();
         let mut remembered = None::<Instant>;
+        // Jumps that the experiments do not follow yet: from the highest time before to the newest time after them.
+        let mut pending = None::<AcceptedJump>;
         while !*stop.borrow() {
             let _ = self.clock.now();
+            if let Some(jump) = pending {
+                match self.catalogue.follow_clock(jump).await {
+                    Ok(()) => pending = None,
+                    Err(error) => {
+                        tracing::error!(%error, "could not apply the new time to the experiments; will retry")
+                    }
+                }
+            }
             if remembered.is_none_or(|at| at.elapsed() >= REMEMBER_INTERVAL) {
                 self.remember().await;
                 remembered = Some(Instant::now());
@@ -47,9 +57,8 @@ impl ClockGuard {
                 }
                 _ = stop.changed() => break,
             };
-            if let Err(error) = self.catalogue.follow_clock(jump).await {
-                tracing::error!(%error, "could not apply the new time to the experiments");
-            }
+            let from = pending.map_or(jump.from, |earlier| earlier.from.max(jump.from));
+            pending = Some(AcceptedJump { from, to: jump.to });
             remembered = None;
         }
         self.remember().await;

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use inroad_assignment::{ExperimentKey, Kills, ServedExperiment};
+use inroad_assignment::{ExperimentKey, Kills, ServedExperiment, Snapshot};
 use inroad_wire::snapshot::snapshot_to_wire;
 use inroad_wire::v1::WatchSnapshotsResponse;
 use prost::Message;
@@ -83,6 +83,8 @@ struct Newest {
 struct ChangeList {
     since: u64,
     version: u64,
+    /// The snapshot of which these are the changes: after a jump of the clock, one version can have two.
+    snapshot: Arc<Snapshot>,
     experiments: ExperimentList,
 }
 
@@ -93,6 +95,7 @@ impl EncodedSnapshots {
         let slot = usize::from(since > 0);
         if let Some(list) = newest.lists[slot].as_ref()
             && (list.since, list.version) == (since, state.version)
+            && Arc::ptr_eq(&list.snapshot, &state.snapshot)
         {
             return Arc::clone(&list.experiments);
         }
@@ -102,7 +105,8 @@ impl EncodedSnapshots {
         let experiments: ExperimentList = experiments.into();
         // A stream may still be at an older state; its list would only displace the newest.
         if newest.lists[slot].as_ref().is_none_or(|list| list.version <= state.version) {
-            let list = ChangeList { since, version: state.version, experiments: Arc::clone(&experiments) };
+            let snapshot = Arc::clone(&state.snapshot);
+            let list = ChangeList { since, version: state.version, snapshot, experiments: Arc::clone(&experiments) };
             newest.lists[slot] = Some(list);
         }
         experiments
@@ -113,7 +117,7 @@ impl Newest {
     fn encoded(&mut self, served: &Arc<ServedExperiment>) -> Arc<EncodedExperiment> {
         let parts = served.parts();
         match self.experiments.get_mut(&parts.key) {
-            Some(known) if known.version() == parts.version => Arc::clone(known),
+            Some(known) if Arc::ptr_eq(&known.served, served) => Arc::clone(known),
             Some(known) if known.version() > parts.version => EncodedExperiment::new(served),
             Some(known) => {
                 *known = EncodedExperiment::new(served);

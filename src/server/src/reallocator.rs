@@ -217,6 +217,8 @@ impl Reallocator {
                 tracing::debug!(experiment = key, "events are not folded yet; guardrails are checked once they are");
                 return false;
             }
+            // The experiment was changed meanwhile; the next round has that change.
+            Err(ServerError::Store(StoreError::Conflict)) => return false,
             Err(error) => {
                 self.metrics.failed_ticks.inc();
                 tracing::error!(experiment = key, %error, "could not check guardrails; will retry");

@@ -140,6 +140,9 @@ impl ServerCore {
         let left = deadline.saturating_duration_since(Instant::now());
         let end_of_steps = deadline - left / 3;
         let mut unfinished = Vec::new();
+        // No call is answered any more, so nothing more is queued. First, because nothing else has these exposures.
+        let _ = self.close_queue.send(true);
+        let drained = tokio::time::timeout_at(end_of_steps, &mut self.tasks.draining).await.is_ok();
         let mut deciding =
             vec![("an update", self.tasks.ticking), ("the check of the clock", self.tasks.guarding_clock)];
         deciding.extend(self.tasks.retaining.map(|retaining| ("retention", retaining)));
@@ -149,9 +152,6 @@ impl ServerCore {
                 unfinished.push(name);
             }
         }
-        // No call is answered any more, so nothing more is queued.
-        let _ = self.close_queue.send(true);
-        let drained = tokio::time::timeout_at(end_of_steps, &mut self.tasks.draining).await.is_ok();
         let _ = self.stop_fold.send(true);
         if tokio::time::timeout_at(end_of_steps, &mut self.tasks.folding).await.is_err() {
             self.tasks.folding.abort();

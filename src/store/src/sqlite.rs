@@ -128,9 +128,11 @@ impl SqliteStore {
         let cache_kib = i64::from(options.cache_mib) * 1024;
         let max_pages = options.max_pages;
         let tuning = Tuning { cache_kib, checkpoint_pages: STATE_CHECKPOINT_PAGES, max_pages };
-        let state = database::open(folder, STATE, tuning)?;
+        // A server must start on a full disk, or nothing could be killed: opening may use the reserve.
+        let reserve = Arc::new(DiskReserve::open(folder, options.reserve_bytes));
+        let state = reserve.write_urgently(|| database::open(folder, STATE, tuning))?;
         let tuning = Tuning { cache_kib: 16 * 1024, checkpoint_pages: LOG_CHECKPOINT_PAGES, max_pages };
-        let log = database::open(folder, LOG, tuning)?;
+        let log = reserve.write_urgently(|| database::open(folder, LOG, tuning))?;
         // SQLite overwrites deleted bytes with zeros, so raw keys leave the file together with their events. Appends do
         // not become slower, because they delete nothing.
         log.pragma_update(None, "secure_delete", "ON").map_err(|e| StoreError::from(e).located(folder))?;
@@ -143,8 +145,9 @@ impl SqliteStore {
         };
         let store_id = meta("store_id")?;
         let folded: u64 = meta("folded")?.parse().map_err(|e| corrupt("meta.folded", e).located(&state_path))?;
-        let reserve = Arc::new(DiskReserve::open(folder, options.reserve_bytes));
-        let lineages = Lineages::begin(&state).map_err(|e| StoreError::from(e).located(&state_path))?;
+        let begin = || Lineages::begin(&state).map_err(|e| StoreError::from(e).located(&state_path));
+        let lineages = reserve.write_urgently(begin)?;
+        reserve.make_whole();
         let log = LogWriter::start(log, folder.to_path_buf(), options.queued_events, Arc::clone(&reserve))
             .map_err(|e| e.located(&log_path))?;
         if log.head() < folded {
@@ -382,11 +385,12 @@ impl crate::Store for SqliteStore {
     async fn set_offset(&self, consumer: &str, offset: Seq) -> Result<(), StoreError> {
         let consumer = consumer.to_owned();
         self.blocking(move |inner| {
-            inner.writer.with_connection(|connection| {
+            let write = |connection: &mut Connection| {
                 let sql = "INSERT OR REPLACE INTO consumer VALUES (?1, ?2)";
                 connection.prepare_cached(sql)?.execute(params![consumer, to_sql_integer(offset)])?;
                 Ok(())
-            })
+            };
+            inner.reserve.write(|| inner.writer.with_connection(write))
         })
         .await
     }

@@ -41,14 +41,17 @@ impl Catalogue {
         if jump.to >= jump.from {
             return Ok(());
         }
+        let mut result = Ok(());
         for StoredExperiment { experiment, .. } in moved {
             let key = experiment.definition.key();
             let turn = Arc::clone(&self.changing).lock_owned().await;
             let Some(entry) = self.state.load().entries.get(key).cloned() else { continue };
             let request = ChangeRequest { actor: CLOCK_ACTOR, action: "clock", expected_version: None };
             let unchanged = Experiment::clone(&entry.experiment);
-            self.commit_one(turn, Some(entry.version), unchanged, request, None).await?;
+            // The others must not wait for one that fails.
+            let committed = self.commit_one(turn, Some(entry.version), unchanged, request, None).await;
+            result = result.and(committed.map(drop));
         }
-        Ok(())
+        result
     }
 }

@@ -21,7 +21,8 @@ use crate::maintenance::DiskState;
 
 /// The file in the data folder. A backup does not contain it.
 const FILE: &str = "reserve";
-/// How much is released at once, in bytes: several times what one change of an experiment needs.
+/// How much is released at once, in bytes: several times what one change of most experiments needs. A larger one takes
+/// several parts.
 const PART: u64 = 1 << 20;
 /// The least time between two attempts to make the reserve whole.
 const ATTEMPT_INTERVAL: Duration = Duration::from_secs(1);
@@ -40,17 +41,12 @@ pub(super) struct DiskReserve {
 }
 
 impl DiskReserve {
-    /// Makes the reserve whole, if the disk has room. A store opens without it as well: then it refuses events until
-    /// there is room, but kills have what is left.
+    /// The reserve as an earlier process left it. [`Self::make_whole`] must follow once the store is open.
     pub(super) fn open(folder: &Path, whole: u64) -> Self {
         let path = folder.join(FILE);
         let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
         let (bytes, last_attempt) = (AtomicU64::new(bytes.min(whole)), Mutex::default());
-        let reserve = Self { path, whole, bytes, is_full: AtomicBool::new(false), last_attempt };
-        if reserve.is_short() {
-            reserve.make_whole();
-        }
-        reserve
+        Self { path, whole, bytes, is_full: AtomicBool::new(false), last_attempt }
     }
 
     /// The state, for operators.
@@ -136,7 +132,9 @@ impl DiskReserve {
         self.make_whole()
     }
 
-    fn make_whole(&self) -> bool {
+    /// Makes the reserve whole, if the disk has room; false if not. Without it, events are refused until there is room,
+    /// but kills have what is left.
+    pub(super) fn make_whole(&self) -> bool {
         let _one_at_a_time = self.last_attempt.lock().unwrap_or_else(PoisonError::into_inner);
         // What the disk has room for is kept, even if it is not all.
         let mut bytes = self.bytes.load(Ordering::Relaxed);

@@ -28,11 +28,12 @@ impl SqliteStore {
         let (kind, hex) = (unit_type.clone(), digest.clone());
         self.blocking(move |inner| {
             let action = AuditedAction { at, actor: &actor, action: "forget", experiment: "" };
-            inner.writer.with_connection(|connection| {
+            let write = |connection: &mut Connection| {
                 let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
                 audit::add_entry(&transaction, &action, &AuditedChange::forgotten_unit(&kind, &hex))?;
                 Ok(transaction.commit()?)
-            })
+            };
+            inner.reserve.write(|| inner.writer.with_connection(write))
         })
         .await?;
         let inner = Arc::clone(&self.inner);

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// The intended time of a step.
 const INTENDED: Duration = Duration::from_secs(1);
 /// The events of the first step, when nothing is known yet.
-const FIRST: usize = 10_000;
+const FIRST: usize = 1_000;
 /// A step takes at least so many events, if there are as many: with fewer, the commit would take most of the time.
 const LEAST: usize = 100;
 /// How much larger the next step may become.
