@@ -231,7 +231,7 @@ async fn full_life_cycle_works_through_the_cli() {
         revisions["revisions"].as_array().expect("revisions").iter().filter_map(|r| r["cause"].as_str()).collect();
     assert_eq!(causes, ["start", "grown", "grown"]);
     let explained = t.text(&["experiment", "explain", "checkout", "2"]).await;
-    assert!(explained.contains("changed manually"), "{explained}");
+    assert!(explained.contains("grown by"), "{explained}");
 
     let restarted = t.experiment(&["restart", "checkout", "--yes"]).await;
     assert_eq!((&restarted["generation"], &restarted["revision"]), (&json!(2), &json!(1)));

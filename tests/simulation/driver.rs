@@ -140,7 +140,7 @@ pub(crate) fn run(seed: u64, planted: Option<Planted>) -> Result<Record, String>
     };
     for life in 0..LIVES {
         let mut builder = tokio::runtime::Builder::new_current_thread();
-        let runtime = builder.enable_all().start_paused(true).build().expect("a runtime");
+        let runtime = builder.enable_all().start_paused(true).max_blocking_threads(1).build().expect("a runtime");
         // Dropping the runtime ends every task wherever it waits: that is the crash.
         let ended = runtime.block_on(world.live(life));
         drop(runtime);

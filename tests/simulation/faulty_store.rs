@@ -1,6 +1,6 @@
 //! A real store behind faults: calls that are slow, a disk that is full for a while, and crashes before or after what a
-//! call writes. Each call of the real store runs to its end while everything else waits, so that a run depends on the
-//! seed only.
+//! call writes. Each call of the real store runs to its end while everything else waits, so that the disk adds no chance
+//! of its own.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

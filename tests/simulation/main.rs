@@ -1,6 +1,7 @@
-//! Deterministic simulation of the server: its core and its services run in one thread under a simulated clock, on a real
-//! store behind a wrapper that fails, is slow and crashes. A seed determines a whole run. After every step and at the
-//! end, what happened is compared with a model: the invariants I1 to I8.
+//! Simulation of the server: its core and its services run in one thread under a simulated clock, on a real store behind
+//! a wrapper that fails, is slow and crashes. A seed determines what people, networks, clocks and the disk do. Decisions
+//! and results are computed on another thread, which may end sooner or later, so a few seeds have more than one course.
+//! After every step and at the end, what happened is compared with a model: the invariants I1 to I8.
 //!
 //! ```text
 //!  seed ──► driver: people, applications, clocks, crashes ──► services ──► server core ──► faulty store ──► SQLite
@@ -54,12 +55,6 @@ fn invariants_hold_under_faults() {
     }
     println!("{seeds} seeds: {totals}");
     totals.assert_everything_happened();
-}
-
-#[test]
-fn same_seed_gives_the_same_run() {
-    let record = |seed| run(seed, None).map(|record| record.to_string());
-    assert_eq!(record(3), record(3));
 }
 
 /// The seed that finds a planted fault, and what it says.
