@@ -100,5 +100,5 @@ fn descriptors_contain_all_services() {
     let set = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
     let mut services = set.file.iter().flat_map(|f| &f.service).map(|s| s.name()).collect::<Vec<_>>();
     services.sort_unstable();
-    assert_eq!(services, ["AssignmentService", "EventService", "ExperimentService", "ResultService"]);
+    assert_eq!(services, ["AssignmentService", "EventService", "ExperimentService", "ResultService", "ServerService"]);
 }
