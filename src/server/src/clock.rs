@@ -77,6 +77,16 @@ pub struct AcceptedJump {
     pub to: Timestamp,
 }
 
+impl AcceptedJump {
+    fn log(&self) {
+        tracing::warn!(
+            from_micros = self.from.as_micros(),
+            to_micros = self.to.as_micros(),
+            "accepted the new reading of the machine's clock"
+        );
+    }
+}
+
 /// What the clock shows, and whether it is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockStatus {
@@ -112,13 +122,8 @@ impl ClockJump {
 }
 
 impl WallClock {
-    /// A clock of this machine that was never observed before and never shows less than `newest`, the newest instant in
-    /// the store, unless the machine's clock stays behind it for the settling time.
-    pub fn starting_at(newest: Timestamp) -> Self {
-        Self::start(Box::new(MachineTime), newest, None)
-    }
-
-    /// A clock that continues from what was known when the server last ran.
+    /// A clock that continues from what was known when the server last ran. Without an anchor, it shows no less than
+    /// `newest`, the newest instant in the store, unless the wall clock stays behind that for the settling time.
     pub fn start(source: Box<dyn TimeSource>, newest: Timestamp, anchor: Option<&ClockAnchor>) -> Self {
         let reading = source.read();
         let trusted = match anchor.and_then(|anchor| anchor.expected_difference(&reading)) {
@@ -203,10 +208,11 @@ impl WallClock {
     /// Accepts the reading of the wall clock at once, for a person who knows that it is right.
     pub fn accept(&self) {
         let reading = self.source.read();
+        // Only memory is touched while the lock is held; the log is written afterwards.
         let mut jump = self.lock();
-        if jump.is_some() {
-            self.accept_reading(&reading, &mut jump);
-        }
+        let accepted = jump.is_some().then(|| self.accept_reading(&reading, &mut jump));
+        drop(jump);
+        accepted.iter().for_each(AcceptedJump::log);
     }
 
     /// Receives each jump that is accepted; of several at almost the same time the last.
@@ -227,23 +233,35 @@ impl WallClock {
 
     #[cold]
     fn examine(&self, reading: &Reading) -> Timestamp {
+        // Only memory is touched while the lock is held; the log is written afterwards.
         let mut jump = self.lock();
         let trusted = self.trusted_difference.load(Ordering::Relaxed);
         let difference = reading.difference();
         if is_small(difference.saturating_sub(trusted)) {
-            if jump.take().is_some() {
-                tracing::warn!("the machine's clock agrees with Inroad's time again; decisions continue");
-            }
+            let known = jump.take();
             self.trusted_difference.store(difference, Ordering::Relaxed);
             self.has_jumped.store(false, Ordering::Relaxed);
+            drop(jump);
+            if known.is_some() {
+                tracing::warn!("the machine's clock agrees with Inroad's time again; decisions continue");
+            }
             return self.not_before(reading.wall);
         }
-        let settled = match jump.as_mut() {
+        match jump.as_mut() {
             Some(known) if is_small(difference.saturating_sub(known.difference)) => {
                 known.difference = difference;
-                reading.steady.saturating_sub(known.since) >= SETTLING_TIME
+                if reading.steady.saturating_sub(known.since) >= SETTLING_TIME {
+                    let accepted = self.accept_reading(reading, &mut jump);
+                    drop(jump);
+                    accepted.log();
+                    return self.not_before(reading.wall);
+                }
             }
             _ => {
+                *jump = Some(Jump { difference, since: reading.steady });
+                self.jumps.fetch_add(1, Ordering::Relaxed);
+                self.has_jumped.store(true, Ordering::Relaxed);
+                drop(jump);
                 let ahead_micros = difference.saturating_sub(trusted);
                 let jumped = ClockJump { ahead_micros, settled_for: Duration::ZERO };
                 tracing::error!(
@@ -252,33 +270,22 @@ impl WallClock {
                     "the machine's clock jumped: Inroad's time continues by the steady clock, and decisions wait until \
                      both agree; `inroad clock accept` accepts the new reading at once"
                 );
-                self.jumps.fetch_add(1, Ordering::Relaxed);
-                self.has_jumped.store(true, Ordering::Relaxed);
-                *jump = Some(Jump { difference, since: reading.steady });
-                false
             }
-        };
-        if settled {
-            self.accept_reading(reading, &mut jump);
-            return self.not_before(reading.wall);
         }
         let steady = i64::try_from(reading.steady.as_micros()).unwrap_or(i64::MAX);
         self.not_before(Timestamp::from_micros(steady.saturating_add(trusted)))
     }
 
-    fn accept_reading(&self, reading: &Reading, jump: &mut Option<Jump>) {
+    fn accept_reading(&self, reading: &Reading, jump: &mut Option<Jump>) -> AcceptedJump {
         let from = Timestamp::from_micros(self.highest.load(Ordering::Relaxed));
-        tracing::warn!(
-            from_micros = from.as_micros(),
-            to_micros = reading.wall.as_micros(),
-            "accepted the new reading of the machine's clock"
-        );
         *jump = None;
         self.trusted_difference.store(reading.difference(), Ordering::Relaxed);
         // The only place where the server's time may go back.
         self.highest.store(reading.wall.as_micros(), Ordering::Relaxed);
         self.has_jumped.store(false, Ordering::Relaxed);
-        self.accepted.send_replace(AcceptedJump { from, to: reading.wall });
+        let accepted = AcceptedJump { from, to: reading.wall };
+        self.accepted.send_replace(accepted);
+        accepted
     }
 
     /// `time`, or the highest time shown before if that is later.

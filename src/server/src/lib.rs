@@ -219,7 +219,7 @@ impl RunningServer {
     }
 
     /// Accepts no new calls, lets those in progress finish, writes queued exposures to disk and closes the store. It takes
-    /// no longer than the drain timeout in all, whatever is running: what does not end in time is abandoned. That loses
+    /// no longer than the drain timeout in all, also under load: what does not end in time is abandoned. That loses
     /// no acknowledged event; the store is complete after each of its commits.
     pub async fn shutdown(mut self) -> Result<(), ServerError> {
         self.core.begin_stop();

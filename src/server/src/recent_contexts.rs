@@ -154,6 +154,7 @@ impl RateLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::MachineTime;
 
     fn at(micros: i64) -> Timestamp {
         Timestamp::from_micros(micros)
@@ -179,7 +180,7 @@ mod tests {
 
     #[test]
     fn newest_context_of_each_unit_is_kept_until_it_is_old_or_forgotten() {
-        let clock = Arc::new(WallClock::starting_at(Timestamp::MIN));
+        let clock = Arc::new(WallClock::start(Box::new(MachineTime), Timestamp::MIN, None));
         let contexts = RecentContexts::new(Arc::clone(&clock), None);
         let now = clock.now();
         let experiment = served("user");
@@ -208,7 +209,7 @@ mod tests {
 
     #[test]
     fn short_retention_of_events_also_holds_for_contexts() {
-        let clock = Arc::new(WallClock::starting_at(Timestamp::MIN));
+        let clock = Arc::new(WallClock::start(Box::new(MachineTime), Timestamp::MIN, None));
         let contexts = RecentContexts::new(Arc::clone(&clock), Some(Duration::from_secs(30)));
         let experiment = served("targetingKey");
         contexts.record(&experiment, &Context::new("old"), clock.now().minus(Duration::from_secs(60)));

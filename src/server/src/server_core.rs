@@ -59,7 +59,9 @@ impl ServerCore {
         time: Box<dyn TimeSource>,
     ) -> Result<Self, ServerError> {
         let (_, stored) = store.load().await?;
-        let anchor = ClockAnchor::read(&config.folder);
+        let folder = config.folder.clone();
+        let anchor = tokio::task::spawn_blocking(move || ClockAnchor::read(&folder)).await;
+        let anchor = anchor.map_err(|_| ServerError::ShuttingDown)?;
         let clock = Arc::new(WallClock::start(time, newest_instant(&stored), anchor.as_ref()));
         drop(stored);
         let metrics = Arc::new(Metrics::new());

@@ -2,6 +2,7 @@
 //! client.
 
 use super::*;
+use crate::clock::MachineTime;
 use crate::config::MAX_STEPS_PER_STREAM;
 use crate::publications::Publication;
 
@@ -22,7 +23,7 @@ struct TestRegistry {
 
 impl TestRegistry {
     fn new() -> Self {
-        let clock = Arc::new(WallClock::starting_at(at(0)));
+        let clock = Arc::new(WallClock::start(Box::new(MachineTime), at(0), None));
         Self { clients: Arc::new(Clients::new(Arc::clone(&clock), Arc::default())), clock }
     }
 
