@@ -29,4 +29,5 @@ mod replay;
 mod restored_copy;
 mod shutdown;
 mod simulate;
+mod traces;
 mod watch;

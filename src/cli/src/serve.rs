@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
-use inroad_server::{HostName, Server, ServerConfig};
+use inroad_server::{HostName, Server, ServerConfig, TraceExport};
 use serde_json::json;
 
+use crate::failure::usage_error;
 use crate::output::Output;
 use crate::parse;
 use crate::server_process::{LogFormat, StopSignals, init_logging, run_until_signal};
@@ -41,6 +42,9 @@ pub(crate) struct ServeArgs {
     /// The longest that a shutdown takes: calls in progress may finish until 3 s before its end [default: 10s]
     #[arg(long, value_parser = parse::duration, value_name = "DURATION")]
     drain_timeout: Option<Duration>,
+    /// Address of an OpenTelemetry collector (OTLP over gRPC), such as http://127.0.0.1:4317, to send traces to
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    traces: Option<String>,
     /// Format of the logs on standard error; RUST_LOG sets the level
     #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
     log_format: LogFormat,
@@ -48,7 +52,8 @@ pub(crate) struct ServeArgs {
 
 /// Serves until SIGINT or SIGTERM, then finishes the calls in progress.
 pub(crate) async fn run(args: ServeArgs, out: Output) -> anyhow::Result<()> {
-    init_logging(args.log_format, "info")?;
+    let traces = args.traces.as_deref().filter(|url| !url.is_empty()).map(start_traces).transpose()?;
+    init_logging(args.log_format, "info", traces.as_ref())?;
     let defaults = ServerConfig::default();
     let config = ServerConfig {
         listen: args.listen,
@@ -60,6 +65,7 @@ pub(crate) async fn run(args: ServeArgs, out: Output) -> anyhow::Result<()> {
         retain_events: args.retain_events,
         request_timeout: args.request_timeout.unwrap_or(defaults.request_timeout),
         drain_timeout: args.drain_timeout.unwrap_or(defaults.drain_timeout),
+        traces,
         ..defaults
     };
     let mut signals = StopSignals::listen()?;
@@ -68,4 +74,14 @@ pub(crate) async fn run(args: ServeArgs, out: Output) -> anyhow::Result<()> {
     out.print_text(format!("inroad serves at http://{address}"))?;
     out.print_json_line(&json!({"serving": format!("http://{address}")}))?;
     run_until_signal(server, &mut signals).await
+}
+
+/// Starts to send traces.
+fn start_traces(url: &str) -> anyhow::Result<TraceExport> {
+    TraceExport::start(url).map_err(|error| {
+        usage_error(format!(
+            "traces cannot be sent to {url:?} ({error}). Give --traces, or OTEL_EXPORTER_OTLP_ENDPOINT, the address of a \
+             collector for OTLP over gRPC, such as http://127.0.0.1:4317"
+        ))
+    })
 }

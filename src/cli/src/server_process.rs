@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
-use inroad_server::RunningServer;
+use inroad_server::{RunningServer, TRACE_TARGET, TraceExport};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -27,19 +29,20 @@ pub(crate) enum LogFormat {
 }
 
 /// Sends logs to standard error, so that standard output contains only the command's output. `RUST_LOG` sets other
-/// levels than `level`: one for all targets, or `target=level` pairs.
-pub(crate) fn init_logging(format: LogFormat, level: &str) -> anyhow::Result<()> {
+/// levels than `level`: one for all targets, or `target=level` pairs. Spans go to `traces` only.
+pub(crate) fn init_logging(format: LogFormat, level: &str, traces: Option<&TraceExport>) -> anyhow::Result<()> {
     let from_environment = std::env::var_os("RUST_LOG").map(|text| text.to_string_lossy().into_owned());
     let from_environment = from_environment.filter(|text| !text.is_empty());
     let targets = parse_targets(from_environment.as_deref().unwrap_or(level))?;
-    let registry = tracing_subscriber::registry().with(targets);
+    let targets = targets.with_target(TRACE_TARGET, LevelFilter::OFF);
+    let registry = tracing_subscriber::registry().with(traces.map(TraceExport::layer));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let set = match format {
         LogFormat::Text => {
             let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            registry.with(layer.with_ansi(ansi)).try_init()
+            registry.with(layer.with_ansi(ansi).with_filter(targets)).try_init()
         }
-        LogFormat::Json => registry.with(layer.json()).try_init(),
+        LogFormat::Json => registry.with(layer.json().with_filter(targets)).try_init(),
     };
     set.map_err(|e| usage_error(format!("cannot set up logs: {e}")))
 }

@@ -38,12 +38,14 @@ use inroad_wire::snapshot::snapshot_to_wire;
 use prost::Message;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::clock::WallClock;
 use crate::config::MAX_DECLARED_BYTES;
 use crate::error::ServerError;
 use crate::metrics::Metrics;
 use crate::publications::{Publication, Publications};
+use crate::traces::TRACE_TARGET;
 pub use many::PlannedChange;
 use size::{check_experiment_size, mib};
 
@@ -318,11 +320,12 @@ impl Catalogue {
         changes: Vec<ExperimentChange>,
     ) -> Result<Arc<CatalogueState>, ServerError> {
         let this = Arc::clone(self);
-        let task = tokio::spawn(async move {
+        let commit = async move {
             let result = this.store_and_publish(changes).await;
             drop(turn);
             result
-        });
+        };
+        let task = tokio::spawn(commit.in_current_span());
         task.await.map_err(|_| ServerError::ShuttingDown)?
     }
 
@@ -352,9 +355,11 @@ impl Catalogue {
     async fn store_and_publish(&self, changes: Vec<ExperimentChange>) -> Result<Arc<CatalogueState>, ServerError> {
         let published: Vec<_> = changes.iter().map(|c| (Arc::clone(&c.experiment), c.action.clone())).collect();
         let begun = Instant::now();
-        let versions = self.store.commit_all(changes).await?;
+        let span = tracing::info_span!(target: TRACE_TARGET, "commit", experiments = changes.len());
+        let versions = self.store.commit_all(changes).instrument(span).await?;
         self.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
         let Some(newest) = versions.last().copied() else { return Ok(self.state()) };
+        let _publication = tracing::info_span!(target: TRACE_TARGET, "publication", version = newest).entered();
         let stored = published.iter().zip(&versions);
         let stored = stored.map(|((experiment, _), version)| StoredExperiment {
             version: *version,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::host_guard::HostName;
+use crate::traces::TraceExport;
 
 /// The most assignments in one batch.
 pub const MAX_BATCH_ASSIGN: usize = 1_000;
@@ -107,6 +108,8 @@ pub struct ServerConfig {
     pub request_timeout: Duration,
     /// The longest that a shutdown takes, with the calls in progress.
     pub drain_timeout: Duration,
+    /// Sends traces to a collector; none records no spans. Its layer must be part of the process's subscriber.
+    pub traces: Option<TraceExport>,
 }
 
 impl Default for ServerConfig {
@@ -122,6 +125,7 @@ impl Default for ServerConfig {
             exposure_queue: 100_000,
             request_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),
+            traces: None,
         }
     }
 }

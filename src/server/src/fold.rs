@@ -28,9 +28,12 @@ use std::time::Duration;
 use inroad_store::{Seq, Store, StoreError};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::catalogue::Catalogue;
 use crate::metrics::Metrics;
+use crate::traces::TRACE_TARGET;
 
 /// The most events that one step folds.
 const EVENTS_PER_STEP: usize = 50_000;
@@ -112,8 +115,10 @@ async fn run(
     loop {
         let state = changes.borrow_and_update().clone();
         let begun = Instant::now();
-        match store.fold(Arc::clone(&state.experiments), EVENTS_PER_STEP).await {
+        let span = tracing::info_span!(target: TRACE_TARGET, "fold step", events = Empty);
+        match store.fold(Arc::clone(&state.experiments), EVENTS_PER_STEP).instrument(span.clone()).await {
             Ok(step) => {
+                span.record("events", step.events);
                 if step.events > 0 {
                     metrics.fold_seconds.observe(begun.elapsed().as_secs_f64());
                     metrics.folded_events.inc_by(step.events as u64);

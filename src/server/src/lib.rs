@@ -26,6 +26,7 @@
 //! - **Where does an error become a gRPC status?** [`error`].
 //! - **Where are connections accepted?** `transport`, and what a snapshot stream sends: `encoded_snapshot`.
 //! - **Where are the bytes of requests limited?** `request_bytes`.
+//! - **Where are the spans of traces?** [`traces`].
 //! - **Where are the limits?** [`config`].
 
 mod audience_change;
@@ -72,6 +73,7 @@ pub mod shared;
 mod shared_results;
 pub mod tallies;
 pub mod tick;
+pub mod traces;
 mod transport;
 mod verdict;
 
@@ -96,6 +98,7 @@ pub use backup::backup;
 pub use config::ServerConfig;
 pub use error::ServerError;
 pub use host_guard::HostName;
+pub use traces::{TRACE_TARGET, TraceExport};
 
 use crate::clock::MachineTime;
 use crate::config::{MAX_CONNECTIONS, MAX_MESSAGE_BYTES, MAX_RESPONSE_BYTES, RESERVED_FILES, TIME_TO_FINISH};
@@ -183,6 +186,10 @@ fn listen(
         .layer(from_fn_with_state(shared.config.request_timeout, http::limit_time))
         .layer(from_fn_with_state(hosts, host_guard::reject_other_hosts));
     let routes = pages.merge(calls).layer(from_fn(http::explain_not_found));
+    let routes = match shared.config.traces {
+        Some(_) => routes.layer(from_fn(traces::trace_call)),
+        None => routes,
+    };
     let serving = transport::serve(listener, routes, max_connections, Arc::clone(&shared.metrics), stopping.clone());
     let stopped = async move {
         let _ = stopping.wait_for(|stop| *stop).await;
@@ -231,7 +238,12 @@ impl RunningServer {
             self.serving.abort();
             let _ = tokio::time::timeout_at(deadline, &mut self.serving).await;
         }
-        self.core.finish_stop(deadline).await?;
+        let traces = self.core.shared.config.traces.clone();
+        let stopped = self.core.finish_stop(deadline).await;
+        if let Some(traces) = traces {
+            traces.finish(deadline).await;
+        }
+        stopped?;
         tracing::info!("stopped");
         Ok(())
     }

@@ -16,6 +16,15 @@ pub struct RefusalLabel {
     pub reason: String,
 }
 
+/// The numbers of spans for traces. They exist before the metrics do.
+#[derive(Debug, Clone, Default)]
+pub struct SpanCounters {
+    /// Spans that the collector has.
+    pub sent: Counter<u64, AtomicU64>,
+    /// Spans that did not reach the collector.
+    pub lost: Counter<u64, AtomicU64>,
+}
+
 /// All metrics.
 pub struct Metrics {
     registry: Registry,
@@ -135,6 +144,11 @@ pub struct Metrics {
 impl Metrics {
     /// All metrics at zero.
     pub fn new() -> Self {
+        Self::with_spans(&SpanCounters::default())
+    }
+
+    /// All metrics at zero, but for the numbers of spans.
+    pub fn with_spans(spans: &SpanCounters) -> Self {
         let mut registry = Registry::with_prefix("inroad");
         macro_rules! register {
             ($name:literal, $help:literal, $metric:expr) => {{
@@ -143,6 +157,9 @@ impl Metrics {
                 metric
             }};
         }
+        let (sent, lost) = (spans.sent.clone(), spans.lost.clone());
+        registry.register("trace_spans_sent", "Spans that the collector of traces has", sent);
+        registry.register("trace_spans_lost", "Spans that did not reach the collector of traces", lost);
         let seconds = || Histogram::new(exponential_buckets(0.000_25, 2.0, 16));
         Self {
             assignments: register!("assignments", "Assignments answered", Counter::default()),

@@ -17,9 +17,11 @@ use std::time::Duration;
 use inroad_store::Cancellation;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::error::ServerError;
 use crate::metrics::Metrics;
+use crate::traces::TRACE_TARGET;
 
 /// The most computations that may wait for their turn; beyond that they are refused.
 pub const MAX_WAITING_QUERIES: usize = 64;
@@ -88,9 +90,10 @@ impl Queries {
         let turn = self.turn().await?;
         let caller = Caller::default();
         let _call = CallGuard(caller.clone());
+        let span = tracing::info_span!(target: TRACE_TARGET, "query");
         let computed = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            compute(&caller)
+            span.in_scope(|| compute(&caller))
         });
         // It fails only while the server stops.
         computed.await.map_err(|_| ServerError::ShuttingDown)?
@@ -109,10 +112,12 @@ impl Queries {
         let _call = CallGuard(caller.clone());
         let work = work(caller);
         // A task of its own keeps the turn until the work ends.
-        let task = tokio::spawn(async move {
+        let work = async move {
             let _turn = turn;
             work.await
-        });
+        };
+        let span = tracing::info_span!(target: TRACE_TARGET, "query");
+        let task = tokio::spawn(work.instrument(span));
         task.await.map_err(|_| ServerError::ShuttingDown)?
     }
 

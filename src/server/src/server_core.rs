@@ -64,7 +64,8 @@ impl ServerCore {
         let anchor = anchor.map_err(|_| ServerError::ShuttingDown)?;
         let clock = Arc::new(WallClock::start(time, newest_instant(&stored), anchor.as_ref()));
         drop(stored);
-        let metrics = Arc::new(Metrics::new());
+        let spans = config.traces.as_ref().map(|traces| traces.counters().clone()).unwrap_or_default();
+        let metrics = Arc::new(Metrics::with_spans(&spans));
         let catalogue = Arc::new(Catalogue::load(Arc::clone(&store), Arc::clone(&clock), Arc::clone(&metrics)).await?);
         let (stop, stopping) = watch::channel(false);
         let (stop_fold, fold_stopping) = watch::channel(false);

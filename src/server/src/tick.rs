@@ -16,12 +16,14 @@ use inroad_policy::{
 };
 use inroad_store::{DecisionRecord, GenerationCounts, Store};
 use tokio::sync::Mutex;
+use tracing::Instrument;
 
 use crate::catalogue::{Catalogue, CatalogueEntry, ChangeRequest};
 use crate::error::ServerError;
 use crate::fold::{Fold, FoldTarget};
 use crate::kill_results::{kill_and_keep_results, kill_with_results};
 use crate::tallies::{better, epoch_tallies, exposures_besides, guarded_metrics, measure};
+use crate::traces::TRACE_TARGET;
 
 /// The input of the policy at `now`, by the experiment's clock. `data_late` says that events are not folded yet, which
 /// freezes growth.
@@ -166,6 +168,16 @@ impl Ticker {
         actor: &str,
         time: TickTime,
     ) -> Result<(CatalogueEntry, TickOutcome), ServerError> {
+        let span = tracing::info_span!(target: TRACE_TARGET, "tick", experiment = key);
+        self.decide_and_store(key, actor, time).instrument(span).await
+    }
+
+    async fn decide_and_store(
+        &self,
+        key: &str,
+        actor: &str,
+        time: TickTime,
+    ) -> Result<(CatalogueEntry, TickOutcome), ServerError> {
         let entry = self.catalogue.state().get(key)?.clone();
         let is_data_complete = self.fold.wait_until_reached(entry.version, time.fold_target).await;
         let question = Question {
@@ -197,6 +209,17 @@ impl Ticker {
     /// stored only if there is a new alert or kill. Events that are not folded in time make it return
     /// [`GuardrailOutcome::DataLate`].
     pub async fn check_guardrails(
+        &self,
+        key: &str,
+        actor: &str,
+        at: Timestamp,
+        fold_target: FoldTarget,
+    ) -> Result<GuardrailOutcome, ServerError> {
+        let span = tracing::info_span!(target: TRACE_TARGET, "guardrail check", experiment = key);
+        self.check_guardrails_and_act(key, actor, at, fold_target).instrument(span).await
+    }
+
+    async fn check_guardrails_and_act(
         &self,
         key: &str,
         actor: &str,

@@ -119,6 +119,12 @@ async fn failed_start_prints_a_remedy_and_changes_nothing() {
     let refused = serve(any_port(), &file).await;
     check("the data folder is a file", &refused, &[], &[(&text(&file), "FOLDER")]);
 
+    let url = "https://127.0.0.1:4317";
+    let mut command = Setup::with_options(&["--traces", url]).command(any_port(), &fresh);
+    let refused = Process::start(&mut command).finish(Duration::from_secs(20)).await;
+    check("the collector of traces needs TLS", &refused, &["--traces", url], &[]);
+    assert!(!fresh.exists(), "the data folder is not created");
+
     let copy = |to: &Path, from: &Path| {
         let mut command = Command::new(inroad_binary());
         command.arg("backup").arg(to).arg("--data").arg(from);

@@ -46,7 +46,7 @@ pub(crate) struct DemoArgs {
 
 /// Runs the demo.
 pub(crate) async fn run(args: DemoArgs, out: Output) -> anyhow::Result<()> {
-    init_logging(LogFormat::Text, "warn")?;
+    init_logging(LogFormat::Text, "warn", None)?;
     let mut signals = StopSignals::listen()?;
     let temporary =
         tempfile::Builder::new().prefix("inroad-demo-").tempdir().context("cannot create a folder for the demo")?;
