@@ -113,7 +113,7 @@ async fn check_counts(shared: &SharedState, log: Vec<LoggedEvent>, random: &mut 
     // Simulated time must not pass meanwhile, so each call of this store is waited for in place.
     let other = SqliteStore::open(folder.path(), SqliteOptions::default()).expect("a store");
     let state = shared.catalogue.state();
-    for experiment in state.experiments.iter() {
+    for experiment in state.experiments() {
         let change = inroad_store::ExperimentChange {
             expected_version: None,
             experiment: Arc::clone(experiment),
@@ -133,10 +133,11 @@ async fn check_counts(shared: &SharedState, log: Vec<LoggedEvent>, random: &mut 
     if !events.is_empty() {
         block_on(other.append(Timestamp::default(), events)).expect("appended");
     }
+    let experiments = Arc::new(state.experiments().cloned().collect());
     while other.folded() < other.head() {
-        block_on(other.fold(Arc::clone(&state.experiments), 1_000)).expect("folded");
+        block_on(other.fold(Arc::clone(&experiments), 1_000)).expect("folded");
     }
-    for experiment in state.experiments.iter() {
+    for experiment in state.experiments() {
         for generation in &experiment.generations {
             let key = experiment.definition.key();
             let mut counts = shared.store.counts(key, generation.number).await.expect("counts");

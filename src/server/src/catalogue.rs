@@ -17,25 +17,22 @@
 //! change cannot be taken back. The publication time is taken before the first client can receive the change, so that
 //! no delay is negative.
 //!
-//! Readers take no lock: the state is one immutable value behind an atomic pointer, replaced as a whole. Its version
-//! rises with every change. An experiment's own version is the catalogue's version at its last change, so a stream can
-//! send the difference between two versions. A slow watcher skips versions and gets the newest.
+//! Readers take no lock: the state is one immutable value behind an atomic pointer, replaced as a whole. Consecutive
+//! states share what did not change ([`CatalogueState`]). A slow watcher skips versions and gets the newest.
 //!
 //! Several servers may share a store: the compare-and-set then keeps their changes apart.
 
 mod clock_jump;
 mod many;
 mod size;
+mod state;
 mod turn;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use inroad_assignment::{Experiment, ExperimentKey, ServedExperiment, Snapshot, Timestamp, UnitHasher};
+use inroad_assignment::{Experiment, Timestamp};
 use inroad_store::{DecisionRecord, ExperimentChange, Store, StoreError, StoredExperiment};
-use inroad_wire::snapshot::snapshot_to_wire;
-use prost::Message;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -47,138 +44,7 @@ use crate::metrics::Metrics;
 use crate::publications::{Publication, Publications};
 use crate::traces::TRACE_TARGET;
 pub use many::PlannedChange;
-use size::{check_experiment_size, mib};
-
-/// An experiment and values derived from it.
-#[derive(Debug, Clone)]
-pub struct CatalogueEntry {
-    /// The catalogue's version at the last change of this experiment.
-    pub version: u64,
-    /// The experiment.
-    pub experiment: Arc<Experiment>,
-    /// One hasher per generation, the first generation first.
-    pub hashers: Arc<Vec<UnitHasher>>,
-    /// The size of the experiment in a snapshot message, in bytes.
-    pub snapshot_bytes: usize,
-}
-
-impl CatalogueEntry {
-    fn new(stored: StoredExperiment, served: &ServedExperiment) -> Self {
-        let key = &stored.experiment.definition.key();
-        let hashers = stored.experiment.generations.iter().map(|g| UnitHasher::new(key, &g.salt)).collect();
-        let snapshot_bytes = snapshot_to_wire(served).encoded_len();
-        Self { version: stored.version, experiment: stored.experiment, hashers: Arc::new(hashers), snapshot_bytes }
-    }
-
-    /// The number of a generation: `requested`, or the newest for 0. It is 0 if the experiment has not started.
-    ///
-    /// # Errors
-    /// [`ServerError::UnknownRevision`] if there is no such generation.
-    pub fn generation(&self, requested: u32) -> Result<u32, ServerError> {
-        let number = if requested == 0 { self.experiment.generations.len() as u32 } else { requested };
-        if number > 0 && self.experiment.generation_by_number(number).is_none() {
-            let experiment = self.experiment.definition.key().to_string();
-            return Err(ServerError::UnknownRevision { experiment, kind: "generation", number });
-        }
-        Ok(number)
-    }
-}
-
-/// All experiments at one version of the catalogue.
-#[derive(Debug, Clone, Default)]
-pub struct CatalogueState {
-    /// Rises with every change of any experiment.
-    pub version: u64,
-    /// The experiments by key.
-    pub entries: BTreeMap<ExperimentKey, CatalogueEntry>,
-    /// The same experiments in the form that assignments are made from.
-    pub snapshot: Arc<Snapshot>,
-    /// The same experiments as a list, for the fold.
-    pub experiments: Arc<Vec<Arc<Experiment>>>,
-    /// The size of all experiments in snapshot messages, in bytes.
-    pub snapshot_bytes: usize,
-}
-
-impl CatalogueState {
-    /// The experiment with this key.
-    ///
-    /// # Errors
-    /// [`ServerError::UnknownExperiment`].
-    pub fn get(&self, key: &str) -> Result<&CatalogueEntry, ServerError> {
-        self.entries.get(key).ok_or_else(|| ServerError::UnknownExperiment(key.chars().take(160).collect()))
-    }
-
-    /// Checks experiments that are about to be added or replaced: clients accept each of them (I2), and none is too
-    /// large, alone or together with all others. An experiment that does not grow is never too large; otherwise a full
-    /// catalogue could never shrink.
-    ///
-    /// # Errors
-    /// [`ServerError::Invalid`] if an experiment is too large; [`ServerError::InvalidSnapshot`].
-    fn check_declared<'a>(
-        &self,
-        declared: impl Iterator<Item = &'a Experiment>,
-        limit: usize,
-        now: Timestamp,
-    ) -> Result<(), ServerError> {
-        let (mut added, mut removed) = (0, 0);
-        for experiment in declared {
-            let own = snapshot_to_wire(&self.served_experiment(experiment, self.version + 1, now)?).encoded_len();
-            let before = self.entries.get(experiment.definition.key()).map_or(0, |entry| entry.snapshot_bytes);
-            if own > before {
-                check_experiment_size(experiment, own, now)?;
-            }
-            (added, removed) = (added + own, removed + before);
-        }
-        let total = self.snapshot_bytes + added - removed;
-        if total <= limit || added <= removed {
-            return Ok(());
-        }
-        let message = format!(
-            "the change has {:.1} MiB and all experiments together {:.1} MiB, over the limit of {:.1} MiB: shorten \
-             payloads, here or in other experiments. Store large content elsewhere and put its id in the payload",
-            mib(added),
-            mib(total),
-            mib(limit)
-        );
-        Err(ServerError::Invalid { field: "experiment", message })
-    }
-
-    /// An experiment in the form that assignments are made from.
-    ///
-    /// # Errors
-    /// [`ServerError::InvalidSnapshot`] if clients would reject it after the snapshot they have (I2). That is a bug
-    /// here.
-    fn served_experiment(
-        &self,
-        experiment: &Experiment,
-        version: u64,
-        now: Timestamp,
-    ) -> Result<ServedExperiment, ServerError> {
-        let served = ServedExperiment::from_experiment(experiment, version, now)?;
-        let Some(old) = self.snapshot.get(served.parts().key.as_str()) else { return Ok(served) };
-        served.check_can_replace(old)?;
-        Ok(served.without_revisions_before(old))
-    }
-
-    /// This state with experiments added or replaced.
-    fn with_stored(&self, version: u64, stored: Vec<StoredExperiment>, now: Timestamp) -> Result<Self, ServerError> {
-        let mut next = self.clone();
-        let mut snapshot = Snapshot::clone(&self.snapshot);
-        for stored in stored {
-            let served = self.served_experiment(&stored.experiment, stored.version, now)?;
-            let (key, entry) = (served.parts().key.clone(), CatalogueEntry::new(stored, &served));
-            snapshot.insert(Arc::new(served));
-            next.snapshot_bytes += entry.snapshot_bytes;
-            let replaced = next.entries.insert(key, entry);
-            next.snapshot_bytes -= replaced.map_or(0, |entry| entry.snapshot_bytes);
-        }
-        next.version = version;
-        snapshot.version = version;
-        next.snapshot = Arc::new(snapshot);
-        next.experiments = Arc::new(next.entries.values().map(|e| Arc::clone(&e.experiment)).collect());
-        Ok(next)
-    }
-}
+pub use state::{CatalogueEntry, CatalogueState};
 
 /// The requester of a change, for the audit log, and the precondition of the change.
 #[derive(Debug, Clone, Copy)]
@@ -378,60 +244,5 @@ impl Catalogue {
         self.state.store(Arc::clone(&next));
         self.published.send_replace(Arc::clone(&next));
         Ok(next)
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
-mod tests {
-    use super::*;
-    use inroad_assignment::DefinitionDoc;
-
-    fn draft(key: &str, payload: usize) -> Experiment {
-        let variations = serde_json::json!([
-            {"key": "control", "payload": ""}, {"key": "a", "payload": "x".repeat(payload)}
-        ]);
-        let doc = serde_json::json!({"key": key, "variations": variations});
-        let doc: DefinitionDoc = serde_json::from_value(doc).unwrap();
-        Experiment::create(doc.try_into().unwrap(), Timestamp::default())
-    }
-
-    #[test]
-    fn definitions_too_large_for_all_snapshots_together_are_refused() {
-        let now = Timestamp::default();
-        let stored = |key, payload| StoredExperiment { version: 1, experiment: Arc::new(draft(key, payload)) };
-        let state =
-            CatalogueState::default().with_stored(1, vec![stored("one", 5_000), stored("two", 5_000)], now).unwrap();
-        let check = |declared: &[Experiment], limit| state.check_declared(declared.iter(), limit, now);
-        assert!(check(&[draft("three", 5_000)], 20_000).is_ok());
-        let error = check(&[draft("three", 11_000)], 20_000).unwrap_err().to_string();
-        assert!(error.contains("shorten payloads"), "{error}");
-        assert!(check(&[draft("three", 5_000), draft("four", 5_000)], 20_000).is_err(), "each alone has room");
-        assert!(check(&[draft("two", 11_000)], 20_000).is_ok(), "the older definition is replaced, not added");
-        assert!(
-            check(&[draft("two", 4_000)], 5_000).is_ok(),
-            "a smaller definition is accepted even if the catalogue is too large"
-        );
-        let size = state.snapshot.experiments().map(|served| snapshot_to_wire(served).encoded_len()).sum::<usize>();
-        assert_eq!(state.snapshot_bytes, size);
-    }
-
-    /// An experiment that pins `units` long unit keys.
-    fn pinning(units: usize) -> Experiment {
-        let units: Vec<String> = (0..units).map(|n| format!("{n:0>200}")).collect();
-        let doc = serde_json::json!({
-            "key": "pins", "variations": [{"key": "control", "payload": 1}, {"key": "a", "payload": 2}],
-            "overrides": [{"units": units, "variation": "a"}],
-        });
-        let doc: DefinitionDoc = serde_json::from_value(doc).unwrap();
-        Experiment::create(doc.try_into().unwrap(), Timestamp::default())
-    }
-
-    #[test]
-    fn one_experiment_too_large_for_a_message_is_refused() {
-        let (state, now) = (CatalogueState::default(), Timestamp::default());
-        assert!(state.check_declared([&pinning(5_000)].into_iter(), usize::MAX, now).is_ok());
-        let error = state.check_declared([&pinning(9_000)].into_iter(), usize::MAX, now).unwrap_err().to_string();
-        assert!(error.contains("over the limit of 1.50 MiB for one experiment"), "{error}");
     }
 }

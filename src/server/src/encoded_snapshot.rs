@@ -99,10 +99,7 @@ impl EncodedSnapshots {
         {
             return Arc::clone(&list.experiments);
         }
-        let changed = state.snapshot.experiments().filter(|s| since == 0 || s.parts().version > since);
-        let mut experiments: Vec<_> = changed.map(|served| newest.encoded(served)).collect();
-        experiments.sort_by_key(|experiment| experiment.version());
-        let experiments: ExperimentList = experiments.into();
+        let experiments: ExperimentList = state.served_since(since).map(|served| newest.encoded(served)).collect();
         // A stream may still be at an older state; its list would only displace the newest.
         if newest.lists[slot].as_ref().is_none_or(|list| list.version <= state.version) {
             let snapshot = Arc::clone(&state.snapshot);

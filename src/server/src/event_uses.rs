@@ -73,7 +73,7 @@ pub(crate) struct EventUses {
 impl EventUses {
     fn new(state: &CatalogueState) -> Self {
         let mut uses = Self { version: state.version, by_event: HashMap::new() };
-        for experiment in state.experiments.iter() {
+        for experiment in state.experiments() {
             for metric in experiment.definition.metrics() {
                 uses.add(&metric.event, experiment);
                 if let MetricKind::Ratio { denominator } = &metric.kind {
@@ -228,6 +228,7 @@ fn warning(
 mod tests {
     use super::*;
     use inroad_assignment::{DefinitionDoc, Salt};
+    use inroad_store::StoredExperiment;
     use serde_json::{Value, json};
 
     fn at(days: u64) -> Timestamp {
@@ -266,8 +267,9 @@ mod tests {
             experiment("demo", "account", simulated, json!({"key": "m", "event": "renewal"})),
             ended,
         ];
-        let experiments = Arc::new(experiments.into_iter().map(Arc::new).collect());
-        let state = CatalogueState { version: 7, experiments, ..CatalogueState::default() };
+        let stored = (1..).zip(experiments.into_iter().map(Arc::new));
+        let stored = stored.map(|(version, experiment)| StoredExperiment { version, experiment });
+        let state = CatalogueState::default().with_stored(7, stored.collect(), at(0)).unwrap();
         let uses = EventUses::new(&state);
         (state, uses)
     }

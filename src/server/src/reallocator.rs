@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Ticks are calendar intervals, counted from the Unix epoch by the length that the experiment declares. The task wakes
-//! shortly before each tick of each running experiment, so that the revision is published one lead time before the tick
+//! shortly before each tick of each running experiment (`schedule`), so that the revision is published one lead time before the tick
 //! begins and all connected clients switch to it together as it begins (I4). A tick missed while the server was down is
 //! not made up: only the newest one is decided.
 //!
@@ -24,6 +24,8 @@
 //! on the way, with the same order of steps. A person can also request a decision at once:
 //! [`Reallocator::reallocate_now`]. If somebody changes the experiment while a decision is made, the decision is
 //! discarded and made again.
+
+mod schedule;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,6 +42,7 @@ use crate::error::ServerError;
 use crate::fold::FoldTarget;
 use crate::metrics::Metrics;
 use crate::tick::{GuardrailOutcome, TickOutcome, TickTime, Ticker};
+use schedule::Schedule;
 
 /// How much earlier than the lead time the reallocator wakes, to have time to decide.
 const DECISION_TIME: Duration = Duration::from_secs(1);
@@ -79,6 +82,23 @@ pub struct Reallocator {
     requesting: tokio::sync::Mutex<()>,
 }
 
+/// What the running task remembers of experiments. In memory only.
+#[derive(Default)]
+struct Memory {
+    /// The hour in which guardrails were last checked. A restart checks all of them again, harmlessly.
+    guardrail_hours: HashMap<ExperimentKey, i64>,
+    /// The last tick of experiments whose events were late then. They are decided again once those are folded.
+    late_ticks: HashMap<ExperimentKey, Timestamp>,
+}
+
+/// What all experiments have in common that are due together.
+struct Round<'a> {
+    now: Timestamp,
+    fold_target: FoldTarget,
+    late_target: FoldTarget,
+    memory: &'a mut Memory,
+}
+
 impl Reallocator {
     /// A reallocator that is not running yet. `lead` is how long before it takes effect a revision is published.
     pub fn new(
@@ -100,15 +120,12 @@ impl Reallocator {
     /// Runs ticks by the wall clock until `stop` turns true.
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut changes = self.catalogue.subscribe();
-        // The hour in which guardrails were last checked. In memory only: a restart checks all of them again,
-        // harmlessly.
-        let mut guardrail_hours: HashMap<ExperimentKey, i64> = HashMap::new();
-        // The last tick of experiments whose events were late then. They are decided again once those are folded.
-        let mut late_ticks: HashMap<ExperimentKey, Timestamp> = HashMap::new();
+        let (mut memory, mut schedule) = (Memory::default(), Schedule::default());
         while !*stop.borrow() {
             let state = changes.borrow_and_update().clone();
             if self.clock.has_jumped() {
                 // A decision at a wrong time could not be undone. Experiments with a manual clock are not affected.
+                schedule.visit_all();
                 tokio::select! {
                     () = tokio::time::sleep(RETRY_AFTER) => {}
                     _ = stop.changed() => return,
@@ -116,62 +133,84 @@ impl Reallocator {
                 continue;
             }
             let now = self.clock.now();
-            let mut next = now.plus(MAX_SLEEP);
-            let fold_target = self.ticker.target_within(FOLD_TIMEOUT);
-            let late_target = self.ticker.target_within(LATE_FOLD_TIMEOUT);
-            for (key, entry) in &state.entries {
+            schedule.update(&state, now);
+            let mut round = Round {
+                now,
+                fold_target: self.ticker.target_within(FOLD_TIMEOUT),
+                late_target: self.ticker.target_within(LATE_FOLD_TIMEOUT),
+                memory: &mut memory,
+            };
+            for key in schedule.take_due(now) {
                 if *stop.borrow() {
                     return;
                 }
-                let hour = now.tick(GUARDRAIL_INTERVAL);
-                if has_guardrails(&entry.experiment) && entry.experiment.manual_now.is_none() {
-                    let is_due = guardrail_hours.get(key) != Some(&hour);
-                    if !is_due || self.check_guardrails(key.as_str(), now, fold_target).await {
-                        guardrail_hours.insert(key.clone(), hour);
-                        next = next.min(Timestamp::start_of_tick(hour + 1, GUARDRAIL_INTERVAL));
-                    } else {
-                        next = next.min(now.plus(RETRY_AFTER));
-                    }
-                }
-                let Some(wake_at) = self.wake_at(&entry.experiment, now) else {
-                    late_ticks.remove(key);
-                    continue;
-                };
-                let at = if wake_at <= now {
-                    self.due_tick(&entry.experiment, now)
-                } else {
-                    next = next.min(wake_at);
-                    // If a person requested a decision since, the late tick is obsolete.
-                    if late_ticks.get(key).copied() != entry.experiment.last_tick_at {
-                        late_ticks.remove(key);
-                        continue;
-                    }
-                    if !self.ticker.wait_until_folded(entry.version, late_target).await {
-                        next = next.min(now.plus(RETRY_AFTER));
-                        continue;
-                    }
-                    now
-                };
-                match self.tick_by_wall_clock(key.as_str(), POLICY_ACTOR, at, fold_target).await {
-                    Ok((_, outcome)) if outcome.decision.frozen == Some(Freeze::DataLate) => {
-                        late_ticks.insert(key.clone(), outcome.at);
-                        next = next.min(now.plus(RETRY_AFTER));
-                    }
-                    Ok(_) => drop(late_ticks.remove(key)),
-                    // The experiment was changed while the policy decided; the next round has that change.
-                    Err(ServerError::Store(StoreError::Conflict)) => next = next.min(now.plus(RETRY_AFTER)),
-                    Err(error) => {
-                        self.metrics.failed_ticks.inc();
-                        tracing::error!(experiment = %key, %error, "a tick failed; will retry");
-                        next = next.min(now.plus(RETRY_AFTER));
-                    }
+                let Some(entry) = state.entries.get(&key) else { continue };
+                if let Some(next) = self.visit(&key, entry, &mut round).await {
+                    schedule.set(key, next);
                 }
             }
+            let next = schedule.next().map_or(now.plus(MAX_SLEEP), |next| next.min(now.plus(MAX_SLEEP)));
             let pause = next.since(self.clock.now()).max(Duration::from_millis(10));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 changed = changes.changed() => if changed.is_err() { return },
                 _ = stop.changed() => return,
+            }
+        }
+    }
+
+    /// Does what is due for one experiment, and returns when to visit it next; none if only after its next change.
+    async fn visit(
+        &self,
+        key: &ExperimentKey,
+        entry: &CatalogueEntry,
+        Round { now, fold_target, late_target, memory }: &mut Round<'_>,
+    ) -> Option<Timestamp> {
+        let (now, retry_at) = (*now, now.plus(RETRY_AFTER));
+        let hour = now.tick(GUARDRAIL_INTERVAL);
+        let mut next_check = None;
+        if has_guardrails(&entry.experiment) && entry.experiment.manual_now.is_none() {
+            let is_due = memory.guardrail_hours.get(key) != Some(&hour);
+            if !is_due || self.check_guardrails(key.as_str(), now, *fold_target).await {
+                memory.guardrail_hours.insert(key.clone(), hour);
+                next_check = Some(Timestamp::start_of_tick(hour + 1, GUARDRAIL_INTERVAL));
+            } else {
+                next_check = Some(retry_at);
+            }
+        }
+        let Some(wake_at) = self.wake_at(&entry.experiment, now) else {
+            memory.late_ticks.remove(key);
+            return next_check;
+        };
+        let earlier = |at: Timestamp| Some(next_check.map_or(at, |check| check.min(at)));
+        let at = if wake_at <= now {
+            self.due_tick(&entry.experiment, now)
+        } else {
+            // If a person requested a decision since, the late tick is obsolete.
+            if memory.late_ticks.get(key).copied() != entry.experiment.last_tick_at {
+                memory.late_ticks.remove(key);
+                return earlier(wake_at);
+            }
+            if !self.ticker.wait_until_folded(entry.version, *late_target).await {
+                return earlier(wake_at.min(retry_at));
+            }
+            now
+        };
+        match self.tick_by_wall_clock(key.as_str(), POLICY_ACTOR, at, *fold_target).await {
+            Ok((ticked, outcome)) => {
+                if outcome.decision.frozen == Some(Freeze::DataLate) {
+                    memory.late_ticks.insert(key.clone(), outcome.at);
+                    return earlier(retry_at);
+                }
+                memory.late_ticks.remove(key);
+                self.wake_at(&ticked.experiment, now).map_or(next_check, earlier)
+            }
+            // The experiment was changed while the policy decided; the next round has that change.
+            Err(ServerError::Store(StoreError::Conflict)) => earlier(retry_at),
+            Err(error) => {
+                self.metrics.failed_ticks.inc();
+                tracing::error!(experiment = %key, %error, "a tick failed; will retry");
+                earlier(retry_at)
             }
         }
     }

@@ -146,9 +146,10 @@ pub trait Store: Send + Sync + 'static {
     fn folded(&self) -> Seq;
 
     /// Folds the next events, at most `limit`, into unit records and tallies, in one transaction with the fold's
-    /// offset. Events are attributed with the catalogue in `experiments`. If it contains changes that the counts do not
-    /// reflect yet, such as revisions and kills, units are counted again first, in several short calls if needed: see
-    /// [`FoldStep::is_behind`]. Call it from one task at a time.
+    /// offset. Events are attributed with the newest state of each experiment that was given in `experiments`: those that
+    /// changed since the last successful call are enough, and only they cost time. If they contain changes that the counts
+    /// do not reflect yet, such as revisions and kills, units are counted again first, in several short calls if needed:
+    /// see [`FoldStep::is_behind`]. Call it from one task at a time.
     async fn fold(&self, experiments: Arc<Vec<Arc<Experiment>>>, limit: usize) -> Result<FoldStep, StoreError>;
 
     /// Whether the disk is full, and the space that is kept for kills.

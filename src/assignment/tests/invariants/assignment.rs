@@ -265,7 +265,7 @@ fn snapshot_contains_each_experiment_once() {
     snapshot.insert(Arc::new(serve(&experiment, 0)));
     experiment.start(at(1), salt("s1")).unwrap();
     snapshot.insert(Arc::new(serve(&experiment, 1)));
-    assert_eq!(snapshot.experiments().len(), 1);
+    assert_eq!(snapshot.experiments().count(), 1);
     assert_eq!(snapshot.get("e").unwrap().parts().generation, 1);
     snapshot.remove("unknown");
     snapshot.remove("e");

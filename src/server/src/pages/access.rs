@@ -16,6 +16,7 @@ use rand::distr::{Alphanumeric, SampleString};
 use tonic::metadata::MetadataValue;
 
 use super::{MAX_FORM_BYTES, PageResponse, Pages, PagesState, notices, redirect_to};
+use crate::services::is_reserved_actor;
 
 const TOKEN_COOKIE: &str = "inroad-token";
 const NAME_COOKIE: &str = "inroad-name";
@@ -93,6 +94,9 @@ fn decode(text: &str) -> String {
 /// Checks that the audit log accepts a name.
 fn checked_name(name: &str) -> Result<String, &'static str> {
     let is_valid = name.len() <= MAX_ACTOR_BYTES && name.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+    if is_reserved_actor(name) {
+        return Err("This is a name of the server itself. Give your own name.");
+    }
     if is_valid { Ok(name.to_owned()) } else { Err("A name has 1 to 128 printable ASCII characters.") }
 }
 
@@ -209,6 +213,7 @@ pub(super) async fn set_name(_: PagesState, caller: Caller, body: FormBody) -> R
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 mod tests {
     use super::*;
 
@@ -221,6 +226,14 @@ mod tests {
             ["", "//evil.example", "/\\evil.example", "https://evil.example", "/\t/evil.example", "/\r\n/", "evil"]
         {
             assert!(!is_local_path(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn name_of_the_server_itself_is_refused() {
+        assert!(checked_name("Ann Lee").is_ok());
+        for name in ["inroad-policy", "inroad-guardrails", " Inroad-Policy"] {
+            assert!(checked_name(name).unwrap_err().contains("the server itself"), "{name}");
         }
     }
 

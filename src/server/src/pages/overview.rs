@@ -90,7 +90,7 @@ async fn list_experiments(
     let rows = shown.iter().map(|candidate| row(candidate, now)).collect();
     let tags = tags.into_iter().cloned().collect();
     let owners = owners.into_iter().map(str::to_owned).collect();
-    Ok(OverviewPage { filter, rows, pager, total: state.entries.len(), tags, owners })
+    Ok(OverviewPage { filter, rows, pager, total: state.entries.size(), tags, owners })
 }
 
 /// An experiment that may be on the page, with what filters and the order need. The rest is computed for one page only.

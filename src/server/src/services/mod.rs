@@ -22,6 +22,7 @@ use tonic::{Request, Status};
 use crate::config::{MAX_PAGE, MAX_PART_BYTES, MAX_RESPONSE_BYTES};
 use crate::error::ServerError;
 use crate::metrics::Metrics;
+use crate::reallocator::{GUARDRAIL_ACTOR, POLICY_ACTOR};
 
 /// Refuses a response that is larger than a client accepts by default. The client would otherwise get an error from its
 /// own library that does not say what to do.
@@ -67,15 +68,27 @@ fn take_page<T: Message>(mut entries: impl Iterator<Item = T>, limit: usize) -> 
     (page.entries, page.is_full)
 }
 
-/// The caller's name for the audit log: metadata `inroad-actor`, at most 128 bytes.
+/// The actors of the server itself in the audit log. No caller can use their names: an entry must not look as if the policy
+/// or a guardrail had made a change that somebody requested.
+const RESERVED_ACTORS: [&str; 2] = [POLICY_ACTOR, GUARDRAIL_ACTOR];
+
+/// The caller's name for the audit log: metadata `inroad-actor`, at most 128 bytes, not one of the server's own.
 fn actor<T>(request: &Request<T>) -> Result<String, Status> {
     let Some(value) = request.metadata().get("inroad-actor") else { return Ok("anonymous".to_owned()) };
     let text = value.to_str().unwrap_or_default();
-    if text.is_empty() || text.len() > 128 {
-        let violation = ("metadata inroad-actor".to_owned(), "give 1 to 128 printable ASCII characters".to_owned());
-        return Err(inroad_wire::status::invalid_fields([violation]));
-    }
-    Ok(text.to_owned())
+    let message = if text.is_empty() || text.len() > 128 {
+        "give 1 to 128 printable ASCII characters".to_owned()
+    } else if is_reserved_actor(text) {
+        format!("{text:?} is a name of the server itself: give your own name")
+    } else {
+        return Ok(text.to_owned());
+    };
+    Err(inroad_wire::status::invalid_fields([("metadata inroad-actor".to_owned(), message)]))
+}
+
+/// Whether a name in the audit log is one of the server's own.
+pub(crate) fn is_reserved_actor(name: &str) -> bool {
+    RESERVED_ACTORS.iter().any(|reserved| name.trim().eq_ignore_ascii_case(reserved))
 }
 
 /// The version that an etag contains; none if the caller gave no etag.

@@ -69,8 +69,6 @@ pub(crate) struct Fold {
     /// Whether the stored catalogue was loaded since the start. The counts may reflect it, so a caller's older one is not
     /// enough: with it, changes would be counted back, and outcomes of unknown generations not at all.
     has_loaded_catalogue: bool,
-    /// The loaded catalogue has changes that the counts do not reflect yet.
-    is_behind: bool,
     rows_since_checkpoint: usize,
 }
 
@@ -126,7 +124,6 @@ impl Fold {
             log,
             limit: StepLimit::new(max_step),
             has_loaded_catalogue: false,
-            is_behind: false,
             rows_since_checkpoint: 0,
         }
     }
@@ -135,7 +132,7 @@ impl Fold {
     pub(crate) fn step(
         &mut self,
         handles: StoreHandles<'_>,
-        experiments: &Arc<Vec<Arc<Experiment>>>,
+        experiments: &[Arc<Experiment>],
         limit: usize,
     ) -> Result<FoldStep, StoreError> {
         let begun = Instant::now();
@@ -145,16 +142,11 @@ impl Fold {
             self.load_stored_catalogue(handles)?;
             self.has_loaded_catalogue = true;
         }
-        self.is_behind |=
-            handles.writer.with_connection(|connection| self.generations.update(connection, experiments))?;
-        if self.is_behind {
-            // The flag stays set if this fails: the same catalogue is not loaded twice, and no event may be counted
-            // before its changes.
-            let progress = self.recount_changed_history(handles)?;
-            changed += progress.units;
-            self.is_behind = !progress.is_complete;
-        }
-        if self.is_behind {
+        handles.writer.with_connection(|connection| self.generations.update(connection, experiments))?;
+        // A generation stays marked if this fails: no event may be counted before the changes of the catalogue.
+        let progress = self.recount_changed_history(handles)?;
+        changed += progress.units;
+        if !progress.is_complete {
             return Ok(FoldStep { events: 0, changed, folded: after, is_behind: true });
         }
         let limit = limit.min(self.limit.events());
@@ -165,8 +157,7 @@ impl Fold {
             self.load_stored_catalogue(handles)?;
             let progress = self.recount_changed_history(handles)?;
             changed += progress.units;
-            self.is_behind = !progress.is_complete;
-            if self.is_behind {
+            if !progress.is_complete {
                 return Ok(FoldStep { events: 0, changed, folded: after, is_behind: true });
             }
             scan = scan_log(&self.log, after, limit, &self.generations, &self.recent, false)?;
@@ -193,9 +184,8 @@ impl Fold {
     /// Takes over the stored catalogue.
     fn load_stored_catalogue(&mut self, handles: StoreHandles<'_>) -> Result<(), StoreError> {
         let (_, stored) = handles.readers.with_connection(catalogue::load)?;
-        let all = Arc::new(stored.into_iter().map(|s| s.experiment).collect());
-        self.is_behind |= handles.writer.with_connection(|connection| self.generations.update(connection, &all))?;
-        Ok(())
+        let all: Vec<_> = stored.into_iter().map(|s| s.experiment).collect();
+        handles.writer.with_connection(|connection| self.generations.update(connection, &all))
     }
 
     /// Compares the scanned events with the stored records and outcomes.

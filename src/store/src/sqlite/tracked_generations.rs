@@ -1,7 +1,7 @@
 //! The generations that the fold attributes events to: each with its hasher, indexed by experiment and by its id in the
 //! tables.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use inroad_assignment::{Experiment, ExperimentKey, Generation, MetricKind, UnitHasher};
@@ -65,22 +65,19 @@ pub(crate) struct TrackedGenerations {
     by_experiment: HashMap<ExperimentKey, Vec<GenerationIndex>>,
     /// By the experiment's id in the tables, and number.
     by_id: HashMap<(i64, u32), GenerationIndex>,
-    /// The catalogue loaded last, so that loading the same one again costs nothing.
-    last_catalogue: Option<Arc<Vec<Arc<Experiment>>>>,
+    /// Those with a history that the counts may not reflect yet, so that a change costs nothing for all others.
+    changed: BTreeSet<GenerationIndex>,
 }
 
 impl TrackedGenerations {
-    /// Takes over the newer states of experiments in this catalogue; returns true if there may be any. Older states are
-    /// ignored: a caller may have an outdated catalogue, and the counts never go back.
+    /// Takes over the newer states among these experiments. Older states are ignored: a caller may have an outdated
+    /// catalogue, and the counts never go back.
     pub(crate) fn update(
         &mut self,
         connection: &Connection,
-        experiments: &Arc<Vec<Arc<Experiment>>>,
-    ) -> Result<bool, StoreError> {
-        if self.last_catalogue.as_ref().is_some_and(|last| Arc::ptr_eq(last, experiments)) {
-            return Ok(false);
-        }
-        for experiment in experiments.iter() {
+        experiments: &[Arc<Experiment>],
+    ) -> Result<(), StoreError> {
+        for experiment in experiments {
             let key = experiment.definition.key();
             let known = self.by_experiment.get(key).map(Vec::as_slice).unwrap_or_default();
             if let Some(old) = known.first().and_then(|index| self.all.get(*index as usize))
@@ -91,6 +88,7 @@ impl TrackedGenerations {
             for index in known {
                 if let Some(tracked) = self.all.get_mut(*index as usize) {
                     tracked.experiment = Arc::clone(experiment);
+                    self.changed.insert(*index);
                 }
             }
             let new = experiment.generations.get(known.len()..).unwrap_or_default();
@@ -101,6 +99,7 @@ impl TrackedGenerations {
                 let index = self.all.len() as GenerationIndex;
                 self.by_experiment.entry(key.clone()).or_default().push(index);
                 self.by_id.insert((experiment_id, generation.number), index);
+                self.changed.insert(index);
                 self.all.push(TrackedGeneration {
                     experiment: Arc::clone(experiment),
                     experiment_id,
@@ -109,19 +108,23 @@ impl TrackedGenerations {
                 });
             }
         }
-        self.last_catalogue = Some(Arc::clone(experiments));
-        Ok(true)
+        Ok(())
+    }
+
+    /// The first generation with a history that the counts may not reflect yet.
+    pub(crate) fn first_changed(&self) -> Option<GenerationIndex> {
+        self.changed.first().copied()
+    }
+
+    /// Notes that the counts reflect the history of this generation.
+    pub(crate) fn mark_counted(&mut self, index: GenerationIndex) {
+        self.changed.remove(&index);
     }
 
     /// The generation with this index.
     pub(crate) fn get(&self, index: GenerationIndex) -> Result<&TrackedGeneration, StoreError> {
         let found = self.all.get(index as usize);
         found.ok_or_else(|| StoreError::Database("the fold has lost a generation".to_owned()))
-    }
-
-    /// All generations with their indexes.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (GenerationIndex, &TrackedGeneration)> {
-        (0..).zip(&self.all)
     }
 
     /// The generation with this number of the experiment with this key.
@@ -145,4 +148,56 @@ fn is_older(this: &Experiment, that: &Experiment) -> bool {
     };
     let ((this, this_newest), (that, that_newest)) = (progress(this), progress(that));
     this < that || (this == that && this_newest.iter().zip(that_newest).any(|(this, that)| *this < that))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+mod tests {
+    use super::*;
+    use crate::sqlite::schema::STATE;
+    use inroad_assignment::{DefinitionDoc, KillTarget, Salt, Timestamp};
+
+    fn started(key: &str) -> Experiment {
+        let doc = serde_json::json!({"key": key, "variations": [{"key": "control"}, {"key": "a"}]});
+        let doc: DefinitionDoc = serde_json::from_value(doc).unwrap();
+        let mut experiment = Experiment::create(doc.try_into().unwrap(), Timestamp::default());
+        experiment.start(Timestamp::default(), Salt::parse("s").unwrap()).unwrap();
+        experiment
+    }
+
+    /// The generations that are visited after an update.
+    fn visited(generations: &mut TrackedGenerations) -> Vec<String> {
+        let mut keys = Vec::new();
+        while let Some(index) = generations.first_changed() {
+            keys.push(generations.get(index).unwrap().key().to_string());
+            generations.mark_counted(index);
+        }
+        keys
+    }
+
+    #[test]
+    fn change_of_one_experiment_visits_its_generation_and_no_other() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        STATE.migrate(&mut connection).unwrap();
+        let mut all: Vec<_> = (0..100).map(|n| Arc::new(started(&format!("e{n}")))).collect();
+        for experiment in &all {
+            let sql = "INSERT INTO experiment (key, version, body) VALUES (?1, 1, '')";
+            connection.execute(sql, [experiment.definition.key().as_str()]).unwrap();
+        }
+        let mut generations = TrackedGenerations::default();
+        generations.update(&connection, &all).unwrap();
+        assert_eq!(visited(&mut generations).len(), 100, "after the start, any counts may be outdated");
+        generations.update(&connection, &all).unwrap();
+        assert!(visited(&mut generations).is_empty(), "nothing has changed");
+        let outdated = Arc::clone(&all[7]);
+        let mut killed = Experiment::clone(&outdated);
+        killed.set_killed(KillTarget::Everything, true, Timestamp::from_micros(1)).unwrap();
+        all[7] = Arc::new(killed);
+        generations.update(&connection, &all[7..8]).unwrap();
+        assert_eq!(visited(&mut generations), ["e7"], "the changed one alone is enough");
+        generations.update(&connection, &[outdated]).unwrap();
+        assert!(visited(&mut generations).is_empty(), "an outdated state is ignored");
+        let (_, tracked) = generations.find("e7", 1).unwrap();
+        assert!(Arc::ptr_eq(&tracked.experiment, &all[7]));
+    }
 }

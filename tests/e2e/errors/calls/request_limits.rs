@@ -80,6 +80,9 @@ async fn check_pages_and_names(t: &mut RefusedCalls) {
     let mut signed = Request::new(v1::KillRequest { key: "button".to_owned(), variation: "a".to_owned() });
     signed.metadata_mut().insert("inroad-actor", "x".repeat(129).parse().expect("ASCII"));
     t.check("an actor of more than 128 bytes", "every change", "INVALID_ARGUMENT", experiments.kill(signed)).await;
+    let mut signed = Request::new(v1::KillRequest { key: "button".to_owned(), variation: "a".to_owned() });
+    signed.metadata_mut().insert("inroad-actor", "inroad-policy".parse().expect("ASCII"));
+    t.check("an actor that is the server itself", "every change", "INVALID_ARGUMENT", experiments.kill(signed)).await;
     let long = "x".repeat(129);
     for (case, request) in [
         (

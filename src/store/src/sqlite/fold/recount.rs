@@ -28,10 +28,11 @@ pub(super) struct RecountProgress {
 }
 
 impl Fold {
-    /// Brings the counts of every generation up to date with its history, within the limit of one step.
+    /// Brings the counts of every changed generation up to date with its history, within the limit of one step.
     pub(super) fn recount_changed_history(&mut self, handles: StoreHandles<'_>) -> Result<RecountProgress, StoreError> {
         let (mut units, limit) = (0, self.limit.events());
-        for (index, tracked) in self.generations.all() {
+        while let Some(index) = self.generations.first_changed() {
+            let tracked = self.generations.get(index)?;
             while let Some(counted) = handles.tallies.get(handles.readers, tracked.key(), tracked.number)?.counted {
                 if counted == (CountedHistory { applied: AppliedHistory::all_of(tracked)?, recount: None }) {
                     break;
@@ -41,6 +42,7 @@ impl Fold {
                 }
                 units += self.recount_batch(handles, (index, tracked), limit - units)?;
             }
+            self.generations.mark_counted(index);
         }
         Ok(RecountProgress { units, is_complete: true })
     }
