@@ -94,7 +94,7 @@ mod tests {
     use crate::{DefinitionDoc, Experiment};
 
     fn served(key: &str, version: u64) -> Arc<ServedExperiment> {
-        let doc = serde_json::json!({"key": key, "variations": [{"key": "control"}, {"key": "a"}]});
+        let doc = serde_json::json!({"key": key, "variations": [{"key": "control", "payload": 1}, {"key": "a", "payload": 2}]});
         let doc: DefinitionDoc = serde_json::from_value(doc).unwrap();
         let experiment = Experiment::create(doc.try_into().unwrap(), Timestamp::default());
         Arc::new(ServedExperiment::from_experiment(&experiment, version, Timestamp::default()).unwrap())

@@ -78,7 +78,7 @@ mod tests {
 
     fn changed(state: &CatalogueState, keys: impl Iterator<Item = String>) -> CatalogueState {
         let stored = (state.version + 1..).zip(keys).map(|(version, key)| {
-            let doc = serde_json::json!({"key": key, "variations": [{"key": "control"}, {"key": "a"}]});
+            let doc = serde_json::json!({"key": key, "variations": [{"key": "control", "payload": 1}, {"key": "a", "payload": 2}]});
             let doc: DefinitionDoc = serde_json::from_value(doc).unwrap();
             let experiment = Arc::new(Experiment::create(doc.try_into().unwrap(), at(0)));
             StoredExperiment { version, experiment }

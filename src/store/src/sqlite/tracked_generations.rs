@@ -158,7 +158,7 @@ mod tests {
     use inroad_assignment::{DefinitionDoc, KillTarget, Salt, Timestamp};
 
     fn started(key: &str) -> Experiment {
-        let doc = serde_json::json!({"key": key, "variations": [{"key": "control"}, {"key": "a"}]});
+        let doc = serde_json::json!({"key": key, "variations": [{"key": "control", "payload": 1}, {"key": "a", "payload": 2}]});
         let doc: DefinitionDoc = serde_json::from_value(doc).unwrap();
         let mut experiment = Experiment::create(doc.try_into().unwrap(), Timestamp::default());
         experiment.start(Timestamp::default(), Salt::parse("s").unwrap()).unwrap();
