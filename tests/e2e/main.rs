@@ -7,6 +7,7 @@ mod harness;
 
 mod all_loads;
 mod assign;
+mod catalogue_size;
 mod clients;
 mod clock;
 mod counterfactual;

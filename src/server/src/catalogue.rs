@@ -43,6 +43,7 @@ use crate::error::ServerError;
 use crate::metrics::Metrics;
 use crate::publications::{Publication, Publications};
 use crate::traces::TRACE_TARGET;
+pub(crate) use clock_jump::CLOCK_ACTOR;
 pub use many::PlannedChange;
 pub use state::{CatalogueEntry, CatalogueState};
 

@@ -10,9 +10,9 @@
 //! ```
 //!
 //! Ticks are calendar intervals, counted from the Unix epoch by the length that the experiment declares. The task wakes
-//! shortly before each tick of each running experiment (`schedule`), so that the revision is published one lead time before the tick
-//! begins and all connected clients switch to it together as it begins (I4). A tick missed while the server was down is
-//! not made up: only the newest one is decided.
+//! shortly before each tick of each running experiment (`schedule`), so that the revision is published one lead time
+//! before the tick begins and all connected clients switch to it together as it begins (I4). A tick missed while the
+//! server was down is not made up: only the newest one is decided.
 //!
 //! Before a decision, all events acknowledged so far must be folded. If that takes too long, the policy decides with
 //! data marked late, which freezes growth; the experiment is then decided again as soon as the fold has caught up, not
@@ -42,10 +42,8 @@ use crate::error::ServerError;
 use crate::fold::FoldTarget;
 use crate::metrics::Metrics;
 use crate::tick::{GuardrailOutcome, TickOutcome, TickTime, Ticker};
-use schedule::Schedule;
+use schedule::{Schedule, due_tick, wake_at};
 
-/// How much earlier than the lead time the reallocator wakes, to have time to decide.
-const DECISION_TIME: Duration = Duration::from_secs(1);
 /// The longest sleep, so that a change of the machine's clock is noticed.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
 /// The pause before a failed or premature attempt is repeated.
@@ -178,21 +176,21 @@ impl Reallocator {
                 next_check = Some(retry_at);
             }
         }
-        let Some(wake_at) = self.wake_at(&entry.experiment, now) else {
+        let Some(wake) = wake_at(&entry.experiment, now, self.lead) else {
             memory.late_ticks.remove(key);
             return next_check;
         };
         let earlier = |at: Timestamp| Some(next_check.map_or(at, |check| check.min(at)));
-        let at = if wake_at <= now {
-            self.due_tick(&entry.experiment, now)
+        let at = if wake <= now {
+            due_tick(&entry.experiment, now, self.lead)
         } else {
             // If a person requested a decision since, the late tick is obsolete.
             if memory.late_ticks.get(key).copied() != entry.experiment.last_tick_at {
                 memory.late_ticks.remove(key);
-                return earlier(wake_at);
+                return earlier(wake);
             }
             if !self.ticker.wait_until_folded(entry.version, *late_target).await {
-                return earlier(wake_at.min(retry_at));
+                return earlier(wake.min(retry_at));
             }
             now
         };
@@ -203,7 +201,7 @@ impl Reallocator {
                     return earlier(retry_at);
                 }
                 memory.late_ticks.remove(key);
-                self.wake_at(&ticked.experiment, now).map_or(next_check, earlier)
+                wake_at(&ticked.experiment, now, self.lead).map_or(next_check, earlier)
             }
             // The experiment was changed while the policy decided; the next round has that change.
             Err(ServerError::Store(StoreError::Conflict)) => earlier(retry_at),
@@ -213,24 +211,6 @@ impl Reallocator {
                 earlier(retry_at)
             }
         }
-    }
-
-    /// The start of the newest tick that can still be decided in time.
-    fn due_tick(&self, experiment: &Experiment, now: Timestamp) -> Timestamp {
-        let length = experiment.definition.policy().tick();
-        Timestamp::start_of_tick(now.plus(self.lead + DECISION_TIME).tick(length), length)
-    }
-
-    /// When to wake for this experiment; none if it does not tick by the wall clock.
-    fn wake_at(&self, experiment: &Experiment, now: Timestamp) -> Option<Timestamp> {
-        if !experiment.is_policy_active() || experiment.manual_now.is_some() {
-            return None;
-        }
-        let last = experiment.last_tick_at?;
-        if self.due_tick(experiment, now) > last {
-            return Some(now);
-        }
-        Some(experiment.next_tick_after(last.max(now)).minus(self.lead + DECISION_TIME))
     }
 
     async fn tick_by_wall_clock(

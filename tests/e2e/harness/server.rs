@@ -135,6 +135,15 @@ impl Server {
         kib * 1024
     }
 
+    /// The CPU time of the process so far, which the kernel counts in steps of 10 ms.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process_id())).expect("the process");
+        // The second field is the name in parentheses; the 14th and 15th are the time of its own and of the kernel.
+        let (_, fields) = stat.rsplit_once(')').expect("the fields after the name");
+        let times = fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number"));
+        Duration::from_millis(times.sum::<u64>() * 10)
+    }
+
     /// Sends SIGTERM.
     pub(crate) fn send_sigterm(&mut self) {
         self.process().signal("TERM");

@@ -10,7 +10,7 @@ use crate::clock::AcceptedJump;
 use crate::error::ServerError;
 
 /// The actor in the audit log for what an accepted jump of the clock requires.
-const CLOCK_ACTOR: &str = "inroad-clock";
+pub(crate) const CLOCK_ACTOR: &str = "inroad-clock";
 
 impl Catalogue {
     /// Keeps the revisions in effect that had taken effect before a jump, and lets clients know the new time. After a jump

@@ -181,8 +181,11 @@ impl CatalogueState {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use inroad_assignment::DefinitionDoc;
+    use proptest::prelude::*;
 
     fn draft(key: &str, payload: usize) -> Experiment {
         let variations = serde_json::json!([
@@ -274,5 +277,84 @@ mod tests {
         assert!(since(&second, 53).is_empty());
         assert!(since(&second, u64::MAX).is_empty());
         assert_eq!(since(&second, 0).len(), 51);
+    }
+
+    /// The bytes and the number of allocations that a change of one experiment among so many takes.
+    fn cost_of_a_change(experiments: u64) -> (u64, u64) {
+        let state = state_of(experiments);
+        let changed = Arc::new(draft("e70", 2));
+        let cost = allocation_counter::measure(|| {
+            let stored = StoredExperiment { version: experiments + 1, experiment: changed };
+            state.with_stored(experiments + 1, vec![stored], Timestamp::default()).unwrap();
+        });
+        (cost.bytes_total, cost.count_total)
+    }
+
+    #[test]
+    fn change_allocates_about_as_much_among_many_experiments_as_among_few() {
+        let ((few_bytes, few_count), (many_bytes, many_count)) = (cost_of_a_change(100), cost_of_a_change(5_000));
+        // The depth of the trees is the logarithm of the number of experiments.
+        assert!(many_bytes < 2 * few_bytes, "{many_bytes} bytes among 5,000 experiments, {few_bytes} among 100");
+        assert!(many_count < 2 * few_count, "{many_count} allocations among 5,000 experiments, {few_count} among 100");
+    }
+
+    /// What a state contains, as a plain map.
+    type Model = BTreeMap<String, (u64, Arc<Experiment>)>;
+
+    fn check_against(state: &CatalogueState, model: &Model) {
+        let entries = state.entries.iter().map(|(key, e)| (key.to_string(), (e.version, Arc::clone(&e.experiment))));
+        assert_eq!(entries.collect::<Model>(), *model);
+        assert!(state.experiments().eq(model.values().map(|(_, experiment)| experiment)), "in the order of their keys");
+        let served: BTreeMap<_, _> =
+            state.snapshot.experiments().map(|s| (s.parts().key.to_string(), s.parts().version)).collect();
+        assert!(served.iter().eq(model.iter().map(|(key, (version, _))| (key, version)).collect::<Vec<_>>()));
+        assert_eq!(state.snapshot.version, state.version);
+        let bytes = |served: &Arc<ServedExperiment>| snapshot_to_wire(served).encoded_len();
+        assert_eq!(state.snapshot_bytes, state.snapshot.experiments().map(bytes).sum::<usize>());
+        for since in 0..=state.version {
+            let mut expected: Vec<_> = model.iter().filter(|(_, (version, _))| *version > since).collect();
+            expected.sort_by_key(|(_, (version, _))| *version);
+            let changed: Vec<_> =
+                state.changed_since(since).map(|(key, entry)| (key.as_str(), entry.version)).collect();
+            assert_eq!(
+                changed,
+                expected.iter().map(|(key, (version, _))| (key.as_str(), *version)).collect::<Vec<_>>()
+            );
+            assert!(state.served_since(since).map(|s| s.parts().key.as_str()).eq(changed.iter().map(|(key, _)| *key)));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        /// Each change concerns some of 12 experiments; with an equal version, it is served again after a clock jump.
+        #[test]
+        fn any_sequence_of_changes_gives_the_states_of_a_plain_map(
+            changes in prop::collection::vec((prop::collection::btree_set(0u8..12, 1..4), 0usize..40, 0u8..5), 1..40),
+        ) {
+            let (mut state, mut model) = (CatalogueState::default(), Model::new());
+            let mut earlier = Vec::new();
+            for (keys, payload, dice) in changes {
+                earlier.push((state.clone(), model.clone()));
+                let (mut stored, mut version) = (Vec::new(), state.version);
+                for key in keys.iter().map(|key| format!("e{key}")) {
+                    let experiment = match model.get(&key) {
+                        Some((version, known)) if dice == 0 => {
+                            stored.push(StoredExperiment { version: *version, experiment: Arc::clone(known) });
+                            continue;
+                        }
+                        _ => Arc::new(draft(&key, payload)),
+                    };
+                    version += 1;
+                    model.insert(key, (version, Arc::clone(&experiment)));
+                    stored.push(StoredExperiment { version, experiment });
+                }
+                state = state.with_stored(version, stored, Timestamp::default()).unwrap();
+                check_against(&state, &model);
+            }
+            // A change leaves all earlier states as they were.
+            for (state, model) in earlier {
+                check_against(&state, &model);
+            }
+        }
     }
 }

@@ -2,10 +2,33 @@
 //! others keep their place.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
-use inroad_assignment::{ExperimentKey, Timestamp};
+use inroad_assignment::{Experiment, ExperimentKey, Timestamp};
 
 use crate::catalogue::CatalogueState;
+
+/// How much earlier than the lead time the reallocator wakes, to have time to decide.
+const DECISION_TIME: Duration = Duration::from_secs(1);
+
+/// The start of the newest tick that can still be decided in time.
+pub(super) fn due_tick(experiment: &Experiment, now: Timestamp, lead: Duration) -> Timestamp {
+    let length = experiment.definition.policy().tick();
+    Timestamp::start_of_tick(now.plus(lead + DECISION_TIME).tick(length), length)
+}
+
+/// When to wake for this experiment; none if it does not tick by the wall clock. It stays the same until then, unless
+/// the experiment changes or the clock is set back.
+pub(super) fn wake_at(experiment: &Experiment, now: Timestamp, lead: Duration) -> Option<Timestamp> {
+    if !experiment.is_policy_active() || experiment.manual_now.is_some() {
+        return None;
+    }
+    let last = experiment.last_tick_at?;
+    if due_tick(experiment, now, lead) > last {
+        return Some(now);
+    }
+    Some(experiment.next_tick_after(last.max(now)).minus(lead + DECISION_TIME))
+}
 
 /// The experiments to visit, by the wall clock.
 #[derive(Debug, Default)]
@@ -66,11 +89,11 @@ impl Schedule {
 #[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
-    use inroad_assignment::{DefinitionDoc, Experiment};
+    use inroad_assignment::{DefinitionDoc, KillTarget, Salt};
     use inroad_store::StoredExperiment;
+    use proptest::prelude::*;
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::default().plus(Duration::from_secs(seconds))
@@ -127,5 +150,90 @@ mod tests {
         schedule.take_due(at(1_000)).into_iter().for_each(|key| schedule.set(key, at(2_000)));
         schedule.update(&state, at(400));
         assert_eq!(due(&mut schedule, 400).len(), 3);
+    }
+
+    const LEAD: Duration = Duration::from_secs(2);
+
+    /// An experiment that started at `now`, with a tick of some minutes, and without a policy for 0 minutes.
+    fn started(key: &str, minutes: u64, now: Timestamp) -> Experiment {
+        let policy = match minutes {
+            0 => serde_json::json!({"kind": "manual"}),
+            _ => serde_json::json!({"kind": "thompson", "tick": format!("{minutes}m")}),
+        };
+        let variations = serde_json::json!([{"key": "control", "payload": 1}, {"key": "a", "payload": 2}]);
+        let metrics = serde_json::json!([{"key": "m", "event": "buy", "decision": true}]);
+        let doc = serde_json::json!({"key": key, "policy": policy, "variations": variations, "metrics": metrics});
+        let doc: DefinitionDoc = serde_json::from_value(doc).unwrap();
+        let mut experiment = Experiment::create(doc.try_into().unwrap(), now);
+        experiment.start(now, Salt::parse("s").unwrap()).unwrap();
+        experiment
+    }
+
+    fn with_changed(state: &CatalogueState, experiment: Experiment) -> CatalogueState {
+        let stored = StoredExperiment { version: state.version + 1, experiment: Arc::new(experiment) };
+        state.with_stored(stored.version, vec![stored], at(0)).unwrap()
+    }
+
+    /// One change that a person makes to an experiment.
+    fn change(experiment: &mut Experiment, kind: u8, now: Timestamp) {
+        let is_killed = experiment.kills.everything;
+        // What is not allowed in the experiment's state changes nothing.
+        let _ = match kind {
+            0 => experiment.pause(),
+            1 => experiment.resume(now),
+            2 => experiment.set_killed(KillTarget::Everything, !is_killed, now),
+            // A decision on request.
+            _ => {
+                experiment.record_tick(now, true);
+                Ok(())
+            }
+        };
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Each step lets time pass, or sets the clock back, and changes one experiment or none.
+        #[test]
+        fn scheduled_experiments_are_those_that_a_scan_of_all_finds_due(
+            ticks in prop::collection::vec(0u64..15, 1..12),
+            steps in prop::collection::vec((0u64..400_000_000, 0u8..12, 0usize..12, 0u8..8), 1..120),
+        ) {
+            let mut now = at(1_000_000);
+            let mut state = CatalogueState::default();
+            for (n, minutes) in ticks.iter().enumerate() {
+                state = with_changed(&state, started(&format!("e{n}"), *minutes, now));
+            }
+            let mut schedule = Schedule::default();
+            for (micros, dice, index, kind) in steps {
+                let duration = Duration::from_micros(micros);
+                now = if dice == 0 { now.minus(20 * duration) } else { now.plus(duration) };
+                if let Some(key) = ticks.get(index).map(|_| format!("e{index}")).filter(|_| kind < 4) {
+                    let mut experiment = Experiment::clone(&state.entries.get(key.as_str()).unwrap().experiment);
+                    change(&mut experiment, kind, now);
+                    state = with_changed(&state, experiment);
+                }
+                let is_due = |experiment: &Experiment| wake_at(experiment, now, LEAD).is_some_and(|at| at <= now);
+                let mut expected: Vec<_> = state.entries.iter().filter(|(_, e)| is_due(&e.experiment)).map(|(key, _)| key.clone()).collect();
+                let mut decided = Vec::new();
+                schedule.update(&state, now);
+                for key in schedule.take_due(now) {
+                    let mut experiment = Experiment::clone(&state.entries.get(&key).unwrap().experiment);
+                    if is_due(&experiment) {
+                        experiment.record_tick(due_tick(&experiment, now, LEAD), true);
+                        state = with_changed(&state, experiment.clone());
+                        decided.push(key.clone());
+                    }
+                    if let Some(next) = wake_at(&experiment, now, LEAD) {
+                        schedule.set(key, next);
+                    }
+                }
+                decided.sort();
+                expected.sort();
+                prop_assert_eq!(decided, expected);
+                // The task sleeps until the first of all experiments is due.
+                let first = state.entries.values().filter_map(|entry| wake_at(&entry.experiment, now, LEAD)).min();
+                prop_assert_eq!(schedule.next(), first);
+            }
+        }
     }
 }
