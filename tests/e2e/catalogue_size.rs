@@ -48,13 +48,9 @@ async fn cost(server: &Server, clients: &mut tonic::Streaming<v1::WatchSnapshots
 async fn follow(api: &Api, client: &mut tonic::Streaming<v1::WatchSnapshotsResponse>, experiment: &v1::Experiment) {
     api.results(&experiment.key).await;
     let version: u64 = experiment.etag.parse().expect("a number");
-    loop {
-        let message = tokio::time::timeout(Duration::from_secs(30), client.next()).await.expect("a message in time");
-        let message = message.expect("the stream is open").expect("a message");
-        if message.version >= version && message.last_part {
-            return;
-        }
-    }
+    let received =
+        async { while client.next().await.expect("the stream is open").expect("a message").version < version {} };
+    tokio::time::timeout(Duration::from_secs(60), received).await.expect("the experiment in time");
 }
 
 #[tokio::test(flavor = "multi_thread")]
