@@ -32,3 +32,4 @@ mod shutdown;
 mod simulate;
 mod traces;
 mod watch;
+mod worker_time;

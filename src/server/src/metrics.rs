@@ -86,6 +86,8 @@ pub struct Metrics {
     pub thread_wait_seconds: Histogram,
     /// How late the async workers were.
     pub worker_delay_seconds: Histogram,
+    /// Time for which a call kept an async worker busy without a pause, where it is over a millisecond.
+    pub worker_busy_seconds: Histogram,
     /// Connections open.
     pub connections: Gauge<i64, AtomicI64>,
     /// Connections refused because too many were open.
@@ -261,6 +263,11 @@ impl Metrics {
             worker_delay_seconds: register!(
                 "worker_delay_seconds",
                 "How late the async workers were, measured once per second",
+                seconds()
+            ),
+            worker_busy_seconds: register!(
+                "worker_busy_seconds",
+                "Time for which a call kept an async worker busy without a pause, where it is over a millisecond",
                 seconds()
             ),
             connections: register!("connections", "Connections open", Gauge::default()),

@@ -45,6 +45,8 @@ const REFUSAL_TIME: Duration = Duration::from_secs(2);
 const MAX_REFUSED_CONNECTIONS: usize = 64;
 /// How often a connection checks whether it is unused.
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// The shortest time for which a call kept a worker busy that is recorded.
+const MIN_BUSY_TIME: Duration = Duration::from_millis(1);
 /// How long to wait after an error of the listener, such as too many open files.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -82,7 +84,13 @@ pub(crate) async fn serve(
         let _ = stream.set_nodelay(true);
         if connections.len() < max_connections {
             let budget = budgets.connect(address.ip().to_canonical());
-            connections.spawn(serve_connection(builder.clone(), stream, budget, routes.clone(), stopping.clone()));
+            connections.spawn(serve_connection(
+                builder.clone(),
+                stream,
+                budget,
+                (routes.clone(), Arc::clone(&metrics)),
+                stopping.clone(),
+            ));
             metrics.connections.set(connections.len() as i64);
             continue;
         }
@@ -117,7 +125,7 @@ async fn serve_connection(
     builder: Builder<TokioExecutor>,
     stream: TcpStream,
     budget: Arc<ConnectionBudget>,
-    routes: Router,
+    (routes, metrics): (Router, Arc<Metrics>),
     mut stopping: watch::Receiver<bool>,
 ) {
     let info = stream.connect_info();
@@ -131,11 +139,13 @@ async fn serve_connection(
         let mut request = Request::from_parts(head, Body::new(body));
         request.extensions_mut().insert::<TcpConnectInfo>(info.clone());
         let answered = routes.clone().oneshot(request);
+        let metrics = Arc::clone(&metrics);
         async move {
-            let answered = answered.await;
+            let mut answered = std::pin::pin!(answered);
+            let answered = std::future::poll_fn(|cx| measure_busy_time(&metrics, || answered.as_mut().poll(cx))).await;
             // The request is handled. A stream of requests holds its bytes until it ends.
             drop(bytes);
-            answered.map(|response| response.map(|body| Body::new(CallBody { body, _call: call })))
+            answered.map(|response| response.map(|body| Body::new(CallBody { body, metrics, _call: call })))
         }
     });
     let mut connection =
@@ -162,6 +172,17 @@ async fn serve_connection(
             }
         }
     }
+}
+
+/// Runs a part of a call, and records how long it kept the async worker busy if that was over a millisecond.
+fn measure_busy_time<T>(metrics: &Metrics, part: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let done = part();
+    let busy = begun.elapsed();
+    if busy >= MIN_BUSY_TIME {
+        metrics.worker_busy_seconds.observe(busy.as_secs_f64());
+    }
+    done
 }
 
 /// Answers every call with the reason, for a short time.
@@ -213,6 +234,7 @@ impl Drop for CallGuard {
 /// The body of a response, which belongs to its call until the end.
 struct CallBody {
     body: Body,
+    metrics: Arc<Metrics>,
     _call: CallGuard,
 }
 
@@ -221,7 +243,8 @@ impl http_body::Body for CallBody {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let Self { body, metrics, .. } = &mut *self;
+        measure_busy_time(metrics, || Pin::new(body).poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {
