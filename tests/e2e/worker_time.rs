@@ -1,5 +1,7 @@
 //! Calls and pages about the largest experiments keep no async worker busy: everything else on that worker would wait, kills too.
 
+use std::time::Instant;
+
 use inroad_wire::v1::{self, ExposureMode};
 use tonic::Status;
 
@@ -9,14 +11,15 @@ use crate::harness::{
 
 const LARGE: &str = "large";
 const VARIATIONS: usize = 40;
-/// The longest that a call may keep a worker busy in an unoptimised build on a busy machine; a bucket of the metric. The work
-/// below takes many times as long.
-const LIMIT_SECONDS: &str = "0.512";
+/// Time on a worker that is always acceptable, in an unoptimised build on a busy machine. The work below takes many times as
+/// long.
+const SHORT_SECONDS: f64 = 0.2;
 
 /// An experiment whose audiences take seconds to parse, and whose decisions take seconds to make.
 fn large_experiment() -> v1::Experiment {
     let keys: Vec<String> = (1..=VARIATIONS).map(|i| format!("v{i}")).collect();
-    let variations: Vec<(&str, f64)> = keys.iter().map(|key| (key.as_str(), 0.01)).collect();
+    let share = |i: usize| if i == 0 { 0.1 } else { 0.01 };
+    let variations: Vec<(&str, f64)> = keys.iter().enumerate().map(|(i, key)| (key.as_str(), share(i))).collect();
     let mut experiment = with_thompson_policy(with_conversion_metrics(flag(LARGE, &variations)), 86_400);
     if let Some(v1::policy::Kind::Thompson(thompson)) = experiment.policy.as_mut().and_then(|p| p.kind.as_mut()) {
         thompson.draws_log2 = Some(16);
@@ -24,6 +27,7 @@ fn large_experiment() -> v1::Experiment {
     let like_first = experiment.metrics[0].clone();
     let others = (1..16).map(|i| v1::Metric { key: format!("m{i}"), decision: false, ..like_first.clone() });
     experiment.metrics = std::iter::once(like_first.clone()).chain(others).collect();
+    experiment.salt = "large".to_owned();
     experiment.overrides = (0..VARIATIONS)
         .map(|i| v1::Override { when: large_audience(i), variation: keys[i].clone(), ..v1::Override::default() })
         .collect();
@@ -32,22 +36,24 @@ fn large_experiment() -> v1::Experiment {
 
 /// An audience that is nearly as long as one may be, and selects nobody.
 fn large_audience(number: usize) -> String {
-    let parts: Vec<String> = (0..150).map(|i| format!("country == \"{number}-{i}\"")).collect();
+    let parts: Vec<String> = (0..170).map(|i| format!("country == \"{number}-{i}\"")).collect();
     parts.join(" || ")
 }
 
-/// Fails if a call kept a worker busy for longer than the limit since the start.
-async fn check_workers(server: &Server, what: &str) {
-    let within = format!("inroad_worker_busy_seconds_bucket{{le=\"{LIMIT_SECONDS}\"}}");
-    let within = metric_value(server.address, &within).await;
-    let all = metric_value(server.address, "inroad_worker_busy_seconds_count").await;
-    assert_eq!(all - within, 0.0, "{what} kept a worker busy for over {LIMIT_SECONDS} s");
+/// Makes a call and checks that it did its work on other threads than the workers. Compared with the duration of the call, and not
+/// with a clock: a busy machine lengthens both.
+async fn check_workers<T>(server: &Server, what: &str, call: impl Future<Output = T>) -> T {
+    let busy_seconds = || metric_value(server.address, "inroad_worker_busy_seconds_sum");
+    let (before, begun) = (busy_seconds().await, Instant::now());
+    let answer = call.await;
+    let took = begun.elapsed().as_secs_f64();
+    let busy = busy_seconds().await - before;
+    assert!(busy < (took / 4.0).max(SHORT_SECONDS), "{what} kept workers busy for {busy:.3} of {took:.3} s");
+    answer
 }
 
 async fn check_call<T>(server: &Server, what: &str, call: impl Future<Output = Result<T, Status>>) -> T {
-    let answer = call.await.unwrap_or_else(|status| panic!("{what}: {status:?}"));
-    check_workers(server, what).await;
-    answer
+    check_workers(server, what, call).await.unwrap_or_else(|status| panic!("{what}: {status:?}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +88,7 @@ async fn explanations_of_decisions_keep_no_worker_busy() {
     let server = Server::start().await;
     let api = server.api();
     api.launch(v1::Experiment { overrides: Vec::new(), ..large_experiment() }).await;
-    let units: Vec<String> = (0..1_000).map(|i| format!("unit-{i}")).collect();
+    let units: Vec<String> = (0..2_000).map(|i| format!("unit-{i}")).collect();
     let answers = api.assign_all(LARGE, &units).await;
     let exposures = units.iter().zip(&answers).map(|(unit, answer)| exposure_of(LARGE, unit, answer)).collect();
     // Some units of each variation convert, and all of one.
@@ -93,8 +99,9 @@ async fn explanations_of_decisions_keep_no_worker_busy() {
     api.results(LARGE).await;
     let reallocate = v1::ReallocateRequest { key: LARGE.to_owned() };
     let decided = check_call(&server, "a decision", api.experiments().reallocate(reallocate)).await.into_inner();
-    let revision = decided.decision.expect("a decision").revision;
-    assert_eq!(revision, 2, "the policy has moved a boundary");
+    let (revision, summary) =
+        decided.decision.map(|decision| (decision.revision, decision.summary)).expect("a decision");
+    assert_eq!(revision, 2, "the policy has moved a boundary: {summary}");
     let explain = v1::ExplainRevisionRequest { key: LARGE.to_owned(), generation: 0, revision };
     let explained = check_call(&server, "an explanation", api.experiments().explain_revision(explain)).await;
     assert!(explained.into_inner().reproduced);
@@ -132,8 +139,8 @@ async fn pages_about_large_experiments_keep_no_worker_busy() {
         "/feed".to_owned(),
         "/new".to_owned(),
     ] {
-        let (code, page) = http_get(server.address, &path).await.expect("a page");
+        let page = check_workers(&server, &path, http_get(server.address, &path)).await;
+        let (code, page) = page.unwrap_or_else(|| panic!("no answer: {path}"));
         assert_eq!(code, 200, "{path}: {page}");
-        check_workers(&server, &path).await;
     }
 }

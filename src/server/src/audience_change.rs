@@ -60,8 +60,8 @@ pub(crate) async fn describe_audience_change(
     let (exposures, recent) = (RecentExposures::read(&*shared.store).await?, read_recent(shared).await);
     let new = new.clone();
     // Thousands of contexts are parsed and evaluated, which is too slow for an async worker.
-    let describe = move || exposures.describe_change(&experiment, &new, &mut recent.into_reporter(1)).text;
-    tokio::task::spawn_blocking(describe).await.map_err(|_| ServerError::ShuttingDown)
+    let describe = move |_: &_| Ok(exposures.describe_change(&experiment, &new, &mut recent.into_reporter(1)).text);
+    shared.declarations.run(describe).await
 }
 
 /// Whether the audience differs from that of an experiment that was started.

@@ -13,6 +13,8 @@ use inroad_wire::context::context_from_json;
 use inroad_wire::v1;
 
 use crate::catalogue::CatalogueState;
+use crate::error::ServerError;
+use crate::queries::Caller;
 use crate::recent_contexts::MAX_RECENT_CONTEXTS;
 use crate::shared::SharedState;
 
@@ -29,24 +31,29 @@ pub(crate) async fn audience_report(shared: &SharedState, definition: &Definitio
         return None;
     }
     let (recent, definition) = (read_recent(shared).await, definition.clone());
-    // It fails only while the server stops.
-    tokio::task::spawn_blocking(move || recent.into_reporter(1).report(&definition)).await.ok()?
+    // A declaration that is saved already is not refused because there are too many reports.
+    shared.declarations.run(move |_| Ok(recent.into_reporter(1).report(&definition))).await.ok()?
 }
 
-/// The report on an audience without an experiment, for units of this type. Contexts are read and evaluated on another
-/// thread.
+/// The report on an audience without an experiment, for units of this type. It is parsed, and contexts are read and
+/// evaluated, on another thread.
+///
+/// # Errors
+/// [`ServerError::Invalid`] if the audience is not valid; [`ServerError::TooManyQueries`].
 pub(crate) async fn report_on_audience(
     shared: &SharedState,
-    audience: Audience,
+    audience: String,
     unit_type: String,
-) -> Option<v1::AudienceReport> {
+) -> Result<v1::AudienceReport, ServerError> {
     let recent = read_recent(shared).await;
-    let evaluate = move || {
+    let evaluate = move |caller: &Caller| {
+        let invalid = |error: AudienceError| ServerError::Invalid { field: "audience", message: error.to_string() };
+        let audience = Audience::parse(&audience).map_err(invalid)?;
+        caller.check()?;
         let expressions = [("audience".to_owned(), &audience)];
-        recent.into_reporter(1).evaluate(&unit_type, Some(&audience), &expressions)
+        Ok(recent.into_reporter(1).evaluate(&unit_type, Some(&audience), &expressions))
     };
-    // It fails only while the server stops.
-    tokio::task::spawn_blocking(evaluate).await.ok()
+    shared.declarations.run(evaluate).await
 }
 
 /// Whether a new definition selects other units than the one before, by its audience or its overrides. A new experiment

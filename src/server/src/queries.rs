@@ -1,5 +1,5 @@
-//! Long computations for readers: results, funnels, batches of assignments. They never run on an async worker, and only a
-//! few run at a time, so that kills, commits and health checks always find a free thread and a core.
+//! Long computations: results, funnels, batches of assignments, pages, checks of declarations. They never run on an async
+//! worker, and only a few of each kind run at a time, so that kills, commits and health checks always find a free thread and a core.
 //!
 //! ```text
 //!  caller ──► waits for its turn ──► computes on a blocking thread ──► answer
@@ -11,11 +11,13 @@
 //! A caller that leaves while it waits costs nothing more. A computation that has begun keeps its turn until it ends, also
 //! if its caller has left: otherwise abandoned calls would fill all threads.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use inroad_store::Cancellation;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -71,6 +73,16 @@ impl Drop for CallGuard {
     }
 }
 
+/// Says that work can continue.
+#[derive(Default)]
+struct WakeNotify(Notify);
+
+impl Wake for WakeNotify {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
+}
+
 impl Queries {
     /// Turns on this machine: one in two cores computes, at least one.
     pub fn new(metrics: Arc<Metrics>) -> Self {
@@ -97,6 +109,40 @@ impl Queries {
         });
         // It fails only while the server stops.
         computed.await.map_err(|_| ServerError::ShuttingDown)?
+    }
+
+    /// Runs `work` on threads that may block, each of its parts in a turn of its own: for work that computes and waits in
+    /// alternation, such as a page. It has no turn while it waits, so that it delays no other work then. If the caller
+    /// leaves, the work ends after the present part.
+    ///
+    /// Nothing that a change of experiments waits for may be held from one part to the next, and work must not run other
+    /// work in turns of the same kind, which could get the turn that the next part of the outer work needs.
+    ///
+    /// # Errors
+    /// [`ServerError::TooManyQueries`] as for [`Self::run`].
+    pub(crate) async fn run_in_parts<F>(&self, work: F) -> Result<F::Output, ServerError>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        let wake = Arc::new(WakeNotify::default());
+        let waker = Waker::from(Arc::clone(&wake));
+        let mut work: Pin<Box<dyn Future<Output = F::Output> + Send>> = Box::pin(work.in_current_span());
+        loop {
+            let turn = self.turn().await?;
+            let waker = waker.clone();
+            let part = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                let polled = work.as_mut().poll(&mut Context::from_waker(&waker));
+                (work, polled)
+            });
+            // It fails only while the server stops.
+            let (rest, polled) = part.await.map_err(|_| ServerError::ShuttingDown)?;
+            match polled {
+                Poll::Ready(done) => return Ok(done),
+                Poll::Pending => work = rest,
+            }
+            wake.0.notified().await;
+        }
     }
 
     /// Waits for a turn, then runs work that finds its own threads.
@@ -180,6 +226,46 @@ mod tests {
         let _ = second.await;
         assert_eq!(queries.metrics.waiting_queries.get(), 0);
         drop(end);
+        assert_eq!(queries.run(|_| Ok(7)).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn work_in_parts_has_no_turn_while_it_waits_and_none_on_an_async_worker() {
+        let (queries, worker) = (queries(1, 1), std::thread::current().id());
+        let ((go, gone), (begun, has_begun)) = (oneshot::channel::<()>(), oneshot::channel());
+        let work = tokio::spawn({
+            let queries = Arc::clone(&queries);
+            async move {
+                let parts = async move {
+                    let first = std::thread::current().id();
+                    let _ = begun.send(());
+                    let _ = gone.await;
+                    [first, std::thread::current().id()]
+                };
+                queries.run_in_parts(parts).await
+            }
+        });
+        has_begun.await.unwrap();
+        assert_eq!(queries.run(|_| Ok(7)).await.unwrap(), 7, "the turn is free");
+        go.send(()).unwrap();
+        let threads = work.await.unwrap().unwrap();
+        assert!(!threads.contains(&worker), "{threads:?}");
+        assert_eq!(queries.running.available_permits(), 1);
+    }
+
+    #[tokio::test]
+    async fn work_in_parts_ends_when_its_caller_leaves() {
+        let queries = queries(1, 1);
+        let (held, is_dropped) = oneshot::channel::<()>();
+        let parts = async move {
+            let _held = held;
+            std::future::pending::<()>().await;
+        };
+        {
+            let mut work = std::pin::pin!(queries.run_in_parts(parts));
+            assert!(futures::poll!(&mut work).is_pending());
+        }
+        assert!(is_dropped.await.is_err());
         assert_eq!(queries.run(|_| Ok(7)).await.unwrap(), 7);
     }
 

@@ -98,7 +98,7 @@ impl ServerCore {
         let clients = Arc::new(Clients::new(Arc::clone(&clock), Arc::clone(catalogue.publications())));
         let recent_contexts = RecentContexts::new(Arc::clone(&clock), config.retain_events);
         let recent_events = RecentEvents::new(Arc::clone(&store), Arc::clone(&clock), config.retain_events);
-        let (queries, batches) = (Queries::new(Arc::clone(&metrics)), Queries::new(Arc::clone(&metrics)));
+        let [queries, batches, views, declarations] = std::array::from_fn(|_| Queries::new(Arc::clone(&metrics)));
         let results = SharedResults::new(Arc::clone(&metrics));
         let shared = Arc::new(SharedState {
             clock,
@@ -115,6 +115,8 @@ impl ServerCore {
             queries,
             results,
             batches,
+            views,
+            declarations,
             clients,
             stopping,
             config,

@@ -58,6 +58,10 @@ pub struct SharedState {
     pub results: SharedResults,
     /// The turns of batches of assignments: they never wait for a reader.
     pub batches: Queries,
+    /// The turns of pages and lists, which wait for no long computation.
+    pub views: Queries,
+    /// The turns of parsing and checking declarations and audiences.
+    pub declarations: Queries,
     /// The open snapshot streams.
     pub clients: Arc<Clients>,
     /// Turns true when the server shuts down.

@@ -2,20 +2,22 @@
 //! their fields.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use inroad_assignment::definition::Violation;
-use inroad_assignment::{Definition, DefinitionDoc, Experiment};
+use inroad_assignment::{Definition, DefinitionDoc, Experiment, Timestamp};
 use inroad_dashboard::action::AllocationPreview;
 use inroad_dashboard::edit::{EditPage, EditPreview};
 use inroad_dashboard::experiment::{ChangedField, changed_fields};
 use inroad_dashboard::form::Form;
-use inroad_dashboard::layout::NavItem;
+use inroad_dashboard::layout::{NavItem, Viewer};
 use inroad_wire::definition::definition_to_wire;
 use inroad_wire::v1;
 use inroad_wire::v1::experiment_service_server::ExperimentService;
+use maud::Markup;
 use tonic::Code;
 use tonic_types::StatusExt;
 
@@ -26,15 +28,35 @@ use super::{
     suggested_event_names,
 };
 use crate::catalogue::CatalogueEntry;
+use crate::error::ServerError;
 
-async fn send(pages: &Pages, caller: &Caller, mut page: EditPage, status: StatusCode) -> Response {
-    let state = pages.shared.catalogue.state();
-    match suggested_event_names(pages, state.entries.values().map(|entry| &*entry.experiment)).await {
-        Ok(names) => page.events = names,
-        Err(error) => return error_response(caller, error),
+/// Answers a submitted form with a page. Opened pages have their turns already ([`super::in_turns`]).
+async fn answer(pages: &Arc<Pages>, caller: &Caller, page: EditPage, status: StatusCode) -> Response {
+    let title = title(&page);
+    let rendered = pages.shared.views.run_in_parts(render(Arc::clone(pages), caller.viewer.clone(), page)).await;
+    respond(caller, &title, rendered.flatten(), status)
+}
+
+async fn show(pages: Arc<Pages>, caller: &Caller, page: EditPage) -> Response {
+    let title = title(&page);
+    respond(caller, &title, render(pages, caller.viewer.clone(), page).await, StatusCode::OK)
+}
+
+fn title(page: &EditPage) -> String {
+    page.key.as_ref().map_or_else(|| "New experiment".to_owned(), |key| format!("Edit {key}"))
+}
+
+fn respond(caller: &Caller, title: &str, rendered: Result<Markup, ServerError>, status: StatusCode) -> Response {
+    match rendered {
+        Ok(body) => PageResponse::new(title, NavItem::Other, body).send_with_status(caller, status),
+        Err(error) => error_response(caller, error),
     }
-    let title = page.key.as_ref().map_or_else(|| "New experiment".to_owned(), |key| format!("Edit {key}"));
-    PageResponse::new(&title, NavItem::Other, page.render(&caller.viewer)).send_with_status(caller, status)
+}
+
+async fn render(pages: Arc<Pages>, viewer: Viewer, mut page: EditPage) -> Result<Markup, ServerError> {
+    let state = pages.shared.catalogue.state();
+    page.events = suggested_event_names(&pages, state.entries.values().map(|entry| &*entry.experiment)).await?;
+    Ok(page.render(&viewer))
 }
 
 /// `GET /new`, `GET /new?from=KEY`
@@ -52,7 +74,7 @@ pub(super) async fn new_page(State(pages): PagesState, caller: Caller, RawQuery(
             Err(error) => return error_response(&caller, error),
         }
     }
-    send(&pages, &caller, page_for_new(form), StatusCode::OK).await
+    show(pages, &caller, page_for_new(form)).await
 }
 
 fn page_for_new(form: Form) -> EditPage {
@@ -87,7 +109,8 @@ pub(super) async fn edit_page(State(pages): PagesState, caller: Caller, Path(key
     match pages.shared.catalogue.state().get(&key) {
         Ok(entry) => {
             let form = Form::from_definition(&DefinitionDoc::from(entry.experiment.definition.clone()));
-            send(&pages, &caller, page_for_existing(entry, form, entry.version.to_string()), StatusCode::OK).await
+            let page = page_for_existing(entry, form, entry.version.to_string());
+            show(Arc::clone(&pages), &caller, page).await
         }
         Err(error) => error_response(&caller, error),
     }
@@ -102,26 +125,33 @@ pub(super) async fn create(State(pages): PagesState, caller: Caller, body: FormB
     let mut page = page_for_new(sent.without_blank_rows());
     if sent.text("do").starts_with("more-") {
         page.form = sent;
-        return send(&pages, &caller, page, StatusCode::OK).await;
+        return answer(&pages, &caller, page, StatusCode::OK).await;
     }
     let compact = std::mem::replace(&mut page.form, sent.without_blank_rows().with_blank_rows_of(&sent));
-    let document = match read_definition(&compact, None) {
-        Ok(document) => document,
-        Err(violations) => {
+    let read = pages.shared.declarations.run(move |_| Ok(read_definition(&compact, None))).await;
+    let document = match read {
+        Ok(Ok(document)) => document,
+        Err(error) => return error_response(&caller, error),
+        Ok(Err(violations)) => {
             page.violations = violations;
-            return send(&pages, &caller, page, StatusCode::UNPROCESSABLE_ENTITY).await;
+            return answer(&pages, &caller, page, StatusCode::UNPROCESSABLE_ENTITY).await;
         }
     };
     let validate_only = sent.text("do") != "save";
     let request = v1::CreateExperimentRequest { experiment: Some(definition_to_wire(&document)), validate_only };
     match pages.experiments.create_experiment(caller.service_request(request)).await {
         Ok(checked) if validate_only => {
-            page.preview = Some(EditPreview {
-                changed: changed_fields(&serde_json::Value::Null, &json(&document)),
-                allocation: allocation_at_start(&pages, document),
-                audience: checked.into_inner().audience_report.as_ref().map(audience_summary),
-            });
-            send(&pages, &caller, page, StatusCode::OK).await
+            let audience = checked.into_inner().audience_report.as_ref().map(audience_summary);
+            let now = pages.shared.clock.now();
+            let preview = move |_: &_| {
+                let changed = changed_fields(&serde_json::Value::Null, &json(&document));
+                Ok(EditPreview { changed, allocation: allocation_at_start(document, now), audience })
+            };
+            match pages.shared.declarations.run(preview).await {
+                Ok(preview) => page.preview = Some(preview),
+                Err(error) => return error_response(&caller, error),
+            }
+            answer(&pages, &caller, page, StatusCode::OK).await
         }
         Ok(response) => {
             let created = response.into_inner();
@@ -132,8 +162,7 @@ pub(super) async fn create(State(pages): PagesState, caller: Caller, body: FormB
 }
 
 /// The allocation that a new experiment would start with.
-fn allocation_at_start(pages: &Pages, document: DefinitionDoc) -> Option<AllocationPreview> {
-    let now = pages.shared.clock.now();
+fn allocation_at_start(document: DefinitionDoc, now: Timestamp) -> Option<AllocationPreview> {
     let draft = Experiment::create(Definition::try_from(document).ok()?, now);
     let mut started = draft.clone();
     started.start(now, inroad_assignment::Salt::parse("preview").ok()?).ok()?;
@@ -171,22 +200,29 @@ pub(super) async fn save(
     let mut page = page_for_existing(&entry, sent.without_blank_rows(), etag.clone());
     if sent.text("do").starts_with("more-") {
         page.form = sent;
-        return send(&pages, &caller, page, StatusCode::OK).await;
+        return answer(&pages, &caller, page, StatusCode::OK).await;
     }
-    let before = DefinitionDoc::from(entry.experiment.definition.clone());
     let compact = std::mem::replace(&mut page.form, sent.without_blank_rows().with_blank_rows_of(&sent));
-    let document = match read_definition(&compact, Some(&before)) {
-        Ok(document) => document,
-        Err(violations) => {
+    let experiment = Arc::clone(&entry.experiment);
+    let read = move |_: &_| {
+        let before = DefinitionDoc::from(experiment.definition.clone());
+        Ok(read_definition(&compact, Some(&before)).map(|document| {
+            let changed = changed_fields(&json(&before), &json(&document));
+            (document, changed)
+        }))
+    };
+    let (document, changed) = match pages.shared.declarations.run(read).await {
+        Ok(Ok(read)) => read,
+        Err(error) => return error_response(&caller, error),
+        Ok(Err(violations)) => {
             page.violations = violations;
-            return send(&pages, &caller, page, StatusCode::UNPROCESSABLE_ENTITY).await;
+            return answer(&pages, &caller, page, StatusCode::UNPROCESSABLE_ENTITY).await;
         }
     };
     if document.key != key {
         page.error = Some("A key cannot change. Create another experiment.".to_owned());
-        return send(&pages, &caller, page, StatusCode::UNPROCESSABLE_ENTITY).await;
+        return answer(&pages, &caller, page, StatusCode::UNPROCESSABLE_ENTITY).await;
     }
-    let changed = changed_fields(&json(&before), &json(&document));
     if etag != entry.version.to_string() {
         return show_conflict(&pages, &caller, page, &entry, changed).await;
     }
@@ -195,12 +231,18 @@ pub(super) async fn save(
     match pages.experiments.update_experiment(caller.service_request(request)).await {
         Ok(checked) if validate_only => {
             let checked = checked.into_inner();
-            let allocation = allocation_after_update(&pages, &entry, document);
-            let allocation = allocation
-                .map(|allocation| AllocationPreview { audience_change: checked.audience_change.clone(), ..allocation });
+            let (experiment, now) = (Arc::clone(&entry.experiment), pages.shared.clock.now());
+            let lead = pages.shared.config.lead;
+            let preview = move |_: &_| Ok(allocation_after_update(&experiment, document, now, lead));
+            let allocation = match pages.shared.declarations.run(preview).await {
+                Ok(allocation) => allocation,
+                Err(error) => return error_response(&caller, error),
+            };
+            let audience_change = checked.audience_change.clone();
+            let allocation = allocation.map(|allocation| AllocationPreview { audience_change, ..allocation });
             let audience = checked.audience_report.as_ref().map(audience_summary);
             page.preview = Some(EditPreview { changed, allocation, audience });
-            send(&pages, &caller, page, StatusCode::OK).await
+            answer(&pages, &caller, page, StatusCode::OK).await
         }
         Ok(response) => redirect_to(&format!("/experiments/{key}?did=edit&version={}", response.into_inner().etag)),
         Err(status) if status.code() == Code::Aborted => {
@@ -214,7 +256,7 @@ pub(super) async fn save(
 
 /// Shows the form again after somebody else changed the experiment, with a preview against the new version.
 async fn show_conflict(
-    pages: &Pages,
+    pages: &Arc<Pages>,
     caller: &Caller,
     mut page: EditPage,
     entry: &CatalogueEntry,
@@ -226,29 +268,30 @@ async fn show_conflict(
             .to_owned(),
     );
     page.preview = Some(EditPreview { changed, allocation: None, audience: None });
-    send(pages, caller, page, StatusCode::CONFLICT).await
+    answer(pages, caller, page, StatusCode::CONFLICT).await
 }
 
 fn allocation_after_update(
-    pages: &Arc<Pages>,
-    entry: &CatalogueEntry,
+    experiment: &Experiment,
     document: DefinitionDoc,
+    wall_now: Timestamp,
+    lead: Duration,
 ) -> Option<AllocationPreview> {
-    if entry.experiment.generations.is_empty() {
-        return allocation_at_start(pages, document);
+    if experiment.generations.is_empty() {
+        return allocation_at_start(document, wall_now);
     }
-    let now = entry.experiment.now(pages.shared.clock.now());
-    let mut after = Experiment::clone(&entry.experiment);
-    after.update(Definition::try_from(document).ok()?, now, now.plus(pages.shared.config.lead)).ok()?;
-    Some(preview(&entry.experiment, &after))
+    let now = experiment.now(wall_now);
+    let mut after = experiment.clone();
+    after.update(Definition::try_from(document).ok()?, now, now.plus(lead)).ok()?;
+    Some(preview(experiment, &after))
 }
 
 /// Shows the form again with the errors of the service, at their fields where it names them.
-async fn show_refusal(pages: &Pages, caller: &Caller, mut page: EditPage, status: &tonic::Status) -> Response {
+async fn show_refusal(pages: &Arc<Pages>, caller: &Caller, mut page: EditPage, status: &tonic::Status) -> Response {
     let named_fields = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
     page.violations = named_fields.into_iter().map(|v| Violation { field: v.field, message: v.description }).collect();
     if page.violations.is_empty() {
         page.error = Some(as_sentence(&inroad_wire::status::describe_status(status)));
     }
-    send(pages, caller, page, http_code(status.code())).await
+    answer(pages, caller, page, http_code(status.code())).await
 }

@@ -20,9 +20,9 @@ mod time_input;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::from_fn;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use inroad_assignment::experiment::ChangeError;
@@ -83,12 +83,22 @@ pub(crate) fn routes(shared: Arc<SharedState>) -> Router {
         .route("/feed", get(feed::page))
         .route("/clients", get(clients::page))
         .route("/audit", get(audit::page))
+        .route_layer(from_fn_with_state(Arc::clone(&pages), in_turns))
         .route("/who", axum::routing::post(access::set_name))
         .route("/live", get(live::stream))
         .route("/assets/{hash}/{name}", get(asset))
         .layer(axum::extract::DefaultBodyLimit::max(MAX_FORM_BYTES))
         .layer(from_fn(access::add_security_headers))
         .with_state(pages)
+}
+
+/// Middleware: collects and renders pages off the async workers, a few at a time. A form that changes something does that
+/// itself for the parts that take long, because a kill must not wait for its turn.
+async fn in_turns(State(pages): PagesState, caller: Caller, request: Request, next: Next) -> Response {
+    if request.method() == Method::POST {
+        return next.run(request).await;
+    }
+    pages.shared.views.run_in_parts(next.run(request)).await.unwrap_or_else(|error| error_response(&caller, error))
 }
 
 /// A page to send to a browser.

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use inroad_assignment::audience::{Audience, AudienceError};
 use inroad_assignment::experiment::{RevisionCause, ShippingScope};
 use inroad_assignment::{AllocationError, Arm, Definition, Experiment, ExperimentKey, TARGETING_KEY, Timestamp, Width};
-use inroad_store::{PageRequest, StoredDecision};
+use inroad_store::StoreError;
 use inroad_wire::definition::{definition_from_wire, experiment_to_wire};
 use inroad_wire::revision::revision_to_wire;
 use inroad_wire::time::timestamp_from_wire;
@@ -14,17 +13,13 @@ use inroad_wire::v1::experiment_service_server::ExperimentService;
 use inroad_wire::v1::grow_variation_request::Amount;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::audit_entry::audit_entry_to_wire;
 use super::explained_revision::explain_revision;
+use super::history::{list_audit_entries, list_decisions};
 use super::targets::{concluded_arm, kill_target};
-use super::{
-    PageBuilder, actor, apply, check_response_size, draw_salt, invalid_page_token, page_before, page_size, take_page,
-    version,
-};
+use super::{actor, apply, check_response_size, draw_salt, invalid_page_token, page_size, take_page, version};
 use crate::audience_change::describe_audience_change;
 use crate::audience_report::{audience_report, report_on_audience};
 use crate::catalogue::{CatalogueEntry, ChangeRequest};
-use crate::config::MAX_PART_BYTES;
 use crate::error::ServerError;
 use crate::explain::{decision_to_wire, share_in_words};
 use crate::kill_results::{PendingResults, keep_late_results, kill_with_results, results_in_time};
@@ -34,9 +29,6 @@ use crate::shared::SharedState;
 pub struct ExperimentHandler {
     shared: Arc<SharedState>,
 }
-
-/// How many audit entries or decisions are read from the store at once.
-const READ_AT_ONCE: usize = 50;
 
 type RpcResult<T> = Result<Response<T>, Status>;
 
@@ -130,15 +122,18 @@ impl ExperimentService for ExperimentHandler {
     async fn create_experiment(&self, request: Request<v1::CreateExperimentRequest>) -> RpcResult<v1::Experiment> {
         let actor = actor(&request)?;
         let v1::CreateExperimentRequest { experiment, validate_only } = request.into_inner();
-        let doc = definition_from_wire(experiment.unwrap_or_default()).map_err(ServerError::from)?;
-        let definition = Definition::try_from(doc).map_err(ServerError::from)?;
+        let check = |_: &_| {
+            let doc = definition_from_wire(experiment.unwrap_or_default())?;
+            Ok(Definition::try_from(doc)?)
+        };
+        let definition = self.shared.declarations.run(check).await?;
         let now = self.shared.clock.now();
         let experiment = Experiment::create(definition, now);
         if validate_only {
             let exists = self.shared.catalogue.state().entries.contains_key(experiment.definition.key());
             if exists {
                 let key = experiment.definition.key().to_string();
-                return Err(ServerError::Store(inroad_store::StoreError::ExperimentExists(key)).into());
+                return Err(ServerError::Store(StoreError::ExperimentExists(key)).into());
             }
             return self.with_report(&experiment.definition, experiment_to_wire(&experiment, 0, now)).await;
         }
@@ -169,14 +164,25 @@ impl ExperimentService for ExperimentHandler {
     async fn update_experiment(&self, request: Request<v1::UpdateExperimentRequest>) -> RpcResult<v1::Experiment> {
         let actor = actor(&request)?;
         let v1::UpdateExperimentRequest { experiment, etag, validate_only } = request.into_inner();
-        let doc = definition_from_wire(experiment.unwrap_or_default()).map_err(ServerError::from)?;
-        let definition = Definition::try_from(doc.clone()).map_err(ServerError::from)?;
+        let state = self.shared.catalogue.state();
+        let check = move |_: &_| {
+            let doc = definition_from_wire(experiment.unwrap_or_default())?;
+            let kept = match state.get(&doc.key) {
+                Ok(entry) => entry.experiment.with_kept_shares(doc.clone()),
+                Err(_) => doc.clone(),
+            };
+            Ok((doc, kept.clone(), Definition::try_from(kept)?))
+        };
+        // Not in the turn of changes, so that no kill waits for it.
+        let (doc, kept, definition) = self.shared.declarations.run(check).await?;
         let (key, lead) = (definition.key().clone(), self.shared.config.lead);
         let before = Arc::clone(&self.shared.catalogue.state().get(key.as_str())?.experiment);
         let audience_change = describe_audience_change(&self.shared, before, &definition).await?;
         let update = |e: &mut Experiment, now: Timestamp| {
-            let definition = Definition::try_from(e.with_kept_shares(doc))?;
-            Ok::<_, ServerError>(e.update(definition, now, now.plus(lead))?)
+            if e.with_kept_shares(doc) != kept {
+                return Err(ServerError::Store(StoreError::Conflict));
+            }
+            Ok(e.update(definition.clone(), now, now.plus(lead))?)
         };
         if validate_only {
             let state = self.shared.catalogue.state();
@@ -201,11 +207,8 @@ impl ExperimentService for ExperimentHandler {
 
     async fn evaluate_audience(&self, request: Request<v1::EvaluateAudienceRequest>) -> RpcResult<v1::AudienceReport> {
         let v1::EvaluateAudienceRequest { audience, unit } = request.into_inner();
-        let invalid = |error: AudienceError| ServerError::Invalid { field: "audience", message: error.to_string() };
-        let audience = Audience::parse(&audience).map_err(invalid)?;
         let unit = if unit.is_empty() { TARGETING_KEY.to_owned() } else { unit };
-        let report = report_on_audience(&self.shared, audience, unit).await;
-        Ok(Response::new(report.ok_or(ServerError::ShuttingDown)?))
+        Ok(Response::new(report_on_audience(&self.shared, audience, unit).await?))
     }
 
     async fn start_experiment(&self, request: Request<v1::StartExperimentRequest>) -> RpcResult<v1::Experiment> {
@@ -350,63 +353,22 @@ impl ExperimentService for ExperimentHandler {
     ) -> RpcResult<v1::ExplainRevisionResponse> {
         let request = request.into_inner();
         let (entry, number) = self.generation(&request.key, request.generation)?;
-        let response = explain_revision(&self.shared, &entry, number, request.revision).await?;
+        let explain = explain_revision(Arc::clone(&self.shared), entry, number, request.revision);
+        let response = self.shared.queries.run_in_parts(explain).await??;
         let advice = "the stored record of this decision is too large; list decisions to read the decision itself";
         Ok(Response::new(check_response_size(&self.shared.metrics, advice, response)?))
     }
 
     async fn list_decisions(&self, request: Request<v1::ListDecisionsRequest>) -> RpcResult<v1::ListDecisionsResponse> {
-        let v1::ListDecisionsRequest { key, generation, page_size: size, page_token } = request.into_inner();
-        let (limit, before) = (page_size(size)?, page_before(&page_token)?);
-        let (entry, number) = self.generation(&key, generation)?;
-        // Records are large, so few are read at once.
-        let (mut decisions, mut last) = (PageBuilder::new(limit), before);
-        loop {
-            let page = PageRequest { before: last, limit: READ_AT_ONCE.min(limit + 1), max_bytes: 4 * MAX_PART_BYTES };
-            let records = self.shared.store.decisions(entry.experiment.definition.key(), number, page).await;
-            let records = records.map_err(ServerError::from)?;
-            for StoredDecision { id, record } in &records {
-                let input = serde_json::from_str(&record.input).map_err(ServerError::from)?;
-                let output = serde_json::from_str(&record.output).map_err(ServerError::from)?;
-                if !decisions.push(decision_to_wire(&entry.experiment, number, record.revision, &input, &output)) {
-                    break;
-                }
-                last = *id;
-            }
-            if decisions.is_full || records.is_empty() {
-                break;
-            }
-        }
-        let next_page_token = if decisions.is_full { last.to_string() } else { String::new() };
-        Ok(Response::new(v1::ListDecisionsResponse { decisions: decisions.entries, next_page_token }))
+        let shared = Arc::clone(&self.shared);
+        Ok(Response::new(self.shared.views.run_in_parts(list_decisions(shared, request.into_inner())).await??))
     }
 
     async fn list_audit_entries(
         &self,
         request: Request<v1::ListAuditEntriesRequest>,
     ) -> RpcResult<v1::ListAuditEntriesResponse> {
-        let v1::ListAuditEntriesRequest { key, page_size: size, page_token } = request.into_inner();
-        let (limit, before) = (page_size(size)?, page_before(&page_token)?);
-        let state = self.shared.catalogue.state();
-        let key = if key.is_empty() { None } else { Some(state.get(&key)?.experiment.definition.key().clone()) };
-        // A new experiment may have megabytes, so few entries are read at once.
-        let (mut found, mut last) = (PageBuilder::new(limit), before);
-        loop {
-            let page = PageRequest { before: last, limit: READ_AT_ONCE.min(limit + 1), max_bytes: MAX_PART_BYTES };
-            let entries = self.shared.store.audit(key.as_ref(), page).await.map_err(ServerError::from)?;
-            let is_end = entries.is_empty();
-            for e in entries {
-                let id = e.id;
-                if !found.push(audit_entry_to_wire(e)) {
-                    break;
-                }
-                last = id;
-            }
-            if found.is_full || is_end {
-                break;
-            }
-        }
-        let next_page_token = if found.is_full { last.to_string() } else { String::new() };
-        Ok(Response::new(v1::ListAuditEntriesResponse { entries: found.entries, next_page_token }))
+        let shared = Arc::clone(&self.shared);
+        Ok(Response::new(self.shared.views.run_in_parts(list_audit_entries(shared, request.into_inner())).await??))
     }
 }

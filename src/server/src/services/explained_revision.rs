@@ -1,5 +1,7 @@
 //! The answer to "why was this revision made?": a decision of the policy from its stored record, or what a person did.
 
+use std::sync::Arc;
+
 use inroad_assignment::experiment::{ChangeError, RevisionCause};
 use inroad_assignment::{Arm, Experiment, Generation, Revision};
 use inroad_dashboard::format::NumberFormat;
@@ -21,13 +23,13 @@ const AUDIT_READ: usize = 200;
 const AUDIT_BYTES: usize = 1024 * 1024;
 const MAX_AUDIT_READS: usize = 10;
 
-/// Explains a revision of a run.
+/// Explains a revision of a run. Makes the decision again, which takes long: do not call it from an async worker.
 ///
 /// # Errors
 /// [`ServerError::UnknownRevision`], and errors of the store.
 pub(super) async fn explain_revision(
-    shared: &SharedState,
-    entry: &CatalogueEntry,
+    shared: Arc<SharedState>,
+    entry: CatalogueEntry,
     number: u32,
     revision: u32,
 ) -> Result<v1::ExplainRevisionResponse, ServerError> {
@@ -42,7 +44,7 @@ pub(super) async fn explain_revision(
         ..v1::ExplainRevisionResponse::default()
     };
     let Some(DecisionRecord { input, output, .. }) = record else {
-        let author = author(shared, &entry.experiment, number, revision.number).await?;
+        let author = author(&shared, &entry.experiment, number, revision.number).await?;
         response.summary = in_words(&entry.experiment, generation, revision, author.as_deref());
         return Ok(response);
     };

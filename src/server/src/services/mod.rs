@@ -8,6 +8,7 @@ mod clients;
 pub mod event;
 pub mod experiment;
 mod explained_revision;
+mod history;
 pub mod result;
 pub mod server;
 pub(crate) mod snapshot_route;
