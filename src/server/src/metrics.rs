@@ -44,11 +44,11 @@ pub struct Metrics {
     pub expensive_batches: Counter<u64, AtomicU64>,
     /// Responses that were refused because they were larger than a message may be.
     pub oversized_responses: Counter<u64, AtomicU64>,
-    /// Computations for readers, and batches of assignments, that wait for their turn.
+    /// Computations for readers, batches, pages and checks of declarations that wait for their turn.
     pub waiting_queries: Gauge<i64, AtomicI64>,
     /// Those that were refused because too many waited.
     pub refused_queries: Counter<u64, AtomicU64>,
-    /// Time that a computation for a reader waited for its turn.
+    /// Time that one of them waited for its turn.
     pub query_wait_seconds: Histogram,
     /// Results that were computed.
     pub computed_results: Counter<u64, AtomicU64>,
@@ -186,17 +186,17 @@ impl Metrics {
             ),
             waiting_queries: register!(
                 "queries_waiting",
-                "Results, funnels and batches that wait for their turn",
+                "Results, funnels, batches, pages and checks of declarations that wait for their turn",
                 Gauge::default()
             ),
             refused_queries: register!(
                 "queries_refused",
-                "Results, funnels and batches refused because too many waited",
+                "Results, funnels, batches, pages and checks of declarations refused because too many waited",
                 Counter::default()
             ),
             query_wait_seconds: register!(
                 "query_wait_seconds",
-                "Time that results, funnels and batches waited for their turn",
+                "Time that results, funnels, batches, pages and checks of declarations waited for their turn",
                 seconds()
             ),
             computed_results: register!("results_computed", "Results of experiments computed", Counter::default()),
