@@ -153,12 +153,18 @@ impl ExperimentService for ExperimentHandler {
         let request = request.into_inner();
         let size = page_size(request.page_size)?;
         let state = self.shared.catalogue.state();
-        let after = |key: &ExperimentKey| request.page_token.is_empty() || key.as_str() > request.page_token.as_str();
-        let matches = |key: &ExperimentKey| key.as_str().starts_with(&request.prefix) && after(key);
-        let found = state.entries.iter().filter(|(key, _)| matches(key));
-        let (experiments, more) = take_page(found.map(|(_, entry)| self.to_wire(entry)), size);
-        let next_page_token = experiments.last().filter(|_| more).map(|e| e.key.clone()).unwrap_or_default();
-        Ok(Response::new(v1::ListExperimentsResponse { experiments, next_page_token }))
+        let now = self.shared.clock.now();
+        let list = move |_: &_| {
+            let after =
+                |key: &ExperimentKey| request.page_token.is_empty() || key.as_str() > request.page_token.as_str();
+            let matches = |key: &ExperimentKey| key.as_str().starts_with(&request.prefix) && after(key);
+            let found = state.entries.iter().filter(|(key, _)| matches(key));
+            let (experiments, more) =
+                take_page(found.map(|(_, entry)| experiment_to_wire(&entry.experiment, entry.version, now)), size);
+            let next_page_token = experiments.last().filter(|_| more).map(|e| e.key.clone()).unwrap_or_default();
+            Ok(v1::ListExperimentsResponse { experiments, next_page_token })
+        };
+        Ok(Response::new(self.shared.views.run(list).await?))
     }
 
     async fn update_experiment(&self, request: Request<v1::UpdateExperimentRequest>) -> RpcResult<v1::Experiment> {
