@@ -1,17 +1,19 @@
 //! Which experiments count an outcome: by event, clock and unit type. An outcome that no experiment counts is accepted,
 //! because a metric may be added later, but its sender gets a warning: usually a name is misspelt.
 //!
-//! The index is built once per version of the catalogue, when the first outcome arrives, on another thread. A call costs
-//! one look-up per outcome. Its size depends on the metrics only, never on what callers send.
+//! The index is brought up to date once per version of the catalogue, when the next outcome arrives, on another thread: it
+//! visits the experiments that changed. A call costs one look-up per outcome. The size of the index depends on the metrics
+//! only, never on what callers send.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use inroad_assignment::{Experiment, MetricKind, Timestamp};
+use inroad_assignment::{Experiment, ExperimentKey, MetricKind, Timestamp};
 use inroad_store::OutcomeEvent;
 use inroad_wire::v1;
+use rpds::{HashTrieMapSync, RedBlackTreeMapSync, RedBlackTreeSetSync};
 
 use crate::catalogue::CatalogueState;
 
@@ -53,56 +55,103 @@ impl Uncounted {
     }
 }
 
-/// One experiment's use of an event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct EventUse {
+/// The units that a metric can count: of one type, under one clock.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct CountedUnits {
     /// Empty for real time; otherwise the key of the experiment, which has simulated time.
     clock: String,
     unit_type: String,
-    /// By the wall clock; [`Timestamp::MAX`] while the experiment has not ended.
+}
+
+/// The experiments that use an event, each with the time until which it does, by the wall clock; [`Timestamp::MAX`] while
+/// it has not ended.
+type Users = RedBlackTreeSetSync<(Timestamp, ExperimentKey)>;
+
+/// One experiment's use of events.
+#[derive(PartialEq)]
+struct EventUse<'a> {
+    events: BTreeSet<&'a str>,
+    units: CountedUnits,
     until: Timestamp,
 }
 
-/// The uses of all events at one version of the catalogue.
+impl<'a> EventUse<'a> {
+    fn of(experiment: &'a Experiment) -> Self {
+        let metrics = experiment.definition.metrics();
+        let denominators = metrics.iter().filter_map(|metric| match &metric.kind {
+            MetricKind::Ratio { denominator } => Some(denominator.as_str()),
+            _ => None,
+        });
+        let is_simulated = experiment.manual_now.is_some();
+        let ended = experiment.generation().and_then(|generation| generation.ended_at());
+        Self {
+            events: metrics.iter().map(|metric| metric.event.as_str()).chain(denominators).collect(),
+            units: CountedUnits {
+                clock: if is_simulated { experiment.definition.key().to_string() } else { String::new() },
+                unit_type: experiment.definition.unit().to_owned(),
+            },
+            // Simulated time cannot be compared with real time.
+            until: ended.filter(|_| !is_simulated).map_or(Timestamp::MAX, |end| end.plus(REMEMBERED)),
+        }
+    }
+}
+
+/// The uses of all events at one version of the catalogue. It shares with the uses at an earlier version what did not
+/// change.
 #[derive(Debug, Default)]
 pub(crate) struct EventUses {
-    version: u64,
-    by_event: HashMap<String, Vec<EventUse>>,
+    state: Arc<CatalogueState>,
+    by_event: HashTrieMapSync<String, RedBlackTreeMapSync<CountedUnits, Users>>,
 }
 
 impl EventUses {
-    fn new(state: &CatalogueState) -> Self {
-        let mut uses = Self { version: state.version, by_event: HashMap::new() };
-        for experiment in state.experiments() {
-            for metric in experiment.definition.metrics() {
-                uses.add(&metric.event, experiment);
-                if let MetricKind::Ratio { denominator } = &metric.kind {
-                    uses.add(denominator, experiment);
-                }
+    /// The uses at a later version. It visits the experiments that changed since.
+    fn at(&self, state: Arc<CatalogueState>) -> Self {
+        let mut next = Self { by_event: self.by_event.clone(), state: Arc::clone(&state) };
+        for (key, entry) in state.changed_since(self.state.version) {
+            let before = self.state.entries.get(key).map(|before| EventUse::of(&before.experiment));
+            let after = EventUse::of(&entry.experiment);
+            if before.as_ref() == Some(&after) {
+                continue;
             }
+            if let Some(before) = before {
+                next.remove(key, &before);
+            }
+            next.add(key, &after);
         }
-        uses
+        next
     }
 
-    fn add(&mut self, event: &str, experiment: &Experiment) {
-        let is_simulated = experiment.manual_now.is_some();
-        let ended = experiment.generation().and_then(|generation| generation.ended_at());
-        let used = EventUse {
-            clock: if is_simulated { experiment.definition.key().to_string() } else { String::new() },
-            unit_type: experiment.definition.unit().to_owned(),
-            // Simulated time cannot be compared with real time.
-            until: ended.filter(|_| !is_simulated).map_or(Timestamp::MAX, |end| end.plus(REMEMBERED)),
-        };
-        let uses = self.by_event.entry(event.to_owned()).or_default();
-        match uses.iter_mut().find(|known| (&known.clock, &known.unit_type) == (&used.clock, &used.unit_type)) {
-            Some(known) => known.until = known.until.max(used.until),
-            None => uses.push(used),
+    fn add(&mut self, key: &ExperimentKey, EventUse { events, units, until }: &EventUse<'_>) {
+        for event in events {
+            let mut uses = self.by_event.get(*event).cloned().unwrap_or_default();
+            let users = uses.get(units).cloned().unwrap_or_default();
+            uses.insert_mut(units.clone(), users.insert((*until, key.clone())));
+            self.by_event.insert_mut((*event).to_owned(), uses);
+        }
+    }
+
+    fn remove(&mut self, key: &ExperimentKey, EventUse { events, units, until }: &EventUse<'_>) {
+        for event in events {
+            let Some(mut uses) = self.by_event.get(*event).cloned() else { continue };
+            let users = uses.get(units).map(|users| users.remove(&(*until, key.clone()))).unwrap_or_default();
+            if users.is_empty() {
+                uses.remove_mut(units);
+            } else {
+                uses.insert_mut(units.clone(), users);
+            }
+            if uses.is_empty() {
+                self.by_event.remove_mut(*event);
+            } else {
+                self.by_event.insert_mut((*event).to_owned(), uses);
+            }
         }
     }
 
     /// The recent uses of an event.
-    fn recent(&self, event: &str, now: Timestamp) -> impl Iterator<Item = &EventUse> {
-        self.by_event.get(event).into_iter().flatten().filter(move |used| used.until > now)
+    fn recent(&self, event: &str, now: Timestamp) -> impl Iterator<Item = &CountedUnits> {
+        let uses = self.by_event.get(event).into_iter().flatten();
+        uses.filter(move |(_, users)| is_recent(users, now)).map(|(units, _)| units)
     }
 
     /// Why no experiment counts an outcome; none if one may count it.
@@ -149,11 +198,15 @@ impl EventUses {
     /// The most similar event that is in use.
     fn similar(&self, event: &str, now: Timestamp) -> Option<&str> {
         let event = event.to_lowercase();
-        let used = self.by_event.iter().filter(|(_, uses)| uses.iter().any(|used| used.until > now));
+        let used = self.by_event.iter().filter(|(_, uses)| uses.values().any(|users| is_recent(users, now)));
         let similarity = used.map(|(name, _)| (strsim::jaro(&event, &name.to_lowercase()), name.as_str()));
         let best = similarity.max_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
         best.filter(|(similarity, _)| *similarity >= SIMILARITY_MIN).map(|(_, name)| name)
     }
+}
+
+fn is_recent(users: &Users, now: Timestamp) -> bool {
+    users.last().is_some_and(|(until, _)| *until > now)
 }
 
 /// The index of the newest catalogue.
@@ -166,9 +219,9 @@ pub struct EventUseIndex {
 
 impl EventUseIndex {
     /// The uses of events in `state`, or in a newer one. After a change of the catalogue they are collected on another
-    /// thread, because that reads all experiments.
+    /// thread, because at the start and after a large apply that reads many experiments.
     pub(crate) async fn of(&self, state: Arc<CatalogueState>) -> Arc<EventUses> {
-        let known = || Some(self.newest.load_full()).filter(|uses| uses.version >= state.version);
+        let known = || Some(self.newest.load_full()).filter(|uses| uses.state.version >= state.version);
         if let Some(uses) = known() {
             return uses;
         }
@@ -176,7 +229,8 @@ impl EventUseIndex {
         if let Some(uses) = known() {
             return uses;
         }
-        let collected = tokio::task::spawn_blocking(move || Arc::new(EventUses::new(&state))).await;
+        let before = self.newest.load_full();
+        let collected = tokio::task::spawn_blocking(move || Arc::new(before.at(state))).await;
         // Collecting fails only while the server stops: the uses of before do for its last warnings.
         if let Ok(uses) = collected {
             self.newest.store(uses);
@@ -229,6 +283,7 @@ mod tests {
     use super::*;
     use inroad_assignment::{DefinitionDoc, Salt};
     use inroad_store::StoredExperiment;
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     fn at(days: u64) -> Timestamp {
@@ -270,7 +325,7 @@ mod tests {
         let stored = (1..).zip(experiments.into_iter().map(Arc::new));
         let stored = stored.map(|(version, experiment)| StoredExperiment { version, experiment });
         let state = CatalogueState::default().with_stored(7, stored.collect(), at(0)).unwrap();
-        let uses = EventUses::new(&state);
+        let uses = EventUses::default().at(Arc::new(state.clone()));
         (state, uses)
     }
 
@@ -307,5 +362,67 @@ mod tests {
         assert!(clock.contains("set `clock` to the experiment (demo)"), "{clock}");
         let unit = uses.message(Uncounted::UnitType, &outcome("order", "usr", ""), at(1));
         assert!(unit.contains("has units of the type usr: use user"), "{unit}");
+    }
+
+    /// A started experiment whose metric, unit type, clock and end depend on `kind`.
+    fn variant(key: &str, kind: u8) -> Experiment {
+        let unit = ["user", "account"][usize::from(kind % 2)];
+        let clock = match kind / 2 % 2 {
+            0 => json!({"kind": "wall"}),
+            _ => json!({"kind": "manual", "start": "1970-01-01T00:00:00Z"}),
+        };
+        let metric = match kind / 4 % 3 {
+            0 => json!({"key": "m", "event": "order"}),
+            1 => json!({"key": "m", "event": "order", "kind": "ratio", "denominator": "visit"}),
+            _ => json!({"key": "m", "event": "visit"}),
+        };
+        let mut experiment = experiment(key, unit, clock, metric);
+        if kind >= 12 {
+            let scope = inroad_assignment::experiment::ShippingScope::Everyone;
+            experiment.conclude(inroad_assignment::Arm::CONTROL, scope, at(u64::from(kind))).unwrap();
+        }
+        experiment
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Each change concerns one of 6 experiments; after some changes the index is brought up to date.
+        #[test]
+        fn uses_after_any_sequence_of_changes_are_those_of_the_last_state(
+            changes in prop::collection::vec((0u8..6, 0u8..24, any::<bool>()), 1..40),
+        ) {
+            let (mut state, mut uses) = (Arc::new(CatalogueState::default()), EventUses::default());
+            for (n, kind, is_updated) in changes {
+                // Each state is made anew, because clients would refuse most of these changes.
+                let experiment = Arc::new(variant(&format!("e{n}"), kind));
+                let others = state.entries.iter().filter(|(key, _)| key.as_str() != format!("e{n}"));
+                let mut stored: Vec<_> = others
+                    .map(|(_, e)| StoredExperiment { version: e.version, experiment: Arc::clone(&e.experiment) })
+                    .collect();
+                let version = state.version + 1;
+                stored.push(StoredExperiment { version, experiment });
+                state = Arc::new(CatalogueState::default().with_stored(version, stored, at(0)).unwrap());
+                if is_updated {
+                    uses = uses.at(Arc::clone(&state));
+                    prop_assert_eq!(&uses.by_event, &EventUses::default().at(Arc::clone(&state)).by_event);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn change_of_one_experiment_allocates_about_as_much_among_many_as_among_few() {
+        let cost = |experiments: u64| {
+            let stored = (1..=experiments)
+                .map(|version| StoredExperiment { version, experiment: Arc::new(variant(&format!("e{version}"), 0)) });
+            let before = CatalogueState::default().with_stored(experiments, stored.collect(), at(0)).unwrap();
+            let uses = EventUses::default().at(Arc::new(before.clone()));
+            let version = experiments + 1;
+            let added = StoredExperiment { version, experiment: Arc::new(variant("new", 0)) };
+            let state = Arc::new(before.with_stored(version, vec![added], at(0)).unwrap());
+            allocation_counter::measure(|| drop(uses.at(state))).bytes_total
+        };
+        let (few, many) = (cost(100), cost(5_000));
+        assert!(many < 2 * few, "{many} bytes among 5,000 experiments, {few} among 100");
     }
 }
