@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use inroad_assignment::{Experiment, ExperimentKey, MetricKind, Timestamp};
 use inroad_store::OutcomeEvent;
 use inroad_wire::v1;
-use rpds::{HashTrieMapSync, RedBlackTreeMapSync, RedBlackTreeSetSync};
+use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync};
 
 use crate::catalogue::CatalogueState;
 
@@ -101,7 +101,7 @@ impl<'a> EventUse<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct EventUses {
     state: Arc<CatalogueState>,
-    by_event: HashTrieMapSync<String, RedBlackTreeMapSync<CountedUnits, Users>>,
+    by_event: RedBlackTreeMapSync<String, RedBlackTreeMapSync<CountedUnits, Users>>,
 }
 
 impl EventUses {
@@ -393,7 +393,7 @@ mod tests {
         ) {
             let (mut state, mut uses) = (Arc::new(CatalogueState::default()), EventUses::default());
             for (n, kind, is_updated) in changes {
-                // Each state is made anew, because clients would refuse most of these changes.
+                // Each state is a new one, because clients would refuse most of these changes.
                 let experiment = Arc::new(variant(&format!("e{n}"), kind));
                 let others = state.entries.iter().filter(|(key, _)| key.as_str() != format!("e{n}"));
                 let mut stored: Vec<_> = others
