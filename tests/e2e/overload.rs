@@ -21,7 +21,7 @@ const LARGE: &str = "large";
 const VARIATIONS: usize = 24;
 /// The longest that a kill, an assignment or a health check may take. Far above the time on an idle machine, and far below
 /// that of one of the expensive requests.
-const LIMIT: Duration = Duration::from_secs(2);
+const LIMIT: Duration = Duration::from_secs(1);
 
 /// An experiment whose results, funnels and assignments cost seconds.
 fn large_experiment() -> v1::Experiment {
