@@ -25,13 +25,14 @@ pub struct AuditPage {
 }
 
 /// The actions that the filter offers, with their labels.
-const ACTIONS: [(&str, &str); 14] = [
+const ACTIONS: [(&str, &str); 15] = [
     ("", "any, except automatic decisions"),
     ("create", "create"),
     ("update", "update"),
     ("start", "start"),
     ("grow", "grow"),
     ("kill", "kill"),
+    ("results", "results kept after a kill"),
     ("restore", "restore"),
     ("pause", "pause"),
     ("resume", "resume"),

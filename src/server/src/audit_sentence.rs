@@ -8,6 +8,7 @@ use inroad_dashboard::format::minute;
 use inroad_store::AuditEntry;
 use serde_json::Value;
 
+use crate::kill_results::{RESULTS_ACTION, RESULTS_ACTOR};
 use crate::reallocator::{GUARDRAIL_ACTOR, POLICY_ACTOR};
 
 /// The most changed fields that a sentence names.
@@ -57,10 +58,11 @@ impl Change<'_> {
         let (subject, requester) = match self.entry.actor.as_str() {
             POLICY_ACTOR => ("Policy", ""),
             GUARDRAIL_ACTOR => ("Guardrails", ""),
+            RESULTS_ACTOR => ("Server", ""),
             actor if by_policy => ("Policy", actor),
             actor => (actor, ""),
         };
-        let parts = [self.kills(), self.growth(), self.alerts(), self.fields()].concat();
+        let parts = [self.kills(), self.results(), self.growth(), self.alerts(), self.fields()].concat();
         let (whole, mut end) = self.whole();
         if self.is_advance() {
             end = format!("{end}{}", self.simulated_time());
@@ -151,6 +153,17 @@ impl Change<'_> {
             (!changed.is_empty()).then(|| format!("{verb} {changed}"))
         };
         [only_in(&after, &before, "killed"), only_in(&before, &after, "restored")].into_iter().flatten().collect()
+    }
+
+    /// The results that were stored after their kill. Those that a kill stores itself are a part of it.
+    fn results(&self) -> Vec<String> {
+        if self.entry.action != RESULTS_ACTION {
+            return Vec::new();
+        }
+        let results: Vec<&Value> = self.after["kill_results"].as_array().into_iter().flatten().collect();
+        let Some(actor) = results.first().and_then(|result| result["actor"].as_str()) else { return Vec::new() };
+        let variations: Vec<String> = results.iter().map(|result| self.variation(&result["arm"])).collect();
+        vec![format!("kept the results of {} at the kill by {actor}", joined(&variations))]
     }
 
     /// The variations that grew or were added within a run.
@@ -327,6 +340,11 @@ mod tests {
         assert_eq!(
             sentence("Ana", "restore", arms(json!([1, 2])), arms(json!([]))),
             "Ana restored blue and red in checkout"
+        );
+        let kept = json!({"kill_results": [{"arm": 2, "actor": "Ana", "exposed": 984}]});
+        assert_eq!(
+            sentence(RESULTS_ACTOR, RESULTS_ACTION, json!({}), kept),
+            "Server kept the results of red at the kill by Ana in checkout"
         );
         let all = |killed: bool| json!({"kills": {"everything": killed}});
         assert_eq!(sentence("Ana", "kill", all(false), all(true)), "Ana killed checkout");

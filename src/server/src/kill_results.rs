@@ -1,27 +1,22 @@
 //! What a kill costs, and what was known when it happened. A kill removes the records of open windows from the
 //! comparison, and with them the reason for the kill: so the results of that moment are stored with it.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod by_person;
 
 use inroad_assignment::experiment::{FirstExposures, KillLift, KillResult};
 use inroad_assignment::{Arm, Experiment, Generation, KillTarget, Policy, ThompsonSettings, Timestamp};
 use inroad_policy::attribution::CellKey;
 use inroad_policy::{ArmSummary, DrawsCache, SummaryInput, summarise};
-use inroad_store::{GenerationCounts, Store};
-use tokio::task::JoinHandle;
+use inroad_store::GenerationCounts;
 
-use crate::catalogue::{Catalogue, ChangeRequest};
 use crate::error::ServerError;
 use crate::tallies::{better, epoch_tallies, measure};
+pub(crate) use by_person::{RESULTS_ACTION, RESULTS_ACTOR, results_in_time};
 
 /// The seed for drawing the results.
 const RESULT_SEED: u64 = 1;
 /// Draws, as a power of two. Only the probability to be best needs them, which is not kept, so the fewest do.
 const RESULT_DRAWS_LOG2: u32 = 6;
-/// The longest that a person's kill waits for its results. Then it is made without them (I8), and they are kept later.
-const MAX_RESULTS_WAIT: Duration = Duration::from_millis(25);
-
 /// The units that a kill affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct KillEffect {
@@ -82,71 +77,19 @@ pub(crate) fn open_records(
     cells.filter(|(key, _)| is_open(key.tick)).map(|(_, cell)| cell.n).sum()
 }
 
-/// The results that a person's kill keeps: those that were ready in time, and the computation of the others.
-#[derive(Default)]
-pub(crate) struct PendingResults {
-    /// Results that are stored together with the kill.
-    pub(crate) ready: Vec<KillResult>,
-    /// The computation, if it was not complete within [`MAX_RESULTS_WAIT`].
-    pub(crate) late: Option<JoinHandle<Result<Vec<KillResult>, ServerError>>>,
+/// What one kill took away.
+pub(crate) struct Killed {
+    at: Timestamp,
+    generation: Option<u32>,
+    /// Empty if they were killed before: then that kill keeps their results.
+    arms: Vec<Arm>,
 }
 
-/// Begins to read and compute the results that a person's kill of `target` keeps, from the counts before the kill, on
-/// other threads. Waits at most [`MAX_RESULTS_WAIT`] for them.
-pub(crate) async fn results_in_time(
-    store: Arc<dyn Store>,
-    experiment: Arc<Experiment>,
-    target: KillTarget,
-    (now, actor): (Timestamp, &str),
-) -> PendingResults {
-    let Some(generation) = experiment.generation().map(|generation| generation.number) else {
-        return PendingResults::default();
-    };
-    let (key, actor) = (experiment.definition.key().clone(), actor.to_owned());
-    let results = tokio::spawn(async move {
-        let counts = store.counts(&key, generation).await?;
-        let compute = move || {
-            let arms = killed_arms(&experiment, target);
-            results_before_kill(&experiment, &arms, &counts, None, (now, &actor))
-        };
-        tokio::task::spawn_blocking(compute).await.map_err(|_| ServerError::ShuttingDown)
-    });
-    in_time(results).await
-}
-
-/// The results that are complete in time; otherwise their computation goes on.
-async fn in_time(mut results: JoinHandle<Result<Vec<KillResult>, ServerError>>) -> PendingResults {
-    match tokio::time::timeout(MAX_RESULTS_WAIT, &mut results).await {
-        Ok(Ok(Ok(ready))) => PendingResults { ready, late: None },
-        Ok(Ok(Err(error))) => {
-            tracing::warn!(%error, "a variation is killed without keeping its results");
-            PendingResults::default()
-        }
-        Ok(Err(_)) => PendingResults::default(),
-        Err(_) => PendingResults { ready: Vec::new(), late: Some(results) },
-    }
-}
-
-/// Keeps the results of a kill that happened before they were computed.
-pub(crate) async fn keep_late_results(
-    catalogue: Arc<Catalogue>,
-    key: String,
-    late: JoinHandle<Result<Vec<KillResult>, ServerError>>,
-    (killed_at, actor): (Timestamp, String),
-) {
-    let keep = async {
-        let results = late.await.map_err(|_| ServerError::ShuttingDown)??;
-        let request = ChangeRequest { actor: &actor, action: "kill", expected_version: None };
-        let keep = move |e: &mut Experiment, _| {
-            let known = |result: &KillResult| e.kill_results.iter().any(|k| (k.arm, k.at) == (result.arm, killed_at));
-            let new: Vec<KillResult> = results.into_iter().filter(|result| !known(result)).collect();
-            new.into_iter().for_each(|result| e.record_kill_result(KillResult { at: killed_at, ..result }));
-            Ok(((), None))
-        };
-        catalogue.change(&key, request, keep).await.map(|_| ())
-    };
-    if let Err(error) = keep.await {
-        tracing::warn!(experiment = key, %error, "the results of a killed variation are not kept");
+impl Killed {
+    /// Keeps the results of what this kill took away. The experiment may have changed since they were computed.
+    fn keep(&self, experiment: &mut Experiment, results: Vec<KillResult>) {
+        let kept = results.into_iter().filter(|r| self.arms.contains(&r.arm) && Some(r.generation) == self.generation);
+        kept.for_each(|result| experiment.record_kill_result(KillResult { at: self.at, ..result }));
     }
 }
 
@@ -159,14 +102,12 @@ pub(crate) fn kill_with_results(
     target: KillTarget,
     results: Vec<KillResult>,
     now: Timestamp,
-) -> Result<(), ServerError> {
-    let arms = killed_arms(experiment, target);
+) -> Result<Killed, ServerError> {
     let generation = experiment.generation().map(|generation| generation.number);
+    let killed = Killed { at: now, generation, arms: killed_arms(experiment, target) };
     experiment.set_killed(target, true, now)?;
-    // The experiment may have changed since the results were computed.
-    let kept = results.into_iter().filter(|r| arms.contains(&r.arm) && Some(r.generation) == generation);
-    kept.for_each(|result| experiment.record_kill_result(KillResult { at: now, ..result }));
-    Ok(())
+    killed.keep(experiment, results);
+    Ok(killed)
 }
 
 /// Kills variations and keeps their results by these counts, which it returns. `metric` is the metric that caused the kill;
@@ -308,18 +249,6 @@ fn first_exposures_at(
 mod tests {
     use super::*;
     use inroad_assignment::{DefinitionDoc, Salt};
-
-    #[tokio::test]
-    async fn kill_does_not_wait_for_results_that_come_late_and_they_are_not_lost() {
-        let (send, receive) = tokio::sync::oneshot::channel();
-        let late = tokio::spawn(async { receive.await.map_err(|_| ServerError::ShuttingDown) });
-        let found = in_time(late).await;
-        assert!(found.ready.is_empty());
-        send.send(vec![]).unwrap();
-        assert!(found.late.unwrap().await.unwrap().unwrap().is_empty());
-        let failed = in_time(tokio::spawn(async { Err(ServerError::ShuttingDown) })).await;
-        assert!(failed.ready.is_empty() && failed.late.is_none());
-    }
 
     #[test]
     fn result_without_a_relative_lift_has_both_means() {

@@ -22,7 +22,7 @@ use crate::audience_report::{audience_report, report_on_audience};
 use crate::catalogue::{CatalogueEntry, ChangeRequest};
 use crate::error::ServerError;
 use crate::explain::{decision_to_wire, share_in_words};
-use crate::kill_results::{PendingResults, keep_late_results, kill_with_results, results_in_time};
+use crate::kill_results::results_in_time;
 use crate::shared::SharedState;
 
 /// The implementation of `ExperimentService`.
@@ -263,18 +263,10 @@ impl ExperimentService for ExperimentHandler {
         let v1::KillRequest { key, variation } = request.into_inner();
         let experiment = Arc::clone(&self.shared.catalogue.state().get(&key)?.experiment);
         let (target, now) = (kill_target(&experiment, &variation)?, experiment.now(self.shared.clock.now()));
-        let PendingResults { ready, late } =
-            results_in_time(Arc::clone(&self.shared.store), experiment, target, (now, &actor)).await;
-        let mut killed_at = now;
-        let kill = |e: &mut Experiment, now| {
-            killed_at = now;
-            kill_with_results(e, kill_target(e, &variation)?, ready, now)
-        };
-        let killed = self.change(&key, "", &actor, "kill", kill).await?;
-        if let Some(late) = late {
-            tokio::spawn(keep_late_results(Arc::clone(&self.shared.catalogue), key, late, (killed_at, actor)));
-        }
-        Ok(killed)
+        let results = results_in_time(Arc::clone(&self.shared.store), experiment, target, (now, &actor)).await;
+        let killed = results.kill(&self.shared.catalogue, (&key, &actor), |e| Ok(kill_target(e, &variation)?)).await?;
+        tracing::info!(experiment = key, actor, action = "kill", version = killed.version, "changed an experiment");
+        Ok(Response::new(self.to_wire(&killed)))
     }
 
     async fn restore(&self, request: Request<v1::RestoreRequest>) -> RpcResult<v1::Experiment> {
