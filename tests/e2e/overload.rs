@@ -254,3 +254,47 @@ async fn kill_does_not_wait_for_decisions_of_the_policy() {
     }
     assert!(longest < decided / 4, "a kill took {longest:?} during decisions of {decided:?} together");
 }
+
+/// The longest kill while an apply creates, starts and then changes many experiments.
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_during_an_apply_of_2000_definitions_is_acknowledged_within_250_ms() {
+    const DEFINITIONS: usize = 2_000;
+    let server = Server::start().await;
+    let api = server.api();
+    api.launch(with_conversion_metrics(flag(KEY, &[("a", 0.9)]))).await;
+    let mut etags = vec![String::new(); DEFINITIONS];
+    for description in ["created", "changed"] {
+        let declare = |(i, etag): (usize, String)| v1::ExperimentDeclaration {
+            experiment: Some(v1::Experiment {
+                description: description.to_owned(),
+                ..with_conversion_metrics(flag(&format!("many-{i:04}"), &[("a", 0.2), ("b", 0.2), ("c", 0.2)]))
+            }),
+            etag,
+            start: true,
+        };
+        let declarations: Vec<_> = etags.into_iter().enumerate().map(declare).collect();
+        let parts: Vec<_> = declarations
+            .chunks(500)
+            .map(|part| v1::ApplyExperimentsRequest { validate_only: false, declarations: part.to_vec() })
+            .collect();
+        let mut experiments = api.experiments();
+        let mut applying = tokio::spawn(async move { experiments.apply_experiments(tokio_stream::iter(parts)).await });
+        let begun = Instant::now();
+        let (mut kills, mut longest) = (0, Duration::ZERO);
+        let applied = loop {
+            if applying.is_finished() {
+                break (&mut applying).await.expect("no panic").expect("applied").into_inner();
+            }
+            let kill = Instant::now();
+            api.kill(KEY, "a").await;
+            longest = longest.max(kill.elapsed());
+            kills += 1;
+            api.restore(KEY, "a").await;
+        };
+        println!("{description} in {:?}; the longest of {kills} kills took {longest:?}", begun.elapsed());
+        assert_eq!((applied.errors.len(), applied.experiments.len()), (0, DEFINITIONS));
+        assert!(kills > 1, "kills happened meanwhile");
+        assert!(longest <= Duration::from_millis(250), "a kill took {longest:?} while experiments were {description}");
+        etags = applied.experiments.into_iter().map(|one| one.etag).collect();
+    }
+}
