@@ -11,8 +11,8 @@ use futures::executor::block_on;
 use inroad_assignment::{Allocation, Experiment, ExperimentKey, Timestamp};
 use inroad_store::{
     AuditEntry, AuditFilter, BackupSummary, DecisionRecord, DiskState, Event, ExperimentChange, FoldStep,
-    ForgetRequest, ForgetResult, FunnelCounts, FunnelQuery, GenerationCounts, LoggedEvent, PageRequest, Seq,
-    SqliteStore, Store, StoreError, StoredDecision, StoredExperiment,
+    ForgetRequest, ForgetResult, FunnelCounts, FunnelQuery, GenerationCounts, LoggedEvent, PageRequest,
+    PreparedChanges, Seq, SqliteStore, Store, StoreError, StoredDecision, StoredExperiment,
 };
 use tokio::sync::watch;
 
@@ -214,6 +214,14 @@ impl Store for FaultyStore {
             tokio::time::sleep(Duration::from_secs(4)).await;
         }
         self.write(|store| store.commit_now(changes)).await
+    }
+
+    async fn prepare(&self, changes: Vec<ExperimentChange>) -> Result<PreparedChanges, StoreError> {
+        block_on(self.inner.prepare(changes))
+    }
+
+    async fn commit_prepared(&self, changes: PreparedChanges) -> Result<Vec<u64>, StoreError> {
+        self.write(|store| block_on(store.inner.commit_prepared(changes))).await
     }
 
     async fn audit(

@@ -167,28 +167,33 @@ impl Catalogue {
         request: ChangeRequest<'_>,
         decision: Option<DecisionRecord>,
     ) -> Result<CatalogueEntry, ServerError> {
-        let key = experiment.definition.key().clone();
+        let (key, experiment) = (experiment.definition.key().clone(), Arc::new(experiment));
+        let changed = vec![(Arc::clone(&experiment), request.action.to_owned())];
         let change = ExperimentChange {
             expected_version,
-            experiment: Arc::new(experiment),
+            experiment,
             actor: request.actor.to_owned(),
             action: request.action.to_owned(),
             at: self.clock.now(),
             decision,
         };
-        Ok(self.commit(turn, vec![change]).await?.get(key.as_str())?.clone())
+        let store = Arc::clone(&self.store);
+        let committed = async move { store.commit_all(vec![change]).await };
+        Ok(self.commit(turn, changed, committed).await?.get(key.as_str())?.clone())
     }
 
-    /// Stores and publishes changes, in a separate task: if the caller goes away in the middle (broken connection,
-    /// passed deadline), memory must not stay behind the disk, or every later change would be refused as outdated.
+    /// Stores changes, which `committed` does, and publishes them, in a separate task: if the caller goes away in the
+    /// middle (broken connection, passed deadline), memory must not stay behind the disk, or every later change would be
+    /// refused as outdated. `changed` has the experiments after the changes, and the actions.
     async fn commit(
         self: &Arc<Self>,
         turn: OwnedMutexGuard<()>,
-        changes: Vec<ExperimentChange>,
+        changed: Vec<(Arc<Experiment>, String)>,
+        committed: impl Future<Output = Result<Vec<u64>, StoreError>> + Send + 'static,
     ) -> Result<Arc<CatalogueState>, ServerError> {
         let this = Arc::clone(self);
         let commit = async move {
-            let result = this.store_and_publish(changes).await;
+            let result = this.store_and_publish(changed, committed).await;
             drop(turn);
             result
         };
@@ -219,11 +224,14 @@ impl Catalogue {
         }
     }
 
-    async fn store_and_publish(&self, changes: Vec<ExperimentChange>) -> Result<Arc<CatalogueState>, ServerError> {
-        let published: Vec<_> = changes.iter().map(|c| (Arc::clone(&c.experiment), c.action.clone())).collect();
+    async fn store_and_publish(
+        &self,
+        published: Vec<(Arc<Experiment>, String)>,
+        committed: impl Future<Output = Result<Vec<u64>, StoreError>>,
+    ) -> Result<Arc<CatalogueState>, ServerError> {
         let begun = Instant::now();
-        let span = tracing::info_span!(target: TRACE_TARGET, "commit", experiments = changes.len());
-        let versions = self.store.commit_all(changes).instrument(span).await?;
+        let span = tracing::info_span!(target: TRACE_TARGET, "commit", experiments = published.len());
+        let versions = committed.instrument(span).await?;
         self.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
         let Some(newest) = versions.last().copied() else { return Ok(self.state()) };
         let _publication = tracing::info_span!(target: TRACE_TARGET, "publication", version = newest).entered();

@@ -49,7 +49,7 @@ pub use error::StoreError;
 pub use event::{Event, ExposureEvent, LoggedEvent, OutcomeEvent, Seq};
 pub use funnel::{FunnelCounts, FunnelQuery};
 pub use maintenance::{BackupSummary, DiskState, ForgetRequest, ForgetResult};
-pub use sqlite::{SqliteOptions, SqliteStore};
+pub use sqlite::{PreparedChanges, SqliteOptions, SqliteStore};
 
 /// Persistent storage for the catalogue, the log and the counts. Each replica of a server has its own instance;
 /// replicas may share the database behind it.
@@ -89,6 +89,18 @@ pub trait Store: Send + Sync + 'static {
     /// Those of [`Self::commit`], of the first change that fails; [`StoreError::ExperimentExists`] also if two changes
     /// create the same experiment.
     async fn commit_all(&self, changes: Vec<ExperimentChange>) -> Result<Vec<u64>, StoreError>;
+
+    /// Computes what [`Self::commit_prepared`] stores, which takes longer than storing it. Nothing is stored yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] and [`StoreError::ExperimentExists`], as far as they are known already.
+    async fn prepare(&self, changes: Vec<ExperimentChange>) -> Result<PreparedChanges, StoreError>;
+
+    /// Stores prepared changes as [`Self::commit_all`] does: if an experiment was changed since, none is stored.
+    ///
+    /// # Errors
+    /// Those of [`Self::commit_all`].
+    async fn commit_prepared(&self, changes: PreparedChanges) -> Result<Vec<u64>, StoreError>;
 
     /// Audit entries, newest first, of one experiment or of all. Fewer than `page.limit` are no sign that there are no
     /// more, unless there are none: see [`PageRequest::max_bytes`].

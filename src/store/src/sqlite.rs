@@ -38,7 +38,6 @@ use async_trait::async_trait;
 use inroad_assignment::{Experiment, ExperimentKey, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use self::catalogue::PreparedChange;
 use crate::catalogue::{
     AuditEntry, AuditFilter, DecisionRecord, ExperimentChange, PageRequest, StoredDecision, StoredExperiment,
 };
@@ -47,6 +46,7 @@ use crate::error::StoreError;
 use crate::event::{Event, LoggedEvent, Seq};
 use crate::funnel::{FunnelCounts, FunnelQuery};
 use crate::maintenance::{BackupSummary, DiskState, ForgetRequest, ForgetResult};
+pub use catalogue::PreparedChanges;
 use column_values::{corrupt, to_sql_integer};
 use database::{Readers, Tuning};
 use disk_reserve::DiskReserve;
@@ -234,20 +234,18 @@ impl crate::Store for SqliteStore {
         self.blocking(|inner| inner.readers.with_connection(catalogue::load)).await
     }
 
+    async fn prepare(&self, changes: Vec<ExperimentChange>) -> Result<PreparedChanges, StoreError> {
+        self.blocking(move |inner| PreparedChanges::new(&inner.readers, changes)).await
+    }
+
+    async fn commit_prepared(&self, changes: PreparedChanges) -> Result<Vec<u64>, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        self.commit_thread.run(move || changes.store(&inner.writer, &inner.reserve)).await
+    }
+
     async fn commit_all(&self, changes: Vec<ExperimentChange>) -> Result<Vec<u64>, StoreError> {
         let inner = Arc::clone(&self.inner);
-        let commit = move || {
-            // Before the writer's turn begins, because others wait for it.
-            let prepared = inner.readers.with_connection(|connection| {
-                changes.iter().map(|change| PreparedChange::new(connection, change)).collect::<Result<Vec<_>, _>>()
-            })?;
-            let commit = || inner.writer.with_connection(|connection| catalogue::commit(connection, &prepared));
-            if changes.iter().all(ExperimentChange::is_urgent) {
-                inner.reserve.write_urgently(commit)
-            } else {
-                inner.reserve.write(commit)
-            }
-        };
+        let commit = move || PreparedChanges::new(&inner.readers, changes)?.store(&inner.writer, &inner.reserve);
         self.commit_thread.run(commit).await
     }
 

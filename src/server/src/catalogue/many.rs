@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use inroad_assignment::{Experiment, Timestamp};
+use inroad_assignment::Experiment;
 use inroad_store::{ExperimentChange, StoreError};
 use tokio::sync::OwnedMutexGuard;
 
@@ -53,13 +53,9 @@ impl Catalogue {
         actor: &str,
         changes: Vec<PlannedChange>,
     ) -> Result<Arc<CatalogueState>, ServerError> {
-        let at: Timestamp = self.clock.now();
-        let turn = self.turn().await;
-        let state = self.state();
-        let version = |change: &PlannedChange| state.entries.get(change.experiment.definition.key()).map(|e| e.version);
-        if changes.iter().any(|change| version(change) != change.expected_version) {
-            return Err(ServerError::Store(StoreError::Conflict));
-        }
+        let at = self.clock.now();
+        let expected: Vec<_> = changes.iter().map(|c| (Arc::clone(&c.experiment), c.expected_version)).collect();
+        let changed = changes.iter().map(|c| (Arc::clone(&c.experiment), c.action.clone())).collect();
         let changes = changes.into_iter().map(|change| ExperimentChange {
             expected_version: change.expected_version,
             experiment: change.experiment,
@@ -68,6 +64,15 @@ impl Catalogue {
             at,
             decision: None,
         });
-        self.commit(turn, changes.collect()).await
+        // Before the turn, because it takes longer than storing the changes.
+        let prepared = self.store.prepare(changes.collect()).await?;
+        let turn = self.turn().await;
+        let state = self.state();
+        let version = |experiment: &Experiment| state.entries.get(experiment.definition.key()).map(|e| e.version);
+        if expected.iter().any(|(experiment, expected)| version(experiment) != *expected) {
+            return Err(ServerError::Store(StoreError::Conflict));
+        }
+        let store = Arc::clone(&self.store);
+        self.commit(turn, changed, async move { store.commit_prepared(prepared).await }).await
     }
 }

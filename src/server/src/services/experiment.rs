@@ -264,7 +264,7 @@ impl ExperimentService for ExperimentHandler {
         let experiment = Arc::clone(&self.shared.catalogue.state().get(&key)?.experiment);
         let (target, now) = (kill_target(&experiment, &variation)?, experiment.now(self.shared.clock.now()));
         let results = results_in_time(Arc::clone(&self.shared.store), experiment, target, (now, &actor)).await;
-        let killed = results.kill(&self.shared.catalogue, (&key, &actor), |e| Ok(kill_target(e, &variation)?)).await?;
+        let killed = results.kill(&self.shared.catalogue, (&key, &actor), |e| kill_target(e, &variation)).await?;
         tracing::info!(experiment = key, actor, action = "kill", version = killed.version, "changed an experiment");
         Ok(Response::new(self.to_wire(&killed)))
     }

@@ -146,24 +146,55 @@ pub(super) struct AuditedAction<'a> {
     pub(super) experiment: &'a str,
 }
 
-/// Adds an entry to the chain, in the transaction of the change.
+/// The end of the chain, in a transaction that adds entries.
+pub(super) struct ChainEnd {
+    head: AuditHash,
+    next_id: i64,
+}
+
+impl ChainEnd {
+    pub(super) fn read(transaction: &Transaction<'_>) -> Result<Self, StoreError> {
+        let sql = "SELECT value, (SELECT coalesce(max(id), 0) + 1 FROM audit) FROM meta WHERE key = 'audit_head'";
+        let (head, next_id): ([u8; 32], i64) =
+            transaction.prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(Self { head: AuditHash(head), next_id })
+    }
+
+    /// Adds an entry.
+    pub(super) fn add(
+        &mut self,
+        transaction: &Transaction<'_>,
+        action: &AuditedAction<'_>,
+        change: &AuditedChange,
+    ) -> Result<(), StoreError> {
+        let AuditedAction { at, actor, action, experiment } = *action;
+        let AuditedChange { before, after, context, hash } = change;
+        let (id, hash) = (self.next_id, hash_content(at, [actor, action, experiment], *hash));
+        let hash = hash_entry(self.head, id, hash);
+        let sql = "INSERT INTO audit (id, at, actor, action, experiment, before, after, context, hash)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        let row = params![id, at.as_micros(), actor, action, experiment, before, after, context, hash.0];
+        transaction.prepare_cached(sql)?.execute(row)?;
+        *self = Self { head: hash, next_id: id + 1 };
+        Ok(())
+    }
+
+    /// Stores the end, once all entries are added.
+    pub(super) fn store(self, transaction: &Transaction<'_>) -> Result<(), StoreError> {
+        transaction.prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'audit_head'")?.execute([self.head.0])?;
+        Ok(())
+    }
+}
+
+/// Adds one entry to the chain, in the transaction of what it describes.
 pub(super) fn add_entry(
-    connection: &Transaction<'_>,
+    transaction: &Transaction<'_>,
     action: &AuditedAction<'_>,
     change: &AuditedChange,
 ) -> Result<(), StoreError> {
-    let AuditedAction { at, actor, action, experiment } = *action;
-    let AuditedChange { before, after, context, hash } = change;
-    let sql = "SELECT value, (SELECT coalesce(max(id), 0) + 1 FROM audit) FROM meta WHERE key = 'audit_head'";
-    let (head, id): ([u8; 32], i64) =
-        connection.prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let hash = hash_entry(AuditHash(head), id, hash_content(at, [actor, action, experiment], *hash));
-    let sql = "INSERT INTO audit (id, at, actor, action, experiment, before, after, context, hash)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-    let row = params![id, at.as_micros(), actor, action, experiment, before, after, context, hash.0];
-    connection.prepare_cached(sql)?.execute(row)?;
-    connection.prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'audit_head'")?.execute([hash.0])?;
-    Ok(())
+    let mut end = ChainEnd::read(transaction)?;
+    end.add(transaction, action, change)?;
+    end.store(transaction)
 }
 
 /// The state of an experiment at a time by its own clock, as the audit log observed it: the stored state, from which

@@ -10,9 +10,12 @@ use inroad_assignment::{
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 
-use super::audit::{self, AllocationSummary, AuditedAction, AuditedChange};
+use super::audit::{AllocationSummary, AuditedAction, AuditedChange, ChainEnd};
 use super::column_values::{arm_from_column, corrupt, from_json, to_json};
+use super::database::Readers;
 use super::decisions::{self, PreparedDecision};
+use super::disk_reserve::DiskReserve;
+use super::state_writer::StateWriter;
 use crate::catalogue::{ExperimentChange, StoredExperiment};
 use crate::error::StoreError;
 
@@ -54,18 +57,45 @@ struct StoredBody {
     shipped_within_audience: bool,
 }
 
-/// A change with the texts that are stored, which are the slow part of storing it.
-pub(crate) struct PreparedChange<'a> {
-    change: &'a ExperimentChange,
-    body: String,
-    audited: AuditedChange,
-    decision: Option<PreparedDecision<'a>>,
+/// Changes with the texts that are stored, which are the slow part of storing them.
+pub struct PreparedChanges(Vec<PreparedChange>);
+
+impl PreparedChanges {
+    /// Compares the changes with the stored experiments, before the writer's turn begins, because others wait for it. That
+    /// nothing has changed the experiments since then is checked again in the transaction.
+    pub(super) fn new(readers: &Readers, changes: Vec<ExperimentChange>) -> Result<Self, StoreError> {
+        let prepare = |connection: &mut Connection| {
+            changes.into_iter().map(|change| PreparedChange::new(connection, change)).collect::<Result<_, _>>()
+        };
+        Ok(Self(readers.with_connection(prepare)?))
+    }
+
+    /// Stores them in one transaction. Blocks: do not call it from an async task.
+    pub(super) fn store(&self, writer: &StateWriter, reserve: &DiskReserve) -> Result<Vec<u64>, StoreError> {
+        let commit = || writer.with_connection(|connection| commit(connection, &self.0));
+        if self.0.iter().all(|prepared| prepared.change.is_urgent()) {
+            reserve.write_urgently(commit)
+        } else {
+            reserve.write(commit)
+        }
+    }
 }
 
-impl<'a> PreparedChange<'a> {
-    /// Compares the change with the stored experiment. That nothing has changed it since then is checked again in the
-    /// transaction.
-    pub(crate) fn new(connection: &Connection, change: &'a ExperimentChange) -> Result<Self, StoreError> {
+impl std::fmt::Debug for PreparedChanges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|prepared| &prepared.change)).finish()
+    }
+}
+
+struct PreparedChange {
+    change: ExperimentChange,
+    body: String,
+    audited: AuditedChange,
+    decision: Option<PreparedDecision>,
+}
+
+impl PreparedChange {
+    fn new(connection: &Connection, change: ExperimentChange) -> Result<Self, StoreError> {
         let experiment = &change.experiment;
         let key = experiment.definition.key();
         let stored: Option<(i64, i64, String)> = connection
@@ -104,14 +134,30 @@ fn check_version(key: &ExperimentKey, stored: Option<u64>, expected: Option<u64>
 
 /// Stores changes in one transaction; they are on disk when this returns. Returns the new version of each experiment;
 /// the last is the version of the catalogue.
-pub(crate) fn commit(connection: &mut Connection, changes: &[PreparedChange<'_>]) -> Result<Vec<u64>, StoreError> {
+fn commit(connection: &mut Connection, changes: &[PreparedChange]) -> Result<Vec<u64>, StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let versions = changes.iter().map(|change| store_change(&transaction, change)).collect::<Result<Vec<_>, _>>()?;
+    // Read and written once for all changes.
+    let sql = "SELECT value FROM meta WHERE key = 'version'";
+    let mut version: i64 = transaction.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+    let mut chain = ChainEnd::read(&transaction)?;
+    let mut versions = Vec::with_capacity(changes.len());
+    for change in changes {
+        version += 1;
+        store_change(&transaction, &mut chain, version, change)?;
+        versions.push(version as u64);
+    }
+    transaction.prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'version'")?.execute([version])?;
+    chain.store(&transaction)?;
     transaction.commit()?;
     Ok(versions)
 }
 
-fn store_change(transaction: &Transaction<'_>, prepared: &PreparedChange<'_>) -> Result<u64, StoreError> {
+fn store_change(
+    transaction: &Transaction<'_>,
+    chain: &mut ChainEnd,
+    version: i64,
+    prepared: &PreparedChange,
+) -> Result<(), StoreError> {
     let PreparedChange { change, body, audited, decision } = prepared;
     let experiment = &change.experiment;
     let key = experiment.definition.key();
@@ -119,8 +165,6 @@ fn store_change(transaction: &Transaction<'_>, prepared: &PreparedChange<'_>) ->
     let stored: Option<(i64, i64)> =
         transaction.prepare_cached(sql)?.query_row([key.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     check_version(key, stored.map(|(_, version)| version as u64), change.expected_version)?;
-    let sql = "UPDATE meta SET value = value + 1 WHERE key = 'version' RETURNING value";
-    let version: i64 = transaction.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
     let id = match stored {
         Some((id, _)) => {
             transaction
@@ -135,24 +179,32 @@ fn store_change(transaction: &Transaction<'_>, prepared: &PreparedChange<'_>) ->
             transaction.last_insert_rowid()
         }
     };
-    add_history(transaction, id, experiment)?;
+    add_history(transaction, id, experiment, stored.is_none())?;
     let ExperimentChange { at, actor, action, .. } = change;
-    audit::add_entry(transaction, &AuditedAction { at: *at, actor, action, experiment: key.as_str() }, audited)?;
-    if let Some(decision) = decision {
-        decisions::add(transaction, id, decision)?;
+    chain.add(transaction, &AuditedAction { at: *at, actor, action, experiment: key.as_str() }, audited)?;
+    if let Some((record, prepared)) = change.decision.as_ref().zip(decision.as_ref()) {
+        decisions::add(transaction, id, record, prepared)?;
     }
-    Ok(version as u64)
+    Ok(())
 }
 
 /// Adds the generations, revisions, kills, restores and endings that are not on disk yet, and refuses revisions that
 /// break I2.
-fn add_history(transaction: &Transaction<'_>, id: i64, experiment: &Experiment) -> Result<(), StoreError> {
+fn add_history(
+    transaction: &Transaction<'_>,
+    id: i64,
+    experiment: &Experiment,
+    is_new: bool,
+) -> Result<(), StoreError> {
     let count = |sql: &str, number: u32| -> rusqlite::Result<usize> {
         let mut statement = transaction.prepare_cached(sql)?;
         Ok(statement.query_row(params![id, number], |row| row.get::<_, i64>(0))? as usize)
     };
     let key = experiment.definition.key();
-    let stored = count("SELECT count(*) FROM generation WHERE experiment_id = ?1 AND number > ?2", 0)?;
+    let stored = match is_new {
+        true => 0,
+        false => count("SELECT count(*) FROM generation WHERE experiment_id = ?1 AND number > ?2", 0)?,
+    };
     let history_removed =
         || StoreError::Database(format!("{key}: the change removes stored history, which only ever grows"));
     if stored > experiment.generations.len() {

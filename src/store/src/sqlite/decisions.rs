@@ -26,21 +26,20 @@ const MAX_STEPS: usize = 7 * 22;
 /// The most bytes of inputs that are kept in memory to read the next one.
 const MAX_KEPT_BYTES: usize = 16 << 20;
 
-/// A decision as it is stored.
-pub(super) struct PreparedDecision<'a> {
-    record: &'a DecisionRecord,
+/// How the input of a decision is stored.
+pub(super) struct PreparedDecision {
     ordinal: i64,
     /// The id of the decision that the delta is based on, and the delta; `None` if the input is stored whole.
     delta: Option<(i64, Vec<u8>)>,
 }
 
-impl<'a> PreparedDecision<'a> {
+impl PreparedDecision {
     /// Compares the input with that of an earlier decision. Call it before the transaction that stores the decision: that
     /// it is still the next one follows from the version of the experiment.
     pub(super) fn new(
         connection: &Connection,
         experiment: Option<i64>,
-        record: &'a DecisionRecord,
+        record: &DecisionRecord,
     ) -> Result<Self, StoreError> {
         let sql = "SELECT ordinal FROM decision WHERE experiment_id = ?1 AND generation = ?2 ORDER BY id DESC LIMIT 1";
         let last: Option<Option<i64>> = match experiment {
@@ -51,14 +50,14 @@ impl<'a> PreparedDecision<'a> {
             None => None,
         };
         let ordinal = last.flatten().map_or(0, |last| last + 1);
-        let Some(back) = base_distance(ordinal) else { return Ok(Self { record, ordinal, delta: None }) };
+        let Some(back) = base_distance(ordinal) else { return Ok(Self { ordinal, delta: None }) };
         let sql =
             "SELECT id FROM decision WHERE experiment_id = ?1 AND generation = ?2 ORDER BY id DESC LIMIT 1 OFFSET ?3";
         let mut statement = connection.prepare_cached(sql)?;
         let base: i64 = statement.query_row(params![experiment, record.generation, back - 1], |row| row.get(0))?;
         let delta = text_delta::encode(&Inputs::new(connection).input(base)?, &record.input);
         let is_smaller = delta.len() < record.input.len();
-        Ok(Self { record, ordinal, delta: is_smaller.then_some((base, delta)) })
+        Ok(Self { ordinal, delta: is_smaller.then_some((base, delta)) })
     }
 }
 
@@ -75,9 +74,9 @@ fn base_distance(ordinal: i64) -> Option<i64> {
 pub(super) fn add(
     transaction: &Transaction<'_>,
     experiment: i64,
-    decision: &PreparedDecision<'_>,
+    record: &DecisionRecord,
+    PreparedDecision { ordinal, delta }: &PreparedDecision,
 ) -> Result<(), StoreError> {
-    let PreparedDecision { record, ordinal, delta } = decision;
     let DecisionRecord { generation, at, revision, input, output } = record;
     let (input, base, delta) = match delta {
         Some((base, delta)) => ("", Some(base), Some(delta)),

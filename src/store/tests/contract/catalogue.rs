@@ -52,6 +52,31 @@ pub async fn changes_of_many_experiments_are_stored_together_or_not_at_all(test_
     assert_eq!(store.audit(None, FIRST_PAGE).await.unwrap().len(), 3);
 }
 
+pub async fn prepared_changes_are_stored_only_if_no_experiment_was_changed_since(test_store: TestStore) {
+    let store = test_store.open();
+    let mut first = started_experiment("a", false, &all_metrics(), 2);
+    let version = store.commit(experiment_change(&first, None, "create")).await.unwrap();
+    let second = started_experiment("b", false, &[], 1);
+    let mut paused = first.clone();
+    paused.pause().unwrap();
+    let both = vec![experiment_change(&second, None, "create"), experiment_change(&paused, Some(version), "pause")];
+    let prepared = store.prepare(both).await.unwrap();
+    assert_eq!(store.load().await.unwrap().0, version, "nothing is stored yet");
+    first.set_killed(KillTarget::Everything, true, at(1)).unwrap();
+    let killed = store.commit(experiment_change(&first, Some(version), "kill")).await.unwrap();
+    assert!(matches!(store.commit_prepared(prepared).await, Err(StoreError::Conflict)));
+    let (catalogue_version, stored) = store.load().await.unwrap();
+    assert_eq!((catalogue_version, stored.len()), (killed, 1), "refused changes leave nothing");
+    paused = first.clone();
+    paused.pause().unwrap();
+    let both = vec![experiment_change(&second, None, "create"), experiment_change(&paused, Some(killed), "pause")];
+    let prepared = store.prepare(both).await.unwrap();
+    assert_eq!(store.commit_prepared(prepared).await.unwrap(), [killed + 1, killed + 2]);
+    let entries = store.audit(None, FIRST_PAGE).await.unwrap();
+    let actions: Vec<_> = entries.iter().map(|entry| entry.action.as_str()).collect();
+    assert_eq!(actions, ["pause", "create", "kill", "create"]);
+}
+
 pub async fn audit_search_filters_and_pages(test_store: TestStore) {
     let store = test_store.open();
     for (name, actor, action) in [("a.one", "Ann", "create"), ("a.two", "Ben", "create"), ("b", "ann b", "tick")] {

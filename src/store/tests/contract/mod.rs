@@ -49,6 +49,7 @@ macro_rules! store_contract_suite {
             catalogue: [
                 change_needs_the_current_version
                 changes_of_many_experiments_are_stored_together_or_not_at_all
+                prepared_changes_are_stored_only_if_no_experiment_was_changed_since
                 audit_search_filters_and_pages
                 committed_experiment_is_loaded_unchanged
                 reopened_data_continues_its_lineages_and_a_copy_none_that_went_on_without_it
