@@ -100,6 +100,11 @@ impl Server {
         Api::connect(self.address)
     }
 
+    /// The id of the process that the test started: the server, or the shell that became it.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.as_ref().expect("the server is running").id()
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
