@@ -6,7 +6,8 @@ use std::time::Duration;
 use inroad_wire::v1::{self, ExposureMode};
 
 use crate::harness::{
-    Server, SetClock, context, eventually, exposure_of, flag, http_get, metric_value, outcome, with_conversion_metrics,
+    Server, SetClock, Setup, context, eventually, exposure_of, flag, http_get, metric_value, outcome,
+    with_conversion_metrics,
 };
 
 const KEY: &str = "checkout";
@@ -80,4 +81,30 @@ async fn events_that_may_be_right_wait_and_a_person_accepts_the_new_time() {
     assert_eq!(ready(&server).await.0, 200);
     let recorded = api.events().record(request).await.expect("accepted").into_inner();
     assert_eq!(recorded.accepted, 1, "{recorded:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accepted_jump_is_not_lost_by_a_crash_right_after_its_acknowledgement_and_experiments_follow_it() {
+    const EXPERIMENTS: usize = 40;
+    let clock = SetClock::new();
+    let mut server = Server::with(Setup { options: Setup::lead("10ms").options, ..clock.setup() }).await;
+    let keys: Vec<String> = (0..EXPERIMENTS).map(|i| format!("e{i}")).collect();
+    for key in &keys {
+        server.api().launch(flag(key, &[("a", 0.1)])).await;
+        server.api().grow(key, "a", 0.2).await;
+    }
+    clock.set("-2h");
+    assert_eq!(ready(&server).await.0, 503);
+    let accepted = server.api().server().accept_clock(v1::AcceptClockRequest {}).await.expect("an answer");
+    server.kill();
+    assert_eq!(accepted.into_inner().jump, None);
+    server.restart().await;
+    assert_eq!(ready(&server).await, (200, "ready\n".to_owned()), "the new reading is still accepted");
+    // A new version, so that a client that missed the growth does not wait for its time once more.
+    eventually("all experiments follow the jump", async || {
+        let entries = server.api().audit("").await;
+        let moved = |key: &String| entries.iter().any(|entry| entry.action == "clock" && entry.experiment == *key);
+        keys.iter().all(moved).then_some(())
+    })
+    .await;
 }
