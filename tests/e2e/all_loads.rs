@@ -138,16 +138,18 @@ async fn write_events(writer: usize, api: Api, totals: Arc<Totals>, mut stop: wa
             exposure: ExposureMode::None.into(),
         };
         totals.add("assign", &api.assignments().assign(assign(PROBED, &format!("w{writer}-{round}"))).await);
-        if !exposures_of_block.contains_key(&block) {
+        let exposures = if let Some(known) = exposures_of_block.get(&block) {
+            known.clone()
+        } else {
             let requests = units.clone().map(|unit| assign(COUNTED, &unit)).collect();
             let assigned = api.assignments().batch_assign(v1::BatchAssignRequest { requests }).await;
             totals.add("batch", &assigned);
             let Ok(assigned) = assigned else { continue };
             let assigned = units.zip(assigned.into_inner().responses);
-            let exposures = assigned.map(|(unit, answer)| exposure_of(COUNTED, &unit, &answer));
-            exposures_of_block.insert(block, exposures.collect());
-        }
-        let exposures = exposures_of_block[&block].clone();
+            let exposures: Vec<_> = assigned.map(|(unit, answer)| exposure_of(COUNTED, &unit, &answer)).collect();
+            exposures_of_block.insert(block, exposures.clone());
+            exposures
+        };
         let outcomes = exposures.iter().flat_map(|exposure| {
             (0..OUTCOMES_PER_UNIT).map(move |i| outcome(&exposure.unit, 1.0, &format!("{}-{round}-{i}", exposure.unit)))
         });

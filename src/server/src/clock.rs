@@ -29,6 +29,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use inroad_assignment::{Experiment, Timestamp};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::error::ServerError;
@@ -69,11 +70,13 @@ struct Jump {
 }
 
 /// The last jump that was accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct AcceptedJump {
     /// The server's time just before.
+    #[serde(rename = "from_micros")]
     pub from: Timestamp,
     /// The server's time just after; earlier than `from` if the clock was set back.
+    #[serde(rename = "to_micros")]
     pub to: Timestamp,
 }
 
@@ -205,14 +208,15 @@ impl WallClock {
         ClockStatus { now, machine: reading.wall, jump }
     }
 
-    /// Accepts the reading of the wall clock at once, for a person who knows that it is right.
-    pub fn accept(&self) {
+    /// Accepts the reading of the wall clock at once, for a person who knows that it is right. Returns the jump that was
+    /// accepted, if there was one.
+    pub fn accept(&self) -> Option<AcceptedJump> {
         let reading = self.source.read();
         // Only memory is touched while the lock is held; the log is written afterwards.
         let mut jump = self.lock();
         let accepted = jump.is_some().then(|| self.accept_reading(&reading, &mut jump));
         drop(jump);
-        accepted.iter().for_each(AcceptedJump::log);
+        accepted.inspect(AcceptedJump::log)
     }
 
     /// Receives each jump that is accepted; of several at almost the same time the last.

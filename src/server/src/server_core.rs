@@ -92,9 +92,10 @@ impl ServerCore {
             let (store, clock, metrics) = (Arc::clone(&store), Arc::clone(&clock), Arc::clone(&metrics));
             tokio::spawn(Retention { store, clock, metrics, max_age }.run(stopping.clone()))
         });
-        let guard =
-            ClockGuard { clock: Arc::clone(&clock), catalogue: Arc::clone(&catalogue), folder: config.folder.clone() };
-        let guarding_clock = tokio::spawn(guard.run(stopping.clone()));
+        let folder = config.folder.clone();
+        let clock_guard = ClockGuard::new(Arc::clone(&clock), Arc::clone(&catalogue), folder, anchor.as_ref());
+        let clock_guard = Arc::new(clock_guard);
+        let guarding_clock = tokio::spawn(Arc::clone(&clock_guard).run(stopping.clone()));
         let clients = Arc::new(Clients::new(Arc::clone(&clock), Arc::clone(catalogue.publications())));
         let recent_contexts = RecentContexts::new(Arc::clone(&clock), config.retain_events);
         let recent_events = RecentEvents::new(Arc::clone(&store), Arc::clone(&clock), config.retain_events);
@@ -102,6 +103,7 @@ impl ServerCore {
         let results = SharedResults::new(Arc::clone(&metrics));
         let shared = Arc::new(SharedState {
             clock,
+            clock_guard,
             catalogue,
             store,
             fold,

@@ -9,6 +9,7 @@ use inroad_store::Store;
 use crate::catalogue::Catalogue;
 use crate::clients::Clients;
 use crate::clock::WallClock;
+use crate::clock_guard::ClockGuard;
 use crate::config::ServerConfig;
 use crate::encoded_snapshot::EncodedSnapshots;
 use crate::error::ServerError;
@@ -32,6 +33,8 @@ pub struct SharedState {
     pub config: ServerConfig,
     /// The wall clock.
     pub clock: Arc<WallClock>,
+    /// Accepts the machine's clock for a person.
+    pub(crate) clock_guard: Arc<ClockGuard>,
     /// All experiments.
     pub catalogue: Arc<Catalogue>,
     /// The durable store.

@@ -1,13 +1,15 @@
 //! What both clocks showed when the server last ran, in a small file of the data folder. With it a jump is noticed even
 //! if the server was restarted meanwhile.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
 use inroad_assignment::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_FOLLOWED_STEP, Reading};
+use super::{AcceptedJump, MAX_FOLLOWED_STEP, Reading};
 
 /// The file in the data folder. It describes the machine, not the data, so a backup does not contain it.
 const FILE: &str = "clock.json";
@@ -24,11 +26,14 @@ pub struct ClockAnchor {
     difference_micros: i64,
     /// The start of the machine from which the steady clock counts, in 32 hex digits.
     boot_id: Option<String>,
+    /// An accepted jump that the experiments do not follow yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unfollowed_jump: Option<AcceptedJump>,
 }
 
 impl ClockAnchor {
     pub(super) fn new(time: Timestamp, difference_micros: i64, boot_id: Option<u128>) -> Self {
-        Self { time, difference_micros, boot_id: boot_id.map(hex) }
+        Self { time, difference_micros, boot_id: boot_id.map(hex), unfollowed_jump: None }
     }
 
     /// The difference between the clocks that is expected now; `None` if the machine was started again since.
@@ -53,14 +58,17 @@ impl ClockAnchor {
             .ok()
     }
 
-    /// Writes the anchor, so that a crash leaves the old one or the new one.
+    /// Writes the anchor, so that a crash leaves the old one or the new one. The new one is on disk when this returns.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn write(&self, folder: &Path) -> std::io::Result<()> {
         let (new, file) = (folder.join("clock.json.new"), folder.join(FILE));
-        std::fs::write(&new, serde_json::to_vec(self)?)?;
-        std::fs::rename(new, file)
+        let mut written = File::create(&new)?;
+        written.write_all(&serde_json::to_vec(self)?)?;
+        written.sync_all()?;
+        std::fs::rename(new, file)?;
+        File::open(folder)?.sync_all()
     }
 }
 

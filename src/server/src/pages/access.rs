@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn name_of_the_server_itself_is_refused() {
         assert!(checked_name("Ann Lee").is_ok());
-        for name in ["inroad-policy", "inroad-guardrails", "inroad-clock", " Inroad-Policy"] {
+        for name in ["inroad-policy", "inroad-guardrails", "inroad-clock", "inroad-results", " Inroad-Policy"] {
             assert!(checked_name(name).unwrap_err().contains("the server itself"), "{name}");
         }
     }

@@ -23,6 +23,7 @@ use tonic::{Request, Status};
 use crate::catalogue::CLOCK_ACTOR;
 use crate::config::{MAX_PAGE, MAX_PART_BYTES, MAX_RESPONSE_BYTES};
 use crate::error::ServerError;
+use crate::kill_results::RESULTS_ACTOR;
 use crate::metrics::Metrics;
 use crate::reallocator::{GUARDRAIL_ACTOR, POLICY_ACTOR};
 
@@ -72,7 +73,7 @@ fn take_page<T: Message>(mut entries: impl Iterator<Item = T>, limit: usize) -> 
 
 /// The actors of the server itself in the audit log. No caller can use their names: an entry must not look as if the policy
 /// or a guardrail had made a change that somebody requested.
-const RESERVED_ACTORS: [&str; 3] = [POLICY_ACTOR, GUARDRAIL_ACTOR, CLOCK_ACTOR];
+const RESERVED_ACTORS: [&str; 4] = [POLICY_ACTOR, GUARDRAIL_ACTOR, CLOCK_ACTOR, RESULTS_ACTOR];
 
 /// The caller's name for the audit log: metadata `inroad-actor`, at most 128 bytes, not one of the server's own.
 fn actor<T>(request: &Request<T>) -> Result<String, Status> {

@@ -46,7 +46,7 @@ impl ServerService for ServerHandler {
         let clock = &self.shared.clock;
         if let Some(jump) = clock.status().jump {
             tracing::warn!(actor, jump = jump.describe(), "a person accepts the machine's clock");
-            clock.accept();
+            self.shared.clock_guard.accept().await?;
         }
         Ok(Response::new(clock_to_wire(&clock.status())))
     }
