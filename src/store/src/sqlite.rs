@@ -1,11 +1,13 @@
-//! The store on SQLite. `inroad.db` contains the catalogue and the counts, `log.db` the log. Both are in one folder
-//! that one process locks. Each file has its own writer, so an acknowledgement never waits for the fold.
+//! The store on SQLite. `inroad.db` contains the catalogue, `counts.db` the counts and `log.db` the log. All are in one
+//! folder that one process locks. Each file has its own writer, so neither a change of the catalogue nor an
+//! acknowledgement waits for the fold.
 
 mod audit;
 mod audit_verification;
 mod backup;
 mod catalogue;
 mod column_values;
+mod counts_file;
 mod database;
 mod decisions;
 mod disk_reserve;
@@ -47,7 +49,8 @@ use crate::event::{Event, LoggedEvent, Seq};
 use crate::funnel::{FunnelCounts, FunnelQuery};
 use crate::maintenance::{BackupSummary, DiskState, ForgetRequest, ForgetResult};
 pub use catalogue::PreparedChanges;
-use column_values::{corrupt, to_sql_integer};
+use column_values::to_sql_integer;
+use counts_file::StateAndCounts;
 use database::{Readers, Tuning};
 use disk_reserve::DiskReserve;
 use fold::{Fold, StoreHandles};
@@ -58,16 +61,18 @@ use log_erasure::PRUNE_BATCH;
 use maintenance_lock::MaintenanceLock;
 pub use options::SqliteOptions;
 use own_thread::OwnThread;
-use schema::{LOG, STATE};
+use schema::{COUNTS, LOG, STATE};
 use state_writer::StateWriter;
 use tallies::TallyCache;
 use thread_share::ThreadShare;
 
-/// Pages in the log's write-ahead log at which a commit also checkpoints it.
+/// Pages in a write-ahead log at which a commit also checkpoints it. That of the catalogue may be a kill's; the fold
+/// checkpoints the counts earlier.
 const LOG_CHECKPOINT_PAGES: i64 = 4_000;
-/// The same for the state. The fold checkpoints it earlier; this limit matters only if the catalogue changes while
-/// nothing is folded.
-const STATE_CHECKPOINT_PAGES: i64 = 200_000;
+const STATE_CHECKPOINT_PAGES: i64 = 1_000;
+const COUNTS_CHECKPOINT_PAGES: i64 = 200_000;
+/// Page cache of the catalogue and of the log, in KiB.
+const SMALL_CACHE_KIB: i64 = 16 * 1024;
 
 /// Reads at once for the server itself: counts for kills and ticks, offsets.
 const OWN_READS: usize = 4;
@@ -76,7 +81,7 @@ const CALLER_READS: usize = 4;
 /// Reads of the log at once.
 const LOG_READS: usize = 2;
 
-/// A folder with two SQLite databases. It cannot be cloned: share it in an [`Arc`].
+/// A folder with three SQLite databases. It cannot be cloned: share it in an [`Arc`].
 pub struct SqliteStore {
     inner: Arc<Inner>,
     /// Commits and the fold do not share threads with queries.
@@ -100,12 +105,15 @@ struct Inner {
     log: LogWriter,
     writer: StateWriter,
     readers: Readers,
+    count_readers: Readers,
     log_readers: Readers,
     reserve: Arc<DiskReserve>,
     /// `None` once closed.
     fold: Mutex<Option<Fold>>,
     tallies: TallyCache,
     folded: AtomicU64,
+    /// Locked while the counts change.
+    counts_commit: Mutex<()>,
     /// Locked to prune, blank or copy the log.
     maintenance: MaintenanceLock,
     lock: Mutex<Option<FolderLock>>,
@@ -125,26 +133,24 @@ impl SqliteStore {
     /// message of each says what to do.
     pub fn open(folder: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
         let lock = FolderLock::acquire(folder)?;
-        let cache_kib = i64::from(options.cache_mib) * 1024;
-        let max_pages = options.max_pages;
-        let tuning = Tuning { cache_kib, checkpoint_pages: STATE_CHECKPOINT_PAGES, max_pages };
+        let tuning = |cache_kib, checkpoint_pages| Tuning { cache_kib, checkpoint_pages, max_pages: options.max_pages };
+        let state_tuning = tuning(SMALL_CACHE_KIB, STATE_CHECKPOINT_PAGES);
+        let counts_tuning = tuning(i64::from(options.cache_mib) * 1024, COUNTS_CHECKPOINT_PAGES);
         // A server must start on a full disk, or nothing could be killed: opening may use the reserve.
         let reserve = Arc::new(DiskReserve::open(folder, options.reserve_bytes));
-        let state = reserve.write_urgently(|| database::open(folder, STATE, tuning))?;
-        let tuning = Tuning { cache_kib: 16 * 1024, checkpoint_pages: LOG_CHECKPOINT_PAGES, max_pages };
-        let log = reserve.write_urgently(|| database::open(folder, LOG, tuning))?;
+        let StateAndCounts { state, counts } =
+            reserve.write_urgently(|| counts_file::open(folder, state_tuning, counts_tuning))?;
+        let log_tuning = tuning(SMALL_CACHE_KIB, LOG_CHECKPOINT_PAGES);
+        let log = reserve.write_urgently(|| database::open(folder, LOG, log_tuning))?;
         // SQLite overwrites deleted bytes with zeros, so raw keys leave the file together with their events. Appends do
         // not become slower, because they delete nothing.
         log.pragma_update(None, "secure_delete", "ON").map_err(|e| StoreError::from(e).located(folder))?;
-        let (state_path, log_path) = (folder.join(STATE.file), folder.join(LOG.file));
-        let meta = |key: &str| {
-            let sql = "SELECT CAST(value AS TEXT) FROM meta WHERE key = ?1";
-            state
-                .query_row(sql, [key], |row| row.get::<_, String>(0))
-                .map_err(|e| StoreError::from(e).located(&state_path))
-        };
-        let store_id = meta("store_id")?;
-        let folded: u64 = meta("folded")?.parse().map_err(|e| corrupt("meta.folded", e).located(&state_path))?;
+        let [state_path, counts_path, log_path] = [STATE, COUNTS, LOG].map(|schema| folder.join(schema.file));
+        let sql = "SELECT value FROM meta WHERE key = ?1";
+        let store_id = state.query_row(sql, ["store_id"], |row| row.get(0));
+        let store_id = store_id.map_err(|e| StoreError::from(e).located(&state_path))?;
+        let folded = counts.query_row(sql, ["folded"], |row| row.get::<_, i64>(0));
+        let folded = folded.map_err(|e| StoreError::from(e).located(&counts_path))?.unsigned_abs();
         let begin = || Lineages::begin(&state).map_err(|e| StoreError::from(e).located(&state_path));
         let lineages = reserve.write_urgently(begin)?;
         reserve.make_whole();
@@ -156,7 +162,7 @@ impl SqliteStore {
             return Err(StoreError::Corrupt { path: log_path.display().to_string(), detail });
         }
         let log_readers = Readers::new(log_path);
-        let fold = Fold::new(log_readers.open()?, options.fold_step_events, options.remembered_exposures);
+        let fold = Fold::new(log_readers.open()?, counts, options.fold_step_events, options.remembered_exposures);
         let inner = Inner {
             folder: folder.to_path_buf(),
             store_id,
@@ -164,11 +170,13 @@ impl SqliteStore {
             log,
             writer: StateWriter::new(state, state_path.clone()),
             readers: Readers::new(state_path),
+            count_readers: Readers::new(counts_path),
             log_readers,
             reserve,
             fold: Mutex::new(Some(fold)),
             tallies: TallyCache::default(),
             folded: AtomicU64::new(folded),
+            counts_commit: Mutex::default(),
             maintenance: MaintenanceLock::new(folder),
             lock: Mutex::new(Some(lock)),
         };
@@ -326,8 +334,9 @@ impl crate::Store for SqliteStore {
         let step = move || {
             let mut fold = inner.fold.lock().unwrap_or_else(PoisonError::into_inner);
             let fold = fold.as_mut().ok_or(StoreError::Closed)?;
-            let Inner { writer, readers, tallies, folded, .. } = &*inner;
-            let handles = StoreHandles { writer, readers, tallies, folded };
+            let Inner { readers: catalogue, count_readers: counts, tallies, folded, counts_commit: commit, .. } =
+                &*inner;
+            let handles = StoreHandles { catalogue, counts, tallies, folded, commit };
             inner.reserve.check()?;
             let step = fold.step(handles, &experiments, limit).map_err(|error| error.located(&inner.folder));
             if !matches!(step, Ok(FoldStep { events: 0, changed: 0, .. })) {
@@ -351,7 +360,7 @@ impl crate::Store for SqliteStore {
         self.blocking(move |inner| {
             // The offset is read first, so the counts may include events after `folded`, but never lack one before it.
             let folded = inner.folded.load(Ordering::Acquire);
-            let cached = inner.tallies.get(&inner.readers, &key, generation)?;
+            let cached = inner.tallies.get(&inner.readers, &inner.count_readers, &key, generation)?;
             let unit_counts = cached.tally.unit_counts;
             Ok(GenerationCounts {
                 folded,
@@ -367,8 +376,9 @@ impl crate::Store for SqliteStore {
     async fn funnel(&self, query: FunnelQuery) -> Result<FunnelCounts, StoreError> {
         let inner = Arc::clone(&self.inner);
         let count = move || {
-            let Inner { writer, readers, tallies, folded, .. } = &*inner;
-            let source = funnel::FunnelSource { writer, readers, tallies, folded };
+            let Inner { readers: catalogue, count_readers: counts, tallies, folded, counts_commit: commit, .. } =
+                &*inner;
+            let source = funnel::FunnelSource { catalogue, counts, tallies, folded, commit };
             funnel::count_funnel(source, &query).map_err(|error| error.located(&inner.folder))
         };
         self.funnels.run(count).await
@@ -432,10 +442,12 @@ impl crate::Store for SqliteStore {
     async fn close(&self) -> Result<(), StoreError> {
         self.blocking(|inner| {
             inner.log.stop();
-            drop(inner.fold.lock().unwrap_or_else(PoisonError::into_inner).take());
+            let fold = inner.fold.lock().unwrap_or_else(PoisonError::into_inner).take();
             inner.readers.close();
+            inner.count_readers.close();
             inner.log_readers.close();
             inner.writer.close()?;
+            fold.map_or(Ok(()), |fold| fold.close(&inner.folder))?;
             drop(inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
             Ok(())
         })

@@ -1,5 +1,5 @@
-//! Copies a store while it serves. The state, which contains the fold's offset, is copied first and the log after it,
-//! so the copy's log reaches at least as far as the copy's counts. To restore, open the folder. The caller has the lock
+//! Copies a store while it serves. The counts, with the fold's offset, are copied first, then the catalogue and the log:
+//! so the copy's catalogue and log reach at least as far as its counts. To restore, open the folder. The caller has the lock
 //! of [`super::maintenance_lock`], so nothing is pruned or blanked in between.
 
 use std::fs::File;
@@ -9,47 +9,52 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::column_values::corrupt;
-use super::schema::{LOG, STATE, Schema};
+use super::database;
+use super::schema::{COUNTS, LAST_STATE_WITH_COUNTS, LOG, STATE, Schema};
 use crate::error::StoreError;
 use crate::maintenance::BackupSummary;
 
 /// How long to wait for another connection that checkpoints or recovers a file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Copies both files into a folder that contains neither.
+/// Copies the files into a folder that contains none of them.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<BackupSummary, StoreError> {
     let io = |error: std::io::Error| copy_failed(to, error);
-    let files = [STATE, LOG].map(|schema| schema.file);
-    if files.iter().any(|file| to.join(file).exists()) {
+    if [STATE, COUNTS, LOG].iter().any(|schema| to.join(schema.file).exists()) {
         return Err(StoreError::CopyExists { path: to.display().to_string() });
     }
+    // An earlier release has the counts in the same file as the catalogue.
+    let has_counts = database::version(from, STATE)?.is_none_or(|version| version > LAST_STATE_WITH_COUNTS);
+    let counts = if has_counts { COUNTS } else { STATE };
+    let schemas: &[Schema] = if has_counts { &[COUNTS, STATE, LOG] } else { &[STATE, LOG] };
     std::fs::create_dir_all(to).map_err(io)?;
-    // The files have other names until both are complete, so that half a copy is not mistaken for a store.
-    let unfinished = |file: &str| to.join(format!("{file}.unfinished"));
-    let remove = |file: &str| match std::fs::remove_file(unfinished(file)) {
+    // The files have other names until all are complete, so that half a copy is not mistaken for a store.
+    let unfinished = |schema: Schema| to.join(format!("{}.unfinished", schema.file));
+    let remove = |schema: Schema| match std::fs::remove_file(unfinished(schema)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io(error)),
         _ => Ok(()),
     };
     let made = (|| {
-        for schema in [STATE, LOG] {
-            remove(schema.file)?;
-            copy_file(&from.join(schema.file), &unfinished(schema.file), schema)?;
+        for schema in schemas {
+            remove(*schema)?;
+            copy_file(&from.join(schema.file), &unfinished(*schema), *schema)?;
         }
-        set_new_store_id(&unfinished(STATE.file))?;
-        check_copy(&unfinished(STATE.file), &unfinished(LOG.file))
+        set_new_store_id(&unfinished(STATE))?;
+        check_copy(&unfinished(STATE), &unfinished(counts), &unfinished(LOG))
     })();
     let copied = made.inspect_err(|_| {
         // Free the space, above all if the disk was full. Files that cannot be removed are overwritten by the next
         // copy.
-        let _ = files.map(remove);
+        schemas.iter().for_each(|schema| drop(remove(*schema)));
     })?;
-    // The state first: a state without its log is refused when opened, but a log alone would be opened as a store
-    // without experiments.
-    for file in files {
-        std::fs::rename(unfinished(file), to.join(file)).map_err(io)?;
+    // The catalogue first: without the counts or the log it is refused when opened, but these alone would be opened as a
+    // store without experiments.
+    for schema in [STATE, COUNTS, LOG].iter().filter(|schema| schemas.contains(schema)) {
+        std::fs::rename(unfinished(*schema), to.join(schema.file)).map_err(io)?;
     }
     File::open(to).and_then(|folder| folder.sync_all()).map_err(io)?;
-    Ok(copied)
+    let size = |schema: &Schema| std::fs::metadata(to.join(schema.file)).map_or(0, |file| file.len());
+    Ok(BackupSummary { bytes: schemas.iter().map(size).sum(), ..copied })
 }
 
 fn copy_file(from: &Path, to: &Path, schema: Schema) -> Result<(), StoreError> {
@@ -89,14 +94,14 @@ fn copy_failed(to: &Path, why: impl std::fmt::Display) -> StoreError {
     StoreError::CannotCopy { path: to.display().to_string(), detail: why.to_string() }
 }
 
-/// Checks that the two files of a copy match, and summarises them.
-fn check_copy(state: &Path, log: &Path) -> Result<BackupSummary, StoreError> {
+/// Checks that the files of a copy match, and summarises them without their size.
+fn check_copy(state: &Path, counts: &Path, log: &Path) -> Result<BackupSummary, StoreError> {
     let read_number = |path: &Path, sql: &str| -> Result<u64, StoreError> {
         let read = || Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?.query_row(sql, [], unsigned);
         read().map_err(|error| StoreError::from(error).located(path))
     };
     let experiments = read_number(state, "SELECT count(*) FROM experiment")?;
-    let folded = read_number(state, "SELECT value FROM meta WHERE key = 'folded'")?;
+    let folded = read_number(counts, "SELECT value FROM meta WHERE key = 'folded'")?;
     let head = "SELECT max((SELECT value FROM meta WHERE key = 'head'), coalesce((SELECT max(seq) FROM log), 0))";
     let head = read_number(log, head)?;
     // The log must contain every event that the copy has not counted: its oldest event must come at or before the one
@@ -106,8 +111,7 @@ fn check_copy(state: &Path, log: &Path) -> Result<BackupSummary, StoreError> {
         let message = format!("the log has events {next} to {head}, but {folded} were counted");
         return Err(corrupt("the copy", message).located(log));
     }
-    let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
-    Ok(BackupSummary { experiments, head, folded, bytes: size(state) + size(log) })
+    Ok(BackupSummary { experiments, head, folded, bytes: 0 })
 }
 
 fn unsigned(row: &rusqlite::Row<'_>) -> rusqlite::Result<u64> {

@@ -360,6 +360,12 @@ fn grouped<T>(
     Ok(groups)
 }
 
+/// The version of the catalogue.
+pub(crate) fn version(connection: &Connection) -> Result<u64, StoreError> {
+    let sql = "SELECT value FROM meta WHERE key = 'version'";
+    Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))?.unsigned_abs())
+}
+
 /// The id under which the other tables store an experiment; `None` if it is not stored.
 pub(crate) fn experiment_id(connection: &Connection, key: &str) -> Result<Option<i64>, StoreError> {
     let mut statement = connection.prepare_cached("SELECT id FROM experiment WHERE key = ?1")?;

@@ -69,6 +69,16 @@ pub(crate) fn open(folder: &Path, schema: Schema, tuning: Tuning) -> Result<Conn
     prepare(&path, schema, tuning).map_err(|error| error.located(&path))
 }
 
+/// The version of a file that exists; `None` if it is another program's.
+pub(crate) fn version(folder: &Path, schema: Schema) -> Result<Option<u32>, StoreError> {
+    let path = folder.join(schema.file);
+    let version = || {
+        check_header(&path)?;
+        Ok(schema.version_of(&Connection::open(&path)?)?)
+    };
+    version().map_err(|error: StoreError| error.located(&path))
+}
+
 fn prepare(path: &Path, schema: Schema, tuning: Tuning) -> Result<Connection, StoreError> {
     check_header(path)?;
     let mut connection = Connection::open(path)?;

@@ -9,6 +9,7 @@
 //! [`MAX_VISITS`] limits memory: if a funnel has more visits, their units are processed in several rounds.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use inroad_assignment::{Digest, Timestamp};
@@ -21,8 +22,6 @@ use rusqlite::{Connection, Row, params};
 use super::catalogue::experiment_id;
 use super::column_values::corrupt;
 use super::database::Readers;
-
-use super::state_writer::StateWriter;
 use super::tallies::TallyCache;
 use crate::cancellation::Cancellation;
 use crate::error::StoreError;
@@ -44,10 +43,12 @@ const MAX_WORKERS: usize = 8;
 /// The parts of the store that a funnel reads.
 #[derive(Clone, Copy)]
 pub(super) struct FunnelSource<'a> {
-    pub(super) writer: &'a StateWriter,
-    pub(super) readers: &'a Readers,
+    pub(super) catalogue: &'a Readers,
+    pub(super) counts: &'a Readers,
     pub(super) tallies: &'a TallyCache,
     pub(super) folded: &'a AtomicU64,
+    /// Locked while the counts change.
+    pub(super) commit: &'a Mutex<()>,
 }
 
 /// A visit with its unit's digest.
@@ -92,11 +93,10 @@ pub(super) fn count_funnel(source: FunnelSource<'_>, query: &FunnelQuery) -> Res
         steps.push(known as u8);
     }
     let workers = thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
-    let mut connections = (0..workers).map(|_| source.readers.open()).collect::<Result<Vec<_>, _>>()?;
+    let mut connections = (0..workers).map(|_| source.counts.open()).collect::<Result<Vec<_>, _>>()?;
     let (folded, expected_visits) = begin_snapshot(source, &connections, query)?;
-    let Some(experiment_id) =
-        connections.first().map(|c| experiment_id(c, definition.key().as_str())).transpose()?.flatten()
-    else {
+    let find_id = |connection: &mut Connection| experiment_id(connection, definition.key().as_str());
+    let Some(experiment_id) = source.catalogue.with_connection(find_id)? else {
         return Ok(FunnelCounts { folded, tally: FunnelTally::new(arms) });
     };
     // After its end the generation assigns no units, and a unit that saw a variation may see another.
@@ -127,7 +127,7 @@ pub(super) fn count_funnel(source: FunnelSource<'_>, query: &FunnelQuery) -> Res
     Ok(FunnelCounts { folded, tally })
 }
 
-/// Begins a read transaction on every connection at the same moment; the writer's lock prevents writes in between.
+/// Begins a read transaction on every connection at the same moment; the lock prevents changes in between.
 /// Returns the fold's offset at that moment and the approximate number of visits.
 fn begin_snapshot(
     source: FunnelSource<'_>,
@@ -135,23 +135,22 @@ fn begin_snapshot(
     query: &FunnelQuery,
 ) -> Result<(Seq, u64), StoreError> {
     let key = query.experiment.definition.key();
-    let cached = source.tallies.get(source.readers, key, query.generation)?;
+    let cached = source.tallies.get(source.catalogue, source.counts, key, query.generation)?;
     let exposed = |(key, cell): (&CellKey, &Cell)| if key.metric.is_none() { cell.units } else { 0 };
     let expected_visits = cached.tally.cells.iter().map(exposed).sum();
     let read = |connection: &Connection| -> Result<(), StoreError> {
         let mut statement = connection.prepare_cached("SELECT value FROM meta WHERE key = 'folded'")?;
         Ok(statement.query_row([], |_| Ok(()))?)
     };
-    // The first read of a connection also reads the schema and prepares the statement: kills must not wait for that.
+    // The first read of a connection also reads the schema and prepares the statement: the fold must not wait for that.
     connections.iter().try_for_each(read)?;
-    source.writer.with_connection(|_| {
-        for connection in connections {
-            connection.execute_batch("BEGIN")?;
-            // A transaction sees the state at its first read.
-            read(connection)?;
-        }
-        Ok((source.folded.load(Ordering::Acquire), expected_visits))
-    })
+    let _no_change = source.commit.lock().unwrap_or_else(PoisonError::into_inner);
+    for connection in connections {
+        connection.execute_batch("BEGIN")?;
+        // A transaction sees the state at its first read.
+        read(connection)?;
+    }
+    Ok((source.folded.load(Ordering::Acquire), expected_visits))
 }
 
 /// A queue of part numbers from which idle workers take the next one.

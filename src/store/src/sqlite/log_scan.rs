@@ -98,6 +98,10 @@ pub(crate) fn scan_log(
         }
         scan.events += 1;
         scan.last = row.get::<_, i64>(0)? as Seq;
+        // An outcome may name several units.
+        if scan.exposures.len() + scan.outcomes.len() >= limit {
+            break;
+        }
     }
     // In the order of the tables, so that each page is visited once. Among outcomes with the same id, the smallest
     // comes first and is kept.

@@ -5,14 +5,14 @@
 pub struct SqliteOptions {
     /// How many events may wait for the log; beyond that an append fails with [`StoreError::QueueFull`](crate::StoreError::QueueFull).
     pub queued_events: usize,
-    /// Page cache of the state, in MiB.
+    /// Page cache of the counts, in MiB.
     pub cache_mib: u32,
-    /// The most events that one fold transaction takes; fewer if they would take more than about a second. It limits how
-    /// long a change of the catalogue or a shutdown waits.
+    /// The most events that one fold transaction takes; fewer if they would take more than about two seconds. It limits how
+    /// long a shutdown waits.
     pub fold_step_events: usize,
     /// How many exposures the fold remembers, to recognise repeats without a lookup; about 100 bytes each.
     pub remembered_exposures: usize,
-    /// The most pages of 4 KiB in either file; `None` for no limit but the disk.
+    /// The most pages of 4 KiB in each file; `None` for no limit but the disk.
     pub max_pages: Option<u32>,
     /// Space on the disk that is kept for kills, restores and pauses, in bytes.
     pub reserve_bytes: u64,
@@ -23,7 +23,7 @@ impl Default for SqliteOptions {
         Self {
             queued_events: 200_000,
             cache_mib: 512,
-            fold_step_events: 50_000,
+            fold_step_events: 200_000,
             remembered_exposures: 1_000_000,
             max_pages: None,
             reserve_bytes: 8 << 20,

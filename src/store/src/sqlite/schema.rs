@@ -1,10 +1,10 @@
-//! The tables of the two databases, as numbered migration steps. A released step is never edited: a schema change is a
+//! The tables of the three databases, as numbered migration steps. A released step is never edited: a schema change is a
 //! new step. In the file's header, `user_version` is the number of steps taken and `application_id` marks the file as
 //! Inroad's.
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
-/// One of the two files.
+/// One of the three files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Schema {
     /// The file's name in the store's folder.
@@ -14,12 +14,16 @@ pub(crate) struct Schema {
     steps: &'static [&'static str],
 }
 
-/// Catalogue and counts. The application id is "InrS" in ASCII.
+/// The catalogue with its audit log and decisions. The application id is "InrS" in ASCII.
 pub(crate) const STATE: Schema = Schema {
     file: "inroad.db",
     application_id: 0x496e_7253,
-    steps: &[STATE_1, STATE_2, STATE_3, STATE_4, STATE_5, STATE_6, STATE_7, STATE_8, STATE_9],
+    steps: &[STATE_1, STATE_2, STATE_3, STATE_4, STATE_5, STATE_6, STATE_7, STATE_8, STATE_9, STATE_10],
 };
+/// The version of [`STATE`] that was the last to contain the counts.
+pub(crate) const LAST_STATE_WITH_COUNTS: u32 = 9;
+/// The counts: unit records, outcomes and tallies. The application id is "InrC" in ASCII.
+pub(crate) const COUNTS: Schema = Schema { file: "counts.db", application_id: 0x496e_7243, steps: &[COUNTS_1] };
 /// The log. The application id is "InrL" in ASCII.
 pub(crate) const LOG: Schema = Schema { file: "log.db", application_id: 0x496e_724c, steps: &[LOG_1] };
 
@@ -150,6 +154,54 @@ ALTER TABLE decision ADD COLUMN base INTEGER;
 ALTER TABLE decision ADD COLUMN delta BLOB;
 ";
 
+/// The counts have a file of their own since this step: [`super::counts_file`] moves them before it is taken.
+const STATE_10: &str = "
+DROP TABLE outcome;
+DROP TABLE unit;
+DROP TABLE counted;
+DROP TABLE tally;
+DELETE FROM meta WHERE key = 'folded';
+";
+
+/// The tables that `STATE_1` to `STATE_5` made, with the same columns in the same order. `counts_id` is in `meta` of both
+/// files; `catalogue_version` is a version of the catalogue that has everything that was counted.
+///
+/// The key of `unit` makes a slice of an experiment's line one key range. The table has no other unique key and no
+/// foreign key, so that another database can shard it by digest. The index finds the records of a unit, however many
+/// experiments measure its outcomes. Sums are decimal text because they need more than 64 bits.
+const COUNTS_1: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO meta VALUES ('folded', 0), ('catalogue_version', 0), ('counts_id', lower(hex(randomblob(16))));
+CREATE TABLE outcome (
+    unit_digest BLOB NOT NULL, event_id TEXT NOT NULL, event TEXT NOT NULL,
+    occurred_at INTEGER NOT NULL, value_micros INTEGER NOT NULL,
+    PRIMARY KEY (unit_digest, event_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE unit (
+    experiment_id INTEGER NOT NULL, generation INTEGER NOT NULL, digest BLOB NOT NULL,
+    unit_digest BLOB NOT NULL, record BLOB NOT NULL,
+    PRIMARY KEY (experiment_id, generation, digest)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX unit_by_unit_digest ON unit (unit_digest);
+CREATE TABLE counted (
+    experiment_id INTEGER NOT NULL, generation INTEGER NOT NULL,
+    revisions INTEGER NOT NULL, switches INTEGER NOT NULL, metrics INTEGER NOT NULL, latest_exposure INTEGER NOT NULL,
+    units_moved INTEGER NOT NULL, crossovers INTEGER NOT NULL, stale_exposures INTEGER NOT NULL,
+    early INTEGER NOT NULL, endings INTEGER NOT NULL, recount_to TEXT, recount_from BLOB, tolerances INTEGER NOT NULL,
+    PRIMARY KEY (experiment_id, generation)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE tally (
+    experiment_id INTEGER NOT NULL, generation INTEGER NOT NULL,
+    metric INTEGER NOT NULL, tick INTEGER NOT NULL, revision INTEGER NOT NULL, arm INTEGER NOT NULL,
+    first INTEGER NOT NULL, n INTEGER NOT NULL, s INTEGER NOT NULL, dropped INTEGER NOT NULL,
+    x TEXT NOT NULL, xx TEXT NOT NULL, y TEXT NOT NULL, yy TEXT NOT NULL, xy TEXT NOT NULL,
+    units INTEGER NOT NULL, outcomes INTEGER NOT NULL, outcome_units INTEGER NOT NULL, outcome_sum TEXT NOT NULL,
+    early INTEGER NOT NULL, dropped_by_kill INTEGER NOT NULL, dropped_after_end INTEGER NOT NULL,
+    too_early INTEGER NOT NULL, too_late INTEGER NOT NULL,
+    PRIMARY KEY (experiment_id, generation, metric, tick, revision, arm)
+) STRICT, WITHOUT ROWID;
+";
+
 /// One row for each event. An exposure has `experiment` to `context`, an outcome `units` to `clock`; the other columns
 /// are NULL. `meta.head` prevents a place from being used twice after the newest rows were pruned.
 const LOG_1: &str = "
@@ -179,6 +231,17 @@ pub(crate) enum FileState {
 }
 
 impl Schema {
+    /// The same file as an earlier release knew it.
+    pub(crate) fn as_of(self, version: u32) -> Self {
+        Self { steps: self.steps.get(..version as usize).unwrap_or(self.steps), ..self }
+    }
+
+    /// The version of a file; 0 if it is new, `None` if it is another program's.
+    pub(crate) fn version_of(&self, connection: &Connection) -> rusqlite::Result<Option<u32>> {
+        let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        Ok((version == 0 || self.matches(connection)?).then_some(version.unsigned_abs()))
+    }
+
     /// The last version that this program knows.
     pub(crate) fn known(&self) -> u32 {
         self.steps.len() as u32

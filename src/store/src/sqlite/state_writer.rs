@@ -1,5 +1,5 @@
-//! The only connection that writes the catalogue and the counts. Callers take turns in the order in which they came.
-//! SQLite's own busy wait has no order, so a kill could wait for many steps of the fold.
+//! The only connection that writes the catalogue. Callers take turns in the order in which they came: SQLite's own busy
+//! wait has no order.
 
 use std::path::PathBuf;
 
@@ -28,15 +28,6 @@ impl StateWriter {
         let mut connection = self.connection.blocking_lock();
         let connection = connection.as_mut().ok_or(StoreError::Closed)?;
         work(connection).map_err(|error| error.located(&self.path))
-    }
-
-    /// Waits for its turn, then reads in one transaction. Without it SQLite would take and release its file locks for
-    /// every row that is looked up.
-    pub(crate) fn read_in_transaction<T>(
-        &self,
-        read: impl FnOnce(&Connection) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        self.with_connection(|connection| read(&*connection.transaction()?))
     }
 
     /// Checkpoints the write-ahead log and closes the connection.

@@ -1,11 +1,11 @@
 //! The tallies of each generation, in tables and cached in memory, so that reading the counts of a thousand experiments
-//! is cheap. One lock covers the commit of the tables and the change of the cache, so the cache never contains a
-//! change that is not on disk.
+//! is cheap. The fold changes the cache once the change is committed, so the cache never contains a change that is not on
+//! disk, and no reader waits for the disk.
 
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use inroad_assignment::{Definition, Digest, ExperimentKey, Generation, Timestamp};
 use inroad_policy::attribution::{Cell, CellKey, History, Tally, UnitCounts, generation_as_of};
@@ -112,13 +112,13 @@ impl Default for TallyDelta {
     }
 }
 
-/// A change of the cache, to be applied once the transaction is committed; see [`TallyWriteGuard::apply`].
+/// A change of the cache, to be applied once the transaction is committed; see [`TallyCache::apply`].
 pub(crate) struct PendingUpdate<'a> {
     tracked: &'a TrackedGeneration,
     delta: &'a TallyDelta,
     counted: CountedHistory,
-    /// The counts before the change, if the cache does not have them.
-    loaded: Option<GenerationTally>,
+    /// The counts before the change, if the cache did not have them.
+    loaded: Option<Arc<GenerationTally>>,
 }
 
 type GenerationTallies = HashMap<(ExperimentKey, u32), Arc<GenerationTally>>;
@@ -127,8 +127,7 @@ type GenerationTallies = HashMap<(ExperimentKey, u32), Arc<GenerationTally>>;
 #[derive(Debug, Default)]
 pub(crate) struct TallyCache {
     tallies: RwLock<GenerationTallies>,
-    /// How often the counts of each generation were changed since the start. It has a lock of its own, which nobody keeps
-    /// while the disk is written.
+    /// How often the counts of each generation were changed since the start.
     changes: Mutex<HashMap<(ExperimentKey, u32), u64>>,
 }
 
@@ -136,49 +135,36 @@ impl TallyCache {
     /// The counts of one generation, from the cache or the tables.
     pub(crate) fn get(
         &self,
-        readers: &Readers,
+        catalogue: &Readers,
+        counts: &Readers,
         key: &ExperimentKey,
         number: u32,
     ) -> Result<Arc<GenerationTally>, StoreError> {
         let generation = (key.clone(), number);
-        if let Some(cached) = self.tallies.read().unwrap_or_else(PoisonError::into_inner).get(&generation) {
+        if let Some(cached) = self.read().get(&generation) {
             return Ok(Arc::clone(cached));
         }
-        // A commit needs this lock, so nothing can be committed between the read and the insert.
-        let mut all = self.lock_for_write();
-        if let Some(cached) = all.tallies.get(&generation) {
-            return Ok(Arc::clone(cached));
-        }
-        let loaded = Arc::new(readers.with_connection(|connection| read_tally(connection, key.as_str(), number))?);
-        all.tallies.insert(generation, Arc::clone(&loaded));
-        Ok(loaded)
+        let id = catalogue.with_connection(|connection| experiment_id(connection, key.as_str()))?;
+        let loaded = match id {
+            Some(id) => counts.with_connection(|connection| read_tally(connection, id, number))?,
+            None => GenerationTally::default(),
+        };
+        // If the fold has committed a change since, it has put the counts into the cache, or will replace these.
+        Ok(Arc::clone(self.write().entry(generation).or_insert_with(|| Arc::new(loaded))))
     }
 
-    /// Locks the cache. The caller keeps the lock from before a commit until the cache has the committed change.
-    pub(crate) fn lock_for_write(&self) -> TallyWriteGuard<'_> {
-        TallyWriteGuard {
-            tallies: self.tallies.write().unwrap_or_else(PoisonError::into_inner),
-            changes: &self.changes,
-        }
+    fn read(&self) -> RwLockReadGuard<'_, GenerationTallies> {
+        self.tallies.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, GenerationTallies> {
+        self.tallies.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How often the counts of a generation were changed since the start.
     pub(crate) fn changes(&self, key: &ExperimentKey, number: u32) -> u64 {
         let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         changes.get(&(key.clone(), number)).copied().unwrap_or(0)
-    }
-}
-
-/// The locked cache.
-pub(crate) struct TallyWriteGuard<'a> {
-    tallies: RwLockWriteGuard<'a, GenerationTallies>,
-    changes: &'a Mutex<HashMap<(ExperimentKey, u32), u64>>,
-}
-
-impl TallyWriteGuard<'_> {
-    /// The cached counts of one generation.
-    fn cached(&self, tracked: &TrackedGeneration) -> Option<&Arc<GenerationTally>> {
-        self.tallies.get(&(tracked.key().clone(), tracked.number))
     }
 
     /// Writes one generation's change to the tables.
@@ -192,12 +178,10 @@ impl TallyWriteGuard<'_> {
         tracked: &'a TrackedGeneration,
         delta: &'a TallyDelta,
     ) -> Result<PendingUpdate<'a>, StoreError> {
-        let loaded = match self.cached(tracked) {
-            Some(_) => None,
-            None => Some(read_tally(connection, tracked.key().as_str(), tracked.number)?),
-        };
-        let Some(cached) = loaded.as_ref().or(self.cached(tracked).map(|cached| &**cached)) else {
-            return Err(StoreError::Database("the counts left the cache while they were written".to_owned()));
+        let cached = self.read().get(&(tracked.key().clone(), tracked.number)).cloned();
+        let (cached, is_cached) = match cached {
+            Some(cached) => (cached, true),
+            None => (Arc::new(read_tally(connection, tracked.experiment_id, tracked.number)?), false),
         };
         let all = CountedHistory { applied: AppliedHistory::all_of(tracked)?, recount: None };
         let (before, counted) = match delta.history_change {
@@ -263,12 +247,13 @@ impl TallyWriteGuard<'_> {
                 too_late
             ])?;
         }
-        let update = |loaded| PendingUpdate { tracked, delta, counted, loaded };
+        let loaded = (!is_cached).then(|| Arc::clone(&cached));
+        let update = PendingUpdate { tracked, delta, counted, loaded };
         let latest_exposure = cached.latest_with(delta);
         // Most steps have outcomes of thousands of generations, which change none of this.
         let no_unit_counts = delta.tally.unit_counts == UnitCounts::default();
         if no_unit_counts && cached.counted == Some(counted) && cached.latest_exposure == latest_exposure {
-            return Ok(update(loaded));
+            return Ok(update);
         }
         let mut unit_counts = cached.tally.unit_counts;
         unit_counts.add(&delta.tally.unit_counts);
@@ -297,20 +282,24 @@ impl TallyWriteGuard<'_> {
                 recount.map(|recount| *recount.from.as_bytes()),
                 applied.tolerances,
             ])?;
-        Ok(update(loaded))
+        Ok(update)
     }
 
-    /// Applies a committed change to the cache.
-    pub(crate) fn apply(&mut self, update: PendingUpdate<'_>) {
-        let PendingUpdate { tracked, delta, counted, loaded } = update;
-        let generation = (tracked.key().clone(), tracked.number);
-        *self.changes.lock().unwrap_or_else(PoisonError::into_inner).entry(generation.clone()).or_default() += 1;
-        let cached = self.tallies.entry(generation).or_insert_with(|| Arc::new(loaded.unwrap_or_default()));
-        // This copies the counts only if a reader still has them.
-        let cached = Arc::make_mut(cached);
-        cached.latest_exposure = cached.latest_with(delta);
-        cached.counted = Some(counted);
-        cached.tally.add(&delta.tally);
+    /// Applies committed changes to the cache, all at once.
+    pub(crate) fn apply(&self, updates: Vec<PendingUpdate<'_>>) {
+        let mut tallies = self.write();
+        for PendingUpdate { tracked, delta, counted, loaded } in updates {
+            let generation = (tracked.key().clone(), tracked.number);
+            *self.changes.lock().unwrap_or_else(PoisonError::into_inner).entry(generation.clone()).or_default() += 1;
+            // What a reader has loaded meanwhile may be older.
+            let loaded = loaded.map(|loaded| tallies.insert(generation.clone(), loaded)).is_some();
+            debug_assert!(loaded || tallies.contains_key(&generation), "only the fold removes counts");
+            // This copies the counts only if a reader still has them.
+            let cached = Arc::make_mut(tallies.entry(generation).or_default());
+            cached.latest_exposure = cached.latest_with(delta);
+            cached.counted = Some(counted);
+            cached.tally.add(&delta.tally);
+        }
     }
 }
 
@@ -330,8 +319,7 @@ fn read_sum<T: FromStr<Err: Display>>(row: &rusqlite::Row<'_>, column: usize) ->
 }
 
 /// One generation's counts from the tables; empty if nothing was counted.
-pub(crate) fn read_tally(connection: &Connection, key: &str, number: u32) -> Result<GenerationTally, StoreError> {
-    let Some(id) = experiment_id(connection, key)? else { return Ok(GenerationTally::default()) };
+fn read_tally(connection: &Connection, id: i64, number: u32) -> Result<GenerationTally, StoreError> {
     let mut statement = connection.prepare_cached(
         "SELECT revisions, switches, metrics, latest_exposure, units_moved, crossovers, stale_exposures,
                 early, endings, recount_to, recount_from, tolerances

@@ -2,7 +2,7 @@
 
 use inroad_assignment::{Digest, Timestamp};
 use inroad_policy::attribution::{Outcome, UnitRecord};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::column_values::corrupt;
 use super::tracked_generations::TrackedGeneration;
@@ -47,37 +47,80 @@ pub(crate) struct UnitRow {
     pub(crate) record: UnitRecord,
 }
 
-/// One unit's record in a generation; `None` if it has none.
-pub(crate) fn read_record(
-    connection: &Connection,
-    tracked: &TrackedGeneration,
-    digest: &Digest,
-) -> Result<Option<UnitRecord>, StoreError> {
-    let mut statement = connection
-        .prepare_cached("SELECT record FROM unit WHERE experiment_id = ?1 AND generation = ?2 AND digest = ?3")?;
-    let mut rows = statement.query(params![tracked.experiment_id, tracked.number, digest.as_bytes()])?;
-    let Some(row) = rows.next()? else { return Ok(None) };
-    decode_record(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?).map(Some)
+/// Reads and writes single records. Its statements are prepared once: a step of the fold has hundreds of thousands.
+pub(crate) struct UnitTable<'a> {
+    select: CachedStatement<'a>,
+    insert: CachedStatement<'a>,
+    update: CachedStatement<'a>,
 }
 
-/// A unit's records, each with its digest and what `select` returns for the experiment's id and the generation's number.
-/// Records for which it returns `None` are left out.
-pub(crate) fn read_selected_records<T>(
-    connection: &Connection,
-    unit_digest: &Digest,
-    mut select: impl FnMut(i64, u32) -> Result<Option<T>, StoreError>,
-) -> Result<Vec<(T, Digest, UnitRecord)>, StoreError> {
-    let mut statement = connection
-        .prepare_cached("SELECT experiment_id, generation, digest, record FROM unit WHERE unit_digest = ?1")?;
-    let mut rows = statement.query([unit_digest.as_bytes()])?;
-    let mut records = Vec::new();
-    while let Some(row) = rows.next()? {
-        if let Some(selected) = select(row.get(0)?, row.get(1)?)? {
-            let record = decode_record(row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?)?;
-            records.push((selected, Digest::from_bytes(row.get(2)?), record));
-        }
+impl<'a> UnitTable<'a> {
+    /// Prepares the statements.
+    pub(crate) fn new(connection: &'a Connection) -> Result<Self, StoreError> {
+        let key = "experiment_id = ?1 AND generation = ?2 AND digest = ?3";
+        Ok(Self {
+            select: connection.prepare_cached(&format!("SELECT record FROM unit WHERE {key}"))?,
+            insert: connection.prepare_cached("INSERT INTO unit VALUES (?1, ?2, ?3, ?4, ?5)")?,
+            update: connection.prepare_cached(&format!("UPDATE unit SET record = ?4 WHERE {key}"))?,
+        })
     }
-    Ok(records)
+
+    /// One unit's record in a generation; `None` if it has none.
+    pub(crate) fn read(
+        &mut self,
+        tracked: &TrackedGeneration,
+        digest: &Digest,
+    ) -> Result<Option<UnitRecord>, StoreError> {
+        let mut rows = self.select.query(params![tracked.experiment_id, tracked.number, digest.as_bytes()])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        decode_record(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?).map(Some)
+    }
+
+    /// Adds a unit's record.
+    pub(crate) fn insert(&mut self, tracked: &TrackedGeneration, row: &UnitRow) -> Result<(), StoreError> {
+        let (digest, unit_digest) = (row.digest.as_bytes(), row.unit_digest.as_bytes());
+        let record = unit_record_codec::encode(&row.record);
+        self.insert.execute(params![tracked.experiment_id, tracked.number, digest, unit_digest, record])?;
+        Ok(())
+    }
+
+    /// Replaces a unit's record.
+    pub(crate) fn update(
+        &mut self,
+        tracked: &TrackedGeneration,
+        digest: &Digest,
+        record: &UnitRecord,
+    ) -> Result<(), StoreError> {
+        let record = unit_record_codec::encode(record);
+        self.update.execute(params![tracked.experiment_id, tracked.number, digest.as_bytes(), record])?;
+        Ok(())
+    }
+}
+
+/// Finds the records of a unit, whichever generation they belong to.
+pub(crate) struct RecordKeys<'a> {
+    select: CachedStatement<'a>,
+}
+
+/// Prepares to find records. The index has all that is read, in the order of the unit digests.
+pub(crate) fn read_record_keys(connection: &Connection) -> Result<RecordKeys<'_>, StoreError> {
+    let sql = "SELECT experiment_id, generation, digest FROM unit WHERE unit_digest = ?1";
+    Ok(RecordKeys { select: connection.prepare_cached(sql)? })
+}
+
+impl RecordKeys<'_> {
+    /// Calls `put` with the experiment's id, the generation's number and the digest of each record of a unit.
+    pub(crate) fn of_unit(
+        &mut self,
+        unit_digest: &Digest,
+        mut put: impl FnMut(i64, u32, Digest) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut rows = self.select.query([unit_digest.as_bytes()])?;
+        while let Some(row) = rows.next()? {
+            put(row.get(0)?, row.get(1)?, Digest::from_bytes(row.get(2)?))?;
+        }
+        Ok(())
+    }
 }
 
 fn decode_record(bytes: &[u8]) -> Result<UnitRecord, StoreError> {
@@ -108,40 +151,38 @@ pub(crate) fn read_units_in_range(
     Ok(units)
 }
 
-/// Writes one unit's record.
-pub(crate) fn write_unit(
-    connection: &Connection,
-    tracked: &TrackedGeneration,
-    row: &UnitRow,
-    is_new: bool,
-) -> rusqlite::Result<()> {
-    let (id, number, digest) = (tracked.experiment_id, tracked.number, row.digest.as_bytes());
-    let record = unit_record_codec::encode(&row.record);
-    if is_new {
-        let mut insert = connection.prepare_cached("INSERT INTO unit VALUES (?1, ?2, ?3, ?4, ?5)")?;
-        insert.execute(params![id, number, digest, row.unit_digest.as_bytes(), record])?;
-    } else {
-        let mut update = connection.prepare_cached(
-            "UPDATE unit SET record = ?4 WHERE experiment_id = ?1 AND generation = ?2 AND digest = ?3",
-        )?;
-        update.execute(params![id, number, digest, record])?;
-    }
-    Ok(())
+/// Reads and writes single outcomes, with statements that are prepared once.
+pub(crate) struct OutcomeTable<'a> {
+    select: CachedStatement<'a>,
+    insert: CachedStatement<'a>,
 }
 
-/// The stored content of one outcome; `None` if it is not stored.
-pub(crate) fn read_outcome(
-    connection: &Connection,
-    unit_digest: &Digest,
-    event_id: &str,
-) -> Result<Option<OutcomeContent>, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT occurred_at, event, value_micros FROM outcome WHERE unit_digest = ?1 AND event_id = ?2",
-    )?;
-    let content = |row: &rusqlite::Row<'_>| {
-        Ok(OutcomeContent { at: Timestamp::from_micros(row.get(0)?), event: row.get(1)?, value_micros: row.get(2)? })
-    };
-    Ok(statement.query_row(params![unit_digest.as_bytes(), event_id], content).optional()?)
+impl<'a> OutcomeTable<'a> {
+    /// Prepares the statements.
+    pub(crate) fn new(connection: &'a Connection) -> Result<Self, StoreError> {
+        let select = "SELECT occurred_at, event, value_micros FROM outcome WHERE unit_digest = ?1 AND event_id = ?2";
+        Ok(Self {
+            select: connection.prepare_cached(select)?,
+            insert: connection.prepare_cached("INSERT OR REPLACE INTO outcome VALUES (?1, ?2, ?3, ?4, ?5)")?,
+        })
+    }
+
+    /// The stored content of one outcome; `None` if it is not stored.
+    pub(crate) fn read(&mut self, unit_digest: &Digest, event_id: &str) -> Result<Option<OutcomeContent>, StoreError> {
+        let content = |row: &rusqlite::Row<'_>| {
+            let at = Timestamp::from_micros(row.get(0)?);
+            Ok(OutcomeContent { at, event: row.get(1)?, value_micros: row.get(2)? })
+        };
+        Ok(self.select.query_row(params![unit_digest.as_bytes(), event_id], content).optional()?)
+    }
+
+    /// Writes one outcome.
+    pub(crate) fn write(&mut self, unit_digest: &Digest, outcome: &StoredOutcome) -> Result<(), StoreError> {
+        let StoredOutcome { event_id, content } = outcome;
+        let at = content.at.as_micros();
+        self.insert.execute(params![unit_digest.as_bytes(), event_id, content.event, at, content.value_micros])?;
+        Ok(())
+    }
 }
 
 /// All outcomes of a unit.
@@ -156,17 +197,4 @@ pub(crate) fn read_outcomes(connection: &Connection, unit_digest: &Digest) -> Re
         outcomes.push(StoredOutcome { event_id: row.get(0)?, content });
     }
     Ok(outcomes)
-}
-
-/// Writes one outcome.
-pub(crate) fn write_outcome(
-    connection: &Connection,
-    unit_digest: &Digest,
-    event_id: &str,
-    content: &OutcomeContent,
-) -> rusqlite::Result<()> {
-    let mut insert = connection.prepare_cached("INSERT OR REPLACE INTO outcome VALUES (?1, ?2, ?3, ?4, ?5)")?;
-    let (event, at) = (&content.event, content.at.as_micros());
-    insert.execute(params![unit_digest.as_bytes(), event_id, event, at, content.value_micros])?;
-    Ok(())
 }

@@ -95,9 +95,9 @@ fn recount_on_a_full_disk_continues_where_it_stopped() {
         store.append(at(1), waiting.to_vec()).await.unwrap();
         store.close().await.unwrap();
         let after = Arc::new(vec![Arc::new(experiment.clone())]);
-        let state = Connection::open(folder.path().join("inroad.db")).unwrap();
-        let pages: u32 = state.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
-        drop(state);
+        let counts = Connection::open(folder.path().join("counts.db")).unwrap();
+        let pages: u32 = counts.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        drop(counts);
         let options = SqliteOptions { max_pages: Some(pages + 20), fold_step_events: 300, ..SqliteOptions::default() };
         let store = SqliteStore::open(folder.path(), options).unwrap();
         let mut recounted = 0;

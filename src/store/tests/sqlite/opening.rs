@@ -21,7 +21,7 @@ fn folder_that_cannot_be_created_is_reported() {
 
 #[test]
 fn file_that_is_not_a_database_is_refused_and_unchanged() {
-    for file in ["inroad.db", "log.db"] {
+    for file in ["inroad.db", "counts.db", "log.db"] {
         for text in ["short", &"this is not a database, but a text".repeat(100)] {
             let folder = folder();
             let file = folder.path().join(file);
@@ -79,7 +79,7 @@ fn another_programs_database_is_refused() {
 
 #[test]
 fn newer_database_is_refused_with_both_versions() {
-    for file in ["inroad.db", "log.db"] {
+    for file in ["inroad.db", "counts.db", "log.db"] {
         let folder = folder();
         drop(open(folder.path()).unwrap());
         let connection = Connection::open(folder.path().join(file)).unwrap();
@@ -102,4 +102,58 @@ fn missing_log_is_refused_when_events_were_counted() {
     std::fs::remove_file(folder.path().join("log.db")).unwrap();
     let refused = open(folder.path()).unwrap_err();
     assert!(matches!(&refused, StoreError::Corrupt { path, .. } if path.ends_with("log.db")), "{refused:?}");
+}
+
+/// A folder with an experiment and an exposure that was counted.
+fn counted_folder() -> tempfile::TempDir {
+    let folder = folder();
+    let experiment = started_experiment("a", false, &all_metrics(), 1);
+    block_on(async {
+        let store = open(folder.path()).unwrap();
+        store.commit(experiment_change(&experiment, None, "create")).await.unwrap();
+        store.append(at(1), vec![exposure("a", 1, "u", Arm::CONTROL, 1, at(1))]).await.unwrap();
+        store.fold(Arc::new(vec![Arc::new(experiment)]), 10).await.unwrap();
+        store.close().await.unwrap();
+    });
+    folder
+}
+
+fn refused_counts(folder: &std::path::Path) -> String {
+    match open(folder).unwrap_err() {
+        StoreError::Corrupt { path, detail } if path.ends_with("counts.db") => detail,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn missing_counts_are_refused_and_not_created() {
+    let folder = counted_folder();
+    std::fs::remove_file(folder.path().join("counts.db")).unwrap();
+    assert_eq!(refused_counts(folder.path()), "it is missing");
+    assert!(!folder.path().join("counts.db").exists());
+}
+
+#[test]
+fn counts_of_another_store_are_refused() {
+    let (folder, other) = (counted_folder(), counted_folder());
+    std::fs::copy(other.path().join("counts.db"), folder.path().join("counts.db")).unwrap();
+    assert_eq!(refused_counts(folder.path()), "it belongs to another inroad.db");
+}
+
+#[test]
+fn catalogue_that_is_older_than_the_counts_is_refused() {
+    let folder = folder();
+    block_on(async { open(folder.path()).unwrap().close().await.unwrap() });
+    let old = std::fs::read(folder.path().join("inroad.db")).unwrap();
+    let experiment = started_experiment("a", false, &all_metrics(), 1);
+    block_on(async {
+        let store = open(folder.path()).unwrap();
+        store.commit(experiment_change(&experiment, None, "create")).await.unwrap();
+        store.append(at(1), vec![exposure("a", 1, "u", Arm::CONTROL, 1, at(1))]).await.unwrap();
+        store.fold(Arc::new(vec![Arc::new(experiment)]), 10).await.unwrap();
+        store.close().await.unwrap();
+    });
+    std::fs::write(folder.path().join("inroad.db"), old).unwrap();
+    let expected = "it was made with version 1 of inroad.db, which has version 0";
+    assert_eq!(refused_counts(folder.path()), expected);
 }

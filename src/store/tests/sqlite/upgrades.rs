@@ -39,6 +39,35 @@ fn store_of_the_first_release_is_opened_and_continues() {
     });
 }
 
+/// Earlier releases had the counts in the same file as the catalogue. A crash may come after they were copied and before
+/// the old tables were dropped.
+#[test]
+fn counts_are_moved_to_their_file_again_after_a_crash() {
+    let folder = folder();
+    let file = |name: &str| folder.path().join(name);
+    Connection::open(file("inroad.db")).unwrap().execute_batch(include_str!("../fixtures/state-1.sql")).unwrap();
+    Connection::open(file("log.db")).unwrap().execute_batch(include_str!("../fixtures/log-1.sql")).unwrap();
+    let old = std::fs::read(file("inroad.db")).unwrap();
+    let open_and_count = || {
+        block_on(async {
+            let store = open(folder.path()).unwrap();
+            let counts = store.counts(&key("checkout"), 1).await.unwrap();
+            assert_eq!((store.folded(), counts.cells.is_empty()), (6, false));
+            store.close().await.unwrap();
+            counts
+        })
+    };
+    let moved = open_and_count();
+    std::fs::write(file("inroad.db"), old).unwrap();
+    assert_eq!(open_and_count(), moved);
+    assert_eq!(open_and_count(), moved, "nothing is moved twice");
+    let tables = |name: &str| {
+        let sql = "SELECT count(*) FROM sqlite_schema WHERE name IN ('unit', 'outcome', 'counted', 'tally')";
+        Connection::open(file(name)).unwrap().query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap()
+    };
+    assert_eq!((tables("inroad.db"), tables("counts.db")), (0, 4));
+}
+
 /// The first release did not count early outcomes; its units are counted again.
 #[test]
 fn counts_without_early_outcomes_are_recounted() {
@@ -61,7 +90,7 @@ fn counts_without_early_outcomes_are_recounted() {
         complete
     });
     assert!(early(&complete) > 0);
-    let state = Connection::open(folder.path().join("inroad.db")).unwrap();
+    let state = Connection::open(folder.path().join("counts.db")).unwrap();
     state.execute_batch("UPDATE tally SET early = 0; UPDATE counted SET early = 0").unwrap();
     drop(state);
     block_on(async {
@@ -108,7 +137,7 @@ fn counts_without_tolerances_are_recounted() {
     assert!(sum(|cell| cell.too_late, &without) > 0 && sum(|cell| cell.dropped_by_kill, &without) > 0);
     assert!(sum(|cell| cell.s, &complete) > sum(|cell| cell.s, &without));
     // The tables as an earlier release left them: outcomes before the exposure are stored and credited nowhere.
-    let state = Connection::open(folder.path().join("inroad.db")).unwrap();
+    let state = Connection::open(folder.path().join("counts.db")).unwrap();
     for i in 0..60 {
         let unit = format!("u{i}");
         let unit = inroad_assignment::UnitKey::parse(&unit).unwrap();

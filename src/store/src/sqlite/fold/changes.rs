@@ -1,18 +1,20 @@
-//! The changes of one step, which are collected first and then committed in one transaction.
+//! The changes of one step or batch: read, computed and written in one transaction.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use inroad_assignment::Digest;
-use rusqlite::TransactionBehavior;
+use inroad_policy::attribution::UnitRecord;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::{LOOKUP_BATCH, StoreHandles};
+use super::StoreHandles;
 use crate::error::StoreError;
 use crate::event::Seq;
 use crate::sqlite::log_scan::ScannedOutcome;
 use crate::sqlite::tallies::TallyDelta;
 use crate::sqlite::tracked_generations::{GenerationIndex, TrackedGenerations};
-use crate::sqlite::units::{OutcomeContent, UnitRow, read_outcome, write_outcome, write_unit};
+use crate::sqlite::units::{OutcomeContent, OutcomeTable, StoredOutcome, UnitRow, UnitTable};
 
 /// An outcome that is new, or replaces the stored one under its event id.
 pub(super) struct NewOutcome {
@@ -28,84 +30,103 @@ impl NewOutcome {
     }
 }
 
-/// A unit record to be written.
-pub(super) struct UnitWrite {
-    pub(super) generation: GenerationIndex,
-    pub(super) row: UnitRow,
-    pub(super) is_new: bool,
+/// How many rows were written.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct WrittenRows {
+    pub(super) records: usize,
+    pub(super) outcomes: usize,
 }
 
-/// Everything that one transaction writes.
-#[derive(Default)]
-pub(super) struct StepChanges {
-    /// Sorted by unit.
-    pub(super) outcomes: Vec<NewOutcome>,
-    pub(super) units: Vec<UnitWrite>,
-    pub(super) deltas: BTreeMap<GenerationIndex, TallyDelta>,
+/// A transaction of the fold, which is rolled back unless it is committed.
+pub(super) struct StepChanges<'a> {
+    units: UnitTable<'a>,
+    outcomes: OutcomeTable<'a>,
+    connection: &'a Connection,
+    transaction: Transaction<'a>,
+    generations: &'a TrackedGenerations,
+    deltas: BTreeMap<GenerationIndex, TallyDelta>,
+    pub(super) written: WrittenRows,
 }
 
-impl StepChanges {
-    /// The changes of a recount: records and counts of one generation.
-    pub(super) fn from_recount(generation: GenerationIndex, rows: Vec<UnitRow>, delta: TallyDelta) -> Self {
-        let units = rows.into_iter().map(|row| UnitWrite { generation, row, is_new: false }).collect();
-        Self { outcomes: Vec::new(), units, deltas: BTreeMap::from([(generation, delta)]) }
+impl<'a> StepChanges<'a> {
+    /// Begins the transaction.
+    pub(super) fn begin(connection: &'a Connection, generations: &'a TrackedGenerations) -> Result<Self, StoreError> {
+        let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+        let (units, outcomes) = (UnitTable::new(connection)?, OutcomeTable::new(connection)?);
+        let (deltas, written) = (BTreeMap::new(), WrittenRows::default());
+        Ok(Self { units, outcomes, connection, transaction, generations, deltas, written })
     }
 
-    /// Writes all changes in one transaction, with the fold's new offset if events were folded.
-    pub(super) fn commit(
-        &self,
-        handles: StoreHandles<'_>,
-        generations: &TrackedGenerations,
-        new_offset: Option<Seq>,
+    /// The changes of one generation's counts.
+    pub(super) fn delta(&mut self, generation: GenerationIndex) -> &mut TallyDelta {
+        self.deltas.entry(generation).or_default()
+    }
+
+    /// Keeps the outcomes that are new or replace a stored one.
+    pub(super) fn find_new_outcomes(&mut self, scanned: Vec<ScannedOutcome>) -> Result<Vec<NewOutcome>, StoreError> {
+        let mut new = Vec::with_capacity(scanned.len());
+        for scanned in scanned {
+            let before = self.outcomes.read(&scanned.unit_digest, &scanned.outcome.event_id)?;
+            if before.as_ref().is_none_or(|before| scanned.outcome.content < *before) {
+                new.push(NewOutcome { scanned, before });
+            }
+        }
+        Ok(new)
+    }
+
+    /// One unit's record in a generation; `None` if it has none.
+    pub(super) fn read_record(
+        &mut self,
+        generation: GenerationIndex,
+        digest: &Digest,
+    ) -> Result<Option<UnitRecord>, StoreError> {
+        self.units.read(self.generations.get(generation)?, digest)
+    }
+
+    /// Adds a unit's record.
+    pub(super) fn insert_record(&mut self, generation: GenerationIndex, row: &UnitRow) -> Result<(), StoreError> {
+        self.written.records += 1;
+        self.units.insert(self.generations.get(generation)?, row)
+    }
+
+    /// Replaces a unit's record.
+    pub(super) fn write_record(
+        &mut self,
+        generation: GenerationIndex,
+        digest: &Digest,
+        record: &UnitRecord,
     ) -> Result<(), StoreError> {
-        handles.writer.with_connection(|connection| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            for NewOutcome { scanned, .. } in &self.outcomes {
-                let outcome = &scanned.outcome;
-                write_outcome(&transaction, &scanned.unit_digest, &outcome.event_id, &outcome.content)?;
-            }
-            for write in &self.units {
-                write_unit(&transaction, generations.get(write.generation)?, &write.row, write.is_new)?;
-            }
-            let mut cache = handles.tallies.lock_for_write();
-            let write = |(index, delta): (&GenerationIndex, _)| {
-                cache.write_tables(&transaction, generations.get(*index)?, delta)
-            };
-            let updates = self.deltas.iter().map(write).collect::<Result<Vec<_>, _>>()?;
-            if let Some(offset) = new_offset {
-                transaction
-                    .prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'folded'")?
-                    .execute([offset as i64])?;
-            }
-            transaction.commit()?;
-            updates.into_iter().for_each(|update| cache.apply(update));
-            if let Some(offset) = new_offset {
-                handles.folded.store(offset, Ordering::Release);
-            }
-            Ok(())
-        })
+        self.written.records += 1;
+        self.units.update(self.generations.get(generation)?, digest, record)
     }
-}
 
-/// Keeps the outcomes that are new or replace a stored one.
-pub(super) fn find_new_outcomes(
-    handles: StoreHandles<'_>,
-    scanned: Vec<ScannedOutcome>,
-) -> Result<Vec<NewOutcome>, StoreError> {
-    let mut new = Vec::with_capacity(scanned.len());
-    let mut scanned = scanned.into_iter().peekable();
-    while scanned.peek().is_some() {
-        handles.writer.read_in_transaction(|connection| {
-            for scanned in scanned.by_ref().take(LOOKUP_BATCH) {
-                let before = read_outcome(connection, &scanned.unit_digest, &scanned.outcome.event_id)?;
-                if before.as_ref().is_none_or(|before| scanned.outcome.content < *before) {
-                    new.push(NewOutcome { scanned, before });
-                }
-            }
-            Ok(())
-        })?;
+    /// Writes one outcome.
+    pub(super) fn write_outcome(&mut self, unit_digest: &Digest, outcome: &StoredOutcome) -> Result<(), StoreError> {
+        self.written.outcomes += 1;
+        self.outcomes.write(unit_digest, outcome)
     }
-    Ok(new)
+
+    /// Writes the counts, and the fold's new offset with the version of the catalogue if events were folded. Commits.
+    pub(super) fn commit(self, handles: StoreHandles<'_>, offset: Option<(Seq, u64)>) -> Result<(), StoreError> {
+        let Self { units, outcomes, connection, transaction, generations, deltas, .. } = self;
+        drop((units, outcomes));
+        let write = |(index, delta): (&GenerationIndex, _)| {
+            handles.tallies.write_tables(connection, generations.get(*index)?, delta)
+        };
+        let updates = deltas.iter().map(write).collect::<Result<Vec<_>, _>>()?;
+        if let Some((offset, version)) = offset {
+            let mut set = connection.prepare_cached("UPDATE meta SET value = ?2 WHERE key = ?1")?;
+            set.execute(("folded", offset as i64))?;
+            set.execute(("catalogue_version", version as i64))?;
+        }
+        let _turn = handles.commit.lock().unwrap_or_else(PoisonError::into_inner);
+        transaction.commit()?;
+        handles.tallies.apply(updates);
+        if let Some((offset, _)) = offset {
+            handles.folded.store(offset, Ordering::Release);
+        }
+        Ok(())
+    }
 }
 
 /// The new outcomes of one unit; `outcomes` are sorted by unit.

@@ -3,18 +3,21 @@
 //! an earlier release counted by other rules.
 //!
 //! Only units whose contribution may differ are counted again. Records are keyed by their place on the line, so the
-//! units of a range of the line are one key range. The work is done in batches, each in its own transaction: a kill
+//! units of a range of the line are one key range. The work is done in batches, each in its own transaction: a shutdown
 //! never waits for more than one batch, and a restarted store continues where the last batch ended.
 
 use inroad_assignment::{Arm, Digest, Generation, KillTarget, Timestamp};
 use inroad_policy::attribution::{outcome_contribution, record_contribution};
 
 use super::changes::StepChanges;
-use super::{Fold, LOOKUP_BATCH, StoreHandles};
+use super::{Fold, StoreHandles};
 use crate::error::StoreError;
-use crate::sqlite::tallies::{AppliedHistory, CountedHistory, OngoingRecount, TallyDelta};
+use crate::sqlite::tallies::{AppliedHistory, CountedHistory, OngoingRecount};
 use crate::sqlite::tracked_generations::{GenerationIndex, TrackedGeneration};
-use crate::sqlite::units::{UnitRow, read_outcomes, read_units_in_range};
+use crate::sqlite::units::{read_outcomes, read_units_in_range};
+
+/// Units that are read at once, which bounds memory.
+const READ_BATCH: usize = 1_000;
 
 /// A range of the line: first and last digest.
 type DigestRange = (Digest, Digest);
@@ -33,7 +36,9 @@ impl Fold {
         let (mut units, limit) = (0, self.limit.events());
         while let Some(index) = self.generations.first_changed() {
             let tracked = self.generations.get(index)?;
-            while let Some(counted) = handles.tallies.get(handles.readers, tracked.key(), tracked.number)?.counted {
+            while let Some(counted) =
+                handles.tallies.get(handles.catalogue, handles.counts, tracked.key(), tracked.number)?.counted
+            {
                 if counted == (CountedHistory { applied: AppliedHistory::all_of(tracked)?, recount: None }) {
                     break;
                 }
@@ -54,7 +59,7 @@ impl Fold {
         (index, tracked): (GenerationIndex, &TrackedGeneration),
         limit: usize,
     ) -> Result<usize, StoreError> {
-        let cached = handles.tallies.get(handles.readers, tracked.key(), tracked.number)?;
+        let cached = handles.tallies.get(handles.catalogue, handles.counts, tracked.key(), tracked.number)?;
         let (Some(counted), latest) = (cached.counted, cached.latest_exposure) else { return Ok(0) };
         drop(cached);
         // A recount in progress is finished first, even if the history has changed again since.
@@ -73,8 +78,8 @@ impl Fold {
         let from_metric = if attributes_again { 0 } else { applied.metrics };
         let reads_outcomes = added || attributes_again;
         let ranges = if affects_all { vec![whole_line()] } else { affected_ranges(&generation, applied, latest) };
-        let mut delta = TallyDelta::default();
-        let (mut rows, mut units_counted, mut next) = (Vec::new(), 0, None);
+        let mut changes = StepChanges::begin(&self.counts, &self.generations)?;
+        let (mut units_counted, mut next) = (0, None);
         'ranges: for (first, last) in ranges.into_iter().filter(|(_, last)| *last >= recount.from) {
             let mut from = first.max(recount.from);
             loop {
@@ -82,19 +87,14 @@ impl Fold {
                     next = Some(from);
                     break 'ranges;
                 }
-                let batch = LOOKUP_BATCH.min(limit - units_counted);
-                let units = handles.writer.read_in_transaction(|connection| {
-                    let units = read_units_in_range(connection, tracked, (from, last), batch)?;
-                    let outcomes = |unit: &UnitRow| {
-                        if reads_outcomes { read_outcomes(connection, &unit.unit_digest) } else { Ok(Vec::new()) }
-                    };
-                    units.into_iter().map(|unit| outcomes(&unit).map(|o| (unit, o))).collect::<Result<Vec<_>, _>>()
-                })?;
+                let batch = READ_BATCH.min(limit - units_counted);
+                let units = read_units_in_range(&self.counts, tracked, (from, last), batch)?;
                 units_counted += units.len();
-                let reached =
-                    units.last().filter(|_| units.len() == batch).and_then(|(unit, _)| next_digest(unit.digest));
-                for (unit, outcomes) in units {
-                    let (point, tally) = (unit.digest.point(), &mut delta.tally);
+                let reached = units.last().filter(|_| units.len() == batch).and_then(|unit| next_digest(unit.digest));
+                for unit in units {
+                    let outcomes =
+                        if reads_outcomes { read_outcomes(&self.counts, &unit.unit_digest)? } else { Vec::new() };
+                    let (point, tally) = (unit.digest.point(), &mut changes.delta(index).tally);
                     let unit_counts =
                         record_contribution(&unit.record, point, old, |key, cell| tally.sub_cell(key, &cell));
                     tally.unit_counts.sub(&unit_counts);
@@ -115,7 +115,7 @@ impl Fold {
                     let unit_counts = record_contribution(&record, point, new, |key, cell| tally.add_cell(key, &cell));
                     tally.unit_counts.add(&unit_counts);
                     if record != unit.record {
-                        rows.push(UnitRow { record, ..unit });
+                        changes.write_record(index, &unit.digest, &record)?;
                     }
                 }
                 match reached {
@@ -124,14 +124,14 @@ impl Fold {
                 }
             }
         }
-        delta.history_change = Some((
+        changes.delta(index).history_change = Some((
             counted,
             match next {
                 Some(from) => CountedHistory { applied, recount: Some(OngoingRecount { to, from }) },
                 None => CountedHistory { applied: to, recount: None },
             },
         ));
-        StepChanges::from_recount(index, rows, delta).commit(handles, &self.generations, None)?;
+        changes.commit(handles, None)?;
         Ok(units_counted)
     }
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 /// The intended time of a step.
-const INTENDED: Duration = Duration::from_secs(1);
+const INTENDED: Duration = Duration::from_secs(2);
 /// The events of the first step, when nothing is known yet.
 const FIRST: usize = 1_000;
 /// A step takes at least so many events, if there are as many: with fewer, the commit would take most of the time.
@@ -32,6 +32,11 @@ impl StepLimit {
         self.next
     }
 
+    /// Lowers the limit, for a step that was too large.
+    pub(super) fn lower_to(&mut self, events: usize) {
+        self.next = self.next.min(events.max(1));
+    }
+
     /// Takes the time of a step into account. A small step does not show what a large one costs, so it only lowers the
     /// limit.
     pub(super) fn observe(&mut self, events: usize, took: Duration) {
@@ -55,7 +60,7 @@ mod tests {
     fn limit_follows_the_cost_of_an_event_in_both_directions() {
         let mut limit = StepLimit::new(50_000);
         // (microseconds of each event, events of a step that takes the intended time)
-        for (cost, expected) in [(10, 50_000), (500, 2_000), (100_000, LEAST), (40, 25_000), (1, 50_000)] {
+        for (cost, expected) in [(10, 50_000), (1_000, 2_000), (100_000, LEAST), (80, 25_000), (1, 50_000)] {
             for _ in 0..20 {
                 let events = limit.events();
                 limit.observe(events, Duration::from_micros(cost * events as u64));
@@ -67,11 +72,20 @@ mod tests {
     #[test]
     fn step_after_a_slow_one_takes_the_intended_time() {
         let mut limit = StepLimit::new(50_000);
-        limit.observe(FIRST, Duration::from_secs(5));
+        limit.observe(FIRST, 5 * INTENDED);
         assert_eq!(limit.events(), FIRST / 5);
         // A single event, late at night, says nothing about full steps.
         limit.observe(1, Duration::from_millis(5));
         assert_eq!(limit.events(), FIRST / 5);
+    }
+
+    #[test]
+    fn step_that_was_too_large_is_followed_by_a_smaller_one() {
+        let mut limit = StepLimit::new(50_000);
+        limit.lower_to(3);
+        assert_eq!(limit.events(), 3);
+        limit.lower_to(0);
+        assert_eq!(limit.events(), 1, "a step takes at least one event");
     }
 
     #[test]
