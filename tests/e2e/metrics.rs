@@ -25,8 +25,10 @@ async fn events_and_changes_that_wait_for_the_store_are_visible() {
     assert_eq!(metric_value(address, "inroad_backlog_limit_events").await, 5e6);
 
     // Another process holds the lock on the catalogue and the counts, but not on the log.
-    let mut other = Connection::open(server.folder.join("inroad.db")).expect("the file opens");
-    let held = other.transaction_with_behavior(TransactionBehavior::Immediate).expect("the lock");
+    let open = |file: &str| Connection::open(server.folder.join(file)).expect("the file opens");
+    let mut others = ["inroad.db", "counts.db"].map(open);
+    let immediate = TransactionBehavior::Immediate;
+    let held = others.each_mut().map(|other| other.transaction_with_behavior(immediate).expect("the lock"));
     let answer = api.assign(KEY, context("u1"), ExposureMode::None).await;
     api.record(vec![exposure_of(KEY, "u1", &answer)], vec![outcome("u1", 1.0, "order-1")]).await;
     let is_old = async || (metric_value(address, "inroad_oldest_unfolded_event_seconds").await > 0.5).then_some(());

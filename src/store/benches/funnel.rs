@@ -106,8 +106,8 @@ async fn fill(store: &dyn Store, folder: &std::path::Path, experiment: &Arc<Expe
         while store.fold(Arc::clone(&experiments), usize::MAX).await.unwrap().has_more_work() {}
         eprintln!("{last} units");
     }
-    let mut state = Connection::open(folder.join("inroad.db")).unwrap();
-    state.execute_batch("PRAGMA synchronous = OFF; PRAGMA cache_size = -1000000").unwrap();
+    let mut counts = Connection::open(folder.join("counts.db")).unwrap();
+    counts.execute_batch("PRAGMA synchronous = OFF; PRAGMA cache_size = -1000000").unwrap();
     for first in (0..args.outcomes).step_by(BATCH) {
         let last = args.outcomes.min(first + BATCH);
         let row = |n: usize| {
@@ -121,7 +121,7 @@ async fn fill(store: &dyn Store, folder: &std::path::Path, experiment: &Arc<Expe
         };
         let mut rows: Vec<_> = (first..last).map(row).collect();
         rows.sort_unstable();
-        let transaction = state.transaction().unwrap();
+        let transaction = counts.transaction().unwrap();
         let mut insert = transaction.prepare_cached("INSERT INTO outcome VALUES (?1, ?2, ?3, ?4, ?5)").unwrap();
         for (digest, id, event, when) in rows {
             insert.execute(params![digest, id, EVENTS[event], when.as_micros(), 1_000_000]).unwrap();
@@ -132,7 +132,7 @@ async fn fill(store: &dyn Store, folder: &std::path::Path, experiment: &Arc<Expe
             eprintln!("{last} outcomes");
         }
     }
-    state.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    counts.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
 }
 
 #[tokio::main]

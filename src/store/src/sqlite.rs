@@ -66,17 +66,15 @@ use state_writer::StateWriter;
 use tallies::TallyCache;
 use thread_share::ThreadShare;
 
-/// Pages in a write-ahead log at which a commit also checkpoints it. That of the catalogue may be a kill's; the fold
-/// checkpoints the counts earlier.
+/// Pages in a write-ahead log at which a commit also checkpoints it. The fold checkpoints the counts earlier.
 const LOG_CHECKPOINT_PAGES: i64 = 4_000;
 const STATE_CHECKPOINT_PAGES: i64 = 1_000;
 const COUNTS_CHECKPOINT_PAGES: i64 = 200_000;
 /// Page cache of the catalogue and of the log, in KiB.
 const SMALL_CACHE_KIB: i64 = 16 * 1024;
 
-/// Reads at once for the server itself: counts for kills and ticks, offsets.
+/// Reads at once for the server itself (counts for kills and ticks, offsets), and for callers (audit, decisions).
 const OWN_READS: usize = 4;
-/// Reads of audit entries and decisions at once.
 const CALLER_READS: usize = 4;
 /// Reads of the log at once.
 const LOG_READS: usize = 2;
@@ -119,6 +117,13 @@ struct Inner {
     lock: Mutex<Option<FolderLock>>,
 }
 
+impl Inner {
+    fn handles(&self) -> StoreHandles<'_> {
+        let Self { readers: catalogue, count_readers: counts, tallies, folded, counts_commit: commit, .. } = self;
+        StoreHandles { catalogue, counts, tallies, folded, commit }
+    }
+}
+
 impl std::fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SqliteStore").field("folder", &self.inner.folder).finish_non_exhaustive()
@@ -138,7 +143,7 @@ impl SqliteStore {
         let counts_tuning = tuning(i64::from(options.cache_mib) * 1024, COUNTS_CHECKPOINT_PAGES);
         // A server must start on a full disk, or nothing could be killed: opening may use the reserve.
         let reserve = Arc::new(DiskReserve::open(folder, options.reserve_bytes));
-        let StateAndCounts { state, counts } =
+        let StateAndCounts { state, counts, store_id, folded } =
             reserve.write_urgently(|| counts_file::open(folder, state_tuning, counts_tuning))?;
         let log_tuning = tuning(SMALL_CACHE_KIB, LOG_CHECKPOINT_PAGES);
         let log = reserve.write_urgently(|| database::open(folder, LOG, log_tuning))?;
@@ -146,11 +151,6 @@ impl SqliteStore {
         // not become slower, because they delete nothing.
         log.pragma_update(None, "secure_delete", "ON").map_err(|e| StoreError::from(e).located(folder))?;
         let [state_path, counts_path, log_path] = [STATE, COUNTS, LOG].map(|schema| folder.join(schema.file));
-        let sql = "SELECT value FROM meta WHERE key = ?1";
-        let store_id = state.query_row(sql, ["store_id"], |row| row.get(0));
-        let store_id = store_id.map_err(|e| StoreError::from(e).located(&state_path))?;
-        let folded = counts.query_row(sql, ["folded"], |row| row.get::<_, i64>(0));
-        let folded = folded.map_err(|e| StoreError::from(e).located(&counts_path))?.unsigned_abs();
         let begin = || Lineages::begin(&state).map_err(|e| StoreError::from(e).located(&state_path));
         let lineages = reserve.write_urgently(begin)?;
         reserve.make_whole();
@@ -334,11 +334,8 @@ impl crate::Store for SqliteStore {
         let step = move || {
             let mut fold = inner.fold.lock().unwrap_or_else(PoisonError::into_inner);
             let fold = fold.as_mut().ok_or(StoreError::Closed)?;
-            let Inner { readers: catalogue, count_readers: counts, tallies, folded, counts_commit: commit, .. } =
-                &*inner;
-            let handles = StoreHandles { catalogue, counts, tallies, folded, commit };
             inner.reserve.check()?;
-            let step = fold.step(handles, &experiments, limit).map_err(|error| error.located(&inner.folder));
+            let step = fold.step(inner.handles(), &experiments, limit).map_err(|error| error.located(&inner.folder));
             if !matches!(step, Ok(FoldStep { events: 0, changed: 0, .. })) {
                 inner.reserve.observe(step.as_ref().err());
             }
@@ -375,12 +372,7 @@ impl crate::Store for SqliteStore {
 
     async fn funnel(&self, query: FunnelQuery) -> Result<FunnelCounts, StoreError> {
         let inner = Arc::clone(&self.inner);
-        let count = move || {
-            let Inner { readers: catalogue, count_readers: counts, tallies, folded, counts_commit: commit, .. } =
-                &*inner;
-            let source = funnel::FunnelSource { catalogue, counts, tallies, folded, commit };
-            funnel::count_funnel(source, &query).map_err(|error| error.located(&inner.folder))
-        };
+        let count = move || funnel::count_funnel(inner.handles(), &query).map_err(|error| error.located(&inner.folder));
         self.funnels.run(count).await
     }
 

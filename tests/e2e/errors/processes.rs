@@ -81,7 +81,7 @@ async fn failed_start_prints_a_remedy_and_changes_nothing() {
     check_intact(&data).await;
 
     // A database of a newer version is not changed.
-    for file in ["inroad.db", "log.db"] {
+    for file in ["inroad.db", "counts.db", "log.db"] {
         let newer = folder.path().join(format!("newer-{file}"));
         create_data(&newer).await;
         let path = newer.join(file);
@@ -100,7 +100,7 @@ async fn failed_start_prints_a_remedy_and_changes_nothing() {
     }
 
     // A damaged database is reported and not replaced.
-    for file in ["inroad.db", "log.db"] {
+    for file in ["inroad.db", "counts.db", "log.db"] {
         let damaged = folder.path().join(format!("damaged-{file}"));
         create_data(&damaged).await;
         let path = damaged.join(file);
@@ -113,6 +113,16 @@ async fn failed_start_prints_a_remedy_and_changes_nothing() {
         std::fs::write(&path, good).expect("the file can be written");
         check_intact(&damaged).await;
     }
+
+    // Without its counts, a store would count again what the log still has.
+    let incomplete = folder.path().join("incomplete");
+    create_data(&incomplete).await;
+    let (counts, elsewhere) = (incomplete.join("counts.db"), folder.path().join("counts.db"));
+    std::fs::rename(&counts, &elsewhere).expect("the file can be moved");
+    let refused = serve(any_port(), &incomplete).await;
+    check("`counts.db` is missing", &refused, &["missing", "backup"], &[(&text(&incomplete), "FOLDER")]);
+    std::fs::rename(&elsewhere, &counts).expect("the file can be moved");
+    check_intact(&incomplete).await;
 
     let file = folder.path().join("a-file");
     std::fs::write(&file, "text").expect("the file can be written");
@@ -133,10 +143,11 @@ async fn failed_start_prints_a_remedy_and_changes_nothing() {
     let (backup, nothing) = (folder.path().join("backup"), folder.path().join("nothing"));
     copy(&backup, &data).await.ok();
     let bytes = |file: &str| std::fs::read(backup.join(file)).expect("the copy's file");
-    let original = (bytes("inroad.db"), bytes("log.db"));
+    let all = || ["inroad.db", "counts.db", "log.db"].map(bytes);
+    let original = all();
     let again = copy(&backup, &data).await;
     check("`backup` to a folder that contains a store", &again, &["another folder"], &[(&text(&backup), "FOLDER")]);
-    assert_eq!((bytes("inroad.db"), bytes("log.db")), original, "the existing copy is not changed");
+    assert_eq!(all(), original, "the existing copy is not changed");
     check_intact(&backup).await;
     let refused = copy(&nothing.join("copy"), &nothing).await;
     check("`backup` of a folder without a store", &refused, &["--data"], &[(&text(&nothing), "FOLDER")]);

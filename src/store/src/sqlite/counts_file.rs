@@ -19,6 +19,9 @@ use crate::error::StoreError;
 pub(super) struct StateAndCounts {
     pub(super) state: Connection,
     pub(super) counts: Connection,
+    pub(super) store_id: String,
+    /// The fold's offset.
+    pub(super) folded: u64,
 }
 
 /// Opens both files. Creates them if neither exists, and upgrades them.
@@ -30,13 +33,15 @@ pub(super) fn open(folder: &Path, state: Tuning, counts: Tuning) -> Result<State
         // Gives the pages of the dropped tables back to the disk.
         state.execute_batch("VACUUM").map_err(|error| StoreError::from(error).located(&folder.join(STATE.file)))?;
     }
-    let known: Option<String> = text(&state, "counts_id").map_err(|error| error.located(&folder.join(STATE.file)))?;
+    let meta = |key: &str| text(&state, key).map_err(|error| error.located(&folder.join(STATE.file)));
+    let (store_id, known) = (meta("store_id")?.unwrap_or_default(), meta("counts_id")?);
     if known.is_some() && !has_counts {
         return Err(mismatch(folder, "it is missing".to_owned()));
     }
     let counts = database::open(folder, COUNTS, counts)?;
     check_and_link(folder, &state, &counts, known)?;
-    Ok(StateAndCounts { state, counts })
+    let folded = number(&counts, "folded").map_err(|error| error.located(&folder.join(COUNTS.file)))?.unsigned_abs();
+    Ok(StateAndCounts { state, counts, store_id, folded })
 }
 
 /// Checks that the files belong together, and makes new ones belong together.

@@ -80,7 +80,7 @@ pub(crate) struct Fold {
     rows_since_checkpoint: usize,
 }
 
-/// The parts of the store that a step works with.
+/// The parts of the store that a step works with, or a funnel.
 #[derive(Clone, Copy)]
 pub(crate) struct StoreHandles<'a> {
     /// Connections that read the catalogue.

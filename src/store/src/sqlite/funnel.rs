@@ -8,8 +8,8 @@
 //!
 //! [`MAX_VISITS`] limits memory: if a funnel has more visits, their units are processed in several rounds.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use inroad_assignment::{Digest, Timestamp};
@@ -21,8 +21,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::catalogue::experiment_id;
 use super::column_values::corrupt;
-use super::database::Readers;
-use super::tallies::TallyCache;
+use super::fold::StoreHandles;
 use crate::cancellation::Cancellation;
 use crate::error::StoreError;
 use crate::event::Seq;
@@ -39,17 +38,6 @@ const FIRST_BYTES_PER_PART: usize = 256 / PARTS;
 const MAX_SKIPPED_OUTCOMES: usize = 64;
 /// The most cores that a funnel uses; the others continue to serve.
 const MAX_WORKERS: usize = 8;
-
-/// The parts of the store that a funnel reads.
-#[derive(Clone, Copy)]
-pub(super) struct FunnelSource<'a> {
-    pub(super) catalogue: &'a Readers,
-    pub(super) counts: &'a Readers,
-    pub(super) tallies: &'a TallyCache,
-    pub(super) folded: &'a AtomicU64,
-    /// Locked while the counts change.
-    pub(super) commit: &'a Mutex<()>,
-}
 
 /// A visit with its unit's digest.
 #[derive(Clone, Copy)]
@@ -74,7 +62,7 @@ struct FunnelTask<'a> {
 }
 
 /// Counts a funnel.
-pub(super) fn count_funnel(source: FunnelSource<'_>, query: &FunnelQuery) -> Result<FunnelCounts, StoreError> {
+pub(super) fn count_funnel(source: StoreHandles<'_>, query: &FunnelQuery) -> Result<FunnelCounts, StoreError> {
     let FunnelQuery { experiment, generation: number, steps: names, range, cancellation } = query;
     cancellation.check()?;
     let definition = &experiment.definition;
@@ -130,7 +118,7 @@ pub(super) fn count_funnel(source: FunnelSource<'_>, query: &FunnelQuery) -> Res
 /// Begins a read transaction on every connection at the same moment; the lock prevents changes in between.
 /// Returns the fold's offset at that moment and the approximate number of visits.
 fn begin_snapshot(
-    source: FunnelSource<'_>,
+    source: StoreHandles<'_>,
     connections: &[Connection],
     query: &FunnelQuery,
 ) -> Result<(Seq, u64), StoreError> {
