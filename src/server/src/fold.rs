@@ -9,7 +9,7 @@
 //! ```
 //!
 //! An event is acknowledged as soon as it is in the log. The fold processes it afterwards, in the order of the log, up
-//! to 50,000 events per transaction, and fewer if that would take more than about a second: it credits exposures and
+//! to 200,000 events per transaction, and fewer if that would take more than about two seconds: it credits exposures and
 //! outcomes to unit records, adds to the tallies and moves its offset, all or nothing. A crash therefore loses nothing
 //! and counts nothing twice (I5, I6).
 //!
@@ -36,7 +36,7 @@ use crate::metrics::Metrics;
 use crate::traces::TRACE_TARGET;
 
 /// The most events that one step folds.
-const EVENTS_PER_STEP: usize = 50_000;
+const EVENTS_PER_STEP: usize = 200_000;
 
 /// The events that must be folded, and the deadline.
 #[derive(Debug, Clone, Copy)]

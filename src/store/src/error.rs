@@ -55,6 +55,17 @@ pub enum StoreError {
         /// What is wrong with it.
         detail: String,
     },
+    /// A file of the folder does not belong to the others.
+    #[error(
+        "{path} does not belong to the other files of its folder ({detail}): restore inroad.db, counts.db and log.db from one \
+         copy, or move all three away to start empty"
+    )]
+    Mismatch {
+        /// The file.
+        path: String,
+        /// Why it does not belong to them.
+        detail: String,
+    },
     /// Another process has the store open.
     #[error("{path} is in use by another process: stop that process, or choose another folder with --data")]
     InUse {

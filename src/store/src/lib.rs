@@ -15,7 +15,7 @@
 //!                         ▼ load               ▼ read_log                ▼ counts, funnel
 //! ```
 //!
-//! Where to start reading: the trait below says what a store does; [`sqlite`] opens the two files and forwards each
+//! Where to start reading: the trait below says what a store does; [`sqlite`] opens the three files and forwards each
 //! call; `sqlite/fold.rs` explains how events become counts. The types in the trait's signatures are in [`catalogue`],
 //! [`event`], [`counts`], [`funnel`] and [`maintenance`]. Every implementation must pass the contract suite in
 //! `tests/contract`.

@@ -68,7 +68,7 @@ use thread_share::ThreadShare;
 
 /// Pages in a write-ahead log at which a commit also checkpoints it. The fold checkpoints the counts earlier.
 const LOG_CHECKPOINT_PAGES: i64 = 4_000;
-const STATE_CHECKPOINT_PAGES: i64 = 1_000;
+const STATE_CHECKPOINT_PAGES: i64 = 10_000;
 const COUNTS_CHECKPOINT_PAGES: i64 = 200_000;
 /// Page cache of the catalogue and of the log, in KiB.
 const SMALL_CACHE_KIB: i64 = 16 * 1024;
@@ -143,6 +143,7 @@ impl SqliteStore {
         let counts_tuning = tuning(i64::from(options.cache_mib) * 1024, COUNTS_CHECKPOINT_PAGES);
         // A server must start on a full disk, or nothing could be killed: opening may use the reserve.
         let reserve = Arc::new(DiskReserve::open(folder, options.reserve_bytes));
+        counts_file::move_counts(folder, state_tuning, counts_tuning)?;
         let StateAndCounts { state, counts, store_id, folded } =
             reserve.write_urgently(|| counts_file::open(folder, state_tuning, counts_tuning))?;
         let log_tuning = tuning(SMALL_CACHE_KIB, LOG_CHECKPOINT_PAGES);
@@ -154,12 +155,13 @@ impl SqliteStore {
         let begin = || Lineages::begin(&state).map_err(|e| StoreError::from(e).located(&state_path));
         let lineages = reserve.write_urgently(begin)?;
         reserve.make_whole();
+        let oldest = log_rows::oldest(&log).map_err(|error| error.located(&log_path))?.unwrap_or(0);
         let log = LogWriter::start(log, folder.to_path_buf(), options.queued_events, Arc::clone(&reserve))
             .map_err(|e| e.located(&log_path))?;
-        if log.head() < folded {
-            // New events would get places that count as folded, and would never be counted.
-            let detail = format!("it ends at event {}, but {folded} were counted from it", log.head());
-            return Err(StoreError::Corrupt { path: log_path.display().to_string(), detail });
+        if log.head() < folded || oldest > folded + 1 {
+            // New events would get places that count as folded, or old ones would never be counted.
+            let detail = format!("it has events {oldest} to {}, but {folded} were counted from it", log.head());
+            return Err(StoreError::Mismatch { path: log_path.display().to_string(), detail });
         }
         let log_readers = Readers::new(log_path);
         let fold = Fold::new(log_readers.open()?, counts, options.fold_step_events, options.remembered_exposures);

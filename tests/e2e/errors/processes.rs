@@ -120,7 +120,7 @@ async fn failed_start_prints_a_remedy_and_changes_nothing() {
     let (counts, elsewhere) = (incomplete.join("counts.db"), folder.path().join("counts.db"));
     std::fs::rename(&counts, &elsewhere).expect("the file can be moved");
     let refused = serve(any_port(), &incomplete).await;
-    check("`counts.db` is missing", &refused, &["missing", "backup"], &[(&text(&incomplete), "FOLDER")]);
+    check("`counts.db` is missing", &refused, &["missing", "from one copy"], &[(&text(&incomplete), "FOLDER")]);
     std::fs::rename(&elsewhere, &counts).expect("the file can be moved");
     check_intact(&incomplete).await;
 

@@ -27,6 +27,9 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<BackupSummary, StoreError> 
     let has_counts = database::version(from, STATE)?.is_none_or(|version| version > LAST_STATE_WITH_COUNTS);
     let counts = if has_counts { COUNTS } else { STATE };
     let schemas: &[Schema] = if has_counts { &[COUNTS, STATE, LOG] } else { &[STATE, LOG] };
+    if !schemas.iter().all(|schema| from.join(schema.file).is_file()) {
+        return Err(StoreError::NoStore { path: from.display().to_string() });
+    }
     std::fs::create_dir_all(to).map_err(io)?;
     // The files have other names until all are complete, so that half a copy is not mistaken for a store.
     let unfinished = |schema: Schema| to.join(format!("{}.unfinished", schema.file));
@@ -39,7 +42,7 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<BackupSummary, StoreError> 
             remove(*schema)?;
             copy_file(&from.join(schema.file), &unfinished(*schema), *schema)?;
         }
-        set_new_store_id(&unfinished(STATE))?;
+        set_new_ids(&unfinished(STATE), has_counts.then(|| unfinished(COUNTS)).as_deref())?;
         check_copy(&unfinished(STATE), &unfinished(counts), &unfinished(LOG))
     })();
     let copied = made.inspect_err(|_| {
@@ -78,16 +81,29 @@ fn copy_file(from: &Path, to: &Path, schema: Schema) -> Result<(), StoreError> {
 }
 
 /// Gives the copy its own store id. Clients ignore a replica that is behind what they know, and they must not mistake
-/// the copy for such a replica of its source: they would ignore even a kill (I8).
-fn set_new_store_id(state: &Path) -> Result<(), StoreError> {
-    let update = || -> Result<(), StoreError> {
-        let connection = Connection::open_with_flags(state, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        connection.execute("UPDATE meta SET value = lower(hex(randomblob(16))) WHERE key = 'store_id'", [])?;
-        connection.close().map_err(|(_, error)| error)?;
-        Ok(())
+/// the copy for such a replica of its source: they would ignore even a kill (I8). Its counts get their own id too, so that
+/// they are not mistaken for those of another copy.
+fn set_new_ids(state: &Path, counts: Option<&Path>) -> Result<(), StoreError> {
+    let update = |path: &Path, key: &str, value: &str| {
+        let update = || -> Result<(), StoreError> {
+            let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+            connection.execute("UPDATE meta SET value = ?2 WHERE key = ?1", [key, value])?;
+            connection.close().map_err(|(_, error)| error)?;
+            Ok(())
+        };
+        update().map_err(|error| error.located(path))?;
+        File::open(path).and_then(|file| file.sync_all()).map_err(|error| copy_failed(path, error))
     };
-    update().map_err(|error| error.located(state))?;
-    File::open(state).and_then(|file| file.sync_all()).map_err(|error| copy_failed(state, error))
+    update(state, "store_id", &random_id()?)?;
+    let Some(counts) = counts else { return Ok(()) };
+    let id = random_id()?;
+    update(state, "counts_id", &id)?;
+    update(counts, "counts_id", &id)
+}
+
+fn random_id() -> Result<String, StoreError> {
+    let connection = Connection::open_in_memory()?;
+    Ok(connection.query_row("SELECT lower(hex(randomblob(16)))", [], |row| row.get(0))?)
 }
 
 fn copy_failed(to: &Path, why: impl std::fmt::Display) -> StoreError {

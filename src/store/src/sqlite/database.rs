@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::schema::{FileState, Schema};
 use crate::error::StoreError;
@@ -74,7 +74,7 @@ pub(crate) fn version(folder: &Path, schema: Schema) -> Result<Option<u32>, Stor
     let path = folder.join(schema.file);
     let version = || {
         check_header(&path)?;
-        Ok(schema.version_of(&Connection::open(&path)?)?)
+        Ok(schema.version_of(&Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?)?)
     };
     version().map_err(|error: StoreError| error.located(&path))
 }

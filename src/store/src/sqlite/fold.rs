@@ -53,10 +53,13 @@ use super::units::{StoredOutcome, UnitRow, read_outcomes, read_record_keys};
 use crate::counts::FoldStep;
 use crate::error::StoreError;
 use changes::{NewOutcome, StepChanges, WrittenRows, outcomes_of_unit};
+use recount::RecountProgress;
 use step_limit::StepLimit;
 
 /// Rows written before the write-ahead log is copied back into the file.
 const CHECKPOINT_ROWS: usize = 100_000;
+/// Changes of the catalogue before its write-ahead log is copied back into the file.
+const CHECKPOINT_VERSIONS: u64 = 100;
 /// The most unit records that the events of one step may concern, for each event of the largest step. A step that would
 /// have more is repeated with half of its events, for the sake of memory.
 const RECORDS_PER_EVENT: usize = 5;
@@ -77,6 +80,8 @@ pub(crate) struct Fold {
     has_loaded_catalogue: bool,
     /// A version of the catalogue that has everything that `generations` has.
     catalogue_version: u64,
+    /// The version at the last checkpoint of the catalogue.
+    checkpointed_version: u64,
     rows_since_checkpoint: usize,
 }
 
@@ -128,6 +133,7 @@ impl Fold {
             max_records: max_step.saturating_mul(RECORDS_PER_EVENT),
             has_loaded_catalogue: false,
             catalogue_version: 0,
+            checkpointed_version: 0,
             rows_since_checkpoint: 0,
         }
     }
@@ -148,11 +154,12 @@ impl Fold {
         }
         self.update_generations(handles, experiments)?;
         // A generation stays marked if this fails: no event may be counted before the changes of the catalogue.
-        let progress = self.recount_changed_history(handles)?;
+        let progress = self.recount(handles)?;
         changed += progress.units;
         if !progress.is_complete {
             return Ok(FoldStep { events: 0, changed, folded: after, is_behind: true });
         }
+        self.checkpoint_catalogue(handles)?;
         let mut limit = limit.min(self.limit.events());
         loop {
             let mut scan = scan_log(&self.log, after, limit, &self.generations, &self.recent, true)?;
@@ -160,7 +167,7 @@ impl Fold {
                 // The caller's catalogue is older than the log. A generation is committed before it is served, so the
                 // stored catalogue has it.
                 self.load_stored_catalogue(handles)?;
-                let progress = self.recount_changed_history(handles)?;
+                let progress = self.recount(handles)?;
                 changed += progress.units;
                 if !progress.is_complete {
                     return Ok(FoldStep { events: 0, changed, folded: after, is_behind: true });
@@ -173,8 +180,9 @@ impl Fold {
             }
             let (events, last) = (scan.events, scan.last);
             let size = events.max(scan.exposures.len() + scan.outcomes.len());
-            let Some((rows, known)) = self.fold_events(handles, scan)? else {
-                limit = size.div_ceil(2);
+            let folded = self.fold_events(handles, scan);
+            let Some((rows, known)) = folded.inspect_err(|error| self.make_room(error, events))? else {
+                limit = events.div_ceil(2);
                 self.limit.lower_to(limit);
                 continue;
             };
@@ -228,7 +236,9 @@ impl Fold {
             exposure: Some(scanned.exposure),
             outcomes: None,
         }));
-        if !self.add_records_of_outcomes(&outcomes, &mut touched)? && events > 1 {
+        // A single event is folded whatever it concerns.
+        let max_records = if events > 1 { self.max_records } else { usize::MAX };
+        if !self.add_records_of_outcomes(&outcomes, &mut touched, max_records)? {
             return Ok(None);
         }
         touched.sort_unstable_by_key(|touched| (touched.generation, touched.digest));
@@ -257,7 +267,7 @@ impl Fold {
                 continue;
             }
             // The outcomes of a unit without exposures stay in their table until its first exposure arrives.
-            let Some(before) = before else { continue };
+            let Some(before) = before.filter(|_| !new_outcomes.is_empty()) else { continue };
             let tracked = self.generations.get(*generation)?;
             let history = tracked.history()?;
             let delta = changes.delta(*generation);
@@ -276,7 +286,7 @@ impl Fold {
             changes.write_outcome(unit_digest, outcome)?;
         }
         let written = changes.written;
-        changes.commit(handles, Some((last, self.catalogue_version)))?;
+        changes.commit(handles, self.catalogue_version, Some(last))?;
         Ok(Some((written, known)))
     }
 
@@ -287,6 +297,7 @@ impl Fold {
         &self,
         outcomes: &[NewOutcome],
         touched: &mut Vec<TouchedRecord>,
+        max_records: usize,
     ) -> Result<bool, StoreError> {
         let mut keys = read_record_keys(&self.counts)?;
         let mut from = 0;
@@ -311,7 +322,7 @@ impl Fold {
                 }
                 Ok(())
             })?;
-            if touched.len() > self.max_records {
+            if touched.len() > max_records {
                 return Ok(false);
             }
         }
@@ -367,6 +378,33 @@ impl Fold {
         Ok(())
     }
 
+    /// Brings the counts up to date with the changed history of generations, within the limit of one step.
+    fn recount(&mut self, handles: StoreHandles<'_>) -> Result<RecountProgress, StoreError> {
+        let progress = self.recount_changed_history(handles);
+        progress.inspect_err(|error| self.make_room(error, self.limit.events()))
+    }
+
+    /// After a step that found the disk full: gives back what it wrote to the write-ahead log, which a rollback does not,
+    /// and makes the next step smaller.
+    fn make_room(&mut self, error: &StoreError, events: usize) {
+        if matches!(error, StoreError::DiskFull { .. }) {
+            self.limit.lower_to(events / 2);
+            let emptied = self.counts.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            if let Err(error) = emptied {
+                tracing::warn!(%error, "the write-ahead log of the counts keeps its space on the full disk");
+            }
+        }
+    }
+
+    /// Copies the catalogue's write-ahead log back into its file from time to time, so that no kill has to.
+    fn checkpoint_catalogue(&mut self, handles: StoreHandles<'_>) -> Result<(), StoreError> {
+        if self.catalogue_version.saturating_sub(self.checkpointed_version) >= CHECKPOINT_VERSIONS {
+            self.checkpointed_version = self.catalogue_version;
+            handles.catalogue.with_connection(checkpoint_passively)?;
+        }
+        Ok(())
+    }
+
     /// Checkpoints the write-ahead log and closes the connections.
     pub(crate) fn close(self, folder: &Path) -> Result<(), StoreError> {
         let close = || -> Result<(), StoreError> {
@@ -382,13 +420,15 @@ impl Fold {
     fn checkpoint(&mut self, handles: StoreHandles<'_>, rows: usize) -> Result<(), StoreError> {
         if self.rows_since_checkpoint >= rows {
             self.rows_since_checkpoint = 0;
-            handles.counts.with_connection(|connection| {
-                connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
-                Ok(())
-            })?;
+            handles.counts.with_connection(checkpoint_passively)?;
         }
         Ok(())
     }
+}
+
+/// Checkpoints without waiting for readers and writers.
+fn checkpoint_passively(connection: &mut Connection) -> Result<(), StoreError> {
+    Ok(connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
 }
 
 /// Subtracts the contribution of a record before a change, and adds the one after it.

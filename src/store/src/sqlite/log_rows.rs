@@ -18,6 +18,12 @@ pub(crate) fn units_from_json(json: &str) -> Result<Vec<(String, String)>, Store
     serde_json::from_str(json).map_err(|error| corrupt("log.units", error))
 }
 
+/// The place of the oldest event; `None` if there is none.
+pub(crate) fn oldest(connection: &Connection) -> Result<Option<Seq>, StoreError> {
+    let oldest: Option<i64> = connection.query_row("SELECT min(seq) FROM log", [], |row| row.get(0))?;
+    Ok(oldest.map(i64::unsigned_abs))
+}
+
 /// Events after a place, at most `limit`.
 pub(crate) fn read_events(connection: &Connection, after: Seq, limit: usize) -> Result<Vec<LoggedEvent>, StoreError> {
     let mut statement = connection.prepare_cached(

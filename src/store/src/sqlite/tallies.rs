@@ -146,7 +146,8 @@ impl TallyCache {
         }
         let id = catalogue.with_connection(|connection| experiment_id(connection, key.as_str()))?;
         let loaded = match id {
-            Some(id) => counts.with_connection(|connection| read_tally(connection, id, number))?,
+            // In one transaction, as the counts are in two tables.
+            Some(id) => counts.with_connection(|connection| read_tally(&*connection.transaction()?, id, number))?,
             None => GenerationTally::default(),
         };
         // If the fold has committed a change since, it has put the counts into the cache, or will replace these.

@@ -79,6 +79,59 @@ fn step_that_concerns_too_many_records_is_divided_and_counts_the_same() {
     assert!(whole == divided, "the counts differ");
 }
 
+/// A step takes at least one event, whatever it concerns, and counts all of it.
+#[test]
+fn single_event_that_concerns_too_many_records_is_counted_whole() {
+    let experiments: Vec<_> = (0..6).map(|i| started_experiment(&format!("e{i}"), false, &all_metrics(), 1)).collect();
+    for largest_step in [1, 2] {
+        let folder = folder();
+        let options = SqliteOptions { fold_step_events: largest_step, ..SqliteOptions::default() };
+        let counts = block_on(async {
+            let store = SqliteStore::open(folder.path(), options).unwrap();
+            for experiment in &experiments {
+                store.commit(experiment_change(experiment, None, "create")).await.unwrap();
+            }
+            let exposures = experiments.iter().flat_map(|experiment| {
+                let key = experiment.definition.key().to_string();
+                (0..3).map(move |i| exposure(&key, 1, &format!("u{i}"), Arm::CONTROL, 1, at(i)))
+            });
+            let mut both = outcome("u0", "signup", 1, at(9), "both", "");
+            let Event::Outcome(event) = &mut both else { unreachable!("an outcome") };
+            event.units.push(("user".to_owned(), "u1".to_owned()));
+            event.units.push(("user".to_owned(), "u2".to_owned()));
+            let one = outcome("u0", "signup", 1, at(9), "one", "");
+            store.append(at(1), exposures.chain([one, both]).collect()).await.unwrap();
+            let known = Arc::new(experiments.iter().cloned().map(Arc::new).collect::<Vec<_>>());
+            while store.fold(Arc::clone(&known), usize::MAX).await.unwrap().has_more_work() {}
+            store.counts(&key("e5"), 1).await.unwrap()
+        });
+        let outcomes = counts.cells.values().map(|cell| cell.outcomes).sum::<u64>();
+        assert_eq!(outcomes % 4, 0, "the metrics that count signups have four outcomes each");
+        assert!(outcomes > 0);
+    }
+}
+
+/// Results that readers share are computed again once the counts change, so a repeat must not count as a change, however
+/// old it is.
+#[test]
+fn repeat_that_is_not_remembered_changes_no_counts() {
+    let folder = folder();
+    let experiment = started_experiment("a", false, &all_metrics(), 1);
+    let known = Arc::new(vec![Arc::new(experiment.clone())]);
+    block_on(async {
+        let options = SqliteOptions { remembered_exposures: 0, ..SqliteOptions::default() };
+        let store = SqliteStore::open(folder.path(), options).unwrap();
+        store.commit(experiment_change(&experiment, None, "create")).await.unwrap();
+        let mut states = Vec::new();
+        for _ in 0..3 {
+            store.append(at(1), vec![exposure("a", 1, "u", Arm::CONTROL, 1, at(1))]).await.unwrap();
+            while store.fold(Arc::clone(&known), 10).await.unwrap().has_more_work() {}
+            states.push(store.counts_state(&key("a"), 1));
+        }
+        assert_eq!(states, [1, 1, 1]);
+    });
+}
+
 /// All threads of the pool that queries share are busy, as if many had been called and abandoned.
 #[test]
 fn queries_that_fill_the_pool_of_threads_delay_neither_commits_nor_the_fold() {

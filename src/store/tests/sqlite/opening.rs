@@ -101,7 +101,7 @@ fn missing_log_is_refused_when_events_were_counted() {
     });
     std::fs::remove_file(folder.path().join("log.db")).unwrap();
     let refused = open(folder.path()).unwrap_err();
-    assert!(matches!(&refused, StoreError::Corrupt { path, .. } if path.ends_with("log.db")), "{refused:?}");
+    assert!(matches!(&refused, StoreError::Mismatch { path, .. } if path.ends_with("log.db")), "{refused:?}");
 }
 
 /// A folder with an experiment and an exposure that was counted.
@@ -120,7 +120,7 @@ fn counted_folder() -> tempfile::TempDir {
 
 fn refused_counts(folder: &std::path::Path) -> String {
     match open(folder).unwrap_err() {
-        StoreError::Corrupt { path, detail } if path.ends_with("counts.db") => detail,
+        StoreError::Mismatch { path, detail } if path.ends_with("counts.db") => detail,
         other => panic!("{other:?}"),
     }
 }
@@ -134,10 +134,67 @@ fn missing_counts_are_refused_and_not_created() {
 }
 
 #[test]
-fn counts_of_another_store_are_refused() {
+fn counts_of_another_store_or_copy_are_refused() {
     let (folder, other) = (counted_folder(), counted_folder());
     std::fs::copy(other.path().join("counts.db"), folder.path().join("counts.db")).unwrap();
     assert_eq!(refused_counts(folder.path()), "it belongs to another inroad.db");
+    let copies = super::folder();
+    let copy = |name: &str| {
+        SqliteStore::copy(other.path(), &copies.path().join(name)).unwrap();
+        copies.path().join(name)
+    };
+    let (first, second) = (copy("first"), copy("second"));
+    std::fs::copy(first.join("counts.db"), second.join("counts.db")).unwrap();
+    assert_eq!(refused_counts(&second), "it belongs to another inroad.db");
+    open(&first).unwrap();
+}
+
+#[test]
+fn new_catalogue_beside_used_counts_is_refused() {
+    let folder = counted_folder();
+    std::fs::remove_file(folder.path().join("inroad.db")).unwrap();
+    assert_eq!(refused_counts(folder.path()), "it belongs to another inroad.db");
+}
+
+#[test]
+fn log_that_begins_after_the_counted_events_is_refused() {
+    let folder = counted_folder();
+    let file = |name: &str| folder.path().join(name);
+    let old = std::fs::read(file("counts.db")).unwrap();
+    let known = Arc::new(vec![Arc::new(started_experiment("a", false, &all_metrics(), 1))]);
+    block_on(async {
+        let store = open(folder.path()).unwrap();
+        let unit = |i: i64| exposure("a", 1, &format!("unit-{i}"), Arm::CONTROL, 1, at(1));
+        store.append(at(1), (0..10).map(unit).collect()).await.unwrap();
+        store.fold(Arc::clone(&known), 5).await.unwrap();
+        store.prune_log(at(2)).await.unwrap();
+        store.close().await.unwrap();
+    });
+    open(folder.path()).unwrap();
+    std::fs::write(file("counts.db"), old).unwrap();
+    let refused = open(folder.path()).unwrap_err();
+    assert!(
+        matches!(&refused, StoreError::Mismatch { path, detail }
+        if path.ends_with("log.db") && detail == "it has events 7 to 11, but 1 were counted from it"),
+        "{refused:?}"
+    );
+}
+
+/// A recount changes the counts without folding an event.
+#[test]
+fn catalogue_that_is_older_than_a_recount_is_refused() {
+    let folder = counted_folder();
+    let old = std::fs::read(folder.path().join("inroad.db")).unwrap();
+    let mut experiment = started_experiment("a", false, &all_metrics(), 1);
+    experiment.set_killed(inroad_assignment::KillTarget::Everything, true, at(2)).unwrap();
+    block_on(async {
+        let store = open(folder.path()).unwrap();
+        store.commit(experiment_change(&experiment, Some(1), "kill")).await.unwrap();
+        while store.fold(Arc::new(vec![Arc::new(experiment.clone())]), 10).await.unwrap().has_more_work() {}
+        store.close().await.unwrap();
+    });
+    std::fs::write(folder.path().join("inroad.db"), old).unwrap();
+    assert_eq!(refused_counts(folder.path()), "it was made with version 2 of inroad.db, which has version 1");
 }
 
 #[test]

@@ -68,6 +68,29 @@ fn counts_are_moved_to_their_file_again_after_a_crash() {
     assert_eq!((tables("inroad.db"), tables("counts.db")), (0, 4));
 }
 
+/// Somebody restores the catalogue of an earlier release beside newer counts.
+#[test]
+fn newer_counts_are_not_replaced_by_those_of_an_earlier_release() {
+    let folder = folder();
+    let file = |name: &str| folder.path().join(name);
+    Connection::open(file("inroad.db")).unwrap().execute_batch(include_str!("../fixtures/state-1.sql")).unwrap();
+    Connection::open(file("log.db")).unwrap().execute_batch(include_str!("../fixtures/log-1.sql")).unwrap();
+    let old = std::fs::read(file("inroad.db")).unwrap();
+    block_on(async {
+        let store = open(folder.path()).unwrap();
+        store.append(at(1), vec![exposure("checkout", 1, "new unit", Arm::CONTROL, 1, at(20))]).await.unwrap();
+        while store.fold(Arc::default(), 100).await.unwrap().has_more_work() {}
+        store.close().await.unwrap();
+    });
+    let counts = std::fs::read(file("counts.db")).unwrap();
+    std::fs::write(file("inroad.db"), old).unwrap();
+    for _ in 0..2 {
+        let refused = open(folder.path()).unwrap_err();
+        assert!(matches!(&refused, StoreError::Mismatch { detail, .. } if detail == "it is newer than inroad.db"));
+    }
+    assert_eq!(std::fs::read(file("counts.db")).unwrap(), counts);
+}
+
 /// The first release did not count early outcomes; its units are counted again.
 #[test]
 fn counts_without_early_outcomes_are_recounted() {

@@ -106,23 +106,24 @@ impl<'a> StepChanges<'a> {
         self.outcomes.write(unit_digest, outcome)
     }
 
-    /// Writes the counts, and the fold's new offset with the version of the catalogue if events were folded. Commits.
-    pub(super) fn commit(self, handles: StoreHandles<'_>, offset: Option<(Seq, u64)>) -> Result<(), StoreError> {
+    /// Writes the counts, a version of the catalogue that has everything that they reflect, and the fold's new offset if
+    /// events were folded. Commits.
+    pub(super) fn commit(self, handles: StoreHandles<'_>, version: u64, offset: Option<Seq>) -> Result<(), StoreError> {
         let Self { units, outcomes, connection, transaction, generations, deltas, .. } = self;
         drop((units, outcomes));
         let write = |(index, delta): (&GenerationIndex, _)| {
             handles.tallies.write_tables(connection, generations.get(*index)?, delta)
         };
         let updates = deltas.iter().map(write).collect::<Result<Vec<_>, _>>()?;
-        if let Some((offset, version)) = offset {
-            let mut set = connection.prepare_cached("UPDATE meta SET value = ?2 WHERE key = ?1")?;
-            set.execute(("folded", offset as i64))?;
-            set.execute(("catalogue_version", version as i64))?;
-        }
+        let set = |key: &str, value: u64| -> rusqlite::Result<usize> {
+            connection.prepare_cached("UPDATE meta SET value = ?2 WHERE key = ?1")?.execute((key, value as i64))
+        };
+        set("catalogue_version", version)?;
+        offset.map(|offset| set("folded", offset)).transpose()?;
         let _turn = handles.commit.lock().unwrap_or_else(PoisonError::into_inner);
         transaction.commit()?;
         handles.tallies.apply(updates);
-        if let Some((offset, _)) = offset {
+        if let Some(offset) = offset {
             handles.folded.store(offset, Ordering::Release);
         }
         Ok(())

@@ -3,13 +3,16 @@
 //! an earlier release counted by other rules.
 //!
 //! Only units whose contribution may differ are counted again. Records are keyed by their place on the line, so the
-//! units of a range of the line are one key range. The work is done in batches, each in its own transaction: a shutdown
-//! never waits for more than one batch, and a restarted store continues where the last batch ended.
+//! units of a range of the line are one key range. The work is done in batches, each in its own transaction and bounded in
+//! time, because a shutdown waits for it; and a restarted store continues where the last batch ended.
+
+use std::time::Instant;
 
 use inroad_assignment::{Arm, Digest, Generation, KillTarget, Timestamp};
 use inroad_policy::attribution::{outcome_contribution, record_contribution};
 
 use super::changes::StepChanges;
+use super::step_limit::INTENDED;
 use super::{Fold, StoreHandles};
 use crate::error::StoreError;
 use crate::sqlite::tallies::{AppliedHistory, CountedHistory, OngoingRecount};
@@ -33,7 +36,8 @@ pub(super) struct RecountProgress {
 impl Fold {
     /// Brings the counts of every changed generation up to date with its history, within the limit of one step.
     pub(super) fn recount_changed_history(&mut self, handles: StoreHandles<'_>) -> Result<RecountProgress, StoreError> {
-        let (mut units, limit) = (0, self.limit.events());
+        let (mut units, limit, until) = (0, self.limit.events(), Instant::now() + INTENDED);
+        let mut has_begun = false;
         while let Some(index) = self.generations.first_changed() {
             let tracked = self.generations.get(index)?;
             while let Some(counted) =
@@ -42,22 +46,24 @@ impl Fold {
                 if counted == (CountedHistory { applied: AppliedHistory::all_of(tracked)?, recount: None }) {
                     break;
                 }
-                if units >= limit {
+                if units >= limit || (has_begun && Instant::now() >= until) {
                     return Ok(RecountProgress { units, is_complete: false });
                 }
-                units += self.recount_batch(handles, (index, tracked), limit - units)?;
+                has_begun = true;
+                units += self.recount_batch(handles, (index, tracked), (limit - units, until))?;
             }
             self.generations.mark_counted(index);
         }
         Ok(RecountProgress { units, is_complete: true })
     }
 
-    /// Counts at most `limit` units of one generation again and stores the progress. Returns how many were counted.
+    /// Counts at most `limit` units of one generation again, and after some no more at `until`. Stores the progress and
+    /// returns how many were counted.
     fn recount_batch(
         &self,
         handles: StoreHandles<'_>,
         (index, tracked): (GenerationIndex, &TrackedGeneration),
-        limit: usize,
+        (limit, until): (usize, Instant),
     ) -> Result<usize, StoreError> {
         let cached = handles.tallies.get(handles.catalogue, handles.counts, tracked.key(), tracked.number)?;
         let (Some(counted), latest) = (cached.counted, cached.latest_exposure) else { return Ok(0) };
@@ -83,7 +89,7 @@ impl Fold {
         'ranges: for (first, last) in ranges.into_iter().filter(|(_, last)| *last >= recount.from) {
             let mut from = first.max(recount.from);
             loop {
-                if units_counted >= limit {
+                if units_counted >= limit || (units_counted > 0 && Instant::now() >= until) {
                     next = Some(from);
                     break 'ranges;
                 }
@@ -131,7 +137,7 @@ impl Fold {
                 None => CountedHistory { applied: to, recount: None },
             },
         ));
-        changes.commit(handles, None)?;
+        changes.commit(handles, self.catalogue_version, None)?;
         Ok(units_counted)
     }
 }

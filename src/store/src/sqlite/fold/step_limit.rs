@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 /// The intended time of a step.
-const INTENDED: Duration = Duration::from_secs(2);
+pub(super) const INTENDED: Duration = Duration::from_secs(2);
 /// The events of the first step, when nothing is known yet.
 const FIRST: usize = 1_000;
 /// A step takes at least so many events, if there are as many: with fewer, the commit would take most of the time.
