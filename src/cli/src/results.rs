@@ -140,13 +140,13 @@ fn facts_text(r: &GetResultsResponse) -> String {
     let mut facts = vec![
         ("verdict", or_dash(&r.verdict)),
         ("primary metric", or_dash(&r.decision_metric)),
-        ("exposed units", or_dash(&r.units_note)),
+        ("exposed units", if r.units_note.is_empty() { count(r.units) } else { r.units_note.clone() }),
         ("units moved between variations", count(r.units_moved)),
         ("crossovers from control", count(r.crossovers)),
         ("excluded unit records", dropped_text(r)),
         ("outcomes outside the window", outside_window_text(r)),
         ("exposures from outdated clients", count(r.stale_exposures)),
-        ("control traffic still available", if is_over(r) { "–".to_owned() } else { percent(r.headroom) }),
+        ("control traffic still available", headroom_text(r)),
         ("minimum control share (holdout)", percent(r.floor)),
         ("sample ratio mismatch", sample_ratio_text(r)),
         ("events not yet counted", count(r.backlog)),
@@ -163,6 +163,15 @@ fn facts_text(r: &GetResultsResponse) -> String {
         facts.push(("control traffic used up", format!("in {left}, at {per_day} a day")));
     }
     fields(&facts)
+}
+
+/// The control traffic that can still be taken. Nearly nothing is not nothing: the pages show `<0.1%`.
+fn headroom_text(r: &v1::GetResultsResponse) -> String {
+    match percent(r.headroom).as_str() {
+        _ if is_over(r) => "–".to_owned(),
+        "0%" if r.headroom > 0.0 => "<0.1%".to_owned(),
+        text => text.to_owned(),
+    }
 }
 
 /// The unit records that are not compared, with the reasons.

@@ -76,7 +76,7 @@ impl FeedPage {
             ("unit", &self.unit),
         ];
         html! {
-            p.count { (counted(self.per_minute.round() as u64, "event")) " per minute"
+            p.count { (counted(self.per_minute.round() as u64, "event")) " per minute at the present rate"
                 @if !self.events.is_empty() { "; " (self.pager.count()) " that match" }
                 @if self.searched > 0 { "; latest " (counted(self.searched as u64, "event")) " searched" }
             }

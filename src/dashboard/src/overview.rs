@@ -234,7 +234,7 @@ fn experiment(row: &Row) -> Markup {
                     }
                 }
                 div { dt { "Control traffic still available" } dd { @match row.headroom { Some(share) => (number(share, NumberFormat::Percent1)), None => "–" } } }
-                div { dt { "Exposures per minute" } dd { (number(row.exposures_per_minute, NumberFormat::Int)) } }
+                div { dt title="At the present rate, which is that of the newest 5,000 events" { "Exposures per minute" } dd { (number(row.exposures_per_minute, NumberFormat::Int)) } }
                 div { dt { "Exposed units" } dd { @match row.units { Some(units) => (number(units as f64, NumberFormat::Int)), None => "…" } } }
                 div { dt { "Owner" } dd { @if row.owner.is_empty() { "–" } @else { (row.owner) } } }
                 div { dt { "Created" } dd { @if row.age_days == 0 { "today" } @else { (counted(row.age_days, "day")) " ago" } span.unseen { ", at " (instant(row.created_at)) } } }

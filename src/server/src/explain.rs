@@ -264,6 +264,9 @@ fn arm_reason(arm: usize, input: &TickInput, decision: &Decision) -> String {
         let p_best = probability_in_words(decided.p_best);
         return format!("does not grow: {p_best} probability of being best, so its target is not above its {owned}");
     }
+    if owned == target {
+        return format!("does not grow: it has its target of {target}");
+    }
     format!("stays at {owned}, below its target of {target}: see the summary of the decision")
 }
 

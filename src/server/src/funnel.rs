@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use inroad_assignment::{Arm, Experiment, MetricKind, PosteriorKind, ThompsonSettings, Timestamp};
-use inroad_dashboard::format::grouped_count;
+use inroad_dashboard::format::{grouped_count, plural};
 use inroad_policy::attribution::funnel::{FunnelTally, MAX_STEPS, StepCounts, TimeRange};
-use inroad_policy::{BetterDirection, DrawsCache, Measure, Summary, SummaryInput, summarise};
+use inroad_policy::{BetterDirection, DrawsCache, LiftEstimate, Measure, Summary, SummaryInput, summarise};
 use inroad_store::FunnelQuery;
 use inroad_wire::time::timestamp_from_wire;
 use inroad_wire::v1::{FunnelArm, FunnelStep, GetFunnelRequest, GetFunnelResponse};
@@ -184,6 +184,15 @@ fn step(
     };
     let rate_of = |of: u64| (of > 0).then(|| reached as f64 / of as f64);
     let compared = summary.arms.get(arm);
+    let mut lift = compared.and_then(|summary| lift_estimates(summary, names));
+    if let (Some(lift), Some(compared)) = (&mut lift, compared)
+        && matches!(compared.lift, Some(LiftEstimate::TooEarly(_)))
+        && compared.n < all_visits.units
+    {
+        let (compared, units) = (grouped_count(compared.n), plural(all_visits.units, "unit"));
+        lift.note
+            .push_str(&format!(" ({compared} of {units} compared: to the others something else was served as well)"));
+    }
     FunnelStep {
         event: event.to_owned(),
         reached,
@@ -191,6 +200,6 @@ fn step(
         rate: rate_of(all_visits.units),
         step_rate: rate_of(before),
         compared_reached: compared.map_or(0, |arm| arm.s),
-        lift: compared.and_then(|summary| lift_estimates(summary, names)),
+        lift,
     }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::explain::probability_in_words;
 
 /// The results as a sentence: "green was killed by ann: bought −32.0% (−41.0% to −20.1%, always-valid) from 812 units at
-/// that time, >99.9% probability of being worse than control."
+/// that time, >99.9% probability of being worse than control (with the prior)."
 pub(crate) fn kill_result_in_words(variation: &str, result: &KillResult) -> String {
     let KillResult { actor, metric, units, lift, p_worse, exposed, mean, control_mean, .. } = result;
     if metric.is_empty() {
@@ -20,7 +20,8 @@ pub(crate) fn kill_result_in_words(variation: &str, result: &KillResult) -> Stri
     }
     let percent = |share: f64| NumberFormat::Lift.text(share);
     let units = plural(*units, "unit");
-    let worse = p_worse.map(|p| format!(", {} probability of being worse than control", probability_in_words(p)));
+    let worse = p_worse
+        .map(|p| format!(", {} probability of being worse than control (with the prior)", probability_in_words(p)));
     let worse = worse.unwrap_or_default();
     let estimate = match (lift, mean.zip(*control_mean).filter(|_| p_worse.is_some())) {
         (Some(lift), _) => format!(

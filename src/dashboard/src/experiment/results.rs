@@ -78,9 +78,9 @@ impl Metric {
                     @else if self.is_ratio { "The ratio is that of both totals of the counted units." }
                     @else { "Mean is per counted unit." }
                     " Total value also contains outcomes outside the window and of units that are not counted."
-                    " Lift is relative to control. Difference is absolute and averaged over reporting intervals. Both are estimated without the policy's prior."
-                    @if self.is_primary { " Probability to be best and expected loss are those used for allocation, with the prior." }
-                    @else { " The probability to be better than control is with the prior." }
+                    " Lift is relative to control. Difference is absolute: of metrics with negative values it is estimated in place of the lift, of others it is averaged over reporting intervals. Both are estimated without the policy's prior."
+                    @if self.is_primary { " Probability to be best and expected loss are those used for allocation, with the prior and from all variations together, so they may point elsewhere than a lift, which compares with control alone." }
+                    @else { " The probability to be better than control is with the prior and from all variations together, so it may point elsewhere than the lift." }
                 }
                 div.scroll tabindex="0" role="region" aria-label={ "Results by " (self.key) } {
                     table.results {

@@ -230,7 +230,7 @@ fn policy_summary(policy: &Policy) -> Markup {
         Policy::Thompson(s) => html! {
             "Automatic (Thompson sampling)" @if s.shadow { ", in shadow mode (decisions are not applied; guardrails still act)" }
             ". Update frequency: " (durations::every(s.tick)) ". Minimum control share " (number(s.floor, NumberFormat::Percent1))
-            ". At most " (number(s.daily_cap, NumberFormat::Percent0)) " of traffic moves in a day."
+            ". At most " (number(s.daily_cap, NumberFormat::Percent0)) " of traffic moves in a day, " (number(s.daily_cap_conclude, NumberFormat::Percent0)) " while one variation is probably best and its expected loss is small."
         },
     }
 }

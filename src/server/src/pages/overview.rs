@@ -22,7 +22,7 @@ use crate::catalogue::CatalogueEntry;
 use crate::ended_run::{Conclusion, conclusion};
 use crate::error::ServerError;
 
-/// How long the first page load waits for missing summaries. Later ones arrive by live updates.
+/// How long the first page load waits for missing and outdated summaries. Later ones arrive by live updates.
 const SUMMARY_TIMEOUT: Duration = Duration::from_millis(25);
 const DAY: Duration = Duration::from_secs(86_400);
 /// A temporary flag is stale when all units have had the same variation for this long.
@@ -69,7 +69,10 @@ async fn list_experiments(
     let rates = shared.recent_events.rates_per_minute(exposed_experiment, index.len()).await?;
     let mut summaries: Vec<_> =
         state.entries.iter().map(|(key, entry)| pages.summaries.get(key, entry, folded)).collect();
-    if is_first_load && summaries.iter().any(Option::is_none) {
+    let is_current = |(summary, entry): (&Option<Arc<ExperimentSummary>>, &CatalogueEntry)| {
+        summary.as_ref().is_some_and(|summary| summary.is_current(entry, folded))
+    };
+    if is_first_load && !summaries.iter().zip(state.entries.values()).all(is_current) {
         pages.summaries.wait_until_computed(SUMMARY_TIMEOUT).await;
         summaries = state.entries.iter().map(|(key, entry)| pages.summaries.get(key, entry, folded)).collect();
     }

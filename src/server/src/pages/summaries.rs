@@ -39,6 +39,13 @@ pub(super) struct ExperimentSummary {
     pub(super) changed_at: Option<Timestamp>,
 }
 
+impl ExperimentSummary {
+    /// Whether it is about this state of the experiment and all events up to `folded`.
+    pub(super) fn is_current(&self, entry: &CatalogueEntry, folded: u64) -> bool {
+        self.version == entry.version && self.folded >= folded
+    }
+}
+
 #[derive(Default)]
 struct Cache {
     summaries: BTreeMap<ExperimentKey, Arc<ExperimentSummary>>,
@@ -77,7 +84,7 @@ impl Summaries {
     ) -> Option<Arc<ExperimentSummary>> {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let known = cache.summaries.get(key).cloned();
-        if known.as_ref().is_none_or(|summary| summary.version != entry.version || summary.folded < folded) {
+        if known.as_ref().is_none_or(|summary| !summary.is_current(entry, folded)) {
             cache.requested.insert(key.clone());
             self.wake.notify_one();
         }
