@@ -166,7 +166,7 @@ fn facts_text(r: &GetResultsResponse) -> String {
 }
 
 /// The control traffic that can still be taken. Nearly nothing is not nothing: the pages show `<0.1%`.
-fn headroom_text(r: &v1::GetResultsResponse) -> String {
+fn headroom_text(r: &GetResultsResponse) -> String {
     match percent(r.headroom).as_str() {
         _ if is_over(r) => "–".to_owned(),
         "0%" if r.headroom > 0.0 => "<0.1%".to_owned(),
