@@ -175,7 +175,7 @@ impl ExperimentPage {
                     }
                 }
                 @if let Some(at) = self.started_at { span { "Started " b { (instant(at)) } } }
-                @if self.manual_clock { span { "Simulated time: " b { (instant(self.now)) } } }
+                @if self.manual_clock { span { "Simulated time: " b { (instant(self.now)) } ". Audit log and creation have the real time." } }
                 @for tag in &self.tags { a.tag href={ "/?tag=" (crate::form::url_encode(tag)) } { (tag) } " " }
             }
         }
@@ -262,7 +262,7 @@ impl ExperimentPage {
                     h3 { "Lift distribution" }
                     (lift_distributions(names, &lifts))
                     h3 { "Lift over time" }
-                    p.lead { "The inner band is the 95% interval at each time. The outer band is the always-valid interval: it stays valid however often you check it." }
+                    p.lead { "The inner band is the 95% interval at each time. The outer band is the always-valid interval: it stays valid however often you check it. Units that are excluded today, for example by a kill, are left out of earlier times too." }
                     (lifts_over_time(names, &lift_histories))
                 }
             }

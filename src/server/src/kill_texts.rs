@@ -1,7 +1,7 @@
 //! The kept results of a killed variation, for people and in wire form.
 
 use inroad_assignment::experiment::KillResult;
-use inroad_assignment::{Arm, Definition, Experiment, Generation, KillChange, KillTarget, Revision, Timestamp};
+use inroad_assignment::{Arm, Definition, Experiment, Generation, KillChange, Kills, Revision, Timestamp};
 use inroad_dashboard::format::{NumberFormat, plural};
 use inroad_store::AuditEntry;
 use inroad_wire::time::timestamp_to_wire;
@@ -86,18 +86,13 @@ pub(crate) fn kill_result_to_wire(
     generation: &Generation,
     result: &KillResult,
 ) -> v1::KillResult {
-    let is_restored = |change: &&KillChange| {
-        let targets = [KillTarget::Everything, KillTarget::Variation(result.arm)];
-        change.at >= result.at && !change.killed && targets.contains(&change.target)
-    };
-    let served = |change: &&KillChange| generation.kills(change.at).served_arm(result.arm) == result.arm;
-    let restored = generation.kill_changes.iter().filter(is_restored).find(served);
+    let restored_at = restored_at(experiment, generation, result);
     let variation = key_of(&experiment.definition, result.arm);
     v1::KillResult {
         summary: kill_result_in_words(&variation, result),
         variation,
         at: Some(timestamp_to_wire(result.at)),
-        restored_at: restored.map(|change| timestamp_to_wire(change.at)),
+        restored_at: restored_at.map(timestamp_to_wire),
         actor: result.actor.clone(),
         metric: result.metric.clone(),
         exposed: result.exposed,
@@ -111,13 +106,33 @@ pub(crate) fn kill_result_to_wire(
     }
 }
 
+/// When the variation was served again after the kill that kept this result. With simulated time, several kills and
+/// restores may have the same time: results and changes are both in their order.
+fn restored_at(experiment: &Experiment, generation: &Generation, result: &KillResult) -> Option<Timestamp> {
+    let same =
+        |other: &&KillResult| (other.generation, other.arm, other.at) == (result.generation, result.arm, result.at);
+    let earlier =
+        experiment.kill_results.iter().filter(same).position(|other| std::ptr::eq(other, result)).unwrap_or(0);
+    let (mut kills, mut kills_of_arm) = (Kills::default(), 0);
+    for KillChange { at, target, killed } in &generation.kill_changes {
+        let was_served = kills.served_arm(result.arm) == result.arm;
+        kills = kills.with_change(*target, *killed);
+        match (was_served, kills.served_arm(result.arm) == result.arm) {
+            (true, false) if *at == result.at => kills_of_arm += 1,
+            (false, true) if kills_of_arm > earlier => return Some(*at),
+            _ => {}
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 mod tests {
     use super::*;
     use std::time::Duration;
 
-    use inroad_assignment::{DefinitionDoc, Salt};
+    use inroad_assignment::{DefinitionDoc, KillTarget, Salt};
     use inroad_policy::attribution::{Cell, CellKey};
     use inroad_store::GenerationCounts;
 
@@ -179,6 +194,25 @@ mod tests {
             "{}",
             result.summary
         );
+    }
+
+    #[test]
+    fn restores_of_kills_at_one_simulated_time_are_told_apart() {
+        let (mut experiment, counts) = counted();
+        let green = KillTarget::Variation(Arm::new(1).unwrap());
+        let kill = |experiment: &mut Experiment| {
+            kill_and_keep_results(experiment, green, &counts, None, (at(5), "ann")).unwrap();
+        };
+        kill(&mut experiment);
+        experiment.set_killed(green, false, at(5)).unwrap();
+        kill(&mut experiment);
+        let restored = |experiment: &Experiment| {
+            let generation = experiment.generation().unwrap();
+            experiment.kill_results.iter().map(|r| restored_at(experiment, generation, r)).collect::<Vec<_>>()
+        };
+        assert_eq!(restored(&experiment), [Some(at(5)), None]);
+        experiment.set_killed(green, false, at(9)).unwrap();
+        assert_eq!(restored(&experiment), [Some(at(5)), Some(at(9))]);
     }
 
     #[test]

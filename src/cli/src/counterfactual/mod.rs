@@ -59,7 +59,7 @@ pub(crate) struct CounterfactualArgs {
     #[arg(long)]
     propensity: Option<Propensity>,
     /// Salt of the assignment: the same salt gives the same results. `inroad replay` draws one, unless it is given: the two
-    /// use the same rows of a log only with the same salt and experiment key
+    /// use the same rows of a log only with the same salt and experiment key, which is `counterfactual` here
     #[arg(long, default_value = "counterfactual")]
     salt: String,
     /// Write a CSV file with one row per policy

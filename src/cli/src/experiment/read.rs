@@ -166,14 +166,14 @@ impl ExperimentReader<'_> {
             return Ok(());
         };
         let is_ranked = decision.hold != "BURN_IN";
-        let row = |a: &v1::ArmDecision| {
+        let row = |(index, a): (usize, &v1::ArmDecision)| {
             vec![
                 a.variation.clone(),
                 percent(a.share_before),
                 percent(a.share_after),
                 // Before the burn-in is over there is too little to rank the variations.
                 if is_ranked { probability(a.p_best) } else { "–".to_owned() },
-                if is_ranked { probability(a.p_above_control) } else { "–".to_owned() },
+                if is_ranked && index > 0 { probability(a.p_above_control) } else { "–".to_owned() },
                 a.expected_loss.filter(|_| is_ranked).map_or_else(|| "–".to_owned(), percent),
                 a.why.clone(),
             ]
@@ -195,7 +195,7 @@ impl ExperimentReader<'_> {
         self.out.print_text(format!(
             "{head}\n{}\n\n{}\n\n{recomputed}{kills}",
             decision_text(&decision),
-            table(&columns, decision.arms.iter().map(row).collect())
+            table(&columns, decision.arms.iter().enumerate().map(row).collect())
         ))?;
         if record {
             self.out.print_text(format!("\n{stored:#}"))?;
@@ -262,7 +262,9 @@ fn variation_keys(e: &v1::Experiment) -> Vec<String> {
 }
 
 fn short_shares(e: &v1::Experiment) -> String {
-    e.variations.iter().map(|v| format!("{:.0}%", v.share * 100.0)).collect::<Vec<_>>().join(" / ")
+    let share =
+        |v: &v1::Variation| format!("{:.0}%{}", v.share * 100.0, if v.killed && !e.killed { " (killed)" } else { "" });
+    e.variations.iter().map(share).collect::<Vec<_>>().join(" / ")
 }
 
 /// The share of the line that each owner has.

@@ -163,7 +163,7 @@ impl Metric {
             @if has_any {
                 details {
                     summary { "Other estimates" }
-                    p.help { "Completed units are those whose window has ended. A killed variation has no intervals here: they are valid at one fixed time only." }
+                    p.help { "Completed units are those whose window has ended, by whole reporting intervals. A killed variation has no intervals here: they are valid at one fixed time only." }
                     div.scroll tabindex="0" role="region" aria-label={ "Other estimates of " (self.key) } {
                         table {
                             caption { "The same lift, estimated differently" }
