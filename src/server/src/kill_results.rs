@@ -270,7 +270,7 @@ mod tests {
         };
         let text = crate::kill_texts::kill_result_in_words("green", &result);
         let expected = "green was killed by ann: bought 0.0467 per unit, 0 in control, from 984 units at that time, <0.1% \
-                        probability of being worse than control.";
+                        probability of being worse than control (with the prior).";
         assert_eq!(text, expected);
     }
 
