@@ -107,15 +107,20 @@ fn missing_log_is_refused_when_events_were_counted() {
 /// A folder with an experiment and an exposure that was counted.
 fn counted_folder() -> tempfile::TempDir {
     let folder = folder();
+    count_an_exposure(folder.path());
+    folder
+}
+
+/// Creates an experiment and counts an exposure to it.
+fn count_an_exposure(folder: &Path) {
     let experiment = started_experiment("a", false, &all_metrics(), 1);
     block_on(async {
-        let store = open(folder.path()).unwrap();
+        let store = open(folder).unwrap();
         store.commit(experiment_change(&experiment, None, "create")).await.unwrap();
         store.append(at(1), vec![exposure("a", 1, "u", Arm::CONTROL, 1, at(1))]).await.unwrap();
         store.fold(Arc::new(vec![Arc::new(experiment)]), 10).await.unwrap();
         store.close().await.unwrap();
     });
-    folder
 }
 
 fn refused_counts(folder: &std::path::Path) -> String {
@@ -202,14 +207,7 @@ fn catalogue_that_is_older_than_the_counts_is_refused() {
     let folder = folder();
     block_on(async { open(folder.path()).unwrap().close().await.unwrap() });
     let old = std::fs::read(folder.path().join("inroad.db")).unwrap();
-    let experiment = started_experiment("a", false, &all_metrics(), 1);
-    block_on(async {
-        let store = open(folder.path()).unwrap();
-        store.commit(experiment_change(&experiment, None, "create")).await.unwrap();
-        store.append(at(1), vec![exposure("a", 1, "u", Arm::CONTROL, 1, at(1))]).await.unwrap();
-        store.fold(Arc::new(vec![Arc::new(experiment)]), 10).await.unwrap();
-        store.close().await.unwrap();
-    });
+    count_an_exposure(folder.path());
     std::fs::write(folder.path().join("inroad.db"), old).unwrap();
     let expected = "it was made with version 1 of inroad.db, which has version 0";
     assert_eq!(refused_counts(folder.path()), expected);
