@@ -1,5 +1,5 @@
-//! Metrics of a real server: what they show while the store is held up, and that the alerts and the dashboard in deploy/
-//! name only metrics that exist.
+//! Metrics of a real server: what they show while the store is held up, and that the alerts, the dashboard and the
+//! documents name only metrics that exist, as `/metrics` prints them.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -51,7 +51,7 @@ async fn events_and_changes_that_wait_for_the_store_are_visible() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn alerts_and_the_dashboard_name_existing_metrics() {
+async fn alerts_dashboard_documents_and_registry_name_metrics_as_they_are_printed() {
     let server = Server::start().await;
     let api = server.api();
     api.launch(with_conversion_metrics(flag(KEY, &[("a", 0.4)]))).await;
@@ -62,26 +62,73 @@ async fn alerts_and_the_dashboard_name_existing_metrics() {
     let events = inroad_wire::v1::RecordRequest { exposures: vec![unknown], ..Default::default() };
     assert_eq!(api.events().record(events).await.expect("an answer").into_inner().rejections.len(), 1);
 
-    let existing = metric_names(server.address).await;
+    let (samples, families) = metric_names(server.address).await;
     for path in ["deploy/prometheus/alerts.yml", "deploy/grafana/inroad.json"] {
         let named = names_in(&read(path));
         assert!(named.len() > 15, "{path} names {named:?}");
-        let missing: Vec<_> = named.difference(&existing).collect();
-        assert!(missing.is_empty(), "{path} names {missing:?}, which /metrics does not have: {existing:?}");
+        let missing: Vec<_> = named.difference(&samples).collect();
+        assert!(missing.is_empty(), "{path} names {missing:?}, which /metrics does not have: {samples:?}");
+    }
+    let crates = crate_names();
+    let mut found = 0;
+    for path in texts() {
+        let named = names_in(&read(&path));
+        found += named.intersection(&samples).count();
+        // A text may name all samples of a histogram at once.
+        let is_known = |name: &&String| samples.contains(*name) || families.contains(*name) || crates.contains(*name);
+        let missing: Vec<_> = named.iter().filter(|name| !is_known(name)).collect();
+        assert!(missing.is_empty(), "{path} names {missing:?}, which /metrics does not print like this");
+    }
+    assert!(found > 30, "{found}");
+    // Registered names, as in `register!("clients", …)`.
+    let code = read("src/server/src/metrics.rs");
+    let registered = code.split("register!(").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+    let registered: Vec<String> =
+        registered.filter_map(|rest| Some(format!("inroad_{}", rest.split_once('"')?.0))).collect();
+    assert!(registered.len() > 45, "{registered:?}");
+    for name in registered {
+        let is_printed = samples.contains(&name) || samples.contains(&format!("{name}_total"));
+        assert!(is_printed || families.contains(&name), "{name} is not in /metrics");
     }
 }
 
-/// The names of all time series in `/metrics`.
-async fn metric_names(address: SocketAddr) -> BTreeSet<String> {
+/// The names of all time series in `/metrics`, and those of the histograms.
+async fn metric_names(address: SocketAddr) -> (BTreeSet<String>, BTreeSet<String>) {
     let (_, text) = http_get(address, "/metrics").await.expect("the metrics");
     let samples = text.lines().filter(|line| !line.starts_with('#'));
-    samples.filter_map(|line| line.split([' ', '{']).next().map(str::to_owned)).collect()
+    let samples = samples.filter_map(|line| line.split([' ', '{']).next().map(str::to_owned)).collect();
+    let histograms = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" histogram"));
+    (samples, histograms.map(str::to_owned).collect())
 }
 
 /// The names of metrics in a text.
 fn names_in(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words.filter(|word| word.starts_with("inroad_")).map(str::to_owned).collect()
+}
+
+/// The names of the crates as in code, such as `inroad_sdk`.
+fn crate_names() -> BTreeSet<String> {
+    let manifest = read("Cargo.toml");
+    let lines = manifest.lines().filter_map(|line| line.split_once(" = ").map(|(key, _)| key.trim()));
+    lines.filter(|key| key.starts_with("inroad-")).map(|key| key.replace('-', "_")).collect()
+}
+
+/// The texts that people read about metrics.
+fn texts() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
+    let mut texts = Vec::new();
+    for folder in ["", "docs", "docs/decisions", "deploy", "benches"] {
+        for entry in std::fs::read_dir(root.join(folder)).expect("a folder") {
+            let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
+            let is_text = name.ends_with(".md") || name.ends_with(".yml") || name.ends_with(".service");
+            if is_text && !name.starts_with('.') {
+                texts.push(Path::new(folder).join(name).to_str().expect("UTF-8").to_owned());
+            }
+        }
+    }
+    assert!(texts.iter().any(|path| path == "docs/limits.md") && texts.len() > 20, "{texts:?}");
+    texts
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::harness::{
     Server, Setup, at_second, eventually, exposure_of, flag, http_get, outcome, with_conversion_metrics,
-    with_manual_clock,
+    with_manual_clock, with_thompson_policy,
 };
 
 const KEY: &str = "checkout";
@@ -55,6 +55,12 @@ fn words_after<'a>(text: &'a str, start: &str, words: usize) -> Vec<&'a str> {
 
 fn number(text: &str) -> u64 {
     text.replace(',', "").parse().unwrap_or_else(|e| panic!("{text:?} is not a number: {e}"))
+}
+
+/// Checks that a label is on a page.
+#[track_caller]
+fn assert_label(page: &str, label: &str) {
+    assert!(page.contains(label), "no {label:?} in {page}");
 }
 
 /// Advances the simulated time to a time after the start.
@@ -368,4 +374,100 @@ async fn explanation_of_a_manual_revision_names_its_author_and_the_shares() {
     server.cli(&["experiment", "grow", KEY, "green", "--to", "0.5", "--actor", "ann"]).await.ok();
     let text = server.cli(&["experiment", "explain", KEY, "2"]).await.ok().stdout;
     assert!(text.contains("grown by ann: control 80.00% → 50.00%, green 20.00% → 50.00%"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn change_has_one_time_in_its_audit_entry_and_in_what_it_changed() {
+    let server = Server::with(Setup::lead("20ms")).await;
+    let api = server.api();
+    let created = api.create(with_conversion_metrics(flag(KEY, &[("green", 0.4)]))).await;
+    server.cli(&["experiment", "start", KEY]).await.ok();
+    let units: Vec<String> = (0..50).map(|n| format!("u{n}")).collect();
+    let answers = api.assign_all(KEY, &units).await;
+    api.record(units.iter().zip(&answers).map(|(unit, answer)| exposure_of(KEY, unit, answer)).collect(), vec![]).await;
+    api.results(KEY).await;
+    api.kill(KEY, "green").await;
+    let killed_at = eventually("the results of the kill are kept", async || {
+        api.results(KEY).await.kills.first().map(|kill| kill.at)
+    })
+    .await;
+    api.restore(KEY, "green").await;
+    let restored_at = api.results(KEY).await.kills[0].restored_at;
+    let audit = api.audit(KEY).await;
+    let audited = |action: &str| audit.iter().find(|entry| entry.action == action).expect("an audit entry").at;
+    assert_eq!(created.created_at, audited("create"));
+    assert_eq!(api.revisions(KEY).await[0].created_at, audited("start"));
+    assert_eq!(killed_at, audited("kill"));
+    assert_eq!(restored_at, audited("restore"));
+}
+
+/// A day of simulated time with the automatic policy: three variations of which one is better, and nobody converts later.
+async fn record_day(server: &Server) -> v1::GetResultsResponse {
+    let experiment = with_conversion_metrics(flag(KEY, &[("green", 0.3), ("red", 0.3)]));
+    server.api().launch(with_manual_clock(with_thompson_policy(experiment, DAY), START)).await;
+    let units: Vec<String> = (0..2_000).map(|n| format!("u{n}")).collect();
+    advance(server, 3_600).await;
+    let served = expose(server, &units, 3_600).await;
+    let converts = |(i, (_, variation)): &(usize, (&String, &String))| match variation.as_str() {
+        "green" => i % 10 == 0,
+        "red" => i % 9 == 0,
+        _ => i % 12 == 0,
+    };
+    let converting = units.iter().zip(&served).enumerate().filter(converts).map(|(_, (unit, _))| unit.clone());
+    advance(server, 7_200).await;
+    convert(server, &converting.collect::<Vec<_>>(), 7_200).await;
+    server.api().results(KEY).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decision_has_the_probabilities_that_the_results_showed_before_it() {
+    let server = Server::with(Setup::lead("20ms")).await;
+    let results = record_day(&server).await;
+    assert!(results.not_ranked.is_empty(), "{results:?}");
+    advance(&server, DAY).await;
+    let explained = server.api().explain(KEY, 2).await.decision.expect("a decision of the policy");
+    let shown: Vec<f64> = results.arms.iter().map(|arm| arm.p_best).collect();
+    let decided: Vec<f64> = explained.arms.iter().map(|arm| arm.p_best).collect();
+    assert!(shown.iter().all(|p| *p < 0.999) && shown.iter().any(|p| *p > 0.3), "{shown:?}");
+    assert_eq!(shown, decided);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decision_says_what_it_saw_whatever_is_excluded_later() {
+    let server = Server::with(Setup::lead("20ms")).await;
+    record_day(&server).await;
+    advance(&server, DAY).await;
+    let before = (server.api().explain(KEY, 2).await.decision, server.api().results(KEY).await.dropped_records);
+    let text = server.cli(&["experiment", "explain", KEY, "2"]).await.ok().stdout;
+    server.api().kill(KEY, "green").await;
+    let after = (server.api().explain(KEY, 2).await.decision, server.api().results(KEY).await.dropped_records);
+    assert!(before.1 < after.1, "the kill excluded records: {} {}", before.1, after.1);
+    assert_eq!(before.0, after.0);
+    let page = page_text(&server, &format!("/experiments/{KEY}")).await;
+    assert_label(&page, "Each says what was known at its time. The verdict and the results use what is known now");
+    assert_label(&text, "with what was known then; `inroad results` uses what is known now");
+    let decisions = server.cli(&["experiment", "decisions", KEY]).await.ok().stdout;
+    assert_label(&decisions, "each says what was known at its time; `inroad results` uses what is known now");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rate_from_fewer_events_than_a_minute_has_is_labelled_on_the_pages() {
+    let server = Server::start().await;
+    let api = server.api();
+    api.launch(flag(KEY, &[("green", 0.4)])).await;
+    let units: Vec<String> = (0..6_000).map(|n| format!("u{n}")).collect();
+    let answers = api.assign_all(KEY, &units[..1_000]).await;
+    let exposure = |(unit, answer): (&String, &v1::AssignResponse)| exposure_of(KEY, unit, answer);
+    let exposures: Vec<v1::Exposure> = units.iter().zip(answers.iter().cycle()).map(exposure).collect();
+    api.record(exposures[..10].to_vec(), vec![]).await;
+    let (feed, overview) = (page_text(&server, "/feed").await, page_text(&server, "/").await);
+    assert_label(&feed, "10 events in the last minute");
+    assert_label(&overview, "Exposures in the last minute 10");
+    api.record(exposures, vec![]).await;
+    let (feed, overview) = (page_text(&server, "/feed").await, page_text(&server, "/").await);
+    for page in [feed, overview] {
+        assert!(!page.contains("last minute"), "{page}");
+        let label = between(&page, "at the rate of the newest 5,000 events (", ")");
+        assert!(label.ends_with(" s"), "{label}");
+    }
 }
