@@ -5,7 +5,8 @@ use std::time::Duration;
 use inroad_sdk::{Client, Context, Outcome};
 use inroad_wire::v1;
 
-use crate::harness::{Api, Proxy, Server, eventually, flag, http_get, metric_value, micros, now_micros};
+use crate::harness::{Api, Proxy, Server, eventually, flag, metric_value, micros, now_micros};
+use crate::numbers::page_text;
 
 const KEY: &str = "button";
 /// The longest delay of a change on a machine that is busy with other tests.
@@ -209,8 +210,8 @@ async fn cli_lists_clients_and_prints_when_a_kill_reached_them() {
         assert!(table.contains(&client.id()[..8]), "{table}");
     }
     // The page counts all of them, and says which metric counts whom.
-    let (_, page) = http_get(server.address, "/clients").await.expect("the page");
-    assert!(page.contains("2 with an id, 1 without"), "{page}");
+    let page = page_text(&server, "/clients").await;
+    assert!(page.contains("3 connected (2 with an id, 1 without, which report nothing)"), "{page}");
     assert_eq!(metric_value(server.address, "inroad_clients").await, 2.0);
     assert_eq!(metric_value(server.address, "inroad_clients_anonymous").await, 1.0);
 }

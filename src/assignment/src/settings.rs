@@ -64,7 +64,8 @@ pub struct ThompsonSettings {
     pub daily_cap: f64,
     /// The same limit while a variation reaches `conclude_probability` and `conclude_loss`, 0 to 1.
     pub daily_cap_conclude: f64,
-    /// The smallest growth step, as a share of the line, 0 to 1. Smaller steps are skipped.
+    /// The smallest growth in one decision, of all variations together, as a share of the line, 0 to 1. Less is skipped; one
+    /// variation may grow by less.
     pub min_step: f64,
     /// The prior standard deviation of a log-lift, above 0 and at most 10.
     pub tau: f64,

@@ -223,6 +223,7 @@ pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
         "units": r.units, "units_note": r.units_note, "effective_at": timestamp_json(r.effective_at.as_ref()),
         "units_moved": r.units_moved, "crossovers": r.crossovers, "stale_exposures": r.stale_exposures,
         "dropped_records": r.dropped_records, "headroom": r.headroom, "floor": r.floor,
+        "headroom_note": r.headroom_note,
         "sample_ratio": sample_ratio_json(r),
         "backlog": r.backlog, "verdict": r.verdict, "decision_metric": r.decision_metric,
         "potential_value_remaining": r.potential_value_remaining, "growth_per_day": r.growth_per_day,

@@ -170,7 +170,8 @@ fn headroom_text(r: &GetResultsResponse) -> String {
     match percent(r.headroom).as_str() {
         _ if is_over(r) => "–".to_owned(),
         "0%" if r.headroom > 0.0 => "<0.1%".to_owned(),
-        text => text.to_owned(),
+        text if r.headroom_note.is_empty() => text.to_owned(),
+        text => format!("{text}; {}", r.headroom_note),
     }
 }
 

@@ -47,6 +47,8 @@ pub struct ClientsPage {
     pub pager: Pager,
     /// Number of all connected clients.
     pub total: usize,
+    /// How many of them have no id: they report nothing.
+    pub anonymous: usize,
 }
 
 impl ClientsPage {
@@ -76,7 +78,9 @@ impl ClientsPage {
         let count =
             |n: Option<u64>| html! { @match n { Some(n) => (number(n as f64, NumberFormat::Int)), None => "–" } };
         html! {
-            p.count { (number(self.total as f64, NumberFormat::Int)) " connected; the server is at version " (number(self.version as f64, NumberFormat::Int)) }
+            p.count { (number(self.total as f64, NumberFormat::Int)) " connected"
+                @if self.anonymous > 0 { " (" (number((self.total - self.anonymous) as f64, NumberFormat::Int)) " with an id, " (number(self.anonymous as f64, NumberFormat::Int)) " without, which report nothing)" }
+                "; the server is at version " (number(self.version as f64, NumberFormat::Int)) }
             @if self.clients.is_empty() {
                 div.empty { h2 { "No matches" } p { a href="/clients" { "Show all clients" } } }
             } @else { div.scroll tabindex="0" role="region" aria-label="Connected clients" {

@@ -3,7 +3,7 @@
 use inroad_assignment::Timestamp;
 use maud::{Markup, html};
 
-use crate::format::{counted, instant};
+use crate::format::{RateBasis, counted, instant};
 use crate::layout::live_part;
 use crate::pager::Pager;
 
@@ -45,8 +45,10 @@ pub struct FeedPage {
     pub pager: Pager,
     /// Number of recent events that were searched.
     pub searched: usize,
-    /// Events per minute among the recent events.
+    /// Events per minute.
     pub per_minute: f64,
+    /// What `per_minute` is measured over.
+    pub rate_basis: RateBasis,
 }
 
 impl FeedPage {
@@ -76,7 +78,7 @@ impl FeedPage {
             ("unit", &self.unit),
         ];
         html! {
-            p.count { (counted(self.per_minute.round() as u64, "event")) " per minute at the present rate"
+            p.count { (counted(self.per_minute.round() as u64, "event")) " " (self.rate_basis.after_a_count())
                 @if !self.events.is_empty() { "; " (self.pager.count()) " that match" }
                 @if self.searched > 0 { "; latest " (counted(self.searched as u64, "event")) " searched" }
             }

@@ -1,6 +1,8 @@
 //! Numbers and times as pages show them. The server writes them in English and marks them, so that the page's script
 //! can write them again in the viewer's language.
 
+use std::time::Duration;
+
 use inroad_assignment::Timestamp;
 use maud::{Markup, html};
 
@@ -28,6 +30,34 @@ pub enum NumberFormat {
     Num2,
     /// An estimate, with at most three significant digits.
     Estimate,
+}
+
+/// What a number of events per minute is measured over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RateBasis {
+    /// The last minute: the number is a count.
+    #[default]
+    LastMinute,
+    /// The newest events, if they are those of less than a minute: the number is extrapolated.
+    NewestEvents {
+        /// How many events.
+        events: usize,
+        /// Their duration.
+        span: Duration,
+    },
+}
+
+impl RateBasis {
+    /// The words that follow a number of events: "in the last minute", or how it is extrapolated.
+    pub(crate) fn after_a_count(self) -> Markup {
+        match self {
+            Self::LastMinute => html! { "in the last minute" },
+            Self::NewestEvents { events, span } => html! {
+                "per minute, at the rate of the newest " (counted(events as u64, "event"))
+                " (" (number(span.as_secs_f64(), NumberFormat::Estimate)) " s)"
+            },
+        }
+    }
 }
 
 /// A number as text.

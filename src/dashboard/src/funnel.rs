@@ -94,7 +94,7 @@ impl FunnelPage {
             @for hint in &result.hints { p.alarm { (hint) } }
             (funnel_chart(&self.names, &self.steps, &result.reached, &lifts))
             p.help {
-                (result.note) " Events count at any time after the exposure: the conversion rate in Results counts only those within the metric's window. Drop-off is relative to the step before."
+                (result.note) " Drop-off is relative to the step before."
             }
             div.scroll tabindex="0" role="region" aria-label="Funnel as table" {
                 table.results {

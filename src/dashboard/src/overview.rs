@@ -4,7 +4,7 @@ use inroad_assignment::Timestamp;
 use maud::{Markup, html};
 
 use crate::chart::{Bucket, small_allocation_bar};
-use crate::format::{NumberFormat, counted, instant, number};
+use crate::format::{NumberFormat, RateBasis, counted, instant, number};
 use crate::layout::{live_part, state_badge};
 use crate::pager::{PAGE_SIZE, Pager};
 
@@ -68,7 +68,7 @@ pub struct Row {
     pub leader: Option<(String, f64)>,
     /// Traffic share that control can still give; none if nothing can grow.
     pub headroom: Option<f64>,
-    /// Exposures in the last minute.
+    /// Exposures per minute, see [`OverviewPage::rate_basis`].
     pub exposures_per_minute: f64,
     /// Distinct units exposed so far; none while that is being computed.
     pub units: Option<u64>,
@@ -97,6 +97,8 @@ pub struct OverviewPage {
     pub tags: Vec<String>,
     /// All owners.
     pub owners: Vec<String>,
+    /// What the exposures per minute are measured over.
+    pub rate_basis: RateBasis,
 }
 
 /// The values of the state filter, with their labels.
@@ -186,7 +188,7 @@ impl OverviewPage {
             @if self.rows.is_empty() {
                 div.empty { h2 { "No matches" } p { a href="/" { "Show all experiments" } } }
             }
-            ul.experiments { @for row in &self.rows { (experiment(row)) } }
+            ul.experiments { @for row in &self.rows { (experiment(row, self.rate_basis)) } }
             (self.pager.links("/", &query))
             @if !stale.is_empty() {
                 section aria-labelledby="stale" {
@@ -205,7 +207,7 @@ fn same_label(values: &[String]) -> impl Iterator<Item = (&str, &str)> {
     values.iter().map(|value| (value.as_str(), value.as_str()))
 }
 
-fn experiment(row: &Row) -> Markup {
+fn experiment(row: &Row, rate_basis: RateBasis) -> Markup {
     html! {
         li.experiment {
             div.title {
@@ -234,7 +236,7 @@ fn experiment(row: &Row) -> Markup {
                     }
                 }
                 div { dt { "Control traffic still available" } dd { @match row.headroom { Some(share) => (number(share, NumberFormat::Percent1)), None => "–" } } }
-                div { dt title="At the present rate, which is that of the newest 5,000 events" { "Exposures per minute" } dd { (number(row.exposures_per_minute, NumberFormat::Int)) } }
+                div { dt { "Exposures " (rate_basis.after_a_count()) } dd { (number(row.exposures_per_minute, NumberFormat::Int)) } }
                 div { dt { "Exposed units" } dd { @match row.units { Some(units) => (number(units as f64, NumberFormat::Int)), None => "…" } } }
                 div { dt { "Owner" } dd { @if row.owner.is_empty() { "–" } @else { (row.owner) } } }
                 div { dt { "Created" } dd { @if row.age_days == 0 { "today" } @else { (counted(row.age_days, "day")) " ago" } span.unseen { ", at " (instant(row.created_at)) } } }

@@ -117,13 +117,16 @@ impl Catalogue {
     pub async fn create(self: &Arc<Self>, experiment: Experiment, actor: &str) -> Result<CatalogueEntry, ServerError> {
         let turn = self.turn().await;
         let key = experiment.definition.key().clone();
+        // It may have waited for its turn; its entry of the audit log has the same time.
+        let experiment = Experiment { created_at: self.clock.now(), ..experiment };
         let state = self.state.load();
         if state.entries.contains_key(&key) {
             return Err(ServerError::Store(StoreError::ExperimentExists(key.to_string())));
         }
         state.check_declared([&experiment].into_iter(), MAX_DECLARED_BYTES, self.clock.now())?;
-        self.commit_one(turn, None, experiment, ChangeRequest { actor, action: "create", expected_version: None }, None)
-            .await
+        let request = ChangeRequest { actor, action: "create", expected_version: None };
+        let at = experiment.created_at;
+        self.commit_one(turn, at, None, experiment, request, None).await
     }
 
     /// Changes one experiment. `change` gets a copy and the time by the experiment's clock. It returns a value for the
@@ -141,7 +144,9 @@ impl Catalogue {
             return Err(ServerError::Store(StoreError::Conflict));
         }
         let mut experiment = Experiment::clone(&entry.experiment);
-        let now = experiment.now(self.clock.now());
+        // The entry of the audit log has the time that the change is made with.
+        let at = self.clock.now();
+        let now = experiment.now(at);
         let (value, decision) = change(&mut experiment, now)?;
         if decision.is_none() && experiment == *entry.experiment {
             return Ok((entry, value));
@@ -154,14 +159,15 @@ impl Catalogue {
             state.check_declared([&experiment].into_iter(), MAX_DECLARED_BYTES, self.clock.now())?;
         }
         drop(state);
-        let entry = self.commit_one(turn, Some(entry.version), experiment, request, decision).await?;
+        let entry = self.commit_one(turn, at, Some(entry.version), experiment, request, decision).await?;
         Ok((entry, value))
     }
 
-    /// Stores and publishes one change, and returns the new entry.
+    /// Stores and publishes one change that is made at `at`, by the wall clock, and returns the new entry.
     async fn commit_one(
         self: &Arc<Self>,
         turn: OwnedMutexGuard<()>,
+        at: Timestamp,
         expected_version: Option<u64>,
         experiment: Experiment,
         request: ChangeRequest<'_>,
@@ -174,7 +180,7 @@ impl Catalogue {
             experiment,
             actor: request.actor.to_owned(),
             action: request.action.to_owned(),
-            at: self.clock.now(),
+            at,
             decision,
         };
         let store = Arc::clone(&self.store);

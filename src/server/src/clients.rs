@@ -194,6 +194,7 @@ impl Clients {
         let mut totals = ClientTotals::default();
         for client in self.list() {
             totals.connected += usize::from(!client.client_id.is_empty());
+            totals.anonymous += usize::from(client.client_id.is_empty());
             totals.behind += usize::from(client.is_behind());
             totals.dropped_exposures = totals.dropped_exposures.saturating_add(client.dropped_exposures);
             totals.dropped_outcomes = totals.dropped_outcomes.saturating_add(client.dropped_outcomes);

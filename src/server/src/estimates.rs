@@ -35,7 +35,7 @@ impl Names<'_> {
                 let (name, found) = if control <= arm { ("control", control) } else { ("the variation", arm) };
                 format!("no relative lift: {name} has {found} of at least {OUTCOMES_MIN} units with an outcome")
             }
-            LiftEstimate::TooEarly(progress) => too_early(progress),
+            LiftEstimate::TooEarly(progress) => too_early(progress, Counted::Pair),
             LiftEstimate::NotMeasured(reason) => self.not_measured(*reason),
         }
     }
@@ -47,7 +47,7 @@ impl Names<'_> {
                 format!("too early to say: the kill excluded {records}")
             }
             (LiftEstimate::TooEarly(progress), records) if excluded > 0 => {
-                format!("{}, and a kill excluded {records}", too_early(progress))
+                format!("{}, and a kill excluded {records}", too_early(progress, Counted::Pair))
             }
             _ => self.lift_note(estimate),
         }
@@ -58,7 +58,7 @@ impl Names<'_> {
         match ranking {
             Ranking::Known { .. } => String::new(),
             Ranking::AllKilled => "all variations are killed: nothing is compared".to_owned(),
-            Ranking::TooEarly(progress) => too_early(progress),
+            Ranking::TooEarly(progress) => too_early(progress, Counted::All),
             Ranking::NotMeasured(reason) => self.not_measured(*reason),
         }
     }
@@ -79,14 +79,28 @@ impl Names<'_> {
     }
 }
 
-fn too_early(progress: &Progress) -> String {
+/// Which units are counted for a sentence: beside each other, the numbers of two sentences must not look contradictory.
+#[derive(Clone, Copy)]
+enum Counted {
+    /// Those of a variation and of control, for its lift.
+    Pair,
+    /// Those of all variations that are compared, for a ranking.
+    All,
+}
+
+fn too_early(progress: &Progress, counted: Counted) -> String {
+    let (sum, fewest) = match counted {
+        Counted::Pair => ("in this variation and control", "in this variation or in control, whichever has fewer"),
+        Counted::All => ("in all compared variations", "in the compared variation with the fewest"),
+    };
     match progress.units_needed {
         _ if progress.units == 0 => "too early to say: no units yet".to_owned(),
         Some(needed) if needed > progress.units => {
-            format!("too early to say: {} of about {} units", grouped_count(progress.units), grouped_count(needed))
+            let (found, needed) = (grouped_count(progress.units), grouped_count(needed));
+            format!("too early to say: {found} of about {needed} units {sum}")
         }
         _ if progress.outcomes < OUTCOMES_MIN => {
-            format!("too early to say: {} of {OUTCOMES_MIN} units with an outcome", progress.outcomes)
+            format!("too early to say: {} of {OUTCOMES_MIN} units with an outcome {fewest}", progress.outcomes)
         }
         _ => "too early to say: the values differ too much for an interval yet".to_owned(),
     }
@@ -125,4 +139,29 @@ pub(crate) fn lift_estimates(summary: &ArmSummary, names: Names<'_>) -> Option<L
         difference_period: differences.map(|found| interval_to_wire(found.period)),
         difference_batched: differences.map(|found| interval_to_wire(found.batched)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_about_a_pair_and_about_all_variations_say_what_they_count() {
+        let progress = |units, units_needed, outcomes| Progress { units, units_needed, outcomes };
+        let both = |progress| [Counted::Pair, Counted::All].map(|counted| too_early(&progress, counted));
+        assert_eq!(
+            both(progress(1_030, Some(2_400), 4)),
+            [
+                "too early to say: 1,030 of about 2,400 units in this variation and control",
+                "too early to say: 1,030 of about 2,400 units in all compared variations"
+            ]
+        );
+        assert_eq!(
+            both(progress(900, None, 2)),
+            [
+                "too early to say: 2 of 5 units with an outcome in this variation or in control, whichever has fewer",
+                "too early to say: 2 of 5 units with an outcome in the compared variation with the fewest"
+            ]
+        );
+    }
 }

@@ -118,13 +118,15 @@ fn summary(input: &TickInput, decision: &Decision, name: &dyn Fn(usize) -> Strin
         let below = probability_in_words(below);
         sentences.push(format!("{} is killed: {below} probability of being worse than control.", name(*arm)));
     }
+    let total: f64 = decision.arms.iter().map(|arm| arm.grow_by.share()).sum();
     for (i, arm) in decision.arms.iter().enumerate().filter(|(_, arm)| arm.grow_by.get() > 0) {
         sentences.push(format!(
-            "{} grows by {} of all traffic, taken from control: {} probability of being best, target share {}.",
+            "{} grows by {} of all traffic, taken from control: {} probability of being best, target share {}{}.",
             name(i),
             share_in_words(arm.grow_by.share()),
             probability_in_words(arm.p_best),
-            share_in_words(arm.target_share)
+            share_in_words(arm.target_share),
+            min_step_note(input.settings.min_step, total, arm.grow_by.share())
         ));
     }
     if let Some(hold) = decision.hold {
@@ -140,11 +142,14 @@ fn summary(input: &TickInput, decision: &Decision, name: &dyn Fn(usize) -> Strin
             (HoldReason::NoArmDeservesMore, ..) => {
                 "No growth: no variation has a target above its current share.".to_owned()
             }
-            (HoldReason::NoHeadroom, ..) => "No growth: control is at its minimum share.".to_owned(),
+            (HoldReason::NoHeadroom, ..) => match kept_for_evidence(input.evidence_share, input.floor, decision.ship) {
+                Some(kept) => format!("No growth: {kept}."),
+                None => "No growth: control is at its minimum share.".to_owned(),
+            },
             (HoldReason::Accruing, ..) => {
                 "No growth yet: the growth allowed so far is too small for a revision; it accumulates.".to_owned()
             }
-            (HoldReason::BelowMinStep, ..) => "No growth: the step would be below the minimum step.".to_owned(),
+            (HoldReason::BelowMinStep, ..) => "No growth: all variations together would grow by less than the minimum step.".to_owned(),
         });
     }
     if let Some(best) = decision.clearly_best {
@@ -169,6 +174,25 @@ fn summary(input: &TickInput, decision: &Decision, name: &dyn Fn(usize) -> Strin
         sentences.push(format!("{} has a {p_best} probability of being best. {advice}.", name(conclude.arm)));
     }
     sentences.join(" ")
+}
+
+/// What growth leaves to control although its minimum share is smaller; none if there is a winner beyond chance.
+pub(crate) fn kept_for_evidence(kept: Width, floor: Width, ship: Option<ShipCheck>) -> Option<String> {
+    let is_kept = floor < kept && ship.is_none_or(|ship| !ship.beyond_chance);
+    is_kept.then(|| {
+        let (kept, floor) = (share_in_words(kept.share()), share_in_words(floor.share()));
+        format!(
+            "automatic growth leaves control {kept} until a variation is better beyond chance, then its minimum share of {floor}"
+        )
+    })
+}
+
+/// Why a variation may grow by less than the minimum step; empty if it does not.
+fn min_step_note(min_step: f64, total: f64, step: f64) -> String {
+    if step < min_step && total >= min_step {
+        return format!(" (the minimum step of {} is for all variations together)", share_in_words(min_step));
+    }
+    String::new()
 }
 
 fn action_taken(action: GuardrailAction) -> &'static str {
@@ -313,6 +337,29 @@ mod tests {
         assert!(!ship_blockers(ship, 2, Duration::ZERO, around_0).contains("although"));
         assert_eq!(ship_blockers(ShipCheck { beyond_chance: true, ..ship }, 2, Duration::ZERO, None), "");
         assert_eq!(basis_in_words(EvidenceBasis::ScheduledLook { day: 9 }), "scheduled look of day 9");
+    }
+
+    #[test]
+    fn share_kept_for_evidence_and_the_minimum_step_are_explained_where_they_look_contradictory() {
+        let share = |share| Width::from_share(share).expect("a share");
+        let ship = |beyond_chance| ShipCheck {
+            full_week: true,
+            alternatives_agree: true,
+            beyond_chance,
+            basis: None,
+            no_guardrail_alert: true,
+            sample_ratio_ok: true,
+        };
+        let text = kept_for_evidence(share(0.15), share(0.05), Some(ship(false))).expect("it is kept");
+        assert!(text.contains("leaves control 15.0%") && text.contains("minimum share of 5.00%"), "{text}");
+        assert!(kept_for_evidence(share(0.15), share(0.05), None).is_some());
+        assert_eq!(kept_for_evidence(share(0.15), share(0.05), Some(ship(true))), None);
+        assert_eq!(kept_for_evidence(share(0.15), share(0.2), None), None);
+
+        let note = " (the minimum step of 0.50% is for all variations together)";
+        assert_eq!(min_step_note(0.005, 0.136, 0.0037), note);
+        assert_eq!(min_step_note(0.005, 0.136, 0.132), "");
+        assert_eq!(min_step_note(0.005, 0.004, 0.004), "", "a daily cap below the minimum step");
     }
 
     #[test]

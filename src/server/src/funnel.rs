@@ -15,7 +15,8 @@ use crate::config::MAX_NAME_BYTES;
 use crate::error::ServerError;
 use crate::estimates::{Names, lift_estimates};
 use crate::queries::Caller;
-use crate::report::{RESULT_SEED, live_arms};
+use crate::report::live_arms;
+use crate::tick::SEED;
 use crate::shared::{MAX_FOLD_WAIT, SharedState};
 
 /// The fewest draws allowed: a step does not need the probability to be best.
@@ -63,7 +64,7 @@ pub async fn compute_funnel(shared: &SharedState, request: GetFunnelRequest) -> 
     })
 }
 
-/// Why a lift is not the ratio of the rates beside it.
+/// Why a lift is not the ratio of the rates beside it, and why both are not those of the results.
 fn why_lifts_differ(arms: &[FunnelArm]) -> String {
     let compared = |arm: &FunnelArm| {
         format!("{} {} of {}", arm.variation, grouped_count(arm.compared), grouped_count(arm.exposed))
@@ -71,7 +72,9 @@ fn why_lifts_differ(arms: &[FunnelArm]) -> String {
     let compared: Vec<String> = arms.iter().map(compared).collect();
     format!(
         "Rates are of all exposed units. Lifts compare only units that were served one variation throughout, within \
-         reporting intervals, so they need not be the ratio of the rates: {}.",
+         reporting intervals, so they need not be the ratio of the rates: {}. Events count at any time after the exposure. \
+         Results count only those within the metric's window, and there a unit may get another variation after its window, so \
+         their rates, lifts and counted units differ.",
         compared.join(", ")
     )
 }
@@ -145,7 +148,7 @@ fn arms(experiment: &Experiment, steps: &[String], tally: &FunnelTally) -> Resul
             live: &live,
             tau: ThompsonSettings::default().tau,
             posterior: PosteriorKind::E3,
-            seed: RESULT_SEED,
+            seed: SEED,
             draws_log2: DRAWS_LOG2,
         };
         Ok(summarise(&input, &mut points)?)

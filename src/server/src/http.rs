@@ -127,6 +127,7 @@ async fn metrics(State(shared): State<Arc<SharedState>>) -> impl IntoResponse {
     metrics.clock_jumps.set(shared.clock.jumps());
     let clients = shared.clients.totals();
     metrics.clients.set(clients.connected as i64);
+    metrics.anonymous_clients.set(clients.anonymous as i64);
     metrics.clients_behind.set(clients.behind as i64);
     metrics.client_dropped_exposures.set(clients.dropped_exposures as i64);
     metrics.client_dropped_outcomes.set(clients.dropped_outcomes as i64);

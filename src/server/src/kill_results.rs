@@ -11,10 +11,9 @@ use inroad_store::GenerationCounts;
 
 use crate::error::ServerError;
 use crate::tallies::{better, epoch_tallies, measure};
+use crate::tick::SEED;
 pub(crate) use by_person::{RESULTS_ACTION, RESULTS_ACTOR, results_in_time};
 
-/// The seed for drawing the results.
-const RESULT_SEED: u64 = 1;
 /// Draws, as a power of two. Only the probability to be best needs them, which is not kept, so the fewest do.
 const RESULT_DRAWS_LOG2: u32 = 6;
 /// The units that a kill affects.
@@ -221,7 +220,7 @@ fn summary_before_kill(
         tau: settings.tau,
         // The metric may be a guardrail's, to which another posterior does not apply.
         posterior: defaults.posterior,
-        seed: RESULT_SEED,
+        seed: SEED,
         draws_log2: RESULT_DRAWS_LOG2,
     };
     Ok(summarise(&input, &mut DrawsCache::default())?.arms)

@@ -110,6 +110,8 @@ pub struct Metrics {
     pub resident_bytes: Gauge<i64, AtomicI64>,
     /// Connected clients that have an id.
     pub clients: Gauge<i64, AtomicI64>,
+    /// Connected clients without an id.
+    pub anonymous_clients: Gauge<i64, AtomicI64>,
     /// Connected clients and anonymous watchers that are behind.
     pub clients_behind: Gauge<i64, AtomicI64>,
     /// Exposures that connected clients have dropped.
@@ -304,7 +306,12 @@ impl Metrics {
                 "Memory of the process, 0 where the system does not report it",
                 Gauge::default()
             ),
-            clients: register!("clients", "Connected clients that report", Gauge::default()),
+            clients: register!("clients", "Connected clients with an id, which report their state", Gauge::default()),
+            anonymous_clients: register!(
+                "clients_anonymous",
+                "Connected clients without an id, which report nothing and are not among inroad_clients",
+                Gauge::default()
+            ),
             clients_behind: register!(
                 "clients_behind",
                 "Clients without a version that was published over 2 s ago",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inroad_assignment::Timestamp;
+use inroad_dashboard::format::RateBasis;
 use inroad_store::{Event, LoggedEvent, Seq, Store, StoreError};
 use tokio::sync::Mutex;
 
@@ -93,7 +94,7 @@ impl RecentEvents {
     }
 
     /// Events per minute of each kind `0..kinds`; `kind_of` returns an event's kind, or none to ignore it. Measured
-    /// over the last minute, or over the part of it that the cache covers.
+    /// over the last minute, or over the part of it that the cache covers: then also returns the duration of this part.
     ///
     /// # Errors
     /// Those of reading the log.
@@ -101,7 +102,7 @@ impl RecentEvents {
         &self,
         kind_of: impl Fn(&Event) -> Option<usize>,
         kinds: usize,
-    ) -> Result<Vec<f64>, StoreError> {
+    ) -> Result<(Vec<f64>, RateBasis), StoreError> {
         let now = self.clock.now();
         self.read_newest(|events| {
             let (mut counts, mut seen, mut oldest) = (vec![0_u64; kinds], 0, now);
@@ -112,9 +113,13 @@ impl RecentEvents {
                     *count += 1;
                 }
             }
-            let span =
-                if seen == MAX_RECENT_EVENTS { now.since(oldest).max(Duration::from_millis(100)) } else { MINUTE };
-            counts.into_iter().map(|count| count as f64 * 60.0 / span.as_secs_f64()).collect()
+            let (span, basis) = if seen == MAX_RECENT_EVENTS {
+                let span = now.since(oldest).max(Duration::from_millis(100));
+                (span, RateBasis::NewestEvents { events: MAX_RECENT_EVENTS, span })
+            } else {
+                (MINUTE, RateBasis::LastMinute)
+            };
+            (counts.into_iter().map(|count| count as f64 * 60.0 / span.as_secs_f64()).collect(), basis)
         })
         .await
     }

@@ -16,10 +16,8 @@ use crate::error::ServerError;
 use crate::estimates::Names;
 use crate::kill_results::distinct_units;
 use crate::tallies::{better, epoch_tallies, exposure_tallies, measure};
-use crate::tick::tick_input;
+use crate::tick::{SEED, tick_input};
 
-/// The seed for drawing results: fixed, so that all readers see the same numbers.
-pub(crate) const RESULT_SEED: u64 = 1;
 const DAY: Duration = Duration::from_secs(86_400);
 /// The period over which the rate of growth is measured.
 const GROWTH_WINDOW: Duration = Duration::from_secs(7 * 86_400);
@@ -67,6 +65,8 @@ pub struct Report {
     /// The part of `growth_per_day` that an automatic policy caused, which is expected to continue; none if that is 0 or
     /// the experiment is not running.
     pub policy_growth_per_day: Option<f64>,
+    /// Whether the generation is running and not killed.
+    pub is_live: bool,
     /// The time of the report, by the experiment's clock.
     pub now: Timestamp,
 }
@@ -138,6 +138,7 @@ impl Report {
             age,
             growth_per_day,
             policy_growth_per_day,
+            is_live,
             now,
         })
     }
@@ -231,7 +232,7 @@ fn summary_input<'a>(
         live,
         tau: settings.tau,
         posterior: if is_decision_metric { settings.posterior } else { defaults.posterior },
-        seed: RESULT_SEED,
+        seed: SEED,
         draws_log2: settings.draws_log2,
     }
 }

@@ -25,6 +25,10 @@ use crate::kill_results::{kill_and_keep_results, kill_with_results};
 use crate::tallies::{better, epoch_tallies, exposures_besides, guarded_metrics, measure};
 use crate::traces::TRACE_TARGET;
 
+/// The seed of the Sobol points from which decisions and results are computed: fixed, so that all readers see the same
+/// numbers, and a decision those of the results before it.
+pub(crate) const SEED: u64 = 1;
+
 /// The input of the policy at `now`, by the experiment's clock. `data_late` says that events are not folded yet, which
 /// freezes growth.
 ///
@@ -53,8 +57,7 @@ pub fn tick_input(
         now,
         generation_started_at: generation.started_at,
         last_growth_at: experiment.last_growth_at.unwrap_or(generation.started_at),
-        // Experiments that tick at the same instant share one set of Sobol points.
-        seed: now.as_micros().unsigned_abs(),
+        seed: SEED,
         settings: match experiment.definition.policy() {
             Policy::Thompson(settings) => settings.clone(),
             Policy::Manual { .. } => ThompsonSettings::default(),

@@ -188,7 +188,7 @@ impl ExperimentReader<'_> {
             "reason",
         ];
         let recomputed = if explained.reproduced {
-            "recomputed from its record: same boundaries"
+            "recomputed from its record, with what was known then; `inroad results` uses what is known now: same boundaries"
         } else {
             "recomputed from its record: DIFFERENT boundaries. Please report this bug."
         };
@@ -224,6 +224,12 @@ impl ExperimentReader<'_> {
             for arm in decision.arms.iter().filter(|arm| !arm.why.is_empty()) {
                 self.out.print_text(format!("    {} {}", arm.variation, arm.why))?;
             }
+        }
+        if !decisions.is_empty() {
+            self.out.print_text(
+                "each says what was known at its time, shortly before its entry in the audit log; `inroad results` uses what \
+                 is known now",
+            )?;
         }
         let shown: Vec<Value> = decisions.iter().map(response_json::decision_json).collect();
         Ok(self.out.print_json(&json!({"decisions": shown}))?)

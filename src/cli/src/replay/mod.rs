@@ -92,7 +92,7 @@ struct PolicyArgs {
     /// Largest share that may move from control per day [default: 25%]
     #[arg(long, value_parser = parse::share, value_name = "SHARE")]
     daily_cap: Option<f64>,
-    /// Smallest share to move in one update [default: 0.5%]
+    /// Smallest share to move in one update, to all variations together [default: 0.5%]
     #[arg(long, value_parser = parse::share, value_name = "SHARE")]
     min_step: Option<f64>,
     /// Time before the first growth [default: 24h]

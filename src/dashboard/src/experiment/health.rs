@@ -50,6 +50,8 @@ pub struct Health {
     pub headroom: Option<f64>,
     /// Days until that is used up at the current rate; none if nothing grows.
     pub days_of_headroom: Option<f64>,
+    /// Why the policy takes less of `headroom` for now; empty if it does not.
+    pub headroom_note: String,
     /// Maximum remaining gain over the leader; none if it is too early or nothing is compared.
     pub potential_value: Option<f64>,
     /// None before the first exposure.
@@ -74,6 +76,7 @@ impl Health {
                                 Some(days) => { ", about " (number(days, NumberFormat::Estimate)) " days at the current rate" }
                                 None => "",
                             }
+                            @if !self.headroom_note.is_empty() { "; " (self.headroom_note) }
                         } }
                     }
                     @if let Some(value) = self.potential_value {

@@ -66,6 +66,7 @@ pub(super) fn decisions(key: &str, has_policy: bool, decisions: &[Decision]) -> 
         h3 id="decisions" { "Automatic decisions" }
         @if decisions.is_empty() && has_policy { p.lead { "No decisions yet. The policy decides at each update of a running experiment." } }
         @if decisions.is_empty() && !has_policy { p.lead { "None: the allocation of this experiment is changed manually." } }
+        @if !decisions.is_empty() { p.lead { "Each says what was known at its time. The verdict and the results use what is known now: outcomes that came later count there, and units that were excluded since do not." } }
         @for group in decisions.chunk_by(|a, b| a.changes_nothing() && b.changes_nothing()) {
             @match group {
                 [newest, .., oldest] if group.len() > MAX_UNCHANGED => {

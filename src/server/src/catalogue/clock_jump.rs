@@ -49,7 +49,8 @@ impl Catalogue {
             let request = ChangeRequest { actor: CLOCK_ACTOR, action: "clock", expected_version: None };
             let unchanged = Experiment::clone(&entry.experiment);
             // The others must not wait for one that fails.
-            let committed = self.commit_one(turn, Some(entry.version), unchanged, request, None).await;
+            let at = self.clock.now();
+            let committed = self.commit_one(turn, at, Some(entry.version), unchanged, request, None).await;
             result = result.and(committed.map(drop));
         }
         result

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use inroad_assignment::Experiment;
+use inroad_assignment::{Experiment, Timestamp};
 use inroad_store::{ExperimentChange, StoreError};
 use tokio::sync::OwnedMutexGuard;
 
@@ -44,16 +44,17 @@ impl Catalogue {
         state.check_declared(changes.map(|change| &*change.experiment), MAX_DECLARED_BYTES, self.clock.now())
     }
 
-    /// Stores and publishes checked changes of different experiments, all or nothing, and returns the new state.
+    /// Stores and publishes checked changes of different experiments, all or nothing, and returns the new state. `at` is
+    /// the time, by the wall clock, that the changes were made with: the audit log has the same.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] if an experiment is no longer at its expected version; then nothing is changed.
     pub async fn change_many(
         self: &Arc<Self>,
         actor: &str,
+        at: Timestamp,
         changes: Vec<PlannedChange>,
     ) -> Result<Arc<CatalogueState>, ServerError> {
-        let at = self.clock.now();
         let expected: Vec<_> = changes.iter().map(|c| (Arc::clone(&c.experiment), c.expected_version)).collect();
         let changed = changes.iter().map(|c| (Arc::clone(&c.experiment), c.action.clone())).collect();
         let changes = changes.into_iter().map(|change| ExperimentChange {

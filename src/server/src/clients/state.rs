@@ -109,6 +109,8 @@ pub struct VersionReach {
 pub struct ClientTotals {
     /// Clients with an id.
     pub connected: usize,
+    /// Clients without an id.
+    pub anonymous: usize,
     /// Clients and anonymous watchers that are behind.
     pub behind: usize,
     /// Exposures that connected clients dropped.

@@ -20,6 +20,7 @@ pub(super) async fn page(State(pages): PagesState, caller: Caller, RawQuery(quer
     let version = pages.shared.catalogue.state().version;
     let mut all = pages.shared.clients.list();
     let total = all.len();
+    let anonymous = all.iter().filter(|client| client.client_id.is_empty()).count();
     all.sort_by_key(|client| (std::cmp::Reverse(client.versions_behind), client.stream));
     all.retain(|client| {
         let has_text = |field: &str| field.to_lowercase().contains(&searched);
@@ -43,6 +44,6 @@ pub(super) async fn page(State(pages): PagesState, caller: Caller, RawQuery(quer
             queued: reports.then_some(client.queued_events),
         }
     });
-    let page = ClientsPage { version, text, only_outdated, clients: shown.collect(), pager, total };
+    let page = ClientsPage { version, text, only_outdated, clients: shown.collect(), pager, total, anonymous };
     PageResponse::new("Clients", NavItem::Clients, page.render()).with_live_updates("scope=clients").send(&caller)
 }

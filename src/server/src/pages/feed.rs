@@ -98,8 +98,9 @@ async fn search_events(pages: &Pages, query: &Form) -> Result<FeedPage, ServerEr
             (matching.get(pager.range()).unwrap_or_default().to_vec(), pager, searched)
         })
         .await?;
-    let rates = shared.recent_events.rates_per_minute(|_| Some(0), 1).await?;
+    let (rates, basis) = shared.recent_events.rates_per_minute(|_| Some(0), 1).await?;
     (page.events, page.pager, page.searched) = (events, pager, searched);
     page.per_minute = rates.first().copied().unwrap_or_default();
+    page.rate_basis = basis;
     Ok(page)
 }

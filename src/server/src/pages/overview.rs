@@ -66,7 +66,7 @@ async fn list_experiments(
         Event::Exposure(exposure) => index.get(exposure.experiment.as_str()).copied(),
         Event::Outcome(_) => None,
     };
-    let rates = shared.recent_events.rates_per_minute(exposed_experiment, index.len()).await?;
+    let (rates, rate_basis) = shared.recent_events.rates_per_minute(exposed_experiment, index.len()).await?;
     let mut summaries: Vec<_> =
         state.entries.iter().map(|(key, entry)| pages.summaries.get(key, entry, folded)).collect();
     let is_current = |(summary, entry): (&Option<Arc<ExperimentSummary>>, &CatalogueEntry)| {
@@ -93,7 +93,7 @@ async fn list_experiments(
     let rows = shown.iter().map(|candidate| row(candidate, now)).collect();
     let tags = tags.into_iter().cloned().collect();
     let owners = owners.into_iter().map(str::to_owned).collect();
-    Ok(OverviewPage { filter, rows, pager, total: state.entries.size(), tags, owners })
+    Ok(OverviewPage { filter, rows, pager, total: state.entries.size(), tags, owners, rate_basis })
 }
 
 /// An experiment that may be on the page, with what filters and the order need. The rest is computed for one page only.

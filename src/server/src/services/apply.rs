@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use inroad_assignment::{Definition, DefinitionError, Experiment, Salt, Status as ExperimentStatus};
+use inroad_assignment::{Definition, DefinitionError, Experiment, Salt, Status as ExperimentStatus, Timestamp};
 use inroad_wire::WireError;
 use inroad_wire::definition::definition_from_wire;
 use inroad_wire::v1::{self, AppliedExperiment, ApplyExperimentsResponse, DeclarationError, ExperimentDeclaration};
@@ -50,11 +50,11 @@ pub(super) async fn apply(
         declarations.extend(request.declarations);
         check_limits(declarations.len(), bytes)?;
     }
-    let base = shared.catalogue.state();
+    let (base, at) = (shared.catalogue.state(), shared.clock.now());
     let planning = tokio::task::spawn_blocking({
         let (shared, base) = (Arc::clone(shared), Arc::clone(&base));
         move || {
-            let planned = plan_all(&shared, &base, declarations)?;
+            let planned = plan_all(&shared, (&base, at), declarations)?;
             if let Ok(planned) = &planned {
                 shared.catalogue.check_planned(&base, planned.iter().filter_map(|one| one.change.as_ref()))?;
             }
@@ -77,7 +77,7 @@ pub(super) async fn apply(
         return Ok(response);
     }
     let count = changes.len();
-    let state = shared.catalogue.change_many(actor, changes).await?;
+    let state = shared.catalogue.change_many(actor, at, changes).await?;
     drop(place);
     for applied in &mut experiments {
         applied.etag = state.get(&applied.key)?.version.to_string();
@@ -182,14 +182,14 @@ fn check_limits(count: usize, bytes: usize) -> Result<(), ServerError> {
 /// The results of all declarations, or the errors of all.
 fn plan_all(
     shared: &SharedState,
-    base: &CatalogueState,
+    (base, at): (&CatalogueState, Timestamp),
     declarations: Vec<ExperimentDeclaration>,
 ) -> Result<Result<Vec<Planned>, Vec<DeclarationError>>, ServerError> {
     let (mut planned, mut errors, mut keys) = (Vec::with_capacity(declarations.len()), Vec::new(), HashSet::new());
     for (index, declaration) in (0u32..).zip(declarations) {
         let key = declaration.experiment.as_ref().map(|e| e.key.clone()).unwrap_or_default();
         let result = if keys.insert(key.clone()) {
-            plan(shared, base, declaration, draw_salt()?)
+            plan(shared, (base, at), declaration, draw_salt()?)
         } else {
             Err(vec![("key".to_owned(), "the key is declared twice: declare it once".to_owned())])
         };
@@ -208,7 +208,7 @@ fn plan_all(
 
 fn plan(
     shared: &SharedState,
-    base: &CatalogueState,
+    (base, wall_now): (&CatalogueState, Timestamp),
     declaration: ExperimentDeclaration,
     drawn_salt: Salt,
 ) -> Result<Planned, Vec<Fault>> {
@@ -228,7 +228,6 @@ fn plan(
     let definition = Definition::try_from(doc).map_err(faults)?;
     let expected = version(&etag).map_err(|error| of_field("etag", &error))?;
     let key = definition.key().to_string();
-    let wall_now = shared.clock.now();
     let (mut experiment, mut actions) = match (entry, expected) {
         (None, None) => (Experiment::create(definition, wall_now), vec!["create"]),
         (None, Some(_)) => {

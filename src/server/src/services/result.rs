@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use inroad_assignment::{Arm, Experiment, Generation, Timestamp};
-use inroad_policy::{LiftEstimate, Ranking, SrmAlarm};
+use inroad_assignment::{Arm, Experiment, Generation, Policy, Timestamp, Width};
+use inroad_policy::{EVIDENCE_SHARE, LiftEstimate, Ranking, SrmAlarm};
 use inroad_store::GenerationCounts;
 use inroad_wire::reason::status_to_wire;
 use inroad_wire::time::timestamp_to_wire;
@@ -18,7 +18,7 @@ use super::check_response_size;
 use crate::ended_run::{as_of_run, fill_end};
 use crate::error::ServerError;
 use crate::estimates::{Names, interval_to_wire, lift_estimates, lift_state};
-use crate::explain::{basis_in_words, odds, ship_blockers};
+use crate::explain::{basis_in_words, kept_for_evidence, odds, ship_blockers};
 use crate::funnel::compute_funnel;
 use crate::kill_results::{distinct_units, exposed_units, open_records};
 use crate::kill_texts::kill_result_to_wire;
@@ -137,6 +137,13 @@ fn fill(
     let kills = experiment.kill_results.iter().filter(|result| result.generation == generation.number);
     response.kills = kills.map(|result| kill_result_to_wire(experiment, generation, result)).collect();
     response.headroom = allocation.as_ref().map_or(0.0, |a| a.headroom(definition.policy().floor()).share());
+    response.headroom_note = match definition.policy() {
+        Policy::Thompson(_) if report.is_live && response.headroom > 0.0 => {
+            let kept = Width::from_share(EVIDENCE_SHARE).unwrap_or_default();
+            kept_for_evidence(kept, definition.policy().floor(), report.ship).unwrap_or_default()
+        }
+        Policy::Thompson(_) | Policy::Manual { .. } => String::new(),
+    };
     response.growth_per_day = report.growth_per_day;
     response.days_of_headroom = report.policy_growth_per_day.map(|rate| response.headroom / rate);
     response.sample_ratio = report.ratio.as_ref().map(|ratio| SampleRatio {

@@ -1935,6 +1935,9 @@ pub struct GetResultsResponse {
     /// it. Empty before the first exposure.
     #[prost(string, tag = "91")]
     pub units_note: ::prost::alloc::string::String,
+    /// Why the policy takes less of `headroom` for now, for people. Empty if it does not, and without a running policy.
+    #[prost(string, tag = "93")]
+    pub headroom_note: ::prost::alloc::string::String,
     /// When the newest revision takes effect, by the experiment's clock. Until then, the revision before it is served.
     #[prost(message, optional, tag = "92")]
     pub effective_at: ::core::option::Option<::prost_types::Timestamp>,
@@ -2839,7 +2842,8 @@ pub struct ThompsonPolicy {
     /// The same limit while a variation reaches `conclude_probability` and `conclude_loss`; the default is 0.50.
     #[prost(double, optional, tag = "7")]
     pub daily_cap_conclude: ::core::option::Option<f64>,
-    /// The smallest growth step, as a share of the line; the default is 0.005.
+    /// The smallest growth in one decision, of all variations together, as a share of the line; the default is 0.005. One
+    /// variation may grow by less.
     #[prost(double, optional, tag = "8")]
     pub min_step: ::core::option::Option<f64>,
     /// The prior standard deviation of a log-lift; the default is 0.25.

@@ -161,6 +161,7 @@ pub(super) fn health(experiment: &Experiment, results: &v1::GetResultsResponse, 
         headroom: (experiment.generation().is_some_and(|g| g.number == results.generation && g.endings.is_empty()))
             .then_some(results.headroom),
         days_of_headroom: results.days_of_headroom,
+        headroom_note: results.headroom_note.clone(),
         potential_value: results.potential_value_remaining,
         sample_ratio: results.sample_ratio.as_ref().map(|ratio| view::SampleRatio {
             chi_squared: ratio.chi_squared,
