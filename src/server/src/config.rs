@@ -129,3 +129,89 @@ impl Default for ServerConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inroad_assignment::{definition, key};
+    use inroad_dashboard::format::grouped_count;
+    use inroad_store::SqliteOptions;
+
+    /// A number of bytes as documents write it.
+    fn bytes(number: usize) -> String {
+        match number {
+            n if n % (512 * 1024) == 0 && n >= 1024 * 1024 => format!("{} MiB", n as f64 / (1024.0 * 1024.0)),
+            n if n % 1024 == 0 && n > 1024 => format!("{} KiB", n / 1024),
+            n => format!("{} bytes", grouped_count(n as u64)),
+        }
+    }
+
+    fn count(number: usize) -> String {
+        if number >= 1_000_000 { format!("{} million", number / 1_000_000) } else { grouped_count(number as u64) }
+    }
+
+    #[test]
+    fn documented_limits_are_those_of_the_code() {
+        let (server, store) = (ServerConfig::default(), SqliteOptions::default());
+        let rows = [
+            ("acknowledged events that are not counted yet", count(server.max_backlog as usize)),
+            ("events that wait to be written to the log", count(store.queued_events)),
+            ("exposures of `Assign` that wait", count(server.exposure_queue)),
+            ("computations for readers at once", format!("up to {} wait", crate::queries::MAX_WAITING_QUERIES)),
+            ("computations for readers", format!("at most {} s", crate::queries::MAX_QUERY_WAIT.as_secs())),
+            ("steps of audiences and overrides", count(MAX_CALL_STEPS as usize)),
+            ("snapshot streams", count(server.max_streams)),
+            ("connections |", count(MAX_CONNECTIONS)),
+            ("connections |", format!("less {RESERVED_FILES}")),
+            ("calls in progress on one connection", count(MAX_CALLS_PER_CONNECTION as usize)),
+            ("bytes of requests that are not handled yet", bytes(MAX_REQUEST_BYTES)),
+            ("bytes of requests", format!("{} for an IP address", bytes(MAX_CALLER_REQUEST_BYTES))),
+            ("bytes of requests", format!("{} for a connection", bytes(MAX_CONNECTION_REQUEST_BYTES))),
+            ("bytes of requests", format!("requests up to {}", bytes(SMALL_REQUEST_BYTES))),
+            ("slowest arrival", format!("{} in 10 s", bytes(MIN_REQUEST_BYTES_PER_WINDOW))),
+            ("bytes buffered for a stream", bytes(MAX_SEND_BUFFER_BYTES)),
+            ("a connection without a call", format!("{} minutes", CONNECTION_IDLE_TIMEOUT.as_secs() / 60)),
+            ("a connection without a call", format!("{} s before", FIRST_CALL_TIMEOUT.as_secs())),
+            ("duration of a call", format!("{} s", server.request_timeout.as_secs())),
+            ("waiting for complete counts", format!("{} s", crate::shared::MAX_FOLD_WAIT.as_secs())),
+            ("shutdown", format!("{} s", server.drain_timeout.as_secs())),
+            ("space on the disk that is kept", bytes(store.reserve_bytes as usize)),
+            ("a gRPC message", bytes(MAX_MESSAGE_BYTES)),
+            ("a gRPC message", format!("{} less", bytes(MAX_MESSAGE_BYTES - MAX_RESPONSE_BYTES))),
+            ("a part of a snapshot or a list", bytes(MAX_PART_BYTES)),
+            ("entries on a page of a list", count(MAX_PAGE as usize)),
+            ("assignments in a batch", count(MAX_BATCH_ASSIGN)),
+            ("events in a batch", count(MAX_BATCH_EVENTS)),
+            ("declarations in one", count(MAX_APPLY_DECLARATIONS)),
+            ("declarations in one", format!("together {}", bytes(MAX_APPLY_BYTES))),
+            ("one experiment", bytes(MAX_EXPERIMENT_BYTES)),
+            ("all experiments in a snapshot", bytes(MAX_DECLARED_BYTES)),
+            ("the evaluation context that is kept", bytes(MAX_EXPOSURE_CONTEXT_BYTES)),
+            ("variations beside control", count(inroad_assignment::Allocation::MAX_TREATED)),
+            ("buckets of an allocation", count(inroad_assignment::Allocation::MAX_BUCKETS)),
+            ("metrics", count(definition::MAX_METRICS)),
+            ("overrides", format!("{}; all", count(definition::MAX_OVERRIDES))),
+            ("overrides", format!("together {}", count(definition::MAX_OVERRIDE_UNITS))),
+            ("payload of a variation", bytes(definition::MAX_PAYLOAD_BYTES)),
+            ("texts, such as", bytes(definition::MAX_TEXT_BYTES)),
+            ("tags", count(definition::MAX_TAGS)),
+            ("a unit key", bytes(key::UnitKey::MAX_BYTES)),
+            ("a context", bytes(inroad_assignment::Context::MAX_BYTES)),
+            ("a context", format!("{} values", inroad_wire::context::MAX_VALUES)),
+            ("names of events and units", bytes(MAX_NAME_BYTES)),
+            ("units of one outcome", count(MAX_OUTCOME_UNITS)),
+            ("the time of an event", format!("{} minutes", FUTURE_TOLERANCE.as_secs() / 60)),
+            ("recent events for the pages", count(crate::recent_events::MAX_RECENT_EVENTS)),
+            ("recent contexts", count(crate::recent_contexts::MAX_RECENT_CONTEXTS)),
+            ("remembered exposures", count(store.remembered_exposures)),
+            ("publications", count(MAX_PUBLICATIONS)),
+            ("page cache of SQLite", format!("{} MiB", store.cache_mib)),
+        ];
+        let document = include_str!("../../../docs/limits.md");
+        for (start, limit) in rows {
+            let line = document.lines().find(|line| line.starts_with(&format!("| {start}")));
+            let line = line.unwrap_or_else(|| panic!("docs/limits.md has no row {start:?}"));
+            assert!(line.contains(&limit), "docs/limits.md has another limit than {limit}: {line}");
+        }
+    }
+}
