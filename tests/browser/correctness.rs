@@ -67,6 +67,19 @@ async fn lift_over_time_follows_a_change_of_the_primary_metric() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn times_in_the_viewers_language_have_their_time_zone() {
+    let server = start_server().await;
+    server.api().launch(button_experiment()).await;
+    let browser = Browser::open(&server, &format!("/experiments/{KEY}")).await;
+    // The command line, and charts and sentences of the server, are in UTC.
+    let have_zone = "const zone = new Intl.DateTimeFormat(navigator.languages, { timeZoneName: 'short' });
+        const name = (time) => zone.formatToParts(new Date(time.dateTime)).find((p) => p.type === 'timeZoneName').value;
+        const times = [...document.querySelectorAll('time[datetime]')];
+        return times.length > 0 && times.every((time) => time.textContent.includes(name(time)));";
+    assert_eq!(browser.evaluate(have_zone, vec![]).await, true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn kill_or_restore_without_effect_is_not_offered() {
     let server = start_server().await;
     let api = server.api();
