@@ -24,7 +24,9 @@
   // Axes are in UTC, as their titles say.
   const day = new Intl.DateTimeFormat(locale, { month: "short", day: "numeric", timeZone: "UTC" });
   const clock = new Intl.DateTimeFormat(locale, { timeStyle: "short", timeZone: "UTC" });
-  const minute = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
+  // The time zone is named, because the command line and sentences of the server are in UTC.
+  const date = { year: "numeric", month: "short", day: "numeric" };
+  const minute = new Intl.DateTimeFormat(locale, { ...date, hour: "numeric", minute: "2-digit", timeZoneName: "short" });
   const second = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "long" });
 
   const localise = (root) => {

@@ -187,7 +187,7 @@ mod tests {
             ("one experiment", bytes(MAX_EXPERIMENT_BYTES)),
             ("all experiments in a snapshot", bytes(MAX_DECLARED_BYTES)),
             ("the evaluation context that is kept", bytes(MAX_EXPOSURE_CONTEXT_BYTES)),
-            ("variations beside control", count(inroad_assignment::Allocation::MAX_TREATED)),
+            ("variations beside control", count(inroad_assignment::Arm::MAX_TREATED)),
             ("buckets of an allocation", count(inroad_assignment::Allocation::MAX_BUCKETS)),
             ("metrics", count(definition::MAX_METRICS)),
             ("overrides", format!("{}; all", count(definition::MAX_OVERRIDES))),

@@ -266,7 +266,7 @@ fn arm_reason(arm: usize, input: &TickInput, decision: &Decision) -> String {
     if decided.grow_by.get() > 0 {
         let missing = decided.target_share - state.owned.share();
         let limited = if decided.grow_by.share() < missing - 1e-9 {
-            "; limited by the growth cap or by the control traffic still available"
+            "; limited by the growth cap or by the control traffic that growth may take"
         } else {
             ""
         };

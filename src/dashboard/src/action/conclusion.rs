@@ -93,6 +93,7 @@ impl ConclusionForm {
                 }
             }
             p.help {
+                @if self.variations.iter().any(|variation| !variation.can_ship) { "Control has the traffic of killed variations as well. " }
                 @if self.is_exact { "Exposed units are listed under the variation that they get now." }
                 @else { "Exposed units are listed under the variation of their last exposure, those of a killed variation under control. A variation grew or was restored in this run, so some units of control get another variation now." }
                 " Units that were not exposed yet get the chosen variation as well."
