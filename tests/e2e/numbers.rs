@@ -189,7 +189,8 @@ async fn numbers_agree_on_all_pages_and_in_the_command_line() {
         assert!(funnel.contains(&format!("{variation} {} 100.0%", row[0])), "{funnel}");
         assert!(cli_funnel.lines().any(|line| line.contains(variation) && line.contains(row[0])), "{cli_funnel}");
     }
-    let window = "Results count only those within the metric's window, and there a unit may get another variation after";
+    let window =
+        "Results count only those within the metric's window, and there a unit may get another variation after";
     assert!(funnel.contains(window) && cli_funnel.contains(window), "{funnel}\n{cli_funnel}");
     // Why rates and lifts differ is the same sentence on the page and in the command line.
     let why = "Rates are of all exposed units. Lifts compare only units that were served one variation throughout";
@@ -447,7 +448,10 @@ async fn decision_says_what_it_saw_whatever_is_excluded_later() {
     assert_label(&page, "Each says what was known at its time. The verdict and the results use what is known now");
     assert_label(&text, "with what was known then; `inroad results` uses what is known now");
     let decisions = server.cli(&["experiment", "decisions", KEY]).await.ok().stdout;
-    assert_label(&decisions, "each says what was known at its time, shortly before its entry in the audit log; `inroad results` uses what is known now");
+    assert_label(
+        &decisions,
+        "each says what was known at its time, shortly before its entry in the audit log; `inroad results` uses what is known now",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -149,7 +149,9 @@ fn summary(input: &TickInput, decision: &Decision, name: &dyn Fn(usize) -> Strin
             (HoldReason::Accruing, ..) => {
                 "No growth yet: the growth allowed so far is too small for a revision; it accumulates.".to_owned()
             }
-            (HoldReason::BelowMinStep, ..) => "No growth: all variations together would grow by less than the minimum step.".to_owned(),
+            (HoldReason::BelowMinStep, ..) => {
+                "No growth: all variations together would grow by less than the minimum step.".to_owned()
+            }
         });
     }
     if let Some(best) = decision.clearly_best {

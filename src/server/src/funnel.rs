@@ -16,8 +16,8 @@ use crate::error::ServerError;
 use crate::estimates::{Names, lift_estimates};
 use crate::queries::Caller;
 use crate::report::live_arms;
-use crate::tick::SEED;
 use crate::shared::{MAX_FOLD_WAIT, SharedState};
+use crate::tick::SEED;
 
 /// The fewest draws allowed: a step does not need the probability to be best.
 const DRAWS_LOG2: u32 = 6;
