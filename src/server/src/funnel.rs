@@ -17,7 +17,7 @@ use crate::estimates::{Names, lift_estimates};
 use crate::queries::Caller;
 use crate::report::live_arms;
 use crate::shared::{MAX_FOLD_WAIT, SharedState};
-use crate::tick::SEED;
+use crate::tallies::SEED;
 
 /// The fewest draws allowed: a step does not need the probability to be best.
 const DRAWS_LOG2: u32 = 6;

@@ -10,8 +10,7 @@ use inroad_policy::{ArmSummary, DrawsCache, SummaryInput, summarise};
 use inroad_store::GenerationCounts;
 
 use crate::error::ServerError;
-use crate::tallies::{better, epoch_tallies, measure};
-use crate::tick::SEED;
+use crate::tallies::{SEED, better, epoch_tallies, measure};
 pub(crate) use by_person::{RESULTS_ACTION, RESULTS_ACTOR, results_in_time};
 
 /// Draws, as a power of two. Only the probability to be best needs them, which is not kept, so the fewest do.

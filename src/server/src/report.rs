@@ -15,8 +15,8 @@ use inroad_store::GenerationCounts;
 use crate::error::ServerError;
 use crate::estimates::Names;
 use crate::kill_results::distinct_units;
-use crate::tallies::{better, epoch_tallies, exposure_tallies, measure};
-use crate::tick::{SEED, tick_input};
+use crate::tallies::{SEED, better, epoch_tallies, exposure_tallies, measure};
+use crate::tick::tick_input;
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// The period over which the rate of growth is measured.

@@ -12,6 +12,10 @@ use inroad_policy::attribution::{Cell, I256};
 use inroad_policy::{ArmTally, BetterDirection, EpochKey, EpochTally, GuardedMetric, Measure, Moments};
 use inroad_store::GenerationCounts;
 
+/// The seed of the Sobol points from which decisions and results are computed: fixed, so that all readers see the same
+/// numbers, and a decision those of the results before it.
+pub(crate) const SEED: u64 = 1;
+
 /// The estimator that a metric needs by its kind. Metrics with negative values need another one:
 /// [`Measure::suited_to`].
 pub fn measure(metric: &Metric) -> Measure {

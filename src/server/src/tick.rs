@@ -22,12 +22,8 @@ use crate::catalogue::{Catalogue, CatalogueEntry, ChangeRequest};
 use crate::error::ServerError;
 use crate::fold::{Fold, FoldTarget};
 use crate::kill_results::{kill_and_keep_results, kill_with_results};
-use crate::tallies::{better, epoch_tallies, exposures_besides, guarded_metrics, measure};
+use crate::tallies::{SEED, better, epoch_tallies, exposures_besides, guarded_metrics, measure};
 use crate::traces::TRACE_TARGET;
-
-/// The seed of the Sobol points from which decisions and results are computed: fixed, so that all readers see the same
-/// numbers, and a decision those of the results before it.
-pub(crate) const SEED: u64 = 1;
 
 /// The input of the policy at `now`, by the experiment's clock. `data_late` says that events are not folded yet, which
 /// freezes growth.
