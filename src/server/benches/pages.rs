@@ -7,7 +7,8 @@
 //! Every experiment has exposures of 250 units and outcomes of every tenth unit. A page is timed from the first byte of
 //! the request to the last byte of the answer, with one connection per request. The baseline is a bare axum server that
 //! sends the same bytes. Open pages are 50 server-sent event streams, on the overview and on experiments in turn, while
-//! nothing happens; their figure is the processor time of the whole process, including the readers of the streams.
+//! nothing happens; their figure is the processor time of the whole process, including the readers of the streams. A note
+//! says for how long requests kept an async worker busy, by the server's metric `inroad_worker_busy_seconds`.
 
 #![allow(clippy::print_stdout)]
 
@@ -90,6 +91,30 @@ async fn follow_live_events(address: String, query: &'static str) -> BenchResult
     Ok(())
 }
 
+/// How often a call has kept an async worker busy for at most so many seconds: the buckets of the server's metric.
+async fn busy_times(address: &str) -> BenchResult<Vec<(f64, u64)>> {
+    let metrics = String::from_utf8(get_page(address, "/metrics").await?.0)?;
+    let bucket = |line: &str| {
+        let (bound, count) = line.strip_prefix("inroad_worker_busy_seconds_bucket{le=\"")?.split_once("\"} ")?;
+        // Parses +Inf as well.
+        Some((bound.parse().ok()?, count.trim().parse().ok()?))
+    };
+    let buckets: Vec<_> = metrics.lines().filter_map(bucket).collect();
+    if buckets.is_empty() { Err("the metric of busy times is missing".into()) } else { Ok(buckets) }
+}
+
+fn busy_note(before: &[(f64, u64)], after: &[(f64, u64)]) -> String {
+    let added: Vec<_> = after.iter().zip(before).map(|((bound, n), (_, before))| (bound * 1e3, n - before)).collect();
+    let all = added.last().map_or(0, |(_, count)| *count);
+    let longest = added.iter().find(|(_, count)| *count == all).map_or(0.0, |(bound, _)| *bound);
+    match all {
+        0 => "Requests of pages kept no async worker busy for over 1 ms.".to_owned(),
+        _ => format!(
+            "Requests of pages kept an async worker busy for over 1 ms {all} times, none for over {longest} ms."
+        ),
+    }
+}
+
 async fn run(args: BenchArgs) -> BenchResult<()> {
     let quick = args.quick();
     let experiments = args.number("--experiments", if quick { 20 } else { 200 });
@@ -97,6 +122,7 @@ async fn run(args: BenchArgs) -> BenchResult<()> {
     let rest = Duration::from_secs(if quick { 2 } else { 20 });
     let server = BenchServer::with_variations(experiments, VARIATIONS).await?;
     record_traffic(&server, experiments, 250).await?;
+    let busy_before = busy_times(&server.address).await?;
     let one = format!("/experiments/{}", key(0));
     let paths = ["/", one.as_str(), "/feed", "/new"];
     // The first request of a page computes what later ones find in a cache; it is reported separately.
@@ -118,6 +144,7 @@ async fn run(args: BenchArgs) -> BenchResult<()> {
             took[i].push(inroad);
         }
     }
+    let busy = busy_times(&server.address).await?;
     for i in 0..50 {
         tokio::spawn(follow_live_events(
             server.address.clone(),
@@ -138,6 +165,7 @@ async fn run(args: BenchArgs) -> BenchResult<()> {
          ms, an experiment {first_one:.1} ms.",
         paths.iter().zip(&took).map(|(path, took)| format!("{path} {:.1} ms", quantile(took, 0.99))).collect::<Vec<_>>().join(", "),
     ));
+    report.add_note(busy_note(&busy_before, &busy));
     report.add_note(format!("50 pages left open, nothing happening: {used:.2}% of a core over {} s.", rest.as_secs()));
     report.add_note(format!("Median of the overview: {:.2} ms (limit 50).", median(&took[0])));
     report.print();
