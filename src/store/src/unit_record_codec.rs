@@ -1,24 +1,30 @@
-//! Encodes unit records as bytes: a version, then variable-length integers. Small records put many units on a database
+//! Encodes unit records as bytes: a layout, then variable-length integers. Small records put many units on a database
 //! page, and the fold spends most of its time on pages.
+//!
+//! There are two layouts. Most units have few outcomes, and their sums are computed from these when they are needed: then
+//! an outcome changes no record, and no page of the table. A unit with many outcomes has its sums in the record, so that
+//! the next outcome does not have to read all earlier ones.
 
 use inroad_assignment::{Arm, Timestamp};
 use inroad_policy::attribution::{Accumulator, Exposure, UnitRecord};
 
-/// The layout that is written. Earlier layouts must stay readable.
-const VERSION: u8 = 1;
+/// The layout with sums, which is also that of earlier releases.
+const WITH_SUMS: u8 = 1;
+/// The layout without sums.
+const EXPOSURES_ONLY: u8 = 2;
 
-/// Encodes a record.
-pub(crate) fn encode(record: &UnitRecord) -> Vec<u8> {
-    let mut out = Vec::with_capacity(24);
-    out.push(VERSION);
-    let origin = record.first().map_or(0, |e| e.at.as_micros());
-    write_signed(&mut out, i128::from(origin));
-    write_varint(&mut out, record.exposures().len() as u128);
-    for exposure in record.exposures() {
-        write_varint(&mut out, exposure.arm.index() as u128);
-        write_varint(&mut out, u128::from(exposure.revision));
-        write_time(&mut out, origin, exposure.at);
-    }
+/// A record as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum StoredRecord {
+    /// The record, complete.
+    WithSums(UnitRecord),
+    /// The exposures. The sums have to be computed from the unit's outcomes.
+    ExposuresOnly(UnitRecord),
+}
+
+/// Encodes a complete record.
+pub(crate) fn encode_with_sums(record: &UnitRecord) -> Vec<u8> {
+    let (mut out, origin) = encode_exposures(record, WITH_SUMS);
     write_varint(&mut out, record.accumulators().len() as u128);
     for (metric, sums) in record.accumulators() {
         write_varint(&mut out, u128::from(*metric));
@@ -36,10 +42,34 @@ pub(crate) fn encode(record: &UnitRecord) -> Vec<u8> {
     out
 }
 
+/// Encodes the exposures of a record.
+pub(crate) fn encode_exposures_only(record: &UnitRecord) -> Vec<u8> {
+    encode_exposures(record, EXPOSURES_ONLY).0
+}
+
+/// The layout and the exposures, and the time from which other times count.
+fn encode_exposures(record: &UnitRecord, layout: u8) -> (Vec<u8>, i64) {
+    let mut out = Vec::with_capacity(24);
+    out.push(layout);
+    let origin = record.first().map_or(0, |e| e.at.as_micros());
+    write_signed(&mut out, i128::from(origin));
+    write_varint(&mut out, record.exposures().len() as u128);
+    for exposure in record.exposures() {
+        write_varint(&mut out, exposure.arm.index() as u128);
+        write_varint(&mut out, u128::from(exposure.revision));
+        write_time(&mut out, origin, exposure.at);
+    }
+    (out, origin)
+}
+
 /// Decodes a record; `None` if the bytes are not a record.
-pub(crate) fn decode(bytes: &[u8]) -> Option<UnitRecord> {
+pub(crate) fn decode(bytes: &[u8]) -> Option<StoredRecord> {
     let mut exposures = Vec::new();
     let mut rest = decode_exposures(bytes, &mut exposures)?;
+    if bytes.first() == Some(&EXPOSURES_ONLY) {
+        let record = UnitRecord::from_parts(exposures, Vec::new(), []);
+        return rest.is_empty().then_some(StoredRecord::ExposuresOnly(record));
+    }
     let from = &mut rest;
     let origin = exposures.first().map_or(0, |e| e.at.as_micros());
     let mut accumulated = Vec::new();
@@ -53,15 +83,16 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<UnitRecord> {
         let metric = u16::try_from(read_varint(from)?).ok()?;
         credited.push((metric, read_arm(from)?, read_time(from, origin)?));
     }
-    rest.is_empty().then(|| UnitRecord::from_parts(exposures, accumulated, credited))
+    let record = || StoredRecord::WithSums(UnitRecord::from_parts(exposures, accumulated, credited));
+    rest.is_empty().then(record)
 }
 
 /// Decodes the exposures at the start of a record into `exposures`, in their order, and returns the bytes after them. A
 /// funnel reads millions of records this way, without decoding the rest and without allocations.
 pub(crate) fn decode_exposures<'a>(bytes: &'a [u8], exposures: &mut Vec<Exposure>) -> Option<&'a [u8]> {
     exposures.clear();
-    let (version, mut rest) = bytes.split_first()?;
-    if *version != VERSION {
+    let (layout, mut rest) = bytes.split_first()?;
+    if !matches!(*layout, WITH_SUMS | EXPOSURES_ONLY) {
         return None;
     }
     let from = &mut rest;
@@ -144,7 +175,9 @@ mod tests {
                 sums.into_iter().map(accumulated).collect(),
                 credits.into_iter().map(|((m, a), at)| (m, arm(a), Timestamp::from_micros(at))),
             );
-            prop_assert_eq!(decode(&encode(&record)), Some(record));
+            let exposures = UnitRecord::from_parts(record.exposures().to_vec(), Vec::new(), []);
+            prop_assert_eq!(decode(&encode_exposures_only(&record)), Some(StoredRecord::ExposuresOnly(exposures)));
+            prop_assert_eq!(decode(&encode_with_sums(&record)), Some(StoredRecord::WithSums(record)));
         }
 
         #[test]
@@ -154,8 +187,8 @@ mod tests {
     }
 
     #[test]
-    fn version_one_stays_readable() {
-        // The first release wrote these bytes; do not change them.
+    fn released_layouts_stay_readable() {
+        // Releases wrote these bytes; do not change them.
         let bytes = [1, 0x80, 0xa0, 0xd9, 0xe6, 0x1d, 1, 2, 3, 0, 1, 0, 1, 0x80, 0x89, 0x7a, 0, 1, 0, 2, 0x14];
         let at = Timestamp::from_micros(4_000_000_000);
         let record = UnitRecord::from_parts(
@@ -163,7 +196,11 @@ mod tests {
             vec![(0, Accumulator { count: 1, sum: 1_000_000, denominator: 0 })],
             [(0, arm(2), Timestamp::from_micros(4_000_000_010))],
         );
-        assert_eq!(encode(&record), bytes);
-        assert_eq!(decode(&bytes), Some(record));
+        assert_eq!(encode_with_sums(&record), bytes);
+        assert_eq!(decode(&bytes), Some(StoredRecord::WithSums(record.clone())));
+        let bytes = [2, 0x80, 0xa0, 0xd9, 0xe6, 0x1d, 1, 2, 3, 0];
+        assert_eq!(encode_exposures_only(&record), bytes);
+        let record = UnitRecord::from_parts(record.exposures().to_vec(), Vec::new(), []);
+        assert_eq!(decode(&bytes), Some(StoredRecord::ExposuresOnly(record)));
     }
 }

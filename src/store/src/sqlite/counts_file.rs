@@ -120,15 +120,17 @@ pub(super) fn move_counts(folder: &Path, state: Tuning, counts: Tuning) -> Resul
     let copy = |counts: &mut Connection| -> rusqlite::Result<()> {
         let transaction = counts.transaction_with_behavior(TransactionBehavior::Immediate)?;
         // An index is built faster than it is changed.
-        transaction.execute_batch("DROP INDEX unit_by_unit_digest")?;
+        let index = "SELECT sql FROM main.sqlite_schema WHERE name = 'unit_by_unit_digest'";
+        let index: String = transaction.query_row(index, [], |row| row.get(0))?;
+        transaction.execute_batch("DROP INDEX main.unit_by_unit_digest")?;
         for table in ["outcome", "unit", "counted", "tally"] {
             transaction.execute_batch(&format!(
                 "DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM old.{table}"
             ))?;
         }
+        transaction.execute_batch(&index)?;
         transaction.execute_batch(
-            "CREATE INDEX unit_by_unit_digest ON unit (unit_digest);
-             UPDATE main.meta SET value = (SELECT value FROM old.meta WHERE key = 'folded') WHERE key = 'folded';
+            "UPDATE main.meta SET value = (SELECT value FROM old.meta WHERE key = 'folded') WHERE key = 'folded';
              UPDATE main.meta SET value = (SELECT value FROM old.meta WHERE key = 'version')
                 WHERE key = 'catalogue_version'",
         )?;

@@ -30,34 +30,33 @@
 //! committed step, and changes of the catalogue are written to another file. A kill never waits for the fold.
 
 mod changes;
+mod contribution;
+mod events;
 mod recount;
 mod step_limit;
+mod unit_outcomes;
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use inroad_assignment::{Digest, Experiment};
-use inroad_policy::attribution::{Exposure, UnitRecord, outcome_contribution, record_contribution};
+use inroad_assignment::Experiment;
 use rusqlite::Connection;
 
 use super::catalogue;
 use super::database::Readers;
-use super::log_scan::{LogScan, ScannedOutcome, scan_log};
+use super::log_scan::scan_log;
 use super::recent_exposures::RecentExposures;
-use super::tallies::{TallyCache, TallyDelta};
-use super::tracked_generations::{GenerationIndex, TrackedGeneration, TrackedGenerations};
-use super::units::{StoredOutcome, UnitRow, read_outcomes, read_record_keys};
+use super::tallies::TallyCache;
+use super::tracked_generations::TrackedGenerations;
 use crate::counts::FoldStep;
 use crate::error::StoreError;
-use changes::{NewOutcome, StepChanges, WrittenRows, outcomes_of_unit};
 use recount::RecountProgress;
 use step_limit::StepLimit;
 
 /// Rows written before the write-ahead log is copied back into the file.
-const CHECKPOINT_ROWS: usize = 100_000;
+const CHECKPOINT_ROWS: usize = 300_000;
 /// Changes of the catalogue before its write-ahead log is copied back into the file.
 const CHECKPOINT_VERSIONS: u64 = 100;
 /// The most unit records that the events of one step may concern, for each event of the largest step. A step that would
@@ -99,27 +98,6 @@ pub(crate) struct StoreHandles<'a> {
     /// Locked while the counts and the offset change, so that a funnel can begin several reads at one moment.
     pub(crate) commit: &'a Mutex<()>,
 }
-
-/// A unit record that an exposure or an outcome in this step concerns.
-struct TouchedRecord {
-    generation: GenerationIndex,
-    digest: Digest,
-    unit_digest: Digest,
-    /// `None` for an outcome.
-    exposure: Option<Exposure>,
-    /// The unit's outcomes, as a range of the step's; `None` if they were not looked up.
-    outcomes: Option<(u32, u32)>,
-}
-
-/// A unit whose outcomes must all be read again, because their attribution may have changed.
-struct UnitToRecount {
-    generation: GenerationIndex,
-    row: UnitRow,
-    before: Option<UnitRecord>,
-}
-
-/// The exposures of a record after a step, to be remembered.
-type KnownExposures = (GenerationIndex, Digest, Vec<Exposure>);
 
 impl Fold {
     /// Creates a fold that reads from `log` and writes to `counts`.
@@ -180,17 +158,17 @@ impl Fold {
             }
             let (events, last) = (scan.events, scan.last);
             let size = events.max(scan.exposures.len() + scan.outcomes.len());
-            let folded = self.fold_events(handles, scan);
-            let Some((rows, known)) = folded.inspect_err(|error| self.make_room(error, events))? else {
+            let folded = self.fold_events(handles, &scan);
+            let Some(folded) = folded.inspect_err(|error| self.make_room(error, events))? else {
                 limit = events.div_ceil(2);
                 self.limit.lower_to(limit);
                 continue;
             };
-            for (generation, digest, exposures) in known {
+            for (generation, digest, exposures) in folded.known {
                 self.recent.remember(generation, digest, &exposures);
             }
-            self.rows_since_checkpoint += rows.records + rows.outcomes;
-            changed += rows.records;
+            self.rows_since_checkpoint += folded.written.records + folded.written.outcomes;
+            changed += folded.changed;
             self.checkpoint(handles, CHECKPOINT_ROWS)?;
             self.limit.observe(size, begun.elapsed());
             return Ok(FoldStep { events, changed, folded: last, is_behind: false });
@@ -217,165 +195,6 @@ impl Fold {
         let (_, stored) = handles.catalogue.with_connection(catalogue::load)?;
         let all: Vec<_> = stored.into_iter().map(|s| s.experiment).collect();
         self.update_generations(handles, &all)
-    }
-
-    /// Folds the scanned events in one transaction; `None`, and no change, if they concern too many records.
-    fn fold_events(
-        &self,
-        handles: StoreHandles<'_>,
-        scan: LogScan,
-    ) -> Result<Option<(WrittenRows, Vec<KnownExposures>)>, StoreError> {
-        let LogScan { events, last, exposures, outcomes, .. } = scan;
-        let mut changes = StepChanges::begin(&self.counts, &self.generations)?;
-        let outcomes = changes.find_new_outcomes(outcomes)?;
-        let mut touched: Vec<TouchedRecord> = Vec::with_capacity(exposures.len());
-        touched.extend(exposures.into_iter().map(|scanned| TouchedRecord {
-            generation: scanned.generation,
-            digest: scanned.digest,
-            unit_digest: scanned.unit_digest,
-            exposure: Some(scanned.exposure),
-            outcomes: None,
-        }));
-        // A single event is folded whatever it concerns.
-        let max_records = if events > 1 { self.max_records } else { usize::MAX };
-        if !self.add_records_of_outcomes(&outcomes, &mut touched, max_records)? {
-            return Ok(None);
-        }
-        touched.sort_unstable_by_key(|touched| (touched.generation, touched.digest));
-        let (mut known, mut recounts) = (Vec::new(), Vec::new());
-        for touched in touched.chunk_by(|a, b| (a.generation, a.digest) == (b.generation, b.digest)) {
-            let Some(TouchedRecord { generation, digest, unit_digest, .. }) = touched.first() else { continue };
-            let before = changes.read_record(*generation, digest)?;
-            let mut record = before.clone().unwrap_or_default();
-            let (mut is_exposed, mut exposures_changed) = (false, false);
-            for exposure in touched.iter().filter_map(|touched| touched.exposure) {
-                is_exposed = true;
-                exposures_changed |= record.add_exposure(exposure);
-            }
-            if is_exposed {
-                known.push((*generation, *digest, record.exposures().to_vec()));
-            }
-            let range = touched.iter().find_map(|touched| touched.outcomes);
-            let new_outcomes = match range {
-                Some((from, to)) => outcomes.get(from as usize..to as usize).unwrap_or_default(),
-                None => outcomes_of_unit(&outcomes, unit_digest),
-            };
-            let is_replaced = |outcome: &NewOutcome| outcome.before.is_some();
-            if exposures_changed || (before.is_some() && new_outcomes.iter().any(is_replaced)) {
-                let row = UnitRow { digest: *digest, unit_digest: *unit_digest, record };
-                recounts.push(UnitToRecount { generation: *generation, row, before });
-                continue;
-            }
-            // The outcomes of a unit without exposures stay in their table until its first exposure arrives.
-            let Some(before) = before.filter(|_| !new_outcomes.is_empty()) else { continue };
-            let tracked = self.generations.get(*generation)?;
-            let history = tracked.history()?;
-            let delta = changes.delta(*generation);
-            for NewOutcome { scanned, .. } in new_outcomes {
-                let outcome = scanned.outcome.content.as_outcome();
-                record.add_outcome(history, 0, &outcome);
-                outcome_contribution(&record, history, &outcome, 0, |key, cell| delta.tally.add_cell(key, &cell));
-            }
-            if record != before {
-                replace_contribution(tracked, *digest, Some(&before), &record, delta)?;
-                changes.write_record(*generation, digest, &record)?;
-            }
-        }
-        self.recount_units(&mut changes, recounts, &outcomes)?;
-        for NewOutcome { scanned: ScannedOutcome { unit_digest, outcome }, .. } in &outcomes {
-            changes.write_outcome(unit_digest, outcome)?;
-        }
-        let written = changes.written;
-        changes.commit(handles, self.catalogue_version, Some(last))?;
-        Ok(Some((written, known)))
-    }
-
-    /// Adds the stored records that new outcomes may change: those of the generations that exposed the unit and measure the
-    /// event. A unit that this step exposes first has no record yet; its outcomes are counted with the exposure. Returns
-    /// false if there are too many records.
-    fn add_records_of_outcomes(
-        &self,
-        outcomes: &[NewOutcome],
-        touched: &mut Vec<TouchedRecord>,
-        max_records: usize,
-    ) -> Result<bool, StoreError> {
-        let mut keys = read_record_keys(&self.counts)?;
-        let mut from = 0;
-        for outcomes in outcomes.chunk_by(|a, b| a.scanned.unit_digest == b.scanned.unit_digest) {
-            let Some(first) = outcomes.first() else { continue };
-            let unit_digest = first.scanned.unit_digest;
-            let range = (from, from + outcomes.len() as u32);
-            from = range.1;
-            keys.of_unit(&unit_digest, |experiment_id, number, digest| {
-                let Some((generation, tracked)) = self.generations.with_id(experiment_id, number) else {
-                    let missing = format!("unit: experiment {experiment_id} has no generation {number}");
-                    return Err(StoreError::Database(missing));
-                };
-                if outcomes.iter().flat_map(NewOutcome::events).any(|event| tracked.measures(event)) {
-                    touched.push(TouchedRecord {
-                        generation,
-                        digest,
-                        unit_digest,
-                        exposure: None,
-                        outcomes: Some(range),
-                    });
-                }
-                Ok(())
-            })?;
-            if touched.len() > max_records {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Subtracts the old contribution of each unit with changed exposures, and adds the new one.
-    fn recount_units(
-        &self,
-        changes: &mut StepChanges<'_>,
-        units: Vec<UnitToRecount>,
-        outcomes: &[NewOutcome],
-    ) -> Result<(), StoreError> {
-        let mut wanted: Vec<Digest> = units.iter().map(|unit| unit.row.unit_digest).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        let mut stored: HashMap<Digest, Vec<StoredOutcome>> = HashMap::new();
-        for digest in wanted {
-            let outcomes = read_outcomes(&self.counts, &digest)?;
-            if !outcomes.is_empty() {
-                stored.insert(digest, outcomes);
-            }
-        }
-        for UnitToRecount { generation: index, mut row, before } in units {
-            let tracked = self.generations.get(index)?;
-            let history = tracked.history()?;
-            let old = stored.get(&row.unit_digest).map(Vec::as_slice).unwrap_or_default();
-            let new = outcomes_of_unit(outcomes, &row.unit_digest);
-            let delta = changes.delta(index);
-            if let Some(before) = &before {
-                for outcome in old {
-                    let outcome = outcome.content.as_outcome();
-                    outcome_contribution(before, history, &outcome, 0, |key, cell| delta.tally.sub_cell(key, &cell));
-                }
-            }
-            row.record.clear_outcomes();
-            let is_replaced = |o: &&StoredOutcome| new.iter().any(|n| n.scanned.outcome.event_id == o.event_id);
-            let still_valid = old.iter().filter(|outcome| !is_replaced(outcome));
-            for outcome in still_valid.chain(new.iter().map(|new| &new.scanned.outcome)) {
-                let outcome = outcome.content.as_outcome();
-                row.record.add_outcome(history, 0, &outcome);
-                outcome_contribution(&row.record, history, &outcome, 0, |key, cell| delta.tally.add_cell(key, &cell));
-            }
-            replace_contribution(tracked, row.digest, before.as_ref(), &row.record, delta)?;
-            for exposure in row.record.exposures() {
-                delta.latest_exposure = delta.latest_exposure.max(exposure.at);
-            }
-            match before {
-                Some(_) => changes.write_record(index, &row.digest, &row.record)?,
-                None => changes.insert_record(index, &row)?,
-            }
-        }
-        Ok(())
     }
 
     /// Brings the counts up to date with the changed history of generations, within the limit of one step.
@@ -429,22 +248,4 @@ impl Fold {
 /// Checkpoints without waiting for readers and writers.
 fn checkpoint_passively(connection: &mut Connection) -> Result<(), StoreError> {
     Ok(connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
-}
-
-/// Subtracts the contribution of a record before a change, and adds the one after it.
-fn replace_contribution(
-    tracked: &TrackedGeneration,
-    digest: Digest,
-    before: Option<&UnitRecord>,
-    after: &UnitRecord,
-    delta: &mut TallyDelta,
-) -> Result<(), StoreError> {
-    let (history, point, tally) = (tracked.history()?, digest.point(), &mut delta.tally);
-    if let Some(before) = before {
-        let unit_counts = record_contribution(before, point, history, |key, cell| tally.sub_cell(key, &cell));
-        tally.unit_counts.sub(&unit_counts);
-    }
-    let unit_counts = record_contribution(after, point, history, |key, cell| tally.add_cell(key, &cell));
-    tally.unit_counts.add(&unit_counts);
-    Ok(())
 }

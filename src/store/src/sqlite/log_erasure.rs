@@ -113,7 +113,7 @@ pub(crate) fn blank_key(
                 KeyLocation::Exposure => exposure.execute(params![seq, FORGOTTEN])?,
                 KeyLocation::Context => context.execute([seq])?,
                 KeyLocation::Units(json) => {
-                    let mut units = units_from_json(json)?;
+                    let mut units: Vec<(String, String)> = units_from_json(json)?;
                     for (_, key) in units.iter_mut().filter(|(kind, key)| kind == unit_type && key == unit) {
                         FORGOTTEN.clone_into(key);
                     }

@@ -2,6 +2,7 @@
 
 use inroad_assignment::{ExperimentKey, Timestamp};
 use rusqlite::{Connection, Row, params};
+use serde::Deserialize;
 
 use super::column_values::{arm_from_column, corrupt, to_sql_integer};
 use crate::error::StoreError;
@@ -14,7 +15,7 @@ pub(crate) fn units_to_json(units: &[(String, String)]) -> String {
 }
 
 /// The inverse of [`units_to_json`].
-pub(crate) fn units_from_json(json: &str) -> Result<Vec<(String, String)>, StoreError> {
+pub(crate) fn units_from_json<'a, T: Deserialize<'a>>(json: &'a str) -> Result<Vec<(T, T)>, StoreError> {
     serde_json::from_str(json).map_err(|error| corrupt("log.units", error))
 }
 

@@ -1,16 +1,24 @@
 //! The first half of a fold step: reads events from the log, separates exposures from outcomes and drops known repeats.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use inroad_assignment::{Digest, Timestamp, UnitKey, unit_digest};
 use inroad_policy::attribution::Exposure;
 use rusqlite::{Connection, params};
+use serde::Deserialize;
 
 use super::column_values::{arm_from_column, corrupt, to_sql_integer};
 use super::log_rows::units_from_json;
 use super::recent_exposures::RecentExposures;
 use super::tracked_generations::{GenerationIndex, TrackedGenerations};
-use super::units::{OutcomeContent, StoredOutcome};
+use super::units::{EventNames, OutcomeContent, StoredOutcome};
 use crate::error::StoreError;
 use crate::event::Seq;
+
+/// Text that is copied only if it contains escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// An exposure that may change its unit's record.
 pub(crate) struct ScannedExposure {
@@ -62,6 +70,7 @@ pub(crate) fn scan_log(
          FROM log WHERE seq > ?1 ORDER BY seq LIMIT ?2",
     )?;
     let mut rows = statement.query(params![to_sql_integer(after), to_sql_integer(limit as u64)])?;
+    let mut names = EventNames::default();
     let mut scan = LogScan { last: after, ..LogScan::default() };
     while let Some(row) = rows.next()? {
         let text = |column: usize| row.get_ref(column).and_then(|value| value.as_str().map_err(Into::into));
@@ -88,10 +97,11 @@ pub(crate) fn scan_log(
             }
         } else {
             let (clock, event, event_id) = (text(11)?, text(8)?, text(10)?);
-            for (unit_type, key) in units_from_json(text(7)?)? {
+            let event = names.share(event);
+            for (Text(unit_type), Text(key)) in units_from_json::<Text<'_>>(text(7)?)? {
                 let parsed = UnitKey::parse(&key).map_err(|error| corrupt("log.units", error))?;
                 let unit_digest = unit_digest(clock, &unit_type, parsed);
-                let content = OutcomeContent { at, event: event.to_owned(), value_micros: row.get(9)? };
+                let content = OutcomeContent { at, event: Arc::clone(&event), value_micros: row.get(9)? };
                 let outcome = StoredOutcome { event_id: event_id.to_owned(), content };
                 scan.outcomes.push(ScannedOutcome { unit_digest, outcome });
             }
@@ -103,9 +113,9 @@ pub(crate) fn scan_log(
             break;
         }
     }
-    // In the order of the tables, so that each page is visited once. Among outcomes with the same id, the smallest
-    // comes first and is kept.
-    scan.exposures.sort_unstable_by_key(|e| (e.generation, e.digest, e.exposure));
+    // Unit by unit, in the order of the tables that are read, so that each page is visited once. Among outcomes with the
+    // same id, the smallest comes first and is kept.
+    scan.exposures.sort_unstable_by_key(|e| (e.unit_digest, e.generation, e.exposure));
     scan.outcomes.sort_unstable_by(|a, b| {
         let (a_id, b_id) = (&a.outcome.event_id, &b.outcome.event_id);
         (a.unit_digest, a_id, &a.outcome.content).cmp(&(b.unit_digest, b_id, &b.outcome.content))

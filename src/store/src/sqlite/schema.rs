@@ -23,7 +23,8 @@ pub(crate) const STATE: Schema = Schema {
 /// The version of [`STATE`] that was the last to contain the counts.
 pub(crate) const LAST_STATE_WITH_COUNTS: u32 = 9;
 /// The counts: unit records, outcomes and tallies. The application id is "InrC" in ASCII.
-pub(crate) const COUNTS: Schema = Schema { file: "counts.db", application_id: 0x496e_7243, steps: &[COUNTS_1] };
+pub(crate) const COUNTS: Schema =
+    Schema { file: "counts.db", application_id: 0x496e_7243, steps: &[COUNTS_1, COUNTS_2] };
 /// The log. The application id is "InrL" in ASCII.
 pub(crate) const LOG: Schema = Schema { file: "log.db", application_id: 0x496e_724c, steps: &[LOG_1] };
 
@@ -200,6 +201,13 @@ CREATE TABLE tally (
     too_early INTEGER NOT NULL, too_late INTEGER NOT NULL,
     PRIMARY KEY (experiment_id, generation, metric, tick, revision, arm)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// The index has the records as well, so that one place has all records of a unit. Since this step records of units with
+/// few outcomes have no sums, which earlier releases cannot read.
+const COUNTS_2: &str = "
+DROP INDEX unit_by_unit_digest;
+CREATE INDEX unit_by_unit_digest ON unit (unit_digest, record);
 ";
 
 /// One row for each event. An exposure has `experiment` to `context`, an outcome `units` to `clock`; the other columns

@@ -1,13 +1,16 @@
 //! Unit records and outcomes: the two tables that grow with the traffic.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use inroad_assignment::{Digest, Timestamp};
-use inroad_policy::attribution::{Outcome, UnitRecord};
+use inroad_policy::attribution::{History, Outcome, UnitRecord};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::column_values::corrupt;
 use super::tracked_generations::TrackedGeneration;
 use crate::error::StoreError;
-use crate::unit_record_codec;
+use crate::unit_record_codec::{self, StoredRecord};
 
 /// The content of an outcome. If two outcomes of one unit have the same event id and differ, the smaller one is kept,
 /// by the order of these fields. The order of arrival does not matter.
@@ -15,8 +18,8 @@ use crate::unit_record_codec;
 pub(crate) struct OutcomeContent {
     /// When it happened.
     pub(crate) at: Timestamp,
-    /// The event's name.
-    pub(crate) event: String,
+    /// The event's name. Outcomes share it: a step has hundreds of thousands, of a few events.
+    pub(crate) event: Arc<str>,
     /// Its value in millionths.
     pub(crate) value_micros: i64,
 }
@@ -25,6 +28,29 @@ impl OutcomeContent {
     /// The outcome in the form that attribution reads.
     pub(crate) fn as_outcome(&self) -> Outcome<'_> {
         Outcome { event: &self.event, at: self.at, value_micros: self.value_micros }
+    }
+}
+
+/// The event names of a step, each once in memory.
+#[derive(Default)]
+pub(crate) struct EventNames {
+    all: HashSet<Arc<str>>,
+    last: Option<Arc<str>>,
+}
+
+impl EventNames {
+    /// The shared copy of a name.
+    pub(crate) fn share(&mut self, name: &str) -> Arc<str> {
+        if let Some(last) = self.last.as_ref().filter(|last| ***last == *name) {
+            return Arc::clone(last);
+        }
+        let shared = self.all.get(name).cloned().unwrap_or_else(|| {
+            let added = Arc::from(name);
+            self.all.insert(Arc::clone(&added));
+            added
+        });
+        self.last = Some(Arc::clone(&shared));
+        shared
     }
 }
 
@@ -37,6 +63,9 @@ pub(crate) struct StoredOutcome {
     pub(crate) content: OutcomeContent,
 }
 
+/// The most outcomes of a unit whose sums are computed when they are needed. With more, its record has the sums.
+pub(crate) const MAX_OUTCOMES_WITHOUT_SUMS: usize = 32;
+
 /// A row of the unit table.
 pub(crate) struct UnitRow {
     /// The unit's place on the generation's line.
@@ -44,10 +73,36 @@ pub(crate) struct UnitRow {
     /// The digest under which the unit's outcomes are stored.
     pub(crate) unit_digest: Digest,
     /// The unit's record.
-    pub(crate) record: UnitRecord,
+    pub(crate) record: StoredRecord,
 }
 
-/// Reads and writes single records. Its statements are prepared once: a step of the fold has hundreds of thousands.
+impl StoredRecord {
+    /// The record with its sums. `outcomes` are all outcomes of the unit that were counted by this history; a record that
+    /// has its sums does not need them.
+    pub(crate) fn complete(self, history: History<'_>, outcomes: &[StoredOutcome]) -> UnitRecord {
+        match self {
+            Self::WithSums(record) => record,
+            Self::ExposuresOnly(mut record) => {
+                for outcome in outcomes {
+                    record.add_outcome(history, 0, &outcome.content.as_outcome());
+                }
+                record
+            }
+        }
+    }
+}
+
+/// A complete record as it is stored if its unit has that many outcomes.
+pub(crate) fn encode_record(record: &UnitRecord, outcomes: usize) -> Vec<u8> {
+    if outcomes > MAX_OUTCOMES_WITHOUT_SUMS {
+        unit_record_codec::encode_with_sums(record)
+    } else {
+        unit_record_codec::encode_exposures_only(record)
+    }
+}
+
+/// Reads the records of a unit and writes single ones. Its statements are prepared once: a step of the fold has hundreds
+/// of thousands.
 pub(crate) struct UnitTable<'a> {
     select: CachedStatement<'a>,
     insert: CachedStatement<'a>,
@@ -57,73 +112,57 @@ pub(crate) struct UnitTable<'a> {
 impl<'a> UnitTable<'a> {
     /// Prepares the statements.
     pub(crate) fn new(connection: &'a Connection) -> Result<Self, StoreError> {
-        let key = "experiment_id = ?1 AND generation = ?2 AND digest = ?3";
+        let update = "UPDATE unit SET record = ?4 WHERE experiment_id = ?1 AND generation = ?2 AND digest = ?3";
+        // The index has all that is read, in the order of the unit digests.
+        let select = "SELECT experiment_id, generation, digest, record FROM unit WHERE unit_digest = ?1";
         Ok(Self {
-            select: connection.prepare_cached(&format!("SELECT record FROM unit WHERE {key}"))?,
+            select: connection.prepare_cached(select)?,
             insert: connection.prepare_cached("INSERT INTO unit VALUES (?1, ?2, ?3, ?4, ?5)")?,
-            update: connection.prepare_cached(&format!("UPDATE unit SET record = ?4 WHERE {key}"))?,
+            update: connection.prepare_cached(update)?,
         })
     }
 
-    /// One unit's record in a generation; `None` if it has none.
-    pub(crate) fn read(
+    /// Calls `put` with the experiment's id, the generation's number, the digest and the record of each record of a unit,
+    /// whichever generation it belongs to.
+    pub(crate) fn of_unit(
+        &mut self,
+        unit_digest: &Digest,
+        mut put: impl FnMut((i64, u32), Digest, StoredRecord) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut rows = self.select.query([unit_digest.as_bytes()])?;
+        while let Some(row) = rows.next()? {
+            put((row.get(0)?, row.get(1)?), Digest::from_bytes(row.get(2)?), read_record(row, 3)?)?;
+        }
+        Ok(())
+    }
+
+    /// Adds an encoded record.
+    pub(crate) fn insert(
         &mut self,
         tracked: &TrackedGeneration,
         digest: &Digest,
-    ) -> Result<Option<UnitRecord>, StoreError> {
-        let mut rows = self.select.query(params![tracked.experiment_id, tracked.number, digest.as_bytes()])?;
-        let Some(row) = rows.next()? else { return Ok(None) };
-        decode_record(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?).map(Some)
-    }
-
-    /// Adds a unit's record.
-    pub(crate) fn insert(&mut self, tracked: &TrackedGeneration, row: &UnitRow) -> Result<(), StoreError> {
-        let (digest, unit_digest) = (row.digest.as_bytes(), row.unit_digest.as_bytes());
-        let record = unit_record_codec::encode(&row.record);
+        unit_digest: &Digest,
+        record: &[u8],
+    ) -> Result<(), StoreError> {
+        let (digest, unit_digest) = (digest.as_bytes(), unit_digest.as_bytes());
         self.insert.execute(params![tracked.experiment_id, tracked.number, digest, unit_digest, record])?;
         Ok(())
     }
 
-    /// Replaces a unit's record.
+    /// Replaces an encoded record.
     pub(crate) fn update(
         &mut self,
         tracked: &TrackedGeneration,
         digest: &Digest,
-        record: &UnitRecord,
+        record: &[u8],
     ) -> Result<(), StoreError> {
-        let record = unit_record_codec::encode(record);
         self.update.execute(params![tracked.experiment_id, tracked.number, digest.as_bytes(), record])?;
         Ok(())
     }
 }
 
-/// Finds the records of a unit, whichever generation they belong to.
-pub(crate) struct RecordKeys<'a> {
-    select: CachedStatement<'a>,
-}
-
-/// Prepares to find records. The index has all that is read, in the order of the unit digests.
-pub(crate) fn read_record_keys(connection: &Connection) -> Result<RecordKeys<'_>, StoreError> {
-    let sql = "SELECT experiment_id, generation, digest FROM unit WHERE unit_digest = ?1";
-    Ok(RecordKeys { select: connection.prepare_cached(sql)? })
-}
-
-impl RecordKeys<'_> {
-    /// Calls `put` with the experiment's id, the generation's number and the digest of each record of a unit.
-    pub(crate) fn of_unit(
-        &mut self,
-        unit_digest: &Digest,
-        mut put: impl FnMut(i64, u32, Digest) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let mut rows = self.select.query([unit_digest.as_bytes()])?;
-        while let Some(row) = rows.next()? {
-            put(row.get(0)?, row.get(1)?, Digest::from_bytes(row.get(2)?))?;
-        }
-        Ok(())
-    }
-}
-
-fn decode_record(bytes: &[u8]) -> Result<UnitRecord, StoreError> {
+fn read_record(row: &rusqlite::Row<'_>, column: usize) -> Result<StoredRecord, StoreError> {
+    let bytes = row.get_ref(column)?.as_blob().map_err(rusqlite::Error::from)?;
     unit_record_codec::decode(bytes).ok_or_else(|| corrupt("unit.record", "the bytes are not a unit record"))
 }
 
@@ -145,56 +184,59 @@ pub(crate) fn read_units_in_range(
         units.push(UnitRow {
             digest: Digest::from_bytes(row.get(0)?),
             unit_digest: Digest::from_bytes(row.get(1)?),
-            record: decode_record(row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?)?,
+            record: read_record(row, 2)?,
         });
     }
     Ok(units)
 }
 
-/// Reads and writes single outcomes, with statements that are prepared once.
+/// Reads and writes outcomes, with statements that are prepared once.
 pub(crate) struct OutcomeTable<'a> {
+    of_unit: CachedStatement<'a>,
     select: CachedStatement<'a>,
     insert: CachedStatement<'a>,
+    names: EventNames,
 }
 
 impl<'a> OutcomeTable<'a> {
     /// Prepares the statements.
     pub(crate) fn new(connection: &'a Connection) -> Result<Self, StoreError> {
-        let select = "SELECT occurred_at, event, value_micros FROM outcome WHERE unit_digest = ?1 AND event_id = ?2";
+        let columns = "SELECT occurred_at, event, value_micros, event_id FROM outcome WHERE unit_digest = ?1";
         Ok(Self {
-            select: connection.prepare_cached(select)?,
+            of_unit: connection.prepare_cached(&format!("{columns} LIMIT ?2"))?,
+            select: connection.prepare_cached(&format!("{columns} AND event_id = ?2"))?,
             insert: connection.prepare_cached("INSERT OR REPLACE INTO outcome VALUES (?1, ?2, ?3, ?4, ?5)")?,
+            names: EventNames::default(),
         })
+    }
+
+    /// The outcomes of a unit in the order of their ids, at most `limit`.
+    pub(crate) fn of_unit(&mut self, unit_digest: &Digest, limit: usize) -> Result<Vec<StoredOutcome>, StoreError> {
+        let mut rows = self.of_unit.query(params![unit_digest.as_bytes(), limit as i64])?;
+        let mut outcomes = Vec::new();
+        while let Some(row) = rows.next()? {
+            outcomes.push(StoredOutcome { event_id: row.get(3)?, content: read_content(row, &mut self.names)? });
+        }
+        Ok(outcomes)
     }
 
     /// The stored content of one outcome; `None` if it is not stored.
     pub(crate) fn read(&mut self, unit_digest: &Digest, event_id: &str) -> Result<Option<OutcomeContent>, StoreError> {
-        let content = |row: &rusqlite::Row<'_>| {
-            let at = Timestamp::from_micros(row.get(0)?);
-            Ok(OutcomeContent { at, event: row.get(1)?, value_micros: row.get(2)? })
-        };
-        Ok(self.select.query_row(params![unit_digest.as_bytes(), event_id], content).optional()?)
+        let Self { select, names, .. } = self;
+        let read = |row: &rusqlite::Row<'_>| read_content(row, names);
+        Ok(select.query_row(params![unit_digest.as_bytes(), event_id], read).optional()?)
     }
 
     /// Writes one outcome.
     pub(crate) fn write(&mut self, unit_digest: &Digest, outcome: &StoredOutcome) -> Result<(), StoreError> {
         let StoredOutcome { event_id, content } = outcome;
         let at = content.at.as_micros();
-        self.insert.execute(params![unit_digest.as_bytes(), event_id, content.event, at, content.value_micros])?;
+        self.insert.execute(params![unit_digest.as_bytes(), event_id, &*content.event, at, content.value_micros])?;
         Ok(())
     }
 }
 
-/// All outcomes of a unit.
-pub(crate) fn read_outcomes(connection: &Connection, unit_digest: &Digest) -> Result<Vec<StoredOutcome>, StoreError> {
-    let mut statement = connection
-        .prepare_cached("SELECT event_id, occurred_at, event, value_micros FROM outcome WHERE unit_digest = ?1")?;
-    let mut rows = statement.query([unit_digest.as_bytes()])?;
-    let mut outcomes = Vec::new();
-    while let Some(row) = rows.next()? {
-        let at = Timestamp::from_micros(row.get(1)?);
-        let content = OutcomeContent { at, event: row.get(2)?, value_micros: row.get(3)? };
-        outcomes.push(StoredOutcome { event_id: row.get(0)?, content });
-    }
-    Ok(outcomes)
+fn read_content(row: &rusqlite::Row<'_>, names: &mut EventNames) -> rusqlite::Result<OutcomeContent> {
+    let event = names.share(row.get_ref(1)?.as_str()?);
+    Ok(OutcomeContent { at: Timestamp::from_micros(row.get(0)?), event, value_micros: row.get(2)? })
 }

@@ -1,34 +1,20 @@
 //! The changes of one step or batch: read, computed and written in one transaction.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use inroad_assignment::Digest;
-use inroad_policy::attribution::UnitRecord;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::StoreHandles;
+use super::contribution::ContributionChange;
 use crate::error::StoreError;
 use crate::event::Seq;
-use crate::sqlite::log_scan::ScannedOutcome;
 use crate::sqlite::tallies::TallyDelta;
 use crate::sqlite::tracked_generations::{GenerationIndex, TrackedGenerations};
-use crate::sqlite::units::{OutcomeContent, OutcomeTable, StoredOutcome, UnitRow, UnitTable};
-
-/// An outcome that is new, or replaces the stored one under its event id.
-pub(super) struct NewOutcome {
-    pub(super) scanned: ScannedOutcome,
-    pub(super) before: Option<OutcomeContent>,
-}
-
-impl NewOutcome {
-    /// Its event, and that of the outcome that it replaces.
-    pub(super) fn events(&self) -> impl Iterator<Item = &str> {
-        let replaced = self.before.as_ref().map(|content| content.event.as_str());
-        [Some(self.scanned.outcome.content.event.as_str()), replaced].into_iter().flatten()
-    }
-}
+use crate::sqlite::units::{OutcomeTable, StoredOutcome, UnitTable};
+use crate::unit_record_codec::StoredRecord;
 
 /// How many rows were written.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,15 +23,36 @@ pub(super) struct WrittenRows {
     pub(super) outcomes: usize,
 }
 
+/// A unit's record in one generation.
+pub(super) struct UnitsRecord {
+    pub(super) generation: GenerationIndex,
+    pub(super) digest: Digest,
+    /// `None` if it has none yet.
+    pub(super) stored: Option<StoredRecord>,
+}
+
+/// A record to be written.
+struct ChangedRecord {
+    generation: GenerationIndex,
+    digest: Digest,
+    /// Of a new record; `None` for one that is replaced.
+    unit_digest: Option<Digest>,
+    encoded: Vec<u8>,
+}
+
 /// A transaction of the fold, which is rolled back unless it is committed.
 pub(super) struct StepChanges<'a> {
     units: UnitTable<'a>,
-    outcomes: OutcomeTable<'a>,
+    pub(super) outcomes: OutcomeTable<'a>,
     connection: &'a Connection,
     transaction: Transaction<'a>,
     generations: &'a TrackedGenerations,
-    deltas: BTreeMap<GenerationIndex, TallyDelta>,
-    pub(super) written: WrittenRows,
+    deltas: HashMap<GenerationIndex, TallyDelta>,
+    contribution: ContributionChange,
+    /// The generation to which `contribution` belongs.
+    contributing: Option<GenerationIndex>,
+    records: Vec<ChangedRecord>,
+    outcomes_written: usize,
 }
 
 impl<'a> StepChanges<'a> {
@@ -53,8 +60,18 @@ impl<'a> StepChanges<'a> {
     pub(super) fn begin(connection: &'a Connection, generations: &'a TrackedGenerations) -> Result<Self, StoreError> {
         let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
         let (units, outcomes) = (UnitTable::new(connection)?, OutcomeTable::new(connection)?);
-        let (deltas, written) = (BTreeMap::new(), WrittenRows::default());
-        Ok(Self { units, outcomes, connection, transaction, generations, deltas, written })
+        Ok(Self {
+            units,
+            outcomes,
+            connection,
+            transaction,
+            generations,
+            deltas: HashMap::default(),
+            contribution: ContributionChange::default(),
+            contributing: None,
+            records: Vec::new(),
+            outcomes_written: 0,
+        })
     }
 
     /// The changes of one generation's counts.
@@ -62,59 +79,97 @@ impl<'a> StepChanges<'a> {
         self.deltas.entry(generation).or_default()
     }
 
-    /// Keeps the outcomes that are new or replace a stored one.
-    pub(super) fn find_new_outcomes(&mut self, scanned: Vec<ScannedOutcome>) -> Result<Vec<NewOutcome>, StoreError> {
-        let mut new = Vec::with_capacity(scanned.len());
-        for scanned in scanned {
-            let before = self.outcomes.read(&scanned.unit_digest, &scanned.outcome.event_id)?;
-            if before.as_ref().is_none_or(|before| scanned.outcome.content < *before) {
-                new.push(NewOutcome { scanned, before });
-            }
-        }
-        Ok(new)
-    }
-
-    /// One unit's record in a generation; `None` if it has none.
-    pub(super) fn read_record(
+    /// The table of outcomes, and the change of what the units of a generation contribute. It is fast if the generation
+    /// is the same as in the last call.
+    pub(super) fn outcomes_and_contribution(
         &mut self,
         generation: GenerationIndex,
-        digest: &Digest,
-    ) -> Result<Option<UnitRecord>, StoreError> {
-        self.units.read(self.generations.get(generation)?, digest)
+    ) -> (&mut OutcomeTable<'a>, &mut ContributionChange) {
+        if self.contributing != Some(generation) || self.contribution.is_large() {
+            self.move_contribution();
+            self.contributing = Some(generation);
+        }
+        (&mut self.outcomes, &mut self.contribution)
+    }
+
+    fn move_contribution(&mut self) {
+        if let Some(generation) = self.contributing.take() {
+            self.contribution.move_to(self.deltas.entry(generation).or_default());
+        }
+    }
+
+    /// Calls `put` with each stored record of a unit.
+    pub(super) fn records_of(
+        &mut self,
+        unit_digest: &Digest,
+        mut put: impl FnMut(UnitsRecord),
+    ) -> Result<(), StoreError> {
+        self.units.of_unit(unit_digest, |(experiment_id, number), digest, record| {
+            let Some((generation, _)) = self.generations.with_id(experiment_id, number) else {
+                let missing = format!("unit: experiment {experiment_id} has no generation {number}");
+                return Err(StoreError::Database(missing));
+            };
+            put(UnitsRecord { generation, digest, stored: Some(record) });
+            Ok(())
+        })
     }
 
     /// Adds a unit's record.
-    pub(super) fn insert_record(&mut self, generation: GenerationIndex, row: &UnitRow) -> Result<(), StoreError> {
-        self.written.records += 1;
-        self.units.insert(self.generations.get(generation)?, row)
+    pub(super) fn insert_record(
+        &mut self,
+        generation: GenerationIndex,
+        digest: Digest,
+        unit_digest: Digest,
+        encoded: Vec<u8>,
+    ) {
+        self.records.push(ChangedRecord { generation, digest, unit_digest: Some(unit_digest), encoded });
     }
 
     /// Replaces a unit's record.
-    pub(super) fn write_record(
-        &mut self,
-        generation: GenerationIndex,
-        digest: &Digest,
-        record: &UnitRecord,
-    ) -> Result<(), StoreError> {
-        self.written.records += 1;
-        self.units.update(self.generations.get(generation)?, digest, record)
+    pub(super) fn replace_record(&mut self, generation: GenerationIndex, digest: Digest, encoded: Vec<u8>) {
+        self.records.push(ChangedRecord { generation, digest, unit_digest: None, encoded });
     }
 
     /// Writes one outcome.
     pub(super) fn write_outcome(&mut self, unit_digest: &Digest, outcome: &StoredOutcome) -> Result<(), StoreError> {
-        self.written.outcomes += 1;
+        self.outcomes_written += 1;
         self.outcomes.write(unit_digest, outcome)
+    }
+
+    /// Writes the records in the order of their table, so that a page is visited once for all records on it.
+    fn write_records(&mut self) -> Result<(), StoreError> {
+        self.records.sort_unstable_by_key(|record| (record.generation, record.digest));
+        for ChangedRecord { generation, digest, unit_digest, encoded } in &self.records {
+            let tracked = self.generations.get(*generation)?;
+            match unit_digest {
+                Some(unit_digest) => self.units.insert(tracked, digest, unit_digest, encoded)?,
+                None => self.units.update(tracked, digest, encoded)?,
+            }
+        }
+        Ok(())
     }
 
     /// Writes the counts, a version of the catalogue that has everything that they reflect, and the fold's new offset if
     /// events were folded. Commits.
-    pub(super) fn commit(self, handles: StoreHandles<'_>, version: u64, offset: Option<Seq>) -> Result<(), StoreError> {
-        let Self { units, outcomes, connection, transaction, generations, deltas, .. } = self;
-        drop((units, outcomes));
-        let write = |(index, delta): (&GenerationIndex, _)| {
-            handles.tallies.write_tables(connection, generations.get(*index)?, delta)
-        };
-        let updates = deltas.iter().map(write).collect::<Result<Vec<_>, _>>()?;
+    pub(super) fn commit(
+        mut self,
+        handles: StoreHandles<'_>,
+        version: u64,
+        offset: Option<Seq>,
+    ) -> Result<WrittenRows, StoreError> {
+        self.move_contribution();
+        self.write_records()?;
+        let Self { units, outcomes, connection, transaction, generations, deltas, records, outcomes_written, .. } =
+            self;
+        let written = WrittenRows { records: records.len(), outcomes: outcomes_written };
+        drop((units, outcomes, records));
+        // In the order of the tables.
+        let mut deltas: Vec<_> = deltas.into_iter().collect();
+        deltas.sort_unstable_by_key(|(generation, _)| *generation);
+        let mut updates = Vec::with_capacity(deltas.len());
+        for (generation, delta) in &deltas {
+            updates.push(handles.tallies.write_tables(connection, generations.get(*generation)?, delta)?);
+        }
         let set = |key: &str, value: u64| -> rusqlite::Result<usize> {
             connection.prepare_cached("UPDATE meta SET value = ?2 WHERE key = ?1")?.execute((key, value as i64))
         };
@@ -126,13 +181,6 @@ impl<'a> StepChanges<'a> {
         if let Some(offset) = offset {
             handles.folded.store(offset, Ordering::Release);
         }
-        Ok(())
+        Ok(written)
     }
-}
-
-/// The new outcomes of one unit; `outcomes` are sorted by unit.
-pub(super) fn outcomes_of_unit<'a>(outcomes: &'a [NewOutcome], unit_digest: &Digest) -> &'a [NewOutcome] {
-    let from = outcomes.partition_point(|o| o.scanned.unit_digest < *unit_digest);
-    let rest = outcomes.get(from..).unwrap_or_default();
-    rest.get(..rest.partition_point(|o| o.scanned.unit_digest == *unit_digest)).unwrap_or_default()
 }

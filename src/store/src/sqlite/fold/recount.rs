@@ -9,7 +9,6 @@
 use std::time::Instant;
 
 use inroad_assignment::{Arm, Digest, Generation, KillTarget, Timestamp};
-use inroad_policy::attribution::{outcome_contribution, record_contribution};
 
 use super::changes::StepChanges;
 use super::step_limit::INTENDED;
@@ -17,7 +16,8 @@ use super::{Fold, StoreHandles};
 use crate::error::StoreError;
 use crate::sqlite::tallies::{AppliedHistory, CountedHistory, OngoingRecount};
 use crate::sqlite::tracked_generations::{GenerationIndex, TrackedGeneration};
-use crate::sqlite::units::{read_outcomes, read_units_in_range};
+use crate::sqlite::units::{MAX_OUTCOMES_WITHOUT_SUMS, read_units_in_range};
+use crate::unit_record_codec::{self, StoredRecord};
 
 /// Units that are read at once, which bounds memory.
 const READ_BATCH: usize = 1_000;
@@ -98,30 +98,30 @@ impl Fold {
                 units_counted += units.len();
                 let reached = units.last().filter(|_| units.len() == batch).and_then(|unit| next_digest(unit.digest));
                 for unit in units {
-                    let outcomes =
-                        if reads_outcomes { read_outcomes(&self.counts, &unit.unit_digest)? } else { Vec::new() };
-                    let (point, tally) = (unit.digest.point(), &mut changes.delta(index).tally);
-                    let unit_counts =
-                        record_contribution(&unit.record, point, old, |key, cell| tally.sub_cell(key, &cell));
-                    tally.unit_counts.sub(&unit_counts);
-                    let mut record = unit.record.clone();
+                    let has_sums = matches!(unit.record, StoredRecord::WithSums(_));
+                    let (table, change) = changes.outcomes_and_contribution(index);
+                    let outcomes = if reads_outcomes || !has_sums {
+                        table.of_unit(&unit.unit_digest, usize::MAX)?
+                    } else {
+                        Vec::new()
+                    };
+                    let before = unit.record.complete(old, &outcomes);
+                    change.sub_record(&before, unit.digest.point(), old);
+                    let mut record = before.clone();
                     if attributes_again {
                         record.clear_outcomes();
                     }
-                    for outcome in &outcomes {
+                    let counted_again = if reads_outcomes { outcomes.as_slice() } else { &[] };
+                    for outcome in counted_again {
                         let outcome = outcome.content.as_outcome();
                         record.add_outcome(new, from_metric, &outcome);
-                        outcome_contribution(&record, old, &outcome, from_metric, |key, cell| {
-                            tally.sub_cell(key, &cell)
-                        });
-                        outcome_contribution(&record, new, &outcome, from_metric, |key, cell| {
-                            tally.add_cell(key, &cell)
-                        });
+                        change.sub_outcome(&record, old, &outcome, from_metric);
+                        change.add_outcome(&record, new, &outcome, from_metric);
                     }
-                    let unit_counts = record_contribution(&record, point, new, |key, cell| tally.add_cell(key, &cell));
-                    tally.unit_counts.add(&unit_counts);
-                    if record != unit.record {
-                        changes.write_record(index, &unit.digest, &record)?;
+                    change.add_record(&record, unit.digest.point(), new);
+                    let is_outdated = has_sums && record != before;
+                    if is_outdated || (!has_sums && outcomes.len() > MAX_OUTCOMES_WITHOUT_SUMS) {
+                        changes.replace_record(index, unit.digest, unit_record_codec::encode_with_sums(&record));
                     }
                 }
                 match reached {

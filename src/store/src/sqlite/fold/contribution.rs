@@ -1,0 +1,95 @@
+//! The change of what the units of one generation contribute. Most of a unit's old contribution is equal to the new one, and
+//! neighbours add to the same cells. So the difference is computed in a few cells that stay in the processor's cache,
+//! before it is added to the changes of the generation.
+
+use inroad_assignment::{Point, Timestamp};
+use inroad_policy::attribution::{
+    Cell, CellKey, History, Outcome, UnitCounts, UnitRecord, outcome_contribution, record_contribution,
+};
+
+use crate::sqlite::tallies::TallyDelta;
+
+/// More cells than this are moved to the changes of the generation: a list that is sorted would become slow.
+const MANY_CELLS: usize = 64;
+
+/// The difference of contributions of some units of one generation. One value is used for many generations, so that it
+/// allocates only once.
+pub(super) struct ContributionChange {
+    /// Sorted by key.
+    cells: Vec<(CellKey, Cell)>,
+    unit_counts: UnitCounts,
+    latest_exposure: Timestamp,
+}
+
+impl Default for ContributionChange {
+    fn default() -> Self {
+        Self { cells: Vec::new(), unit_counts: UnitCounts::default(), latest_exposure: Timestamp::MIN }
+    }
+}
+
+impl ContributionChange {
+    /// Whether it is time to move it.
+    pub(super) fn is_large(&self) -> bool {
+        self.cells.len() > MANY_CELLS
+    }
+
+    /// Notes the time of an exposure that is counted.
+    pub(super) fn note_exposure(&mut self, at: Timestamp) {
+        self.latest_exposure = self.latest_exposure.max(at);
+    }
+
+    /// Subtracts what a record contributed.
+    pub(super) fn sub_record(&mut self, record: &UnitRecord, point: Point, history: History<'_>) {
+        let unit_counts = record_contribution(record, point, history, |key, cell| self.cell(key).sub(&cell));
+        self.unit_counts.sub(&unit_counts);
+    }
+
+    /// Adds what a record contributes.
+    pub(super) fn add_record(&mut self, record: &UnitRecord, point: Point, history: History<'_>) {
+        let unit_counts = record_contribution(record, point, history, |key, cell| self.cell(key).add(&cell));
+        self.unit_counts.add(&unit_counts);
+    }
+
+    /// Subtracts what an outcome contributed to the metrics from index `from_metric` on.
+    pub(super) fn sub_outcome(
+        &mut self,
+        record: &UnitRecord,
+        history: History<'_>,
+        outcome: &Outcome<'_>,
+        from_metric: usize,
+    ) {
+        outcome_contribution(record, history, outcome, from_metric, |key, cell| self.cell(key).sub(&cell));
+    }
+
+    /// Adds what an outcome contributes to the metrics from index `from_metric` on.
+    pub(super) fn add_outcome(
+        &mut self,
+        record: &UnitRecord,
+        history: History<'_>,
+        outcome: &Outcome<'_>,
+        from_metric: usize,
+    ) {
+        outcome_contribution(record, history, outcome, from_metric, |key, cell| self.cell(key).add(&cell));
+    }
+
+    fn cell(&mut self, key: CellKey) -> &mut Cell {
+        let at = match self.cells.binary_search_by_key(&key, |(key, _)| *key) {
+            Ok(at) => at,
+            Err(at) => {
+                self.cells.insert(at, (key, Cell::default()));
+                at
+            }
+        };
+        &mut self.cells[at].1
+    }
+
+    /// Adds the difference to the changes of a generation, and becomes empty.
+    pub(super) fn move_to(&mut self, delta: &mut TallyDelta) {
+        for (key, cell) in self.cells.drain(..).filter(|(_, cell)| !cell.is_zero()) {
+            delta.tally.add_cell(key, &cell);
+        }
+        delta.tally.unit_counts.add(&std::mem::take(&mut self.unit_counts));
+        delta.latest_exposure = delta.latest_exposure.max(self.latest_exposure);
+        self.latest_exposure = Timestamp::MIN;
+    }
+}
