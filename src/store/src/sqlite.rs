@@ -164,7 +164,7 @@ impl SqliteStore {
             return Err(StoreError::Mismatch { path: log_path.display().to_string(), detail });
         }
         let log_readers = Readers::new(log_path);
-        let fold = Fold::new(log_readers.open()?, counts, options.fold_step_events, options.remembered_exposures);
+        let fold = Fold::new(log_readers.open()?, counts, &options);
         let inner = Inner {
             folder: folder.to_path_buf(),
             store_id,

@@ -83,7 +83,11 @@ fn prepare(path: &Path, schema: Schema, tuning: Tuning) -> Result<Connection, St
     check_header(path)?;
     let mut connection = Connection::open(path)?;
     set_up(&connection, tuning)?;
-    match schema.migrate(&mut connection)? {
+    // An upgrade may sort millions of rows for an index, which must not need their size in memory.
+    connection.pragma_update(None, "temp_store", "FILE")?;
+    let state = schema.migrate(&mut connection)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    match state {
         FileState::Ready => Ok(connection),
         FileState::Newer { found, known } => Err(StoreError::NewerSchema { path: String::new(), found, known }),
         FileState::Foreign => {

@@ -12,10 +12,11 @@
 //!  catalogue: revision, kill, restore, end, new metric ──────┘ recount of the affected slices
 //! ```
 //!
-//! **A step** reads the next events, looks up the records and outcomes of the units that they name, computes the
-//! changes, and writes them together with the offset. After a crash the step is either complete or repeated. A shutdown
-//! waits for the step, so [`step_limit`] bounds its time. Every table is visited in the order of its keys: then a page is
-//! read and written once for all rows on it, which makes large steps cheap.
+//! **A step** ([`events`]) reads the next events, looks up the records and outcomes of the units that they name, computes
+//! the changes, and writes them together with the offset. After a crash the step is either complete or repeated. A
+//! shutdown waits for the step, so [`step_limit`] bounds its time. Every table is visited in the order of its keys: then
+//! a page is read and written once for all rows on it, which makes large steps cheap. The sums of a unit with few outcomes
+//! are computed from these and not stored, so that an outcome changes no record.
 //!
 //! **Order and repeats do not matter (I5).** A unit record contains the earliest exposure to each variation. If several
 //! outcomes have the same unit and event id, the smallest one (by time, event and value) is stored. A minimum is the
@@ -47,6 +48,7 @@ use rusqlite::Connection;
 use super::catalogue;
 use super::database::Readers;
 use super::log_scan::scan_log;
+use super::options::SqliteOptions;
 use super::recent_exposures::RecentExposures;
 use super::tallies::TallyCache;
 use super::tracked_generations::TrackedGenerations;
@@ -74,6 +76,8 @@ pub(crate) struct Fold {
     limit: StepLimit,
     /// The most unit records that the events of one step may concern.
     max_records: usize,
+    /// The most outcomes of a unit whose records do not contain their sums.
+    max_outcomes_without_sums: usize,
     /// Whether the stored catalogue was loaded since the start. The counts may reflect it, so a caller's older one is not
     /// enough: with it, changes would be counted back, and outcomes of unknown generations not at all.
     has_loaded_catalogue: bool,
@@ -101,14 +105,16 @@ pub(crate) struct StoreHandles<'a> {
 
 impl Fold {
     /// Creates a fold that reads from `log` and writes to `counts`.
-    pub(crate) fn new(log: Connection, counts: Connection, max_step: usize, remembered_exposures: usize) -> Self {
+    pub(crate) fn new(log: Connection, counts: Connection, options: &SqliteOptions) -> Self {
+        let max_step = options.fold_step_events;
         Self {
             generations: TrackedGenerations::default(),
-            recent: RecentExposures::new(remembered_exposures),
+            recent: RecentExposures::new(options.remembered_exposures),
             log,
             counts,
             limit: StepLimit::new(max_step),
             max_records: max_step.saturating_mul(RECORDS_PER_EVENT),
+            max_outcomes_without_sums: options.outcomes_without_sums,
             has_loaded_catalogue: false,
             catalogue_version: 0,
             checkpointed_version: 0,

@@ -12,6 +12,9 @@ pub struct SqliteOptions {
     pub fold_step_events: usize,
     /// How many exposures the fold remembers, to recognise repeats without a lookup; about 100 bytes each.
     pub remembered_exposures: usize,
+    /// The most outcomes of a unit whose sums are computed from them when they are needed. With more, the unit's records
+    /// contain the sums, and each outcome changes them.
+    pub outcomes_without_sums: usize,
     /// The most pages of 4 KiB in each file; `None` for no limit but the disk.
     pub max_pages: Option<u32>,
     /// Space on the disk that is kept for kills, restores and pauses, in bytes.
@@ -25,6 +28,7 @@ impl Default for SqliteOptions {
             cache_mib: 512,
             fold_step_events: 200_000,
             remembered_exposures: 1_000_000,
+            outcomes_without_sums: 32,
             max_pages: None,
             reserve_bytes: 8 << 20,
         }

@@ -63,9 +63,6 @@ pub(crate) struct StoredOutcome {
     pub(crate) content: OutcomeContent,
 }
 
-/// The most outcomes of a unit whose sums are computed when they are needed. With more, its record has the sums.
-pub(crate) const MAX_OUTCOMES_WITHOUT_SUMS: usize = 32;
-
 /// A row of the unit table.
 pub(crate) struct UnitRow {
     /// The unit's place on the generation's line.
@@ -89,15 +86,6 @@ impl StoredRecord {
                 record
             }
         }
-    }
-}
-
-/// A complete record as it is stored if its unit has that many outcomes.
-pub(crate) fn encode_record(record: &UnitRecord, outcomes: usize) -> Vec<u8> {
-    if outcomes > MAX_OUTCOMES_WITHOUT_SUMS {
-        unit_record_codec::encode_with_sums(record)
-    } else {
-        unit_record_codec::encode_exposures_only(record)
     }
 }
 
@@ -203,7 +191,7 @@ impl<'a> OutcomeTable<'a> {
     pub(crate) fn new(connection: &'a Connection) -> Result<Self, StoreError> {
         let columns = "SELECT occurred_at, event, value_micros, event_id FROM outcome WHERE unit_digest = ?1";
         Ok(Self {
-            of_unit: connection.prepare_cached(&format!("{columns} LIMIT ?2"))?,
+            of_unit: connection.prepare_cached(&format!("{columns} ORDER BY event_id LIMIT ?2"))?,
             select: connection.prepare_cached(&format!("{columns} AND event_id = ?2"))?,
             insert: connection.prepare_cached("INSERT OR REPLACE INTO outcome VALUES (?1, ?2, ?3, ?4, ?5)")?,
             names: EventNames::default(),

@@ -38,3 +38,34 @@ fn outcome_costs_no_more_when_other_experiments_measure_its_event() {
     // Comparing with each experiment would take 60 times as long. The factor leaves room for a busy machine.
     assert!(among_many < 8 * alone, "one experiment: {alone:?}; 60 experiments: {among_many:?}");
 }
+
+/// Pages that change are the larger part of what an outcome costs in a store with many units.
+#[test]
+fn outcome_of_a_unit_with_few_changes_no_record() {
+    let folder = folder();
+    let experiment = started_experiment("a", false, &all_metrics(), 1);
+    let known = Arc::new(vec![Arc::new(experiment.clone())]);
+    let record = || {
+        let counts = Connection::open(folder.path().join("counts.db")).unwrap();
+        counts.query_row("SELECT record FROM unit", [], |row| row.get::<_, Vec<u8>>(0)).unwrap()
+    };
+    block_on(async {
+        let options = SqliteOptions { outcomes_without_sums: 3, ..SqliteOptions::default() };
+        let store = SqliteStore::open(folder.path(), options).unwrap();
+        store.commit(experiment_change(&experiment, None, "create")).await.unwrap();
+        store.append(at(1), vec![exposure("a", 1, "u", Arm::CONTROL, 1, at(1))]).await.unwrap();
+        let fold_all = async || while store.fold(Arc::clone(&known), 1_000).await.unwrap().has_more_work() {};
+        fold_all().await;
+        let exposed = record();
+        for n in 1..=5 {
+            let signed_up = outcome("u", "signup", 1_000_000, at(1 + n), &n.to_string(), "");
+            store.append(at(1), vec![signed_up]).await.unwrap();
+            fold_all().await;
+            assert_eq!(record() == exposed, n <= 3, "after outcome {n}");
+            let counts = store.counts(&key("a"), 1).await.unwrap();
+            let most = counts.cells.values().map(|cell| cell.outcomes).max();
+            assert_eq!(most, Some(n as u64));
+        }
+        store.close().await.unwrap();
+    });
+}

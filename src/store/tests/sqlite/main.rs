@@ -30,8 +30,13 @@ mod small_limits {
     use super::*;
 
     store_contract_suite!(|folder| {
-        let options =
-            SqliteOptions { fold_step_events: 17, remembered_exposures: 20, cache_mib: 1, ..SqliteOptions::default() };
+        let options = SqliteOptions {
+            fold_step_events: 17,
+            remembered_exposures: 20,
+            cache_mib: 1,
+            outcomes_without_sums: 2,
+            ..SqliteOptions::default()
+        };
         Ok(Arc::new(SqliteStore::open(folder, options)?) as Arc<dyn Store>)
     });
 }

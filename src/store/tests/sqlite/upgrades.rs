@@ -177,6 +177,51 @@ fn counts_without_tolerances_are_recounted() {
     assert_eq!(block_on(fold_all(folder.path(), Vec::new())), complete);
 }
 
+/// Records with the sums of few outcomes, as earlier releases wrote them, count the same as those without, and are replaced
+/// once an outcome changes them.
+#[test]
+fn records_of_an_earlier_release_count_the_same_and_lose_their_sums() {
+    let folder = folder();
+    let experiment = started_experiment("a", false, &all_metrics(), 1);
+    let known = Arc::new(vec![Arc::new(experiment.clone())]);
+    let of_unit = |i: i64, part: i64| {
+        let name = format!("u{i}");
+        let outcomes = (0..i % 5).map(|n| outcome(&name, "order", n + 1, at(i + n), &format!("{part}-{n}"), ""));
+        [exposure("a", 1, &name, Arm::CONTROL, 1, at(i))].into_iter().chain(outcomes).collect::<Vec<_>>()
+    };
+    let events = |part: i64| (0..60).flat_map(move |i| of_unit(i, part)).collect::<Vec<_>>();
+    let fold_all = async |events: Vec<inroad_store::Event>, outcomes_without_sums: usize| {
+        let options = SqliteOptions { outcomes_without_sums, ..SqliteOptions::default() };
+        let store = SqliteStore::open(folder.path(), options).unwrap();
+        if store.head() == 0 {
+            store.commit(experiment_change(&experiment, None, "create")).await.unwrap();
+        }
+        store.append(at(1), events).await.unwrap();
+        while store.fold(Arc::clone(&known), 1_000).await.unwrap().has_more_work() {}
+        let counts = store.counts(&key("a"), 1).await.unwrap();
+        store.close().await.unwrap();
+        counts
+    };
+    let layouts = || -> Vec<u8> {
+        let counts = Connection::open(folder.path().join("counts.db")).unwrap();
+        let mut records = counts.prepare("SELECT substr(record, 1, 1) FROM unit ORDER BY 1").unwrap();
+        let layouts = records.query_map([], |row| row.get::<_, [u8; 1]>(0)).unwrap();
+        layouts.map(|layout| layout.unwrap()[0]).collect()
+    };
+    block_on(fold_all(events(0), 0));
+    assert_eq!(layouts().iter().filter(|layout| **layout == 1).count(), 48, "units with outcomes");
+    let counts = Connection::open(folder.path().join("counts.db")).unwrap();
+    let downgrade = "DROP INDEX unit_by_unit_digest; CREATE INDEX unit_by_unit_digest ON unit (unit_digest);
+        PRAGMA user_version = 1";
+    counts.execute_batch(downgrade).unwrap();
+    drop(counts);
+    let got = block_on(fold_all(events(1), 32));
+    assert!(layouts().iter().all(|layout| *layout == 2), "{:?}", layouts());
+    let all = [events(0), events(1)].concat();
+    let want = contract::oracle::counts(&experiment, experiment.generation().unwrap(), &all);
+    assert_eq!(got, inroad_store::GenerationCounts { folded: all.len() as u64, ..want });
+}
+
 /// Earlier releases stored the whole experiment twice in each entry of the audit log.
 #[test]
 fn audit_entries_with_whole_states_are_read_as_what_changed() {

@@ -13,8 +13,7 @@ use super::{Fold, StoreHandles};
 use crate::error::StoreError;
 use crate::sqlite::log_scan::{LogScan, ScannedExposure, ScannedOutcome};
 use crate::sqlite::tracked_generations::GenerationIndex;
-use crate::sqlite::units::{MAX_OUTCOMES_WITHOUT_SUMS, encode_record};
-use crate::unit_record_codec::StoredRecord;
+use crate::unit_record_codec::{StoredRecord, encode_exposures_only, encode_with_sums};
 
 /// The most records in a batch; a unit that has more makes a batch of its own.
 const BATCH_RECORDS: usize = 262_144;
@@ -80,8 +79,13 @@ struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     /// Reads the stored records and outcomes of a unit. A generation that exposes the unit first has an empty record.
-    fn add_unit(&mut self, changes: &mut StepChanges<'_>, unit: &UnitEvents<'a>) -> Result<(), StoreError> {
-        let outcomes = UnitOutcomes::read(&mut changes.outcomes, unit.unit_digest, unit.outcomes)?;
+    fn add_unit(
+        &mut self,
+        changes: &mut StepChanges<'_>,
+        unit: &UnitEvents<'a>,
+        max_without_sums: usize,
+    ) -> Result<(), StoreError> {
+        let outcomes = UnitOutcomes::read(&mut changes.outcomes, unit.unit_digest, unit.outcomes, max_without_sums)?;
         if unit.exposures.is_empty() && outcomes.new.is_empty() {
             return Ok(());
         }
@@ -125,7 +129,7 @@ impl Fold {
         let mut batch = Batch::default();
         let mut units = by_unit(&scan.exposures, &scan.outcomes).peekable();
         while let Some(unit) = units.next() {
-            batch.add_unit(&mut changes, &unit)?;
+            batch.add_unit(&mut changes, &unit, self.max_outcomes_without_sums)?;
             if batch.is_full() || units.peek().is_none() {
                 self.count_batch(&mut changes, std::mem::take(&mut batch), &mut folded)?;
                 if folded.concerned > max_records {
@@ -144,11 +148,11 @@ impl Fold {
         batch: Batch<'_>,
         folded: &mut FoldedEvents,
     ) -> Result<(), StoreError> {
-        let Batch { mut units, mut records, .. } = batch;
+        let Batch { units, mut records, .. } = batch;
         records.sort_unstable_by_key(|record| record.record.generation);
         for BatchRecord { record, unit, exposures } in records {
             let tracked = self.generations.get(record.generation)?;
-            let Some(outcomes) = units.get_mut(unit) else { continue };
+            let Some(outcomes) = units.get(unit) else { continue };
             let is_measured = outcomes.events().any(|event| tracked.measures(event));
             if !exposures.is_empty() || is_measured {
                 folded.concerned += 1;
@@ -169,7 +173,7 @@ impl Fold {
         changes: &mut StepChanges<'_>,
         UnitsRecord { generation, digest, stored }: UnitsRecord,
         exposures: &[ScannedExposure],
-        (outcomes, is_measured): (&mut UnitOutcomes<'_>, bool),
+        (outcomes, is_measured): (&UnitOutcomes<'_>, bool),
         folded: &mut FoldedEvents,
     ) -> Result<(), StoreError> {
         let tracked = self.generations.get(generation)?;
@@ -178,7 +182,7 @@ impl Fold {
         let has_sums = matches!(stored, Some(StoredRecord::WithSums(_)));
         let mut record = match stored {
             Some(record @ StoredRecord::WithSums(_)) => record.complete(history, &[]),
-            Some(record) => record.complete(history, outcomes.before(&mut changes.outcomes)?),
+            Some(record) => record.complete(history, &outcomes.before(&mut changes.outcomes)?),
             None => UnitRecord::default(),
         };
         let exposures_change = exposures.iter().any(|scanned| record.is_new_or_earlier(scanned.exposure));
@@ -187,21 +191,20 @@ impl Fold {
             return Ok(());
         }
         folded.changed += 1;
-        let count = outcomes.count;
         let before = has_sums.then(|| record.clone());
         let (table, change) = changes.outcomes_and_contribution(generation);
         change.sub_record(&record, digest.point(), history);
         if exposures_change || outcomes.replaces() {
             // Other outcomes may count elsewhere now, so all are counted again.
-            let (old, valid) = outcomes.before_and_after(table)?;
-            for outcome in old {
+            let old = outcomes.before(table)?;
+            for outcome in old.iter() {
                 change.sub_outcome(&record, history, &outcome.content.as_outcome(), 0);
             }
             for scanned in exposures {
                 record.add_exposure(scanned.exposure);
             }
             record.clear_outcomes();
-            for outcome in valid {
+            for outcome in outcomes.after(&old) {
                 let outcome = outcome.content.as_outcome();
                 record.add_outcome(history, 0, &outcome);
                 change.add_outcome(&record, history, &outcome, 0);
@@ -220,11 +223,12 @@ impl Fold {
         if !exposures.is_empty() {
             folded.known.push((generation, digest, record.exposures().to_vec()));
         }
-        let stores_sums = count > MAX_OUTCOMES_WITHOUT_SUMS;
+        let stores_sums = outcomes.has_stored_sums;
+        let encode = if stores_sums { encode_with_sums } else { encode_exposures_only };
         if is_new {
-            changes.insert_record(generation, digest, outcomes.unit_digest, encode_record(&record, count));
+            changes.insert_record(generation, digest, outcomes.unit_digest, encode(&record));
         } else if exposures_change || has_sums != stores_sums || before.is_some_and(|before| before != record) {
-            changes.replace_record(generation, digest, encode_record(&record, count));
+            changes.replace_record(generation, digest, encode(&record));
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use super::{Fold, StoreHandles};
 use crate::error::StoreError;
 use crate::sqlite::tallies::{AppliedHistory, CountedHistory, OngoingRecount};
 use crate::sqlite::tracked_generations::{GenerationIndex, TrackedGeneration};
-use crate::sqlite::units::{MAX_OUTCOMES_WITHOUT_SUMS, read_units_in_range};
+use crate::sqlite::units::read_units_in_range;
 use crate::unit_record_codec::{self, StoredRecord};
 
 /// Units that are read at once, which bounds memory.
@@ -120,7 +120,7 @@ impl Fold {
                     }
                     change.add_record(&record, unit.digest.point(), new);
                     let is_outdated = has_sums && record != before;
-                    if is_outdated || (!has_sums && outcomes.len() > MAX_OUTCOMES_WITHOUT_SUMS) {
+                    if is_outdated || (!has_sums && outcomes.len() > self.max_outcomes_without_sums) {
                         changes.replace_record(index, unit.digest, unit_record_codec::encode_with_sums(&record));
                     }
                 }

@@ -1,32 +1,26 @@
 //! The outcomes of one unit: those that are stored, and what a step changes about them.
 
+use std::borrow::Cow;
+
 use inroad_assignment::Digest;
 
 use crate::error::StoreError;
 use crate::sqlite::log_scan::ScannedOutcome;
-use crate::sqlite::units::{MAX_OUTCOMES_WITHOUT_SUMS, OutcomeContent, OutcomeTable, StoredOutcome};
+use crate::sqlite::units::{OutcomeContent, OutcomeTable, StoredOutcome};
 
 /// The outcomes of a unit that were stored before a step.
 enum OldOutcomes {
     All(Vec<StoredOutcome>),
-    /// More than [`MAX_OUTCOMES_WITHOUT_SUMS`], which are read only if they are needed.
+    /// So many that they are read only when they are needed, and never kept.
     Many,
 }
 
 impl OldOutcomes {
-    fn read(table: &mut OutcomeTable<'_>, unit_digest: &Digest) -> Result<Self, StoreError> {
-        let outcomes = table.of_unit(unit_digest, MAX_OUTCOMES_WITHOUT_SUMS + 1)?;
-        Ok(if outcomes.len() > MAX_OUTCOMES_WITHOUT_SUMS { Self::Many } else { Self::All(outcomes) })
-    }
-
     /// All of them.
-    fn all(&mut self, table: &mut OutcomeTable<'_>, unit_digest: &Digest) -> Result<&[StoredOutcome], StoreError> {
-        if let Self::Many = self {
-            *self = Self::All(table.of_unit(unit_digest, usize::MAX)?);
-        }
+    fn all(&self, table: &mut OutcomeTable<'_>, unit_digest: &Digest) -> Result<Cow<'_, [StoredOutcome]>, StoreError> {
         match self {
-            Self::All(outcomes) => Ok(outcomes),
-            Self::Many => Ok(&[]),
+            Self::All(outcomes) => Ok(Cow::Borrowed(outcomes)),
+            Self::Many => table.of_unit(unit_digest, usize::MAX).map(Cow::Owned),
         }
     }
 
@@ -55,18 +49,22 @@ pub(super) struct UnitOutcomes<'a> {
     pub(super) new: Vec<&'a StoredOutcome>,
     /// The content that is replaced, by event id.
     replaced: Vec<(&'a str, OutcomeContent)>,
-    /// How many the unit has afterwards, or the least that makes it have many.
-    pub(super) count: usize,
+    /// Whether the unit has so many outcomes afterwards that its records contain their sums.
+    pub(super) has_stored_sums: bool,
 }
 
 impl<'a> UnitOutcomes<'a> {
-    /// Compares the unit's outcomes in the step with the stored ones.
+    /// Compares the unit's outcomes in the step with the stored ones. Records of units with at most `max_without_sums`
+    /// outcomes do not contain their sums.
     pub(super) fn read(
         table: &mut OutcomeTable<'_>,
         unit_digest: Digest,
         scanned: &'a [ScannedOutcome],
+        max_without_sums: usize,
     ) -> Result<Self, StoreError> {
-        let old = OldOutcomes::read(table, &unit_digest)?;
+        let stored = table.of_unit(&unit_digest, max_without_sums.saturating_add(1))?;
+        let count = stored.len();
+        let old = if count > max_without_sums { OldOutcomes::Many } else { OldOutcomes::All(stored) };
         let (mut new, mut replaced) = (Vec::with_capacity(scanned.len()), Vec::new());
         for ScannedOutcome { outcome, .. } in scanned {
             match old.content(table, &unit_digest, &outcome.event_id)? {
@@ -78,12 +76,8 @@ impl<'a> UnitOutcomes<'a> {
                 Some(_) => {}
             }
         }
-        let stored = match &old {
-            OldOutcomes::All(outcomes) => outcomes.len(),
-            OldOutcomes::Many => MAX_OUTCOMES_WITHOUT_SUMS + 1,
-        };
-        let count = stored + new.len() - replaced.len();
-        Ok(Self { unit_digest, old, new, replaced, count })
+        let has_stored_sums = count + new.len() - replaced.len() > max_without_sums;
+        Ok(Self { unit_digest, old, new, replaced, has_stored_sums })
     }
 
     /// How many are in memory.
@@ -98,23 +92,19 @@ impl<'a> UnitOutcomes<'a> {
     }
 
     /// All outcomes before the step.
-    pub(super) fn before(&mut self, table: &mut OutcomeTable<'_>) -> Result<&[StoredOutcome], StoreError> {
+    pub(super) fn before(&self, table: &mut OutcomeTable<'_>) -> Result<Cow<'_, [StoredOutcome]>, StoreError> {
         self.old.all(table, &self.unit_digest)
+    }
+
+    /// All outcomes after the step, given those before it.
+    pub(super) fn after<'b>(&'b self, before: &'b [StoredOutcome]) -> impl Iterator<Item = &'b StoredOutcome> {
+        let is_valid = |outcome: &&StoredOutcome| self.replaced.iter().all(|(id, _)| *id != outcome.event_id);
+        before.iter().filter(is_valid).chain(self.new.iter().copied())
     }
 
     /// The events that the step adds or takes away.
     pub(super) fn events(&self) -> impl Iterator<Item = &str> {
         let added = self.new.iter().map(|outcome| &*outcome.content.event);
         added.chain(self.replaced.iter().map(|(_, before)| &*before.event))
-    }
-
-    /// All outcomes before the step, and those among them that remain valid with the new ones.
-    pub(super) fn before_and_after(
-        &mut self,
-        table: &mut OutcomeTable<'_>,
-    ) -> Result<(&[StoredOutcome], impl Iterator<Item = &StoredOutcome>), StoreError> {
-        let old = self.old.all(table, &self.unit_digest)?;
-        let is_valid = |outcome: &&StoredOutcome| self.replaced.iter().all(|(id, _)| *id != outcome.event_id);
-        Ok((old, old.iter().filter(is_valid).chain(self.new.iter().copied())))
     }
 }
