@@ -2,8 +2,8 @@
 //! page, and the fold spends most of its time on pages.
 //!
 //! There are two layouts. Most units have few outcomes, and their sums are computed from these when they are needed: then
-//! an outcome changes no record, and no page of the table. A unit with many outcomes has its sums in the record, so that
-//! the next outcome does not have to read all earlier ones.
+//! an outcome changes no record, and no page of the table. A unit with many outcomes gets its sums in the record when an event
+//! changes what it counts for, so that the next outcome does not have to read all earlier ones.
 
 use inroad_assignment::{Arm, Timestamp};
 use inroad_policy::attribution::{Accumulator, Exposure, UnitRecord};
@@ -20,6 +20,14 @@ pub(crate) enum StoredRecord {
     WithSums(UnitRecord),
     /// The exposures. The sums have to be computed from the unit's outcomes.
     ExposuresOnly(UnitRecord),
+}
+
+impl StoredRecord {
+    /// The exposures, without sums that the record may have.
+    pub(crate) fn exposures(&self) -> &UnitRecord {
+        let (Self::WithSums(record) | Self::ExposuresOnly(record)) = self;
+        record
+    }
 }
 
 /// Encodes a complete record.

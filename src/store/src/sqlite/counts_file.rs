@@ -141,13 +141,14 @@ pub(super) fn move_counts(folder: &Path, state: Tuning, counts: Tuning) -> Resul
     counts.execute_batch(link).map_err(at_state)
 }
 
-/// Refuses a move for which the disk has no room: the copy is written to the write-ahead log first, and then to the file.
+/// Refuses a move for which the disk has no room: the copy is written to the write-ahead log first, and then to
+/// the file, and its index is larger than it was.
 fn check_space(folder: &Path, state: &Path) -> Result<(), StoreError> {
     let failed = |error: std::io::Error| StoreError::CannotOpen {
         path: state.display().to_string(),
         detail: format!("the free space of the disk is unknown: {error}"),
     };
-    let needed = 2 * state.metadata().map_err(failed)?.len();
+    let needed = 3 * state.metadata().map_err(failed)?.len();
     let disk = rustix::fs::statvfs(folder).map_err(|error| failed(error.into()))?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     if free < needed {

@@ -58,7 +58,7 @@ use recount::RecountProgress;
 use step_limit::StepLimit;
 
 /// Rows written before the write-ahead log is copied back into the file.
-const CHECKPOINT_ROWS: usize = 300_000;
+const CHECKPOINT_ROWS: usize = 100_000;
 /// Changes of the catalogue before its write-ahead log is copied back into the file.
 const CHECKPOINT_VERSIONS: u64 = 100;
 /// The most unit records that the events of one step may concern, for each event of the largest step. A step that would
@@ -74,6 +74,8 @@ pub(crate) struct Fold {
     counts: Connection,
     /// The most events that the next step folds, and the most units that it recounts.
     limit: StepLimit,
+    /// The events of the largest step.
+    max_step: usize,
     /// The most unit records that the events of one step may concern.
     max_records: usize,
     /// The most outcomes of a unit whose records do not contain their sums.
@@ -113,6 +115,7 @@ impl Fold {
             log,
             counts,
             limit: StepLimit::new(max_step),
+            max_step,
             max_records: max_step.saturating_mul(RECORDS_PER_EVENT),
             max_outcomes_without_sums: options.outcomes_without_sums,
             has_loaded_catalogue: false,

@@ -92,6 +92,7 @@ impl StoredRecord {
 /// Reads the records of a unit and writes single ones. Its statements are prepared once: a step of the fold has hundreds
 /// of thousands.
 pub(crate) struct UnitTable<'a> {
+    of_unit: CachedStatement<'a>,
     select: CachedStatement<'a>,
     insert: CachedStatement<'a>,
     update: CachedStatement<'a>,
@@ -100,13 +101,15 @@ pub(crate) struct UnitTable<'a> {
 impl<'a> UnitTable<'a> {
     /// Prepares the statements.
     pub(crate) fn new(connection: &'a Connection) -> Result<Self, StoreError> {
-        let update = "UPDATE unit SET record = ?4 WHERE experiment_id = ?1 AND generation = ?2 AND digest = ?3";
+        let key = "experiment_id = ?1 AND generation = ?2 AND digest = ?3";
+        let update = format!("UPDATE unit SET record = ?4 WHERE {key}");
         // The index has all that is read, in the order of the unit digests.
-        let select = "SELECT experiment_id, generation, digest, record FROM unit WHERE unit_digest = ?1";
+        let of_unit = "SELECT experiment_id, generation, digest, record FROM unit WHERE unit_digest = ?1";
         Ok(Self {
-            select: connection.prepare_cached(select)?,
+            of_unit: connection.prepare_cached(of_unit)?,
+            select: connection.prepare_cached(&format!("SELECT record FROM unit WHERE {key}"))?,
             insert: connection.prepare_cached("INSERT INTO unit VALUES (?1, ?2, ?3, ?4, ?5)")?,
-            update: connection.prepare_cached(update)?,
+            update: connection.prepare_cached(&update)?,
         })
     }
 
@@ -117,11 +120,21 @@ impl<'a> UnitTable<'a> {
         unit_digest: &Digest,
         mut put: impl FnMut((i64, u32), Digest, StoredRecord) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let mut rows = self.select.query([unit_digest.as_bytes()])?;
+        let mut rows = self.of_unit.query([unit_digest.as_bytes()])?;
         while let Some(row) = rows.next()? {
             put((row.get(0)?, row.get(1)?), Digest::from_bytes(row.get(2)?), read_record(row, 3)?)?;
         }
         Ok(())
+    }
+
+    /// One unit's record in a generation; `None` if it has none.
+    pub(crate) fn read(
+        &mut self,
+        tracked: &TrackedGeneration,
+        digest: &Digest,
+    ) -> Result<Option<StoredRecord>, StoreError> {
+        let mut rows = self.select.query(params![tracked.experiment_id, tracked.number, digest.as_bytes()])?;
+        rows.next()?.map(|row| read_record(row, 0)).transpose()
     }
 
     /// Adds an encoded record.

@@ -114,6 +114,12 @@ impl<'a> StepChanges<'a> {
         })
     }
 
+    /// One unit's record in a generation.
+    pub(super) fn record(&mut self, generation: GenerationIndex, digest: Digest) -> Result<UnitsRecord, StoreError> {
+        let stored = self.units.read(self.generations.get(generation)?, &digest)?;
+        Ok(UnitsRecord { generation, digest, stored })
+    }
+
     /// Adds a unit's record.
     pub(super) fn insert_record(
         &mut self,
@@ -136,7 +142,8 @@ impl<'a> StepChanges<'a> {
         self.outcomes.write(unit_digest, outcome)
     }
 
-    /// Writes the records in the order of their table, so that a page is visited once for all records on it.
+    /// Writes the records generation by generation in the order of their lines, so that a page is visited once for all
+    /// records on it.
     fn write_records(&mut self) -> Result<(), StoreError> {
         self.records.sort_unstable_by_key(|record| (record.generation, record.digest));
         for ChangedRecord { generation, digest, unit_digest, encoded } in &self.records {
@@ -163,7 +170,6 @@ impl<'a> StepChanges<'a> {
             self;
         let written = WrittenRows { records: records.len(), outcomes: outcomes_written };
         drop((units, outcomes, records));
-        // In the order of the tables.
         let mut deltas: Vec<_> = deltas.into_iter().collect();
         deltas.sort_unstable_by_key(|(generation, _)| *generation);
         let mut updates = Vec::with_capacity(deltas.len());

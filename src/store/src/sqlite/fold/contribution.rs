@@ -2,6 +2,8 @@
 //! neighbours add to the same cells. So the difference is computed in a few cells that stay in the processor's cache,
 //! before it is added to the changes of the generation.
 
+use std::collections::BTreeMap;
+
 use inroad_assignment::{Point, Timestamp};
 use inroad_policy::attribution::{
     Cell, CellKey, History, Outcome, UnitCounts, UnitRecord, outcome_contribution, record_contribution,
@@ -9,28 +11,35 @@ use inroad_policy::attribution::{
 
 use crate::sqlite::tallies::TallyDelta;
 
-/// More cells than this are moved to the changes of the generation: a list that is sorted would become slow.
-const MANY_CELLS: usize = 64;
+/// The most cells in the sorted list.
+const LISTED_CELLS: usize = 64;
 
 /// The difference of contributions of some units of one generation. One value is used for many generations, so that it
 /// allocates only once.
 pub(super) struct ContributionChange {
-    /// Sorted by key.
+    /// The first ones, sorted by key.
     cells: Vec<(CellKey, Cell)>,
+    /// All others: a long sorted list would become slow.
+    more: BTreeMap<CellKey, Cell>,
     unit_counts: UnitCounts,
     latest_exposure: Timestamp,
 }
 
 impl Default for ContributionChange {
     fn default() -> Self {
-        Self { cells: Vec::new(), unit_counts: UnitCounts::default(), latest_exposure: Timestamp::MIN }
+        Self {
+            cells: Vec::new(),
+            more: BTreeMap::new(),
+            unit_counts: UnitCounts::default(),
+            latest_exposure: Timestamp::MIN,
+        }
     }
 }
 
 impl ContributionChange {
     /// Whether it is time to move it.
     pub(super) fn is_large(&self) -> bool {
-        self.cells.len() > MANY_CELLS
+        !self.more.is_empty()
     }
 
     /// Notes the time of an exposure that is counted.
@@ -75,6 +84,7 @@ impl ContributionChange {
     fn cell(&mut self, key: CellKey) -> &mut Cell {
         let at = match self.cells.binary_search_by_key(&key, |(key, _)| *key) {
             Ok(at) => at,
+            Err(_) if self.cells.len() >= LISTED_CELLS => return self.more.entry(key).or_default(),
             Err(at) => {
                 self.cells.insert(at, (key, Cell::default()));
                 at
@@ -85,7 +95,8 @@ impl ContributionChange {
 
     /// Adds the difference to the changes of a generation, and becomes empty.
     pub(super) fn move_to(&mut self, delta: &mut TallyDelta) {
-        for (key, cell) in self.cells.drain(..).filter(|(_, cell)| !cell.is_zero()) {
+        let more = std::mem::take(&mut self.more);
+        for (key, cell) in self.cells.drain(..).chain(more).filter(|(_, cell)| !cell.is_zero()) {
             delta.tally.add_cell(key, &cell);
         }
         delta.tally.unit_counts.add(&std::mem::take(&mut self.unit_counts));

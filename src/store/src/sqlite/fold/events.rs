@@ -15,10 +15,8 @@ use crate::sqlite::log_scan::{LogScan, ScannedExposure, ScannedOutcome};
 use crate::sqlite::tracked_generations::GenerationIndex;
 use crate::unit_record_codec::{StoredRecord, encode_exposures_only, encode_with_sums};
 
-/// The most records in a batch; a unit that has more makes a batch of its own.
-const BATCH_RECORDS: usize = 262_144;
-/// The most outcomes in a batch, for the sake of memory.
-const BATCH_OUTCOMES: usize = 262_144;
+/// Exposures of one unit to more generations than this make a batch of their own, so that its outcomes are read once.
+const MANY_GENERATIONS: usize = 8;
 
 /// The exposures of a record after a step, to be remembered.
 pub(super) type KnownExposures = (GenerationIndex, Digest, Vec<Exposure>);
@@ -28,7 +26,7 @@ pub(super) type KnownExposures = (GenerationIndex, Digest, Vec<Exposure>);
 pub(super) struct FoldedEvents {
     /// Records that its events concern.
     concerned: usize,
-    /// Units with another contribution than before.
+    /// Records that may contribute something else than before.
     pub(super) changed: usize,
     pub(super) written: WrittenRows,
     pub(super) known: Vec<KnownExposures>,
@@ -78,29 +76,33 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// Reads the stored records and outcomes of a unit. A generation that exposes the unit first has an empty record.
+    /// Reads the stored records and outcomes that the events of a unit concern. A generation that exposes the unit first has
+    /// an empty record. Records of other generations are read only for new outcomes, which these may measure.
     fn add_unit(
         &mut self,
         changes: &mut StepChanges<'_>,
         unit: &UnitEvents<'a>,
-        max_without_sums: usize,
+        outcomes: UnitOutcomes<'a>,
     ) -> Result<(), StoreError> {
-        let outcomes = UnitOutcomes::read(&mut changes.outcomes, unit.unit_digest, unit.outcomes, max_without_sums)?;
-        if unit.exposures.is_empty() && outcomes.new.is_empty() {
-            return Ok(());
-        }
         let (first, unit_at) = (self.records.len(), self.units.len());
         let records = &mut self.records;
-        changes.records_of(&unit.unit_digest, |record| {
-            records.push(BatchRecord { record, unit: unit_at, exposures: &[] });
-        })?;
+        let is_exposed = !unit.exposures.is_empty();
+        if !outcomes.new.is_empty() {
+            changes.records_of(&unit.unit_digest, |record| {
+                records.push(BatchRecord { record, unit: unit_at, exposures: &[] });
+            })?;
+            if is_exposed {
+                records.get_mut(first..).unwrap_or_default().sort_unstable_by_key(|known| known.record.generation);
+            }
+        }
+        let known = first..records.len();
         for exposures in unit.exposures.chunk_by(|a, b| a.generation == b.generation) {
             let Some(ScannedExposure { generation, digest, .. }) = exposures.first() else { continue };
-            let its_records = self.records.get_mut(first..).unwrap_or_default();
-            match its_records.iter_mut().find(|known| known.record.generation == *generation) {
-                Some(known) => known.exposures = exposures,
-                None => {
-                    let record = UnitsRecord { generation: *generation, digest: *digest, stored: None };
+            let its_records = self.records.get_mut(known.clone()).unwrap_or_default();
+            match its_records.binary_search_by_key(generation, |known| known.record.generation) {
+                Ok(at) => its_records[at].exposures = exposures,
+                Err(_) => {
+                    let record = changes.record(*generation, *digest)?;
                     self.records.push(BatchRecord { record, unit: unit_at, exposures });
                 }
             }
@@ -110,8 +112,9 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    fn is_full(&self) -> bool {
-        self.records.len() >= BATCH_RECORDS || self.outcomes >= BATCH_OUTCOMES
+    /// Whether it has as many records or outcomes as the largest step has events, for the sake of memory.
+    fn is_full(&self, max_step: usize) -> bool {
+        self.records.len().max(self.outcomes) >= max_step
     }
 }
 
@@ -127,40 +130,59 @@ impl Fold {
         let max_records = if scan.events > 1 { self.max_records } else { usize::MAX };
         let mut folded = FoldedEvents::default();
         let mut batch = Batch::default();
-        let mut units = by_unit(&scan.exposures, &scan.outcomes).peekable();
-        while let Some(unit) = units.next() {
-            batch.add_unit(&mut changes, &unit, self.max_outcomes_without_sums)?;
-            if batch.is_full() || units.peek().is_none() {
-                self.count_batch(&mut changes, std::mem::take(&mut batch), &mut folded)?;
-                if folded.concerned > max_records {
-                    return Ok(None);
-                }
+        for unit in by_unit(&scan.exposures, &scan.outcomes) {
+            let generations = unit.exposures.chunk_by(|a, b| a.generation == b.generation).count();
+            let (table, few) = (&mut changes.outcomes, self.max_outcomes_without_sums);
+            let mut outcomes = UnitOutcomes::read(table, unit.unit_digest, unit.outcomes, few)?;
+            if generations == 0 && outcomes.new.is_empty() {
+                continue;
             }
+            let is_alone = generations > MANY_GENERATIONS || (outcomes.has_many() && outcomes.replaces());
+            if is_alone {
+                self.count_batch(&mut changes, std::mem::take(&mut batch), &mut folded, max_records)?;
+                outcomes.keep();
+            }
+            batch.add_unit(&mut changes, &unit, outcomes)?;
+            if is_alone || batch.is_full(self.max_step) {
+                self.count_batch(&mut changes, std::mem::take(&mut batch), &mut folded, max_records)?;
+            }
+            if folded.concerned > max_records {
+                return Ok(None);
+            }
+        }
+        self.count_batch(&mut changes, batch, &mut folded, max_records)?;
+        if folded.concerned > max_records {
+            return Ok(None);
         }
         folded.written = changes.commit(handles, self.catalogue_version, Some(scan.last))?;
         Ok(Some(folded))
     }
 
-    /// Counts the events of a batch, and writes its outcomes.
+    /// Counts the events of a batch, and writes its outcomes. Stops early if they concern too many records.
     fn count_batch(
         &self,
         changes: &mut StepChanges<'_>,
         batch: Batch<'_>,
         folded: &mut FoldedEvents,
+        max_records: usize,
     ) -> Result<(), StoreError> {
         let Batch { units, mut records, .. } = batch;
+        let events: Vec<Vec<&str>> = units.iter().map(UnitOutcomes::events).collect();
         records.sort_unstable_by_key(|record| record.record.generation);
         for BatchRecord { record, unit, exposures } in records {
             let tracked = self.generations.get(record.generation)?;
-            let Some(outcomes) = units.get(unit) else { continue };
-            let is_measured = outcomes.events().any(|event| tracked.measures(event));
+            let (Some(outcomes), Some(events)) = (units.get(unit), events.get(unit)) else { continue };
+            let is_measured = events.iter().any(|event| tracked.measures(event));
             if !exposures.is_empty() || is_measured {
                 folded.concerned += 1;
+                if folded.concerned > max_records {
+                    return Ok(());
+                }
                 self.count_record(changes, record, exposures, (outcomes, is_measured), folded)?;
             }
         }
-        for unit in units {
-            for outcome in unit.new {
+        for unit in &units {
+            for outcome in &unit.new {
                 changes.write_outcome(&unit.unit_digest, outcome)?;
             }
         }
@@ -180,23 +202,28 @@ impl Fold {
         let history = tracked.history()?;
         let is_new = stored.is_none();
         let has_sums = matches!(stored, Some(StoredRecord::WithSums(_)));
+        let changes_record = |known: &StoredRecord| {
+            exposures.iter().any(|scanned| known.exposures().is_new_or_earlier(scanned.exposure))
+        };
+        let exposures_change = stored.as_ref().map_or(!exposures.is_empty(), changes_record);
+        if let Some(known) = stored.as_ref().filter(|_| !exposures_change && !is_measured) {
+            folded.known.push((generation, digest, known.exposures().exposures().to_vec()));
+            return Ok(());
+        }
         let mut record = match stored {
             Some(record @ StoredRecord::WithSums(_)) => record.complete(history, &[]),
             Some(record) => record.complete(history, &outcomes.before(&mut changes.outcomes)?),
             None => UnitRecord::default(),
         };
-        let exposures_change = exposures.iter().any(|scanned| record.is_new_or_earlier(scanned.exposure));
-        if !exposures_change && !is_measured {
-            folded.known.push((generation, digest, record.exposures().to_vec()));
-            return Ok(());
-        }
         folded.changed += 1;
         let before = has_sums.then(|| record.clone());
         let (table, change) = changes.outcomes_and_contribution(generation);
         change.sub_record(&record, digest.point(), history);
+        let stores_sums;
         if exposures_change || outcomes.replaces() {
             // Other outcomes may count elsewhere now, so all are counted again.
             let old = outcomes.before(table)?;
+            stores_sums = outcomes.stores_sums(Some(&old));
             for outcome in old.iter() {
                 change.sub_outcome(&record, history, &outcome.content.as_outcome(), 0);
             }
@@ -213,6 +240,7 @@ impl Fold {
                 change.note_exposure(latest.at);
             }
         } else {
+            stores_sums = outcomes.stores_sums(None);
             for outcome in &outcomes.new {
                 let outcome = outcome.content.as_outcome();
                 record.add_outcome(history, 0, &outcome);
@@ -223,7 +251,6 @@ impl Fold {
         if !exposures.is_empty() {
             folded.known.push((generation, digest, record.exposures().to_vec()));
         }
-        let stores_sums = outcomes.has_stored_sums;
         let encode = if stores_sums { encode_with_sums } else { encode_exposures_only };
         if is_new {
             changes.insert_record(generation, digest, outcomes.unit_digest, encode(&record));
