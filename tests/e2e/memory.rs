@@ -91,7 +91,7 @@ async fn watchers_that_never_read_share_the_bytes_of_a_large_snapshot() {
     check_watchers_that_never_read(count, 100_000 * count as u64).await;
 }
 
-/// A call of `Record` that claims a message of almost 4 MiB, sends all of it but the last byte, and then waits.
+/// A call of `Record` that sends all of its message but the last bytes, and then waits.
 struct HalfSentCall {
     /// Turns true when everything is sent, and closes if the call ends before.
     sent: watch::Receiver<bool>,
@@ -99,12 +99,19 @@ struct HalfSentCall {
 }
 
 const HALF_SENT_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
+/// A request of this size is small (docs/limits.md).
+const SMALL_HALF_SENT_BYTES: usize = 60 * 1024;
 
-fn half_sent_call(mut channel: Channel) -> HalfSentCall {
+/// The largest part in which a call sends its bytes.
+const CHUNK_BYTES: usize = 4 * 1024;
+
+/// Begins a call that sends this many bytes.
+fn half_sent_call(mut channel: Channel, bytes: usize) -> HalfSentCall {
     let (all_sent, sent) = watch::channel(false);
-    let prefix = Bytes::from(message_prefix(HALF_SENT_BYTES as u32 + 1));
-    let chunk = Bytes::from(vec![0; 64 * 1024]);
-    let chunks = std::iter::once(prefix).chain(std::iter::repeat_n(chunk, HALF_SENT_BYTES / (64 * 1024)));
+    let mut request = message_prefix(bytes as u32);
+    request.resize(bytes.max(request.len()), 0);
+    request.truncate(bytes);
+    let chunks: Vec<Bytes> = request.chunks(CHUNK_BYTES).map(Bytes::copy_from_slice).collect();
     let frames = tokio_stream::iter(chunks).map(|bytes| Ok::<_, Status>(Frame::data(bytes)));
     let rest = futures::stream::once(async move {
         all_sent.send_replace(true);
@@ -132,7 +139,7 @@ async fn half_sent_calls_hold_bounded_memory_for_a_bounded_time_and_kills_go_on(
     // later, more in each of the first rounds. Without a limit, the first round alone adds more than 400 MB.
     for round in 0..2 {
         let connections: Vec<Channel> = (0..10).map(|_| server.api().channel).collect();
-        let mut calls: Vec<HalfSentCall> = (0..100).map(|i| half_sent_call(connections[i % 10].clone())).collect();
+        let mut calls: Vec<HalfSentCall> = (0..100).map(|i| half_sent_call(connections[i % 10].clone(), HALF_SENT_BYTES)).collect();
         for call in &mut calls {
             let _ = call.sent.wait_for(|sent| *sent).await;
         }
@@ -167,4 +174,31 @@ async fn half_sent_calls_hold_bounded_memory_for_a_bounded_time_and_kills_go_on(
     }
     assert!(metric_value(server.address, "inroad_request_bytes_refused_total").await > 0.0);
     assert!(metric_value(server.address, "inroad_requests_too_slow_total").await > 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_sent_small_requests_leave_room_for_the_kills_of_their_address() {
+    let server = Server::start().await;
+    let probe = server.api();
+    probe.launch(flag("probed", &[("a", 0.5)])).await;
+    let connections: Vec<Channel> = (0..4).map(|_| server.api().channel).collect();
+    let mut calls = Vec::new();
+    // Ever smaller ones, until not one more byte of them is accepted. The first ones together have more than the 64 MiB
+    // of an address, and on no connection more than its 32 MiB.
+    for (count, bytes) in [(1_400, SMALL_HALF_SENT_BYTES), (20, 4_096), (20, 256), (20, 16), (20, 1)] {
+        let refused = async || metric_value(server.address, "inroad_request_bytes_refused_total").await;
+        let before = refused().await;
+        for i in 0..count {
+            calls.push(half_sent_call(connections[i % 4].clone(), bytes));
+        }
+        let what = format!("a half-sent request of {bytes} bytes is refused");
+        eventually(&what, async || (refused().await > before).then_some(())).await;
+    }
+    let at = Instant::now();
+    probe.kill("probed", "a").await;
+    probe.restore("probed", "a").await;
+    assert!(at.elapsed() < Duration::from_secs(2), "a kill and a restore took {:?}", at.elapsed());
+    let held = metric_value(server.address, "inroad_request_bytes_in_flight").await;
+    assert!(held > (48 << 20) as f64, "only {held} bytes are held");
+    calls.iter().for_each(|call| call.answer.abort());
 }
