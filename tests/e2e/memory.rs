@@ -139,7 +139,8 @@ async fn half_sent_calls_hold_bounded_memory_for_a_bounded_time_and_kills_go_on(
     // later, more in each of the first rounds. Without a limit, the first round alone adds more than 400 MB.
     for round in 0..2 {
         let connections: Vec<Channel> = (0..10).map(|_| server.api().channel).collect();
-        let mut calls: Vec<HalfSentCall> = (0..100).map(|i| half_sent_call(connections[i % 10].clone(), HALF_SENT_BYTES)).collect();
+        let mut calls: Vec<HalfSentCall> =
+            (0..100).map(|i| half_sent_call(connections[i % 10].clone(), HALF_SENT_BYTES)).collect();
         for call in &mut calls {
             let _ = call.sent.wait_for(|sent| *sent).await;
         }

@@ -44,7 +44,7 @@ pub const MAX_REQUEST_BYTES: usize = 256 * 1024 * 1024;
 pub const MAX_CALLER_REQUEST_BYTES: usize = 64 * 1024 * 1024;
 /// The most bytes that the requests of one connection may hold.
 pub const MAX_CONNECTION_REQUEST_BYTES: usize = 32 * 1024 * 1024;
-/// The size up to which a request may use the last eighth of these limits, in bytes. A kill is much smaller.
+/// The size up to which a complete request may use the last eighth of these limits, in bytes. A kill is much smaller.
 pub const SMALL_REQUEST_BYTES: usize = 64 * 1024;
 /// The time within which [`MIN_REQUEST_BYTES_PER_WINDOW`] of a request must arrive, or its end; of a message in a stream of
 /// requests, any byte.
@@ -78,6 +78,8 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 pub const MAX_REPORTED_VERSIONS: usize = 64;
 /// The number of versions per stream whose times of sending and application are remembered.
 pub const MAX_STEPS_PER_STREAM: usize = 32;
+/// The most kills by people whose results are not stored yet; further ones are made without results.
+pub const MAX_WAITING_KILL_RESULTS: usize = 64;
 /// The number of publications that are remembered.
 pub const MAX_PUBLICATIONS: usize = 1_024;
 /// A client that has not reported a published version as applied after this time counts as behind. Reports take about a
@@ -174,6 +176,7 @@ mod tests {
             ("a connection without a call", format!("{} s before", FIRST_CALL_TIMEOUT.as_secs())),
             ("duration of a call", format!("{} s", server.request_timeout.as_secs())),
             ("waiting for complete counts", format!("{} s", crate::shared::MAX_FOLD_WAIT.as_secs())),
+            ("kills whose results are not stored", count(MAX_WAITING_KILL_RESULTS)),
             ("shutdown", format!("{} s", server.drain_timeout.as_secs())),
             ("space on the disk that is kept", bytes(store.reserve_bytes as usize)),
             ("a gRPC message", bytes(MAX_MESSAGE_BYTES)),

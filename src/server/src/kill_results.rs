@@ -11,7 +11,7 @@ use inroad_store::GenerationCounts;
 
 use crate::error::ServerError;
 use crate::tallies::{SEED, better, epoch_tallies, measure};
-pub(crate) use by_person::{RESULTS_ACTION, RESULTS_ACTOR, results_in_time};
+pub(crate) use by_person::{KillResultQueue, RESULTS_ACTION, RESULTS_ACTOR};
 
 /// Draws, as a power of two. Only the probability to be best needs them, which is not kept, so the fewest do.
 const RESULT_DRAWS_LOG2: u32 = 6;

@@ -44,6 +44,10 @@ pub struct Metrics {
     pub expensive_batches: Counter<u64, AtomicU64>,
     /// Responses that were refused because they were larger than a message may be.
     pub oversized_responses: Counter<u64, AtomicU64>,
+    /// Kills by people whose results are not stored yet.
+    pub waiting_kill_results: Gauge<i64, AtomicI64>,
+    /// Kills by people whose results are lost.
+    pub lost_kill_results: Counter<u64, AtomicU64>,
     /// Computations for readers, batches, pages and checks of declarations that wait for their turn.
     pub waiting_queries: Gauge<i64, AtomicI64>,
     /// Those that were refused because too many waited.
@@ -184,6 +188,16 @@ impl Metrics {
             oversized_responses: register!(
                 "responses_oversized",
                 "Responses refused because they were larger than a gRPC message may be",
+                Counter::default()
+            ),
+            waiting_kill_results: register!(
+                "kill_results_waiting",
+                "Kills by people whose results are being computed, or wait to be stored",
+                Gauge::default()
+            ),
+            lost_kill_results: register!(
+                "kill_results_lost",
+                "Kills by people whose results were not kept",
                 Counter::default()
             ),
             waiting_queries: register!(

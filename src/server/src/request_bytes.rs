@@ -10,6 +10,10 @@
 //! A unary call holds its bytes until it ends. A stream of requests holds only the message that is not complete yet,
 //! because complete messages are decoded before more is read.
 //!
+//! The last part of each budget is kept for small requests that are complete. Those are handled soon and give their bytes
+//! back, so a kill finds room there. A request that waits for its end may not use it, however small it is: otherwise
+//! many of them could fill the budget of their address for as long as they may take to arrive.
+//!
 //! Without these budgets, each call may hold one message of 4 MiB for as long as a call may take.
 
 use std::collections::HashMap;
@@ -19,6 +23,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::request::Parts;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
@@ -31,8 +37,10 @@ use crate::config::{
 use crate::error::ServerError;
 use crate::metrics::Metrics;
 
-/// One part in this many of each budget is kept for small requests.
+/// One part in this many of each budget is kept for small requests that are complete.
 const PARTS: usize = 8;
+/// What the content type of a gRPC request begins with.
+const GRPC_CONTENT_TYPE: &[u8] = b"application/grpc";
 /// The bytes before a gRPC message: a flag and the length.
 const PREFIX_BYTES: usize = 5;
 /// The calls that send any number of messages.
@@ -55,8 +63,9 @@ impl Budget {
         Self { owner, limit, used: AtomicUsize::new(0) }
     }
 
-    fn reserve(&self, bytes: usize, is_small: bool) -> Result<(), ServerError> {
-        let limit = if is_small { self.limit } else { self.limit - self.limit / PARTS };
+    /// Only some requests may use all of it.
+    fn reserve(&self, bytes: usize, may_use_all: bool) -> Result<(), ServerError> {
+        let limit = if may_use_all { self.limit } else { self.limit - self.limit / PARTS };
         let add = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= limit);
         match self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, add) {
             Ok(_) => Ok(()),
@@ -119,10 +128,10 @@ impl ConnectionBudget {
         Arc::new(CallBytes { budget: Arc::clone(self), held: AtomicUsize::new(0) })
     }
 
-    fn reserve(&self, bytes: usize, is_small: bool) -> Result<(), ServerError> {
-        self.connection.reserve(bytes, is_small)?;
-        self.caller.reserve(bytes, is_small).inspect_err(|_| self.connection.release(bytes))?;
-        self.shared.server.reserve(bytes, is_small).inspect_err(|_| {
+    fn reserve(&self, bytes: usize, may_use_all: bool) -> Result<(), ServerError> {
+        self.connection.reserve(bytes, may_use_all)?;
+        self.caller.reserve(bytes, may_use_all).inspect_err(|_| self.connection.release(bytes))?;
+        self.shared.server.reserve(bytes, may_use_all).inspect_err(|_| {
             self.connection.release(bytes);
             self.caller.release(bytes);
         })?;
@@ -157,9 +166,10 @@ pub(crate) struct CallBytes {
 }
 
 impl CallBytes {
-    fn reserve(&self, bytes: usize) -> Result<(), ServerError> {
+    /// `is_complete`: whether the message that these bytes belong to has arrived as a whole.
+    fn reserve(&self, bytes: usize, is_complete: bool) -> Result<(), ServerError> {
         let is_small = self.held.load(Ordering::Acquire) + bytes <= SMALL_REQUEST_BYTES;
-        self.budget.reserve(bytes, is_small)?;
+        self.budget.reserve(bytes, is_small && is_complete)?;
         self.held.fetch_add(bytes, Ordering::AcqRel);
         Ok(())
     }
@@ -217,8 +227,10 @@ impl Messages {
 pub(crate) struct RequestBody<B> {
     body: B,
     call: Arc<CallBytes>,
-    /// For a stream of messages.
+    /// For gRPC.
     messages: Option<Messages>,
+    /// Whether it is a stream of any number of messages.
+    is_stream: bool,
     /// Bytes of messages that the decoder handles before it asks for more.
     decoded: usize,
     /// The end of the window in which enough bytes must arrive. There is none until the body waits for bytes.
@@ -228,18 +240,33 @@ pub(crate) struct RequestBody<B> {
 }
 
 impl<B> RequestBody<B> {
-    pub(crate) fn new(path: &str, body: B, call: Arc<CallBytes>) -> Self {
-        let messages = REQUEST_STREAMS.contains(&path).then(Messages::default);
-        Self { body, call, messages, decoded: 0, window_end: None, window_bytes: 0, has_failed: false }
+    /// The body of a request with this head.
+    pub(crate) fn new(head: &Parts, body: B, call: Arc<CallBytes>) -> Self {
+        let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let is_grpc = content_type.is_some_and(|found| found.starts_with(GRPC_CONTENT_TYPE));
+        Self {
+            body,
+            call,
+            messages: is_grpc.then(Messages::default),
+            is_stream: is_grpc && REQUEST_STREAMS.contains(&head.uri.path()),
+            decoded: 0,
+            window_end: None,
+            window_bytes: 0,
+            has_failed: false,
+        }
     }
 
-    fn receive(&mut self, data: &[u8]) -> Result<(), ServerError> {
-        self.call.reserve(data.len())?;
-        self.window_bytes += data.len();
+    /// Reserves the bytes that have arrived. `is_end`: whether the body ends with them.
+    fn receive(&mut self, data: &[u8], is_end: bool) -> Result<(), ServerError> {
+        let begun_before = self.messages.as_ref().map_or(0, |messages| messages.begun);
         if let Some(messages) = &mut self.messages {
-            let before = messages.begun;
             messages.read(data);
-            self.decoded = before + data.len() - messages.begun;
+        }
+        let is_complete = is_end || self.messages.as_ref().is_some_and(|messages| messages.begun == 0);
+        self.call.reserve(data.len(), is_complete)?;
+        self.window_bytes += data.len();
+        if let Some(messages) = self.messages.as_ref().filter(|_| self.is_stream) {
+            self.decoded = begun_before + data.len() - messages.begun;
             // A stream may take its time, as long as bytes arrive.
             self.window_end = None;
         }
@@ -248,11 +275,11 @@ impl<B> RequestBody<B> {
 
     /// Ready if too few bytes have arrived in the window.
     fn poll_window(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let is_stream = self.is_stream;
         // Between its messages, a stream holds nothing.
-        if self.messages.as_ref().is_some_and(|messages| messages.begun == 0) {
+        if is_stream && self.messages.as_ref().is_some_and(|messages| messages.begun == 0) {
             return Poll::Pending;
         }
-        let is_stream = self.messages.is_some();
         let window = self.window_end.get_or_insert_with(|| {
             self.window_bytes = 0;
             Box::pin(tokio::time::sleep(REQUEST_WINDOW))
@@ -304,7 +331,8 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Body for RequestBody<B
         self.call.release(decoded);
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                let received = frame.data_ref().map_or(Ok(()), |data| self.receive(data));
+                let is_end = self.body.is_end_stream();
+                let received = frame.data_ref().map_or(Ok(()), |data| self.receive(data, is_end));
                 Poll::Ready(Some(received.map(|()| frame).map_err(|error| self.fail(error))))
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(RequestBodyError::Connection(error)))),
@@ -341,9 +369,9 @@ mod tests {
     fn large_requests_leave_room_for_small_ones_and_release_it_at_their_end() {
         let (budgets, connection) = connect();
         let large: Vec<_> = (0..MAX_CONNECTION_REQUEST_BYTES / (1 << 20)).map(|_| connection.begin_call()).collect();
-        let refused = large.iter().filter(|call| call.reserve(1 << 20).is_err()).count();
+        let refused = large.iter().filter(|call| call.reserve(1 << 20, false).is_err()).count();
         assert_eq!(refused, large.len() / PARTS);
-        assert!(connection.begin_call().reserve(SMALL_REQUEST_BYTES).is_ok());
+        assert!(connection.begin_call().reserve(SMALL_REQUEST_BYTES, true).is_ok());
         drop(large);
         assert_eq!(budgets.server.used.load(Ordering::Acquire), 0);
         assert_eq!(connection.caller.used.load(Ordering::Acquire), 0);
@@ -351,14 +379,25 @@ mod tests {
     }
 
     #[test]
+    fn incomplete_small_requests_leave_the_same_room_as_large_ones() {
+        let (_, connection) = connect();
+        let calls: Vec<_> = (0..MAX_CONNECTION_REQUEST_BYTES / 1_024).map(|_| connection.begin_call()).collect();
+        let refused = calls.iter().filter(|call| call.reserve(1_024, false).is_err()).count();
+        assert_eq!(refused, calls.len() / PARTS);
+        let (small, large) = (connection.begin_call(), connection.begin_call());
+        assert!(small.reserve(SMALL_REQUEST_BYTES, true).is_ok());
+        assert!(large.reserve(SMALL_REQUEST_BYTES + 1, true).is_err());
+    }
+
+    #[test]
     fn connections_of_one_address_share_a_budget_and_other_addresses_are_not_affected() {
         let (budgets, first) = connect();
         let connections: Vec<_> = (0..4).map(|_| budgets.connect(Ipv4Addr::LOCALHOST.into())).collect();
         let calls: Vec<_> = connections.iter().flat_map(|c| (0..20).map(|_| c.begin_call())).collect();
-        let accepted = calls.iter().filter(|call| call.reserve(1 << 20).is_ok()).count();
+        let accepted = calls.iter().filter(|call| call.reserve(1 << 20, true).is_ok()).count();
         assert_eq!(accepted, (MAX_CALLER_REQUEST_BYTES - MAX_CALLER_REQUEST_BYTES / PARTS) >> 20);
         let other = budgets.connect(Ipv4Addr::new(10, 0, 0, 1).into());
-        assert!(other.begin_call().reserve(1 << 20).is_ok());
+        assert!(other.begin_call().reserve(1 << 20, true).is_ok());
         drop((first, connections, calls, other));
         assert!(budgets.callers.lock().expect("no test panics").is_empty(), "unused budgets are forgotten");
     }

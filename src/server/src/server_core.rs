@@ -19,6 +19,7 @@ use crate::error::ServerError;
 use crate::event_uses::EventUseIndex;
 use crate::exposure_queue::ExposureQueue;
 use crate::fold::Fold;
+use crate::kill_results::KillResultQueue;
 use crate::metrics::Metrics;
 use crate::queries::Queries;
 use crate::reallocator::Reallocator;
@@ -101,6 +102,7 @@ impl ServerCore {
         let recent_events = RecentEvents::new(Arc::clone(&store), Arc::clone(&clock), config.retain_events);
         let [queries, batches, views, declarations] = std::array::from_fn(|_| Queries::new(Arc::clone(&metrics)));
         let results = SharedResults::new(Arc::clone(&metrics));
+        let kill_results = KillResultQueue::new(Arc::clone(&metrics));
         let shared = Arc::new(SharedState {
             clock,
             clock_guard,
@@ -119,6 +121,7 @@ impl ServerCore {
             batches,
             views,
             declarations,
+            kill_results,
             clients,
             stopping,
             config,

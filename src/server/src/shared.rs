@@ -16,6 +16,7 @@ use crate::error::ServerError;
 use crate::event_uses::EventUseIndex;
 use crate::exposure_queue::ExposureQueue;
 use crate::fold::Fold;
+use crate::kill_results::KillResultQueue;
 use crate::metrics::Metrics;
 use crate::queries::Queries;
 use crate::reallocator::Reallocator;
@@ -65,6 +66,8 @@ pub struct SharedState {
     pub views: Queries,
     /// The turns of parsing and checking declarations and audiences.
     pub declarations: Queries,
+    /// The results of people's kills that are not stored yet.
+    pub(crate) kill_results: KillResultQueue,
     /// The open snapshot streams.
     pub clients: Arc<Clients>,
     /// Turns true when the server shuts down.

@@ -135,7 +135,7 @@ async fn serve_connection(
         let call = counted.begin_call();
         let bytes = budget.begin_call();
         let (head, body) = request.into_parts();
-        let body = RequestBody::new(head.uri.path(), body, Arc::clone(&bytes));
+        let body = RequestBody::new(&head, body, Arc::clone(&bytes));
         let mut request = Request::from_parts(head, Body::new(body));
         request.extensions_mut().insert::<TcpConnectInfo>(info.clone());
         let answered = routes.clone().oneshot(request);

@@ -22,7 +22,6 @@ use crate::audience_report::{audience_report, report_on_audience};
 use crate::catalogue::{CatalogueEntry, ChangeRequest};
 use crate::error::ServerError;
 use crate::explain::{decision_to_wire, share_in_words};
-use crate::kill_results::results_in_time;
 use crate::shared::SharedState;
 
 /// The implementation of `ExperimentService`.
@@ -263,7 +262,8 @@ impl ExperimentService for ExperimentHandler {
         let v1::KillRequest { key, variation } = request.into_inner();
         let experiment = Arc::clone(&self.shared.catalogue.state().get(&key)?.experiment);
         let (target, now) = (kill_target(&experiment, &variation)?, experiment.now(self.shared.clock.now()));
-        let results = results_in_time(Arc::clone(&self.shared.store), experiment, target, (now, &actor)).await;
+        let (queue, store) = (&self.shared.kill_results, Arc::clone(&self.shared.store));
+        let results = queue.results_in_time(store, experiment, target, (now, &actor)).await;
         let killed = results.kill(&self.shared.catalogue, (&key, &actor), |e| kill_target(e, &variation)).await?;
         tracing::info!(experiment = key, actor, action = "kill", version = killed.version, "changed an experiment");
         Ok(Response::new(self.to_wire(&killed)))
