@@ -191,7 +191,7 @@ fn dropped_text(r: &GetResultsResponse) -> String {
 /// The outcomes of exposed units that no estimate counts.
 fn outside_window_text(r: &GetResultsResponse) -> String {
     format!(
-        "{} more than a minute before the first exposure, {} after the window",
+        "{} more than a minute before the first exposure, {} after the window of the primary metric",
         count(r.outcomes_too_early),
         count(r.outcomes_too_late)
     )

@@ -198,7 +198,7 @@ pub fn count(value: u64) -> Markup {
 }
 
 /// A time in HTML, to the minute.
-pub(crate) fn instant(at: Timestamp) -> Markup {
+pub fn instant(at: Timestamp) -> Markup {
     html! { time datetime=(rfc3339(at)) { (minute(at)) " UTC" } }
 }
 

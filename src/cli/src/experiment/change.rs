@@ -124,7 +124,7 @@ impl ExperimentChanger<'_> {
             );
             confirm(confirmation.yes, &what)?;
         } else if variation.is_none() {
-            let treated = if shipped.is_empty() { 1.0 - share_of(&before, control_key(&before)) } else { 0.0 };
+            let treated = if shipped.is_empty() { share_of_others(&before, control_key(&before)) } else { 0.0 };
             confirm(
                 confirmation.yes,
                 format!(

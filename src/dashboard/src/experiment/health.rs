@@ -91,7 +91,7 @@ impl Health {
                     } }
                     @if self.outcomes_too_early + self.outcomes_too_late > 0 {
                         div.tile { b { (count(self.outcomes_too_early + self.outcomes_too_late)) } span {
-                            "Outcomes outside the window: " (count(self.outcomes_too_early)) " more than a minute before the first exposure, "
+                            "Outcomes outside the window of the primary metric: " (count(self.outcomes_too_early)) " more than a minute before the first exposure, "
                             (count(self.outcomes_too_late)) " after the window"
                         } }
                     }

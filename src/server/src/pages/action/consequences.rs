@@ -49,7 +49,10 @@ pub(super) fn consequences(
     let allocation = experiment.latest_allocation();
     let percent = |share: f64| number(share, NumberFormat::Percent2);
     let share = percent(arm.map_or(0.0, |arm| allocation.width_of(arm).share()));
-    let variations_share = percent(1.0 - allocation.width_of(Arm::CONTROL).share());
+    // Units of killed variations see control already.
+    let is_seen = |arm: &Arm| !experiment.kills.is_arm_killed(*arm);
+    let seen = (1..=Arm::MAX_TREATED).filter_map(Arm::new).filter(is_seen);
+    let variations_share = percent(seen.map(|arm| allocation.width_of(arm).share()).sum());
     let delivery = immediate_delivery(pages.shared.clients.list().len());
     match action {
         Action::Start => vec![

@@ -39,7 +39,7 @@ pub(super) async fn audit_entries_before(
         }
         for entry in entries {
             before = entry.id;
-            if entry.action != "tick" || entry.from != entry.to {
+            if entry.action != "tick" {
                 found.push(audit_entry(&entry));
             }
             if found.len() == MAX_LISTED {

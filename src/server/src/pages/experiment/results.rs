@@ -2,7 +2,7 @@
 
 use inroad_assignment::{Arm, Experiment, GuardrailAction, Metric, MetricKind};
 use inroad_dashboard::experiment as view;
-use inroad_dashboard::format::{NumberFormat, number};
+use inroad_dashboard::format::{NumberFormat, instant, number};
 use inroad_policy::{Interval, SrmAlarm, Z_95};
 use inroad_wire::time::timestamp_from_wire;
 use inroad_wire::v1;
@@ -137,13 +137,13 @@ pub(super) fn health(experiment: &Experiment, results: &v1::GetResultsResponse, 
         let variation = experiment.definition.variation(alert.arm).map(|v| v.key.to_string()).unwrap_or_default();
         let odds = odds(alert.log_evidence);
         html! {
-            (alert.metric) ": evidence that " (variation) " does harm is "
+            (alert.metric) ": at the alert, on " (instant(alert.at)) ", evidence that " (variation) " does harm was "
             @if odds > MAX_SHOWN_ODDS { "more than " } (number(odds.min(MAX_SHOWN_ODDS), NumberFormat::Estimate)) " to 1."
         }
     });
-    let instant = |at: Option<&prost_types::Timestamp>| timestamp_from_wire(at?).ok();
+    let from_wire = |at: Option<&prost_types::Timestamp>| timestamp_from_wire(at?).ok();
     let kill = |kill: &v1::KillResult| {
-        Some((instant(kill.at.as_ref())?, kill.summary.clone(), instant(kill.restored_at.as_ref())))
+        Some((from_wire(kill.at.as_ref())?, kill.summary.clone(), from_wire(kill.restored_at.as_ref())))
     };
     view::Health {
         warnings: results.warnings.clone(),
