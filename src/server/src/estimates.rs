@@ -91,7 +91,9 @@ enum Counted {
 fn too_early(progress: &Progress, counted: Counted) -> String {
     let (sum, fewest) = match counted {
         Counted::Pair => ("in this variation and control", "in this variation or in control, whichever has fewer"),
-        Counted::All => ("in all compared variations", "in the compared variation with the fewest"),
+        Counted::All => {
+            ("in all compared variations, judged by their outcomes so far", "in the compared variation with the fewest")
+        }
     };
     match progress.units_needed {
         _ if progress.units == 0 => "too early to say: no units yet".to_owned(),
@@ -153,7 +155,7 @@ mod tests {
             both(progress(1_030, Some(2_400), 4)),
             [
                 "too early to say: 1,030 of about 2,400 units in this variation and control",
-                "too early to say: 1,030 of about 2,400 units in all compared variations"
+                "too early to say: 1,030 of about 2,400 units in all compared variations, judged by their outcomes so far"
             ]
         );
         assert_eq!(
