@@ -149,6 +149,7 @@ scripts! {
         kill_that_is_undone_at_once_drops_nothing,
         killed_experiment_gives_control_to_all_units,
         killed_variation_gives_control_at_once,
+        killed_variation_is_not_counted_as_seen,
         restored_variation_gets_its_units_back,
         results_of_a_killed_variation_are_kept,
         actions_on_a_killed_experiment_say_that_the_kill_remains,

@@ -38,6 +38,16 @@ fn immediate_delivery(clients: usize) -> Markup {
     }
 }
 
+/// The share of traffic that sees a variation other than control now: killed variations are not seen.
+fn seen_share(experiment: &Experiment) -> f64 {
+    let allocation = experiment.latest_allocation();
+    (0..experiment.definition.variations().len())
+        .filter_map(Arm::new)
+        .filter(|arm| !experiment.kills.served_arm(*arm).is_control())
+        .map(|arm| allocation.width_of(arm).share())
+        .sum()
+}
+
 /// What an action does, as sentences.
 pub(super) fn consequences(
     pages: &Pages,
@@ -49,10 +59,7 @@ pub(super) fn consequences(
     let allocation = experiment.latest_allocation();
     let percent = |share: f64| number(share, NumberFormat::Percent2);
     let share = percent(arm.map_or(0.0, |arm| allocation.width_of(arm).share()));
-    // Units of killed variations see control already.
-    let is_seen = |arm: &Arm| !experiment.kills.is_arm_killed(*arm);
-    let seen = (1..=Arm::MAX_TREATED).filter_map(Arm::new).filter(is_seen);
-    let variations_share = percent(seen.map(|arm| allocation.width_of(arm).share()).sum());
+    let variations_share = percent(seen_share(experiment));
     let delivery = immediate_delivery(pages.shared.clients.list().len());
     match action {
         Action::Start => vec![
@@ -118,5 +125,34 @@ pub(super) fn consequences(
 fn lead_time(lead: Duration) -> Markup {
     html! {
         @if lead.subsec_millis() == 0 { (counted(lead.as_secs(), "second")) } @else { (count(lead.as_millis() as u64)) " ms" }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use inroad_assignment::{DefinitionDoc, KillTarget, Salt, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn killed_variations_have_no_part_in_the_share_that_is_seen() {
+        let doc = serde_json::json!({
+            "key": "e", "policy": {"kind": "manual", "tick": "1d"},
+            "variations": [
+                {"key": "off", "payload": 0}, {"key": "b", "payload": 1, "share": 0.2},
+                {"key": "c", "payload": 2, "share": 0.1},
+            ],
+        });
+        let doc: DefinitionDoc = serde_json::from_value(doc).unwrap();
+        let at = Timestamp::default();
+        let mut experiment = Experiment::create(doc.try_into().unwrap(), at);
+        experiment.start(at, Salt::parse("s").unwrap()).unwrap();
+        let is_seen = |experiment: &Experiment, share: f64| (seen_share(experiment) - share).abs() < 1e-9;
+        assert!(is_seen(&experiment, 0.3), "both variations are seen");
+        experiment.set_killed(KillTarget::Variation(Arm::new(1).unwrap()), true, at).unwrap();
+        assert!(is_seen(&experiment, 0.1), "only c is seen");
+        experiment.set_killed(KillTarget::Everything, true, at).unwrap();
+        assert!(is_seen(&experiment, 0.0), "only control is seen");
     }
 }
