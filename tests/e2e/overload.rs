@@ -257,7 +257,7 @@ async fn kill_does_not_wait_for_decisions_of_the_policy() {
 
 /// The longest kill while an apply creates, starts and then changes many experiments.
 #[tokio::test(flavor = "multi_thread")]
-async fn kill_during_an_apply_of_2000_definitions_is_acknowledged_within_250_ms() {
+async fn kill_during_an_apply_of_2000_definitions_is_acknowledged_within_500_ms() {
     const DEFINITIONS: usize = 2_000;
     let server = Server::start().await;
     let api = server.api();
@@ -294,7 +294,7 @@ async fn kill_during_an_apply_of_2000_definitions_is_acknowledged_within_250_ms(
         println!("{description} in {:?}; the longest of {kills} kills took {longest:?}", begun.elapsed());
         assert_eq!((applied.errors.len(), applied.experiments.len()), (0, DEFINITIONS));
         assert!(kills > 1, "kills happened meanwhile");
-        assert!(longest <= Duration::from_millis(250), "a kill took {longest:?} while experiments were {description}");
+        assert!(longest <= Duration::from_millis(500), "a kill took {longest:?} while experiments were {description}");
         etags = applied.experiments.into_iter().map(|one| one.etag).collect();
     }
 }
