@@ -9,7 +9,7 @@ use crate::layout::{live_part, state_badge};
 use crate::pager::{PAGE_SIZE, Pager};
 
 /// The filter.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Filter {
     /// Text in the key or description, case-insensitive.
     pub text: String,

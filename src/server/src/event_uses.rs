@@ -75,17 +75,22 @@ struct EventUse<'a> {
     until: Timestamp,
 }
 
+/// The events in the metrics of an experiment.
+pub(crate) fn events_of(experiment: &Experiment) -> BTreeSet<&str> {
+    let metrics = experiment.definition.metrics();
+    let denominators = metrics.iter().filter_map(|metric| match &metric.kind {
+        MetricKind::Ratio { denominator } => Some(denominator.as_str()),
+        _ => None,
+    });
+    metrics.iter().map(|metric| metric.event.as_str()).chain(denominators).collect()
+}
+
 impl<'a> EventUse<'a> {
     fn of(experiment: &'a Experiment) -> Self {
-        let metrics = experiment.definition.metrics();
-        let denominators = metrics.iter().filter_map(|metric| match &metric.kind {
-            MetricKind::Ratio { denominator } => Some(denominator.as_str()),
-            _ => None,
-        });
         let is_simulated = experiment.manual_now.is_some();
         let ended = experiment.generation().and_then(|generation| generation.ended_at());
         Self {
-            events: metrics.iter().map(|metric| metric.event.as_str()).chain(denominators).collect(),
+            events: events_of(experiment),
             units: CountedUnits {
                 clock: if is_simulated { experiment.definition.key().to_string() } else { String::new() },
                 unit_type: experiment.definition.unit().to_owned(),
@@ -146,6 +151,16 @@ impl EventUses {
                 self.by_event.insert_mut((*event).to_owned(), uses);
             }
         }
+    }
+
+    /// The events in the metrics of all experiments, in alphabetical order.
+    pub(crate) fn events(&self) -> impl Iterator<Item = &str> {
+        self.by_event.keys().map(String::as_str)
+    }
+
+    /// The number of these events.
+    pub(crate) fn event_count(&self) -> usize {
+        self.by_event.size()
     }
 
     /// The recent uses of an event.

@@ -30,6 +30,9 @@ use super::{
 use crate::catalogue::CatalogueEntry;
 use crate::error::ServerError;
 
+/// The most names of events to suggest with which an empty form is rendered in less than a millisecond.
+const MAX_CHEAP_NAMES: usize = 500;
+
 /// Answers a submitted form with a page. Opened pages have their turns already ([`super::in_turns`]).
 async fn answer(pages: &Arc<Pages>, caller: &Caller, page: EditPage, status: StatusCode) -> Response {
     let title = title(&page);
@@ -54,27 +57,35 @@ fn respond(caller: &Caller, title: &str, rendered: Result<Markup, ServerError>, 
 }
 
 async fn render(pages: Arc<Pages>, viewer: Viewer, mut page: EditPage) -> Result<Markup, ServerError> {
-    let state = pages.shared.catalogue.state();
-    page.events = suggested_event_names(&pages, state.entries.values().map(|entry| &*entry.experiment)).await?;
+    let uses = pages.shared.event_uses.of(pages.shared.catalogue.state()).await;
+    page.events = suggested_event_names(&pages, uses.events()).await?;
     Ok(page.render(&viewer))
 }
 
-/// `GET /new`, `GET /new?from=KEY`
+/// `GET /new`, `GET /new?from=KEY`. An empty form with few names to suggest takes no turn.
 pub(super) async fn new_page(State(pages): PagesState, caller: Caller, RawQuery(query): RawQuery) -> Response {
     let query = Form::parse(query.unwrap_or_default().as_bytes());
-    let mut form = Form::new_experiment();
-    if !query.text("from").is_empty() {
-        match pages.shared.catalogue.state().get(query.text("from")) {
-            Ok(entry) => {
-                let mut document = DefinitionDoc::from(entry.experiment.definition.clone());
-                document.key = String::new();
-                document.salt = None;
-                form = Form::from_definition(&document);
-            }
-            Err(error) => return error_response(&caller, error),
-        }
+    let from = query.text("from").to_owned();
+    let uses = pages.shared.event_uses.of(pages.shared.catalogue.state()).await;
+    if from.is_empty() && uses.event_count() <= MAX_CHEAP_NAMES {
+        return show(pages, &caller, page_for_new(Form::new_experiment())).await;
     }
-    show(pages, &caller, page_for_new(form)).await
+    let page = copied_page(Arc::clone(&pages), caller.viewer.clone(), from);
+    let rendered = pages.shared.views.run_in_parts(page).await;
+    respond(&caller, &title(&page_for_new(Form::new_experiment())), rendered.flatten(), StatusCode::OK)
+}
+
+/// The form of a new experiment that begins as a copy of another one.
+async fn copied_page(pages: Arc<Pages>, viewer: Viewer, from: String) -> Result<Markup, ServerError> {
+    let mut form = Form::new_experiment();
+    if !from.is_empty() {
+        let mut document =
+            DefinitionDoc::from(pages.shared.catalogue.state().get(&from)?.experiment.definition.clone());
+        document.key = String::new();
+        document.salt = None;
+        form = Form::from_definition(&document);
+    }
+    render(pages, viewer, page_for_new(form)).await
 }
 
 fn page_for_new(form: Form) -> EditPage {

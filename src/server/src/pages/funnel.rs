@@ -16,6 +16,7 @@ use super::experiment::lift_view;
 use super::time_input::parse_time;
 use super::{PageResponse, Pages, PagesState, error_message, error_response, suggested_event_names};
 use crate::error::ServerError;
+use crate::event_uses::events_of;
 
 /// `GET /experiments/{key}/funnel`
 pub(super) async fn page(
@@ -46,7 +47,7 @@ async fn compute_page(pages: &Pages, key: &str, fields: &Form, steps: Vec<String
         steps: steps.into_iter().take(MAX_STEPS).collect(),
         from: fields.text("from").to_owned(),
         to: fields.text("to").to_owned(),
-        events: suggested_event_names(pages, std::iter::once(&**experiment)).await?,
+        events: suggested_event_names(pages, events_of(experiment).into_iter()).await?,
         result: None,
         error: None,
     };

@@ -25,8 +25,8 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
+use inroad_assignment::AllocationError;
 use inroad_assignment::experiment::ChangeError;
-use inroad_assignment::{AllocationError, Experiment, MetricKind};
 use inroad_dashboard::asset::{Asset, ICON, SCRIPT, STYLE};
 use inroad_dashboard::audience::AudienceSummary;
 use inroad_dashboard::error_page::error_page;
@@ -49,6 +49,7 @@ pub(crate) struct Pages {
     /// The service that changes experiments.
     experiments: ExperimentHandler,
     summaries: Summaries,
+    rendered_lists: overview::rendered_lists::RenderedLists,
     lift_histories: experiment::LiftHistoryCache,
     open_pages: live::OpenPages,
     /// Signals that what every page shows about the server has changed.
@@ -66,14 +67,13 @@ pub(crate) fn routes(shared: Arc<SharedState>) -> Router {
     let pages = Arc::new(Pages {
         experiments: ExperimentHandler::new(Arc::clone(&shared)),
         summaries: Summaries::start(Arc::clone(&shared)),
+        rendered_lists: overview::rendered_lists::RenderedLists::default(),
         lift_histories: experiment::LiftHistoryCache::default(),
         open_pages: live::OpenPages::default(),
         notice_changes: notices::changes(Arc::clone(&shared)),
         shared,
     });
     Router::new()
-        .route("/", get(overview::page))
-        .route("/new", get(edit::new_page).post(edit::create))
         .route("/experiments/{key}", get(experiment::page))
         .route("/experiments/{key}/edit", get(edit::edit_page).post(edit::save))
         .route("/experiments/{key}/ask/{action}", get(action::confirm_page))
@@ -84,6 +84,9 @@ pub(crate) fn routes(shared: Arc<SharedState>) -> Router {
         .route("/clients", get(clients::page))
         .route("/audit", get(audit::page))
         .route_layer(from_fn_with_state(Arc::clone(&pages), in_turns))
+        // These take a turn only if they have much to do.
+        .route("/", get(overview::page))
+        .route("/new", get(edit::new_page).post(edit::create))
         .route("/who", axum::routing::post(access::set_name))
         .route("/live", get(live::stream))
         .route("/assets/{hash}/{name}", get(asset))
@@ -137,18 +140,13 @@ impl<'a> PageResponse<'a> {
     }
 }
 
-/// Event names to suggest: those in the metrics of these experiments, and recent ones.
+/// Event names to suggest: these, which metrics use, and recent ones.
 async fn suggested_event_names<'a>(
     pages: &Pages,
-    experiments: impl Iterator<Item = &'a Experiment>,
+    used: impl Iterator<Item = &'a str>,
 ) -> Result<Vec<String>, ServerError> {
     let mut names = pages.shared.recent_events.outcome_names().await?;
-    for metric in experiments.flat_map(|experiment| experiment.definition.metrics()) {
-        names.insert(metric.event.clone());
-        if let MetricKind::Ratio { denominator } = &metric.kind {
-            names.insert(denominator.clone());
-        }
-    }
+    names.extend(used.map(str::to_owned));
     Ok(names.into_iter().collect())
 }
 

@@ -1,4 +1,7 @@
-//! The overview page: all experiments that match the filter.
+//! The overview page: all experiments that match the filter. A list that is already rendered is sent at once; only rendering
+//! takes a turn ([`crate::queries`]).
+
+pub(super) mod rendered_lists;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -7,18 +10,19 @@ use std::time::Duration;
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use inroad_assignment::{Arm, Experiment, Status, Timestamp};
+use inroad_assignment::{Arm, Experiment, ExperimentKey, Status, Timestamp};
 use inroad_dashboard::form::Form;
 use inroad_dashboard::layout::NavItem;
 use inroad_dashboard::overview::{Filter, OverviewPage, Row, RowConclusion};
 use inroad_dashboard::pager::Pager;
 use inroad_store::Event;
 
+use self::rendered_lists::{ListInputs, RenderedList, time_step};
 use super::access::Caller;
 use super::allocation::{ShownAllocation, is_within_audience};
 use super::summaries::ExperimentSummary;
 use super::{PageResponse, Pages, PagesState, error_response};
-use crate::catalogue::CatalogueEntry;
+use crate::catalogue::{CatalogueEntry, CatalogueState};
 use crate::ended_run::{Conclusion, conclusion};
 use crate::error::ServerError;
 
@@ -43,39 +47,91 @@ pub(super) async fn page(
         state: query.text("state").to_owned(),
         prefix: query.text("prefix").to_owned(),
     };
-    let is_first_load = !headers.contains_key("inroad-part");
-    match list_experiments(&pages, filter, query.text("page"), is_first_load).await {
-        Ok(page) => PageResponse::new("Experiments", NavItem::Overview, page.render())
+    let request = ListRequest {
+        filter,
+        page: query.text("page").to_owned(),
+        is_first_load: !headers.contains_key("inroad-part"),
+    };
+    let list = match request.kept(&pages, &request.inputs(&pages)) {
+        Some(list) => Ok(list),
+        None => pages.shared.views.run_in_parts(render(Arc::clone(&pages), request)).await.flatten(),
+    };
+    match list {
+        Ok(list) => PageResponse::new("Experiments", NavItem::Overview, list.to_markup())
             .with_live_updates("scope=overview")
             .send(&caller),
         Err(error) => error_response(&caller, error),
     }
 }
 
-async fn list_experiments(
-    pages: &Arc<Pages>,
+/// A list that a page asks for.
+struct ListRequest {
     filter: Filter,
-    page: &str,
+    /// The number of the page.
+    page: String,
+    /// Whether a person opens the page, and not the page itself.
     is_first_load: bool,
-) -> Result<OverviewPage, ServerError> {
-    let shared = &pages.shared;
-    let (state, folded) = (shared.catalogue.state(), shared.store.folded());
-    let now = shared.clock.now();
-    let index: HashMap<&str, usize> = state.entries.keys().enumerate().map(|(i, key)| (key.as_str(), i)).collect();
+}
+
+impl ListRequest {
+    /// What the list is rendered from now.
+    fn inputs(&self, pages: &Pages) -> ListInputs {
+        let shared = &pages.shared;
+        ListInputs {
+            filter: self.filter.clone(),
+            page: self.page.clone(),
+            version: shared.catalogue.peek().version,
+            folded: shared.store.folded(),
+            round: pages.summaries.round(),
+            step: time_step(shared.clock.now()),
+        }
+    }
+
+    /// The list, if another reader has rendered it and this one has nothing to wait for.
+    fn kept(&self, pages: &Pages, inputs: &ListInputs) -> Option<RenderedList> {
+        pages.rendered_lists.get(inputs).filter(|list| list.is_complete || !self.is_first_load)
+    }
+}
+
+async fn render(pages: Arc<Pages>, request: ListRequest) -> Result<RenderedList, ServerError> {
+    if request.is_first_load && !request_summaries(&pages, &pages.shared.catalogue.state()).1 {
+        pages.summaries.wait_until_computed(SUMMARY_TIMEOUT).await;
+    }
+    let inputs = request.inputs(&pages);
+    // Another reader may have rendered it while this one waited for its turn.
+    if let Some(list) = request.kept(&pages, &inputs) {
+        return Ok(list);
+    }
+    let (page, is_complete) = list_experiments(&pages, request).await?;
+    let list = RenderedList::new(&page.render(), is_complete);
+    pages.rendered_lists.keep(inputs, list.clone());
+    Ok(list)
+}
+
+/// The known summaries of all experiments, and whether all are current. Those that are not are computed.
+fn request_summaries(pages: &Pages, state: &CatalogueState) -> (Vec<Option<Arc<ExperimentSummary>>>, bool) {
+    let folded = pages.shared.store.folded();
+    let mut all_current = true;
+    let summary = |(key, entry): (&ExperimentKey, &CatalogueEntry)| {
+        let summary = pages.summaries.get(key, entry, folded);
+        all_current &= summary.as_ref().is_some_and(|summary| summary.is_current(entry, folded));
+        summary
+    };
+    (state.entries.iter().map(summary).collect(), all_current)
+}
+
+/// The experiments that match, and whether all summaries are current.
+async fn list_experiments(pages: &Pages, request: ListRequest) -> Result<(OverviewPage, bool), ServerError> {
+    let (shared, ListRequest { filter, page, .. }) = (&pages.shared, request);
+    let (state, now) = (shared.catalogue.state(), shared.clock.now());
+    let keys = state.entries.keys().enumerate().map(|(i, key)| (key.as_str(), i));
+    let index: HashMap<&str, usize, foldhash::fast::FixedState> = keys.collect();
     let exposed_experiment = |event: &Event| match event {
         Event::Exposure(exposure) => index.get(exposure.experiment.as_str()).copied(),
         Event::Outcome(_) => None,
     };
     let (rates, rate_basis) = shared.recent_events.rates_per_minute(exposed_experiment, index.len()).await?;
-    let mut summaries: Vec<_> =
-        state.entries.iter().map(|(key, entry)| pages.summaries.get(key, entry, folded)).collect();
-    let is_current = |(summary, entry): (&Option<Arc<ExperimentSummary>>, &CatalogueEntry)| {
-        summary.as_ref().is_some_and(|summary| summary.is_current(entry, folded))
-    };
-    if is_first_load && !summaries.iter().zip(state.entries.values()).all(is_current) {
-        pages.summaries.wait_until_computed(SUMMARY_TIMEOUT).await;
-        summaries = state.entries.iter().map(|(key, entry)| pages.summaries.get(key, entry, folded)).collect();
-    }
+    let (summaries, all_current) = request_summaries(pages, &state);
     let (mut tags, mut owners, mut matching) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
     let all = state.entries.values().zip(summaries).zip(rates);
     for ((entry, summary), rate) in all {
@@ -88,12 +144,13 @@ async fn list_experiments(
         }
     }
     matching.sort_by_key(Candidate::order);
-    let pager = Pager::new(page, matching.len());
+    let pager = Pager::new(&page, matching.len());
     let shown = matching.get(pager.range()).unwrap_or_default();
     let rows = shown.iter().map(|candidate| row(candidate, now)).collect();
     let tags = tags.into_iter().cloned().collect();
     let owners = owners.into_iter().map(str::to_owned).collect();
-    Ok(OverviewPage { filter, rows, pager, total: state.entries.size(), tags, owners, rate_basis })
+    let total = state.entries.size();
+    Ok((OverviewPage { filter, rows, pager, total, tags, owners, rate_basis }, all_current))
 }
 
 /// An experiment that may be on the page, with what filters and the order need. The rest is computed for one page only.

@@ -74,6 +74,11 @@ impl Summaries {
         self.changes.clone()
     }
 
+    /// How often summaries were computed.
+    pub(super) fn round(&self) -> u64 {
+        *self.changes.borrow()
+    }
+
     /// The newest summary of an experiment, if there is one. An outdated summary is requested; subscribers of
     /// [`Self::changes`] are notified when it is computed.
     pub(super) fn get(
