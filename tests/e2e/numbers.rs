@@ -5,7 +5,7 @@ use inroad_wire::v1;
 use serde_json::Value;
 
 use crate::harness::{
-    Server, Setup, at_second, eventually, exposure_of, flag, http_get, outcome, with_conversion_metrics,
+    Server, Setup, at_second, context, eventually, exposure_of, flag, http_get, outcome, with_conversion_metrics,
     with_manual_clock, with_thompson_policy,
 };
 
@@ -226,6 +226,36 @@ fn signed_percent(change: f64) -> String {
 
 fn grouped(number: u64) -> String {
     if number < 1_000 { number.to_string() } else { format!("{},{:03}", number / 1_000, number % 1_000) }
+}
+
+/// Readers share a list for up to a second, but never across a change.
+#[tokio::test(flavor = "multi_thread")]
+async fn overview_shows_each_change_at_once_to_each_filter() {
+    let server = Server::start().await;
+    let api = server.api();
+    let shown = async |query: &str| page_text(&server, &format!("/{query}")).await;
+    assert!(shown("").await.contains("No experiments yet"));
+    for (number, key) in ["first", "second", "third"].into_iter().enumerate() {
+        api.launch(with_conversion_metrics(flag(key, &[("green", 0.2)]))).await;
+        // The second request has the same answer as the first one.
+        for _ in 0..2 {
+            let (all, other) = (shown("").await, shown("?q=nothing").await);
+            assert!(all.contains(key) && all.contains(&format!("{0} of {0}", number + 1)), "{all}");
+            assert!(other.contains("No matches") && !other.contains(&format!("{key} running")), "{other}");
+        }
+    }
+    api.kill("second", "").await;
+    assert!(shown("").await.contains("second killed"));
+    api.restore("second", "").await;
+    assert!(!shown("").await.contains("second killed"));
+    let answer = api.assign("third", context("unit"), v1::ExposureMode::Durable).await;
+    assert!(answer.exposure_recorded);
+    api.results("third").await;
+    // Summaries of counted events may arrive a little later.
+    eventually("the overview counts the unit", async || {
+        Some(shown("?q=third").await).filter(|text| words_after(text, "Exposed units", 1)[0] == "1")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,12 +3,11 @@
 //! outdated.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use inroad_assignment::{Experiment, ExperimentKey, Status, Timestamp};
-use inroad_store::{GenerationCounts, PageRequest};
+use inroad_store::PageRequest;
 use inroad_wire::v1;
 use tokio::sync::{Notify, watch};
 
@@ -27,8 +26,8 @@ pub(super) struct ExperimentSummary {
     version: u64,
     /// Offset of the processed log.
     folded: u64,
-    /// Hash of the counts.
-    fingerprint: u64,
+    /// State of the counts.
+    counts: u64,
     /// Index of the arm with the highest probability to be best, and that probability.
     pub(super) leader: Option<(usize, f64)>,
     /// Exposed units.
@@ -175,9 +174,8 @@ async fn compute(
     if number == 0 {
         return Ok(ExperimentSummary { version: entry.version, folded, changed_at, ..ExperimentSummary::default() });
     }
-    let counts = shared.store.counts(key, number).await?;
-    let fingerprint = counts_fingerprint(&counts);
-    if let Some(same) = same_version.filter(|summary| summary.fingerprint == fingerprint) {
+    let counts = shared.store.counts_state(key, number);
+    if let Some(same) = same_version.filter(|summary| summary.counts == counts) {
         return Ok(ExperimentSummary { folded, ..same.clone() });
     }
     let request = v1::GetResultsRequest { key: key.to_string(), generation: number, wait: false };
@@ -186,7 +184,7 @@ async fn compute(
     let leader = results.arms.iter().position(|arm| has_leader && arm.variation == results.leader);
     let leader = leader.and_then(|arm| Some((arm, results.arms.get(arm)?.p_best)));
     let (units, warnings) = (results.units, results.warnings);
-    Ok(ExperimentSummary { version: entry.version, folded, fingerprint, leader, units, warnings, changed_at })
+    Ok(ExperimentSummary { version: entry.version, folded, counts, leader, units, warnings, changed_at })
 }
 
 /// The time of the last change of what is served: a revision, a kill, a restore or a conclusion. Decisions without
@@ -197,18 +195,6 @@ fn served_since(experiment: &Experiment) -> Option<Timestamp> {
     let kill_changes = generation.kill_changes.iter().map(|change| change.at);
     let endings = generation.endings.iter().map(|ending| ending.at);
     revisions.chain(kill_changes).chain(endings).chain([generation.started_at]).max()
-}
-
-/// A hash of all counts; equal counts have equal hashes.
-pub(super) fn counts_fingerprint(counts: &GenerationCounts) -> u64 {
-    let mut hasher = foldhash::fast::FixedState::default().build_hasher();
-    for (key, cell) in &counts.cells {
-        (key.metric, key.tick, key.revision, key.arm.index()).hash(&mut hasher);
-        (cell.first, cell.n, cell.s, cell.dropped, cell.early, cell.x, cell.y).hash(&mut hasher);
-        (cell.units, cell.outcomes, cell.outcome_units, cell.outcome_sum).hash(&mut hasher);
-    }
-    (counts.units_moved, counts.crossovers, counts.stale_exposures).hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Lift over time: the estimate as of each update, computed again only when its inputs change.
 
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,7 +11,6 @@ use inroad_store::GenerationCounts;
 use lru::LruCache;
 
 use super::super::Pages;
-use super::super::summaries::counts_fingerprint;
 use crate::error::ServerError;
 use crate::queries::Caller;
 use crate::report::live_arms;
@@ -72,6 +72,18 @@ pub(super) async fn lift_history(
         pages.lift_histories.0.lock().unwrap_or_else(PoisonError::into_inner).push(key, (inputs, Arc::clone(&history)));
     drop(replaced);
     Ok(Some(history))
+}
+
+/// A hash of all counts; equal counts have equal hashes.
+fn counts_fingerprint(counts: &GenerationCounts) -> u64 {
+    let mut hasher = foldhash::fast::FixedState::default().build_hasher();
+    for (key, cell) in &counts.cells {
+        (key.metric, key.tick, key.revision, key.arm.index()).hash(&mut hasher);
+        (cell.first, cell.n, cell.s, cell.dropped, cell.early, cell.x, cell.y).hash(&mut hasher);
+        (cell.units, cell.outcomes, cell.outcome_units, cell.outcome_sum).hash(&mut hasher);
+    }
+    (counts.units_moved, counts.crossovers, counts.stale_exposures).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The history of the metric with this index in the generation with this number.
