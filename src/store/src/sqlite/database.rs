@@ -60,7 +60,7 @@ pub(crate) struct Tuning {
 
 impl Tuning {
     /// Settings for connections that only read.
-    const READER: Self = Self { cache_kib: 8 * 1024, checkpoint_pages: 0, max_pages: None };
+    const READER: Self = Self { cache_kib: 2 * 1024, checkpoint_pages: 0, max_pages: None };
 }
 
 /// Opens a file. Creates it if it does not exist, and upgrades it to the current schema.

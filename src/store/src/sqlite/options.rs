@@ -1,11 +1,16 @@
 //! The settings of a store on SQLite: its bounds on queues, memory and the size of the files.
 
+/// Page caches of the connections that write the catalogue and the log, in KiB. Both files grow at their ends.
+pub(super) const STATE_CACHE_KIB: i64 = 4 * 1024;
+pub(super) const LOG_CACHE_KIB: i64 = 2 * 1024;
+
 /// The settings of a store.
 #[derive(Debug, Clone)]
 pub struct SqliteOptions {
     /// How many events may wait for the log; beyond that an append fails with [`StoreError::QueueFull`](crate::StoreError::QueueFull).
     pub queued_events: usize,
-    /// Page cache of the counts, in MiB.
+    /// Page cache of the counts, in MiB. It fills within a minute of traffic; what it has not is in the cache of the
+    /// operating system, which costs a copy.
     pub cache_mib: u32,
     /// The most events that one fold transaction takes; fewer if they would take more than about two seconds. It limits how
     /// long a shutdown waits.
@@ -25,7 +30,7 @@ impl Default for SqliteOptions {
     fn default() -> Self {
         Self {
             queued_events: 200_000,
-            cache_mib: 512,
+            cache_mib: 32,
             fold_step_events: 200_000,
             remembered_exposures: 1_000_000,
             outcomes_without_sums: 32,
