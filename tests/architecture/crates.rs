@@ -29,7 +29,7 @@ const IMPURE: &[&str] =
 
 /// The number of crates that `cargo build -p inroad-cli` compiles on this platform. Lower it when it falls: every
 /// crate lengthens the first build (docs/decisions/0017-the-first-build.md).
-const MAX_CRATES: usize = 252;
+const MAX_CRATES: usize = 254;
 
 fn metadata() -> Metadata {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);

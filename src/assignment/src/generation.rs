@@ -254,3 +254,15 @@ impl Generation {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// docs/limits.md has these sizes, with 32 + 8 bytes for the starts and owners of three buckets.
+    #[test]
+    fn history_has_few_bytes_for_each_entry() {
+        let allocation = size_of::<Allocation>() + 2 * size_of::<usize>();
+        assert_eq!((size_of::<Revision>(), allocation, size_of::<KillChange>()), (32, 48, 16));
+    }
+}

@@ -60,7 +60,6 @@ use log::LogWriter;
 use log_erasure::PRUNE_BATCH;
 use maintenance_lock::MaintenanceLock;
 pub use options::SqliteOptions;
-use options::{LOG_CACHE_KIB, STATE_CACHE_KIB};
 use own_thread::OwnThread;
 use schema::{COUNTS, LOG, STATE};
 use state_writer::StateWriter;
@@ -71,6 +70,8 @@ use thread_share::ThreadShare;
 const LOG_CHECKPOINT_PAGES: i64 = 4_000;
 const STATE_CHECKPOINT_PAGES: i64 = 10_000;
 const COUNTS_CHECKPOINT_PAGES: i64 = 200_000;
+/// Page cache of the catalogue and of the log, in KiB. Both files grow at their ends, so more would save little.
+const SMALL_CACHE_KIB: i64 = 2 * 1024;
 
 /// Reads at once for the server itself (counts for kills and ticks, offsets), and for callers (audit, decisions).
 const OWN_READS: usize = 4;
@@ -138,14 +139,14 @@ impl SqliteStore {
     pub fn open(folder: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
         let lock = FolderLock::acquire(folder)?;
         let tuning = |cache_kib, checkpoint_pages| Tuning { cache_kib, checkpoint_pages, max_pages: options.max_pages };
-        let state_tuning = tuning(STATE_CACHE_KIB, STATE_CHECKPOINT_PAGES);
+        let state_tuning = tuning(SMALL_CACHE_KIB, STATE_CHECKPOINT_PAGES);
         let counts_tuning = tuning(i64::from(options.cache_mib) * 1024, COUNTS_CHECKPOINT_PAGES);
         // A server must start on a full disk, or nothing could be killed: opening may use the reserve.
         let reserve = Arc::new(DiskReserve::open(folder, options.reserve_bytes));
         counts_file::move_counts(folder, state_tuning, counts_tuning)?;
         let StateAndCounts { state, counts, store_id, folded } =
             reserve.write_urgently(|| counts_file::open(folder, state_tuning, counts_tuning))?;
-        let log_tuning = tuning(LOG_CACHE_KIB, LOG_CHECKPOINT_PAGES);
+        let log_tuning = tuning(SMALL_CACHE_KIB, LOG_CHECKPOINT_PAGES);
         let log = reserve.write_urgently(|| database::open(folder, LOG, log_tuning))?;
         // SQLite overwrites deleted bytes with zeros, so raw keys leave the file together with their events. Appends do
         // not become slower, because they delete nothing.

@@ -47,6 +47,8 @@ impl Experiment {
         let (number, earliest) = generation.latest().map_or((1, now), |r| (r.number + 1, r.effective_at.max(now)));
         let effective_at = effective_at.max(earliest);
         let allocation = Arc::new(allocation);
+        // The list stays in memory for as long as the experiment exists.
+        generation.revisions.reserve_exact(1);
         generation.revisions.push(Revision { number, created_at: now, effective_at, cause, allocation });
         Ok(number)
     }

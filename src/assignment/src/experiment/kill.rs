@@ -96,6 +96,8 @@ impl Experiment {
         }
         if let Some(generation) = self.generations.last_mut() {
             let at = generation.kill_changes.last().map_or(now, |change| change.at.max(now));
+            // The list stays in memory for as long as the experiment exists.
+            generation.kill_changes.reserve_exact(1);
             generation.kill_changes.push(KillChange { at, target, killed });
         }
         Ok(())

@@ -1,9 +1,5 @@
 //! The settings of a store on SQLite: its bounds on queues, memory and the size of the files.
 
-/// Page caches of the connections that write the catalogue and the log, in KiB. Both files grow at their ends.
-pub(super) const STATE_CACHE_KIB: i64 = 4 * 1024;
-pub(super) const LOG_CACHE_KIB: i64 = 2 * 1024;
-
 /// The settings of a store.
 #[derive(Debug, Clone)]
 pub struct SqliteOptions {
@@ -15,7 +11,8 @@ pub struct SqliteOptions {
     /// The most events that one fold transaction takes; fewer if they would take more than about two seconds. It limits how
     /// long a shutdown waits.
     pub fold_step_events: usize,
-    /// How many exposures the fold remembers, to recognise repeats without a lookup; about 100 bytes each.
+    /// How many exposures the fold remembers, to recognise repeats without a lookup. 917,504 fill their
+    /// hash tables exactly, which take 43 MB once they are used.
     pub remembered_exposures: usize,
     /// The most outcomes of a unit whose sums are computed from them when they are needed. With more, the unit's records
     /// contain the sums, and each outcome changes them.
@@ -32,7 +29,7 @@ impl Default for SqliteOptions {
             queued_events: 200_000,
             cache_mib: 32,
             fold_step_events: 200_000,
-            remembered_exposures: 1_000_000,
+            remembered_exposures: 917_504,
             outcomes_without_sums: 32,
             max_pages: None,
             reserve_bytes: 8 << 20,
