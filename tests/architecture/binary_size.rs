@@ -6,7 +6,7 @@ mod binary;
 
 /// The largest size of the unoptimised binary. The sizes of optimised builds change with it. Lower this limit when the
 /// binary shrinks.
-const MAX_DEV_BYTES: u64 = 160_000_000;
+const MAX_DEV_BYTES: u64 = 165_000_000;
 
 #[test]
 fn binary_does_not_grow() {
