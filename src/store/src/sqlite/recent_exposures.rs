@@ -56,7 +56,11 @@ mod tests {
         let mut recent = RecentExposures::new(1_000);
         let room = (recent.newer.capacity(), recent.older.capacity());
         for unit in 0..10_000u128 {
-            let exposures = [Arm::CONTROL, Arm::new(1).expect("an arm")].map(|arm| Exposure { arm, at: Timestamp::MIN, revision: 1 });
+            let exposures = [Arm::CONTROL, Arm::new(1).expect("an arm")].map(|arm| Exposure {
+                arm,
+                at: Timestamp::MIN,
+                revision: 1,
+            });
             recent.remember(0, Digest::from_bytes(unit.to_le_bytes()), &exposures);
             assert!(recent.newer.len() + recent.older.len() <= 1_000);
         }
