@@ -24,6 +24,8 @@ enum Command {
     Conclude(Index),
     Archive,
     Advance(i64),
+    /// A decision of the policy for a tick this much ahead: it is made before its tick begins.
+    Tick(i64, bool),
 }
 
 fn command() -> impl Strategy<Value = Command> {
@@ -40,6 +42,7 @@ fn command() -> impl Strategy<Value = Command> {
         2 => (0usize..3, -2i64..9).prop_map(|(more, lead)| Command::Update(more, lead)),
         1 => any::<Index>().prop_map(Command::Conclude),
         2 => (-2i64..6).prop_map(Command::Advance),
+        2 => (0i64..6, any::<bool>()).prop_map(|(ahead, could_grow)| Command::Tick(ahead, could_grow)),
     ]
 }
 
@@ -87,6 +90,10 @@ fn apply(experiment: &mut Experiment, command: &Command, wall: Timestamp) -> Res
         Command::Conclude(index) => experiment.conclude(arm(index.index(arms + 1)), ShippingScope::Audience, now),
         Command::Archive => experiment.archive(),
         Command::Advance(by) => experiment.advance_clock(at(experiment.now(wall).as_micros() + by)),
+        Command::Tick(ahead, could_grow) => {
+            experiment.record_tick(lead(*ahead), *could_grow);
+            Ok(())
+        }
     }
 }
 
@@ -120,6 +127,10 @@ fn check_history_is_kept(before: &Experiment, after: &Experiment) {
         assert!(new.revisions.starts_with(&old.revisions));
         assert!(new.kill_changes.starts_with(&old.kill_changes));
         assert!(new.endings.starts_with(&old.endings));
+    }
+    // A tick that was decided before it began is not decided again after a change that a person makes meanwhile (I7).
+    if after.generations.len() == before.generations.len() {
+        assert!(after.last_tick_at >= before.last_tick_at && after.last_growth_at >= before.last_growth_at);
     }
     let keys = |e: &Experiment| e.definition.variations().iter().map(|v| v.key.clone()).collect::<Vec<_>>();
     assert!(keys(after).starts_with(&keys(before)));
