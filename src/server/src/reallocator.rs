@@ -197,7 +197,8 @@ impl Reallocator {
         match self.tick_by_wall_clock(key.as_str(), POLICY_ACTOR, at, *fold_target).await {
             Ok((ticked, outcome)) => {
                 if outcome.decision.frozen == Some(Freeze::DataLate) {
-                    memory.late_ticks.insert(key.clone(), outcome.at);
+                    let last = ticked.experiment.last_tick_at.unwrap_or(outcome.at);
+                    memory.late_ticks.insert(key.clone(), last);
                     return earlier(retry_at);
                 }
                 memory.late_ticks.remove(key);

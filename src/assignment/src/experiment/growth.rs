@@ -61,10 +61,12 @@ impl Experiment {
     }
 
     /// Records that the policy ran at `at`. If it could not grow a variation, the growth allowance continues to accrue.
+    /// A tick is decided before it begins, so `at` can be earlier than the last tick, for example if a person resumes the
+    /// experiment meanwhile. The later one then remains, or its tick would be decided twice (I7).
     pub fn record_tick(&mut self, at: Timestamp, could_grow: bool) {
-        self.last_tick_at = Some(at);
+        self.last_tick_at = self.last_tick_at.max(Some(at));
         if could_grow {
-            self.last_growth_at = Some(at);
+            self.last_growth_at = self.last_growth_at.max(Some(at));
         }
     }
 

@@ -53,7 +53,7 @@ impl Experiment {
         self.generations.push(generation);
         self.status = Status::Running;
         self.shipped_within_audience = false;
-        self.record_tick(now, true);
+        (self.last_tick_at, self.last_growth_at) = (Some(now), Some(now));
         self.alerts.clear();
         Ok(())
     }
