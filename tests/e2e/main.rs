@@ -10,6 +10,7 @@ mod assign;
 mod catalogue_size;
 mod clients;
 mod clock;
+mod concluded;
 mod counterfactual;
 mod demo;
 mod disconnected_client;
