@@ -509,3 +509,40 @@ async fn rate_from_fewer_events_than_a_minute_has_is_labelled_on_the_pages() {
         assert!(label.ends_with(" s"), "{label}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn draft_has_its_primary_metric_and_no_control_traffic_to_take() {
+    let server = Server::start().await;
+    server.api().create(with_thompson_policy(with_conversion_metrics(flag(KEY, &[("green", 0.2)])), DAY)).await;
+    let results = server.cli(&["results", KEY]).await.ok().stdout;
+    assert_eq!(words_after(&results, "primary metric", 1), ["bought"], "{results}");
+    assert_eq!(words_after(&results, "control traffic still available", 1), ["–"], "as on the overview: {results}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_just_after_a_change_are_those_of_a_moment_later_or_say_that_they_are_not() {
+    let server = Server::start().await;
+    let experiment = with_manual_clock(with_conversion_metrics(flag(KEY, &[("green", 0.5)])), START);
+    server.api().launch(experiment).await;
+    let units: Vec<String> = (0..4_000).map(|n| format!("unit-{n}")).collect();
+    expose(&server, &units, 0).await;
+    server.api().results(KEY).await;
+    for killed in [true, false] {
+        match killed {
+            true => server.api().kill(KEY, "green").await,
+            false => server.api().restore(KEY, "green").await,
+        };
+        let request = |wait| v1::GetResultsRequest { key: KEY.to_owned(), generation: 0, wait };
+        let read =
+            async |wait| server.api().result_service().get_results(request(wait)).await.expect("results").into_inner();
+        let (at_once, later) = (read(false).await, read(true).await);
+        let is_labelled = at_once.units_note.contains("is still being counted");
+        assert!(
+            is_labelled || at_once.dropped_records == later.dropped_records,
+            "{} {}",
+            at_once.units_note,
+            later.units_note
+        );
+        assert!(!later.units_note.contains("is still being counted"), "{}", later.units_note);
+    }
+}

@@ -120,6 +120,24 @@ fn restart_keeps_kills_and_records_them_in_the_new_generation() {
 }
 
 #[test]
+fn kill_after_an_end_is_later_than_the_end_although_no_time_passed() {
+    let mut experiment = running_experiment();
+    experiment.set_killed(KillTarget::Variation(arm(1)), true, at(20)).unwrap();
+    experiment.conclude(arm(2), ShippingScope::Everyone, at(20)).unwrap();
+    let until_the_end = experiment.kills;
+    experiment.set_killed(KillTarget::Variation(arm(2)), true, at(20)).unwrap();
+    let generation = experiment.generation().unwrap();
+    assert_eq!(generation.kills(generation.ended_at().unwrap()), until_the_end);
+    assert_eq!(generation.kills(Timestamp::MAX), experiment.kills);
+    // A clock that was set back does not put an end before a kill.
+    let mut experiment = running_experiment();
+    experiment.set_killed(KillTarget::Variation(arm(1)), true, at(20)).unwrap();
+    experiment.conclude(arm(2), ShippingScope::Everyone, at(19)).unwrap();
+    let generation = experiment.generation().unwrap();
+    assert_eq!(generation.kills(generation.ended_at().unwrap()), experiment.kills);
+}
+
+#[test]
 fn kills_of_sixty_four_variations_survive_json_text_and_value() {
     let all = (1..=64).fold(Kills::default(), |kills, i| kills.with_change(KillTarget::Variation(arm(i)), true));
     assert!((1..=64).all(|i| all.is_arm_killed(arm(i)) && all.served_arm(arm(i)).is_control()));

@@ -116,3 +116,13 @@ fn small_allocation_bar_needs_little_markup() {
         (0..9).map(|i| Bucket { from: f64::from(i) / 9.0, to: f64::from(i + 1) / 9.0, arm: i as usize % 5 }).collect();
     assert!(small_allocation_bar(&names, &buckets, &[]).into_string().len() < 1000);
 }
+
+#[test]
+fn shares_over_time_end_at_the_time_of_the_page_also_when_no_time_has_passed() {
+    let at = |minutes: u64| Timestamp::default().plus(Duration::from_secs(60 * minutes));
+    let steps = [(at(10), vec![0.6, 0.4])];
+    let until =
+        |minutes| allocation_over_time(&["a".to_owned(), "b".to_owned()], &steps, at(minutes), &[], &[]).into_string();
+    assert!(until(10).contains("1 step until 1970-01-01 00:10 UTC"), "{}", until(10));
+    assert!(until(25).contains("1 step until 1970-01-01 00:25 UTC"), "{}", until(25));
+}
