@@ -76,7 +76,7 @@ async fn table_has_the_units_before_and_after_each_choice() {
         table.contains(&format!("control 60.00% {control} 60 {green} green 40.00% {green} 60 {control}")),
         "{table}"
     );
-    browser.wait_for("Units in the audience: 60 exposed units. All other units keep control.").await;
+    browser.wait_for("Units in the audience: up to 60 exposed units. All other units keep control.").await;
     browser.wait_for("Of 90 units seen lately and checked, 30 are outside.").await;
 }
 

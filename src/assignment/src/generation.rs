@@ -84,7 +84,7 @@ impl Kills {
 /// A kill or a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KillChange {
-    /// When it happened. It takes effect at once.
+    /// When it happened, later than an end of the generation before it. It takes effect at once.
     pub at: Timestamp,
     /// What was killed or restored.
     pub target: KillTarget,
@@ -124,7 +124,7 @@ pub struct Revision {
 /// An end of a generation: from this instant its allocation no longer decides what is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GenerationEnd {
-    /// When the generation ended.
+    /// When the generation ended, not before the kills and restores that preceded.
     pub at: Timestamp,
     /// The arm that the units of the audience, or all units, were served from then on; `None` if another generation started.
     pub shipped: Option<Arm>,

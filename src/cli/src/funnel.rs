@@ -61,7 +61,8 @@ fn text(r: &GetFunnelResponse) -> String {
     let dash = || "–".to_owned();
     let exposed = |arm: &FunnelArm| {
         let name = if arm.killed { format!("{} (killed)", arm.variation) } else { arm.variation.clone() };
-        vec![name, "exposed".to_owned(), count(arm.exposed), dash(), dash(), dash(), dash(), dash()]
+        let all = if arm.exposed > 0 { percent(1.0) } else { dash() };
+        vec![name, "exposed".to_owned(), count(arm.exposed), all, dash(), dash(), dash(), dash()]
     };
     let step = |(i, step): (usize, &FunnelStep)| {
         let lift = step.lift.as_ref().and_then(|lift| lift.credible.as_ref());
@@ -125,7 +126,7 @@ mod tests {
         };
         let text = text(&funnel);
         let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
-        assert_eq!(lines[3][..3], ["off", "exposed", "1,000"]);
+        assert_eq!(lines[3], ["off", "exposed", "1,000", "100%", "–", "–", "–", "–"], "as on the page");
         assert_eq!(lines[4], ["1", "cart", "100", "10.0%", "10.0%", "900", "–", "–"]);
         assert_eq!(lines[6], ["1", "cart", "450", "15.0%", "15.0%", "2,550", "+50.0%", "+25.0%", "to", "+75.0%"]);
     }

@@ -90,7 +90,7 @@ pub(crate) fn decision_json(d: &v1::Decision) -> Value {
         json!({
             "variation": a.variation, "p_best": a.p_best, "p_above_control": a.p_above_control,
             "expected_loss": a.expected_loss, "share_before": a.share_before, "share_after": a.share_after,
-            "why": a.why,
+            "why": a.why, "killed": a.killed,
         })
     };
     json!({

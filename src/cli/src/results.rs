@@ -65,9 +65,10 @@ fn text(r: &GetResultsResponse) -> String {
 }
 
 /// How the numbers in the tables were estimated.
-const PRIOR_NOTE: &str = "Lifts and differences are estimated without the policy's prior, and compare units only within reporting intervals: they \
-    need not be those of the means beside them. The probability to be best is the \
-                          one used for allocation, with the prior.";
+const PRIOR_NOTE: &str = "Lifts and differences are estimated without the policy's prior. Lifts compare units only within reporting intervals, and \
+                          a difference beside a lift is averaged over reporting intervals: so they need not be those of the means \
+                          beside them, nor have one sign. The probability to be best is the one used for allocation, with the \
+                          prior.";
 
 /// Every variation with the results of the primary metric.
 fn variations_text(r: &GetResultsResponse) -> String {
@@ -121,6 +122,14 @@ fn ratio_notes(r: &GetResultsResponse) -> String {
     noted.map(|(arm, metric)| format!("\n{} of {}: {}", metric.metric, arm.variation, metric.ratio_note)).collect()
 }
 
+/// How the lift in the verdict is related to the rates of the leader and of control; none without a leader, and if they
+/// agree as shown.
+pub(crate) fn leader_note(r: &GetResultsResponse) -> Option<&str> {
+    let leader = r.arms.iter().find(|arm| !r.leader.is_empty() && arm.variation == r.leader)?;
+    let metric = leader.metrics.iter().find(|metric| metric.metric == r.decision_metric)?;
+    Some(metric.ratio_note.as_str()).filter(|note| !note.is_empty())
+}
+
 /// Whether exposures match the shares.
 pub(crate) fn sample_ratio_text(r: &GetResultsResponse) -> String {
     r.sample_ratio.as_ref().map_or_else(
@@ -168,7 +177,7 @@ fn facts_text(r: &GetResultsResponse) -> String {
 /// The control traffic that can still be taken. Nearly nothing is not nothing: the pages show `<0.1%`.
 fn headroom_text(r: &GetResultsResponse) -> String {
     match percent(r.headroom).as_str() {
-        _ if is_over(r) => "–".to_owned(),
+        _ if is_over(r) || r.generation == 0 => "–".to_owned(),
         "0%" if r.headroom > 0.0 => "<0.1%".to_owned(),
         text if r.headroom_note.is_empty() => text.to_owned(),
         text => format!("{text}; {}", r.headroom_note),

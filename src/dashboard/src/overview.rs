@@ -32,6 +32,8 @@ pub enum RowConclusion {
         variation: String,
         /// Whether only units in the audience get it.
         within_audience: bool,
+        /// Whether all units get control instead, because the variation or the whole experiment is killed.
+        is_killed: bool,
     },
     /// All units get control again.
     RolledBack {
@@ -220,8 +222,13 @@ fn experiment(row: &Row, rate_basis: RateBasis) -> Markup {
             (small_allocation_bar(&row.names, &row.buckets, &row.killed_arms))
             dl.facts {
                 @match &row.conclusion {
-                    Some(RowConclusion::Shipped { variation, within_audience }) => {
-                        div { dt { "Shipped" } dd { (variation) ", to " @if *within_audience { "units in the audience" } @else { "all units" } } }
+                    Some(RowConclusion::Shipped { variation, within_audience, is_killed }) => {
+                        div { dt { "Shipped" } dd {
+                            (variation)
+                            @if *is_killed { ", but it is killed: all units get control" }
+                            @else if *within_audience { ", to units in the audience" }
+                            @else { ", to all units" }
+                        } }
                     }
                     Some(RowConclusion::RolledBack { control }) => {
                         div { dt { "Rolled back" } dd { "to " (control) ", for all units" } }

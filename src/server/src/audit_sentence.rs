@@ -180,7 +180,10 @@ impl Change<'_> {
             match before.get(arm) {
                 None => Some(format!("added {name} with {}% of traffic", percent(*share))),
                 Some(old) if share > old => {
-                    let (gain, old, new) = (percent(share - old), percent(*old), percent(*share));
+                    // The gain is that of the shares as shown, so that a reader gets it as well.
+                    let shown_gain = rounded(*share) - rounded(*old);
+                    let gain = if shown_gain > 0.0 { shown_gain } else { share - old };
+                    let (gain, old, new) = (percent(gain), percent(*old), percent(*share));
                     let points = if gain == "1" { "percentage point" } else { "percentage points" };
                     Some(format!("gave {name} {gain} {points} of traffic ({old}% to {new}%)"))
                 }
@@ -277,9 +280,13 @@ fn joined(items: &[String]) -> String {
 
 /// A share in percent with at most two decimals, without the sign.
 fn percent(share: f64) -> String {
-    const DECIMALS: f64 = 100.0;
-    let shown = (share * 100.0 * DECIMALS).round() / DECIMALS;
+    let shown = (rounded(share) * 1e4).round() / 100.0;
     if shown == 0.0 && share > 0.0 { "less than 0.01".to_owned() } else { shown.to_string() }
+}
+
+/// A share as it is shown: with two decimals of a percent.
+fn rounded(share: f64) -> f64 {
+    (share * 1e4).round() / 1e4
 }
 
 #[cfg(test)]
@@ -307,6 +314,15 @@ mod tests {
 
     fn sentence(actor: &str, action: &str, from: Value, to: Value) -> String {
         AuditSentence::new(&entry(actor, action, &from, &to)).to_string()
+    }
+
+    #[test]
+    fn gain_is_the_difference_of_the_shares_as_shown() {
+        let shares = |share: f64| json!({"line": {"revision": 2, "shares": [1.0 - share, share]}});
+        let grown = sentence("ann", "grow", shares(0.383_333), shares(0.657_263));
+        assert!(grown.contains("gave blue 27.4 percentage points of traffic (38.33% to 65.73%)"), "{grown}");
+        let little = sentence("ann", "grow", shares(0.2), shares(0.200_001));
+        assert!(little.contains("less than 0.01 percentage points of traffic (20% to 20%)"), "{little}");
     }
 
     #[test]

@@ -41,6 +41,12 @@ pub(crate) fn conclusion(experiment: &Experiment) -> Option<Conclusion> {
     }
 }
 
+/// What a concluded experiment serves now: the shipped variation, or none if all units get control.
+pub(crate) fn shipped_now(experiment: &Experiment, how: Conclusion) -> Option<Arm> {
+    let shipped = how.served();
+    (!shipped.is_control() && experiment.kills.served_arm(shipped) == shipped).then_some(shipped)
+}
+
 /// The conclusion of a run, with its time; none if it was restarted without one, or has not ended.
 pub(crate) fn conclusion_of_run(generation: &Generation) -> Option<(Timestamp, Conclusion)> {
     generation.endings.iter().find_map(|ending| Some((ending.at, Conclusion::of(ending.shipped?))))

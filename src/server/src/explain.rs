@@ -39,6 +39,7 @@ pub fn decision_to_wire(
             share_before: before,
             share_after: after,
             why: arm_reason(i, input, decision),
+            killed: state.killed,
         }
     });
     v1::Decision {
@@ -142,10 +143,13 @@ fn summary(input: &TickInput, decision: &Decision, name: &dyn Fn(usize) -> Strin
             (HoldReason::NoArmDeservesMore, ..) => {
                 "No growth: no variation has a target above its current share.".to_owned()
             }
-            (HoldReason::NoHeadroom, ..) => match kept_for_evidence(input.evidence_share, input.floor, decision.ship) {
-                Some(kept) => format!("No growth: {kept}."),
-                None => "No growth: control is at its minimum share.".to_owned(),
-            },
+            (HoldReason::NoHeadroom, ..) => {
+                let control = input.arms.first().map_or(Width::ZERO, |arm| arm.owned);
+                match kept_for_evidence(input.evidence_share, input.floor, control, decision.ship) {
+                    Some(kept) => format!("No growth: {kept}."),
+                    None => "No growth: control is at its minimum share.".to_owned(),
+                }
+            }
             (HoldReason::Accruing, ..) => {
                 "No growth yet: the growth allowed so far is too small for a revision; it accumulates.".to_owned()
             }
@@ -178,14 +182,20 @@ fn summary(input: &TickInput, decision: &Decision, name: &dyn Fn(usize) -> Strin
     sentences.join(" ")
 }
 
-/// What growth leaves to control although its minimum share is smaller; none if there is a winner beyond chance.
-pub(crate) fn kept_for_evidence(kept: Width, floor: Width, ship: Option<ShipCheck>) -> Option<String> {
+/// What growth leaves to control, which has the share `control`, although its minimum share is smaller; none if there is a
+/// winner beyond chance. Control may have less already: people can grow variations further, and a winner may stop being one.
+pub(crate) fn kept_for_evidence(kept: Width, floor: Width, control: Width, ship: Option<ShipCheck>) -> Option<String> {
     let is_kept = floor < kept && ship.is_none_or(|ship| !ship.beyond_chance);
     is_kept.then(|| {
-        let (kept, floor) = (share_in_words(kept.share()), share_in_words(floor.share()));
-        format!(
-            "automatic growth leaves control {kept} until a variation is better beyond chance, then its minimum share of {floor}"
-        )
+        let then = format!(
+            "until a variation is better beyond chance, then its minimum share of {}",
+            share_in_words(floor.share())
+        );
+        let (is_less, kept) = (control < kept, share_in_words(kept.share()));
+        match is_less {
+            true => format!("control has less than the {kept} that automatic growth leaves it {then}"),
+            false => format!("automatic growth leaves control {kept} {then}"),
+        }
     })
 }
 
@@ -352,11 +362,16 @@ mod tests {
             no_guardrail_alert: true,
             sample_ratio_ok: true,
         };
-        let text = kept_for_evidence(share(0.15), share(0.05), Some(ship(false))).expect("it is kept");
+        let text = kept_for_evidence(share(0.15), share(0.05), share(0.6), Some(ship(false))).expect("it is kept");
         assert!(text.contains("leaves control 15.0%") && text.contains("minimum share of 5.00%"), "{text}");
-        assert!(kept_for_evidence(share(0.15), share(0.05), None).is_some());
-        assert_eq!(kept_for_evidence(share(0.15), share(0.05), Some(ship(true))), None);
-        assert_eq!(kept_for_evidence(share(0.15), share(0.2), None), None);
+        assert!(
+            kept_for_evidence(share(0.15), share(0.05), share(0.15), None)
+                .is_some_and(|text| text.contains("leaves control"))
+        );
+        let text = kept_for_evidence(share(0.15), share(0.05), share(0.0761), Some(ship(false))).expect("it is kept");
+        assert!(text.starts_with("control has less than the 15.0% that automatic growth leaves it until"), "{text}");
+        assert_eq!(kept_for_evidence(share(0.15), share(0.05), share(0.6), Some(ship(true))), None);
+        assert_eq!(kept_for_evidence(share(0.15), share(0.2), share(0.6), None), None);
 
         let note = " (the minimum step of 0.50% is for all variations together)";
         assert_eq!(min_step_note(0.005, 0.136, 0.0037), note);

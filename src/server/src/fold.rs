@@ -93,7 +93,15 @@ impl Fold {
         self.wait_until_reached(version, self.target_within(timeout)).await
     }
 
-    /// The same for a target taken earlier. After the deadline it still returns true if the target is already reached.
+    /// Waits until the counts reflect the catalogue at `version` or later, whatever events are waiting. False if that takes
+    /// longer than `timeout`.
+    pub async fn wait_until_reflected(&self, version: u64, timeout: Duration) -> bool {
+        let mut progress = self.progress.clone();
+        let reached = progress.wait_for(|(_, known)| *known >= version);
+        matches!(tokio::time::timeout(timeout, reached).await, Ok(Ok(_)))
+    }
+
+    /// The same as [`Self::wait_until_caught_up`] for a target taken earlier. After the deadline it still returns true if the target is already reached.
     pub async fn wait_until_reached(&self, version: u64, FoldTarget { head, deadline }: FoldTarget) -> bool {
         let mut progress = self.progress.clone();
         self.wake();

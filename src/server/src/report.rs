@@ -62,8 +62,8 @@ pub struct Report {
     pub age: Duration,
     /// The traffic share that control gave up per day recently; 0 before a whole tick was measured.
     pub growth_per_day: f64,
-    /// The part of `growth_per_day` that an automatic policy caused, which is expected to continue; none if that is 0 or
-    /// the experiment is not running.
+    /// The part of `growth_per_day` that an automatic policy caused, which is expected to continue; none if that is 0,
+    /// growth is frozen or the experiment is not running.
     pub policy_growth_per_day: Option<f64>,
     /// Whether the generation is running and not killed.
     pub is_live: bool,
@@ -123,7 +123,8 @@ impl Report {
             Some(metric) => Names { experiment, metric: Some(metric) }.ranking_note(&summary.ranking),
             None => String::new(),
         };
-        let policy_growth_per_day = Some(policy_growth_per_day).filter(|rate| is_live && *rate > 0.0);
+        let is_frozen = ratio.as_ref().is_some_and(|ratio| ratio.alarm == SrmAlarm::Freeze);
+        let policy_growth_per_day = Some(policy_growth_per_day).filter(|rate| is_live && !is_frozen && *rate > 0.0);
         let compares_differences =
             decision.and_then(|i| metrics.get(i)).is_some_and(|report| report.measure.is_difference());
         Ok(Self {
@@ -299,6 +300,7 @@ fn control_given_per_day(
 mod tests {
     use super::*;
     use inroad_assignment::{DefinitionDoc, KillTarget, Salt, Width};
+    use inroad_policy::attribution::CellKey;
 
     fn after(hours: u64) -> Timestamp {
         Timestamp::default().plus(Duration::from_secs(3600 * hours))
@@ -335,6 +337,20 @@ mod tests {
         let mut killed = by_policy;
         killed.set_killed(KillTarget::Everything, true, after(2)).unwrap();
         assert_eq!(report(&killed, after(12)).policy_growth_per_day, None);
+    }
+
+    #[test]
+    fn nothing_is_used_up_while_growth_is_frozen() {
+        let experiment = grown_experiment(RevisionCause::Policy);
+        let mut counts = GenerationCounts::default();
+        for (arm, units) in [(0, 20_000), (1, 20)] {
+            let key = CellKey { metric: None, tick: 0, revision: 1, arm: Arm::new(arm).unwrap() };
+            let cell = counts.cells.entry(key).or_default();
+            (cell.units, cell.first) = (units, units);
+        }
+        let frozen = Report::new(&experiment, experiment.generation().unwrap(), &counts, after(12)).unwrap();
+        assert_eq!((frozen.alarm(), frozen.policy_growth_per_day), (SrmAlarm::Freeze, None));
+        assert!(frozen.growth_per_day > 0.0, "what was measured stays");
     }
 
     #[test]

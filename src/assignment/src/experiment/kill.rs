@@ -1,11 +1,15 @@
 //! Kills and restores variations, and records the alerts of guardrails that cause kills.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Alert, ChangeError, Experiment, KillChange, KillTarget, Kills, Status};
 use crate::allocation::Arm;
 use crate::time::Timestamp;
 
+/// The smallest difference of two instants.
+const SMALLEST_STEP: Duration = Duration::from_micros(1);
 /// The most results of killed variations that an experiment keeps; the oldest are removed first.
 const MAX_KILL_RESULTS: usize = 100;
 
@@ -96,6 +100,9 @@ impl Experiment {
         }
         if let Some(generation) = self.generations.last_mut() {
             let at = generation.kill_changes.last().map_or(now, |change| change.at.max(now));
+            // A manual clock may not have advanced since the end. Times alone say what was served until then.
+            let after_end = generation.endings.last().map(|ending| ending.at.plus(SMALLEST_STEP));
+            let at = after_end.map_or(at, |earliest| earliest.max(at));
             // The list stays in memory for as long as the experiment exists.
             generation.kill_changes.reserve_exact(1);
             generation.kill_changes.push(KillChange { at, target, killed });

@@ -61,7 +61,8 @@ impl Experiment {
     /// Records that the allocation of the newest generation no longer decides what is served.
     fn end_generation(&mut self, now: Timestamp, shipped: Option<Arm>) {
         if let Some(generation) = self.generations.last_mut() {
-            let at = generation.endings.last().map_or(now, |ending| ending.at.max(now));
+            let last_kill = generation.kill_changes.last().map_or(now, |change| change.at.max(now));
+            let at = generation.endings.last().map_or(last_kill, |ending| ending.at.max(last_kill));
             generation.endings.push(GenerationEnd { at, shipped });
         }
     }

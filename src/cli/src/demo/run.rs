@@ -18,6 +18,7 @@ use super::visitors::{OutcomeReport, RATES, Visit, VisitCounts, VisitorSimulatio
 use crate::connect::{Connection, RetryPolicy};
 use crate::output::{Output, count, plural, probability, rate};
 use crate::parse::Attribute;
+use crate::results::leader_note;
 use crate::send_events::{report_pause, send_events};
 use crate::wire_text::{is_ranked, primary_metric};
 
@@ -247,6 +248,9 @@ impl Demo<'_> {
         ))?;
         self.out.print_text(format!("{} from control into a variation", plural(crossed, "crossover")))?;
         self.out.print_text(&results.verdict)?;
+        if let Some(note) = leader_note(&results) {
+            self.out.print_text(format!("By the rates above, {note}."))?;
+        }
         if moved > 0 || results.units_moved > 0 {
             bail!(
                 "units moved between variations, which must never happen. Please report this bug, with --seed {}.",

@@ -107,9 +107,10 @@ impl ExperimentChanger<'_> {
             let subject = variation.as_deref().unwrap_or(&key);
             return self.print(&before, format!("nothing to do: {subject} is killed already"));
         }
-        // While the whole experiment is killed, all units get control already.
+        // While the whole experiment is killed, all units get control already. After a conclusion, the units that a
+        // variation was shown to are not those that get it, and no record is followed further.
         let is_all_killed = before.killed;
-        let effect = match is_all_killed {
+        let effect = match is_all_killed || !before.shipped.is_empty() {
             true => String::new(),
             false => kill_effect(self.connection, &key, variation.as_deref()).await,
         };

@@ -4,7 +4,7 @@ use inroad_wire::v1;
 use serde_json::{Value, json};
 
 use super::change::decision_text;
-use super::serving::{is_rolled_back, serving_text};
+use super::serving::{is_rolled_back, is_shipped_killed, serving_text};
 use crate::connect::Connection;
 use crate::lookup::{get_experiment, list_experiments, list_revisions};
 use crate::output::{Output, fields, percent, probability, table};
@@ -46,6 +46,7 @@ impl ExperimentReader<'_> {
                 match (e.shipped.is_empty(), is_rolled_back(e)) {
                     (true, _) => short_shares(e),
                     (false, true) => format!("rolled back: {}", serving_text(e)),
+                    (false, false) if is_shipped_killed(e) => format!("shipped, but killed: {}", serving_text(e)),
                     (false, false) if e.generation > 0 => format!("shipped: {}", serving_text(e)),
                     (false, false) => serving_text(e),
                 },
@@ -67,6 +68,9 @@ impl ExperimentReader<'_> {
             (true, _) => format!("{} (killed: all units get control)", text("state")),
             (false, "") => text("state"),
             (false, _) if is_rolled_back(&e) => format!("{}, rolled back: {}", text("state"), serving_text(&e)),
+            (false, shipped) if is_shipped_killed(&e) => {
+                format!("{}, but {shipped} is killed: {}", text("state"), serving_text(&e))
+            }
             (false, _) => format!("{}: {}", text("state"), serving_text(&e)),
         };
         self.out.print_text(fields(&[
@@ -97,13 +101,19 @@ impl ExperimentReader<'_> {
                 compact_json(&response_json::payload_json(v.payload.as_ref())),
             ]
         };
+        let (has_ended, has_kills) = (!e.shipped.is_empty(), e.killed || e.variations.iter().any(|v| v.killed));
         self.out.print_text(format!(
             "\n{}",
             table(
-                &["variation", if e.shipped.is_empty() { "share" } else { "share before the end" }, "", "payload"],
+                &["variation", if has_ended { "allocated share" } else { "share" }, "", "payload"],
                 e.variations.iter().map(row).collect()
             )
         ))?;
+        if has_ended && has_kills && e.generation > 0 {
+            self.out.print_text(
+                "until the end, units of killed variations got control: `inroad results` shows the shares that were served",
+            )?;
+        }
         for metric in shown["metrics"].as_array().into_iter().flatten() {
             self.out.print_text(format!("metric {}", compact_json(metric)))?;
         }
@@ -172,8 +182,8 @@ impl ExperimentReader<'_> {
                 percent(a.share_before),
                 percent(a.share_after),
                 // Before the burn-in is over there is too little to rank the variations.
-                if is_ranked { probability(a.p_best) } else { "–".to_owned() },
-                if is_ranked && index > 0 { probability(a.p_above_control) } else { "–".to_owned() },
+                if is_ranked && !a.killed { probability(a.p_best) } else { "–".to_owned() },
+                if is_ranked && !a.killed && index > 0 { probability(a.p_above_control) } else { "–".to_owned() },
                 a.expected_loss.filter(|_| is_ranked).map_or_else(|| "–".to_owned(), percent),
                 a.why.clone(),
             ]

@@ -29,11 +29,15 @@ pub(super) fn is_rolled_back(e: &Experiment) -> bool {
     e.generation > 0 && e.shipped == control_key(e)
 }
 
+/// Whether units get control instead of the variation that was shipped, because it or the whole experiment is killed.
+pub(super) fn is_shipped_killed(e: &Experiment) -> bool {
+    e.generation > 0 && !e.shipped.is_empty() && !is_rolled_back(e) && (e.killed || is_killed(e, Some(&e.shipped)))
+}
+
 /// What a concluded, archived or draft experiment serves: `all units get green`.
 pub(super) fn serving_text(e: &Experiment) -> String {
     let control = control_key(e);
-    let is_shipped_killed = e.killed || is_killed(e, Some(&e.shipped));
-    if e.shipped.is_empty() || e.shipped == control || is_shipped_killed {
+    if e.shipped.is_empty() || e.shipped == control || is_shipped_killed(e) {
         return format!("all units get {control}");
     }
     let units = audience_of(e);

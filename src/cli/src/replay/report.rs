@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::Replayed;
 use crate::output::{count, fields, percent, plural, probability, rate, table};
 use crate::response_json;
-use crate::results::sample_ratio_text;
+use crate::results::{leader_note, sample_ratio_text};
 use crate::trial::Tally;
 use crate::wire_text::{is_ranked, primary_metric, timestamp_text};
 
@@ -96,6 +96,7 @@ impl Report<'_> {
             ("simulated time", format!("{}, revision {}", timestamp_text(r.now.as_ref()), r.revision)),
             ("verdict", r.verdict.clone()),
         ];
+        facts.extend(leader_note(r).map(|note| ("lift and rates", note.to_owned())));
         if self.0.earlier > 0 {
             let earlier = format!(
                 "{} by an earlier command: in the server's counts, not in the rows above",

@@ -97,6 +97,7 @@ impl ConclusionForm {
                 @if self.is_exact { "Exposed units are listed under the variation that they get now." }
                 @else { "Exposed units are listed under the variation of their last exposure, those of a killed variation under control. A variation grew or was restored in this run, so some units of control get another variation now." }
                 " Units that were not exposed yet get the chosen variation as well."
+                @if self.scope.is_some() { " Exposed units that are no longer in the audience are counted as well; they keep control." }
             }
         }
     }
@@ -118,7 +119,7 @@ impl ConclusionForm {
                 legend { "Which units get it?" }
                 label.choice {
                     input type="radio" name="scope" value=(AUDIENCE) checked[scope.chosen == AUDIENCE] required;
-                    " Units in the audience: " (counted(self.total(), "exposed unit")) ". All other units keep " (control) "."
+                    " Units in the audience: up to " (counted(self.total(), "exposed unit")) ". All other units keep " (control) "."
                 }
                 label.choice {
                     input type="radio" name="scope" value=(EVERYONE) checked[scope.chosen == EVERYONE] required;

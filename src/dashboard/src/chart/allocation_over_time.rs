@@ -38,11 +38,12 @@ pub fn allocation_over_time(
     };
     let (from, until) = (first.0, until.max(last.0));
     // A chart needs a duration to have a width.
+    let shown_until = until;
     let until = if until > from { until } else { from.plus(std::time::Duration::from_secs(3600)) };
     let arms = steps.iter().map(|(_, shares)| shares.len()).max().unwrap_or(0).max(names.len());
     let now: Vec<f64> = (0..arms).map(|arm| share(&last.1, arm)).collect();
     let kills = KillPeriods::clipped_to(kills, from, until);
-    let sentence = sentence(names, &steps, &now, until) + &kills.sentence(names);
+    let sentence = sentence(names, &steps, &now, shown_until) + &kills.sentence(names);
     let split = kills.split_steps(&steps, until);
     let chart = in_both_sizes(|size| {
         let area =

@@ -14,6 +14,8 @@ pub struct ArmMetric {
     pub units: u64,
     /// Units with an outcome.
     pub converted: u64,
+    /// All outcomes, whether they count or not.
+    pub outcomes: u64,
     /// Sum of the values of all outcomes.
     pub outcome_sum: f64,
     /// Mean per unit.
@@ -78,7 +80,7 @@ impl Metric {
                     @else if self.is_ratio { "The ratio is that of both totals of the counted units." }
                     @else { "Mean is per counted unit." }
                     " Total value is the sum of the values of all outcomes: also those above a cap, outside the window or of units that are not counted."
-                    " Lift is relative to control. Difference is absolute: it is estimated in place of the lift once the sums show that values are negative, of others it is averaged over reporting intervals. Both are estimated without the policy's prior."
+                    " Lift is relative to control. Difference is absolute: it is estimated in place of the lift once the sums show that values are negative, of others it is averaged over reporting intervals, so its sign may differ from that of the lift. Both are estimated without the policy's prior."
                     @if self.is_primary { " Probability to be best and expected loss are those used for allocation, with the prior and from all variations together, so they may point elsewhere than a lift, which compares with control alone." }
                     @else { " The probability to be better than control is with the prior and from all variations together, so it may point elsewhere than the lift." }
                 }
@@ -108,7 +110,7 @@ impl Metric {
                                     td { (count(result.units)) }
                                     td { (number(result.converted as f64, NumberFormat::Int)) }
                                     td { @match result.mean { Some(value) => (number(value, self.value_format())), None => "–" } }
-                                    td { @if self.is_rate && result.outcome_sum == 0.0 { "–" } @else { (number(result.outcome_sum, NumberFormat::Num2)) } }
+                                    td { (self.total_value(result)) }
                                     td { (result.lift.cell()) }
                                     td.drawn { @if let Some(lift) = result.lift.relative() { (interval_bar(lift, range)) } }
                                     td { @match &result.difference { Some(difference) => (self.difference(difference)), None => "–" } }
@@ -140,6 +142,15 @@ impl Metric {
         }
     }
 
+    /// The sum of all values; a dash if there are none, whatever the kind of the metric.
+    fn total_value(&self, result: &ArmMetric) -> Markup {
+        if result.outcomes == 0 {
+            html! { "–" }
+        } else {
+            number(result.outcome_sum, NumberFormat::Num2)
+        }
+    }
+
     /// How a mean or a difference is written: rates in percent, other metrics in their own unit.
     fn value_format(&self) -> NumberFormat {
         if self.is_rate { NumberFormat::PercentEstimate } else { NumberFormat::Estimate }
@@ -163,7 +174,7 @@ impl Metric {
             @if has_any {
                 details {
                     summary { "Other estimates" }
-                    p.help { "Completed units are those whose window has ended, by whole reporting intervals. A killed variation has no intervals here: they are valid at one fixed time only." }
+                    p.help { "Completed units are those whose window has ended, by whole reporting intervals. Other intervals than those of completed units are valid at one fixed time only, so a killed variation has none of them; its interval of completed units is always-valid." }
                     div.scroll tabindex="0" role="region" aria-label={ "Other estimates of " (self.key) } {
                         table {
                             caption { "The same lift, estimated differently" }
@@ -183,6 +194,31 @@ impl Metric {
                     }
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn total_value_is_a_dash_without_outcomes_and_a_number_with_some_for_every_kind_of_metric() {
+        for (is_rate, is_ratio) in [(true, false), (false, false), (false, true)] {
+            let metric = Metric {
+                key: "m".to_owned(),
+                about: String::new(),
+                is_primary: false,
+                is_rate,
+                is_ratio,
+                guardrail: None,
+                arms: Vec::new(),
+            };
+            let text = |outcomes, outcome_sum| {
+                metric.total_value(&ArmMetric { outcomes, outcome_sum, ..ArmMetric::default() }).into_string()
+            };
+            assert_eq!(text(0, 0.0), "–");
+            assert!(text(2, 0.0).contains("0.00") && text(2, -3.5).contains("3.50"));
         }
     }
 }

@@ -105,18 +105,19 @@ pub(super) fn preview(before: &Experiment, after: &Experiment) -> AllocationPrev
     let all = |experiment: &Experiment| {
         (0..experiment.definition.variations().len()).filter_map(Arm::new).collect::<Vec<_>>()
     };
-    let shares =
-        |allocation: &Allocation, arms: &[Arm]| arms.iter().map(|arm| allocation.width_of(*arm).share()).collect();
+    let shares = |shown: &ShownAllocation, arms: &[Arm]| arms.iter().map(|arm| shown.share(*arm)).collect();
     let killed = |experiment: &Experiment, arms: &[Arm]| -> Vec<bool> {
         arms.iter().map(|arm| !arm.is_control() && experiment.kills.served_arm(*arm).is_control()).collect()
     };
     let (arms_before, arms_after) = (all(before), all(after));
+    // After a conclusion, the allocation does not decide what units get.
+    let (shown_before, shown_after) = (ShownAllocation::newest(before), ShownAllocation::newest(after));
     AllocationPreview {
         names: after.definition.variations().iter().map(|v| v.key.to_string()).collect(),
-        before: buckets(&old),
-        after: buckets(&new),
-        shares_before: shares(&old, &arms_before),
-        shares_after: shares(&new, &arms_after),
+        before: shown_before.buckets(),
+        after: shown_after.buckets(),
+        shares_before: shares(&shown_before, &arms_before),
+        shares_after: shares(&shown_after, &arms_after),
         killed_before: killed(before, &arms_after),
         killed_after: killed(after, &arms_after),
         audience_change: String::new(),

@@ -23,7 +23,7 @@ use super::allocation::{ShownAllocation, is_within_audience};
 use super::summaries::ExperimentSummary;
 use super::{PageResponse, Pages, PagesState, error_response};
 use crate::catalogue::{CatalogueEntry, CatalogueState};
-use crate::ended_run::{Conclusion, conclusion};
+use crate::ended_run::{Conclusion, conclusion, shipped_now};
 use crate::error::ServerError;
 
 /// How long the first page load waits for missing and outdated summaries. Later ones arrive by live updates.
@@ -229,6 +229,7 @@ fn row(candidate: &Candidate<'_>, now: Timestamp) -> Row {
             Conclusion::Shipped(arm) => RowConclusion::Shipped {
                 variation: names.get(arm.index()).cloned().unwrap_or_default(),
                 within_audience: is_within_audience(experiment, arm),
+                is_killed: shipped_now(experiment, how).is_none(),
             },
             Conclusion::RolledBack => RowConclusion::RolledBack { control: names.first().cloned().unwrap_or_default() },
         }),

@@ -1,6 +1,7 @@
 //! `ResultService`: the results of an experiment in wire form: counts, estimates, health checks and the verdict.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use inroad_assignment::{Arm, Experiment, Generation, Policy, Timestamp, Width};
 use inroad_policy::{EVIDENCE_SHARE, LiftEstimate, Ranking, SrmAlarm};
@@ -27,6 +28,12 @@ use crate::report::{MetricReport, Report};
 use crate::shared::{MAX_FOLD_WAIT, SharedState};
 use crate::shared_results::{ComputedResults, ResultInputs};
 use crate::verdict::verdict;
+
+/// How long results wait for the recount that a change of the experiment causes. Nearly every recount is shorter.
+const RECOUNT_WAIT: Duration = Duration::from_millis(100);
+/// What is said of results during a longer one.
+const RECOUNT_NOTE: &str =
+    " The newest change of the experiment is still being counted, so these numbers will change without new events.";
 
 /// The implementation of `ResultService`.
 pub struct ResultHandler {
@@ -57,6 +64,7 @@ pub(crate) async fn results_and_alarm(
     if request.wait {
         shared.wait_until_folded(entry.version, MAX_FOLD_WAIT).await?;
     }
+    let is_reflected = shared.fold.wait_until_reflected(entry.version, RECOUNT_WAIT).await;
     let number = entry.generation(request.generation)?;
     let experiment = as_of_run(&entry.experiment, number);
     let now = experiment.now(shared.clock.now());
@@ -71,6 +79,7 @@ pub(crate) async fn results_and_alarm(
     };
     if experiment.generation_by_number(number).is_none() {
         response.verdict = verdict(&experiment, None);
+        response.decision_metric = decision_metric_key(&experiment);
         return Ok((response, SrmAlarm::Quiet));
     }
     let counts_state = shared.store.counts_state(experiment.definition.key(), number);
@@ -85,7 +94,23 @@ pub(crate) async fn results_and_alarm(
     let results = shared.results.get(&request.key, number, inputs, compute).await?;
     // Shared results may be as old as a time step.
     let GetResultsResponse { now, backlog, .. } = response;
-    Ok((GetResultsResponse { now, backlog, ..results.response.clone() }, results.alarm))
+    let mut response = GetResultsResponse { now, backlog, ..results.response.clone() };
+    if !is_reflected && response.units > 0 {
+        response.units_note += RECOUNT_NOTE;
+    }
+    Ok((response, results.alarm))
+}
+
+/// The share that automatic growth leaves control until a variation is better beyond chance.
+fn kept_share() -> Width {
+    Width::from_share(EVIDENCE_SHARE).unwrap_or_default()
+}
+
+/// The key of the decision metric; empty without one.
+fn decision_metric_key(experiment: &Experiment) -> String {
+    let definition = &experiment.definition;
+    let metric = definition.decision_metric().and_then(|index| definition.metrics().get(index));
+    metric.map(|metric| metric.key.to_string()).unwrap_or_default()
 }
 
 fn compute_results(
@@ -122,7 +147,7 @@ fn fill(
     response.units_moved = counts.units_moved;
     response.crossovers = counts.crossovers;
     response.stale_exposures = counts.stale_exposures;
-    response.decision_metric = decision.map(|i| definition.metrics()[i].key.to_string()).unwrap_or_default();
+    response.decision_metric = decision_metric_key(experiment);
     let of_decision =
         counts.cells.iter().filter(|(key, _)| key.metric.map(usize::from) == decision && decision.is_some());
     for (_, cell) in of_decision {
@@ -137,15 +162,17 @@ fn fill(
     let kills = experiment.kill_results.iter().filter(|result| result.generation == generation.number);
     response.kills = kills.map(|result| kill_result_to_wire(experiment, generation, result)).collect();
     response.headroom = allocation.as_ref().map_or(0.0, |a| a.headroom(definition.policy().floor()).share());
+    let control = allocation.as_ref().map_or(Width::ZERO, |a| a.width_of(Arm::CONTROL));
     response.headroom_note = match definition.policy() {
         Policy::Thompson(_) if report.is_live && response.headroom > 0.0 => {
-            let kept = Width::from_share(EVIDENCE_SHARE).unwrap_or_default();
-            kept_for_evidence(kept, definition.policy().floor(), report.ship).unwrap_or_default()
+            kept_for_evidence(kept_share(), definition.policy().floor(), control, report.ship).unwrap_or_default()
         }
         Policy::Thompson(_) | Policy::Manual { .. } => String::new(),
     };
     response.growth_per_day = report.growth_per_day;
-    response.days_of_headroom = report.policy_growth_per_day.map(|rate| response.headroom / rate);
+    // While control has no more than growth leaves it, nothing is used up.
+    let is_kept = !response.headroom_note.is_empty() && control <= kept_share();
+    response.days_of_headroom = report.policy_growth_per_day.filter(|_| !is_kept).map(|rate| response.headroom / rate);
     response.sample_ratio = report.ratio.as_ref().map(|ratio| SampleRatio {
         chi_squared: ratio.chi_squared,
         degrees_of_freedom: ratio.degrees_of_freedom as u32,

@@ -1872,7 +1872,8 @@ pub struct GetResultsResponse {
     #[prost(double, tag = "18")]
     pub growth_per_day: f64,
     /// The number of days until control reaches its minimum and shares stop changing, at the rate at which the policy took
-    /// from it over those days; growth by hand is not included in the rate. Not set if the policy moves nothing.
+    /// from it over those days; growth by hand is not included in the rate. Not set if the policy moves nothing, while
+    /// growth is frozen, and while control has no more than growth leaves it for now (`headroom_note`).
     #[prost(double, optional, tag = "19")]
     pub days_of_headroom: ::core::option::Option<f64>,
     /// The reasons against shipping the leader now; empty if there are none, or if choosing the leader may cost much.
@@ -1932,7 +1933,7 @@ pub struct GetResultsResponse {
     #[prost(uint64, tag = "90")]
     pub units: u64,
     /// `units` in words, and how the sum over the arms and the units in the estimate of the decision metric are related to
-    /// it. Empty before the first exposure.
+    /// it, and whether the newest change of the experiment is still being counted. Empty before the first exposure.
     #[prost(string, tag = "91")]
     pub units_note: ::prost::alloc::string::String,
     /// Why the policy takes less of `headroom` for now, for people. Empty if it does not, and without a running policy.
@@ -3363,6 +3364,10 @@ pub struct ArmDecision {
     /// The reason why the share changed or did not change, for people.
     #[prost(string, tag = "7")]
     pub why: ::prost::alloc::string::String,
+    /// Whether the variation was killed before the decision: then it is not compared, and `p_best` and `p_above_control` mean
+    /// nothing.
+    #[prost(bool, tag = "8")]
+    pub killed: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRevisionsRequest {

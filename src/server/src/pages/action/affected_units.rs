@@ -17,7 +17,8 @@ use crate::kill_results::{KillEffect, distinct_units, exposed_units, kill_effect
 /// The units of the running generation that a kill, or an end, affects.
 #[derive(Debug, Clone, Default)]
 pub(super) struct AffectedUnits {
-    kill: KillEffect,
+    /// None if the run has ended: then the units that a variation was shown to are not those that get it.
+    kill: Option<KillEffect>,
     all: KillEffect,
     /// Exposed units by the variation of their last exposure, those of a killed variation under control; control first.
     last_exposed: Vec<u64>,
@@ -48,7 +49,8 @@ impl AffectedUnits {
         let entry = shared.catalogue.state().get(key)?.clone();
         let experiment = &entry.experiment;
         let Some(generation) = experiment.generation().filter(|generation| generation.ended_at().is_none()) else {
-            return Ok(Self::default());
+            let kill = experiment.generation().is_none().then(KillEffect::default);
+            return Ok(Self { kill, ..Self::default() });
         };
         let counts = shared.store.counts(experiment.definition.key(), generation.number).await?;
         let now = experiment.now(shared.clock.now());
@@ -63,7 +65,7 @@ impl AffectedUnits {
             _ => v1::AudienceReport::default(),
         };
         Ok(Self {
-            kill: kill_effect(experiment, &counts, &killed, now),
+            kill: Some(kill_effect(experiment, &counts, &killed, now)),
             all: kill_effect(experiment, &counts, &all, now),
             last_exposed: units_by_last_exposure(experiment, &counts),
             recently: (report.contexts, report.contexts.saturating_sub(report.matching_contexts)),
@@ -83,20 +85,21 @@ impl AffectedUnits {
         if matches!(page.input, ActionInput::NothingToDo) {
             return page;
         }
-        let sentence = match action {
-            Action::Kill => html! {
-                @match self.kill.exposed {
+        let sentence = match (action, self.kill) {
+            (Action::Kill, None) => return page,
+            (Action::Kill, Some(kill)) => html! {
+                @match kill.exposed {
                     0 => "No unit has been exposed yet in this run.",
                     1 => "1 unit that was exposed stops seeing its variation.",
                     units => { (count(units)) " units that were exposed stop seeing their variation." }
                 }
-                @if self.kill.open > 0 {
-                    " Up to " (counted(self.kill.open, "unit record")) " with an open window "
-                    @if self.kill.open == 1 { "leaves" } @else { "leave" }
+                @if kill.open > 0 {
+                    " Up to " (counted(kill.open, "unit record")) " with an open window "
+                    @if kill.open == 1 { "leaves" } @else { "leave" }
                     " the comparison, unless you restore it at once: within a hundredth of the window, at most a minute. The results of this moment are kept beside the kill."
                 }
             },
-            Action::Conclude | Action::Restart if self.all.open > 0 => html! {
+            (Action::Conclude | Action::Restart, _) if self.all.open > 0 => html! {
                 "Up to " (counted(self.all.open, "unit record")) " "
                 @if self.all.open == 1 { "has" } @else { "have" }
                 " an open window: outcomes after this moment do not count for them."

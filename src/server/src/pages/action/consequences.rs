@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use inroad_assignment::{Arm, Experiment};
+use inroad_assignment::{Arm, Experiment, KillTarget};
 use inroad_dashboard::format::{NumberFormat, count, counted, number};
 use maud::{Markup, html};
 
 use super::super::Pages;
+use super::super::allocation::is_within_audience;
 use super::Action;
-use crate::ended_run::{Conclusion, conclusion};
+use crate::ended_run::{Conclusion, conclusion, shipped_now};
 
 /// The label of the button. `subject` is the key of the variation, or `experiment`.
 pub(super) fn button_label(action: Action, subject: &str) -> String {
@@ -48,6 +49,66 @@ fn seen_share(experiment: &Experiment) -> f64 {
         .sum()
 }
 
+/// What a kill, a restore or a restart of a concluded experiment does: its allocation does not decide what units get. None
+/// for other actions, and for an experiment that is not concluded.
+fn after_conclusion(experiment: &Experiment, action: Action, arm: Option<Arm>, subject: &str) -> Option<Vec<String>> {
+    let how = conclusion(experiment)?;
+    let shipped = match how {
+        Conclusion::Shipped(arm) => Some(arm),
+        Conclusion::RolledBack => None,
+    };
+    let name = |arm: Arm| experiment.definition.variation(arm).map(|v| v.key.to_string()).unwrap_or_default();
+    let units = |arm: Arm| if is_within_audience(experiment, arm) { "Units in the audience" } else { "All units" };
+    let concluded = if shipped.is_some() { "concluded" } else { "rolled back" };
+    let served = shipped_now(experiment, how);
+    let all_control = "All units get control already".to_owned();
+    let is_shipped = arm.is_none() || arm == shipped;
+    Some(match (action, served, shipped) {
+        (Action::Kill | Action::Restore, ..) if !is_shipped => vec![
+            format!("No unit gets {subject}: the experiment is {concluded}."),
+            match action {
+                Action::Kill => "It stays killed in the next run.".to_owned(),
+                _ => "It is not killed in the next run.".to_owned(),
+            },
+        ],
+        (Action::Kill, Some(served), _) if arm.is_some() => vec![
+            format!("{} get control instead of {subject} immediately.", units(served)),
+            format!("Restoring gives {subject} back to them."),
+        ],
+        (Action::Kill, Some(served), _) => vec![
+            format!("All units get control immediately: {} stop getting {}.", lowercase(units(served)), name(served)),
+            format!("Restoring gives {} back to them.", name(served)),
+        ],
+        (Action::Kill, None, _) => vec![format!("{all_control}. The kill stays in effect in the next run.")],
+        (Action::Restore, _, Some(shipped)) if is_served_after_restore(experiment, shipped, arm) => {
+            vec![format!("{} get {} again, immediately.", units(shipped), name(shipped))]
+        }
+        (Action::Restore, ..) => vec![format!("{all_control}, and still do after the restore.")],
+        (Action::Restart, Some(served), _) => vec![
+            "A new run begins under a new salt. Every unit gets a new point.".to_owned(),
+            format!("{} get {} now and may get another variation or control.", units(served), name(served)),
+            "Results start from zero. Results of earlier runs stay available.".to_owned(),
+        ],
+        (Action::Restart, None, _) => vec![
+            "A new run begins under a new salt. Every unit gets a new point.".to_owned(),
+            "All units get control now. In the new run, units may get a variation.".to_owned(),
+            "Results start from zero. Results of earlier runs stay available.".to_owned(),
+        ],
+        _ => return None,
+    })
+}
+
+fn lowercase(sentence: &str) -> String {
+    let (first, rest) = sentence.split_at_checked(1).unwrap_or_default();
+    first.to_lowercase() + rest
+}
+
+/// Whether the shipped variation is served after a restore of `arm`, or of the whole experiment.
+fn is_served_after_restore(experiment: &Experiment, shipped: Arm, arm: Option<Arm>) -> bool {
+    let target = arm.map_or(KillTarget::Everything, KillTarget::Variation);
+    experiment.kills.with_change(target, false).served_arm(shipped) == shipped
+}
+
 /// What an action does, as sentences.
 pub(super) fn consequences(
     pages: &Pages,
@@ -56,6 +117,10 @@ pub(super) fn consequences(
     arm: Option<Arm>,
     subject: &str,
 ) -> Vec<Markup> {
+    if let Some(lines) = after_conclusion(experiment, action, arm, subject) {
+        let delivery = (action != Action::Restart).then(|| immediate_delivery(pages.shared.clients.list().len()));
+        return lines.into_iter().map(|line| html! { (line) }).chain(delivery).collect();
+    }
     let allocation = experiment.latest_allocation();
     let percent = |share: f64| number(share, NumberFormat::Percent2);
     let share = percent(arm.map_or(0.0, |arm| allocation.width_of(arm).share()));
@@ -131,7 +196,7 @@ fn lead_time(lead: Duration) -> Markup {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use inroad_assignment::{DefinitionDoc, KillTarget, Salt, Timestamp};
+    use inroad_assignment::{DefinitionDoc, Salt, Timestamp};
 
     use super::*;
 

@@ -65,8 +65,8 @@ pub(super) fn decisions(
             let decision = decision_to_wire(experiment, generation, record.revision, &input, &output);
             let arms = decision.arms.iter().map(|arm| view::DecisionArm {
                 name: arm.variation.clone(),
-                // Before the burn-in is over there is too little to rank them.
-                p_best: ranked.then_some(arm.p_best),
+                // Before the burn-in is over there is too little to rank them, and a killed variation is not compared.
+                p_best: (ranked && !arm.killed).then_some(arm.p_best),
                 share_before: arm.share_before,
                 share_after: arm.share_after,
                 why: arm.why.clone(),

@@ -111,6 +111,7 @@ fn view_arm_metric(result: &v1::MetricResult) -> view::ArmMetric {
     view::ArmMetric {
         units: result.units,
         converted: result.converted,
+        outcomes: result.outcomes,
         outcome_sum: result.outcome_sum,
         mean: result.mean,
         lift: lift_view(estimates),
