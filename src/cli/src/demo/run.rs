@@ -248,7 +248,7 @@ impl Demo<'_> {
         ))?;
         self.out.print_text(format!("{} from control into a variation", plural(crossed, "crossover")))?;
         self.out.print_text(&results.verdict)?;
-        if let Some(note) = leader_note(&results) {
+        if let Some(note) = leader_note(results) {
             self.out.print_text(format!("By the rates above, {note}."))?;
         }
         if moved > 0 || results.units_moved > 0 {
