@@ -128,7 +128,8 @@ async fn allocated_shares_of_an_ended_run_are_told_from_those_that_were_served()
     assert!(results.contains("share before the end"), "{results}");
     let get = change(&server, &["get", KEY]).await;
     assert!(!get.contains("share before the end") && get.contains("allocated share"), "{get}");
-    assert!(get.contains("until the end, units of killed variations got control"), "{get}");
+    assert!(get.contains("variations that were killed before the end got control"), "{get}");
+    assert!(!get.contains("until the end, units of killed variations"), "some are killed since the end: {get}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
