@@ -297,13 +297,32 @@ fn arm_reason(arm: usize, input: &TickInput, decision: &Decision) -> String {
         return format!("does not grow: only {above} probability of being better than control");
     }
     if decided.target_share <= state.owned.share() {
-        let p_best = probability_in_words(decided.p_best);
-        return format!("does not grow: {p_best} probability of being best, so its target is not above its {owned}");
+        let is_proven = decision.ship.is_some_and(|ship| ship.beyond_chance);
+        let left = if is_proven { input.floor } else { input.floor.max(input.evidence_share) };
+        let control = input.arms.first().map_or(Width::ZERO, |arm| arm.owned);
+        let is_used_up = control.share() - left.share() < input.settings.min_step;
+        return why_no_target(decided.p_best, state.owned, is_used_up.then_some(control));
     }
     if owned == target {
         return format!("does not grow: it has its target of {target}");
     }
     format!("stays at {owned}, below its target of {target}: see the summary of the decision")
+}
+
+/// Why the target of a variation is not above its share `owned`: its probability to be best, or because there is no control
+/// traffic that growth may take; then `used_up` is the share of control.
+fn why_no_target(p_best: f64, owned: Width, used_up: Option<Width>) -> String {
+    let best = probability_in_words(p_best);
+    match used_up.filter(|_| p_best > owned.share()) {
+        Some(control) => format!(
+            "does not grow: {best} probability of being best, but growth leaves control its {}",
+            share_in_words(control.share())
+        ),
+        None => {
+            let owned = share_in_words(owned.share());
+            format!("does not grow: {best} probability of being best, so its target is not above its {owned}")
+        }
+    }
 }
 
 fn burn_in(input: &TickInput, gap: Option<BurnInGap>, name: &dyn Fn(usize) -> String) -> String {
@@ -377,6 +396,19 @@ mod tests {
         assert_eq!(min_step_note(0.005, 0.136, 0.0037), note);
         assert_eq!(min_step_note(0.005, 0.136, 0.132), "");
         assert_eq!(min_step_note(0.005, 0.004, 0.004), "", "a daily cap below the minimum step");
+    }
+
+    #[test]
+    fn probable_winner_that_cannot_grow_is_not_said_to_deserve_no_more() {
+        let share = |share| Width::from_share(share).expect("a share");
+        assert_eq!(
+            why_no_target(0.995, share(0.583), Some(share(0.15))),
+            "does not grow: 99.5% probability of being best, but growth leaves control its 15.0%"
+        );
+        let deserves_no_more =
+            "does not grow: 2.2% probability of being best, so its target is not above its 44.1%".to_owned();
+        assert_eq!(why_no_target(0.022, share(0.441), Some(share(0.15))), deserves_no_more);
+        assert_eq!(why_no_target(0.022, share(0.441), None), deserves_no_more);
     }
 
     #[test]

@@ -111,7 +111,8 @@ impl ExperimentReader<'_> {
         ))?;
         if has_ended && has_kills && e.generation > 0 {
             self.out.print_text(
-                "until the end, units of killed variations got control: `inroad results` shows the shares that were served",
+                "units of variations that were killed before the end got control until then: `inroad results` shows the shares that \
+                 were served",
             )?;
         }
         for metric in shown["metrics"].as_array().into_iter().flatten() {
