@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Every experiment has exposures of 250 units and outcomes of every tenth unit. A page is timed from the first byte of
-//! the request to the last byte of the answer, with one connection per request. The baseline is a bare axum server that
+//! the request to the last byte of the answer, with one connection per request. Readers share the list of the overview; the
+//! path with a page number asks for another number each time, so that its list is rendered each time. The baseline is a bare axum server that
 //! sends the same bytes. Open pages are 50 server-sent event streams, on the overview and on experiments in turn, while
 //! nothing happens; their figure is the processor time of the whole process, including the readers of the streams. A note
 //! says for how long requests kept an async worker busy, by the server's metric `inroad_worker_busy_seconds`.
@@ -29,6 +30,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const VARIATIONS: usize = 8;
+/// The overview's last page under any number that is too high; each number has a list of its own.
+const RENDERED: &str = "/?page=1";
+
+/// The address to request in a round.
+fn address_in(round: usize, path: &str) -> String {
+    if path == RENDERED { format!("{path}{round:06}") } else { path.to_owned() }
+}
 
 /// Requests a page. Returns its body and the time from the first byte sent to the last received, in milliseconds.
 async fn get_page(address: &str, path: &str) -> BenchResult<(Vec<u8>, f64)> {
@@ -124,22 +132,22 @@ async fn run(args: BenchArgs) -> BenchResult<()> {
     record_traffic(&server, experiments, 250).await?;
     let busy_before = busy_times(&server.address).await?;
     let one = format!("/experiments/{}", key(0));
-    let paths = ["/", one.as_str(), "/feed", "/new"];
+    let paths = ["/", RENDERED, one.as_str(), "/feed", "/new"];
     // The first request of a page computes what later ones find in a cache; it is reported separately.
     let (_, first) = get_page(&server.address, "/").await?;
     let (_, first_one) = get_page(&server.address, &one).await?;
     tokio::time::sleep(Duration::from_secs(if quick { 1 } else { 15 })).await;
     let mut pages = Vec::new();
     for path in paths {
-        pages.push(get_page(&server.address, path).await?.0);
+        pages.push(get_page(&server.address, &address_in(0, path)).await?.0);
     }
     let sizes: Vec<usize> = pages.iter().map(Vec::len).collect();
     let baseline = serve_static(pages).await?;
     let mut pairs = vec![PairedRounds::default(); paths.len()];
     let mut took = vec![Vec::new(); paths.len()];
-    for _ in 0..rounds {
+    for round in 1..=rounds {
         for (i, path) in paths.into_iter().enumerate() {
-            let inroad = get_page(&server.address, path).await?.1;
+            let inroad = get_page(&server.address, &address_in(round, path)).await?.1;
             pairs[i].push(inroad, get_page(&baseline, &format!("/{i}")).await?.1);
             took[i].push(inroad);
         }
