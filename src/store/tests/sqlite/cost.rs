@@ -69,3 +69,47 @@ fn outcome_of_a_unit_with_few_changes_no_record() {
         store.close().await.unwrap();
     });
 }
+
+/// A unit takes part in ever more experiments over the years, and most of them have ended.
+#[test]
+fn outcome_after_the_end_of_runs_costs_nothing_for_them() {
+    const ENDED: usize = 100;
+    let folder = folder();
+    block_on(async {
+        let store = open(folder.path()).unwrap();
+        let mut all: Vec<_> = (0..=ENDED)
+            .map(|i| started_experiment(&format!("experiment-{i}"), false, &all_metrics(), 1))
+            .collect();
+        for experiment in &mut all[..ENDED] {
+            experiment.conclude(Arm::CONTROL, inroad_assignment::experiment::ShippingScope::Audience, at(50)).unwrap();
+        }
+        for experiment in &all {
+            store.commit(experiment_change(experiment, None, "create")).await.unwrap();
+        }
+        let known = Arc::new(all.iter().cloned().map(Arc::new).collect::<Vec<_>>());
+        let exposed = (0..=ENDED).map(|i| exposure(&format!("experiment-{i}"), 1, "u", Arm::CONTROL, 1, at(10)));
+        store.append(at(1), exposed.collect()).await.unwrap();
+        let fold_all = async || {
+            let mut changed = 0;
+            loop {
+                let step = store.fold(Arc::clone(&known), 1_000).await.unwrap();
+                changed += step.changed;
+                if !step.has_more_work() {
+                    return changed;
+                }
+            }
+        };
+        assert_eq!(fold_all().await, ENDED + 1);
+        for (time, expected) in [(49, ENDED + 1), (50, 1), (60, 1)] {
+            let signed_up = outcome("u", "signup", 1_000_000, at(time), &time.to_string(), "");
+            store.append(at(1), vec![signed_up]).await.unwrap();
+            assert_eq!(fold_all().await, expected, "records that an outcome at {time} s changes");
+        }
+        for (key_of, expected) in [("experiment-0", 1), (&*format!("experiment-{ENDED}"), 3)] {
+            let counts = store.counts(&key(key_of), 1).await.unwrap();
+            let most = counts.cells.values().map(|cell| cell.outcomes).sum::<u64>();
+            // Two metrics count this event.
+            assert_eq!(most, 2 * expected, "{key_of}");
+        }
+    });
+}
