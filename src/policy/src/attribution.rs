@@ -23,7 +23,8 @@
 //!
 //! **Activity counts** (`units`, `outcomes` …) are for people who watch the experiment. They credit every exposure, and
 //! every outcome to the arm that was served last before it, at the tick of the event itself and under revision 0. They
-//! also contain the outcomes that are outside the window, so that nothing is left out without a word.
+//! also contain the outcomes that are outside the window, so that nothing is left out without a word. They end with the
+//! generation: what a unit does afterwards is nothing of it, so its counts become final.
 //!
 //! Tallies are sums of the contributions of units, and a contribution is a function of the *set* of the unit's events
 //! and of the generation's serving history (I5). So events may arrive in any order, repeatedly and late: subtract the
@@ -236,6 +237,8 @@ pub struct History<'a> {
     /// before they were introduced have neither, and neither the reasons for dropped units nor outcomes outside the
     /// window.
     pub tolerates: bool,
+    /// Whether the activity counts end with the generation. Counts made by earlier releases credit outcomes for ever.
+    pub activity_ends: bool,
     /// The generation, whose history determines which arm was served at each point and instant.
     pub generation: &'a Generation,
     /// The metrics to count.
@@ -250,6 +253,7 @@ impl<'a> History<'a> {
         Self {
             counts_early: true,
             tolerates: true,
+            activity_ends: true,
             generation,
             metrics: definition.metrics(),
             tick: definition.policy().tick(),
@@ -272,6 +276,17 @@ impl<'a> History<'a> {
     #[must_use]
     pub fn without_tolerances(self) -> Self {
         Self { tolerates: false, ..self }
+    }
+
+    /// The same history with activity counts that go on after the generation's end.
+    #[must_use]
+    pub fn with_endless_activity(self) -> Self {
+        Self { activity_ends: false, ..self }
+    }
+
+    /// Whether an outcome at this time is too late to count for any unit.
+    pub(crate) fn is_after_activity(&self, at: Timestamp) -> bool {
+        self.activity_ends && self.generation.ended_at().is_some_and(|end| at >= end)
     }
 
     /// Number of the revision in effect at an instant; 0 before the first.
@@ -368,6 +383,9 @@ pub fn outcome_contribution(
     mut put: impl FnMut(CellKey, Cell),
 ) {
     let Some(first) = record.first() else { return };
+    if history.is_after_activity(outcome.at) {
+        return;
+    }
     let credited = record.credited_arm(history, outcome.at);
     let ended = history.generation.ended_at().unwrap_or(Timestamp::MAX);
     let is_during_run = history.tolerates && outcome.at >= history.generation.started_at && outcome.at < ended;

@@ -79,7 +79,7 @@ impl Metric {
                     @if self.is_rate { "Conversion rate is converted by counted units." }
                     @else if self.is_ratio { "The ratio is that of both totals of the counted units." }
                     @else { "Mean is per counted unit." }
-                    " Total value is the sum of the values of all outcomes: also those above a cap, outside the window or of units that are not counted."
+                    " Total value is the sum of the values of all outcomes until the end of the run: also those above a cap, outside the window or of units that are not counted."
                     " Lift is relative to control. Difference is absolute: it is estimated in place of the lift once the sums show that values are negative, of others it is averaged over reporting intervals, so its sign may differ from that of the lift. Both are estimated without the policy's prior."
                     @if self.is_primary { " Probability to be best and expected loss are those used for allocation, with the prior and from all variations together, so they may point elsewhere than a lift, which compares with control alone." }
                     @else { " The probability to be better than control is with the prior and from all variations together, so it may point elsewhere than the lift." }

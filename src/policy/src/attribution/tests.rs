@@ -87,7 +87,8 @@ fn count(
     for exposure in exposures {
         record.add_exposure(*exposure);
     }
-    let history = History { counts_early: true, tolerates: true, generation, metrics: &metrics, tick: TICK };
+    let history =
+        History { counts_early: true, tolerates: true, activity_ends: true, generation, metrics: &metrics, tick: TICK };
     outcomes.iter().for_each(|outcome| record.add_outcome(history, 0, outcome));
     let tally = unit_contribution(&record, point_in_quarter(quarter), history, outcomes.iter().copied());
     (record, tally)
@@ -208,7 +209,7 @@ fn outcomes_outside_the_window_are_counted_beside_the_estimates() {
     let of_first_metric = tally.cells.iter().filter(|(key, _)| key.metric == Some(0));
     let mut sum = Cell::default();
     of_first_metric.for_each(|(_, cell)| sum.add(cell));
-    assert_eq!((sum.too_early, sum.too_late, sum.outcomes), (1, 2, 6), "neither before the start nor after the end");
+    assert_eq!((sum.too_early, sum.too_late, sum.outcomes), (1, 2, 5), "neither before the start nor after the end");
 }
 
 #[test]
@@ -450,7 +451,8 @@ fn kill_changes() -> impl Strategy<Value = Vec<KillChange>> {
 /// each outcome is added once.
 fn count_step_by_step(generation: &Generation, point: Point, events: &[Result<Exposure, Outcome<'_>>]) -> Tally {
     let metrics = metrics();
-    let history = History { counts_early: true, tolerates: true, generation, metrics: &metrics, tick: TICK };
+    let history =
+        History { counts_early: true, tolerates: true, activity_ends: true, generation, metrics: &metrics, tick: TICK };
     let (mut record, mut added, mut tally) = (UnitRecord::default(), Vec::new(), Tally::default());
     for event in events {
         match event {
@@ -506,7 +508,7 @@ proptest! {
         for exposure in &exposed {
             record.add_exposure(*exposure);
         }
-        let history = History { counts_early: true, tolerates: true, generation: &generation, metrics: &metrics, tick: TICK };
+        let history = History { counts_early: true, tolerates: true, activity_ends: true, generation: &generation, metrics: &metrics, tick: TICK };
         outcomes.iter().for_each(|o| record.add_outcome(history.with_first_metrics(known), 0, o));
         outcomes.iter().for_each(|o| record.add_outcome(history, known, o));
         let found = unit_contribution(&record, point_in_quarter(quarter), history, outcomes.iter().copied());

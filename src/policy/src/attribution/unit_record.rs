@@ -131,6 +131,9 @@ impl UnitRecord {
     /// generation's end. Each outcome must be added once.
     pub fn add_outcome(&mut self, history: History<'_>, from_metric: usize, outcome: &Outcome<'_>) {
         let Some(first) = self.first() else { return };
+        if history.is_after_activity(outcome.at) {
+            return;
+        }
         let end = history.generation.ended_at().unwrap_or(Timestamp::MAX);
         let from = history.counts_from(first.at);
         for (index, metric) in history.indexed_metrics().skip(from_metric) {

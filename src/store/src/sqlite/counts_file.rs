@@ -124,8 +124,11 @@ pub(super) fn move_counts(folder: &Path, state: Tuning, counts: Tuning) -> Resul
         let index: String = transaction.query_row(index, [], |row| row.get(0))?;
         transaction.execute_batch("DROP INDEX main.unit_by_unit_digest")?;
         for table in ["outcome", "unit", "counted", "tally"] {
+            // Columns that the old table does not have get their default.
+            let columns = "SELECT group_concat(name) FROM pragma_table_info(?1, 'old')";
+            let columns: String = transaction.query_row(columns, [table], |row| row.get(0))?;
             transaction.execute_batch(&format!(
-                "DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM old.{table}"
+                "DELETE FROM main.{table}; INSERT INTO main.{table} ({columns}) SELECT {columns} FROM old.{table}"
             ))?;
         }
         transaction.execute_batch(&index)?;

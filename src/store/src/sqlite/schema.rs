@@ -24,7 +24,7 @@ pub(crate) const STATE: Schema = Schema {
 pub(crate) const LAST_STATE_WITH_COUNTS: u32 = 9;
 /// The counts: unit records, outcomes and tallies. The application id is "InrC" in ASCII.
 pub(crate) const COUNTS: Schema =
-    Schema { file: "counts.db", application_id: 0x496e_7243, steps: &[COUNTS_1, COUNTS_2] };
+    Schema { file: "counts.db", application_id: 0x496e_7243, steps: &[COUNTS_1, COUNTS_2, COUNTS_3] };
 /// The log. The application id is "InrL" in ASCII.
 pub(crate) const LOG: Schema = Schema { file: "log.db", application_id: 0x496e_724c, steps: &[LOG_1] };
 
@@ -208,6 +208,13 @@ CREATE TABLE tally (
 const COUNTS_2: &str = "
 DROP INDEX unit_by_unit_digest;
 CREATE INDEX unit_by_unit_digest ON unit (unit_digest, record);
+";
+
+/// Activity counts end with the generation: `counted.activity_ends` marks the counts that do so; the first fold recounts the
+/// others. Those of a generation without an end are the same either way.
+const COUNTS_3: &str = "
+ALTER TABLE counted ADD COLUMN activity_ends INTEGER NOT NULL DEFAULT 0;
+UPDATE counted SET activity_ends = 1 WHERE endings = 0 AND recount_to IS NULL;
 ";
 
 /// One row for each event. An exposure has `experiment` to `context`, an outcome `units` to `clock`; the other columns

@@ -36,6 +36,9 @@ pub(crate) struct AppliedHistory {
     /// Whether the tolerances are included; earlier releases did not have them.
     #[serde(default)]
     pub(crate) tolerances: bool,
+    /// Whether the activity counts end with the generation; in earlier releases they did not.
+    #[serde(default)]
+    pub(crate) activity_ends: bool,
 }
 
 impl AppliedHistory {
@@ -44,7 +47,7 @@ impl AppliedHistory {
         let generation = tracked.generation()?;
         let (revisions, kill_changes) = (generation.revisions.len(), generation.kill_changes.len());
         let (endings, metrics) = (generation.endings.len(), tracked.experiment.definition.metrics().len());
-        Ok(Self { revisions, kill_changes, endings, metrics, early: true, tolerances: true })
+        Ok(Self { revisions, kill_changes, endings, metrics, early: true, tolerances: true, activity_ends: true })
     }
 
     /// The history that counts units accordingly; `generation` is the one of [`Self::truncate_generation`].
@@ -55,6 +58,9 @@ impl AppliedHistory {
         }
         if !self.tolerances {
             history = history.without_tolerances();
+        }
+        if !self.activity_ends {
+            history = history.with_endless_activity();
         }
         history
     }
@@ -264,8 +270,9 @@ impl TallyCache {
         connection
             .prepare_cached(
                 "INSERT OR REPLACE INTO counted (experiment_id, generation, revisions, switches, metrics, latest_exposure,
-                    units_moved, crossovers, stale_exposures, early, endings, recount_to, recount_from, tolerances)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                    units_moved, crossovers, stale_exposures, early, endings, recount_to, recount_from, tolerances,
+                    activity_ends)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
             )?
             .execute(params![
                 tracked.experiment_id,
@@ -282,6 +289,7 @@ impl TallyCache {
                 to,
                 recount.map(|recount| *recount.from.as_bytes()),
                 applied.tolerances,
+                applied.activity_ends,
             ])?;
         Ok(update)
     }
@@ -323,7 +331,7 @@ fn read_sum<T: FromStr<Err: Display>>(row: &rusqlite::Row<'_>, column: usize) ->
 fn read_tally(connection: &Connection, id: i64, number: u32) -> Result<GenerationTally, StoreError> {
     let mut statement = connection.prepare_cached(
         "SELECT revisions, switches, metrics, latest_exposure, units_moved, crossovers, stale_exposures,
-                early, endings, recount_to, recount_from, tolerances
+                early, endings, recount_to, recount_from, tolerances, activity_ends
          FROM counted WHERE experiment_id = ?1 AND generation = ?2",
     )?;
     let row = |row: &rusqlite::Row<'_>| {
@@ -337,6 +345,7 @@ fn read_tally(connection: &Connection, id: i64, number: u32) -> Result<Generatio
             metrics: metrics?,
             early: row.get(7)?,
             tolerances: row.get(11)?,
+            activity_ends: row.get(12)?,
         };
         let recount: (Option<String>, Option<[u8; 16]>) = (row.get(9)?, row.get(10)?);
         let unit_counts = UnitCounts {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use inroad_assignment::{Experiment, ExperimentKey, Generation, MetricKind, UnitHasher};
+use inroad_assignment::{Experiment, ExperimentKey, Generation, MetricKind, Timestamp, UnitHasher};
 use inroad_policy::attribution::History;
 use rusqlite::Connection;
 
@@ -24,6 +24,8 @@ pub(crate) struct TrackedGeneration {
     pub(crate) number: u32,
     /// Hashes unit keys onto the generation's line.
     pub(crate) hasher: UnitHasher,
+    /// When it ended: outcomes from then on are nothing of it.
+    ended_at: Option<Timestamp>,
 }
 
 impl TrackedGeneration {
@@ -49,6 +51,11 @@ impl TrackedGeneration {
             let divides = matches!(&metric.kind, MetricKind::Ratio { denominator } if denominator == event);
             metric.event == event || divides
         })
+    }
+
+    /// Whether an outcome at this time is too late to count.
+    pub(crate) fn has_ended(&self, at: Timestamp) -> bool {
+        self.ended_at.is_some_and(|end| at >= end)
     }
 
     /// The clock that its outcomes name: the experiment's key for a manual clock, empty for the wall clock.
@@ -87,6 +94,7 @@ impl TrackedGenerations {
             }
             for index in known {
                 if let Some(tracked) = self.all.get_mut(*index as usize) {
+                    tracked.ended_at = ended_at(experiment, tracked.number);
                     tracked.experiment = Arc::clone(experiment);
                     self.changed.insert(*index);
                 }
@@ -105,6 +113,7 @@ impl TrackedGenerations {
                     experiment_id,
                     number: generation.number,
                     hasher: UnitHasher::new(key, &generation.salt),
+                    ended_at: generation.ended_at(),
                 });
             }
         }
@@ -138,6 +147,10 @@ impl TrackedGenerations {
         let index = *self.by_id.get(&(experiment_id, number))?;
         Some((index, self.all.get(index as usize)?))
     }
+}
+
+fn ended_at(experiment: &Experiment, number: u32) -> Option<Timestamp> {
+    experiment.generation_by_number(number).and_then(Generation::ended_at)
 }
 
 /// Whether `this` is an earlier state of an experiment than `that`.

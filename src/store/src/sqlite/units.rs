@@ -113,16 +113,19 @@ impl<'a> UnitTable<'a> {
         })
     }
 
-    /// Calls `put` with the experiment's id, the generation's number, the digest and the record of each record of a unit,
-    /// whichever generation it belongs to.
-    pub(crate) fn of_unit(
+    /// Calls `find` with the experiment's id and the generation's number of each record of a unit, whichever generation it
+    /// belongs to, and `put` with the digest and the record of those for which it finds something.
+    pub(crate) fn of_unit<T>(
         &mut self,
         unit_digest: &Digest,
-        mut put: impl FnMut((i64, u32), Digest, StoredRecord) -> Result<(), StoreError>,
+        mut find: impl FnMut(i64, u32) -> Result<Option<T>, StoreError>,
+        mut put: impl FnMut(T, Digest, StoredRecord),
     ) -> Result<(), StoreError> {
         let mut rows = self.of_unit.query([unit_digest.as_bytes()])?;
         while let Some(row) = rows.next()? {
-            put((row.get(0)?, row.get(1)?), Digest::from_bytes(row.get(2)?), read_record(row, 3)?)?;
+            if let Some(found) = find(row.get(0)?, row.get(1)?)? {
+                put(found, Digest::from_bytes(row.get(2)?), read_record(row, 3)?);
+            }
         }
         Ok(())
     }

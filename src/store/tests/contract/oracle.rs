@@ -114,8 +114,8 @@ fn count_unit(
             }
         }
         let mut credited: BTreeMap<Arm, Timestamp> = BTreeMap::new();
-        for (at, _, value) in outcomes.iter().filter(|(_, name, _)| *name == metric.event) {
-            if *at >= generation.started_at && *at < ended {
+        for (at, _, value) in outcomes.iter().filter(|(at, name, _)| *name == metric.event && *at < ended) {
+            if *at >= generation.started_at {
                 let cell = counts.cells.entry(activity(index, *at, arm0)).or_default();
                 cell.too_early += u64::from(*at < begin);
                 cell.too_late += u64::from(*at >= t0.plus(metric.window));

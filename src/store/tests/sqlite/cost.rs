@@ -77,9 +77,8 @@ fn outcome_after_the_end_of_runs_costs_nothing_for_them() {
     let folder = folder();
     block_on(async {
         let store = open(folder.path()).unwrap();
-        let mut all: Vec<_> = (0..=ENDED)
-            .map(|i| started_experiment(&format!("experiment-{i}"), false, &all_metrics(), 1))
-            .collect();
+        let mut all: Vec<_> =
+            (0..=ENDED).map(|i| started_experiment(&format!("experiment-{i}"), false, &all_metrics(), 1)).collect();
         for experiment in &mut all[..ENDED] {
             experiment.conclude(Arm::CONTROL, inroad_assignment::experiment::ShippingScope::Audience, at(50)).unwrap();
         }

@@ -177,6 +177,50 @@ fn counts_without_tolerances_are_recounted() {
     assert_eq!(block_on(fold_all(folder.path(), Vec::new())), complete);
 }
 
+/// Earlier releases credited outcomes after the end of a run; units of ended runs are counted again.
+#[test]
+fn counts_with_outcomes_after_the_end_are_recounted() {
+    let folder = folder();
+    let mut experiment = started_experiment("a", false, &all_metrics(), 1);
+    let unit = |i: i64| {
+        let name = format!("u{i}");
+        let outcomes = [20, 200].map(|time| outcome(&name, "signup", 1, at(time + i), &time.to_string(), ""));
+        [exposure("a", 1, &name, Arm::CONTROL, 1, at(i))].into_iter().chain(outcomes)
+    };
+    let events: Vec<_> = (0..20).flat_map(unit).collect();
+    let count = async |experiment: &inroad_assignment::Experiment, version: Option<u64>, events: Vec<Event>| {
+        let store = open(folder.path()).unwrap();
+        store.append(at(1), events).await.unwrap();
+        store.commit(experiment_change(experiment, version, "change")).await.unwrap();
+        if version.is_none() {
+            let known = Arc::new(vec![Arc::new(experiment.clone())]);
+            while store.fold(Arc::clone(&known), 1_000).await.unwrap().has_more_work() {}
+        }
+        store.close().await.unwrap();
+    };
+    block_on(count(&experiment, None, events.clone()));
+    experiment.conclude(Arm::CONTROL, inroad_assignment::experiment::ShippingScope::Audience, at(100)).unwrap();
+    block_on(count(&experiment, Some(1), vec![]));
+    // The tables as an earlier release left them after the end.
+    let counts = Connection::open(folder.path().join("counts.db")).unwrap();
+    counts
+        .execute_batch(
+            "ALTER TABLE counted DROP COLUMN activity_ends; PRAGMA user_version = 2;
+             UPDATE counted SET endings = 1; UPDATE tally SET too_late = 0",
+        )
+        .unwrap();
+    drop(counts);
+    let want = contract::oracle::counts(&experiment, experiment.generation().unwrap(), &events);
+    let want = inroad_store::GenerationCounts { folded: events.len() as u64, ..want };
+    block_on(async {
+        let store = open(folder.path()).unwrap();
+        assert!(store.counts(&key("a"), 1).await.unwrap() != want, "outcomes after the end are counted");
+        let known = Arc::new(vec![Arc::new(experiment.clone())]);
+        while store.fold(Arc::clone(&known), 7).await.unwrap().has_more_work() {}
+        assert_eq!(store.counts(&key("a"), 1).await.unwrap(), want);
+    });
+}
+
 /// Records with the sums of few outcomes, as earlier releases wrote them, count the same as those without, and are replaced
 /// once an outcome changes them.
 #[test]
@@ -212,7 +256,7 @@ fn records_of_an_earlier_release_count_the_same_and_lose_their_sums() {
     assert_eq!(layouts().iter().filter(|layout| **layout == 1).count(), 48, "units with outcomes");
     let counts = Connection::open(folder.path().join("counts.db")).unwrap();
     let downgrade = "DROP INDEX unit_by_unit_digest; CREATE INDEX unit_by_unit_digest ON unit (unit_digest);
-        PRAGMA user_version = 1";
+        ALTER TABLE counted DROP COLUMN activity_ends; PRAGMA user_version = 1";
     counts.execute_batch(downgrade).unwrap();
     drop(counts);
     let got = block_on(fold_all(events(1), 32));

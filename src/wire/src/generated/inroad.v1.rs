@@ -2178,7 +2178,7 @@ pub struct MetricResult {
     /// The sum of their values.
     #[prost(double, tag = "4")]
     pub sum: f64,
-    /// The outcomes for display: each is credited to the variation that was served last before it.
+    /// The outcomes for display, until the end of the run: each is credited to the variation that was served last before it.
     #[prost(uint64, tag = "5")]
     pub outcomes: u64,
     /// The number of distinct units with these outcomes.

@@ -39,7 +39,14 @@ fn record(exposures: &[Exposure]) -> UnitRecord {
 }
 
 fn history(generation: &Generation) -> History<'_> {
-    History { counts_early: true, tolerates: true, generation, metrics: &[], tick: Duration::from_secs(60) }
+    History {
+        counts_early: true,
+        tolerates: true,
+        activity_ends: true,
+        generation,
+        metrics: &[],
+        tick: Duration::from_secs(60),
+    }
 }
 
 /// The number of steps that the unit reached, by arm.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use inroad_assignment::Digest;
+use inroad_assignment::{Digest, Timestamp};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::StoreHandles;
@@ -98,19 +98,21 @@ impl<'a> StepChanges<'a> {
         }
     }
 
-    /// Calls `put` with each stored record of a unit.
+    /// Calls `put` with each stored record of a unit that outcomes at this time or later may concern. A unit has ever more
+    /// records of generations that have ended; those cost no more than a row of the index.
     pub(super) fn records_of(
         &mut self,
         unit_digest: &Digest,
+        earliest_outcome: Timestamp,
         mut put: impl FnMut(UnitsRecord),
     ) -> Result<(), StoreError> {
-        self.units.of_unit(unit_digest, |(experiment_id, number), digest, record| {
-            let Some((generation, _)) = self.generations.with_id(experiment_id, number) else {
-                let missing = format!("unit: experiment {experiment_id} has no generation {number}");
-                return Err(StoreError::Database(missing));
-            };
+        let find = |experiment_id, number| match self.generations.with_id(experiment_id, number) {
+            Some((_, tracked)) if tracked.has_ended(earliest_outcome) => Ok(None),
+            Some((generation, _)) => Ok(Some(generation)),
+            None => Err(StoreError::Database(format!("unit: experiment {experiment_id} has no generation {number}"))),
+        };
+        self.units.of_unit(unit_digest, find, |generation, digest, record| {
             put(UnitsRecord { generation, digest, stored: Some(record) });
-            Ok(())
         })
     }
 

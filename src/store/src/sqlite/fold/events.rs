@@ -77,7 +77,8 @@ struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     /// Reads the stored records and outcomes that the events of a unit concern. A generation that exposes the unit first has
-    /// an empty record. Records of other generations are read only for new outcomes, which these may measure.
+    /// an empty record. Records of other generations are read only for new outcomes, which these may measure unless they
+    /// have ended.
     fn add_unit(
         &mut self,
         changes: &mut StepChanges<'_>,
@@ -87,8 +88,9 @@ impl<'a> Batch<'a> {
         let (first, unit_at) = (self.records.len(), self.units.len());
         let records = &mut self.records;
         let is_exposed = !unit.exposures.is_empty();
-        if !outcomes.new.is_empty() {
-            changes.records_of(&unit.unit_digest, |record| {
+        // The time of an outcome that replaces another one is not later than that of the other.
+        if let Some(earliest) = outcomes.new.iter().map(|outcome| outcome.content.at).min() {
+            changes.records_of(&unit.unit_digest, earliest, |record| {
                 records.push(BatchRecord { record, unit: unit_at, exposures: &[] });
             })?;
             if is_exposed {

@@ -79,7 +79,9 @@ impl Fold {
         let added = to.metrics > applied.metrics;
         // Client clocks may run ahead, so outcomes after the end may have been counted already. An end and the
         // tolerances decide which outcomes count, so all of them are attributed again.
-        let attributes_again = before.ended_at() != generation.ended_at() || to.tolerances != applied.tolerances;
+        let attributes_again = before.ended_at() != generation.ended_at()
+            || to.tolerances != applied.tolerances
+            || (to.activity_ends != applied.activity_ends && generation.ended_at().is_some());
         let affects_all = added || attributes_again || to.early != applied.early;
         let from_metric = if attributes_again { 0 } else { applied.metrics };
         let reads_outcomes = added || attributes_again;
