@@ -150,6 +150,20 @@ fn each_alert_says_what_to_do_and_the_manual_has_it() {
     }
 }
 
+/// A limit that nobody sees coming is met as a surprise.
+#[test]
+fn each_metric_of_a_limit_has_an_alert_and_is_on_the_dashboard() {
+    let limits = names_in(&read("docs/limits.md"));
+    assert!(limits.len() > 20, "{limits:?}");
+    for path in ["deploy/prometheus/alerts.yml", "deploy/grafana/inroad.json"] {
+        // A histogram is named by its buckets.
+        let named: BTreeSet<String> =
+            names_in(&read(path)).into_iter().map(|name| name.trim_end_matches("_bucket").to_owned()).collect();
+        let missing: Vec<_> = limits.difference(&named).collect();
+        assert!(missing.is_empty(), "{path} lacks {missing:?}, which docs/limits.md names");
+    }
+}
+
 #[test]
 fn panels_of_the_dashboard_are_apart_and_use_its_data_source() {
     let dashboard: Value = serde_json::from_str(&read("deploy/grafana/inroad.json")).expect("JSON");
