@@ -213,4 +213,32 @@ mod tests {
         let (_, tracked) = generations.find("e7", 1).unwrap();
         assert!(Arc::ptr_eq(&tracked.experiment, &all[7]));
     }
+
+    /// Reading the catalogue may fail, for example because too many files are open.
+    #[test]
+    fn generation_whose_experiment_could_not_be_read_is_added_by_the_next_update() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        STATE.migrate(&mut connection).unwrap();
+        connection.execute("INSERT INTO experiment (key, version, body) VALUES ('e', 1, '')", []).unwrap();
+        let rename = |from: &str, to: &str| connection.execute_batch(&format!("ALTER TABLE {from} RENAME TO {to}"));
+        let first = started("e");
+        let mut second = first.clone();
+        second.restart(Timestamp::from_micros(1), Salt::parse("t").unwrap()).unwrap();
+        for states in [vec![second.clone()], vec![first, second]] {
+            let mut generations = TrackedGenerations::default();
+            let states: Vec<_> = states.into_iter().map(Arc::new).collect();
+            let (last, earlier) = states.split_last().unwrap();
+            generations.update(&connection, earlier).unwrap();
+            let _ = visited(&mut generations);
+            rename("experiment", "unreadable").unwrap();
+            let failed = generations.update(&connection, std::slice::from_ref(last));
+            rename("unreadable", "experiment").unwrap();
+            if failed.is_err() {
+                assert!(generations.find("e", 2).is_none());
+                generations.update(&connection, std::slice::from_ref(last)).unwrap();
+            }
+            assert!(generations.find("e", 2).is_some(), "after {} earlier states", earlier.len());
+            assert_eq!(visited(&mut generations), ["e", "e"]);
+        }
+    }
 }
