@@ -92,6 +92,13 @@ impl TrackedGenerations {
             {
                 continue;
             }
+            let new = experiment.generations.get(known.len()..).unwrap_or_default();
+            // Nothing is taken over before this has succeeded: what is known already is not looked at again.
+            let id = match known.first().and_then(|index| self.all.get(*index as usize)) {
+                Some(tracked) => Some(tracked.experiment_id),
+                None if new.is_empty() => None,
+                None => experiment_id(connection, key.as_str())?,
+            };
             for index in known {
                 if let Some(tracked) = self.all.get_mut(*index as usize) {
                     tracked.ended_at = ended_at(experiment, tracked.number);
@@ -99,9 +106,7 @@ impl TrackedGenerations {
                     self.changed.insert(*index);
                 }
             }
-            let new = experiment.generations.get(known.len()..).unwrap_or_default();
             // An experiment that is not stored yet cannot have served any unit.
-            let id = if new.is_empty() { None } else { experiment_id(connection, key.as_str())? };
             let Some(experiment_id) = id else { continue };
             for generation in new {
                 let index = self.all.len() as GenerationIndex;
