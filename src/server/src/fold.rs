@@ -130,6 +130,7 @@ async fn run(
             Ok(step) => {
                 span.record("events", step.events);
                 told_version = state.version;
+                metrics.fold_rows.inc_by(step.rows as u64);
                 if step.events > 0 {
                     metrics.fold_seconds.observe(begun.elapsed().as_secs_f64());
                     metrics.folded_events.inc_by(step.events as u64);

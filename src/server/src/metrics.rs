@@ -74,6 +74,8 @@ pub struct Metrics {
     pub log_head: Gauge<i64, AtomicI64>,
     /// Events folded.
     pub folded_events: Counter<u64, AtomicU64>,
+    /// Rows of the counts that the fold has read and written.
+    pub fold_rows: Counter<u64, AtomicU64>,
     /// Events deleted from the log because of their age.
     pub pruned_events: Counter<u64, AtomicU64>,
     /// Duration of one step of the fold.
@@ -249,6 +251,7 @@ impl Metrics {
             ),
             log_head: register!("log_head", "Sequence number of the last event in the log", Gauge::default()),
             folded_events: register!("events_folded", "Events folded into the counts", Counter::default()),
+            fold_rows: register!("fold_rows", "Rows of the counts read and written by the fold", Counter::default()),
             pruned_events: register!(
                 "events_pruned",
                 "Events deleted from the log because of their age",

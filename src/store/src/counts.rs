@@ -28,6 +28,9 @@ pub struct FoldStep {
     pub events: usize,
     /// How many units have a different contribution than before.
     pub changed: usize,
+    /// How many rows of unit records, outcomes and tallies were read and written: what the step costs, without the speed
+    /// of the machine.
+    pub rows: usize,
     /// A change of the catalogue requires that more units are counted again: call again. Until the recount is complete,
     /// no event is folded, and a part of the counts does not include the change.
     pub is_behind: bool,

@@ -134,7 +134,7 @@ impl Fold {
     ) -> Result<FoldStep, StoreError> {
         let begun = Instant::now();
         let after = handles.folded.load(Ordering::Acquire);
-        let mut changed = 0;
+        let (mut changed, mut rows) = (0, 0);
         if !self.has_loaded_catalogue {
             self.load_stored_catalogue(handles)?;
             self.has_loaded_catalogue = true;
@@ -143,8 +143,9 @@ impl Fold {
         // A generation stays marked if this fails: no event may be counted before the changes of the catalogue.
         let progress = self.recount(handles)?;
         changed += progress.units;
+        rows += progress.rows;
         if !progress.is_complete {
-            return Ok(FoldStep { events: 0, changed, folded: after, is_behind: true });
+            return Ok(FoldStep { events: 0, changed, rows, folded: after, is_behind: true });
         }
         self.checkpoint_catalogue(handles)?;
         let mut limit = limit.min(self.limit.events());
@@ -156,14 +157,15 @@ impl Fold {
                 self.load_stored_catalogue(handles)?;
                 let progress = self.recount(handles)?;
                 changed += progress.units;
+                rows += progress.rows;
                 if !progress.is_complete {
-                    return Ok(FoldStep { events: 0, changed, folded: after, is_behind: true });
+                    return Ok(FoldStep { events: 0, changed, rows, folded: after, is_behind: true });
                 }
                 scan = scan_log(&self.log, after, limit, &self.generations, &self.recent, false)?;
             }
             if scan.events == 0 {
                 self.checkpoint(handles, 1)?;
-                return Ok(FoldStep { events: 0, changed, folded: after, is_behind: false });
+                return Ok(FoldStep { events: 0, changed, rows, folded: after, is_behind: false });
             }
             let (events, last) = (scan.events, scan.last);
             let size = events.max(scan.exposures.len() + scan.outcomes.len());
@@ -176,11 +178,12 @@ impl Fold {
             for (generation, digest, exposures) in folded.known {
                 self.recent.remember(generation, digest, &exposures);
             }
-            self.rows_since_checkpoint += folded.written.records + folded.written.outcomes;
+            self.rows_since_checkpoint += folded.rows.written;
+            rows += folded.rows.all;
             changed += folded.changed;
             self.checkpoint(handles, CHECKPOINT_ROWS)?;
             self.limit.observe(size, begun.elapsed());
-            return Ok(FoldStep { events, changed, folded: last, is_behind: false });
+            return Ok(FoldStep { events, changed, rows, folded: last, is_behind: false });
         }
     }
 

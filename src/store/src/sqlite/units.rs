@@ -31,7 +31,11 @@ impl OutcomeContent {
     }
 }
 
-/// The event names of a step, each once in memory.
+/// The most event names that are remembered; each has at most 128 bytes.
+const MAX_NAMES: usize = 10_000;
+
+/// Event names, each once in memory: outcomes that are in memory together have few. If there are more than the limit, all
+/// are forgotten, and some are in memory twice.
 #[derive(Default)]
 pub(crate) struct EventNames {
     all: HashSet<Arc<str>>,
@@ -45,6 +49,9 @@ impl EventNames {
             return Arc::clone(last);
         }
         let shared = self.all.get(name).cloned().unwrap_or_else(|| {
+            if self.all.len() >= MAX_NAMES {
+                self.all.clear();
+            }
             let added = Arc::from(name);
             self.all.insert(Arc::clone(&added));
             added
@@ -96,6 +103,8 @@ pub(crate) struct UnitTable<'a> {
     select: CachedStatement<'a>,
     insert: CachedStatement<'a>,
     update: CachedStatement<'a>,
+    /// Rows that were read and written.
+    pub(crate) rows: usize,
 }
 
 impl<'a> UnitTable<'a> {
@@ -110,6 +119,7 @@ impl<'a> UnitTable<'a> {
             select: connection.prepare_cached(&format!("SELECT record FROM unit WHERE {key}"))?,
             insert: connection.prepare_cached("INSERT INTO unit VALUES (?1, ?2, ?3, ?4, ?5)")?,
             update: connection.prepare_cached(&update)?,
+            rows: 0,
         })
     }
 
@@ -123,6 +133,7 @@ impl<'a> UnitTable<'a> {
     ) -> Result<(), StoreError> {
         let mut rows = self.of_unit.query([unit_digest.as_bytes()])?;
         while let Some(row) = rows.next()? {
+            self.rows += 1;
             if let Some(found) = find(row.get(0)?, row.get(1)?)? {
                 put(found, Digest::from_bytes(row.get(2)?), read_record(row, 3)?);
             }
@@ -136,6 +147,7 @@ impl<'a> UnitTable<'a> {
         tracked: &TrackedGeneration,
         digest: &Digest,
     ) -> Result<Option<StoredRecord>, StoreError> {
+        self.rows += 1;
         let mut rows = self.select.query(params![tracked.experiment_id, tracked.number, digest.as_bytes()])?;
         rows.next()?.map(|row| read_record(row, 0)).transpose()
     }
@@ -149,6 +161,7 @@ impl<'a> UnitTable<'a> {
         record: &[u8],
     ) -> Result<(), StoreError> {
         let (digest, unit_digest) = (digest.as_bytes(), unit_digest.as_bytes());
+        self.rows += 1;
         self.insert.execute(params![tracked.experiment_id, tracked.number, digest, unit_digest, record])?;
         Ok(())
     }
@@ -160,6 +173,7 @@ impl<'a> UnitTable<'a> {
         digest: &Digest,
         record: &[u8],
     ) -> Result<(), StoreError> {
+        self.rows += 1;
         self.update.execute(params![tracked.experiment_id, tracked.number, digest.as_bytes(), record])?;
         Ok(())
     }
@@ -200,6 +214,8 @@ pub(crate) struct OutcomeTable<'a> {
     select: CachedStatement<'a>,
     insert: CachedStatement<'a>,
     names: EventNames,
+    /// Rows that were read and written.
+    pub(crate) rows: usize,
 }
 
 impl<'a> OutcomeTable<'a> {
@@ -211,6 +227,7 @@ impl<'a> OutcomeTable<'a> {
             select: connection.prepare_cached(&format!("{columns} AND event_id = ?2"))?,
             insert: connection.prepare_cached("INSERT OR REPLACE INTO outcome VALUES (?1, ?2, ?3, ?4, ?5)")?,
             names: EventNames::default(),
+            rows: 0,
         })
     }
 
@@ -221,11 +238,13 @@ impl<'a> OutcomeTable<'a> {
         while let Some(row) = rows.next()? {
             outcomes.push(StoredOutcome { event_id: row.get(3)?, content: read_content(row, &mut self.names)? });
         }
+        self.rows += outcomes.len();
         Ok(outcomes)
     }
 
     /// The stored content of one outcome; `None` if it is not stored.
     pub(crate) fn read(&mut self, unit_digest: &Digest, event_id: &str) -> Result<Option<OutcomeContent>, StoreError> {
+        self.rows += 1;
         let Self { select, names, .. } = self;
         let read = |row: &rusqlite::Row<'_>| read_content(row, names);
         Ok(select.query_row(params![unit_digest.as_bytes(), event_id], read).optional()?)
@@ -235,6 +254,7 @@ impl<'a> OutcomeTable<'a> {
     pub(crate) fn write(&mut self, unit_digest: &Digest, outcome: &StoredOutcome) -> Result<(), StoreError> {
         let StoredOutcome { event_id, content } = outcome;
         let at = content.at.as_micros();
+        self.rows += 1;
         self.insert.execute(params![unit_digest.as_bytes(), event_id, &*content.event, at, content.value_micros])?;
         Ok(())
     }
@@ -243,4 +263,23 @@ impl<'a> OutcomeTable<'a> {
 fn read_content(row: &rusqlite::Row<'_>, names: &mut EventNames) -> rusqlite::Result<OutcomeContent> {
     let event = names.share(row.get_ref(1)?.as_str()?);
     Ok(OutcomeContent { at: Timestamp::from_micros(row.get(0)?), event, value_micros: row.get(2)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_names_are_shared_and_bounded() {
+        let mut names = EventNames::default();
+        let first = names.share("signup");
+        names.share("view");
+        assert!(Arc::ptr_eq(&first, &names.share("signup")));
+        for n in 0..3 * MAX_NAMES {
+            let name = n.to_string();
+            assert_eq!(*names.share(&name), *name);
+            assert!(names.all.len() <= MAX_NAMES);
+        }
+        assert_eq!(*names.share("signup"), *first);
+    }
 }

@@ -16,11 +16,17 @@ use crate::sqlite::tracked_generations::{GenerationIndex, TrackedGenerations};
 use crate::sqlite::units::{OutcomeTable, StoredOutcome, UnitTable};
 use crate::unit_record_codec::StoredRecord;
 
-/// How many rows were written.
+/// The most bytes of records that are kept until they are written. More are written in several parts, each in the order
+/// of its keys.
+const MAX_KEPT_RECORD_BYTES: usize = 64 << 20;
+
+/// How many rows were read and written.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct WrittenRows {
-    pub(super) records: usize,
-    pub(super) outcomes: usize,
+pub(super) struct Rows {
+    /// Records and outcomes written.
+    pub(super) written: usize,
+    /// All that were read or written, those of the tallies too.
+    pub(super) all: usize,
 }
 
 /// A unit's record in one generation.
@@ -52,7 +58,12 @@ pub(super) struct StepChanges<'a> {
     /// The generation to which `contribution` belongs.
     contributing: Option<GenerationIndex>,
     records: Vec<ChangedRecord>,
-    outcomes_written: usize,
+    /// The encoded bytes of `records`.
+    record_bytes: usize,
+    /// Records and outcomes written so far.
+    written: usize,
+    /// Rows that were read without the tables above.
+    read_elsewhere: usize,
 }
 
 impl<'a> StepChanges<'a> {
@@ -70,7 +81,9 @@ impl<'a> StepChanges<'a> {
             contribution: ContributionChange::default(),
             contributing: None,
             records: Vec::new(),
-            outcomes_written: 0,
+            record_bytes: 0,
+            written: 0,
+            read_elsewhere: 0,
         })
     }
 
@@ -129,26 +142,46 @@ impl<'a> StepChanges<'a> {
         digest: Digest,
         unit_digest: Digest,
         encoded: Vec<u8>,
-    ) {
-        self.records.push(ChangedRecord { generation, digest, unit_digest: Some(unit_digest), encoded });
+    ) -> Result<(), StoreError> {
+        self.keep(ChangedRecord { generation, digest, unit_digest: Some(unit_digest), encoded })
     }
 
     /// Replaces a unit's record.
-    pub(super) fn replace_record(&mut self, generation: GenerationIndex, digest: Digest, encoded: Vec<u8>) {
-        self.records.push(ChangedRecord { generation, digest, unit_digest: None, encoded });
+    pub(super) fn replace_record(
+        &mut self,
+        generation: GenerationIndex,
+        digest: Digest,
+        encoded: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        self.keep(ChangedRecord { generation, digest, unit_digest: None, encoded })
+    }
+
+    /// Keeps a record until it is written. A step changes each record once.
+    fn keep(&mut self, record: ChangedRecord) -> Result<(), StoreError> {
+        self.record_bytes += record.encoded.len();
+        self.records.push(record);
+        if self.record_bytes > MAX_KEPT_RECORD_BYTES { self.write_records() } else { Ok(()) }
+    }
+
+    /// Notes rows that were read by other statements.
+    pub(super) fn note_read(&mut self, rows: usize) {
+        self.read_elsewhere += rows;
     }
 
     /// Writes one outcome.
     pub(super) fn write_outcome(&mut self, unit_digest: &Digest, outcome: &StoredOutcome) -> Result<(), StoreError> {
-        self.outcomes_written += 1;
+        self.written += 1;
         self.outcomes.write(unit_digest, outcome)
     }
 
     /// Writes the records generation by generation in the order of their lines, so that a page is visited once for all
     /// records on it.
     fn write_records(&mut self) -> Result<(), StoreError> {
-        self.records.sort_unstable_by_key(|record| (record.generation, record.digest));
-        for ChangedRecord { generation, digest, unit_digest, encoded } in &self.records {
+        let mut records = std::mem::take(&mut self.records);
+        self.record_bytes = 0;
+        self.written += records.len();
+        records.sort_unstable_by_key(|record| (record.generation, record.digest));
+        for ChangedRecord { generation, digest, unit_digest, encoded } in &records {
             let tracked = self.generations.get(*generation)?;
             match unit_digest {
                 Some(unit_digest) => self.units.insert(tracked, digest, unit_digest, encoded)?,
@@ -165,13 +198,13 @@ impl<'a> StepChanges<'a> {
         handles: StoreHandles<'_>,
         version: u64,
         offset: Option<Seq>,
-    ) -> Result<WrittenRows, StoreError> {
+    ) -> Result<Rows, StoreError> {
         self.move_contribution();
         self.write_records()?;
-        let Self { units, outcomes, connection, transaction, generations, deltas, records, outcomes_written, .. } =
-            self;
-        let written = WrittenRows { records: records.len(), outcomes: outcomes_written };
-        drop((units, outcomes, records));
+        let Self { units, outcomes, connection, transaction, generations, deltas, written, read_elsewhere, .. } = self;
+        let cells: usize = deltas.values().map(|delta| delta.tally.cells.len()).sum();
+        let rows = Rows { written, all: units.rows + outcomes.rows + read_elsewhere + cells };
+        drop((units, outcomes));
         let mut deltas: Vec<_> = deltas.into_iter().collect();
         deltas.sort_unstable_by_key(|(generation, _)| *generation);
         let mut updates = Vec::with_capacity(deltas.len());
@@ -189,6 +222,6 @@ impl<'a> StepChanges<'a> {
         if let Some(offset) = offset {
             handles.folded.store(offset, Ordering::Release);
         }
-        Ok(written)
+        Ok(rows)
     }
 }

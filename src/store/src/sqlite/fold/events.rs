@@ -7,7 +7,7 @@
 use inroad_assignment::Digest;
 use inroad_policy::attribution::{Exposure, UnitRecord};
 
-use super::changes::{StepChanges, UnitsRecord, WrittenRows};
+use super::changes::{Rows, StepChanges, UnitsRecord};
 use super::unit_outcomes::UnitOutcomes;
 use super::{Fold, StoreHandles};
 use crate::error::StoreError;
@@ -28,7 +28,7 @@ pub(super) struct FoldedEvents {
     concerned: usize,
     /// Records that may contribute something else than before.
     pub(super) changed: usize,
-    pub(super) written: WrittenRows,
+    pub(super) rows: Rows,
     pub(super) known: Vec<KnownExposures>,
 }
 
@@ -156,7 +156,7 @@ impl Fold {
         if folded.concerned > max_records {
             return Ok(None);
         }
-        folded.written = changes.commit(handles, self.catalogue_version, Some(scan.last))?;
+        folded.rows = changes.commit(handles, self.catalogue_version, Some(scan.last))?;
         Ok(Some(folded))
     }
 
@@ -255,9 +255,9 @@ impl Fold {
         }
         let encode = if stores_sums { encode_with_sums } else { encode_exposures_only };
         if is_new {
-            changes.insert_record(generation, digest, outcomes.unit_digest, encode(&record));
+            changes.insert_record(generation, digest, outcomes.unit_digest, encode(&record))?;
         } else if exposures_change || has_sums != stores_sums || before.is_some_and(|before| before != record) {
-            changes.replace_record(generation, digest, encode(&record));
+            changes.replace_record(generation, digest, encode(&record))?;
         }
         Ok(())
     }

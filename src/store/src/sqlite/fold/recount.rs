@@ -29,6 +29,8 @@ type DigestRange = (Digest, Digest);
 pub(super) struct RecountProgress {
     /// Units counted again.
     pub(super) units: usize,
+    /// Rows read and written.
+    pub(super) rows: usize,
     /// Whether the counts reflect the whole history now.
     pub(super) is_complete: bool,
 }
@@ -36,7 +38,7 @@ pub(super) struct RecountProgress {
 impl Fold {
     /// Brings the counts of every changed generation up to date with its history, within the limit of one step.
     pub(super) fn recount_changed_history(&mut self, handles: StoreHandles<'_>) -> Result<RecountProgress, StoreError> {
-        let (mut units, limit, until) = (0, self.limit.events(), Instant::now() + INTENDED);
+        let (mut units, mut rows, limit, until) = (0, 0, self.limit.events(), Instant::now() + INTENDED);
         let mut has_begun = false;
         while let Some(index) = self.generations.first_changed() {
             let tracked = self.generations.get(index)?;
@@ -47,26 +49,28 @@ impl Fold {
                     break;
                 }
                 if units >= limit || (has_begun && Instant::now() >= until) {
-                    return Ok(RecountProgress { units, is_complete: false });
+                    return Ok(RecountProgress { units, rows, is_complete: false });
                 }
                 has_begun = true;
-                units += self.recount_batch(handles, (index, tracked), (limit - units, until))?;
+                let (counted, its_rows) = self.recount_batch(handles, (index, tracked), (limit - units, until))?;
+                units += counted;
+                rows += its_rows;
             }
             self.generations.mark_counted(index);
         }
-        Ok(RecountProgress { units, is_complete: true })
+        Ok(RecountProgress { units, rows, is_complete: true })
     }
 
     /// Counts at most `limit` units of one generation again, and after some no more at `until`. Stores the progress and
-    /// returns how many were counted.
+    /// returns how many were counted, and the rows that were read and written.
     fn recount_batch(
         &self,
         handles: StoreHandles<'_>,
         (index, tracked): (GenerationIndex, &TrackedGeneration),
         (limit, until): (usize, Instant),
-    ) -> Result<usize, StoreError> {
+    ) -> Result<(usize, usize), StoreError> {
         let cached = handles.tallies.get(handles.catalogue, handles.counts, tracked.key(), tracked.number)?;
-        let (Some(counted), latest) = (cached.counted, cached.latest_exposure) else { return Ok(0) };
+        let (Some(counted), latest) = (cached.counted, cached.latest_exposure) else { return Ok((0, 0)) };
         drop(cached);
         // A recount in progress is finished first, even if the history has changed again since.
         let new_recount = || AppliedHistory::all_of(tracked).map(|to| OngoingRecount { to, from: whole_line().0 });
@@ -98,6 +102,7 @@ impl Fold {
                 let batch = READ_BATCH.min(limit - units_counted);
                 let units = read_units_in_range(&self.counts, tracked, (from, last), batch)?;
                 units_counted += units.len();
+                changes.note_read(units.len());
                 let reached = units.last().filter(|_| units.len() == batch).and_then(|unit| next_digest(unit.digest));
                 for unit in units {
                     let has_sums = matches!(unit.record, StoredRecord::WithSums(_));
@@ -123,7 +128,7 @@ impl Fold {
                     change.add_record(&record, unit.digest.point(), new);
                     let is_outdated = has_sums && record != before;
                     if is_outdated || (!has_sums && outcomes.len() > self.max_outcomes_without_sums) {
-                        changes.replace_record(index, unit.digest, unit_record_codec::encode_with_sums(&record));
+                        changes.replace_record(index, unit.digest, unit_record_codec::encode_with_sums(&record))?;
                     }
                 }
                 match reached {
@@ -139,8 +144,8 @@ impl Fold {
                 None => CountedHistory { applied: to, recount: None },
             },
         ));
-        changes.commit(handles, self.catalogue_version, None)?;
-        Ok(units_counted)
+        let rows = changes.commit(handles, self.catalogue_version, None)?;
+        Ok((units_counted, rows.all))
     }
 }
 
