@@ -100,6 +100,19 @@ pub enum StoreError {
         /// The system's message.
         detail: String,
     },
+    /// The disk has no room for the copy that an upgrade makes; nothing was changed.
+    #[error(
+        "{path} is from an earlier release, and its counts move to a file of their own, which needs {needed_mib} MiB of the \
+         disk, of which {free_mib} MiB are free: free space there and start again. Nothing was changed"
+    )]
+    NoRoomToUpgrade {
+        /// The file.
+        path: String,
+        /// The space that the upgrade needs, in MiB.
+        needed_mib: u64,
+        /// The free space, in MiB.
+        free_mib: u64,
+    },
     /// Nobody waits for the answer any more.
     #[error("the caller has left before the answer was computed")]
     CallerLeft,

@@ -19,6 +19,9 @@ use crate::error::StoreError;
 /// Free pages in `inroad.db` from which they are given back to the disk, if they are most of the file.
 const MANY_FREE_PAGES: i64 = 1_000;
 
+/// The free space that a move needs, in sizes of the file with the old counts.
+const SPACE_FACTOR: u64 = 3;
+
 /// The connections that write the two files.
 pub(super) struct StateAndCounts {
     pub(super) state: Connection,
@@ -147,21 +150,16 @@ pub(super) fn move_counts(folder: &Path, state: Tuning, counts: Tuning) -> Resul
 /// Refuses a move for which the disk has no room: the copy is written to the write-ahead log first, and then to
 /// the file, and its index is larger than it was.
 fn check_space(folder: &Path, state: &Path) -> Result<(), StoreError> {
+    let path = state.display().to_string();
     let failed = |error: std::io::Error| StoreError::CannotOpen {
-        path: state.display().to_string(),
+        path: path.clone(),
         detail: format!("the free space of the disk is unknown: {error}"),
     };
-    let needed = 3 * state.metadata().map_err(failed)?.len();
+    let needed = SPACE_FACTOR * state.metadata().map_err(failed)?.len();
     let disk = rustix::fs::statvfs(folder).map_err(|error| failed(error.into()))?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     if free < needed {
-        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-        let detail = format!(
-            "its counts move to a file of their own, which needs {} MiB of the disk, and {} MiB are free",
-            mib(needed),
-            mib(free)
-        );
-        return Err(StoreError::CannotOpen { path: state.display().to_string(), detail });
+        return Err(StoreError::NoRoomToUpgrade { path, needed_mib: needed.div_ceil(1 << 20), free_mib: free >> 20 });
     }
     Ok(())
 }

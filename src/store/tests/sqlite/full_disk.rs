@@ -74,19 +74,33 @@ fn fold_on_a_full_disk_counts_nothing_twice() {
 /// The recount for a new metric completes before any further event is folded, even if it fails several times.
 #[test]
 fn recount_on_a_full_disk_continues_where_it_stopped() {
-    let folder = folder();
-    let mut experiment = started_experiment("a", false, &all_metrics()[..1], 1);
-    let unit = |i: i64| {
+    check_recount_on_a_full_disk(|i| {
         let name = format!("u{i}");
         // So many that the record of the unit contains their sums.
         let outcomes = (0..36).map(|n| {
             let event = ["signup", "view", "order"][n % 3];
             outcome(&name, event, i, at(2), &format!("{event}{n}"), "")
         });
-        [exposure("a", 1, &name, Arm::CONTROL, 1, at(1))].into_iter().chain(outcomes).collect::<Vec<_>>()
-    };
+        [exposure("a", 1, &name, Arm::CONTROL, 1, at(1))].into_iter().chain(outcomes).collect()
+    });
+}
+
+/// The recount of records without sums writes tallies only: here of other ticks for each unit.
+#[test]
+fn recount_of_records_without_sums_on_a_full_disk_continues_where_it_stopped() {
+    check_recount_on_a_full_disk(|i| {
+        let (name, tick) = (format!("u{i}"), 60 * i);
+        let outcomes = ["signup", "view", "order"].map(|event| outcome(&name, event, i, at(tick + 2), event, ""));
+        [exposure("a", 1, &name, Arm::CONTROL, 1, at(tick + 1))].into_iter().chain(outcomes).collect()
+    });
+}
+
+/// `unit` gives all events of a unit, as many for each.
+fn check_recount_on_a_full_disk(unit: fn(i64) -> Vec<Event>) {
+    let folder = folder();
+    let mut experiment = started_experiment("a", false, &all_metrics()[..1], 1);
     let events: Vec<_> = (0..1_010).flat_map(unit).collect();
-    let (known, waiting) = events.split_at(37 * 1_000);
+    let (known, waiting) = events.split_at(unit(0).len() * 1_000);
     let known_events = known.len() as u64;
     block_on(async {
         let store = open(folder.path()).unwrap();

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "a test may panic, also in its helpers")]
 
 mod audit_chain;
+mod batches;
 mod concurrency;
 #[path = "../contract/mod.rs"]
 mod contract;

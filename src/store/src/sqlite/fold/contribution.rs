@@ -104,3 +104,27 @@ impl ContributionChange {
         self.latest_exposure = Timestamp::MIN;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use inroad_assignment::Arm;
+
+    /// A long sorted list would move its second half for each new cell.
+    #[test]
+    fn cells_beyond_the_list_are_in_the_tree_and_all_are_moved() {
+        let (mut change, mut delta) = (ContributionChange::default(), TallyDelta::default());
+        for round in 1..=2 {
+            for tick in (0..5_000).rev() {
+                let key = CellKey { metric: Some(0), tick, revision: 0, arm: Arm::CONTROL };
+                *change.cell(key) = Cell { outcomes: round, ..Cell::default() };
+            }
+            assert_eq!((change.cells.len(), change.more.len()), (LISTED_CELLS, 5_000 - LISTED_CELLS));
+        }
+        assert!(change.is_large());
+        change.move_to(&mut delta);
+        assert_eq!(delta.tally.cells.len(), 5_000);
+        assert!(delta.tally.cells.values().all(|cell| cell.outcomes == 2));
+        assert!(change.cells.is_empty() && change.more.is_empty() && !change.is_large());
+    }
+}
