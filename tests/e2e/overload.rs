@@ -9,9 +9,10 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
 use crate::harness::{
-    Server, context, eventually, exposure_of, flag, http_get, metric_value, with_conversion_metrics, with_manual_clock,
-    with_thompson_policy,
+    Server, context, eventually, eventually_within, exposure_of, flag, http_get, metric, metric_value, outcome,
+    with_conversion_metrics, with_manual_clock, with_thompson_policy,
 };
+use crate::worker_time::large_audience;
 
 /// The experiment that is killed.
 const KEY: &str = "checkout";
@@ -48,6 +49,9 @@ fn context_with_tags(unit: &str, tags: usize) -> Struct {
     context
 }
 
+/// The most memory that the server may have, in bytes.
+const MAX_MEMORY: u64 = 1 << 30;
+
 /// Runs `work` and checks that it takes no longer than [`LIMIT`].
 async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
     let begun = Instant::now();
@@ -70,6 +74,8 @@ async fn check_that_it_keeps_answering(server: &Server) {
         in_time("recording", api.record(vec![exposure], vec![])).await;
         let health = in_time("the health check", http_get(server.address, "/healthz")).await;
         assert_eq!(health.map(|(code, _)| code), Some(200));
+        let memory = server.resident_bytes();
+        assert!(memory < MAX_MEMORY, "the server has {memory} bytes of memory");
     }
 }
 
@@ -297,4 +303,108 @@ async fn kill_during_an_apply_of_2000_definitions_is_acknowledged_within_500_ms(
         assert!(longest <= Duration::from_millis(500), "a kill took {longest:?} while experiments were {description}");
         etags = applied.experiments.into_iter().map(|one| one.etag).collect();
     }
+}
+
+/// Each experiment measures every outcome. What an outcome costs may not depend on how many there are.
+#[tokio::test(flavor = "multi_thread")]
+async fn outcomes_that_2800_experiments_measure_delay_nothing_and_the_server_stops_in_time() {
+    const EXPERIMENTS: usize = 2_800;
+    const OUTCOMES: usize = 50_000;
+    let mut server = Server::start().await;
+    let api = server.api();
+    api.launch(with_conversion_metrics(flag(KEY, &[("a", 0.9)]))).await;
+    let declare = |i: usize| v1::ExperimentDeclaration {
+        experiment: Some(with_conversion_metrics(flag(&format!("many-{i:04}"), &[("a", 0.2)]))),
+        start: true,
+        ..Default::default()
+    };
+    let all: Vec<_> = (0..EXPERIMENTS).map(declare).collect();
+    let parts: Vec<_> = all
+        .chunks(400)
+        .map(|part| v1::ApplyExperimentsRequest { declarations: part.to_vec(), ..Default::default() })
+        .collect();
+    let applied = api.experiments().apply_experiments(tokio_stream::iter(parts)).await.expect("applied").into_inner();
+    assert_eq!(applied.errors, []);
+    // Two of the experiments have exposed some of the units.
+    let units: Vec<String> = (0..2_000).map(|i| format!("u{i}")).collect();
+    for key in ["many-0007", "many-2100"] {
+        let answers = api.assign_all(key, &units).await;
+        let exposures = units.iter().zip(&answers).map(|(unit, answer)| exposure_of(key, unit, answer)).collect();
+        api.record(exposures, vec![]).await;
+    }
+    let send = async |round: usize| {
+        for part in 0..OUTCOMES / 10_000 {
+            let of = |i: usize| outcome(&format!("u{}", part * 10_000 + i), 1.0, &format!("order-{round}"));
+            api.record(vec![], (0..10_000).map(of).collect()).await;
+        }
+    };
+    let begun = Instant::now();
+    send(0).await;
+    check_that_it_keeps_answering(&server).await;
+    let counted = async || (metric_value(server.address, "inroad_backlog_events").await == 0.0).then_some(());
+    eventually_within(Duration::from_secs(60), "all outcomes are counted", counted).await;
+    println!("{OUTCOMES} outcomes among {EXPERIMENTS} experiments took {:?}", begun.elapsed());
+    println!("resident: {:.0} MB", server.resident_bytes() as f64 / 1e6);
+    check_that_it_keeps_answering(&server).await;
+    let results = api.results("many-2100").await;
+    let converted = results.arms.iter().map(|arm| metric(&results, &arm.variation, "bought").converted);
+    assert_eq!(converted.sum::<u64>(), units.len() as u64);
+
+    send(1).await;
+    let begun = Instant::now();
+    server.send_sigterm();
+    let ended = server.wait_until_stopped().await;
+    println!("the server ended {:?} after SIGTERM", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_with_guardrails_checks_of_declarations_and_audit_pages_delay_nothing() {
+    const GUARDED: &str = "guarded";
+    let server = start().await;
+    let api = server.api();
+    let mut guarded = v1::Experiment { key: GUARDED.to_owned(), overrides: vec![], ..large_experiment() };
+    for metric in &mut guarded.metrics {
+        metric.guardrail = Some(v1::Guardrail { margin: 0.1, action: v1::GuardrailAction::Alert.into() });
+    }
+    api.launch(guarded.clone()).await;
+    for _ in 0..61 {
+        api.kill(GUARDED, "v1").await;
+        api.restore(GUARDED, "v1").await;
+    }
+    let mut invalid = v1::Experiment { key: "other".to_owned(), ..guarded };
+    invalid.overrides = (0..64)
+        .map(|i| v1::Override {
+            when: large_audience(i),
+            variation: format!("v{}", i % VARIATIONS + 1),
+            ..v1::Override::default()
+        })
+        .collect();
+    let mut loads: JoinSet<()> = JoinSet::new();
+    for _ in 0..4 {
+        let (page, address) = (format!("/experiments/{GUARDED}"), server.address);
+        loads.spawn(async move {
+            loop {
+                let _ = http_get(address, &page).await;
+            }
+        });
+        let (mut experiments, declared) = (server.api().experiments(), invalid.clone());
+        loads.spawn(async move {
+            loop {
+                let request = v1::CreateExperimentRequest { experiment: Some(declared.clone()), validate_only: true };
+                let _ = experiments.create_experiment(request).await;
+            }
+        });
+        let mut experiments = server.api().experiments();
+        loads.spawn(async move {
+            loop {
+                let request = v1::ListAuditEntriesRequest { page_size: 1_000, ..Default::default() };
+                let _ = experiments.list_audit_entries(request).await;
+            }
+        });
+    }
+    computations_wait(&server).await;
+    check_that_it_keeps_answering(&server).await;
+    loads.shutdown().await;
 }

@@ -35,7 +35,7 @@ fn large_experiment() -> v1::Experiment {
 }
 
 /// An audience that is nearly as long as one may be, and selects nobody.
-fn large_audience(number: usize) -> String {
+pub(crate) fn large_audience(number: usize) -> String {
     let parts: Vec<String> = (0..170).map(|i| format!("country == \"{number}-{i}\"")).collect();
     parts.join(" || ")
 }
