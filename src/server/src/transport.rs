@@ -255,3 +255,53 @@ impl http_body::Body for CallBody {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// How long a connection stays open on which `requests` are sent at the beginning and nothing afterwards.
+    async fn time_until_closed(requests: &[u8]) -> Duration {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_stop, stopping) = watch::channel(false);
+        let routes = Router::new().fallback(|| async { "" });
+        let server = tokio::spawn(serve(listener, routes, 10, Arc::new(Metrics::new()), stopping));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(requests).await.unwrap();
+        let begun = Instant::now();
+        let _ = client.read_to_end(&mut Vec::new()).await;
+        server.abort();
+        begun.elapsed()
+    }
+
+    /// The clock advances when nothing else is left to do, so the limits take no time.
+    #[tokio::test(start_paused = true)]
+    async fn connections_without_a_call_are_closed() {
+        for requests in ["", "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"] {
+            let took = time_until_closed(requests.as_bytes()).await;
+            // HTTP/1.1 waits no longer for a further request than for the first one.
+            assert!(took >= FIRST_CALL_TIMEOUT && took < FIRST_CALL_TIMEOUT + 2 * IDLE_CHECK_INTERVAL, "{took:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connection_is_unused_a_while_after_its_last_call() {
+        let usage = Arc::new(Usage::new());
+        tokio::time::advance(FIRST_CALL_TIMEOUT).await;
+        assert!(usage.is_unused());
+        let calls = [usage.begin_call(), usage.begin_call()];
+        for call in calls {
+            tokio::time::advance(2 * CONNECTION_IDLE_TIMEOUT).await;
+            assert!(!usage.is_unused(), "a call is in progress");
+            drop(call);
+        }
+        tokio::time::advance(CONNECTION_IDLE_TIMEOUT - Duration::from_millis(1)).await;
+        assert!(!usage.is_unused());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(usage.is_unused());
+    }
+}

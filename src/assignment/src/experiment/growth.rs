@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ChangeError, Experiment, Revision, RevisionCause, Status};
+use super::{CLOCK_TOLERANCE, ChangeError, Experiment, Revision, RevisionCause, Status};
 use crate::allocation::{Allocation, Arm};
 use crate::line::Width;
 use crate::settings::Policy;
@@ -62,11 +62,13 @@ impl Experiment {
 
     /// Records that the policy ran at `at`. If it could not grow a variation, the growth allowance continues to accrue.
     /// A tick is decided before it begins, so `at` can be earlier than the last tick, for example if a person resumes the
-    /// experiment meanwhile. The later one then remains, or its tick would be decided twice (I7).
+    /// experiment meanwhile. The later one then remains, or its tick would be decided twice (I7). A last tick further ahead
+    /// than [`CLOCK_TOLERANCE`] was decided while the clock was wrong, and does not count.
     pub fn record_tick(&mut self, at: Timestamp, could_grow: bool) {
-        self.last_tick_at = self.last_tick_at.max(Some(at));
+        let later = |last: Option<Timestamp>| last.filter(|last| *last <= at.plus(CLOCK_TOLERANCE)).max(Some(at));
+        self.last_tick_at = later(self.last_tick_at);
         if could_grow {
-            self.last_growth_at = self.last_growth_at.max(Some(at));
+            self.last_growth_at = later(self.last_growth_at);
         }
     }
 

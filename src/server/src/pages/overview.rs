@@ -81,15 +81,20 @@ impl ListRequest {
             filter: self.filter.clone(),
             page: self.page.clone(),
             version: shared.catalogue.peek().version,
-            folded: shared.store.folded(),
             round: pages.summaries.round(),
             step: time_step(shared.clock.now()),
         }
     }
 
     /// The list, if another reader has rendered it and this one has nothing to wait for.
-    fn kept(&self, pages: &Pages, inputs: &ListInputs) -> Option<RenderedList> {
-        pages.rendered_lists.get(inputs).filter(|list| list.is_complete || !self.is_first_load)
+    fn kept(&self, pages: &Arc<Pages>, inputs: &ListInputs) -> Option<RenderedList> {
+        let kept = pages.rendered_lists.get(inputs).filter(|list| list.is_complete || !self.is_first_load)?;
+        if pages.rendered_lists.must_request_summaries(pages.shared.store.folded()) {
+            let pages = Arc::clone(pages);
+            // With thousands of experiments this takes milliseconds. Pages are told when the summaries are computed.
+            tokio::task::spawn_blocking(move || drop(request_summaries(&pages, &pages.shared.catalogue.state())));
+        }
+        Some(kept)
     }
 }
 

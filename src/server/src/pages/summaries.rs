@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::catalogue::CatalogueEntry;
 use crate::error::ServerError;
-use crate::services::result::results;
+use crate::services::result::results_now;
 use crate::shared::SharedState;
 
 /// Shortest pause between two rounds of computation.
@@ -174,12 +174,15 @@ async fn compute(
     if number == 0 {
         return Ok(ExperimentSummary { version: entry.version, folded, changed_at, ..ExperimentSummary::default() });
     }
+    // During a recount the summary is that of the counts so far, and counts as outdated.
+    let is_reflected = shared.fold.wait_until_reflected(entry.version, Duration::ZERO).await;
+    let folded = if is_reflected { folded } else { 0 };
     let counts = shared.store.counts_state(key, number);
     if let Some(same) = same_version.filter(|summary| summary.counts == counts) {
         return Ok(ExperimentSummary { folded, ..same.clone() });
     }
     let request = v1::GetResultsRequest { key: key.to_string(), generation: number, wait: false };
-    let results = results(shared, request).await?;
+    let results = results_now(shared, request).await?;
     let has_leader = matches!(entry.experiment.status, Status::Running | Status::Paused);
     let leader = results.arms.iter().position(|arm| has_leader && arm.variation == results.leader);
     let leader = leader.and_then(|arm| Some((arm, results.arms.get(arm)?.p_best)));

@@ -32,8 +32,7 @@ use crate::verdict::verdict;
 /// How long results wait for the recount that a change of the experiment causes. Nearly every recount is shorter.
 const RECOUNT_WAIT: Duration = Duration::from_millis(100);
 /// What is said of results during a longer one.
-const RECOUNT_NOTE: &str =
-    " The newest change of the experiment is still being counted, so these numbers will change without new events.";
+const RECOUNT_NOTE: &str = " Changes of experiments are still being counted; if one concerns these numbers, they will change without new events.";
 
 /// The implementation of `ResultService`.
 pub struct ResultHandler {
@@ -60,11 +59,27 @@ pub(crate) async fn results_and_alarm(
     shared: &SharedState,
     request: GetResultsRequest,
 ) -> Result<(GetResultsResponse, SrmAlarm), ServerError> {
+    results_within(shared, request, RECOUNT_WAIT).await
+}
+
+/// The results as they are counted now, also during a recount.
+pub(crate) async fn results_now(
+    shared: &SharedState,
+    request: GetResultsRequest,
+) -> Result<GetResultsResponse, ServerError> {
+    Ok(results_within(shared, request, Duration::ZERO).await?.0)
+}
+
+async fn results_within(
+    shared: &SharedState,
+    request: GetResultsRequest,
+    recount_wait: Duration,
+) -> Result<(GetResultsResponse, SrmAlarm), ServerError> {
     let entry = shared.catalogue.state().get(&request.key)?.clone();
     if request.wait {
         shared.wait_until_folded(entry.version, MAX_FOLD_WAIT).await?;
     }
-    let is_reflected = shared.fold.wait_until_reflected(entry.version, RECOUNT_WAIT).await;
+    let is_reflected = shared.fold.wait_until_reflected(entry.version, recount_wait).await;
     let number = entry.generation(request.generation)?;
     let experiment = as_of_run(&entry.experiment, number);
     let now = experiment.now(shared.clock.now());

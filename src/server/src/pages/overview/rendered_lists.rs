@@ -2,8 +2,10 @@
 //! whenever something changes, all at the same time, and with thousands of experiments a list takes tens of milliseconds.
 //!
 //! A list is kept under everything that it is rendered from. Its time is rounded to a second, because time changes rates and
-//! ages slowly.
+//! ages slowly. Events change a list through the summaries that are computed from them, so the first reader after new
+//! events requests these, also if a list is kept for it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use inroad_assignment::Timestamp;
@@ -27,8 +29,6 @@ pub(in crate::pages) struct ListInputs {
     pub(in crate::pages) page: String,
     /// The version of the catalogue.
     pub(in crate::pages) version: u64,
-    /// The offset of the processed log.
-    pub(in crate::pages) folded: u64,
     /// The round of computed summaries.
     pub(in crate::pages) round: u64,
     /// The number of the time step.
@@ -66,18 +66,27 @@ impl RenderedList {
 }
 
 /// The lists that are kept.
-pub(in crate::pages) struct RenderedLists(Mutex<LruCache<ListInputs, RenderedList>>);
+pub(in crate::pages) struct RenderedLists {
+    lists: Mutex<LruCache<ListInputs, RenderedList>>,
+    /// The offset of the processed log for which summaries were requested last.
+    requested_for: AtomicU64,
+}
 
 impl Default for RenderedLists {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::unbounded()))
+        Self { lists: Mutex::new(LruCache::unbounded()), requested_for: AtomicU64::new(0) }
     }
 }
 
 impl RenderedLists {
     /// The list for these inputs, if it is kept.
     pub(in crate::pages) fn get(&self, inputs: &ListInputs) -> Option<RenderedList> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(inputs).cloned()
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner).get(inputs).cloned()
+    }
+
+    /// Whether this is the first reader since the log was processed up to `folded`, who requests the summaries.
+    pub(in crate::pages) fn must_request_summaries(&self, folded: u64) -> bool {
+        self.requested_for.swap(folded, Ordering::Relaxed) != folded
     }
 
     /// Keeps a list, unless it is large. `inputs` must have been read before what the list is rendered from.
@@ -85,7 +94,7 @@ impl RenderedLists {
         if inputs.bytes() + list.html.len() > MAX_LIST_BYTES {
             return;
         }
-        let mut lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         lists.put(inputs, list);
         while lists.len() > MAX_LISTS {
             lists.pop_lru();
@@ -100,7 +109,7 @@ mod tests {
 
     fn inputs(text: &str) -> ListInputs {
         let filter = Filter { text: text.to_owned(), ..Filter::default() };
-        ListInputs { filter, page: String::new(), version: 1, folded: 1, round: 1, step: 1 }
+        ListInputs { filter, page: String::new(), version: 1, round: 1, step: 1 }
     }
 
     fn list(html: &str) -> RenderedList {
@@ -116,7 +125,6 @@ mod tests {
             inputs("b"),
             ListInputs { page: "2".to_owned(), ..inputs("a") },
             ListInputs { version: 2, ..inputs("a") },
-            ListInputs { folded: 2, ..inputs("a") },
             ListInputs { round: 2, ..inputs("a") },
             ListInputs { step: 2, ..inputs("a") },
         ];
@@ -131,11 +139,19 @@ mod tests {
         for n in 0..MAX_LISTS + 5 {
             lists.keep(inputs(&n.to_string()), list("x"));
         }
-        assert_eq!(lists.0.lock().unwrap().len(), MAX_LISTS);
+        assert_eq!(lists.lists.lock().unwrap().len(), MAX_LISTS);
         lists.keep(inputs("large list"), list(&"x".repeat(MAX_LIST_BYTES)));
         let large_filter = inputs(&"x".repeat(MAX_LIST_BYTES));
         lists.keep(large_filter.clone(), list("x"));
         assert!(lists.get(&inputs("large list")).is_none() && lists.get(&large_filter).is_none());
         assert!(lists.get(&inputs(&(MAX_LISTS + 4).to_string())).is_some());
+    }
+
+    #[test]
+    fn first_reader_after_new_events_requests_the_summaries() {
+        let lists = RenderedLists::default();
+        assert!(lists.must_request_summaries(7));
+        assert!(!lists.must_request_summaries(7));
+        assert!(lists.must_request_summaries(9));
     }
 }
