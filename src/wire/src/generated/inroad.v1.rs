@@ -1933,7 +1933,7 @@ pub struct GetResultsResponse {
     #[prost(uint64, tag = "90")]
     pub units: u64,
     /// `units` in words, and how the sum over the arms and the units in the estimate of the decision metric are related to
-    /// it, and whether the newest change of the experiment is still being counted. Empty before the first exposure.
+    /// it, and whether changes of experiments are still being counted. Empty before the first exposure.
     #[prost(string, tag = "91")]
     pub units_note: ::prost::alloc::string::String,
     /// Why the policy takes less of `headroom` for now, for people. Empty if it does not, and without a running policy.
