@@ -4,13 +4,13 @@
 use inroad_wire::v1;
 use serde_json::Value;
 
-use crate::harness::{Server, at_second, exposure_of, flag, with_conversion_metrics, with_manual_clock};
+use crate::harness::{Server, at_second, exposure_of, flag, outcome, with_conversion_metrics, with_manual_clock};
 use crate::numbers::page_text;
 
 const KEY: &str = "checkout";
 const START: i64 = 1_767_225_600;
 
-/// A run of 200 exposed units with a quarter of the traffic for green and for red. Time does not pass, so that kills have the
+/// A run of 200 exposed units, of which every fourth converts, with a quarter of the traffic for green and for red. Time does not pass, so that kills have the
 /// time of the conclusion.
 async fn running() -> Server {
     let server = Server::start().await;
@@ -23,7 +23,12 @@ async fn running() -> Server {
         .iter()
         .zip(&answers)
         .map(|(unit, answer)| v1::Exposure { occurred_at: Some(at_second(START)), ..exposure_of(KEY, unit, answer) });
-    api.record(exposures.collect(), vec![]).await;
+    let purchase = |unit: &String| v1::Outcome {
+        occurred_at: Some(at_second(START)),
+        clock: KEY.to_owned(),
+        ..outcome(unit, 1.0, unit)
+    };
+    api.record(exposures.collect(), units.iter().step_by(4).map(purchase).collect()).await;
     api.results(KEY).await;
     server
 }
@@ -141,4 +146,44 @@ async fn conclusion_counts_units_that_a_changed_audience_left_out_as_such() {
         page.contains("Exposed units that are no longer in the audience are counted as well; they keep control."),
         "{page}"
     );
+}
+
+/// What `results` says of the comparison of variations.
+fn comparison(results: &Value) -> Vec<Value> {
+    let of_arm = |arm: &Value| {
+        ["killed", "p_best", "p_above_control", "expected_loss", "lift", "metrics"].map(|field| arm[field].clone())
+    };
+    let arms = results["arms"].as_array().expect("a list").iter().flat_map(of_arm);
+    let fields = ["leader", "not_ranked", "potential_value_remaining", "verdict"];
+    arms.chain(fields.map(|field| results[field].clone())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_after_a_conclusion_changes_no_comparison_and_is_shown() {
+    let server = running().await;
+    change(&server, &["conclude", KEY, "--ship", "green", "--yes"]).await;
+    let before = results(&server).await;
+    assert!(before["arms"][2]["p_best"].is_number(), "{before}");
+    change(&server, &["kill", KEY, "red", "--yes"]).await;
+    let after = results(&server).await;
+    assert_eq!(comparison(&after), comparison(&before));
+    assert_eq!(after["arms"][2]["killed_after_end"], true, "{after}");
+    let results = server.cli(&["results", KEY]).await.ok().stdout;
+    assert!(results.contains("killed after the end"), "{results}");
+    let page = page_text(&server, &format!("/experiments/{KEY}")).await;
+    assert!(page.contains("red killed after the end"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn growth_that_never_took_effect_is_said_so() {
+    let server = running().await;
+    server.api().grow(KEY, "green", 0.4).await;
+    change(&server, &["conclude", KEY, "--ship", "green", "--yes"]).await;
+    let results = results(&server).await;
+    assert_eq!((&results["revision"], &results["arms"][1]["share"]), (&1.into(), &0.25.into()), "{results}");
+    let get = change(&server, &["get", KEY]).await;
+    assert!(get.contains("2, never in effect: the run ended before"), "{get}");
+    assert!(get.contains("revision 2 never took effect: `inroad results` shows the shares that were served"), "{get}");
+    let revisions = change(&server, &["revisions", KEY]).await;
+    assert!(revisions.contains("never: the run ended before"), "{revisions}");
 }

@@ -299,6 +299,7 @@ fn control_given_per_day(
 #[allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 mod tests {
     use super::*;
+    use inroad_assignment::experiment::ShippingScope;
     use inroad_assignment::{DefinitionDoc, KillTarget, Salt, Width};
     use inroad_policy::attribution::CellKey;
 
@@ -351,6 +352,25 @@ mod tests {
         let frozen = Report::new(&experiment, experiment.generation().unwrap(), &counts, after(12)).unwrap();
         assert_eq!((frozen.alarm(), frozen.policy_growth_per_day), (SrmAlarm::Freeze, None));
         assert!(frozen.growth_per_day > 0.0, "what was measured stays");
+    }
+
+    #[test]
+    fn growth_is_said_to_be_frozen_only_where_it_would_go_on() {
+        let mut experiment = grown_experiment(RevisionCause::Policy);
+        let mut counts = GenerationCounts::default();
+        for (arm, units) in [(0, 20_000), (1, 20)] {
+            let key = CellKey { metric: None, tick: 0, revision: 1, arm: Arm::new(arm).unwrap() };
+            let cell = counts.cells.entry(key).or_default();
+            (cell.units, cell.first) = (units, units);
+        }
+        let warned = |experiment: &Experiment| {
+            let report = Report::new(experiment, experiment.generation().unwrap(), &counts, after(12)).unwrap();
+            report.warnings(experiment, &counts).concat()
+        };
+        assert!(warned(&experiment).contains("automatic growth is frozen"));
+        experiment.conclude(Arm::CONTROL, ShippingScope::Audience, after(12)).unwrap();
+        let ended = warned(&experiment);
+        assert!(ended.contains("Sample ratio mismatch") && !ended.contains("frozen"), "{ended}");
     }
 
     #[test]

@@ -298,3 +298,16 @@ fn compact_json(value: &Value) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn list_shows_shares_with_the_digits_of_get() {
+        let variation = |share, killed| v1::Variation { share, killed, ..v1::Variation::default() };
+        let variations = vec![variation(0.6, false), variation(2.0 / 15.0, false), variation(4.0 / 15.0, true)];
+        let e = v1::Experiment { variations, ..v1::Experiment::default() };
+        assert_eq!(short_shares(&e), "60.0% / 13.3% / 26.7% (killed)");
+    }
+}

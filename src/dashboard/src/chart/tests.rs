@@ -126,3 +126,20 @@ fn shares_over_time_end_at_the_time_of_the_page_also_when_no_time_has_passed() {
     assert!(until(10).contains("1 step until 1970-01-01 00:10 UTC"), "{}", until(10));
     assert!(until(25).contains("1 step until 1970-01-01 00:25 UTC"), "{}", until(25));
 }
+
+#[test]
+fn allocation_says_of_each_variation_whether_it_is_served() {
+    let names: Vec<String> = ["control", "green", "red", "blue"].map(str::to_owned).to_vec();
+    let bucket = |from, to, arm| Bucket { from, to, arm };
+    let states = |buckets: &[Bucket], killed: &[bool]| -> Vec<String> {
+        let html = allocation_bar(&names, buckets, killed, None).into_string();
+        let (_, table) = html.split_once("Total by variation").expect("a table");
+        let rows = table.split("</tr>").skip(1).take(4);
+        rows.map(|row| row.rsplit("<td").next().unwrap_or_default().replace("</td>", "").replace('>', "")).collect()
+    };
+    let running = [bucket(0.0, 0.3, 1), bucket(0.3, 0.5, 2), bucket(0.5, 0.6, 3), bucket(0.6, 1.0, 0)];
+    assert_eq!(states(&running, &[false, false, true, false]), ["served", "served", "killed", "served"]);
+    let shipped = [bucket(0.0, 1.0, 1)];
+    assert_eq!(states(&shipped, &[false; 4]), ["not served", "served", "not served", "not served"]);
+    assert_eq!(states(&shipped, &[false, true, false, false]), ["served", "killed", "not served", "not served"]);
+}
