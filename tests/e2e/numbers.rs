@@ -216,7 +216,7 @@ async fn numbers_agree_on_all_pages_and_in_the_command_line() {
     assert!(page.contains("green 70.00% served"), "{page}");
     assert!(cli.lines().any(|line| line.starts_with("green") && line.contains("70.0%")), "{cli}");
     let list = server.cli(&["experiment", "list"]).await.ok().stdout;
-    assert!(list.contains("30% / 70%"), "{list}");
+    assert!(list.contains("30.0% / 70.0%"), "{list}");
 }
 
 /// A relative change as pages write it.
@@ -463,6 +463,16 @@ async fn decision_has_the_probabilities_that_the_results_showed_before_it() {
     let decided: Vec<f64> = explained.arms.iter().map(|arm| arm.p_best).collect();
     assert!(shown.iter().all(|p| *p < 0.999) && shown.iter().any(|p| *p > 0.3), "{shown:?}");
     assert_eq!(shown, decided);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_end_of_control_traffic_is_predicted_while_growth_leaves_control_more() {
+    let server = Server::with(Setup::lead("20ms")).await;
+    record_day(&server).await;
+    advance(&server, DAY).await;
+    let results = server.api().results(KEY).await;
+    assert!(results.growth_per_day > 0.0 && results.headroom_note.contains("leaves control 15.0%"), "{results:?}");
+    assert_eq!(results.days_of_headroom, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

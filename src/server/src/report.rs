@@ -374,6 +374,29 @@ mod tests {
     }
 
     #[test]
+    fn evidence_of_harm_needs_counted_units() {
+        let doc: DefinitionDoc = serde_json::from_value(serde_json::json!({
+            "key": "e", "variations": [{"key": "control", "payload": 0}, {"key": "green", "payload": 1, "share": 0.1}],
+            "metrics": [{"key": "bought", "event": "purchase", "guardrail": {"margin": 0.1, "action": "alert"}}],
+        }))
+        .unwrap();
+        let mut experiment = Experiment::create(doc.try_into().unwrap(), after(0));
+        experiment.start(after(0), Salt::parse("s").unwrap()).unwrap();
+        let generation = experiment.generation().unwrap();
+        let mut counts = GenerationCounts::default();
+        let harm = |counts: &GenerationCounts| {
+            Report::new(&experiment, generation, counts, after(12)).unwrap().metrics[0].harm.clone()
+        };
+        assert_eq!(harm(&counts), [None, None]);
+        for (arm, converted) in [(0, 50), (1, 20)] {
+            let key = CellKey { metric: Some(0), tick: 0, revision: 1, arm: Arm::new(arm).unwrap() };
+            let cell = counts.cells.entry(key).or_default();
+            (cell.n, cell.s, cell.x) = (500, converted, i128::from(converted) * 1_000_000);
+        }
+        assert!(harm(&counts)[1].is_some());
+    }
+
+    #[test]
     fn no_sample_ratio_check_before_the_first_exposure() {
         let report = report(&grown_experiment(RevisionCause::Policy), after(12));
         assert!(report.ratio.is_none() && !report.is_compared);
