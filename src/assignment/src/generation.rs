@@ -171,6 +171,11 @@ impl Generation {
         self.revisions.get(effective.saturating_sub(1))
     }
 
+    /// Whether the generation ended before the revision would have taken effect.
+    pub fn ended_before(&self, revision: &Revision) -> bool {
+        self.ended_at().is_some_and(|end| end < revision.effective_at)
+    }
+
     /// The revision with this number; `None` if there is none.
     pub fn revision(&self, number: u32) -> Option<&Revision> {
         self.revisions.get((number as usize).checked_sub(1)?)

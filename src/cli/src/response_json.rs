@@ -27,7 +27,7 @@ pub(crate) fn definition_of(experiment: &v1::Experiment) -> anyhow::Result<Defin
 }
 
 /// The fields that [`experiment_json`] adds to those of a definition, besides `share` and `killed` of each variation.
-pub(crate) const STATE_FIELDS: [&str; 13] = [
+pub(crate) const STATE_FIELDS: [&str; 14] = [
     "state",
     "killed",
     "generation",
@@ -37,6 +37,7 @@ pub(crate) const STATE_FIELDS: [&str; 13] = [
     "start_time",
     "now",
     "effective_at",
+    "revision_never_in_effect",
     "shipped",
     "shipped_within_audience",
     "etag",
@@ -61,7 +62,8 @@ pub(crate) fn experiment_json(e: &v1::Experiment) -> anyhow::Result<Value> {
         "state": state_name(e.state), "killed": e.killed, "generation": e.generation, "revision": e.revision,
         "generation_salt": e.generation_salt, "create_time": timestamp_json(e.create_time.as_ref()),
         "start_time": timestamp_json(e.start_time.as_ref()), "now": timestamp_json(e.now.as_ref()),
-        "effective_at": timestamp_json(e.effective_at.as_ref()), "shipped": e.shipped, "shipped_within_audience": e.shipped_within_audience, "etag": e.etag,
+        "effective_at": timestamp_json(e.effective_at.as_ref()),
+        "revision_never_in_effect": e.revision_never_in_effect, "shipped": e.shipped, "shipped_within_audience": e.shipped_within_audience, "etag": e.etag,
         "alerts": e.alerts.iter().map(alert_json).collect::<Vec<_>>(),
     });
     if let (Value::Object(shown), Value::Object(current)) = (&mut shown, current) {
@@ -112,6 +114,7 @@ pub(crate) fn revision_json(r: &v1::Revision, variations: &[String]) -> Value {
     json!({
         "number": r.number, "cause": r.cause, "created_at": timestamp_json(r.created_at.as_ref()),
         "effective_at": timestamp_json(r.effective_at.as_ref()), "has_decision": r.has_decision,
+        "never_in_effect": r.never_in_effect,
         "buckets": buckets_json(&r.buckets, variations),
     })
 }
@@ -206,7 +209,8 @@ pub(crate) fn results_json(r: &v1::GetResultsResponse) -> Value {
     };
     let arm = |a: &v1::ArmResult| {
         json!({
-            "variation": a.variation, "killed": a.killed, "share": a.share, "units": a.units,
+            "variation": a.variation, "killed": a.killed, "killed_after_end": a.killed_after_end,
+            "share": a.share, "units": a.units,
             "metrics": a.metrics.iter().map(metric).collect::<Vec<_>>(), "p_best": (is_ranked && !a.killed).then_some(a.p_best),
             "p_above_control": a.lift.or(a.difference).map(|_| a.p_above_control),
             "expected_loss": a.expected_loss.filter(|_| is_ranked && !a.killed),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use inroad_server::explain::estimate_in_words;
 use inroad_wire::v1::{ArmResult, GetResultsRequest, GetResultsResponse, Interval, KillResult, MetricResult, State};
 use tonic::Request;
 
@@ -104,7 +105,12 @@ fn variations_text(r: &GetResultsResponse) -> String {
                 None => interval_text(arm.lift_anytime.as_ref().filter(|_| i > 0)),
             },
             if is_ranked && !arm.killed { probability(arm.p_best) } else { "–".to_owned() },
-            if arm.killed { "killed" } else { "" }.to_owned(),
+            match (arm.killed, arm.killed_after_end) {
+                (true, _) => "killed",
+                (false, true) => "killed after the end",
+                (false, false) => "",
+            }
+            .to_owned(),
         ]
     };
     table(&columns, r.arms.iter().enumerate().map(row).collect())
@@ -164,7 +170,7 @@ fn facts_text(r: &GetResultsResponse) -> String {
         facts.insert(1, ("ended", format!("{}: {}", timestamp_text(r.ended_at.as_ref()), r.ended)));
     }
     if let Some(value) = r.potential_value_remaining {
-        facts.push(("maximum remaining gain", format!("{} with 95% probability", percent(value))));
+        facts.push(("maximum remaining gain", format!("{} with 95% probability", estimate_in_words(value))));
     }
     if let Some(days) = r.days_of_headroom.filter(|days| *days > 0.0) {
         let per_day = percent(r.headroom / days);

@@ -40,6 +40,8 @@ pub struct Arm {
     pub payload: String,
     /// Whether the variation is killed.
     pub killed: bool,
+    /// Whether it was killed only after the end of the run, so that the run compares it.
+    pub killed_after_end: bool,
     /// Traffic share.
     pub share: f64,
     /// Units exposed to the variation.

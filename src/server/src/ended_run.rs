@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use inroad_assignment::{Arm, Experiment, Generation, Status, Timestamp};
+use inroad_assignment::{Arm, Experiment, Generation, Kills, Status, Timestamp};
 use inroad_dashboard::format::NumberFormat;
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1;
@@ -68,6 +68,17 @@ pub(crate) fn as_of_run(experiment: &Arc<Experiment>, number: u32) -> Arc<Experi
     Arc::new(Experiment { kills, alerts: Vec::new(), ..Experiment::clone(experiment) })
 }
 
+/// The kills that a run is compared under: those until its end, or those of now while it goes on.
+pub(crate) fn compared_kills(experiment: &Experiment, generation: &Generation) -> Kills {
+    generation.ended_at().map_or(experiment.kills, |end| generation.kills(end))
+}
+
+/// For each arm, whether a run compares it: it is not killed, or was not killed until the end.
+pub(crate) fn compared_arms(experiment: &Experiment, generation: &Generation) -> Vec<bool> {
+    let kills = compared_kills(experiment, generation);
+    (0..experiment.definition.variations().len()).filter_map(Arm::new).map(|arm| !kills.is_arm_killed(arm)).collect()
+}
+
 /// The shares that the variations of a run were served at an instant, control first: those of the revision in effect, and
 /// those of killed variations under control. A conclusion at that instant does not count.
 pub(crate) fn served_shares(experiment: &Experiment, generation: &Generation, at: Timestamp) -> Vec<f64> {
@@ -102,6 +113,8 @@ pub(crate) fn fill_end(response: &mut v1::GetResultsResponse, experiment: &Exper
     for (index, arm) in response.arms.iter_mut().enumerate() {
         arm.share = shares.get(index).copied().unwrap_or_default();
         arm.final_share = Some(served(index));
+        let is_killed_now = Arm::new(index).is_some_and(|arm| experiment.kills.is_arm_killed(arm));
+        arm.killed_after_end = is_killed_now && !arm.killed && restarted.is_none();
     }
     let list =
         variations.iter().zip(&shares).map(|(v, share)| format!("{} {}", v.key, NumberFormat::Percent2.text(*share)));

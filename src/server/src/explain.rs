@@ -3,9 +3,10 @@
 use core::time::Duration;
 
 use inroad_assignment::{Experiment, GuardrailAction, Width};
+use inroad_dashboard::format::NumberFormat;
 use inroad_policy::{
-    BurnInGap, Decision, EvidenceBasis, FIRST_LOOK_DAY, Freeze, HoldReason, Interval, OUTCOMES_MIN, PLANNED_DAYS,
-    ShipCheck, TickInput, p_value_in_words,
+    ArmDecision, ArmState, BurnInGap, Decision, EvidenceBasis, FIRST_LOOK_DAY, Freeze, HoldReason, Interval,
+    OUTCOMES_MIN, PLANNED_DAYS, ShipCheck, TickInput, p_value_in_words,
 };
 use inroad_wire::time::timestamp_to_wire;
 use inroad_wire::v1;
@@ -100,6 +101,11 @@ pub(crate) fn share_in_words(share: f64) -> String {
     if percent.abs() >= 10.0 { format!("{percent:.1}%") } else { format!("{percent:.2}%") }
 }
 
+/// An estimated rate or loss as a percentage, as the pages show it: a bound near 0.
+pub fn estimate_in_words(estimate: f64) -> String {
+    NumberFormat::PercentEstimate.text(estimate)
+}
+
 fn summary(input: &TickInput, decision: &Decision, name: &dyn Fn(usize) -> String) -> String {
     let mut sentences = Vec::new();
     for finding in &decision.guardrails {
@@ -140,9 +146,10 @@ fn summary(input: &TickInput, decision: &Decision, name: &dyn Fn(usize) -> Strin
             (HoldReason::Frozen, ..) => "Automatic growth is frozen: events were not processed in time.".to_owned(),
             (HoldReason::BurnIn, _, gap) => burn_in(input, gap, name),
             (HoldReason::NotDue, ..) => "Only guardrails were checked.".to_owned(),
-            (HoldReason::NoArmDeservesMore, ..) => {
-                "No growth: no variation has a target above its current share.".to_owned()
-            }
+            (HoldReason::NoArmDeservesMore, ..) => match limit_of_probable_winners(input, decision) {
+                Some(limit) => format!("No growth: {limit}."),
+                None => "No growth: no variation has a target above its current share.".to_owned(),
+            },
             (HoldReason::NoHeadroom, ..) => {
                 let control = input.arms.first().map_or(Width::ZERO, |arm| arm.owned);
                 match kept_for_evidence(input.evidence_share, input.floor, control, decision.ship) {
@@ -297,11 +304,7 @@ fn arm_reason(arm: usize, input: &TickInput, decision: &Decision) -> String {
         return format!("does not grow: only {above} probability of being better than control");
     }
     if decided.target_share <= state.owned.share() {
-        let is_proven = decision.ship.is_some_and(|ship| ship.beyond_chance);
-        let left = if is_proven { input.floor } else { input.floor.max(input.evidence_share) };
-        let control = input.arms.first().map_or(Width::ZERO, |arm| arm.owned);
-        let is_used_up = control.share() - left.share() < input.settings.min_step;
-        return why_no_target(decided.p_best, state.owned, is_used_up.then_some(control));
+        return why_no_target(decided.p_best, state.owned, used_up_control(input, decision));
     }
     if owned == target {
         return format!("does not grow: it has its target of {target}");
@@ -309,15 +312,33 @@ fn arm_reason(arm: usize, input: &TickInput, decision: &Decision) -> String {
     format!("stays at {owned}, below its target of {target}: see the summary of the decision")
 }
 
+/// The share of control, if growth may take none of it.
+fn used_up_control(input: &TickInput, decision: &Decision) -> Option<Width> {
+    let is_proven = decision.ship.is_some_and(|ship| ship.beyond_chance);
+    let left = if is_proven { input.floor } else { input.floor.max(input.evidence_share) };
+    let control = input.arms.first().map_or(Width::ZERO, |arm| arm.owned);
+    (control.share() - left.share() < input.settings.min_step).then_some(control)
+}
+
+/// Why variations do not grow although they are probably best, if that is so for all that could.
+fn limit_of_probable_winners(input: &TickInput, decision: &Decision) -> Option<String> {
+    let control = used_up_control(input, decision)?;
+    let is_probable =
+        |(state, decided): (&ArmState, &ArmDecision)| !state.killed && decided.p_best > state.owned.share();
+    let is_limited = input.arms.iter().zip(&decision.arms).skip(1).any(is_probable);
+    is_limited.then(|| growth_limit(control))
+}
+
+fn growth_limit(control: Width) -> String {
+    format!("growth leaves control its {}", share_in_words(control.share()))
+}
+
 /// Why the target of a variation is not above its share `owned`: its probability to be best, or because there is no control
 /// traffic that growth may take; then `used_up` is the share of control.
 fn why_no_target(p_best: f64, owned: Width, used_up: Option<Width>) -> String {
     let best = probability_in_words(p_best);
     match used_up.filter(|_| p_best > owned.share()) {
-        Some(control) => format!(
-            "does not grow: {best} probability of being best, but growth leaves control its {}",
-            share_in_words(control.share())
-        ),
+        Some(control) => format!("does not grow: {best} probability of being best, but {}", growth_limit(control)),
         None => {
             let owned = share_in_words(owned.share());
             format!("does not grow: {best} probability of being best, so its target is not above its {owned}")

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use inroad_assignment::{Arm, Experiment, MetricKind, PosteriorKind, ThompsonSettings, Timestamp};
+use inroad_assignment::{Experiment, MetricKind, PosteriorKind, ThompsonSettings, Timestamp};
 use inroad_dashboard::format::{grouped_count, plural};
 use inroad_policy::attribution::funnel::{FunnelTally, MAX_STEPS, StepCounts, TimeRange};
 use inroad_policy::{BetterDirection, DrawsCache, LiftEstimate, Measure, Summary, SummaryInput, summarise};
@@ -12,10 +12,10 @@ use inroad_wire::time::timestamp_from_wire;
 use inroad_wire::v1::{FunnelArm, FunnelStep, GetFunnelRequest, GetFunnelResponse};
 
 use crate::config::MAX_NAME_BYTES;
+use crate::ended_run::compared_arms;
 use crate::error::ServerError;
 use crate::estimates::{Names, lift_estimates};
 use crate::queries::Caller;
-use crate::report::live_arms;
 use crate::shared::{MAX_FOLD_WAIT, SharedState};
 use crate::tallies::SEED;
 
@@ -46,7 +46,7 @@ pub async fn compute_funnel(shared: &SharedState, request: GetFunnelRequest) -> 
         let experiment = Arc::clone(&compared);
         let query = FunnelQuery { experiment, generation: number, steps, range, cancellation };
         let counts = store.funnel(query).await?;
-        let compare = move || arms(&compared, &counted_steps, &counts.tally);
+        let compare = move || arms(&compared, number, &counted_steps, &counts.tally);
         tokio::task::spawn_blocking(compare).await.map_err(|_| ServerError::ShuttingDown)?
     };
     let arms = shared.queries.run_async(compute).await?;
@@ -137,8 +137,18 @@ fn validate_request(request: &GetFunnelRequest) -> Result<TimeRange, ServerError
     Ok(TimeRange { from, to })
 }
 
-fn arms(experiment: &Experiment, steps: &[String], tally: &FunnelTally) -> Result<Vec<FunnelArm>, ServerError> {
-    let (variations, live) = (experiment.definition.variations(), live_arms(experiment));
+fn arms(
+    experiment: &Experiment,
+    generation: u32,
+    steps: &[String],
+    tally: &FunnelTally,
+) -> Result<Vec<FunnelArm>, ServerError> {
+    let variations = experiment.definition.variations();
+    let live = match experiment.generation_by_number(generation) {
+        Some(generation) => compared_arms(experiment, generation),
+        // A draft: nothing is compared.
+        None => vec![true; variations.len()],
+    };
     let mut points = DrawsCache::default();
     let summary = |step: usize| -> Result<Summary, ServerError> {
         let input = SummaryInput {
@@ -158,7 +168,7 @@ fn arms(experiment: &Experiment, steps: &[String], tally: &FunnelTally) -> Resul
         let all_visits = tally.all_visits.get(index).copied().unwrap_or_default();
         FunnelArm {
             variation: variations.get(index).map(|v| v.key.to_string()).unwrap_or_default(),
-            killed: Arm::new(index).is_some_and(|arm| experiment.kills.is_arm_killed(arm)),
+            killed: live.get(index).is_some_and(|live| !live),
             exposed: all_visits.units,
             compared: tally.compared.values().filter_map(|arms| arms.get(index)).map(|arm| arm.units).sum(),
             steps: steps

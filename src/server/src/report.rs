@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use inroad_assignment::experiment::RevisionCause;
-use inroad_assignment::{Arm, Experiment, Generation, Policy, Revision, Status, ThompsonSettings, Timestamp};
+use inroad_assignment::{Arm, Experiment, Generation, Kills, Policy, Revision, Status, ThompsonSettings, Timestamp};
 use inroad_policy::{
     ClearlyBest, Decider, DelayCheck, DrawsCache, GuardrailInput, Interval, Measure, NoveltyCheck, Ranking,
     SampleRatio, ShipCheck, SrmAlarm, Summary, SummaryInput, TickScope, check_delay, check_novelty, check_sample_ratio,
@@ -12,6 +12,7 @@ use inroad_policy::{
 };
 use inroad_store::GenerationCounts;
 
+use crate::ended_run::{compared_arms, compared_kills};
 use crate::error::ServerError;
 use crate::estimates::Names;
 use crate::kill_results::distinct_units;
@@ -36,7 +37,7 @@ pub struct MetricReport {
     pub delay: Vec<Option<DelayCheck>>,
     /// Whether the lift changed over time, by arm.
     pub novelty: Vec<Option<NoveltyCheck>>,
-    /// The log evidence of the metric's guardrail (ln M), by arm; none without a guardrail.
+    /// The log evidence of the metric's guardrail (ln M), by arm; none without a guardrail or counted units.
     pub harm: Vec<Option<f64>>,
 }
 
@@ -67,6 +68,10 @@ pub struct Report {
     pub policy_growth_per_day: Option<f64>,
     /// Whether the generation is running and not killed.
     pub is_live: bool,
+    /// The kills under which variations are compared: after the end of the generation, those until then.
+    pub kills: Kills,
+    /// Whether an automatic policy grows variations of the generation, or would if it was not paused or killed.
+    pub can_grow: bool,
     /// The time of the report, by the experiment's clock.
     pub now: Timestamp,
 }
@@ -94,7 +99,13 @@ impl Report {
             None => {
                 let epochs = epoch_tallies(experiment, generation, counts, None);
                 summarise(
-                    &summary_input(experiment, &live_arms(experiment), &epochs, None, Measure::default()),
+                    &summary_input(
+                        experiment,
+                        &compared_arms(experiment, generation),
+                        &epochs,
+                        None,
+                        Measure::default(),
+                    ),
                     &mut points,
                 )?
             }
@@ -140,6 +151,8 @@ impl Report {
             growth_per_day,
             policy_growth_per_day,
             is_live,
+            kills: compared_kills(experiment, generation),
+            can_grow: generation.ended_at().is_none() && matches!(definition.policy(), Policy::Thompson(_)),
             now,
         })
     }
@@ -162,12 +175,12 @@ impl Report {
         let mut warnings = Vec::new();
         match self.alarm() {
             SrmAlarm::Quiet => {}
-            SrmAlarm::Alarm => {
-                warnings.push("Sample ratio mismatch: check for lost or duplicated exposures.".to_owned())
-            }
-            SrmAlarm::Freeze => warnings.push(
+            SrmAlarm::Freeze if self.can_grow => warnings.push(
                 "Sample ratio mismatch: automatic growth is frozen. Check for lost or duplicated exposures.".to_owned(),
             ),
+            SrmAlarm::Alarm | SrmAlarm::Freeze => {
+                warnings.push("Sample ratio mismatch: check for lost or duplicated exposures.".to_owned())
+            }
         }
         if counts.stale_exposures as f64 > STALE_SHARE_LIMIT * distinct_units(counts) as f64 {
             let exposures = if counts.stale_exposures == 1 { "exposure" } else { "exposures" };
@@ -203,12 +216,6 @@ impl Report {
         }
         warnings
     }
-}
-
-/// For each arm, whether it is not killed.
-pub(crate) fn live_arms(experiment: &Experiment) -> Vec<bool> {
-    let arms = (0..experiment.definition.variations().len()).filter_map(Arm::new);
-    arms.map(|arm| !experiment.kills.is_arm_killed(arm)).collect()
 }
 
 fn summary_input<'a>(
@@ -247,7 +254,7 @@ fn metric_report(
     points: &mut DrawsCache,
 ) -> Result<MetricReport, ServerError> {
     let metric = &experiment.definition.metrics()[index];
-    let (live, tick) = (live_arms(experiment), experiment.definition.policy().tick());
+    let (live, tick) = (compared_arms(experiment, generation), experiment.definition.policy().tick());
     let arms = live.len();
     let epochs = epoch_tallies(experiment, generation, counts, Some(index));
     // Completed units are a part of all units, and must be compared in the same way.
@@ -256,8 +263,11 @@ fn metric_report(
     let followed_until = generation.ended_at().map_or(now, |end| end.min(now));
     let completed = completed_epochs(&epochs, tick, metric.window, Duration::ZERO, followed_until);
     let guardrails = experiment.definition.metrics().iter().filter(|m| m.guardrail.is_some()).count();
+    let is_counted = |arm: usize| epochs.iter().filter_map(|epoch| epoch.arms.get(arm)).any(|arm| arm.n > 0);
     let harm = |arm: usize| -> Result<Option<f64>, ServerError> {
-        let Some(declared) = metric.guardrail.filter(|_| arm > 0) else { return Ok(None) };
+        let Some(declared) = metric.guardrail.filter(|_| arm > 0 && is_counted(arm)) else {
+            return Ok(None);
+        };
         let (better, margin) = (better(metric), declared.margin);
         let input = GuardrailInput { epochs: &epochs, measure, better, arms, margin, guardrails, alpha: 0.05 };
         Ok(Some(evaluate_guardrail(&input, arm)?.log_evidence))

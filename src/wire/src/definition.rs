@@ -346,6 +346,7 @@ pub fn experiment_to_wire(experiment: &Experiment, version: u64, wall_now: Times
         start_time: generation.map(|g| timestamp_to_wire(g.started_at)),
         now: Some(timestamp_to_wire(experiment.now(wall_now))),
         effective_at: newest.map(|r| timestamp_to_wire(r.effective_at)),
+        revision_never_in_effect: generation.zip(newest).is_some_and(|(g, r)| g.ended_before(r)),
         shipped: shipped.map(|v| v.key.to_string()).unwrap_or_default(),
         shipped_within_audience: shipped.is_some() && experiment.shipped_within_audience,
         etag: version.to_string(),

@@ -1,7 +1,7 @@
 //! Allocations and revisions, and the buckets that they consist of.
 
 use inroad_assignment::experiment::RevisionCause;
-use inroad_assignment::{Allocation, Arm, Bucket, Point, Revision};
+use inroad_assignment::{Allocation, Arm, Bucket, Generation, Point, Revision};
 
 use crate::error::WireError;
 use crate::time::timestamp_to_wire;
@@ -56,8 +56,8 @@ pub fn cause_name(cause: RevisionCause) -> &'static str {
     }
 }
 
-/// Converts a revision for lists and explanations. `has_decision` is true if a decision record exists for it.
-pub fn revision_to_wire(revision: &Revision, has_decision: bool) -> v1::Revision {
+/// Converts a revision of a generation for lists and explanations. `has_decision` is true if a decision record exists for it.
+pub fn revision_to_wire(generation: &Generation, revision: &Revision, has_decision: bool) -> v1::Revision {
     v1::Revision {
         number: revision.number,
         effective_at: Some(timestamp_to_wire(revision.effective_at)),
@@ -65,5 +65,6 @@ pub fn revision_to_wire(revision: &Revision, has_decision: bool) -> v1::Revision
         created_at: Some(timestamp_to_wire(revision.created_at)),
         cause: cause_name(revision.cause).to_owned(),
         has_decision,
+        never_in_effect: generation.ended_before(revision),
     }
 }

@@ -61,6 +61,7 @@ fn revision_to_wire(revision: &ServedRevision) -> v1::Revision {
         created_at: None,
         cause: String::new(),
         has_decision: false,
+        never_in_effect: false,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The actions of `experiment` that change nothing.
 
+use inroad_server::explain::estimate_in_words;
 use inroad_wire::v1;
 use serde_json::{Value, json};
 
@@ -89,7 +90,13 @@ impl ExperimentReader<'_> {
                     if e.generation_salt.is_empty() { "–" } else { &e.generation_salt }
                 ),
             ),
-            ("revision", format!("{}, in effect from {}", e.revision, timestamp_text(e.effective_at.as_ref()))),
+            (
+                "revision",
+                match e.revision_never_in_effect {
+                    true => format!("{}, {NEVER_IN_EFFECT}", e.revision),
+                    false => format!("{}, in effect from {}", e.revision, timestamp_text(e.effective_at.as_ref())),
+                },
+            ),
             ("started", timestamp_text(e.start_time.as_ref())),
             ("now", timestamp_text(e.now.as_ref())),
         ]))?;
@@ -109,11 +116,15 @@ impl ExperimentReader<'_> {
                 e.variations.iter().map(row).collect()
             )
         ))?;
-        if has_ended && has_kills && e.generation > 0 {
-            self.out.print_text(
-                "units of variations that were killed before the end got control until then: `inroad results` shows the shares that \
-                 were served",
-            )?;
+        let has_kills = has_ended && has_kills && e.generation > 0;
+        let differences = [
+            has_kills.then(|| "units of variations that were killed before the end got control until then".to_owned()),
+            e.revision_never_in_effect.then(|| format!("revision {} never took effect", e.revision)),
+        ];
+        let differences: Vec<String> = differences.into_iter().flatten().collect();
+        if !differences.is_empty() {
+            let text = differences.join(", and ");
+            self.out.print_text(format!("{text}: `inroad results` shows the shares that were served"))?;
         }
         for metric in shown["metrics"].as_array().into_iter().flatten() {
             self.out.print_text(format!("metric {}", compact_json(metric)))?;
@@ -131,12 +142,7 @@ impl ExperimentReader<'_> {
         self.out.print_json(&json!({"revisions": shown}))?;
         let row = |r: &v1::Revision| {
             let shares = shares_by_owner(&r.buckets, keys.len());
-            let mut row = vec![
-                r.number.to_string(),
-                r.cause.clone(),
-                timestamp_text(r.effective_at.as_ref()),
-                r.buckets.len().to_string(),
-            ];
+            let mut row = vec![r.number.to_string(), r.cause.clone(), effect_text(r), r.buckets.len().to_string()];
             row.extend(shares.into_iter().map(percent));
             row
         };
@@ -165,10 +171,11 @@ impl ExperimentReader<'_> {
         }))?;
         let r = explained.revision.unwrap_or_default();
         let head = format!(
-            "{key} revision {}: {}, in effect from {}",
+            "{key} revision {}: {}, {}{}",
             r.number,
             r.cause,
-            timestamp_text(r.effective_at.as_ref())
+            if r.never_in_effect { "" } else { "in effect from " },
+            effect_text(&r)
         );
         let kills = kills_text(&explained.kills);
         let Some(decision) = explained.decision else {
@@ -185,7 +192,7 @@ impl ExperimentReader<'_> {
                 // Before the burn-in is over there is too little to rank the variations.
                 if is_ranked && !a.killed { probability(a.p_best) } else { "–".to_owned() },
                 if is_ranked && !a.killed && index > 0 { probability(a.p_above_control) } else { "–".to_owned() },
-                a.expected_loss.filter(|_| is_ranked).map_or_else(|| "–".to_owned(), percent),
+                a.expected_loss.filter(|_| is_ranked).map_or_else(|| "–".to_owned(), estimate_in_words),
                 a.why.clone(),
             ]
         };
@@ -273,6 +280,14 @@ impl ExperimentReader<'_> {
     }
 }
 
+/// What is said instead of the time at which a revision took effect, if the run ended before.
+const NEVER_IN_EFFECT: &str = "never in effect: the run ended before";
+
+/// From when a revision is in effect.
+fn effect_text(r: &v1::Revision) -> String {
+    if r.never_in_effect { NEVER_IN_EFFECT.to_owned() } else { timestamp_text(r.effective_at.as_ref()) }
+}
+
 /// The keys of an experiment's variations, in order.
 fn variation_keys(e: &v1::Experiment) -> Vec<String> {
     e.variations.iter().map(|v| v.key.clone()).collect()
@@ -280,7 +295,7 @@ fn variation_keys(e: &v1::Experiment) -> Vec<String> {
 
 fn short_shares(e: &v1::Experiment) -> String {
     let share =
-        |v: &v1::Variation| format!("{:.0}%{}", v.share * 100.0, if v.killed && !e.killed { " (killed)" } else { "" });
+        |v: &v1::Variation| format!("{}{}", percent(v.share), if v.killed && !e.killed { " (killed)" } else { "" });
     e.variations.iter().map(share).collect::<Vec<_>>().join(" / ")
 }
 

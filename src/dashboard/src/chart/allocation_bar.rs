@@ -196,7 +196,13 @@ fn bucket_label(names: &[String], arm: usize, (from, to): (f64, f64), y: f64, is
 fn tables(names: &[String], buckets: &[Bucket], shares: &[f64], is_killed: &impl Fn(usize) -> bool) -> Markup {
     let total = |(i, share): (usize, &f64)| {
         let arm_buckets = buckets.iter().filter(|b| b.arm == i).count();
-        let state = if is_killed(i) { "killed" } else { "live" };
+        // Units of killed variations get control.
+        let is_served = *share > 0.0 || (i == 0 && (0..shares.len()).any(|arm| is_killed(arm) && shares[arm] > 0.0));
+        let state = match (is_killed(i), is_served) {
+            (true, _) => "killed",
+            (false, true) => "served",
+            (false, false) => "not served",
+        };
         let cells =
             vec![format::number(*share, NumberFormat::Percent2), format::count(arm_buckets as u64), html! { (state) }];
         (arm_with_badge(names, i), cells)

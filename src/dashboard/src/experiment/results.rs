@@ -104,8 +104,9 @@ impl Metric {
                         } }
                         tbody {
                             @for (arm, result) in experiment.arms.iter().zip(&self.arms) {
-                                tr.dead[arm.killed] {
-                                    th scope="row" { (arm.name) @if arm.killed { " " span.badge.killed { "killed" } } }
+                                @let is_compared = !arm.killed || arm.killed_after_end;
+                                tr.dead[!is_compared] {
+                                    th scope="row" { (arm.name) @if arm.killed { " " span.badge.killed { @if is_compared { "killed after the end" } @else { "killed" } } } }
                                     td { (count(arm.units)) }
                                     td { (count(result.units)) }
                                     td { (number(result.converted as f64, NumberFormat::Int)) }
@@ -120,8 +121,8 @@ impl Metric {
                                         (None, None) => "–",
                                     } }
                                     @if self.is_primary {
-                                        td { @match arm.p_best { Some(p) if !arm.killed => (number(p, NumberFormat::Probability)), _ => "–" } }
-                                        td { @match arm.expected_loss { Some(loss) if !arm.killed => (number(loss, NumberFormat::PercentEstimate)), _ => "–" } }
+                                        td { @match arm.p_best { Some(p) if is_compared => (number(p, NumberFormat::Probability)), _ => "–" } }
+                                        td { @match arm.expected_loss { Some(loss) if is_compared => (number(loss, NumberFormat::PercentEstimate)), _ => "–" } }
                                     } @else {
                                         td { @match result.p_above_control { Some(p) => (number(p, NumberFormat::Probability)), None => "–" } }
                                     }

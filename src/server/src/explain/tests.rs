@@ -99,7 +99,7 @@ fn explained_without_control_to_take(green_converted: u64) -> (String, Vec<Strin
         let exposed = counts.cells.entry(key).or_default();
         (exposed.units, exposed.first) = (units, units);
         let counted = counts.cells.entry(CellKey { metric: Some(0), ..key }).or_default();
-        (counted.n, counted.s, counted.x, counted.y) = (units, converted, converted as i64 * 1_000_000, 0);
+        (counted.n, counted.s, counted.x, counted.y) = (units, converted, i128::from(converted) * 1_000_000, 0);
     }
     let now = start.plus(Duration::from_secs(30 * 3600));
     let input = tick_input(&experiment, &counts, TickScope::Growth, now, false).expect("an input");

@@ -338,9 +338,14 @@ impl ExperimentService for ExperimentHandler {
             "" => 0,
             token => token.parse().map_err(|_| invalid_page_token())?,
         };
-        let revisions = entry.experiment.generation_by_number(number).map_or(&[][..], |g| &g.revisions);
-        let later = revisions.iter().filter(|r| r.number > after);
-        let (revisions, more) = take_page(later.map(|r| revision_to_wire(r, r.cause == RevisionCause::Policy)), limit);
+        let revisions = entry
+            .experiment
+            .generation_by_number(number)
+            .into_iter()
+            .flat_map(|g| g.revisions.iter().map(move |r| (g, r)));
+        let later = revisions.filter(|(_, r)| r.number > after);
+        let sent = later.map(|(g, r)| revision_to_wire(g, r, r.cause == RevisionCause::Policy));
+        let (revisions, more) = take_page(sent, limit);
         let next_page_token = revisions.last().filter(|_| more).map(|r| r.number.to_string()).unwrap_or_default();
         Ok(Response::new(v1::ListRevisionsResponse { revisions, next_page_token }))
     }

@@ -39,7 +39,7 @@ pub(super) async fn explain_revision(
     let revision = generation.revision(revision).ok_or_else(missing)?;
     let record = shared.store.decision(key, number, revision.number).await?;
     let mut response = v1::ExplainRevisionResponse {
-        revision: Some(revision_to_wire(revision, record.is_some())),
+        revision: Some(revision_to_wire(generation, revision, record.is_some())),
         kills: kills_during_revision(&entry.experiment, generation, revision),
         ..v1::ExplainRevisionResponse::default()
     };

@@ -185,8 +185,8 @@ fn fill(
         Policy::Thompson(_) | Policy::Manual { .. } => String::new(),
     };
     response.growth_per_day = report.growth_per_day;
-    // While control has no more than growth leaves it, nothing is used up.
-    let is_kept = !response.headroom_note.is_empty() && control <= kept_share();
+    // While growth leaves control more than its minimum, nothing is used up.
+    let is_kept = !response.headroom_note.is_empty();
     response.days_of_headroom = report.policy_growth_per_day.filter(|_| !is_kept).map(|rate| response.headroom / rate);
     response.sample_ratio = report.ratio.as_ref().map(|ratio| SampleRatio {
         chi_squared: ratio.chi_squared,
@@ -203,10 +203,10 @@ fn fill(
         let anytime = summary.filter(|_| decision.is_some()).and_then(|s| s.anytime).map(interval_to_wire);
         let open = |metric| open_records(experiment, counts, arm, metric, report.now);
         let excluded = decision.map_or(0, |metric| excluded_by_kills(counts, metric, arm));
-        let killed = experiment.kills.served_arm(arm) != arm;
+        let killed = report.kills.served_arm(arm) != arm;
         ArmResult {
             variation: definition.variation(arm).map(|v| v.key.to_string()).unwrap_or_default(),
-            killed: experiment.kills.is_arm_killed(arm),
+            killed: report.kills.is_arm_killed(arm),
             share: allocation.as_ref().map_or(0.0, |a| a.width_of(arm).share()),
             units: exposed_units(counts, arm),
             metrics: metric_results(experiment, counts, report, arm),
@@ -223,6 +223,7 @@ fn fill(
             difference_anytime: anytime.filter(|_| !is_relative),
             open_records: decision.map_or(0, open),
             final_share: None,
+            killed_after_end: false,
         }
     };
     response.arms = (0..arms).filter_map(Arm::new).map(arm_result).collect();
@@ -260,6 +261,7 @@ fn fill(
 }
 
 fn metric_results(experiment: &Experiment, counts: &GenerationCounts, report: &Report, arm: Arm) -> Vec<MetricResult> {
+    let killed = report.kills.served_arm(arm) != arm;
     let metrics = experiment.definition.metrics().iter().zip(&report.metrics).enumerate();
     let result = |(i, (metric, report)): (usize, (&inroad_assignment::Metric, &MetricReport))| {
         let summary = report.all.arms.get(arm.index());
@@ -304,7 +306,7 @@ fn metric_results(experiment: &Experiment, counts: &GenerationCounts, report: &R
             result.too_late += cell.too_late;
             result.dropped += cell.dropped;
         }
-        let (excluded, killed) = (excluded_by_kills(counts, i, arm), experiment.kills.served_arm(arm) != arm);
+        let excluded = excluded_by_kills(counts, i, arm);
         for (estimates, summary) in [(&mut result.lift, summary), (&mut result.mature, mature)] {
             if let (Some(estimates), Some(lift)) = (estimates, summary.and_then(|summary| summary.lift.as_ref())) {
                 estimates.note = names.lift_note_after_kill(lift, excluded, killed);

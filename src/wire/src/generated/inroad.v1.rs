@@ -50,6 +50,9 @@ pub struct Revision {
     /// Whether a decision record exists for the revision. Not set in snapshots.
     #[prost(bool, tag = "6")]
     pub has_decision: bool,
+    /// Whether the run ended before the revision would have taken effect. Not set in snapshots.
+    #[prost(bool, tag = "7")]
+    pub never_in_effect: bool,
 }
 /// The state of an experiment in its lifecycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1873,7 +1876,7 @@ pub struct GetResultsResponse {
     pub growth_per_day: f64,
     /// The number of days until control reaches its minimum and shares stop changing, at the rate at which the policy took
     /// from it over those days; growth by hand is not included in the rate. Not set if the policy moves nothing, while
-    /// growth is frozen, and while control has no more than growth leaves it for now (`headroom_note`).
+    /// growth is frozen, and while growth leaves control more than its minimum (`headroom_note`).
     #[prost(double, optional, tag = "19")]
     pub days_of_headroom: ::core::option::Option<f64>,
     /// The reasons against shipping the leader now; empty if there are none, or if choosing the leader may cost much.
@@ -2107,6 +2110,7 @@ pub struct SampleRatio {
 pub struct ArmResult {
     #[prost(string, tag = "1")]
     pub variation: ::prost::alloc::string::String,
+    /// Whether the variation is killed. After the end of the run: whether it was killed until then.
     #[prost(bool, tag = "2")]
     pub killed: bool,
     /// The variation's current share of the line. After the end of the run: the share that it was served until then, with
@@ -2155,6 +2159,9 @@ pub struct ArmResult {
     /// shipped to. Not set while the run goes on.
     #[prost(double, optional, tag = "120")]
     pub final_share: ::core::option::Option<f64>,
+    /// Whether the variation is killed now although it was compared, because the kill came after the end of the run.
+    #[prost(bool, tag = "130")]
+    pub killed_after_end: bool,
 }
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct Interval {
@@ -2210,7 +2217,7 @@ pub struct MetricResult {
     #[prost(message, optional, tag = "14")]
     pub novelty: ::core::option::Option<NoveltyCheck>,
     /// The evidence, as odds, that the variation degrades the metric more than its guardrail allows. Not set without a
-    /// guardrail.
+    /// guardrail, and without counted units.
     #[prost(double, optional, tag = "15")]
     pub harm: ::core::option::Option<f64>,
     /// Outcomes of exposed units during the generation that no estimate counts because they are more than a minute before
@@ -2953,6 +2960,10 @@ pub struct Experiment {
     /// When the newest revision takes or took effect.
     #[prost(message, optional, tag = "28")]
     pub effective_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether the run ended before the newest revision would have taken effect. Then results show the shares of the revision
+    /// before it.
+    #[prost(bool, tag = "130")]
+    pub revision_never_in_effect: bool,
     /// The shipped variation of a concluded experiment.
     #[prost(string, tag = "29")]
     pub shipped: ::prost::alloc::string::String,

@@ -11,9 +11,9 @@ use inroad_store::GenerationCounts;
 use lru::LruCache;
 
 use super::super::Pages;
+use crate::ended_run::compared_arms;
 use crate::error::ServerError;
 use crate::queries::Caller;
-use crate::report::live_arms;
 use crate::tallies::{epoch_tallies, measure};
 
 /// Most lift histories in memory.
@@ -57,7 +57,7 @@ pub(super) async fn lift_history(
 ) -> Result<Option<Arc<LiftHistory>>, ServerError> {
     let Some(index) = experiment.definition.decision_metric() else { return Ok(None) };
     let key = (experiment.definition.key().to_string(), generation.number);
-    let (metric, live) = (&experiment.definition.metrics()[index], live_arms(experiment));
+    let (metric, live) = (&experiment.definition.metrics()[index], compared_arms(experiment, generation));
     let inputs = Inputs { counts: counts_fingerprint(&counts), metric: (index, metric.clone()), live };
     if let Some((known, history)) = pages.lift_histories.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
         && *known == inputs
@@ -98,7 +98,7 @@ fn compute_history(
     let mut history: LiftHistory = vec![Vec::new(); arms];
     let metric = experiment.definition.metrics().get(index);
     let Some((generation, metric)) = experiment.generation_by_number(number).zip(metric) else { return Ok(history) };
-    let live = live_arms(experiment);
+    let live = compared_arms(experiment, generation);
     let epochs = epoch_tallies(experiment, generation, counts, Some(index));
     let measure = measure(metric).suited_to(&epochs);
     let mut ends: Vec<usize> = (1..=epochs.len())

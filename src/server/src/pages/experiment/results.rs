@@ -23,7 +23,8 @@ pub(super) fn view_arm(
     let result = results.arms.get(arm.index());
     let lift = result.and_then(|r| r.lift.as_ref()).map(interval);
     // The distribution is normal on the log scale, so the interval determines its mean and standard deviation.
-    let posterior = lift.filter(|_| !arm.is_control() && !experiment.kills.is_arm_killed(arm)).map(|lift| {
+    let is_compared = result.is_some_and(|result| !result.killed);
+    let posterior = lift.filter(|_| !arm.is_control() && is_compared).map(|lift| {
         let (low, high) = (lift.low.ln_1p(), lift.high.ln_1p());
         (lift.estimate.ln_1p(), (high - low) / (2.0 * Z_95))
     });
@@ -33,6 +34,7 @@ pub(super) fn view_arm(
         description: variation.map(|v| v.description.clone()).unwrap_or_default(),
         payload: variation.map(|v| serde_json::to_string(&v.payload).unwrap_or_default()).unwrap_or_default(),
         killed: experiment.kills.is_arm_killed(arm),
+        killed_after_end: result.is_some_and(|result| result.killed_after_end),
         share: allocation.share(arm),
         units: result.map_or(0, |r| r.units),
         p_best: result.filter(|_| is_ranked).map(|r| r.p_best),
@@ -139,7 +141,8 @@ pub(super) fn health(experiment: &Experiment, results: &v1::GetResultsResponse, 
         let odds = odds(alert.log_evidence);
         html! {
             (alert.metric) ": at the alert, on " (instant(alert.at)) ", evidence that " (variation) " does harm was "
-            @if odds > MAX_SHOWN_ODDS { "more than " } (number(odds.min(MAX_SHOWN_ODDS), NumberFormat::Estimate)) " to 1."
+            // A number of that size is shown as a bound.
+            (number(odds.min(MAX_SHOWN_ODDS), NumberFormat::Estimate)) " to 1."
         }
     });
     let from_wire = |at: Option<&prost_types::Timestamp>| timestamp_from_wire(at?).ok();
