@@ -155,7 +155,17 @@ fn comparison(results: &Value) -> Vec<Value> {
     };
     let arms = results["arms"].as_array().expect("a list").iter().flat_map(of_arm);
     let fields = ["leader", "not_ranked", "potential_value_remaining", "verdict"];
-    arms.chain(fields.map(|field| results[field].clone())).collect()
+    arms.chain(fields.map(|field| results[field].clone())).map(rounded).collect()
+}
+
+/// The value with nine digits of each number: sums of floating-point numbers depend on their order.
+fn rounded(value: Value) -> Value {
+    match value {
+        Value::Number(number) => number.as_f64().map_or(Value::Null, |number| format!("{number:.9}").into()),
+        Value::Array(values) => values.into_iter().map(rounded).collect(),
+        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, rounded(value))).collect(),
+        other => other,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
