@@ -30,10 +30,12 @@ use super::{
 use crate::catalogue::CatalogueEntry;
 use crate::error::ServerError;
 
-/// The most names of events to suggest with which an empty form is rendered in less than a millisecond.
+/// The most names of events of experiments with which an empty form is rendered in less than a millisecond; it also
+/// suggests those of recent events.
 const MAX_CHEAP_NAMES: usize = 500;
 
-/// Answers a submitted form with a page. Opened pages have their turns already ([`super::in_turns`]).
+/// Answers a submitted form with a page, which takes a turn. Opened pages other than an empty form have theirs already
+/// ([`super::in_turns`]).
 async fn answer(pages: &Arc<Pages>, caller: &Caller, page: EditPage, status: StatusCode) -> Response {
     let title = title(&page);
     let rendered = pages.shared.views.run_in_parts(render(Arc::clone(pages), caller.viewer.clone(), page)).await;

@@ -58,7 +58,7 @@ pub(super) struct StepChanges<'a> {
     /// The generation to which `contribution` belongs.
     contributing: Option<GenerationIndex>,
     records: Vec<ChangedRecord>,
-    /// The encoded bytes of `records`.
+    /// The bytes of `records`.
     record_bytes: usize,
     /// Records and outcomes written so far.
     written: usize,
@@ -158,7 +158,7 @@ impl<'a> StepChanges<'a> {
 
     /// Keeps a record until it is written. A step changes each record once.
     fn keep(&mut self, record: ChangedRecord) -> Result<(), StoreError> {
-        self.record_bytes += record.encoded.len();
+        self.record_bytes += record.encoded.len() + size_of::<ChangedRecord>();
         self.records.push(record);
         if self.record_bytes > MAX_KEPT_RECORD_BYTES { self.write_records() } else { Ok(()) }
     }
