@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    ChangeError, Experiment, Generation, GenerationEnd, KillChange, KillTarget, Revision, RevisionCause, ShippingScope,
-    Status,
+    CLOCK_TOLERANCE, ChangeError, Experiment, Generation, GenerationEnd, KillChange, KillTarget, Revision,
+    RevisionCause, ShippingScope, Status,
 };
 use crate::allocation::{Allocation, Arm};
 use crate::key::Salt;
@@ -58,10 +58,12 @@ impl Experiment {
         Ok(())
     }
 
-    /// Records that the allocation of the newest generation no longer decides what is served.
+    /// Records that the allocation of the newest generation no longer decides what is served. The end is not before the last
+    /// kill, unless that was stamped while the clock was wrong.
     fn end_generation(&mut self, now: Timestamp, shipped: Option<Arm>) {
         if let Some(generation) = self.generations.last_mut() {
-            let last_kill = generation.kill_changes.last().map_or(now, |change| change.at.max(now));
+            let last_kill = generation.kill_changes.last().map(|change| change.at);
+            let last_kill = last_kill.filter(|at| *at <= now.plus(CLOCK_TOLERANCE)).map_or(now, |at| at.max(now));
             let at = generation.endings.last().map_or(last_kill, |ending| ending.at.max(last_kill));
             generation.endings.push(GenerationEnd { at, shipped });
         }

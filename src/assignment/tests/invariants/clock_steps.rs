@@ -74,8 +74,27 @@ fn restart_after_the_clock_was_set_back_begins_at_the_true_time() {
     let future = at(1_700_000_000_000_000);
     let mut experiment = Experiment::create(definition(2, false), future);
     experiment.start(future, salt("s")).unwrap();
+    experiment.set_killed(KillTarget::Variation(arm(1)), true, future).unwrap();
+    experiment.record_tick(future, true);
     let back = future.minus(Duration::from_secs(30 * 86_400));
     experiment.restart(experiment.clock_reading(back), salt("t")).unwrap();
     assert_eq!(experiment.generation().unwrap().started_at, back);
     assert_eq!(experiment.now(back.plus(LEAD)), back.plus(LEAD), "the new run has its own history");
+    assert_eq!(experiment.last_tick_at, Some(back));
+    assert_eq!(
+        experiment.generations[0].ended_at(),
+        Some(back),
+        "outcomes after the restart do not count for the old run"
+    );
+}
+
+#[test]
+fn tick_decided_by_a_wrong_clock_does_not_count_once_a_person_resumes() {
+    let now = at(1_700_000_000_000_000);
+    let mut experiment = Experiment::create(definition(2, false), now);
+    experiment.start(now, salt("s")).unwrap();
+    experiment.record_tick(now.plus(Duration::from_secs(30 * 86_400)), true);
+    experiment.pause().unwrap();
+    experiment.resume(now.plus(LEAD)).unwrap();
+    assert_eq!(experiment.last_tick_at, Some(now.plus(LEAD)));
 }
