@@ -24,7 +24,7 @@
 //! **Activity counts** (`units`, `outcomes` …) are for people who watch the experiment. They credit every exposure, and
 //! every outcome to the arm that was served last before it, at the tick of the event itself and under revision 0. They
 //! also contain the outcomes that are outside the window. Outcomes after the end of the generation are nothing of it; a
-//! client that has not heard of the end may still expose units, and those are credited.
+//! client that does not know of the end may still expose units, and those are credited.
 //!
 //! Tallies are sums of the contributions of units, and a contribution is a function of the *set* of the unit's events
 //! and of the generation's serving history (I5). So events may arrive in any order, repeatedly and late: subtract the
