@@ -124,7 +124,8 @@ pub struct Revision {
 /// An end of a generation: from this instant its allocation no longer decides what is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GenerationEnd {
-    /// When the generation ended, not before the kills and restores that preceded.
+    /// When the generation ended, not before the kills and restores that preceded, except those that were stamped while the
+    /// clock was wrong.
     pub at: Timestamp,
     /// The arm that the units of the audience, or all units, were served from then on; `None` if another generation started.
     pub shipped: Option<Arm>,
@@ -264,7 +265,7 @@ impl Generation {
 mod tests {
     use super::*;
 
-    /// docs/limits.md has these sizes, with 32 + 8 bytes for the starts and owners of three buckets.
+    /// docs/limits.md has these sizes; the starts and owners of the buckets, 9 bytes each, are rounded up by the allocator.
     #[test]
     fn history_has_few_bytes_for_each_entry() {
         let allocation = size_of::<Allocation>() + 2 * size_of::<usize>();

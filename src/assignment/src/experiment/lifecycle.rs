@@ -58,12 +58,13 @@ impl Experiment {
         Ok(())
     }
 
-    /// Records that the allocation of the newest generation no longer decides what is served. The end is not before the last
-    /// kill, unless that was stamped while the clock was wrong.
+    /// Records that the allocation of the newest generation no longer decides what is served. The end is not before a kill,
+    /// except one that was stamped while the clock was wrong.
     fn end_generation(&mut self, now: Timestamp, shipped: Option<Arm>) {
         if let Some(generation) = self.generations.last_mut() {
-            let last_kill = generation.kill_changes.last().map(|change| change.at);
-            let last_kill = last_kill.filter(|at| *at <= now.plus(CLOCK_TOLERANCE)).map_or(now, |at| at.max(now));
+            let kills = generation.kill_changes.iter().rev().map(|change| change.at);
+            let mut kills = kills.skip_while(|at| *at > now.plus(CLOCK_TOLERANCE));
+            let last_kill = kills.next().map_or(now, |at| at.max(now));
             let at = generation.endings.last().map_or(last_kill, |ending| ending.at.max(last_kill));
             generation.endings.push(GenerationEnd { at, shipped });
         }
